@@ -32,7 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         fsync_file(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_directory(path.parent)
