@@ -1,0 +1,58 @@
+# The two commands of the README are `make demo` and `make test`; `make help` lists the others.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_ARGS ?=
+
+# What an installed cryotile is made of: pip runs again only when one of these is newer than its stamp.
+SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
+	$(shell find src -name '*.py' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.json' -o -name py.typed)
+
+.PHONY: help demo test lint format docs bench-fit clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo       install, then simulate, ingest, fit and map a mission in demo/'
+	@echo 'make test       install with the test extras, run the whole test suite (PYTEST_ARGS=…)'
+	@echo 'make lint       ruff, mypy and import-linter'
+	@echo 'make format     let ruff format the code'
+	@echo 'make docs       build the documentation in docs/_build/html'
+	@echo 'make bench-fit  compare the fit with the DataFrame-mask loop'
+	@echo 'make clean      remove what was built, but not the virtual environment'
+
+demo: $(VENV)/with-plot
+	$(BIN)/cryotile demo demo/
+
+test: $(VENV)/with-all,test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/with-all,dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/with-all,dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/with-plot,docs
+	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+bench-fit: $(VENV)/with-all,test
+	$(BIN)/python benchmarks/fit.py
+
+clean:
+	rm -rf build dist docs/_build src/*.egg-info src/cryotile/_fit.c
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# A normal install, not an editable one: tests and demo meet the package that users get, with its package data, its
+# compiled kernel and nothing else.  build/lib goes first, or modules that were removed from src would be installed.
+$(VENV)/with-%: $(SOURCES) | $(BIN)/python
+	rm -rf build/lib*
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[$*]'
+	touch '$@'
