@@ -1,0 +1,43 @@
+"""Sphinx settings.  The build needs the installed package and no network."""
+
+from __future__ import annotations
+
+import os
+
+import cryotile
+
+project = "cryotile"
+author = "The cryotile developers"
+project_copyright = f"2026, {author}"
+version = release = cryotile.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # numpydoc docstrings give types with shapes and units
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+# Links into other projects' documentation need a network, and a build must not.
+if os.environ.get("CRYOTILE_INTERSPHINX"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "numpy": ("https://numpy.org/doc/stable/", None),
+        "pandas": ("https://pandas.pydata.org/docs/", None),
+        "python": ("https://docs.python.org/3/", None),
+        "xarray": ("https://docs.xarray.dev/en/stable/", None),
+    }
+
+html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
