@@ -1,0 +1,79 @@
+"""The command line: ``cryotile COMMAND …``.
+
+Exit codes: 0 success, 1 something failed (and what remains is said), 2 wrong usage, 130 and 143 on SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from cryotile.cli.lazy import LazyGroup
+from cryotile.errors import CryotileError
+
+__all__ = ["cli", "main"]
+
+COMMANDS = {
+    "demo": "cryotile.cli.demo:demo",
+    "simulate": "cryotile.cli.demo:simulate",
+    "ingest": "cryotile.cli.data:ingest",
+    "info": "cryotile.cli.data:info",
+    "plan": "cryotile.cli.runs:plan",
+    "run": "cryotile.cli.runs:run",
+    "retry": "cryotile.cli.runs:retry",
+    "status": "cryotile.cli.runs:status",
+    "assemble": "cryotile.cli.product:assemble",
+    "plot": "cryotile.cli.product:plot",
+}
+
+
+@click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cryotile")
+@click.option("-v", "--verbose", count=True, help="Log what happens; twice for more.")
+def cli(verbose: int) -> None:
+    """Turn satellite altimetry into maps of ice elevation change.
+
+    \b
+    The straight path:
+      cryotile ingest ice.pdb GRANULE… --crs EPSG:3031
+      cryotile plan run/ --db ice.pdb --posting 1000 --radius 2000
+      cryotile run run/
+      cryotile assemble run/ -o dhdt.nc
+      cryotile plot dhdt.nc -o dhdt.png
+    """
+    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command line and turn every error into one line and an exit code."""
+    signal.signal(signal.SIGTERM, _exit_by_signal)
+    try:
+        code = cli.main(prog_name="cryotile", standalone_mode=False)
+    except CryotileError as error:
+        _complain(str(error))
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted; what was saved stays, and the same command goes on")
+        code = 128 + signal.SIGINT
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _complain(f"the system refused{where}: {error.strerror or error}; what was saved stays")
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _complain(message: str) -> None:
+    click.echo(f"cryotile: {message}", err=True)
+
+
+def _exit_by_signal(number: int, frame: FrameType | None) -> None:
+    # SystemExit unwinds through every `finally`, so that children end and temporary files go.
+    raise SystemExit(128 + number)

@@ -1,0 +1,109 @@
+"""``cryotile info``: a point DB, a run, a granule or a product in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from cryotile.cli.screen import number
+from cryotile.errors import CryotileError, InvalidValue
+
+__all__ = ["describe"]
+
+
+def describe(path: Path) -> Iterator[str]:
+    """Yield the lines that describe a path.
+
+    Parameters
+    ----------
+    path : Path
+        A point DB, a run, a granule or a product.
+
+    Yields
+    ------
+    str
+        Lines for a person.
+
+    Raises
+    ------
+    CryotileError
+        Nothing is there, or it is none of the four.
+    """
+    if not path.exists():
+        raise InvalidValue(f"{path} does not exist; give a point DB, a run, a granule or a product")
+    if (path / "cryotile.json").exists():
+        return _point_db(path)
+    if (path / "run.toml").exists():
+        return _run(path)
+    if path.is_dir():
+        raise InvalidValue(f"{path} is a directory that cryotile did not make; give a point DB, a run, a granule or a product")
+    return _file(path)
+
+
+def _point_db(path: Path) -> Iterator[str]:
+    from cryotile.pointdb import PointDB
+
+    db = PointDB(path)
+    granules, squares = db.granules, db.squares()
+    yield f"point DB     {path}, {db.crs_text}, chunks of {db.chunk_size / 1000:g} km, commit {db.snapshot}"
+    yield f"granules     {number(len(granules))}"
+    yield f"points       {number(squares['count'].sum())}"
+    if squares.empty:
+        return
+    yield f"extent       {_extent(squares)} m (x_min y_min x_max y_max, to 5 km)"
+    yield f"time         {squares['time_min'].min():%Y-%m-%d %H:%M} to {squares['time_max'].max():%Y-%m-%d %H:%M} UTC"
+    keys = [squares["platform"].astype(str), squares["mode"].astype(str)]
+    for (platform, mode), count in squares.groupby(keys)["count"].sum().items():
+        yield f"  {platform:10} {mode:12} {number(count):>14}"
+    if db.columns:
+        yield f"further      {', '.join(db.columns)}"
+
+
+def _extent(squares: pd.DataFrame) -> str:
+    from cryotile.pointdb import SQUARE_SIZE
+
+    low, high = squares[["x_min", "y_min"]].min(), squares[["x_min", "y_min"]].max() + SQUARE_SIZE
+    return " ".join(f"{edge:.0f}" for edge in (*low, *high))
+
+
+def _run(path: Path) -> Iterator[str]:
+    from cryotile.run import Run
+
+    run = Run.load(path)
+    ny, nx = run.settings.grid.shape
+    yield f"run          {path}, uuid {run.uuid}, task list {run.generation}"
+    yield f"point DB     {run.db_path} as of commit {run.snapshot}"
+    yield f"posts        {number(nx)} x {number(ny)} every {run.settings.grid.posting:g} m in {run.settings.grid.crs}"
+    yield f"tiles        {number(len(run.tasks))} with points; how far it is: cryotile status {path}"
+
+
+def _file(path: Path) -> Iterator[str]:
+    from cryotile.product import summarize_product
+    from cryotile.readers import read_granule
+
+    summary = summarize_product(path)
+    if summary is not None:
+        yield from summary
+        return
+    granule = read_granule(path)
+    yield f"granule      {granule.id}, {granule.product}, baseline {granule.baseline}, version {granule.version}"
+    yield f"points       {number(granule.record_count)} read, {number(len(granule.points))} kept"
+    yield from dropped_lines(granule.dropped)
+    yield from granule.notes
+    if not granule.points.empty:
+        time = granule.points["time"]
+        yield f"time         {time.min():%Y-%m-%d %H:%M:%S} to {time.max():%Y-%m-%d %H:%M:%S} UTC"
+        yield f"passes       {', '.join(map(str, sorted(granule.points['pass_id'].unique())))}"
+        for mode, count in granule.points["mode"].astype(str).value_counts().items():
+            yield f"  {granule.points['platform'].iloc[0]:10} {mode:12} {number(count):>14}"
+
+
+def dropped_lines(dropped: dict[str, int]) -> Iterator[str]:
+    """Yield a line per reason for which points were dropped, the most frequent first."""
+    from cryotile.readers import REASONS
+
+    for reason, count in sorted(dropped.items(), key=lambda item: -item[1]):
+        if count:
+            yield f"  dropped    {number(count):>10}  {reason}: {REASONS.get(reason, 'left out by --where')}"

@@ -1,0 +1,55 @@
+"""Commands from tiles to a map: ``assemble``, ``plot``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cryotile.cli.screen import number, track
+from cryotile.errors import CryotileError
+from cryotile.run import Run
+
+__all__ = ["assemble", "plot"]
+
+
+@click.command()
+@click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The product, e.g. dhdt.nc.")
+@click.option("--partial", is_flag=True, help="Take what is there and mark the rest not_computed.")
+def assemble(run_directory: Path, output: Path, partial: bool) -> None:
+    """Put the tiles of RUN side by side and write the product, NetCDF-4 with CF metadata.
+
+    \b
+    Example:
+      cryotile assemble run/ -o dhdt.nc
+    """
+    from cryotile.product import write_product
+
+    run = Run.load(run_directory)
+    missing = run.missing()
+    if missing and not partial:
+        raise CryotileError(
+            f"{len(missing)} of {len(run.tasks)} tiles of {run_directory} are missing (or damaged);"
+            f" make them with 'cryotile run {run_directory}', or take what is there with --partial"
+        )
+    # FILLED IN BELOW
+    click.echo(f"{output}: {number(0)}")
+
+
+@click.command()
+@click.argument("product", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="PNG, PDF or SVG.  [default: beside the product]")
+@click.option("--variable", default="dhdt", show_default=True, help="What to show.")
+def plot(product: Path, output: Path | None, variable: str) -> None:
+    """Draw a map of a product.
+
+    \b
+    Example:
+      cryotile plot dhdt.nc -o dhdt.png
+    """
+    from cryotile.plot import plot_product
+
+    output = output or product.with_suffix(".png")
+    plot_product(product, output, variable=variable)
+    click.echo(f"{output}")

@@ -1,0 +1,67 @@
+"""What the command line shows: progress bars on a terminal, plain numbers everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["bar", "number", "size", "track"]
+
+T = TypeVar("T")
+
+
+def bar() -> Progress:
+    """Return a progress display on standard error that is silent where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
+    """Pass items on while a bar counts them.
+
+    Parameters
+    ----------
+    items : iterable
+        What comes.
+    title : str
+        What the bar says.
+    total : int
+        How many will come.
+
+    Yields
+    ------
+    item
+        Each in turn.
+    """
+    with bar() as progress:
+        task = progress.add_task(title, total=total, note="")
+        for item in items:
+            yield item
+            progress.advance(task)
+
+
+def number(value: float) -> str:
+    """Write a count with thin groups: ``12 345``."""
+    return f"{value:,.0f}".replace(",", " ")
+
+
+def size(count: float) -> str:
+    """Write a number of bytes: ``1.3 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

@@ -1,0 +1,253 @@
+"""From a request to settings: which posts, which points, which period, and whether that makes sense.
+
+Everything here is answered by the log of the point DB (counts per 5 km square, platform and mode); no point is read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+
+from cryotile.config import FitConfig
+from cryotile.errors import InvalidValue
+from cryotile.grid import Grid
+from cryotile.pointdb import SQUARE_SIZE, PointDB
+from cryotile.points import Bounds
+
+__all__ = ["REGIONS", "PlanRequest", "Settings", "differences", "resolve"]
+
+REGIONS: dict[str, tuple[str, Bounds]] = {
+    "antarctica": ("EPSG:3031", (-2_700_000.0, -2_250_000.0, 2_800_000.0, 2_300_000.0)),
+    "greenland": ("EPSG:3413", (-660_000.0, -3_380_000.0, 880_000.0, -620_000.0)),
+}
+"""Name → CRS and bounds (metres) that hold the ice sheet with its margin."""
+
+MAX_POSTS = 1_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRequest:
+    """What a user asked for; None where nothing was said.
+
+    Attributes
+    ----------
+    posting : float or None
+        Distance between neighbouring posts, metres; default 1000.
+    radius : float or None
+        Search radius, metres; default 2000.
+    recipe : str or None
+        Recipe of the fit; default ``plane``.
+    bounds : Bounds or None
+        Posts lie inside; default: the selected points' extent.
+    where : str or None
+        Expression that selects points.
+    period : (str, str) or None
+        First instant and first instant after the last, UTC; default: whole years that cover the selected points.
+    reference_epoch : str or None
+        t = 0 of the fit; default: the middle of the period.
+    tile_size : int or None
+        Posts along a tile's side; default 100.
+    """
+
+    posting: float | None = None
+    radius: float | None = None
+    recipe: str | None = None
+    bounds: Bounds | None = None
+    where: str | None = None
+    period: tuple[str, str] | None = None
+    reference_epoch: str | None = None
+    tile_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A request with every default filled in: what a run freezes.
+
+    Attributes
+    ----------
+    grid : Grid
+        CRS, bounds and posting.
+    tile_size : int
+        Posts along a tile's side.
+    where : str or None
+        Expression that selects points, canonical.
+    fit : FitConfig
+        Settings of the fit, period and reference epoch resolved.
+    """
+
+    grid: Grid
+    tile_size: int
+    where: str | None
+    fit: FitConfig
+
+    def as_request(self) -> PlanRequest:
+        """Return the request that would resolve to exactly these settings."""
+        return PlanRequest(
+            posting=self.grid.posting,
+            radius=self.fit.radius,
+            recipe=self.fit.recipe,
+            bounds=self.grid.bounds,
+            where=self.where,
+            period=self.fit.period,
+            reference_epoch=self.fit.reference_epoch,
+            tile_size=self.tile_size,
+        )
+
+
+def differences(request: PlanRequest, settings: Settings) -> list[str]:
+    """Name each setting of a request that is not what a run was frozen with.
+
+    Parameters
+    ----------
+    request : PlanRequest
+        Fields that are None ask for nothing.
+    settings : Settings
+        The run's.
+
+    Returns
+    -------
+    list of str
+        One ``name asked (frozen: value)`` per difference; empty when the request agrees.
+    """
+    frozen = settings.as_request()
+    return [
+        f"{field.name} {asked!r} (frozen: {held!r})"
+        for field in fields(request)
+        if (asked := getattr(request, field.name)) is not None
+        and asked != (held := getattr(frozen, field.name))
+    ]
+
+
+def resolve(request: PlanRequest, db: PointDB) -> Settings:
+    """Fill in the defaults of a request from what the point DB holds, and check it.
+
+    Parameters
+    ----------
+    request : PlanRequest
+        What the user asked for.
+    db : PointDB
+        The points.
+
+    Returns
+    -------
+    Settings
+        Complete and consistent with the data.
+
+    Raises
+    ------
+    InvalidValue
+        A value breaks its rule, nothing is selected, or the selection mixes platforms.
+    """
+    posting = 1000.0 if request.posting is None else request.posting
+    radius = 2000.0 if request.radius is None else request.radius
+    fit = FitConfig(radius=radius, recipe=request.recipe or "plane")
+    tile_size = _positive_tile_size(request.tile_size)
+    squares = _selected_squares(request, db)
+    _refuse_mixed_platforms(squares)
+    extent = _extent(squares)
+    _check_scales(posting, fit.radius, extent)
+    bounds = request.bounds or extent
+    crs = db.crs_text
+    grid = Grid(crs, bounds, posting) if request.bounds else Grid.covering(bounds, posting, crs)
+    period = _period(request.period, squares)
+    epoch = request.reference_epoch or _middle(period)
+    _check_epoch(epoch)
+    fit = FitConfig(radius=radius, recipe=fit.recipe, period=period, reference_epoch=epoch)
+    return Settings(grid=grid, tile_size=tile_size, where=request.where, fit=fit)
+
+
+def _positive_tile_size(tile_size: int | None) -> int:
+    size = 100 if tile_size is None else tile_size
+    if not 1 <= size <= 10_000:
+        raise InvalidValue(f"tile size {size} is not between 1 and 10000 posts; 100 suits most runs")
+    return size
+
+
+def _selected_squares(request: PlanRequest, db: PointDB) -> pd.DataFrame:
+    everything = db.squares(where=request.where)
+    if everything.empty:
+        what = f"no point satisfies {request.where!r}" if request.where else "the point DB holds no points"
+        raise InvalidValue(f"{what}: nothing to plan; look at what there is with 'cryotile info {db.path}'")
+    if request.bounds is None:
+        return everything
+    Grid(db.crs_text, request.bounds, 1.0)  # refuses reversed or NaN bounds before they select nothing
+    inside = db.squares(request.bounds, where=request.where)
+    if inside.empty:
+        extent = " ".join(f"{edge:.0f}" for edge in _extent(everything))
+        bounds = " ".join(f"{edge:g}" for edge in request.bounds)
+        raise InvalidValue(f"bounds {bounds} hold no point; the data lie within {extent} (x_min y_min x_max y_max)")
+    return inside
+
+
+def _extent(squares: pd.DataFrame) -> Bounds:
+    return (
+        float(squares["x_min"].min()),
+        float(squares["y_min"].min()),
+        float(squares["x_min"].max()) + SQUARE_SIZE,
+        float(squares["y_min"].max()) + SQUARE_SIZE,
+    )
+
+
+def _refuse_mixed_platforms(squares: pd.DataFrame) -> None:
+    counts = squares.groupby(squares["platform"].astype(str))["count"].sum()
+    counts = counts[counts > 0]
+    if len(counts) < 2:
+        return
+    modes = set(squares["mode"].astype(str))
+    kinds = "laser and radar" if "laser" in modes and len(modes) > 1 else "platforms"
+    found = ", ".join(f"{name}: {count} points" for name, count in counts.items())
+    raise InvalidValue(
+        f"the selection mixes {kinds} ({found}), and the step between them would become elevation change; select one"
+        f" with --where \"platform == '{counts.idxmax()}'\", or fit the step with the term platform_offset where the"
+        " recipe has terms (plane has none)"
+    )
+
+
+def _check_scales(posting: float, radius: float, extent: Bounds) -> None:
+    size = max(extent[2] - extent[0], extent[3] - extent[1])
+    if not (math.isfinite(posting) and posting > 0):
+        raise InvalidValue(f"posting {posting} m is not a positive number; give metres, e.g. 1000")
+    if posting > size:
+        raise InvalidValue(f"posting {posting:g} m exceeds the data's extent of {size:g} m; use {size / 10:g} m or less")
+    if radius > size:
+        raise InvalidValue(f"search radius {radius:g} m exceeds the data's extent of {size:g} m; 2000 m is usual")
+    if radius < posting / 2:
+        raise InvalidValue(
+            f"search radius {radius:g} m is under half the posting ({posting:g} m), so points between posts would be in"
+            f" no fit; use {posting / 2:g} m or more"
+        )
+    posts = (extent[2] - extent[0]) / posting * ((extent[3] - extent[1]) / posting)
+    if posts > MAX_POSTS:
+        raise InvalidValue(
+            f"posting {posting:g} m makes {posts:.2g} posts over the data's extent, more than {MAX_POSTS:.0e};"
+            " use a larger one, or --bounds"
+        )
+
+
+def _period(asked: tuple[str, str] | None, squares: pd.DataFrame) -> tuple[str, str]:
+    if asked is None:
+        first = squares["time_min"].min().year
+        return f"{first}-01-01", f"{squares['time_max'].max().year + 1}-01-01"
+    start, end = (_instant(text) for text in asked)
+    if not start < end:
+        raise InvalidValue(f"period {asked[0]} to {asked[1]} is reversed or empty; give its first day, then the day after its last")
+    return asked
+
+
+def _instant(text: str) -> np.datetime64:
+    try:
+        return np.datetime64(text, "ms")
+    except ValueError:
+        raise InvalidValue(f"{text!r} is no date; write it as 2015-07-01 or 2015-07-01T12:00:00 (UTC)") from None
+
+
+def _check_epoch(epoch: str) -> None:
+    _instant(epoch)
+
+
+def _middle(period: tuple[str, str]) -> str:
+    start, end = (_instant(text) for text in period)
+    return str(start + (end - start) // 2)

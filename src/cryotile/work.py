@@ -1,0 +1,196 @@
+"""What a worker does: fit one tile of a run; read, project and append one batch of granules."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from cryotile.errors import CryotileError
+from cryotile.fit import fit_posts
+from cryotile.pointdb import Appended, PointDB
+from cryotile.points import Granule
+from cryotile.projection import project
+from cryotile.readers import read_granule
+from cryotile.run import Run, open_db
+from cryotile.task import Progress, Task
+from cryotile.where import Where
+
+__all__ = ["FitTile", "Reading", "append_batches", "fit_tile", "prepare"]
+
+log = logging.getLogger(__name__)
+
+BATCH_POINTS = 2_000_000
+"""Points gathered before they are committed: some 300 MB in memory, and fragments that are not too small."""
+
+BATCH_GRANULES = 500
+"""Granules gathered before they are committed, so that an interrupted ingest has lost little."""
+
+
+@dataclass(frozen=True)
+class FitTile:
+    """The work of a run: read a tile's points, fit its posts, save it.
+
+    Attributes
+    ----------
+    run : Path
+        The run directory.
+    generation : int
+        The task list that task indices refer to.
+    """
+
+    run: Path
+    generation: int
+
+    def __call__(self, task: Task, progress: Progress) -> None:
+        """Fit and save the tile of a task, unless it is there already."""
+        run, db = _opened(self.run, self.generation)
+        if not run.store.is_current(run.tiles[task.index], run.fingerprint(task.index)):
+            fit_tile(run, db, task, progress)
+
+
+def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
+    """Read the points in a tile's window, fit its posts and save the tile.
+
+    Parameters
+    ----------
+    run : Run
+        Settings and tile store.
+    db : PointDB
+        The points, read as of the run's snapshot.
+    task : Task
+        Which tile.
+    progress : Progress
+        Told the fraction done.
+    """
+    tile, config = run.tiles[task.index], run.settings.fit
+    assert config.period is not None
+    points = db.read(
+        tile.window(config.radius), where=run.settings.where, time=config.period, snapshot=run.snapshot
+    )
+    progress(0.3)
+    fitted = fit_posts(points, tile.x, tile.y, config)
+    progress(0.9)
+    run.store.save(tile, fitted, run.fingerprint(task.index))
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, generation: int) -> tuple[Run, PointDB]:
+    # A worker does many tiles of one run: what it needs of run and log is read once.
+    run = Run.load(path, generation=generation)
+    return run, open_db(run)
+
+
+@dataclass
+class Reading:
+    """What an ingest has come to so far.
+
+    Attributes
+    ----------
+    added, unchanged : int
+        Granules that are new, and that were there already.
+    rows : int
+        Points stored.
+    records : int
+        Points in the files before any was dropped.
+    dropped : dict of str to int
+        Reason → points dropped.
+    problems : list of str
+        One line for each granule that did not go in.
+    notes : list of str
+        What a user should know of single granules.
+    """
+
+    added: int = 0
+    unchanged: int = 0
+    rows: int = 0
+    records: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, batch: Sequence[Granule], appended: Appended) -> None:
+        """Add what one commit brought."""
+        self.added += len(appended.added)
+        self.unchanged += len(appended.unchanged)
+        self.rows += appended.rows
+        self.problems += appended.refused.values()
+        added = set(appended.added)
+        for granule in batch:
+            if granule.id in added:
+                self.records += granule.record_count
+                self.notes += [f"{granule.name}: {note}" for note in granule.notes]
+                for reason, number in granule.dropped.items():
+                    self.dropped[reason] = self.dropped.get(reason, 0) + number
+
+
+def prepare(path: Path, db: PointDB, surface_types: Sequence[str], where: Where | None) -> Granule:
+    """Read and project one granule and keep the points that ``where`` selects.
+
+    Parameters
+    ----------
+    path : Path
+        The granule.
+    db : PointDB
+        Gives the CRS and the further columns.
+    surface_types : sequence of str
+        Surfaces to keep.
+    where : Where or None
+        Further criterion.
+
+    Returns
+    -------
+    Granule
+        With points in ``x, y``.
+
+    Raises
+    ------
+    GranuleError
+        It cannot be read.
+    """
+    granule = read_granule(path, surface_types=tuple(surface_types), columns=db.columns)
+    points = project(granule.points, db.crs)
+    if where is None:
+        return replace(granule, points=points)
+    keep = where.mask(points)
+    dropped = {**granule.dropped, "not_selected": int((~keep).sum())}
+    return replace(granule, points=points[keep].reset_index(drop=True), dropped=dropped)
+
+
+def append_batches(
+    paths: Sequence[Path], db: PointDB, *, surface_types: Sequence[str], where: Where | None
+) -> Iterator[Reading]:
+    """Read granules and commit them in batches; what is committed stays, whatever comes after.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Granules, in any order.
+    db : PointDB
+        Where they go.
+    surface_types : sequence of str
+        Surfaces to keep.
+    where : Where or None
+        Further criterion.
+
+    Yields
+    ------
+    Reading
+        The same object after each granule, grown; a granule that cannot be read is one of its ``problems``.
+    """
+    reading, batch = Reading(), list[Granule]()
+    for path in paths:
+        try:
+            batch.append(prepare(path, db, surface_types, where))
+        except CryotileError as error:
+            log.debug("granule %s failed", path, exc_info=True)
+            reading.problems.append(str(error))
+        if len(batch) >= BATCH_GRANULES or sum(len(g.points) for g in batch) >= BATCH_POINTS:
+            reading.count(batch, db.append(batch))
+            batch = []
+        yield reading
+    if batch:
+        reading.count(batch, db.append(batch))
+    yield reading
