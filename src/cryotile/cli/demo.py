@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
-from cryotile.cli.screen import track
-from cryotile.errors import InvalidValue
+from cryotile.cli.screen import number
+
+if TYPE_CHECKING:
+    from cryotile.simulate import World
 
 __all__ = ["demo", "simulate"]
 
@@ -44,3 +47,38 @@ def demo(directory: Path, seed: int) -> None:
     Example:
       cryotile demo demo/
     """
+    from cryotile.simulate import World
+
+    world = World()
+    granules, db, run = directory / "granules", directory / "ice.pdb", directory / "run"
+    product, picture = directory / "dhdt.nc", directory / "dhdt.png"
+    _step("simulate", granules, "--seed", seed)
+    _step("ingest", db, *sorted(granules.glob("*.nc")), "--crs", world.crs)
+    _step("plan", run, "--db", db, "--posting", 1000, "--radius", 2000, "--recipe", "plane", "--tile-size", 50)
+    _step("run", run, "--backend", "local")
+    _step("assemble", run, "-o", product)
+    _step("plot", product, "-o", picture)
+    bias, rms, posts = _compare(product, world)
+    click.echo(f"recovered dh/dt minus truth: bias {bias:+.4f} m/yr, rms {rms:.4f} m/yr over {number(posts)} posts")
+    click.echo(f"map: {picture} (and {product})")
+
+
+def _step(*words: object) -> None:
+    """Show a command as a user would type it, and do it."""
+    from cryotile.cli import cli
+
+    arguments = [str(word) for word in words]
+    shown = arguments if len(arguments) < 20 else [*arguments[:2], str(Path(arguments[2]).parent / "*.nc"), *arguments[-2:]]
+    click.echo(click.style(f"$ cryotile {' '.join(shown)}", bold=True))
+    cli.main(arguments, standalone_mode=False)
+
+
+def _compare(product: Path, world: World) -> tuple[float, float, int]:
+    """Return bias and rms of dh/dt against the world's, m/yr, and the number of posts with a fit."""
+    import xarray as xr
+
+    with xr.open_dataset(product) as dataset:
+        x, y = np.meshgrid(dataset["x"], dataset["y"])
+        error = dataset["dhdt"].to_numpy() - world.dhdt(x, y)
+    error = error[np.isfinite(error)]
+    return float(error.mean()), float(np.sqrt(np.mean(error**2))), error.size
