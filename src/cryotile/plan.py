@@ -173,7 +173,7 @@ def _selected_squares(request: PlanRequest, db: PointDB) -> pd.DataFrame:
         raise InvalidValue(f"{what}: nothing to plan; look at what there is with 'cryotile info {db.path}'")
     if request.bounds is None:
         return everything
-    Grid(db.crs_text, request.bounds, 1.0)  # refuses reversed or NaN bounds before they select nothing
+    check_bounds(request.bounds)
     inside = db.squares(request.bounds, where=request.where)
     if inside.empty:
         extent = " ".join(f"{edge:.0f}" for edge in _extent(everything))
