@@ -1,0 +1,71 @@
+"""Ways to hand tasks to workers, each behind one method and chosen by one string.
+
+Nothing here knows what a task does, so any embarrassingly parallel work can use these farms.  Third parties add a
+backend through the entry-point group ``cryotile.backends`` and prove it with
+:class:`cryotile.testing.backends.BackendContract`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from cryotile.backends.base import Backend
+from cryotile.errors import InvalidValue
+
+__all__ = ["Backend", "installed_backends", "open_backend"]
+
+# Scheme → class, imported only when chosen: a cluster without MPI never imports mpi4py.
+_BUILT_IN = {
+    "local": "cryotile.backends.local:LocalBackend",
+    "serial": "cryotile.backends.serial:SerialBackend",
+}
+
+
+def open_backend(spec: str, *, home: Path | None, key: str, stall: float | None = None) -> Backend:
+    """Build the backend that a user named.
+
+    Parameters
+    ----------
+    spec : str
+        ``scheme`` or ``scheme:argument``, e.g. ``serial`` or ``local:8``.  Of an address (``scheme://…``) the whole is
+        the argument.
+    home : Path or None
+        A directory that all members of the farm see.
+    key : str
+        Name of the task list; another list has another key.
+    stall : float, optional
+        Seconds without progress after which an attempt counts as hung; the backend's own limit when not given.
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    InvalidValue
+        No such backend is installed, or its argument is wrong.
+    """
+    scheme, _, argument = spec.partition(":")
+    backends = installed_backends()
+    if scheme not in backends:
+        raise InvalidValue(
+            f"backend {spec!r} is unknown; installed are {', '.join(sorted(backends))}"
+        )
+    module, _, name = backends[scheme].partition(":")
+    make = getattr(import_module(module), name)
+    limits = {} if stall is None else {"stall": stall}
+    return cast(
+        "Backend", make(spec if argument.startswith("//") else argument, home, key, **limits)
+    )
+
+
+def installed_backends() -> dict[str, str]:
+    """List the backends by scheme, each as ``module:Class``: third parties' first, then cryotile's, which prevail."""
+    # Imported here: a child process imports this package, and needs to look up nothing.
+    from importlib.metadata import entry_points
+
+    return {
+        entry.name: entry.value for entry in entry_points(group="cryotile.backends")
+    } | _BUILT_IN

@@ -1,0 +1,135 @@
+"""What every backend is, and the bookkeeping that several share: attempts, and the tasks that still wait."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+import traceback
+from collections import deque
+from collections.abc import Iterator, Sequence
+from math import isfinite
+from typing import NamedTuple, Protocol
+
+from cryotile.errors import InvalidValue
+from cryotile.task import Outcome, Progress, Task, Work
+
+__all__ = ["ATTEMPTS", "STALL", "Agenda", "Attempt", "Backend", "attempt", "checked_stall"]
+
+ATTEMPTS = 3
+"""Attempts that a task gets before it counts as failed."""
+
+STALL = 900.0
+"""Seconds without a progress call after which an attempt counts as hung."""
+
+logger = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """A way to hand tasks to workers.
+
+    A class is built as ``Class(argument, home, key)``: ``argument`` is what stands behind the scheme in the
+    user's string, ``home`` a directory that all members of the farm see (or None), ``key`` the name of the
+    task list.  Where the user sets a stall limit, ``stall=seconds`` comes with it.
+    """
+
+    def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
+        """Work on ``tasks`` and yield one outcome, after its last attempt, for each that this process saw through.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            In the order in which they start, dearest first; each index once.
+        work : Work
+            Does one task; picklable.
+
+        Yields
+        ------
+        Outcome
+            In the order in which the tasks end.
+        """
+        ...
+
+
+class Attempt(NamedTuple):
+    """One try of a task that has ended: its seconds, and the traceback or reason if it failed."""
+
+    task: Task
+    seconds: float
+    error: str | None
+
+
+def attempt(work: Work, task: Task, progress: Progress) -> Attempt:
+    """Try ``task`` once in this process; whatever exception it raises becomes the attempt's error."""
+    start = time.perf_counter()
+    error = None
+    try:
+        work(task, progress)
+    except Exception:  # noqa: BLE001 - the border of one attempt: any failure of the work is an outcome
+        error = traceback.format_exc()
+    return Attempt(task, time.perf_counter() - start, error)
+
+
+class Agenda:
+    """The tasks that wait, in their order, and the failed attempts made of each.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        All tasks, in the order in which they are to start.
+
+    Attributes
+    ----------
+    unsettled : int
+        Tasks without an outcome, waiting or handed out.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        self.unsettled = len(tasks)
+        self._waiting = deque(tasks)
+        self._failures: dict[int, int] = {}
+        self._host = socket.gethostname()
+
+    def __len__(self) -> int:
+        """Return how many tasks wait."""
+        return len(self._waiting)
+
+    def take(self, count: int) -> list[Task]:
+        """Hand out the next ``count`` tasks, or as many as wait."""
+        return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+
+    def put_back(self, tasks: Sequence[Task]) -> None:
+        """Let tasks wait again, at the head, uncharged: they were handed out but never started."""
+        self._waiting.extendleft(reversed(tasks))
+
+    def settle(self, attempt: Attempt) -> Outcome | None:
+        """Count an attempt; the outcome of its task, or None when the task waits for another attempt."""
+        task, seconds, error = attempt
+        attempts = self._failures.get(task.index, 0) + 1
+        if error is not None and attempts < ATTEMPTS:
+            reason = error.rstrip().rpartition("\n")[2]
+            logger.warning(
+                "task %d: attempt %d of %d failed: %s", task.index, attempts, ATTEMPTS, reason
+            )
+            self._failures[task.index] = attempts
+            # At the head: a task that failed is still the dearest that waits.
+            self._waiting.appendleft(task)
+            return None
+        self.unsettled -= 1
+        return Outcome(task, seconds, attempts, self._host, error)
+
+
+def checked_stall(stall: float) -> float:
+    """Give ``stall`` back.
+
+    Raises
+    ------
+    InvalidValue
+        It is not a positive number of seconds.
+    """
+    if not (isfinite(stall) and stall > 0):
+        raise InvalidValue(
+            f"stall limit {stall} s is not a positive number; give seconds, more than the longest task goes "
+            f"without a progress call, e.g. {STALL:g}"
+        )
+    return stall

@@ -1,0 +1,355 @@
+"""A supervised child process: it may raise, crash, exit or hang, and its parent learns which task it was at.
+
+Children are started as fresh interpreters, neither forked (threads, MPI and HDF5 do not survive a fork) nor spawned by
+:mod:`multiprocessing`, which would import the parent's ``__main__``, the whole command line, into every child,
+and keep a further process for resources that are not used here.  A child imports what unpickling its work needs; a work
+that is defined in a script has that script imported, as multiprocessing does.
+
+A child inherits the environment (set ``OMP_NUM_THREADS=1`` where the work calls threaded libraries: there is one child
+a core already), standard output and error, but no pipe of another child.  It leads a process group of its own, so that
+the terminal's Ctrl-C goes to the parent alone and a kill takes the child's own subprocesses along.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cryotile.backends.base import STALL, Attempt
+from cryotile.backends.inside import (
+    DONE,
+    FAILED,
+    PROGRESS,
+    REPORT,
+    TASK,
+    UNFIT,
+    Blueprint,
+    loading_main,
+)
+from cryotile.errors import CryotileError, InvalidValue
+from cryotile.task import Task, Work
+
+__all__ = ["Child", "Nursery"]
+
+# Imports from a busy cluster file system take minutes and make no progress calls.
+_START_LIMIT = 300.0
+
+# What a child gets to leave by itself: to flush its output and run its atexit functions.
+_GRACE = 5.0
+
+_READ_SIZE = 1 << 16
+
+
+class Nursery:
+    """Starts children for one work, and leaves none behind.
+
+    At the end of the ``with`` block idle children leave by themselves; all others, and all after an error, are killed.
+
+    Parameters
+    ----------
+    work : Work
+        What the children do; pickled once.
+    stall : float
+        Seconds without a report after which a child counts as hung.
+
+    Raises
+    ------
+    InvalidValue
+        The work cannot be pickled.
+    CryotileError
+        A child is importing the script that makes this call.
+    """
+
+    def __init__(self, work: Work, stall: float = STALL) -> None:
+        if loading_main():
+            raise CryotileError(
+                "the script starts a farm while a child process imports it; put what starts it under "
+                "if __name__ == '__main__':"
+            )
+        self._stall = stall
+        self._children: set[Child] = set()
+        content = pickle.dumps(_blueprint(work))
+        # A nameless file: of any size, read by every child when it comes to it, and gone with the last of them.
+        self._blueprint = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by __exit__
+        self._blueprint.write(content)
+
+    def start(self) -> Child:
+        """Start a child; it takes tasks at once, and does them when it has loaded the work."""
+        child = Child(self._blueprint.fileno(), self._stall)
+        self._children = {other for other in self._children if other.alive} | {child}
+        return child
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        alive = [child for child in self._children if child.alive]
+        # All are told before any is waited for, so that they leave side by side.
+        for child in alive:
+            if kind is None and child.ready and not child.tasks:
+                child.dismiss()
+            else:
+                child.kill()
+        for child in alive:
+            child.bury()
+        self._blueprint.close()
+
+
+class Child:
+    """One supervised child process, as its parent sees it.
+
+    Parameters
+    ----------
+    blueprint : int
+        Descriptor of a file with the pickled :class:`~cryotile.backends.inside.Blueprint`.
+    stall : float
+        Seconds without a report after which the child counts as hung.
+
+    Attributes
+    ----------
+    tasks : deque of Task
+        Given to the child and neither ended nor taken back; the first is the one it is at.
+    ready : bool
+        Whether it has loaded the work.
+    fraction : float
+        How far the task at hand is, as last reported.
+    pace : float
+        Mean seconds of the attempts last received.
+    end : str or None
+        How the process ended; None while it is alive.
+    """
+
+    def __init__(self, blueprint: int, stall: float) -> None:
+        self.tasks: deque[Task] = deque()
+        self.ready = False
+        self.fraction = 0.0
+        self.pace = stall
+        self.end: str | None = None
+        self._stall = stall
+        self._heard = self._began = time.monotonic()
+        self._received = b""
+        task_end, self._tasks = os.pipe()
+        self._reports, report_end = os.pipe()
+        lifeline_end, self._lifeline = os.pipe()
+        self._unread = task_end
+        os.set_blocking(task_end, False)
+        os.set_blocking(self._reports, False)
+        inherited = (blueprint, task_end, report_end, lifeline_end)
+        try:
+            self._process = _spawn(inherited)
+        except OSError:
+            self._close()
+            raise
+        finally:
+            os.close(report_end)
+            os.close(lifeline_end)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self.end is None
+
+    def fileno(self) -> int:
+        """Descriptor that is readable when there is something to receive."""
+        return self._reports
+
+    def give(self, tasks: Sequence[Task]) -> None:
+        """Queue tasks for the child; at most 256 (a pipe's smallest size) may be with it at a time."""
+        if not self.tasks:
+            self._began = self._heard = time.monotonic()
+        self.tasks.extend(tasks)
+        os.write(self._tasks, b"".join(TASK.pack(task.index, task.cost) for task in tasks))
+
+    def take_back(self) -> list[Task]:
+        """Take from the child the tasks that it has not started, in the order given."""
+        with suppress(BlockingIOError):
+            unread = len(os.read(self._unread, _READ_SIZE)) // TASK.size
+            return [self.tasks.pop() for _ in range(unread)][::-1]
+        return []
+
+    def receive(self) -> list[Attempt]:
+        """Take in what the child has reported, or notice that it died or hangs; never waits.
+
+        Returns
+        -------
+        list of Attempt
+            The attempts that ended since the last call.  That of a task in whose middle the child died is the last;
+            ``alive`` is False then, and ``tasks`` holds what was never started.
+
+        Raises
+        ------
+        CryotileError
+            The work cannot be loaded in a child.
+        """
+        content = self._read()
+        attempts = self._parse(content or b"")
+        if content == b"":
+            attempts += self._lay_to_rest()
+        elif self._is_overdue():
+            attempts += self._lay_to_rest(
+                f"made no progress for {self._patience():g} s and was ended"
+            )
+        if attempts:
+            self.pace = sum(attempt.seconds for attempt in attempts) / len(attempts)
+        return attempts
+
+    def kill(self) -> None:
+        """Kill the process and those it has started."""
+        # The leader is not reaped yet, so the group's number cannot belong to anyone else.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def dismiss(self) -> None:
+        """Let the child leave when it is done: its pipe of tasks ends."""
+        os.close(self._tasks)
+        self._tasks = -1
+
+    def bury(self) -> None:
+        """Wait until the process has ended, by force if it takes too long, and give its resources back."""
+        try:
+            self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self._process.wait()
+        self.end = _describe_end(self._process)
+        self._close()
+
+    def _read(self) -> bytes | None:
+        """Read reports: None when there are none now, empty when there will be none ever."""
+        try:
+            return os.read(self._reports, _READ_SIZE)
+        except BlockingIOError:
+            return None
+
+    def _parse(self, content: bytes) -> list[Attempt]:
+        """Turn whole reports into attempts, and keep the rest for next time."""
+        received, position, attempts = self._received + content, 0, []
+        while len(received) - position >= REPORT.size:
+            kind, _, value, length = REPORT.unpack_from(received, position)
+            begin = position + REPORT.size
+            if len(received) < begin + length:
+                break
+            position = begin + length
+            if kind == DONE:
+                attempts.append(Attempt(self.tasks.popleft(), value, None))
+            elif kind == FAILED:
+                attempts.append(
+                    Attempt(self.tasks.popleft(), value, received[begin:position].decode())
+                )
+            elif kind == UNFIT:
+                raise _unfit(received[begin:position].decode())
+            self.fraction = value if kind == PROGRESS else 0.0
+            self._began = self._began if kind == PROGRESS else time.monotonic()
+        self._received = received[position:]
+        if content:
+            self._heard = time.monotonic()
+            self.ready = True
+        return attempts
+
+    def _is_overdue(self) -> bool:
+        """Tell whether the child should have reported by now; one without a task may be silent."""
+        return bool(self.tasks) and time.monotonic() - self._heard > self._patience()
+
+    def _patience(self) -> float:
+        """Seconds for which the child may be silent."""
+        return self._stall if self.ready else max(self._stall, _START_LIMIT)
+
+    def _lay_to_rest(self, reason: str = "") -> list[Attempt]:
+        """End the process and settle what it was at: the last reports, the task at hand, the tasks it never started."""
+        self.kill()
+        self._process.wait()
+        attempts = []
+        while content := self._read():
+            attempts += self._parse(content)
+        unread = self.take_back()
+        self.end = (
+            f"child process {self._process.pid} {reason}"
+            if reason
+            else _describe_end(self._process)
+        )
+        if self.tasks:
+            attempts.append(Attempt(self.tasks.popleft(), time.monotonic() - self._began, self.end))
+        self.tasks.extend(unread)
+        self._close()
+        return attempts
+
+    def _close(self) -> None:
+        """Close the parent's ends of the pipes."""
+        for descriptor in (self._tasks, self._unread, self._reports, self._lifeline):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def _blueprint(work: Work) -> Blueprint:
+    """Pickle the work and, when it is defined in the parent's script, note which that is."""
+    try:
+        pickled = pickle.dumps(work)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InvalidValue(
+            f"work {_name(work)} cannot be pickled ({error}), but child processes need it; use a function or "
+            "a dataclass at the top level of a module"
+        ) from error
+    if b"__main__" not in pickled:
+        return Blueprint(pickled)
+    script = sys.modules["__main__"]
+    if script.__spec__ is not None:
+        return Blueprint(pickled, main_name=script.__spec__.name)
+    if script.__file__ is None:
+        raise InvalidValue(
+            f"work {_name(work)} is defined in an interactive session, where no child process finds it; "
+            "put it in a module"
+        )
+    return Blueprint(pickled, main_path=str(Path(script.__file__).resolve()))
+
+
+def _name(work: Work) -> str:
+    """Name a function or the class of a callable, on one line whatever it holds."""
+    return getattr(work, "__qualname__", type(work).__qualname__)
+
+
+def _spawn(descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    """Start an interpreter that finds modules where this one does and lives as a child on the given descriptors."""
+    path = [str(entry) for entry in sys.path]
+    code = f"import sys; sys.path[:] = {path}; from cryotile.backends.inside import main; main{descriptors}"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.DEVNULL,
+        pass_fds=descriptors,
+        process_group=0,
+    )
+
+
+def _describe_end(process: subprocess.Popen[bytes]) -> str:
+    """Say in words how a process ended."""
+    code = process.returncode
+    if code >= 0:
+        return f"child process {process.pid} ended with exit code {code}"
+    hint = ", as the system does when memory runs out" if code == -signal.SIGKILL else ""
+    name = {member.value: member.name for member in signal.Signals}.get(-code, "a signal")
+    return f"child process {process.pid} was killed by {name} (signal {-code}){hint}"
+
+
+def _unfit(trace: str) -> CryotileError:
+    """Make the error of a work that no child can load."""
+    reason = trace.rstrip().rpartition("\n")[2]
+    return CryotileError(
+        f"the work cannot be loaded in a child process ({reason}); define it in a module that a fresh "
+        "interpreter can import"
+    )
