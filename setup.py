@@ -1,6 +1,5 @@
 """The extension module; everything static stands in pyproject.toml."""
 
-import numpy as np
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -10,15 +9,7 @@ FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
 setup(
     ext_modules=cythonize(
-        [
-            Extension(
-                "cryotile._fit",
-                ["src/cryotile/_fit.pyx"],
-                include_dirs=[np.get_include()],
-                define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-                extra_compile_args=FLAGS,
-            )
-        ],
+        [Extension("cryotile._fit", ["src/cryotile/_fit.pyx"], extra_compile_args=FLAGS)],
         compiler_directives={"language_level": 3},
     )
 )

@@ -1,0 +1,297 @@
+"""Fit the elevation and its change at posts: what is checked, sorted and named around the kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyproj
+import xarray as xr
+
+from cryotile._fit import CELLS_PER_RADIUS, fit_plane_posts
+from cryotile.config import SECONDS_PER_YEAR, FitConfig, parse_instant
+from cryotile.errors import InvalidValue
+from cryotile.outputs import VARIABLES, Status
+from cryotile.points import MODES
+from cryotile.projection import point_scale
+from cryotile.student import quantile_975
+
+__all__ = ["fit_posts"]
+
+REQUIRED_COLUMNS = ("x", "y", "time", "elevation", "pass_id")
+
+MAX_RADII = 2e9
+"""Radii between a post and the origin of the CRS, beyond which the rounding of coordinates shows in the circle."""
+
+_DAYS_PER_YEAR = SECONDS_PER_YEAR / 86_400
+_NS_PER_YEAR = SECONDS_PER_YEAR * 1e9
+_PLANE = FitConfig()
+
+_Floats = npt.NDArray[np.float64]
+_Integers = npt.NDArray[np.int64]
+
+
+def fit_posts(
+    points: pd.DataFrame,
+    post_x: npt.ArrayLike,
+    post_y: npt.ArrayLike,
+    config: FitConfig = _PLANE,
+    *,
+    crs: pyproj.CRS | str | None = None,
+) -> xr.Dataset:
+    """Fit elevation, slope and elevation change at each post of a rectangle.
+
+    At a post (x0, y0) the points at a distance strictly below the search radius r and within the period are fitted by
+    least squares: z = c2 + c0·u + c1·v + ḣ·τ with u = (x − x0) / r, v = (y − y0) / r and τ the time since the reference
+    epoch in years of 31 557 600 s.  ``dhdt`` is ḣ, ``elevation`` c2, ``slope_x`` c0 / r, ``slope_y`` c1 / r.
+
+    Parameters
+    ----------
+    points : DataFrame
+        Columns ``x, y`` (m, projected), ``time`` (datetime64 of any unit, UTC, or with a time zone), ``elevation`` (m),
+        ``pass_id`` (points of one pass share their error) and, where they matter, ``mode`` and ``platform``.  A point
+        without a finite x, y and elevation, a time and a pass is not used.  Where modes mix within a circle only the most
+        frequent one is fitted, and ``terms`` says so.  The order of the points is the order of the sums: it may show in
+        the last bits; other points and other posts do not.
+    post_x : array_like of float, shape (nx,)
+        Posts' x, m.
+    post_y : array_like of float, shape (ny,)
+        Posts' y, m.
+    config : FitConfig
+        Radius, period, reference epoch and gates.
+    crs : pyproj.CRS or str or None
+        CRS of x and y; None: ``points.attrs["crs"]``.  With it slopes are per metre on the ground, without it per metre of
+        the projection.
+
+    Returns
+    -------
+    Dataset, dimensions (y, x), shape (ny, nx)
+        The variables of :data:`cryotile.outputs.VARIABLES`.  NaN where there is no fit, and ``status`` says why.
+        ``dhdt_sigma`` is the delete-one-pass jackknife and ``dhdt_ci95`` its 95 % interval by Student's t; both are NaN
+        where the fit without some pass is not determined, so that this pass carries the fit alone.
+
+    Raises
+    ------
+    InvalidValue
+        A column is missing or has a dtype without meaning, the points mix platforms, or posts are not finite numbers.
+    """
+    x, y = _axis(post_x, "post_x", config.radius), _axis(post_y, "post_y", config.radius)
+    for name in REQUIRED_COLUMNS:
+        if name not in points.columns:
+            raise InvalidValue(
+                f"points have no column {name!r}; they need {', '.join(REQUIRED_COLUMNS)}, as PointDB.read gives them"
+            )
+    times = _times(points["time"])
+    if len(first := times.dropna()):
+        config = config.frozen(first.min(), first.max())
+    chosen = _select(points, times, x, y, config)
+    fitted = fit_plane_posts(
+        *_sort_into_cells(chosen, config.radius / CELLS_PER_RADIUS),
+        x,
+        y,
+        pass_total=chosen.pass_total,
+        one_mode=bool((chosen.modes == chosen.modes[:1]).all()),
+        cell_size=config.radius / CELLS_PER_RADIUS,
+        radius=config.radius,
+        min_span=config.min_span_days / _DAYS_PER_YEAR,
+        min_tolerance=config.min_tolerance,
+        min_points=config.min_points,
+        min_passes=config.min_passes,
+    )
+    crs = points.attrs.get("crs") if crs is None else crs
+    return _dataset(fitted, x, y, config, crs)
+
+
+def _axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:
+    try:
+        axis = np.ascontiguousarray(posts, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InvalidValue(f"{name} holds {type(posts).__name__} values that are no numbers; give metres") from None
+    if np.ndim(posts) != 1:
+        raise InvalidValue(f"{name} has {np.ndim(posts)} dimensions; give the posts along one axis, e.g. Grid.x")
+    beyond = axis[~(np.abs(axis) <= MAX_RADII * radius)]
+    if beyond.size:
+        raise InvalidValue(
+            f"{name} holds {beyond[0]:g} m, which is not within {MAX_RADII:g} search radii ({radius:g} m) of the origin,"
+            " where metres can still tell points apart; give finite posts in the points' CRS, or a larger radius"
+        )
+    return axis
+
+
+def _times(column: pd.Series) -> pd.DatetimeIndex:
+    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
+        raise InvalidValue(
+            f"column 'time' is {column.dtype}, which does not say what it counts;"
+            " give datetime64 (UTC), e.g. by pandas.to_datetime"
+        )
+    times = pd.DatetimeIndex(column)
+    return times if times.tz is None else times.tz_convert(None)
+
+
+def _floats(column: pd.Series) -> _Floats:
+    if column.dtype == np.float64 and isinstance(column.dtype, np.dtype):
+        return column.to_numpy()
+    try:
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise InvalidValue(
+            f"column {column.name!r} is {column.dtype}, not numbers; give metres as float64"
+        ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    """The points that some post may see: (n, 4) of x, y, τ, z; pass and mode numbers; how many passes there are."""
+
+    rows: _Floats
+    passes: npt.NDArray[np.int32]
+    modes: npt.NDArray[np.uint8]
+    pass_total: int
+
+
+def _select(points: pd.DataFrame, times: pd.DatetimeIndex, x: _Floats, y: _Floats, config: FitConfig) -> _Chosen:
+    columns = {name: _floats(points[name]) for name in ("x", "y", "elevation")}
+    usable = np.isfinite(columns["elevation"]) & points["pass_id"].notna().to_numpy()
+    if config.period is not None:
+        start, end = (parse_instant(text) for text in config.period)
+        usable &= (times >= start) & (times < end)
+    for axis, posts in ((columns["x"], x), (columns["y"], y)):
+        # A little more than the radius, lest rounding cut a circle; the comparisons are False for NaN.
+        reach = 1.001 * config.radius
+        usable &= (axis >= posts.min(initial=np.inf) - reach) & (axis <= posts.max(initial=-np.inf) + reach)
+    index = np.flatnonzero(usable)
+    chosen = points.iloc[index] if len(index) < len(points) else points
+    _refuse_mixed_platforms(chosen)
+    passes, distinct = pd.factorize(chosen["pass_id"])
+    years = _years(times[index], config)
+    rows = np.column_stack([columns["x"][index], columns["y"][index], years, columns["elevation"][index]])
+    return _Chosen(rows, passes.astype(np.int32), _mode_numbers(chosen), len(distinct))
+
+
+def _years(times: pd.DatetimeIndex, config: FitConfig) -> _Floats:
+    # Within the period, so nanoseconds cannot overflow; whatever the unit was, the same instant gives the same bits.
+    epoch = 0 if config.reference_epoch is None else parse_instant(config.reference_epoch).value
+    return (times.as_unit("ns").asi8 - epoch) / _NS_PER_YEAR
+
+
+def _refuse_mixed_platforms(points: pd.DataFrame) -> None:
+    if "platform" not in points.columns:
+        return
+    names = sorted(map(str, points["platform"].dropna().unique()))
+    if len(names) > 1:
+        raise InvalidValue(
+            f"points mix the platforms {', '.join(names)}, and the step between them would become elevation change;"
+            f" select one, e.g. where=\"platform == '{names[0]}'\", or fit the step with the term platform_offset where"
+            " the recipe has terms (plane has none)"
+        )
+
+
+def _mode_numbers(points: pd.DataFrame) -> npt.NDArray[np.uint8]:
+    """Number each point's mode in the order of MODES; where none is given, that is one more mode."""
+    if "mode" not in points.columns:
+        return np.zeros(len(points), np.uint8)
+    modes = points["mode"].astype("category").cat
+    unknown = [str(name) for name in modes.categories if name not in MODES]
+    if unknown:
+        raise InvalidValue(f"mode {unknown[0]!r} is unknown; column 'mode' holds {', '.join(MODES)}")
+    numbers = np.array([*(MODES.index(name) for name in modes.categories), len(MODES)], np.uint8)
+    return numbers[modes.codes]
+
+
+def _sort_into_cells(chosen: _Chosen, size: float) -> tuple[npt.NDArray[np.generic], ...]:
+    """Sort points by rows of cells, then cells; points of a cell keep their order.  Returns the kernel's first arguments."""
+    cell_x = np.floor(chosen.rows[:, 0] / size).astype(np.int64)
+    cell_y = np.floor(chosen.rows[:, 1] / size).astype(np.int64)
+    order = np.lexsort((_narrow(cell_x), _narrow(cell_y)))
+    cell_x, cell_y = cell_x[order], cell_y[order]
+    cell_start = _run_starts(cell_y, cell_x)
+    cell_x, cell_y = cell_x[cell_start[:-1]], cell_y[cell_start[:-1]]
+    row_start = _run_starts(cell_y)
+    return (
+        chosen.rows[order],
+        chosen.passes[order],
+        chosen.modes[order],
+        cell_y[row_start[:-1]],
+        row_start,
+        cell_x,
+        cell_start,
+    )
+
+
+def _narrow(numbers: _Integers) -> npt.NDArray[np.integer]:
+    # Integers of 16 bits are sorted by radix, ten times as fast.
+    if len(numbers) == 0 or int(numbers.max()) - int(numbers.min()) > np.iinfo(np.uint16).max:
+        return numbers
+    return (numbers - numbers.min()).astype(np.uint16)
+
+
+def _run_starts(*keys: _Integers) -> _Integers:
+    """Return where a run of equal keys begins, and the length at the end."""
+    size = len(keys[0])
+    begins = np.zeros(size, bool)
+    begins[:1] = True
+    for key in keys:
+        begins[1:] |= key[1:] != key[:-1]
+    return np.append(np.flatnonzero(begins), size)
+
+
+def _dataset(
+    fitted: npt.NDArray[np.void], x: _Floats, y: _Floats, config: FitConfig, crs: pyproj.CRS | str | None
+) -> xr.Dataset:
+    """Name what the kernel gave, in SI units."""
+    has_fit = fitted["status"] == Status.OK
+    values = {variable.name: variable.empty(fitted.shape) for variable in VARIABLES}
+    values |= {name: fitted[name].copy() for name in values if name in (fitted.dtype.names or ())}
+    per_metre = _point_scale(x, y, crs) / config.radius
+    values["slope_x"] = fitted["c0"] * per_metre
+    values["slope_y"] = fitted["c1"] * per_metre
+    values["dhdt_dof"] = np.where(has_fit, fitted["pass_count"] - 1, 0).astype(np.int32)
+    values["dhdt_ci95"] = values["dhdt_sigma"] * quantile_975(values["dhdt_dof"])
+    values["radius"] = np.where(has_fit, config.radius, np.nan)
+    for name in ("time_start", "time_end"):
+        values[name] = _instants(fitted[name], config)
+    attrs = {variable.name: dict(variable.attrs) for variable in VARIABLES}
+    return xr.Dataset(
+        {name: (("y", "x"), values[name], attrs[name]) for name in values},
+        coords={"y": ("y", y, _axis_attrs("y")), "x": ("x", x, _axis_attrs("x"))},
+        attrs=_attrs(config),
+    )
+
+
+def _point_scale(x: _Floats, y: _Floats, crs: pyproj.CRS | str | None) -> _Floats:
+    if crs is None:
+        return np.ones((y.size, x.size))
+    return point_scale(pyproj.CRS.from_user_input(crs), *np.meshgrid(x, y))
+
+
+def _instants(years: _Floats, config: FitConfig) -> npt.NDArray[np.datetime64]:
+    # Years hold an instant to some 50 ns over a century: rounding to the millisecond gives back what a product had.
+    instants = np.full(years.shape, np.datetime64("NaT", "ms"))
+    if config.reference_epoch is not None:
+        known = np.isfinite(years)
+        since = np.rint(years[known] * _NS_PER_YEAR).astype(np.int64) + parse_instant(config.reference_epoch).value
+        instants[known] = ((since + 500_000) // 1_000_000).astype("datetime64[ms]")
+    return instants
+
+
+def _axis_attrs(name: str) -> dict[str, str]:
+    return {
+        "units": "m",
+        "standard_name": f"projection_{name}_coordinate",
+        "long_name": f"{name} of the posts",
+        "axis": name.upper(),
+    }
+
+
+def _attrs(config: FitConfig) -> dict[str, str | float]:
+    """Say what was fitted; nothing of the moment, so that equal points give equal bytes."""
+    return {
+        "recipe": config.recipe,
+        "search_radius": config.radius,
+        "period": "/".join(config.period or ()),
+        "reference_epoch": config.reference_epoch or "",
+        "seconds_per_year": SECONDS_PER_YEAR,
+        "comment": "the plane recipe gates on neither the length of the period nor six passes",
+    }
