@@ -1,0 +1,140 @@
+"""Datasets as NetCDF-4 files: the same content gives the same bytes.
+
+Floats are NaN where there is nothing, integers are stored as they are, instants as days since 2000 in a float.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+__all__ = ["days", "read_dataset", "write_dataset"]
+
+EPOCH = np.datetime64("2000-01-01", "ms")
+TIME_UNITS = "days since 2000-01-01"
+MS_PER_DAY = 86_400_000.0
+
+CHUNK = 256
+"""Posts along a side of what is compressed as one piece."""
+
+PROBE = 2**20
+"""Bytes that are written to find out whether the disk is full."""
+
+
+def write_dataset(path: Path, dataset: xr.Dataset) -> None:
+    """Write a dataset to a NetCDF-4 file, compressed; its time, place and writer leave no trace in it.
+
+    Parameters
+    ----------
+    path : Path
+        Overwritten.
+    dataset : Dataset
+        Variables of floats, integers or datetime64 of any dimensions; attributes are text, numbers or arrays.
+
+    Raises
+    ------
+    OSError
+        It cannot be written, or the disk is full; inside :func:`cryotile.files.atomic_path` an error that says so.
+    """
+    # The netCDF library says "permission denied" for everything; the operating system knows why.
+    path.touch()
+    try:
+        _write(path, dataset)
+    except (RuntimeError, OSError) as error:
+        # All that the library knows is that it failed.  On a full disk a plain write fails, too, and says why.
+        with path.open("ab") as file:
+            file.write(bytes(PROBE))
+        raise OSError(errno.EIO, str(error)) from error
+
+
+def _write(path: Path, dataset: xr.Dataset) -> None:
+    with netCDF4.Dataset(path, "w") as file:
+        for dimension, size in dataset.sizes.items():
+            file.createDimension(str(dimension), size)
+        for name, variable in dataset.variables.items():
+            _write_variable(file, str(name), variable)
+        file.setncatts(dataset.attrs)
+
+
+def _write_variable(file: netCDF4.Dataset, name: str, variable: xr.Variable) -> None:
+    values, attributes = _encode(variable)
+    is_map = variable.ndim == 2
+    created = file.createVariable(
+        name,
+        values.dtype,
+        tuple(str(dimension) for dimension in variable.dims),
+        compression="zlib" if is_map else None,
+        complevel=4,
+        chunksizes=[min(CHUNK, size) for size in variable.shape] if is_map else None,
+        fill_value=np.nan if is_map and values.dtype.kind == "f" else False,
+    )
+    created.set_auto_maskandscale(False)
+    created.setncatts(attributes)
+    created[...] = values
+
+
+def read_dataset(content: bytes) -> xr.Dataset:
+    """Read what :func:`write_dataset` wrote.
+
+    Parameters
+    ----------
+    content : bytes
+        Of a whole file.
+
+    Returns
+    -------
+    Dataset
+        Instants are datetime64[ms].
+
+    Raises
+    ------
+    OSError
+        It is no NetCDF file.
+    """
+    with netCDF4.Dataset("content", memory=content) as file:
+        file.set_auto_maskandscale(False)
+        variables = {name: _decode(variable) for name, variable in file.variables.items()}
+        return xr.Dataset(variables, attrs={name: file.getncattr(name) for name in file.ncattrs()})
+
+
+def days(instants: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float64]:
+    """Return instants as days since 2000-01-01, NaT as NaN.
+
+    Parameters
+    ----------
+    instants : ndarray of datetime64
+        UTC, of any shape.
+
+    Returns
+    -------
+    ndarray of float64, same shape
+        Exact to a millisecond for any year.
+    """
+    since = np.asarray(instants, "datetime64[ms]") - EPOCH
+    return np.where(np.isnat(since), np.nan, since.astype(np.int64) / MS_PER_DAY)
+
+
+def _encode(variable: xr.Variable) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    if variable.dtype.kind == "M":
+        units = {"units": TIME_UNITS, "calendar": "proleptic_gregorian"}
+        return days(variable.values), {**variable.attrs, **units}
+    return variable.values, variable.attrs
+
+
+def _decode(variable: netCDF4.Variable[Any]) -> xr.Variable:
+    attributes = {
+        name: variable.getncattr(name) for name in variable.ncattrs() if name != "_FillValue"
+    }
+    values = np.asarray(variable[...])
+    if attributes.get("units") == TIME_UNITS:
+        del attributes["units"], attributes["calendar"]
+        empty = np.isnan(values)
+        since = np.rint(np.where(empty, 0.0, values) * MS_PER_DAY).astype("timedelta64[ms]")
+        values = np.where(empty, np.datetime64("NaT", "ms"), EPOCH + since)
+    return xr.Variable(variable.dimensions, values, attributes)
