@@ -1,0 +1,118 @@
+"""Granules of the agencies to points: :func:`read_granule` chooses the reader by content, never by file name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from cryotile.errors import GranuleError, InvalidValue
+from cryotile.points import SURFACE_TYPES, Granule
+from cryotile.readers.base import REASONS, Reader
+from cryotile.readers.source import Source, open_source
+
+__all__ = ["REASONS", "Reader", "all_readers", "find_reader", "further_columns", "read_granule"]
+
+GROUP = "cryotile.readers"
+"""Entry-point group under which third parties offer a :class:`Reader`."""
+
+_BUILT_IN = (
+    "cryotile.readers.cryosat_l2:L2",
+    "cryotile.readers.cryosat_l2:L2I",
+    "cryotile.readers.cryotempo:LAND_ICE",
+    "cryotile.readers.atl06:ATL06",
+    "cryotile.readers.atl11:ATL11",
+)
+
+
+def read_granule(
+    path: str | os.PathLike[str],
+    *,
+    surface_types: Sequence[str] = ("grounded_ice",),
+    columns: Sequence[str] = (),
+) -> Granule:
+    """Read the valid points of a granule of any known product.
+
+    Parameters
+    ----------
+    path : path
+        The granule.
+    surface_types : sequence of str
+        Surfaces to keep, of :data:`cryotile.points.SURFACE_TYPES`.  ESA Level 2, L2I and ICESat-2 do not tell floating
+        from grounded ice; there all land ice counts as grounded.
+    columns : sequence of str
+        Further columns, of :func:`further_columns`; NaN where the product has none of that name.
+
+    Returns
+    -------
+    Granule
+        Its points have ``longitude, latitude`` in degrees, as the file has them.  A granule without a valid point has
+        no rows, and its ``dropped`` says why.
+
+    Raises
+    ------
+    GranuleError
+        There is no such file, or it is empty, truncated, of no known product, or lacks what its product prescribes.
+    InvalidValue
+        A surface type or column does not exist.
+    """
+    _require(surface_types, SURFACE_TYPES, "surface type")
+    if columns:
+        _require(columns, tuple(further_columns()), "further column")
+    with open_source(Path(path)) as source:
+        return _reader_of(source).read(source, surface_types=surface_types, columns=columns)
+
+
+def find_reader(path: str | os.PathLike[str]) -> Reader:
+    """Reader that recognises the content of a file.
+
+    Parameters
+    ----------
+    path : path
+        The granule.
+
+    Returns
+    -------
+    Reader
+        The first that does: built-in ones, then those of third parties.
+
+    Raises
+    ------
+    GranuleError
+        There is no such file, or it is empty, truncated or of no known product.
+    """
+    with open_source(Path(path)) as source:
+        return _reader_of(source)
+
+
+def further_columns() -> dict[str, str]:
+    """Further columns that readers offer → unit."""
+    return {name: unit for reader in all_readers() for name, unit in reader.columns.items()}
+
+
+def all_readers() -> Iterator[Reader]:
+    """Readers in the order in which they are tried, each imported when its turn comes."""
+    for place in _BUILT_IN:
+        module, name = place.split(":")
+        yield getattr(import_module(module), name)
+    for entry_point in entry_points(group=GROUP):
+        yield entry_point.load()
+
+
+def _reader_of(source: Source) -> Reader:
+    for reader in all_readers():
+        if reader.recognises(source):
+            return reader
+    known = ", ".join(reader.product for reader in all_readers())
+    form = "is of no known product" if source.file else "is neither NetCDF-4 nor HDF5"
+    raise GranuleError(
+        f"granule {source.path} {form}; cryotile reads {known}: give one of these, or install a reader for it"
+    )
+
+
+def _require(given: Sequence[str], known: Sequence[str], what: str) -> None:
+    for name in given:
+        if name not in known:
+            raise InvalidValue(f"{what} {name!r} does not exist; choose from {', '.join(known)}")

@@ -1,0 +1,112 @@
+"""ICESat-2 ATL06, land ice height: segments of 40 m every 20 m along each of six beams, any of which may be absent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryotile.points import MODES, SURFACE_TYPES, Granule
+from cryotile.readers import icesat2
+from cryotile.readers.base import Identity, Records, build_granule, pass_ids
+from cryotile.readers.source import Shape, Source
+
+__all__ = ["ATL06", "Atl06"]
+
+_BEAMS = ("gt1l", "gt1r", "gt2l", "gt2r", "gt3l", "gt3r")
+_BEST_QUALITY = 0
+_MEAN_SEA_SURFACE = 3
+_LARGEST_GEOLOCATION_ERROR = 1.0
+_VARIABLES = {
+    "uncertainty_systematic": ("sigma_geo_h", "m"),
+    "reference_dem": ("dem/dem_h", "m"),
+    "tide_ocean": ("geophysical/tide_ocean", "m"),
+    "dac": ("geophysical/dac", "m"),
+}
+
+
+@dataclass(frozen=True)
+class Atl06:
+    """Reader of ICESat-2 ATL06."""
+
+    product: str = "icesat2_atl06"
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Further columns offered → unit."""
+        return {name: unit for name, (_, unit) in _VARIABLES.items()}
+
+    def recognises(self, source: Source) -> bool:
+        """Whether ``short_name`` says so or, where it is absent, a beam has land ice segments."""
+        short_name = source.attribute("short_name")
+        return bool(_beams(source)) if short_name is None else short_name == "ATL06"
+
+    def read(
+        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
+    ) -> Granule:
+        """Read the valid points, see :meth:`cryotile.readers.base.Reader.read`."""
+        cycle, track = (source.first(f"orbit_info/{name}") for name in ("cycle_number", "rgt"))
+        orbit = icesat2.orbit_number(cycle, track)
+        records = _records(source, orbit, [name for name in columns if name in _VARIABLES])
+        release, version = icesat2.delivery(source)
+        start = source.text("ancillary_data/granule_start_utc")
+        identity = Identity(
+            product=self.product,
+            zone=icesat2.region(source),
+            start=source.sensing_start(start, records.time),
+            orbit=orbit,
+            baseline=release,
+            version=version,
+        )
+        return build_granule(
+            source,
+            identity,
+            records,
+            surface_types=surface_types,
+            columns=columns,
+            notes=(icesat2.NOTE,),
+        )
+
+
+def _records(source: Source, orbit: int, further: Sequence[str]) -> Records:
+    beams = {beam: source.shape(f"{beam}/latitude") for beam in _beams(source)}
+
+    def gather(read: Callable[[str, Shape], NDArray[Any]], name: str) -> NDArray[Any]:
+        parts = [read(f"{beam}/{name}", shape) for beam, shape in beams.items()]
+        return np.concatenate(parts) if parts else np.empty(0)
+
+    azimuth = gather(source.values, "ground_track/seg_azimuth")
+    ascending = icesat2.flies_north(azimuth)
+    geolocation_error = gather(source.values, "sigma_geo_h")
+    # The product is made over land ice.  Where its own DEM is the mean sea surface, it lies at sea.
+    at_sea = gather(source.values_or_nan, "dem/dem_flag") == _MEAN_SEA_SURFACE
+    surface = np.where(at_sea, SURFACE_TYPES.index("ocean"), SURFACE_TYPES.index("grounded_ice"))
+    return Records(
+        platform="icesat2",
+        longitude=gather(source.values, "longitude"),
+        latitude=gather(source.values, "latitude"),
+        time=icesat2.utc_times(source, gather(source.values, "delta_time")),
+        elevation=gather(source.values, "h_li"),
+        uncertainty=gather(source.values, "h_li_sigma"),
+        pass_id=pass_ids("icesat2", orbit, ascending),
+        ascending=ascending,
+        mode=np.full(azimuth.shape, MODES.index("laser"), dtype=np.int8),
+        surface_type=surface.astype(np.int8),
+        rejected={
+            "not_best_quality": gather(source.raw, "atl06_quality_summary") != _BEST_QUALITY,
+            "geolocation_uncertain": ~(geolocation_error <= _LARGEST_GEOLOCATION_ERROR),
+            "no_direction": np.isnan(azimuth),
+        },
+        further={name: gather(source.values_or_nan, _VARIABLES[name][0]) for name in further},
+    )
+
+
+def _beams(source: Source) -> list[str]:
+    """Groups of segments; a beam without any may be absent or hold other groups only."""
+    return [group for group in (f"{beam}/land_ice_segments" for beam in _BEAMS) if group in source]
+
+
+ATL06 = Atl06()

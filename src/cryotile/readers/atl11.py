@@ -1,0 +1,151 @@
+"""ICESat-2 ATL11, land ice height along reference tracks: one height per reference point and cycle.
+
+Early releases keep the heights in ``ptN/corrected_h``, later ones in ``ptN`` itself.  ``crossing_track_data`` is left
+aside: it repeats what other granules hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryotile.points import MODES, SURFACE_TYPES, Granule, pass_id
+from cryotile.readers import icesat2
+from cryotile.readers.base import Identity, Records, build_granule
+from cryotile.readers.source import Source
+
+__all__ = ["ATL11", "Atl11"]
+
+_PAIRS = ("pt1", "pt2", "pt3")
+_BEST_QUALITY = 0
+_VARIABLES = {"uncertainty_systematic": ("h_corr_sigma_systematic", "m")}
+
+
+@dataclass(frozen=True)
+class Atl11:
+    """Reader of ICESat-2 ATL11."""
+
+    product: str = "icesat2_atl11"
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Further columns offered → unit."""
+        return {name: unit for name, (_, unit) in _VARIABLES.items()}
+
+    def recognises(self, source: Source) -> bool:
+        """Whether ``short_name`` says so or, where it is absent, there is a pair of beams with corrected heights."""
+        short_name = source.attribute("short_name")
+        return bool(_pairs(source)) if short_name is None else short_name == "ATL11"
+
+    def read(
+        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
+    ) -> Granule:
+        """Read the valid points, see :meth:`cryotile.readers.base.Reader.read`."""
+        pairs = _pairs(source)
+        further = [name for name in columns if name in _VARIABLES]
+        parts = [_pair(source, pair, heights, further) for pair, heights in pairs.items()]
+        if not parts:
+            raise source.lacks("groups pt1, pt2 and pt3")
+
+        def gather(name: str) -> NDArray[Any]:
+            return np.concatenate([part[name] for part in parts])
+
+        azimuth = gather("azimuth")
+        ascending = icesat2.flies_north(azimuth)
+        records = Records(
+            platform="icesat2",
+            longitude=gather("longitude"),
+            latitude=gather("latitude"),
+            time=icesat2.utc_times(source, gather("delta_time")),
+            elevation=gather("h_corr"),
+            uncertainty=gather("h_corr_sigma"),
+            pass_id=gather("descending_pass") + ascending,
+            ascending=ascending,
+            mode=np.full(azimuth.shape, MODES.index("laser"), dtype=np.int8),
+            surface_type=np.full(azimuth.shape, SURFACE_TYPES.index("grounded_ice"), dtype=np.int8),
+            rejected={
+                "not_best_quality": gather("quality_summary") != _BEST_QUALITY,
+                "no_direction": np.isnan(azimuth),
+            },
+            further={name: gather(_VARIABLES[name][0]) for name in further},
+        )
+        identity = self._identity(source, pairs, records.time)
+        return build_granule(
+            source,
+            identity,
+            records,
+            surface_types=surface_types,
+            columns=columns,
+            notes=(icesat2.NOTE,),
+        )
+
+    def _identity(
+        self, source: Source, pairs: Mapping[str, str], times: NDArray[np.datetime64]
+    ) -> Identity:
+        release, version = icesat2.delivery(source)
+        last_cycle = max(
+            int(source.raw(f"{heights}/cycle_number").max()) for heights in pairs.values()
+        )
+        return Identity(
+            product=self.product,
+            zone=icesat2.region(source),
+            start=source.sensing_start(None, times),
+            orbit=source.integer("ReferenceGroundTrack", of=next(iter(pairs))),
+            baseline=release,
+            # The granule grows by a cycle every 91 days, so that its last cycle orders deliveries, too.
+            version=100 * version + last_cycle,
+        )
+
+
+def _pairs(source: Source) -> dict[str, str]:
+    """Pair of beams → group of its heights, for the pairs that are there."""
+    found = {}
+    for pair in _PAIRS:
+        if f"{pair}/corrected_h" in source:
+            found[pair] = f"{pair}/corrected_h"
+        elif f"{pair}/h_corr" in source:
+            found[pair] = pair
+    return found
+
+
+def _pair(
+    source: Source, pair: str, heights: str, further: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """One pair's arrays, each of points · cycles values: all cycles of a point, then the next point."""
+    cycles = source.raw(f"{heights}/cycle_number")
+    points = source.raw(f"{heights}/latitude").shape
+    shape = (*points, *cycles.shape)
+    track = source.integer("ReferenceGroundTrack", of=pair)
+    passes = [
+        pass_id("icesat2", icesat2.orbit_number(int(cycle), track), ascending=False)
+        for cycle in cycles
+    ]
+
+    def per_point(values: NDArray[Any]) -> NDArray[Any]:
+        return np.repeat(values, cycles.size)
+
+    def per_cycle(read: Callable[..., NDArray[Any]], name: str) -> NDArray[Any]:
+        return read(f"{heights}/{name}", shape).ravel()
+
+    return {
+        "longitude": per_point(source.values(f"{heights}/longitude", points)),
+        "latitude": per_point(source.values(f"{heights}/latitude", points)),
+        "azimuth": per_point(source.values(f"{pair}/ref_surf/rgt_azimuth", points)),
+        "descending_pass": np.tile(np.array(passes, dtype=np.int64), points),
+        "quality_summary": per_cycle(source.raw, "quality_summary"),
+        **{
+            name: per_cycle(source.values, name)
+            for name in ("delta_time", "h_corr", "h_corr_sigma")
+        },
+        **{
+            _VARIABLES[name][0]: per_cycle(source.values_or_nan, _VARIABLES[name][0])
+            for name in further
+        },
+    }
+
+
+ATL11 = Atl11()

@@ -1,0 +1,278 @@
+"""What all readers share: their interface, the rules that drop a point, and the making of a granule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cryotile.points import MODES, PLATFORM_CODES, SURFACE_TYPES, Granule, pass_id
+from cryotile.readers.source import Source
+
+__all__ = ["REASONS", "Identity", "Reader", "Records", "build_granule", "codes", "pass_ids"]
+
+REASONS: Mapping[str, str] = {
+    "no_position": "longitude or latitude is missing",
+    "no_time": "the time is missing",
+    "no_elevation": "the elevation is missing, unused (0) or more than 10 km off the ellipsoid",
+    "no_mode": "the measurement mode is not known",
+    "surface_ocean": "ocean, not asked for",
+    "surface_grounded_ice": "grounded ice, not asked for",
+    "surface_floating_ice": "floating ice, not asked for",
+    "surface_ice_free_land": "ice-free land, not asked for",
+    "surface_lake": "lake or enclosed sea, not asked for",
+    "surface_unknown": "surface of unknown type, not asked for",
+    "flag_missing": "the word of quality flags is missing",
+    "height_error": "the error flag of the height used is set",
+    "xtrack_angle_error": "the across-track angle of SARIn is in error",
+    "height_ambiguous": "the SARIn phase is ambiguous, so the echo may lie elsewhere",
+    "block_degraded": "the measurement confidence flags say that the block must not be used",
+    "orbit_error": "the orbit is in error",
+    "orbit_discontinuity": "the orbit is discontinuous",
+    "mispointing_error": "the antenna is mispointed",
+    "bad_baseline": "the interferometer baseline is bad",
+    "slope_model_invalid": "the slope model that moves an LRM echo to its place is invalid",
+    "not_best_quality": "the quality summary is not best quality",
+    "geolocation_uncertain": "the height error from geolocation is over 1 m",
+    "no_direction": "neither ascending nor descending, so the pass is not known",
+}
+"""Reason → sentence, for every reason under which a built-in reader drops a point.
+
+A point counts under the first of its reasons: first what every product tests, in the order above, then what the product
+itself tests.
+"""
+
+# Largest distance of a surface from the ellipsoid, metres; unmarked fill values lie beyond it.
+_HIGHEST = 10_000.0
+
+# Categories are the same for all granules, so that frames join without falling back to objects.
+_PLATFORMS, _MODES, _SURFACES = (
+    pd.Index(list(names)) for names in (PLATFORM_CODES, MODES, SURFACE_TYPES)
+)
+
+
+class Reader(Protocol):
+    """Reads the granules of one product.  Third parties offer theirs under the entry-point group ``cryotile.readers``.
+
+    Attributes
+    ----------
+    product : str
+        Name of the product, e.g. ``"cryotempo_land_ice"``.
+    columns : mapping of str to str
+        Further columns offered → unit.
+    """
+
+    @property
+    def product(self) -> str: ...  # noqa: D102
+
+    @property
+    def columns(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    def recognises(self, source: Source) -> bool:
+        """Whether the content of ``source``, never its name, is of this product."""
+        ...
+
+    def read(
+        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
+    ) -> Granule:
+        """Read the valid points on ``surface_types``, with the further ``columns``; those not offered are NaN.
+
+        Raises
+        ------
+        GranuleError
+            The granule lacks what its product prescribes, or is damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What tells a granule from all others, and its delivery from other deliveries.
+
+    Attributes
+    ----------
+    product, zone : str
+        Product, and the part of the Earth or the kind of file within the product.
+    start : datetime64
+        Sensing start, UTC.
+    orbit : int
+        Absolute orbit number, or reference ground track where a granule holds many orbits.
+    baseline : str
+        Baseline or release, "" when the granule does not say.
+    version : int
+        Version within the baseline, 0 when the granule does not say.
+    """
+
+    product: str
+    zone: str
+    start: np.datetime64
+    orbit: int
+    baseline: str = ""
+    version: int = 0
+
+    @property
+    def id(self) -> str:
+        """``product:zone:start:orbit``, the start rounded to the second as in the names of the files."""
+        second = (self.start.astype("datetime64[ms]") + np.timedelta64(500, "ms")).astype(
+            "datetime64[s]"
+        )
+        stamp = str(second).replace("-", "").replace(":", "")
+        return f"{self.product}:{self.zone.lower()}:{stamp}:{self.orbit}"
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """All records of a granule, before any is dropped; arrays of one length.
+
+    Attributes
+    ----------
+    platform : str
+        A key of :data:`cryotile.points.PLATFORM_CODES`.
+    longitude, latitude : ndarray, shape (records,)
+        Degrees; NaN where missing.
+    time : ndarray of datetime64[ms], shape (records,)
+        UTC; NaT where missing.
+    elevation, uncertainty : ndarray, shape (records,)
+        Metres; NaN where missing.
+    pass_id : ndarray of int64, shape (records,)
+        See :func:`cryotile.points.pass_id`.
+    ascending : ndarray of bool, shape (records,)
+        Whether the satellite flies north.
+    mode, surface_type : ndarray of int8, shape (records,)
+        Positions in :data:`cryotile.points.MODES` (−1 unknown) and :data:`cryotile.points.SURFACE_TYPES`.
+    rejected : mapping of str to ndarray of bool
+        Reason → records that the product's own flags reject, in the order in which they count.
+    further : mapping of str to ndarray
+        Further columns.
+    """
+
+    platform: str
+    longitude: NDArray[np.float64]
+    latitude: NDArray[np.float64]
+    time: NDArray[np.datetime64]
+    elevation: NDArray[np.float64]
+    uncertainty: NDArray[np.float64]
+    pass_id: NDArray[np.int64]
+    ascending: NDArray[np.bool_]
+    mode: NDArray[np.int8]
+    surface_type: NDArray[np.int8]
+    rejected: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    further: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def tests(self, surface_types: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+        """Reasons and the records that each rejects, in the order in which they count."""
+        # Compared the way round that NaN fails.
+        yield "no_position", ~((np.abs(self.latitude) <= 90.0) & (np.abs(self.longitude) <= 360.0))
+        yield "no_time", np.isnat(self.time)
+        yield "no_elevation", ~(np.abs(self.elevation) < _HIGHEST)
+        yield "no_mode", self.mode < 0
+        for code, name in enumerate(SURFACE_TYPES):
+            if name not in surface_types:
+                yield f"surface_{name}", self.surface_type == code
+        yield from self.rejected.items()
+
+
+def build_granule(
+    source: Source,
+    identity: Identity,
+    records: Records,
+    *,
+    surface_types: Sequence[str],
+    columns: Sequence[str],
+    notes: tuple[str, ...] = (),
+) -> Granule:
+    """Drop what is not valid or not asked for, and make a granule of the rest.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    identity : Identity
+        What the granule is.
+    records : Records
+        All it holds.
+    surface_types : sequence of str
+        Surfaces to keep.
+    columns : sequence of str
+        Further columns to hand out; NaN where the records have none of that name.
+    notes : tuple of str
+        What a user should know.
+
+    Returns
+    -------
+    Granule
+        With its points in longitude and latitude.
+    """
+    keep = np.ones(records.time.shape, dtype=bool)
+    dropped = {}
+    for reason, bad in records.tests(surface_types):
+        count = int(np.count_nonzero(keep & bad))
+        if count:
+            dropped[reason] = count
+            keep &= ~bad
+    return Granule(
+        id=identity.id,
+        product=identity.product,
+        baseline=identity.baseline,
+        version=identity.version,
+        name=source.path.name,
+        checksum=source.checksum(),
+        record_count=keep.size,
+        dropped=dropped,
+        points=_frame(records, keep, columns),
+        notes=notes,
+    )
+
+
+def _frame(records: Records, keep: NDArray[np.bool_], columns: Sequence[str]) -> pd.DataFrame:
+    uncertainty = records.uncertainty[keep]
+    platform = np.full(uncertainty.shape, _PLATFORMS.get_loc(records.platform), dtype=np.int8)
+    core: dict[str, Any] = {
+        "longitude": records.longitude[keep],
+        "latitude": records.latitude[keep],
+        "time": records.time[keep],
+        "elevation": records.elevation[keep],
+        "uncertainty": np.where(uncertainty > 0.0, uncertainty, np.nan),
+        "pass_id": records.pass_id[keep],
+        "ascending": pd.array(records.ascending[keep], dtype="boolean"),
+        "platform": pd.Categorical.from_codes(platform, categories=_PLATFORMS),
+        "mode": pd.Categorical.from_codes(records.mode[keep], categories=_MODES),
+        "surface_type": pd.Categorical.from_codes(records.surface_type[keep], categories=_SURFACES),
+    }
+    further = {
+        name: records.further[name][keep] if name in records.further else np.nan for name in columns
+    }
+    return pd.DataFrame(core).assign(**further) if further else pd.DataFrame(core)
+
+
+def codes(raw: NDArray[Any], meanings: Mapping[int, str], names: Sequence[str]) -> NDArray[np.int8]:
+    """Translate a product's classes into positions in ``names``.
+
+    Parameters
+    ----------
+    raw : ndarray
+        Classes as stored.
+    meanings : mapping of int to str
+        Class → name.
+    names : sequence of str
+        :data:`cryotile.points.MODES` or :data:`cryotile.points.SURFACE_TYPES`.
+
+    Returns
+    -------
+    ndarray of int8, shape of ``raw``
+        Positions; for a class without a meaning that of ``"unknown"``, or −1 where there is no such name.
+    """
+    default = names.index("unknown") if "unknown" in names else -1
+    positions = np.full(raw.shape, default, dtype=np.int8)
+    for value, name in meanings.items():
+        positions[raw == value] = names.index(name)
+    return positions
+
+
+def pass_ids(platform: str, orbit: int, ascending: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Pass of each record of one orbit, see :func:`cryotile.points.pass_id`."""
+    return pass_id(platform, orbit, ascending=False) + ascending.astype(np.int64)

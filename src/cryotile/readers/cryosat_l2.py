@@ -1,0 +1,244 @@
+"""ESA CryoSat-2 Level 2 (LRM, SAR, SARIn, GDR) and L2I in NetCDF-4, Baselines D to F.
+
+Both name their variables alike and differ in their words of flags.  Heights and flags are those of the CryoSat-2 NetCDF
+L2 and L2I format specifications (ESA, CS-RS-ACS-ESL-5265 and its L2 sibling), checked against real files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryotile.points import MODES, SURFACE_TYPES, Granule
+from cryotile.readers.base import Identity, Records, build_granule, codes, pass_ids
+from cryotile.readers.source import Source
+from cryotile.readers.times import tai_to_utc
+
+__all__ = ["L2", "L2I", "CryosatL2", "Flag"]
+
+_NAME = re.compile(
+    r"_SIR_(?P<kind>LRM|SAR|SIN|GDR)(?P<level>_2|I2)__.*_(?P<baseline>[A-Z])(?P<version>\d{3})$"
+)
+
+_MODES = {1: "lrm", 2: "sar", 3: "sarin_poca"}
+_SURFACES = {0: "ocean", 1: "lake", 2: "grounded_ice", 3: "ice_free_land"}
+
+# LRM: retracker 3 (OCOG) has the fewest errors over ice sheets; retrackers 2 and 3 do not run in the other modes.
+_RETRACKER = {"lrm": 3, "sar": 1, "sarin_poca": 1}
+
+_NO_FLAGS = -(2**31)
+_NOTE = "the product does not tell floating from grounded ice: all of it counts as grounded_ice"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A bit that rejects a record.
+
+    Attributes
+    ----------
+    reason : str
+        A key of :data:`cryotile.readers.REASONS`.
+    mask : int
+        The bit.
+    variable : str
+        The word that holds it.
+    mode : str or None
+        The only mode in which it counts; None for all.
+    """
+
+    reason: str
+    mask: int
+    variable: str
+    mode: str | None = None
+
+
+@dataclass(frozen=True)
+class CryosatL2:
+    """Reader of one of the two products.
+
+    Attributes
+    ----------
+    product : str
+        Name of the product.
+    level : str
+        What the type in ``product_name`` ends with.
+    word : str
+        Variable that holds the error bits of the heights.
+    height_errors : mapping of int to int
+        Retracker → its error bit in ``word``.
+    flags : tuple of Flag
+        The other bits that reject a record.
+    variables : mapping of str to tuple of str
+        Further column → variable and unit.
+    """
+
+    product: str
+    level: str
+    word: str
+    height_errors: Mapping[int, int]
+    flags: tuple[Flag, ...]
+    variables: Mapping[str, tuple[str, str]]
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Further columns offered → unit."""
+        return {name: unit for name, (_, unit) in self.variables.items()}
+
+    def recognises(self, source: Source) -> bool:
+        """Whether ``product_name`` says so or, where it is absent, the word of flags is there beside a height."""
+        name = source.attribute("product_name")
+        if name is None:
+            return self.word in source and "height_1_20_ku" in source
+        match = _NAME.search(str(name))
+        return match is not None and match["level"] == self.level
+
+    def read(
+        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
+    ) -> Granule:
+        """Read the valid points, see :meth:`cryotile.readers.base.Reader.read`."""
+        orbit = source.integer("abs_orbit_number")
+        records = self._records(source, orbit, [name for name in columns if name in self.variables])
+        return build_granule(
+            source,
+            self._identity(source, records.time, orbit),
+            records,
+            surface_types=surface_types,
+            columns=columns,
+            notes=(_NOTE,),
+        )
+
+    def _records(self, source: Source, orbit: int, further: Sequence[str]) -> Records:
+        tai = source.values("time_20_ku")
+        mode = codes(source.raw("flag_instr_mode_op_20_ku", tai.shape), _MODES, MODES)
+        retracker = np.full(tai.shape, 1)
+        for name, number in _RETRACKER.items():
+            retracker[mode == MODES.index(name)] = number
+        ascending = _ascending(source, tai)
+        return Records(
+            platform="cryosat2",
+            longitude=source.values("lon_poca_20_ku", tai.shape),
+            latitude=source.values("lat_poca_20_ku", tai.shape),
+            time=tai_to_utc(tai, epoch="2000-01-01"),
+            elevation=_used(source, "height_{}_20_ku", retracker),
+            uncertainty=np.full(tai.shape, np.nan),
+            pass_id=pass_ids("cryosat2", orbit, ascending),
+            ascending=ascending,
+            mode=mode,
+            surface_type=codes(source.raw("surf_type_20_ku", tai.shape), _SURFACES, SURFACE_TYPES),
+            rejected=self._rejected(source, mode, retracker),
+            further={name: _used(source, self.variables[name][0], retracker) for name in further},
+        )
+
+    def _rejected(
+        self, source: Source, mode: NDArray[np.int8], retracker: NDArray[np.int_]
+    ) -> dict[str, NDArray[np.bool_]]:
+        # Bits are tested one by one: some warnings are set on every record of a file.
+        words = {
+            name: source.raw(name, mode.shape)
+            for name in {self.word, *(flag.variable for flag in self.flags)}
+        }
+        height_mask = np.zeros(mode.shape, dtype=words[self.word].dtype)
+        for number in np.unique(retracker):
+            height_mask[retracker == number] = self.height_errors[int(number)]
+        rejected = {
+            "flag_missing": words[self.word] == _NO_FLAGS,
+            "height_error": (words[self.word] & height_mask) != 0,
+        }
+        for flag in self.flags:
+            counts = True if flag.mode is None else mode == MODES.index(flag.mode)
+            rejected[flag.reason] = ((words[flag.variable] & flag.mask) != 0) & counts
+        return rejected
+
+    def _identity(self, source: Source, times: NDArray[np.datetime64], orbit: int) -> Identity:
+        match = _NAME.search(str(source.attribute("product_name")))
+        return Identity(
+            product=self.product,
+            zone=match["kind"] if match else "unknown",
+            start=source.sensing_start(source.attribute("sensing_start"), times),
+            orbit=orbit,
+            baseline=match["baseline"] if match else "",
+            version=int(match["version"]) if match else 0,
+        )
+
+
+def _used(source: Source, variable: str, retracker: NDArray[np.int_]) -> NDArray[np.float64]:
+    """Values of ``variable``, whose ``{}`` stands for the retracker used; NaN where it did not run.
+
+    What a mode does not use is 0 in L2I and the fill value in L2.
+    """
+    if "{}" not in variable:
+        values = source.values_or_nan(variable, retracker.shape)
+    else:
+        values = np.full(retracker.shape, np.nan)
+        for number in np.unique(retracker):
+            chosen = retracker == number
+            values[chosen] = source.values(variable.format(number), retracker.shape)[chosen]
+    values[values == 0.0] = np.nan
+    return values
+
+
+def _ascending(source: Source, time: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether the satellite flies north, from its own latitude: those of the echoes jump back and forth.
+
+    ``ascending_flag`` is one letter for a file that may turn at 88 degrees; it serves where the file is too short.
+    """
+    nadir, at = ("lat_20_ku", "time_20_ku") if "lat_20_ku" in source else ("lat_01", "time_cor_01")
+    latitude = source.values(nadir)
+    times = source.values(at, latitude.shape)
+    known = np.isfinite(latitude) & np.isfinite(times)
+    if np.count_nonzero(known) >= 2:
+        rate = np.gradient(latitude[known])
+        north: NDArray[Any] = np.interp(time, times[known], rate) > 0.0
+        return north
+    flag = source.attribute("ascending_flag")
+    if flag not in ("A", "D"):
+        raise source.lacks(
+            f"direction of flight (two values of {nadir}, or the attribute ascending_flag)"
+        )
+    return np.full(time.shape, flag == "A")
+
+
+_STATUS = "flag_prod_status_20_ku"
+
+L2 = CryosatL2(
+    product="cryosat2_l2",
+    level="_2",
+    word=_STATUS,
+    height_errors={1: 16777216, 2: 8388608, 3: 4194304},
+    flags=(
+        Flag("height_ambiguous", 2048, _STATUS),
+        Flag("block_degraded", 134217728, _STATUS),
+        Flag("orbit_error", 67108864, _STATUS),
+        Flag("orbit_discontinuity", 33554432, _STATUS),
+        Flag("mispointing_error", 64, _STATUS),
+        Flag("bad_baseline", 8, _STATUS),
+        Flag("slope_model_invalid", 16, _STATUS, mode="lrm"),
+    ),
+    variables={"power": ("sig0_{}_20_ku", "dB"), "peakiness": ("peakiness_20_ku", "1")},
+)
+
+L2I = CryosatL2(
+    product="cryosat2_l2i",
+    level="I2",
+    word="flag_quality_20_ku",
+    height_errors={1: 4096, 2: 2048, 3: 1024},
+    flags=(
+        Flag("xtrack_angle_error", 16, "flag_quality_20_ku"),
+        # Values, not bits: 0 no warning, 1 warning, 2 not checked; so the lowest bit is the warning.
+        Flag("height_ambiguous", 1, "flag_sarin_ambiguity_warning_20_ku"),
+        # Its fill value, -1, has all bits set: what nobody vouches for is degraded.
+        Flag("block_degraded", -(2**31), "flag_mcd_20_ku"),
+    ),
+    variables={
+        "power": ("sig0_{}_20_ku", "dB"),
+        "peakiness": ("peakiness_20_ku", "1"),
+        "coherence": ("coherence_20_ku", "1"),
+        "across_track_angle": ("across_track_angle_20_ku", "rad"),
+        "reference_dem": ("dem_height_20_ku", "m"),
+    },
+)
