@@ -22,7 +22,7 @@ _AHEAD = 0.01
 _MOST_AHEAD = 64
 
 # Seconds between looks at silent children.
-_ROUND = 1.0
+_ROUND = 0.5
 
 # So many children in a row that die before they start a task mean that none ever will.
 _FUTILE_STARTS = 10

@@ -1,0 +1,376 @@
+"""The contract of backends, as tests: what users rely on, whichever farm they choose.
+
+Subclass one of the two suites, say how your backend is built, and let pytest collect it:
+
+.. code-block:: python
+
+    class TestMine(SupervisedContract):
+        @pytest.fixture
+        def make_backend(self, tmp_path):
+            def make(workers=2, stall=STALL):
+                return MyBackend(str(workers), tmp_path, "contract", stall=stall)
+
+            return make
+
+Works leave their evidence in a directory, so workers must see the file system of the tests.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import select
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import pytest
+
+from cryotile.backends import Backend
+from cryotile.backends.base import ATTEMPTS, STALL
+from cryotile.errors import CryotileError
+from cryotile.task import Outcome, Progress, Task
+
+__all__ = [
+    "BackendContract",
+    "HoldingWork",
+    "MakeBackend",
+    "RecordingWork",
+    "SignallingWork",
+    "SupervisedContract",
+    "holders",
+    "make_tasks",
+]
+
+
+class MakeBackend(Protocol):
+    """Builds the backend under test."""
+
+    def __call__(self, workers: int = 2, stall: float = STALL) -> Backend:
+        """Build a backend with a number of workers and a stall limit (seconds)."""
+        ...
+
+
+def make_tasks(count: int) -> list[Task]:
+    """Make tasks in falling order of cost, with indices that are not their positions."""
+    return [Task(index=3 * position + 1, cost=float(count - position)) for position in range(count)]
+
+
+def _raise() -> None:
+    raise ValueError("this task raises")
+
+
+def _segfault() -> None:
+    # A core dump of every test would fill the disk.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.string_at(0)
+
+
+def _hang() -> None:
+    while True:
+        signal.pause()
+
+
+_FAULTS: dict[str, Callable[[], object]] = {
+    "raise": _raise,
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": _segfault,
+    "exit": lambda: os._exit(3),
+    "sys.exit": lambda: sys.exit(4),
+    "hang": _hang,
+}
+
+
+@dataclass(frozen=True)
+class RecordingWork:
+    """Work that notes which tasks it starts and ends, and fails as it is told.
+
+    Attributes
+    ----------
+    directory : Path
+        Where the notes are.
+    faults : mapping of int to (str, int)
+        For the index of a task: how it fails, and at how many of its first attempts.
+    """
+
+    directory: Path
+    faults: Mapping[int, tuple[str, int]] = field(default_factory=dict)
+
+    def __call__(self, task: Task, progress: Progress) -> None:
+        """Note, fail if due, and note."""
+        fault, times = self.faults.get(task.index, ("", 0))
+        due = times and self.started.count(task.index) < times
+        self._note("started", task)
+        progress(0.5)
+        if due:
+            _FAULTS[fault]()
+        self._note("ended", task)
+
+    @property
+    def started(self) -> list[int]:
+        """Indices in the order in which attempts began."""
+        return self._noted("started")
+
+    @property
+    def ended(self) -> list[int]:
+        """Indices in the order in which attempts succeeded."""
+        return self._noted("ended")
+
+    def _note(self, what: str, task: Task) -> None:
+        # One short append is whole, whoever else appends.
+        with (self.directory / what).open("ab", buffering=0) as notes:
+            notes.write(b"%d\n" % task.index)
+
+    def _noted(self, what: str) -> list[int]:
+        notes = self.directory / what
+        return [int(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+
+
+@dataclass(frozen=True)
+class HoldingWork:
+    """Work that holds a named pipe open and hangs, but for the first task: who reads the pipe sees whether it lives."""
+
+    pipe: Path
+    first: int
+
+    def __call__(self, task: Task, progress: Progress) -> None:
+        """Hang, unless the task is the first."""
+        if task.index != self.first:
+            with self.pipe.open("wb", buffering=0) as pipe:
+                pipe.write(b"%d\n" % os.getpid())
+                _hang()
+
+
+@dataclass(frozen=True)
+class SignallingWork:
+    """Work that sends a signal to the process that runs the backend, and hangs with a named pipe open."""
+
+    pipe: Path
+    process: int
+    number: int
+
+    def __call__(self, task: Task, progress: Progress) -> None:
+        """Signal and hang."""
+        with self.pipe.open("wb", buffering=0):
+            os.kill(self.process, self.number)
+            _hang()
+
+
+def report_long(task: Task, progress: Progress) -> None:
+    """Do a task that takes three seconds and reports progress all along."""
+    start = time.monotonic()
+    while (seconds := time.monotonic() - start) < 3.0:
+        progress(seconds / 3.0)
+
+
+@contextmanager
+def holders(pipe: Path) -> Iterator[int]:
+    """Make a named pipe and open it for reading: it ends when the last process that holds it has ended.
+
+    Parameters
+    ----------
+    pipe : Path
+        Where to make it.
+
+    Yields
+    ------
+    int
+        Descriptor of the reading end.
+    """
+    os.mkfifo(pipe)
+    # Without O_NONBLOCK the opening would wait for a writer.
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(reader, True)
+    try:
+        yield reader
+    finally:
+        os.close(reader)
+
+
+def await_holder(reader: int) -> None:
+    """Wait until a process holds the named pipe and has written to it; before that it reads as ended."""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    poll.poll()
+
+
+class BackendContract:
+    """What every backend does; subclass and override the fixture ``make_backend``."""
+
+    @pytest.fixture
+    def make_backend(self) -> MakeBackend:
+        """Give a function that builds the backend under test."""
+        raise NotImplementedError(
+            "override the fixture make_backend: it gives a function (workers, stall) → backend"
+        )
+
+    def test_every_task_has_one_outcome_without_an_error(
+        self, make_backend: MakeBackend, tmp_path: Path
+    ) -> None:
+        """Nothing is lost, nothing is done twice, and an outcome says when, where and at which attempt."""
+        tasks, work = make_tasks(20), RecordingWork(tmp_path)
+        outcomes = list(make_backend().run(tasks, work))
+        assert {outcome.task for outcome in outcomes} == set(tasks)
+        assert len(outcomes) == len(tasks)
+        assert sorted(work.started) == sorted(work.ended) == [task.index for task in tasks]
+        assert all(outcome.error is None and outcome.attempts == 1 for outcome in outcomes)
+        assert all(outcome.seconds >= 0.0 and outcome.host for outcome in outcomes)
+
+    def test_one_worker_starts_the_tasks_in_the_order_given(
+        self, make_backend: MakeBackend, tmp_path: Path
+    ) -> None:
+        """Dearest first is the caller's order; a single worker keeps it exactly."""
+        tasks, work = make_tasks(50), RecordingWork(tmp_path)
+        outcomes = list(make_backend(workers=1).run(tasks, work))
+        assert work.started == [task.index for task in tasks]
+        assert [outcome.task for outcome in outcomes] == tasks
+
+    def test_an_empty_list_has_no_outcome(self, make_backend: MakeBackend, tmp_path: Path) -> None:
+        """A run with nothing left to do ends at once."""
+        assert list(make_backend().run([], RecordingWork(tmp_path))) == []
+
+    def test_one_task_is_done(self, make_backend: MakeBackend, tmp_path: Path) -> None:
+        """A list shorter than the farm leaves nobody waiting for more."""
+        (outcome,) = make_backend(workers=3).run([Task(7, 0.0)], RecordingWork(tmp_path))
+        assert (outcome.task, outcome.attempts, outcome.error) == (Task(7, 0.0), 1, None)
+
+    def test_ten_thousand_tasks_are_done_once_each(
+        self, make_backend: MakeBackend, tmp_path: Path
+    ) -> None:
+        """Many small tasks neither get lost nor block a pipe."""
+        tasks, work = make_tasks(10_000), RecordingWork(tmp_path)
+        outcomes = list(make_backend().run(tasks, work))
+        assert Counter(outcome.task for outcome in outcomes) == Counter(tasks)
+        assert sorted(work.ended) == [task.index for task in tasks]
+
+    def test_a_task_that_raises_fails_after_three_attempts(
+        self, make_backend: MakeBackend, tmp_path: Path
+    ) -> None:
+        """Its outcome carries the traceback, and the others are done."""
+        outcome = self.outcome_of_a_faulty_task(make_backend(), tmp_path, "raise")
+        assert outcome.error is not None
+        assert outcome.error.startswith("Traceback")
+        assert "ValueError: this task raises" in outcome.error
+
+    def test_a_task_that_raises_once_is_done_at_the_second_attempt(
+        self, make_backend: MakeBackend, tmp_path: Path
+    ) -> None:
+        """A passing trouble costs one attempt and no task."""
+        self.check_a_second_attempt(make_backend(), tmp_path, "raise")
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_the_farm_and_its_children(
+        self, make_backend: MakeBackend, tmp_path: Path, number: signal.Signals
+    ) -> None:
+        """Whoever stops the run finds no process left behind."""
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            raise SystemExit(128 + number)
+
+        before = signal.signal(number, leave)
+        try:
+            with holders(tmp_path / "pipe") as reader:
+                work = SignallingWork(tmp_path / "pipe", os.getpid(), number)
+                with pytest.raises(SystemExit):
+                    list(make_backend().run([Task(0, 1.0)], work))
+                assert os.read(reader, 1) == b""
+        finally:
+            signal.signal(number, before)
+
+    def outcome_of_a_faulty_task(self, backend: Backend, directory: Path, fault: str) -> Outcome:
+        """Run ten tasks of which one always fails, check the others and the attempts, and give its outcome."""
+        tasks = make_tasks(10)
+        bad = tasks[4]
+        work = RecordingWork(directory, {bad.index: (fault, ATTEMPTS)})
+        outcomes = {outcome.task: outcome for outcome in backend.run(tasks, work)}
+        assert set(outcomes) == set(tasks)
+        good = [outcome for task, outcome in outcomes.items() if task != bad]
+        assert all(outcome.error is None and outcome.attempts == 1 for outcome in good)
+        assert Counter(work.started) == Counter(task.index for task in tasks) + Counter(
+            {bad.index: ATTEMPTS - 1}
+        )
+        assert outcomes[bad].attempts == ATTEMPTS
+        return outcomes[bad]
+
+    def check_a_second_attempt(self, backend: Backend, directory: Path, fault: str) -> None:
+        """Run ten tasks of which one fails once, and check that all are done."""
+        tasks = make_tasks(10)
+        work = RecordingWork(directory, {tasks[4].index: (fault, 1)})
+        outcomes = {outcome.task: outcome for outcome in backend.run(tasks, work)}
+        assert all(outcome.error is None for outcome in outcomes.values())
+        assert [outcomes[task].attempts for task in tasks] == [1, 1, 1, 1, 2, 1, 1, 1, 1, 1]
+
+
+class SupervisedContract(BackendContract):
+    """What a backend does, besides, whose work is in supervised children: it survives what ends a process."""
+
+    @pytest.mark.parametrize(
+        ("fault", "end"),
+        [
+            ("kill", "SIGKILL"),
+            ("segfault", "SIGSEGV"),
+            ("exit", "exit code 3"),
+            ("sys.exit", "exit code 4"),
+        ],
+    )
+    def test_a_task_that_ends_its_process_fails_after_three_attempts(
+        self, make_backend: MakeBackend, tmp_path: Path, fault: str, end: str
+    ) -> None:
+        """Its outcome names how the process ended, and the others are done at their first attempt."""
+        outcome = self.outcome_of_a_faulty_task(make_backend(), tmp_path, fault)
+        assert outcome.error is not None
+        assert end in outcome.error
+
+    @pytest.mark.parametrize("fault", ["kill", "exit"])
+    def test_a_task_that_ends_its_process_once_is_done_at_the_second_attempt(
+        self, make_backend: MakeBackend, tmp_path: Path, fault: str
+    ) -> None:
+        """The process is replaced, even where it was the only one."""
+        self.check_a_second_attempt(make_backend(workers=1), tmp_path, fault)
+
+    def test_a_task_that_hangs_fails_after_three_attempts(
+        self, make_backend: MakeBackend, tmp_path: Path
+    ) -> None:
+        """Its process is ended after the stall limit, and the others are done."""
+        outcome = self.outcome_of_a_faulty_task(make_backend(stall=1.0), tmp_path, "hang")
+        assert outcome.error is not None
+        assert "no progress for 1 s" in outcome.error
+
+    def test_a_task_that_reports_progress_outlives_the_stall_limit(
+        self, make_backend: MakeBackend
+    ) -> None:
+        """A long task is no hung task."""
+        (outcome,) = make_backend(stall=1.0).run([Task(0, 1.0)], report_long)
+        assert outcome.error is None
+
+    def test_a_farm_that_is_closed_early_leaves_no_process(
+        self, make_backend: MakeBackend, tmp_path: Path
+    ) -> None:
+        """Who stops listening stops the work."""
+        tasks = make_tasks(10)
+        with holders(tmp_path / "pipe") as reader:
+            outcomes = make_backend().run(tasks, HoldingWork(tmp_path / "pipe", tasks[0].index))
+            assert next(outcomes).task == tasks[0]
+            await_holder(reader)
+            outcomes.close()  # type: ignore[attr-defined]
+            while os.read(reader, 4096):
+                pass
+
+    def test_work_that_cannot_be_pickled_is_refused(self, make_backend: MakeBackend) -> None:
+        """The error says so, and what to use instead."""
+        lock = threading.Lock()
+
+        def work(task: Task, progress: Progress) -> None:
+            lock.acquire()
+
+        with pytest.raises(CryotileError, match="cannot be pickled"):
+            list(make_backend().run(make_tasks(2), work))
