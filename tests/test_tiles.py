@@ -88,7 +88,7 @@ def test_a_tile_keeps_no_trace_of_when_and_where_it_was_made(
 ) -> None:
     store.save(TILE, fitted(), FINGERPRINT)
     content = store.file(TILE).read_bytes()
-    for trace in (str(tmp_path), os.uname().nodename, time.strftime("%Y-%m-%d"), os.sys.prefix):
+    for trace in (str(tmp_path), time.strftime("%Y-%m-%d"), sys.prefix):
         assert trace.encode() not in content
 
 

@@ -1,0 +1,62 @@
+"""All tiles of a run side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import xarray as xr
+
+from cryotile.grid import Grid, Tile
+from cryotile.outputs import VARIABLES, Status
+from cryotile.tiles import TileStore
+
+__all__ = ["mosaic"]
+
+
+def mosaic(
+    store: TileStore, grid: Grid, *, tiles: Iterable[Tile], empty: Iterable[Tile] = ()
+) -> xr.Dataset:
+    """Put tiles side by side over the whole grid.
+
+    Parameters
+    ----------
+    store : TileStore
+        Holds the tiles.
+    grid : Grid
+        Where the posts are.
+    tiles : iterable of Tile
+        Tiles of the grid that are saved; gone through once.
+    empty : iterable of Tile
+        Tiles of the grid in whose windows there is no point: their posts get status ``no_points``.
+
+    Returns
+    -------
+    Dataset, dimensions (y, x)
+        All of :data:`cryotile.outputs.VARIABLES`.  Posts of any other tile have status ``not_computed``.
+
+    Raises
+    ------
+    DamagedFile
+        A tile is absent or damaged.
+    """
+    arrays = {variable.name: variable.empty(grid.shape) for variable in VARIABLES}
+    for tile in tiles:
+        fitted = store.load(tile)
+        for name, array in arrays.items():
+            array[_place(grid, tile)] = fitted[name].to_numpy()
+    for tile in empty:
+        arrays["status"][_place(grid, tile)] = np.int8(Status.NO_POINTS)
+    attributes = {variable.name: variable.attrs for variable in VARIABLES}
+    return xr.Dataset(
+        {name: (("y", "x"), array, attributes[name]) for name, array in arrays.items()},
+        coords={"y": grid.y, "x": grid.x},
+    )
+
+
+def _place(grid: Grid, tile: Tile) -> tuple[slice, slice]:
+    row, column = grid.rows.start, grid.columns.start
+    return (
+        slice(tile.rows.start - row, tile.rows.stop - row),
+        slice(tile.columns.start - column, tile.columns.stop - column),
+    )
