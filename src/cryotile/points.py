@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 __all__ = [
+    "CATEGORIES",
     "CORE_COLUMNS",
     "MODES",
     "PLATFORM_CODES",
@@ -42,6 +43,13 @@ PLATFORM_CODES: Mapping[str, int] = {
     "sentinel3b": 8,
 }
 """The high word of a pass id.  Numbers are stored in point DBs: append, never renumber."""
+
+CATEGORIES: Mapping[str, tuple[str, ...]] = {
+    "platform": tuple(PLATFORM_CODES),
+    "mode": MODES,
+    "surface_type": SURFACE_TYPES,
+}
+"""What the columns of text can hold, in the order of their categories: append, never reorder."""
 
 CORE_COLUMNS: Mapping[str, str] = {
     "x": "float64",

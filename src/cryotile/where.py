@@ -37,7 +37,7 @@ from cryotile.conditions import (
     Value,
 )
 from cryotile.errors import InvalidValue
-from cryotile.points import MODES, PLATFORM_CODES, SURFACE_TYPES
+from cryotile.points import CATEGORIES
 
 __all__ = ["Where", "instant"]
 
@@ -46,13 +46,6 @@ MAX_LENGTH = 4096
 
 MAX_DEPTH = 50
 """Levels of parentheses, operators and ``not``."""
-
-TEXTS: Mapping[str, Collection[str]] = {
-    "platform": tuple(PLATFORM_CODES),
-    "mode": MODES,
-    "surface_type": SURFACE_TYPES,
-}
-"""Columns of text, and what they can hold."""
 
 FLAGS = ("ascending",)
 TIMES = ("time",)
@@ -308,12 +301,14 @@ class _Parser:
     def _text_comparison(self, symbol: str, name: str, text: str) -> Condition:
         if name in TIMES:
             return Compare(symbol, Column(name), Constant(instant(text)))
-        if name not in TEXTS:
-            self._refuse(f"column {name!r} holds no text; those that do are {', '.join(TEXTS)}")
+        if name not in CATEGORIES:
+            self._refuse(
+                f"column {name!r} holds no text; those that do are {', '.join(CATEGORIES)}"
+            )
         if symbol != "==":
             self._refuse(f"text has no order: column {name!r} takes ==, != and in")
-        if text not in TEXTS[name]:
-            self._refuse(f"{name} {text!r} is unknown; it is one of {', '.join(TEXTS[name])}")
+        if text not in CATEGORIES[name]:
+            self._refuse(f"{name} {text!r} is unknown; it is one of {', '.join(CATEGORIES[name])}")
         return Among(name, (text,))
 
     def _value(self, node: ast.expr) -> Value:
@@ -321,7 +316,7 @@ class _Parser:
         match node:
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 found: Value = self._number(number)
-            case ast.Name(id=name) if name in TEXTS or name in FLAGS:
+            case ast.Name(id=name) if name in CATEGORIES or name in FLAGS:
                 self._refuse(f"column {name!r} holds no number; give the value to compare it with")
             case ast.Name(id=name):
                 found = Column(name)
