@@ -40,5 +40,7 @@ if os.environ.get("CRYOTILE_INTERSPHINX"):
     }
 
 html_theme = "pydata_sphinx_theme"
+html_title = "cryotile"
+html_sidebars = {"**": []}  # pages without children: the header is all the navigation there is
 html_static_path = ["_static"]
 html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
