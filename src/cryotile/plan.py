@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-import numpy as np
 import pandas as pd
 
 from cryotile.config import FitConfig
@@ -143,30 +142,31 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
     """
     posting = 1000.0 if request.posting is None else request.posting
     radius = 2000.0 if request.radius is None else request.radius
-    fit = FitConfig(radius=radius, recipe=request.recipe or "plane")
-    tile_size = _positive_tile_size(request.tile_size)
-    squares = _selected_squares(request, db)
+    fit = FitConfig(
+        radius=radius,
+        recipe=request.recipe or "plane",
+        period=request.period,
+        reference_epoch=request.reference_epoch,
+    )
+    tile_size = _checked_tile_size(request.tile_size)
+    squares = _selected_squares(request, fit.radius, db)
     _refuse_mixed_platforms(squares)
     extent = _extent(squares)
     _check_scales(posting, fit.radius, extent)
-    bounds = request.bounds or extent
     crs = db.crs_text
-    grid = Grid(crs, bounds, posting) if request.bounds else Grid.covering(bounds, posting, crs)
-    period = _period(request.period, squares)
-    epoch = request.reference_epoch or _middle(period)
-    _check_epoch(epoch)
-    fit = FitConfig(radius=radius, recipe=fit.recipe, period=period, reference_epoch=epoch)
+    grid = Grid(crs, request.bounds, posting) if request.bounds else Grid.covering(extent, posting, crs)
+    fit = fit.frozen(squares["time_min"].min(), squares["time_max"].max())
     return Settings(grid=grid, tile_size=tile_size, where=request.where, fit=fit)
 
 
-def _positive_tile_size(tile_size: int | None) -> int:
+def _checked_tile_size(tile_size: int | None) -> int:
     size = 100 if tile_size is None else tile_size
     if not 1 <= size <= 10_000:
         raise InvalidValue(f"tile size {size} is not between 1 and 10000 posts; 100 suits most runs")
     return size
 
 
-def _selected_squares(request: PlanRequest, db: PointDB) -> pd.DataFrame:
+def _selected_squares(request: PlanRequest, radius: float, db: PointDB) -> pd.DataFrame:
     everything = db.squares(where=request.where)
     if everything.empty:
         what = f"no point satisfies {request.where!r}" if request.where else "the point DB holds no points"
@@ -174,7 +174,8 @@ def _selected_squares(request: PlanRequest, db: PointDB) -> pd.DataFrame:
     if request.bounds is None:
         return everything
     check_bounds(request.bounds)
-    inside = db.squares(request.bounds, where=request.where)
+    x_min, y_min, x_max, y_max = request.bounds
+    inside = db.squares((x_min - radius, y_min - radius, x_max + radius, y_max + radius), where=request.where)
     if inside.empty:
         extent = " ".join(f"{edge:.0f}" for edge in _extent(everything))
         bounds = " ".join(f"{edge:g}" for edge in request.bounds)
@@ -225,29 +226,3 @@ def _check_scales(posting: float, radius: float, extent: Bounds) -> None:
             f"posting {posting:g} m makes {posts:.2g} posts over the data's extent, more than {MAX_POSTS:.0e};"
             " use a larger one, or --bounds"
         )
-
-
-def _period(asked: tuple[str, str] | None, squares: pd.DataFrame) -> tuple[str, str]:
-    if asked is None:
-        first = squares["time_min"].min().year
-        return f"{first}-01-01", f"{squares['time_max'].max().year + 1}-01-01"
-    start, end = (_instant(text) for text in asked)
-    if not start < end:
-        raise InvalidValue(f"period {asked[0]} to {asked[1]} is reversed or empty; give its first day, then the day after its last")
-    return asked
-
-
-def _instant(text: str) -> np.datetime64:
-    try:
-        return np.datetime64(text, "ms")
-    except ValueError:
-        raise InvalidValue(f"{text!r} is no date; write it as 2015-07-01 or 2015-07-01T12:00:00 (UTC)") from None
-
-
-def _check_epoch(epoch: str) -> None:
-    _instant(epoch)
-
-
-def _middle(period: tuple[str, str]) -> str:
-    start, end = (_instant(text) for text in period)
-    return str(start + (end - start) // 2)

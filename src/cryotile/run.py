@@ -131,6 +131,12 @@ class Run:
         by_place = {(tile.ix, tile.iy): tile for tile in self.settings.grid.tiles(self.settings.tile_size)}
         return [by_place[place] for place in zip(self.table["ix"], self.table["iy"], strict=True)]
 
+    def empty_tiles(self) -> list[Tile]:
+        """Return the tiles in whose windows there is no point, and which need no task."""
+        with_points = {tile.name for tile in self.tiles}
+        tiles = self.settings.grid.tiles(self.settings.tile_size)
+        return [tile for tile in tiles if tile.name not in with_points]
+
     def fingerprint(self, index: int) -> str:
         """Digest of all that the content of a tile follows from: settings, the tile's posts and its points."""
         tile = self.tiles[index]

@@ -12,7 +12,7 @@ from cryotile.errors import CryotileError
 from cryotile.fit import fit_posts
 from cryotile.pointdb import Appended, PointDB
 from cryotile.points import Granule
-from cryotile.projection import project
+from cryotile.projection import project_granule
 from cryotile.readers import read_granule
 from cryotile.run import Run, open_db
 from cryotile.task import Progress, Task
@@ -27,6 +27,10 @@ BATCH_POINTS = 2_000_000
 
 BATCH_GRANULES = 500
 """Granules gathered before they are committed, so that an interrupted ingest has lost little."""
+
+
+NOT_SELECTED = "not_selected"
+"""Reason of points that the user's ``where`` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -151,12 +155,12 @@ def prepare(path: Path, db: PointDB, surface_types: Sequence[str], where: Where 
         It cannot be read.
     """
     granule = read_granule(path, surface_types=tuple(surface_types), columns=db.columns)
-    points = project(granule.points, db.crs)
+    granule = project_granule(granule, db.crs)
     if where is None:
-        return replace(granule, points=points)
-    keep = where.mask(points)
-    dropped = {**granule.dropped, "not_selected": int((~keep).sum())}
-    return replace(granule, points=points[keep].reset_index(drop=True), dropped=dropped)
+        return granule
+    keep = where.mask(granule.points)
+    dropped = {**granule.dropped, NOT_SELECTED: int((~keep).sum())}
+    return replace(granule, points=granule.points[keep].reset_index(drop=True), dropped=dropped)
 
 
 def append_batches(

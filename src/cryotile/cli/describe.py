@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -100,7 +100,7 @@ def _file(path: Path) -> Iterator[str]:
             yield f"  {granule.points['platform'].iloc[0]:10} {mode:12} {number(count):>14}"
 
 
-def dropped_lines(dropped: dict[str, int]) -> Iterator[str]:
+def dropped_lines(dropped: Mapping[str, int]) -> Iterator[str]:
     """Yield a line per reason for which points were dropped, the most frequent first."""
     from cryotile.readers import REASONS
 

@@ -8,6 +8,9 @@ import click
 
 from cryotile.cli.screen import number, track
 from cryotile.errors import CryotileError
+from cryotile.mosaic import mosaic
+from cryotile.outputs import Status
+from cryotile.product import write_product
 from cryotile.run import Run
 
 __all__ = ["assemble", "plot"]
@@ -24,17 +27,19 @@ def assemble(run_directory: Path, output: Path, partial: bool) -> None:
     Example:
       cryotile assemble run/ -o dhdt.nc
     """
-    from cryotile.product import write_product
-
     run = Run.load(run_directory)
-    missing = run.missing()
+    missing = {task.index for task in run.missing()}
+    tiles = [tile for index, tile in enumerate(run.tiles) if index not in missing]
     if missing and not partial:
         raise CryotileError(
             f"{len(missing)} of {len(run.tasks)} tiles of {run_directory} are missing (or damaged);"
             f" make them with 'cryotile run {run_directory}', or take what is there with --partial"
         )
-    # FILLED IN BELOW
-    click.echo(f"{output}: {number(0)}")
+    product = mosaic(run.store, run.settings.grid, tiles=track(tiles, "assemble", len(tiles)), empty=run.empty_tiles())
+    write_product(product, output, grid=run.settings.grid, config=run.settings.fit, where=run.settings.where)
+    fitted = int((product["status"] == Status.OK).sum())
+    click.echo(f"{output}: {number(fitted)} of {number(product['status'].size)} posts with a fit;"
+               f" look at it with: cryotile plot {output}")
 
 
 @click.command()

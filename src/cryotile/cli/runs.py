@@ -71,7 +71,7 @@ def _report_plan(run: Run) -> None:
     settings, table = run.settings, run.table
     ny, nx = settings.grid.shape
     waiting = len(run.missing())
-    stored = sum(run.store.path(tile).exists() for tile in run.tiles)
+    stored = sum(run.store.file(tile).exists() for tile in run.tiles)
     stale = waiting - (len(table) - stored)
     expected = estimate(table)
     click.echo(f"run          {run.path}, {settings.grid.crs}, reads {run.db_path} as of commit {run.snapshot}")
@@ -81,7 +81,7 @@ def _report_plan(run: Run) -> None:
     click.echo(f"period       {settings.fit.period[0]} to {settings.fit.period[1]},"
                f" reference epoch {settings.fit.reference_epoch}")
     click.echo(f"tiles        {number(len(table))} with points, {number(waiting)} to do, of them {number(stale)} stale")
-    click.echo(f"points       {number(run.point_count)} selected")
+    click.echo(f"points       {number(table['points'].max())} in the fullest tile's window")
     click.echo(f"expected     {expected.core_hours:.2g} core-hours, {size(expected.peak_bytes)} peak memory a worker")
     if settings.fit.recipe == "plane":
         click.echo("note         recipe plane gates on neither the share of the period nor six passes")

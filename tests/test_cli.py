@@ -1,0 +1,299 @@
+"""The command line as a user meets it: what it says, what it returns, what it leaves alone."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from cryotile.cli import main
+from cryotile.pointdb import PointDB
+
+Said = tuple[int, str, str]
+Call = Callable[..., Said]
+
+W_GREENLAND = (-190_000, -2_290_000, -150_000, -2_260_000)
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run a command in this process and return its exit code, output and complaints."""
+
+    def cryotile(*words: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        said = capsys.readouterr()
+        return int(leaving.value.code or 0), said.out, said.err
+
+    return cryotile
+
+
+@pytest.fixture(scope="session")
+def greenland(granules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The point DB of the issue: laser and radar over Greenland."""
+    path = tmp_path_factory.mktemp("greenland") / "greenland.pdb"
+    patterns = ["ATL11_*.h5", "processed_ATL06_*.h5", "CS_OFFL_SIR_TDP_LI_GREENL_*.nc", "CS_LTA__SIR_LRMI2__*.nc"]
+    files = [file for pattern in patterns for file in sorted(granules.glob(pattern))]
+    command = [sys.executable, "-m", "cryotile", "ingest", str(path), *map(str, files), "--crs", "EPSG:3413"]
+    subprocess.run(command, check=True)
+    return path
+
+
+def only_line(text: str) -> str:
+    """Return the one line that a complaint must be."""
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    return lines[0]
+
+
+# --- the straight path, on real granules ------------------------------------------------------------------------
+
+
+def test_the_crs_is_needed_once_and_known_afterwards(call: Call, granules: Path, tmp_path: Path) -> None:
+    db = tmp_path / "antarctica.pdb"
+    antarctic = sorted(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
+    assert call("ingest", db, *antarctic, "--crs", "EPSG:3031")[0] == 0
+    code, said, _ = call("ingest", db, *sorted(granules.glob("CS_OFFL_SIR_SINI2__*.nc")))
+    assert code == 0
+    assert "1404 of 2176 points kept" in said.replace("\u202f", " ").replace(" ", " ").replace("1 404", "1404").replace("2 176", "2176")
+    assert len(PointDB(db).read()) == 1112 + 1404
+
+
+def test_a_mix_of_laser_and_radar_is_refused_with_the_remedies(call: Call, greenland: Path, tmp_path: Path) -> None:
+    code, _, complaint = call("plan", tmp_path / "run", "--db", greenland, "--posting", 500, "--radius", 2000)
+    assert code == 2
+    line = only_line(complaint)
+    assert "laser and radar" in line
+    assert "--where" in line
+    assert "platform_offset" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_real_tracks_show_the_melt_of_summer_2019(call: Call, greenland: Path, tmp_path: Path) -> None:
+    run, product = tmp_path / "run", tmp_path / "dhdt.nc"
+    laser = ("--where", "platform == 'icesat2'", "--recipe", "plane")
+    assert call("plan", run, "--db", greenland, "--posting", 500, "--radius", 2000, *laser)[0] == 0
+    assert call("run", run, "--backend", "local:2")[0] == 0
+    assert "0 waiting, 0 failed" in call("status", run)[1]
+    assert call("assemble", run, "-o", product)[0] == 0
+    assert call("plot", product, "-o", tmp_path / "dhdt.png")[0] == 0
+    with xr.open_dataset(product) as dataset:
+        rate, status = dataset["dhdt"].to_numpy(), dataset["status"]
+        names = status.attrs["flag_meanings"].split()
+        statuses = {name: int((status == value).sum()) for name, value in zip(names, status.attrs["flag_values"], strict=True)}
+    fitted = rate[np.isfinite(rate)]
+    # One nearly straight track cannot tell slope from change, and almost everywhere only one passes.
+    assert statuses["singular"] > 3 * statuses["ok"] > 0
+    assert -2.5 < np.median(fitted) < -1.0
+    assert fitted.size == statuses["ok"]
+
+
+def test_the_caption_of_three_summer_months_says_that_they_are_no_annual_rate(
+    call: Call, greenland: Path, tmp_path: Path
+) -> None:
+    run, product, picture = tmp_path / "run", tmp_path / "dhdt.nc", tmp_path / "dhdt.svg"
+    call("plan", run, "--db", greenland, "--posting", 1000, "--where", "platform == 'icesat2'")
+    call("run", run, "--backend", "serial")
+    call("assemble", run, "-o", product)
+    assert call("plot", product, "-o", picture)[0] == 0
+    assert "not an annual rate" in picture.read_text(encoding="utf-8")
+
+
+# --- bad input: one line, an exit code, nothing lost ------------------------------------------------------------
+
+
+def bad_granules(directory: Path, granules: Path) -> dict[str, Path]:
+    """Make one file of each kind that is no readable granule."""
+    good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
+    files = {name: directory / f"{name}.nc" for name in ("empty", "truncated", "text", "unknown", "lacking", "absent")}
+    files["empty"].touch()
+    files["truncated"].write_bytes(good.read_bytes()[:20_000])
+    files["text"].write_text("not a granule\n", encoding="utf-8")
+    xr.Dataset({"a": ("x", [1.0])}).to_netcdf(files["unknown"])
+    with xr.open_dataset(good, decode_cf=False) as dataset:
+        dataset.drop_vars("elevation").to_netcdf(files["lacking"])
+    return files
+
+
+def test_granules_that_cannot_be_read_are_named_and_the_others_go_in(
+    call: Call, granules: Path, tmp_path: Path
+) -> None:
+    bad = bad_granules(tmp_path, granules)
+    good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
+    code, _, complaint = call("ingest", tmp_path / "a.pdb", *bad.values(), good, "--crs", "EPSG:3031")
+    assert code == 1
+    lines = complaint.strip().splitlines()
+    assert len(lines) == len(bad) + 1, complaint
+    for path in bad.values():
+        assert sum(str(path) in line or path.name in line for line in lines) == 1, path
+    assert "6 of 7 granules" in lines[-1]
+    assert len(PointDB(tmp_path / "a.pdb").read()) == 1112
+
+
+@pytest.mark.parametrize(
+    ("crs", "reason"),
+    [("EPSG:4326", "geographic"), ("EPSG:2263", "metre"), ("EPSG:999999", "999999"), ("nonsense", "nonsense")],
+)
+def test_a_crs_that_is_not_projected_metres_is_refused(
+    call: Call, granules: Path, tmp_path: Path, crs: str, reason: str
+) -> None:
+    good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
+    code, _, complaint = call("ingest", tmp_path / "a.pdb", good, "--crs", crs)
+    assert code == 2
+    assert reason in only_line(complaint)
+    assert not (tmp_path / "a.pdb").exists()
+
+
+def test_another_crs_than_the_point_dbs_is_refused(call: Call, granules: Path, greenland: Path) -> None:
+    good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
+    before = PointDB(greenland).snapshot
+    code, _, complaint = call("ingest", greenland, good, "--crs", "EPSG:3031")
+    assert code == 2
+    assert "EPSG:3413" in only_line(complaint)
+    assert PointDB(greenland).snapshot == before
+
+
+BAD_PLANS = {
+    "negative radius": (["--radius", -5], "-5"),
+    "NaN radius": (["--radius", "nan"], "nan"),
+    "absurd radius": (["--radius", 1e9], "extent"),
+    "radius under half the posting": (["--radius", 250, "--posting", 1000], "500 m or more"),
+    "negative posting": (["--posting", -1], "-1"),
+    "NaN posting": (["--posting", "nan"], "nan"),
+    "absurd posting": (["--posting", 1e9], "extent"),
+    "microscopic posting": (["--posting", 1e-3], "posts"),
+    "reversed bounds": (["--bounds", 5, 0, -5, 10], "reversed"),
+    "NaN bounds": (["--bounds", "nan", 0, 5, 10], "nan"),
+    "bounds elsewhere": (["--bounds", 9e6, 9e6, 9.1e6, 9.1e6], "no point"),
+    "unknown column": (["--where", "colour == 'red'"], "colour"),
+    "code": (["--where", "__import__('os').system('true')"], "__import__"),
+    "code in an attribute": (["--where", "elevation.real > 0"], "elevation.real"),
+    "reversed period": (["--period", "2020-01-01", "2019-01-01"], "reversed"),
+    "no date": (["--reference-epoch", "yesterday"], "yesterday"),
+    "no tile": (["--tile-size", 0], "tile size 0"),
+}
+
+
+@pytest.mark.parametrize(("options", "named"), BAD_PLANS.values(), ids=BAD_PLANS.keys())
+def test_a_plan_that_makes_no_sense_is_refused_in_one_line(
+    call: Call, greenland: Path, tmp_path: Path, options: list[object], named: str
+) -> None:
+    laser = [] if "--where" in options else ["--where", "platform == 'icesat2'"]
+    code, _, complaint = call("plan", tmp_path / "run", "--db", greenland, *laser, *options)
+    assert code == 2
+    assert named in only_line(complaint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def plan_laser(call: Call, greenland: Path, run: Path, *options: object) -> Said:
+    return call("plan", run, "--db", greenland, "--posting", 2000, "--where", "platform == 'icesat2'", *options)
+
+
+def test_planning_again_needs_no_option_and_refuses_others(call: Call, greenland: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert plan_laser(call, greenland, run)[0] == 0
+    frozen = (run / "run.toml").read_bytes()
+    assert call("plan", run)[0] == 0
+    assert plan_laser(call, greenland, run)[0] == 0
+    code, _, complaint = call("plan", run, "--posting", 1000)
+    assert code == 2
+    assert "posting 1000.0 (frozen: 2000.0)" in only_line(complaint)
+    assert (run / "run.toml").read_bytes() == frozen
+
+
+def test_of_two_plans_at_once_one_run_comes_out(greenland: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "cryotile", "plan", str(run), "--db", str(greenland), "--where", "platform == 'icesat2'"]
+    planners = [subprocess.Popen([*command, "--posting", p], stderr=subprocess.PIPE, text=True) for p in ("1000", "2000")]
+    complaints = [planner.communicate()[1] for planner in planners]
+    assert sorted(planner.returncode for planner in planners) == [0, 2], complaints
+    assert "frozen" in only_line("".join(complaints))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_run_of_another_version_is_refused(call: Call, greenland: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    plan_laser(call, greenland, run)
+    toml = run / "run.toml"
+    toml.write_text(toml.read_text("utf-8").replace('cryotile_version = "', 'cryotile_version = "9.'), "utf-8")
+    for command in ("plan", "run", "status", "retry"):
+        code, _, complaint = call(command, run)
+        assert code == 2
+        assert "9.0.1.0" in only_line(complaint)
+
+
+def test_a_point_db_that_was_moved_away_is_named(call: Call, greenland: Path, tmp_path: Path) -> None:
+    db, run = tmp_path / "moved.pdb", tmp_path / "run"
+    shutil.copytree(greenland, db)
+    plan_laser(call, db, run)
+    db.rename(tmp_path / "elsewhere.pdb")
+    code, _, complaint = call("run", run, "--backend", "serial")
+    assert code != 0
+    assert str(db) in only_line(complaint)
+    assert list((run / "failed").iterdir()) == []
+
+
+def test_a_point_db_of_a_newer_format_is_refused(call: Call, greenland: Path, tmp_path: Path) -> None:
+    db = tmp_path / "newer.pdb"
+    shutil.copytree(greenland, db)
+    description = db / "cryotile.json"
+    text = description.read_text("utf-8")
+    assert '"format_version": 1' in text
+    description.write_text(text.replace('"format_version": 1', '"format_version": 2'), "utf-8")
+    code, _, complaint = call("info", db)
+    assert code != 0
+    assert "version 2" in only_line(complaint)
+
+
+@pytest.mark.parametrize("command", ["run", "status", "retry", "info"])
+def test_a_directory_that_is_not_ours_is_left_alone(call: Call, tmp_path: Path, command: str) -> None:
+    (tmp_path / "thesis.tex").write_text("precious", "utf-8")
+    code, _, complaint = call(command, tmp_path)
+    assert code in (1, 2)
+    assert str(tmp_path) in only_line(complaint)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_neither_ingest_nor_plan_writes_into_a_foreign_directory(
+    call: Call, granules: Path, greenland: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("precious", "utf-8")
+    good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
+    assert call("ingest", tmp_path, good, "--crs", "EPSG:3031")[0] != 0
+    assert plan_laser(call, greenland, tmp_path)[0] == 2
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_damaged_tile_is_missing_and_made_again(call: Call, greenland: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    plan_laser(call, greenland, run)
+    call("run", run, "--backend", "serial")
+    tile = sorted((run / "tiles").glob("*.nc"))[0]
+    whole = tile.read_bytes()
+    tile.write_bytes(whole[: len(whole) // 2])
+    assert ", 1 waiting" in call("status", run)[1]
+    code, _, complaint = call("assemble", run, "-o", tmp_path / "dhdt.nc")
+    assert code == 1
+    assert "cryotile run" in only_line(complaint)
+    assert not (tmp_path / "dhdt.nc").exists()
+    assert call("run", run, "--backend", "serial")[0] == 0
+    assert tile.read_bytes() == whole
+
+
+def test_an_unfinished_run_is_assembled_only_when_asked_to(call: Call, greenland: Path, tmp_path: Path) -> None:
+    run, product = tmp_path / "run", tmp_path / "dhdt.nc"
+    plan_laser(call, greenland, run)
+    assert call("assemble", run, "-o", product)[0] == 1
+    assert call("assemble", run, "-o", product, "--partial")[0] == 0
+    with xr.open_dataset(product) as dataset:
+        names = dataset["status"].attrs["flag_meanings"].split()
+        values = list(dataset["status"].attrs["flag_values"])
+        not_computed = values[names.index("not_computed")]
+        assert int((dataset["status"] == not_computed).sum()) > 0
