@@ -1,0 +1,163 @@
+"""The suite that every reader passes.
+
+A third party subclasses it beside its own tests and names a granule::
+
+    class TestMyReader(ReaderContract):
+        @pytest.fixture
+        def granule_path(self):
+            return Path("a_granule_of_mine.nc")
+
+        @pytest.fixture
+        def sensing_window(self):
+            return "2020-09-30T23:56:08", "2020-09-30T23:57:58"
+
+The reader is found as a user's call finds it, so it must be installed under its entry point.
+"""
+
+# ruff: noqa: D102 - the name of a test says what it shows
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cryotile.points import CORE_COLUMNS, MODES, PLATFORM_CODES, SURFACE_TYPES, Granule
+from cryotile.readers import all_readers, find_reader, further_columns, read_granule
+from cryotile.readers.source import open_source
+
+__all__ = ["ReaderContract"]
+
+_COLUMNS = {
+    {"x": "longitude", "y": "latitude"}.get(name, name): dtype
+    for name, dtype in CORE_COLUMNS.items()
+}
+
+
+class ReaderContract:
+    """What holds for every granule of every product."""
+
+    @pytest.fixture
+    def granule_path(self) -> Path:
+        """A granule, whole and valid."""
+        raise NotImplementedError("a subclass of ReaderContract names its granule")
+
+    @pytest.fixture
+    def sensing_window(self) -> tuple[str, str]:
+        """First and last instant of the granule, UTC, ISO 8601, known from elsewhere than the reader."""
+        raise NotImplementedError("a subclass of ReaderContract says when its granule was measured")
+
+    @pytest.fixture
+    def granule(self, granule_path: Path) -> Granule:
+        """Points on all kinds of surface."""
+        return read_granule(granule_path, surface_types=SURFACE_TYPES)
+
+    def test_one_reader_recognises_it(self, granule_path: Path) -> None:
+        with open_source(granule_path) as source:
+            found = [reader.product for reader in all_readers() if reader.recognises(source)]
+        assert found == [find_reader(granule_path).product]
+
+    def test_it_is_chosen_by_content_not_by_name(self, granule_path: Path, tmp_path: Path) -> None:
+        renamed = shutil.copy(granule_path, tmp_path / "renamed.dat")
+        granule, same = read_granule(granule_path), read_granule(renamed)
+        assert same.name == "renamed.dat"
+        assert (same.id, same.checksum, same.dropped) == (
+            granule.id,
+            granule.checksum,
+            granule.dropped,
+        )
+        pd.testing.assert_frame_equal(same.points, granule.points)
+
+    def test_points_have_the_core_columns_in_their_dtypes(self, granule: Granule) -> None:
+        assert list(granule.points.columns) == list(_COLUMNS)
+        assert {name: str(dtype) for name, dtype in granule.points.dtypes.items()} == _COLUMNS
+
+    def test_every_record_is_kept_or_dropped_for_one_reason(
+        self, granule_path: Path, granule: Granule
+    ) -> None:
+        for each in (granule, read_granule(granule_path)):
+            assert len(each.points) + sum(each.dropped.values()) == each.record_count
+            assert all(count > 0 for count in each.dropped.values())
+            assert all(re.fullmatch(r"[a-z][a-z0-9_]*", reason) for reason in each.dropped)
+
+    def test_no_point_lacks_a_value(self, granule: Granule) -> None:
+        required = granule.points.drop(columns=["uncertainty", "ascending"])
+        assert not required.isna().any(axis=None)
+        numbers = required[["longitude", "latitude", "elevation"]].to_numpy()
+        assert np.isfinite(numbers).all()
+
+    def test_positions_are_on_earth(self, granule: Granule) -> None:
+        assert granule.points["latitude"].between(-90.0, 90.0).all()
+        assert granule.points["longitude"].between(-180.0, 360.0).all()
+        assert (granule.points["elevation"] != 0.0).all()
+        assert granule.points["elevation"].between(-10_000.0, 10_000.0).all()
+
+    def test_uncertainty_is_positive_or_missing(self, granule: Granule) -> None:
+        assert (granule.points["uncertainty"].dropna() > 0.0).all()
+
+    def test_classes_are_those_that_cryotile_knows(self, granule: Granule) -> None:
+        assert set(granule.points["platform"]) <= set(PLATFORM_CODES)
+        assert set(granule.points["mode"]) <= set(MODES)
+        assert set(granule.points["surface_type"]) <= set(SURFACE_TYPES)
+
+    def test_passes_follow_from_platform_and_direction(self, granule: Granule) -> None:
+        passes = granule.points["pass_id"].to_numpy()
+        platform = granule.points["platform"].astype(object).map(dict(PLATFORM_CODES))
+        assert (passes >> 32 == platform.to_numpy()).all()
+        known = granule.points["ascending"].notna().to_numpy()
+        ascending = granule.points["ascending"][known].to_numpy(bool)
+        assert ((passes[known] & 1).astype(bool) == ascending).all()
+
+    def test_times_are_utc_within_the_sensing_window(
+        self, granule: Granule, sensing_window: tuple[str, str]
+    ) -> None:
+        # A clock off by its leap seconds is off by 18 s at least.
+        start, stop = (np.datetime64(instant, "ms") for instant in sensing_window)
+        second = np.timedelta64(1, "s")
+        assert (granule.points["time"] >= start - second).all()
+        assert (granule.points["time"] <= stop + second).all()
+
+    def test_the_surfaces_asked_for_are_those_that_come(
+        self, granule_path: Path, granule: Granule
+    ) -> None:
+        for surface, count in granule.points["surface_type"].value_counts().items():
+            alone = read_granule(granule_path, surface_types=(str(surface),)).points
+            assert len(alone) == count
+            assert set(alone["surface_type"]) <= {surface}
+        default = read_granule(granule_path).points
+        assert set(default["surface_type"]) <= {"grounded_ice"}
+
+    def test_reading_again_gives_the_same(self, granule_path: Path, granule: Granule) -> None:
+        again = read_granule(granule_path, surface_types=SURFACE_TYPES)
+        assert (again.id, again.dropped) == (granule.id, granule.dropped)
+        pd.testing.assert_frame_equal(again.points, granule.points)
+
+    def test_the_id_is_product_zone_start_and_orbit(
+        self, granule: Granule, sensing_window: tuple[str, str]
+    ) -> None:
+        product, _, start, orbit = granule.id.split(":")
+        assert product == granule.product
+        assert orbit.isdecimal()
+        iso = re.sub(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", r"\1-\2-\3T\4:\5:\6", start)
+        first = np.datetime64(sensing_window[0], "s")
+        assert abs(np.datetime64(iso, "s") - first) <= np.timedelta64(1, "s")
+
+    def test_the_checksum_is_that_of_the_file(self, granule_path: Path, granule: Granule) -> None:
+        assert granule.checksum == hashlib.sha256(granule_path.read_bytes()).hexdigest()
+        assert granule.name == granule_path.name
+
+    def test_further_columns_come_when_asked_for(
+        self, granule_path: Path, granule: Granule
+    ) -> None:
+        offered = find_reader(granule_path).columns
+        everything = tuple(further_columns())
+        points = read_granule(granule_path, surface_types=SURFACE_TYPES, columns=everything).points
+        assert list(points.columns) == [*_COLUMNS, *everything]
+        assert all(str(points[name].dtype) == "float64" for name in everything)
+        assert all(points[name].isna().all() for name in everything if name not in offered)
+        pd.testing.assert_frame_equal(points[list(_COLUMNS)], granule.points)
