@@ -87,9 +87,8 @@ class Atl11:
         self, source: Source, pairs: Mapping[str, str], times: NDArray[np.datetime64]
     ) -> Identity:
         release, version = icesat2.delivery(source)
-        last_cycle = max(
-            int(source.raw(f"{heights}/cycle_number").max()) for heights in pairs.values()
-        )
+        cycles = [source.raw(f"{heights}/cycle_number") for heights in pairs.values()]
+        last_cycle = int(np.concatenate(cycles).max(initial=0))
         return Identity(
             product=self.product,
             zone=icesat2.region(source),
