@@ -1,0 +1,149 @@
+"""Simulated missions over an ice cap of known elevation change, written in the formats of real products.
+
+>>> from cryotile.simulate import World, simulate
+>>> world = World()
+>>> granules = simulate("granules", start="2011-01-01", years=3.0)   # doctest: +SKIP
+>>> world.dhdt(0.0, -1350e3)                                         # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cryotile.config import SECONDS_PER_YEAR
+from cryotile.errors import InvalidValue
+from cryotile.files import make_directory, writing
+from cryotile.simulate import atl06, cryotempo, l2i
+from cryotile.simulate.mission import Flyover, Mission, Noise, crossings, fly
+from cryotile.simulate.orbit import CRYOSAT2, ICESAT2, Orbit
+from cryotile.simulate.world import World
+
+__all__ = ["PRODUCTS", "Noise", "Product", "World", "simulate"]
+
+
+FIRST = pd.Timestamp(1999, 1, 1)  # of the table of leap seconds
+LONGEST = 30  # years
+
+
+@dataclass(frozen=True)
+class Product:
+    """A product that can be simulated.
+
+    Attributes
+    ----------
+    orbit : Orbit
+        Of its satellite.
+    noise : Noise
+        Of its instrument.
+    write : callable
+        Writes one flyover as granules and returns their paths.
+    lateral : tuple of float
+        Distance of each laser beam left of the track, m.
+    """
+
+    orbit: Orbit
+    noise: Noise
+    write: Callable[[Path, Flyover], list[Path]]
+    lateral: tuple[float, ...] = ()
+
+
+PRODUCTS: Mapping[str, Product] = {
+    "cryotempo": Product(CRYOSAT2, Noise(), cryotempo.write),
+    "l2i": Product(CRYOSAT2, Noise(), l2i.write),
+    "atl06": Product(ICESAT2, atl06.NOISE, atl06.write, tuple(atl06.BEAMS.values())),
+}
+"""What :func:`simulate` can write: Cryo-TEMPO land ice, CryoSat-2 L2I (SARIn and LRM, Baseline E), ICESat-2 ATL06."""
+
+
+def simulate(
+    directory: str | PathLike[str],
+    *,
+    product: str = "cryotempo",
+    start: str = "2011-01-01",
+    years: float = 3.0,
+    seed: int = 0,
+    world: World | None = None,
+    noise: Noise | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[Path]:
+    """Fly a mission over a world and write what it measures, a granule for each pass (and mode).
+
+    The same arguments give the same files, byte for byte; a longer mission gives the same granules and more.
+
+    Parameters
+    ----------
+    directory : path
+        Where to; made if need be.
+    product : str
+        One of :data:`PRODUCTS`.
+    start : str
+        First day, UTC, such as ``"2011-01-01"``.
+    years : float
+        Length of the mission, in years of 365.25 days.
+    seed : int
+        Of all noise; not negative.
+    world : World, optional
+        What is flown over; default: a cap 160 km across in EPSG:3413.
+    noise : Noise, optional
+        How measurements depart from the truth; default: the product's.
+    progress : callable, optional
+        Told the fraction done.
+
+    Returns
+    -------
+    list of Path
+        The granules, in order of time.
+
+    Raises
+    ------
+    InvalidValue
+        If an argument is none of these.
+    UnwritablePath
+        If the directory cannot be written.
+    """
+    chosen = _product(product)
+    begin, end = _span(start, years)
+    if seed < 0:
+        raise InvalidValue(f"seed {seed} is negative; give 0 or more")
+    mission = Mission(
+        world or World(), chosen.orbit, noise or chosen.noise, seed=seed, lateral=chosen.lateral
+    )
+    target = Path(directory)
+    with writing(target):
+        make_directory(target)
+    granules: list[Path] = []
+    found = crossings(mission, begin, end)
+    for done, crossing in enumerate(found, start=1):
+        flyover = fly(mission, crossing)
+        if flyover is not None:
+            granules += chosen.write(target, flyover)
+        if progress is not None:
+            progress(done / len(found))
+    return granules
+
+
+def _product(name: str) -> Product:
+    if name not in PRODUCTS:
+        raise InvalidValue(
+            f"product {name!r} cannot be simulated; choose one of {', '.join(PRODUCTS)}"
+        )
+    return PRODUCTS[name]
+
+
+def _span(start: str, years: float) -> tuple[np.datetime64, np.datetime64]:
+    """First and last moment of the mission."""
+    begin = pd.to_datetime(start, format="ISO8601", errors="coerce")
+    if not begin >= FIRST:  # nor is NaT
+        raise InvalidValue(f"start {start!r} is no date from {FIRST:%Y} on; give it as 2011-01-01")
+    if not 0 < years <= LONGEST:
+        raise InvalidValue(
+            f"a mission of {years} years is none; give more than 0 and at most {LONGEST}"
+        )
+    end = begin + pd.Timedelta(seconds=years * SECONDS_PER_YEAR)
+    return begin.to_datetime64(), end.to_datetime64()
