@@ -35,12 +35,12 @@ Array = npt.NDArray[np.float64]
 _REMEDY = "give a projected CRS in metres, e.g. EPSG:3031 for Antarctica or EPSG:3413 for Greenland"
 
 
-def projected_crs(text: str) -> pyproj.CRS:
+def projected_crs(text: str | pyproj.CRS) -> pyproj.CRS:
     """Return the CRS that ``text`` names, if maps can be made in it.
 
     Parameters
     ----------
-    text : str
+    text : str or pyproj.CRS
         Whatever PROJ understands: ``EPSG:3031``, WKT, a PROJ string.
 
     Returns
@@ -53,7 +53,8 @@ def projected_crs(text: str) -> pyproj.CRS:
     InvalidValue
         PROJ does not know it, or it is geographic, has a vertical axis, or is not in metres.
     """
-    shown = text if len(text) <= 60 else f"{text[:57]}..."
+    shown = " ".join(str(text).split())
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     try:
         crs = pyproj.CRS.from_user_input(text)
     except CRSError as error:
@@ -78,6 +79,7 @@ def projected_crs(text: str) -> pyproj.CRS:
     return crs
 
 
+@lru_cache(maxsize=8)
 def crs_text(crs: pyproj.CRS) -> str:
     """Shortest text that means ``crs``: ``EPSG:3031`` where an authority lists it, else WKT."""
     authority = crs.to_authority(min_confidence=100)

@@ -1,0 +1,269 @@
+"""Points as they are stored: scaled integers, and back.
+
+Between a DataFrame and a Parquet file stands one form, a dict of plain numpy arrays under the names of the file: NaN is
+:data:`ABSENT`, an unknown flag −1, text the position in :data:`~cryotile.points.CATEGORIES`.  Sorting, hashing and
+selecting work on that form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.points import CATEGORIES, CORE_COLUMNS
+
+__all__ = [
+    "ABSENT",
+    "SCALES",
+    "Stored",
+    "decode",
+    "encode",
+    "from_table",
+    "schema",
+    "stored_names",
+    "to_table",
+]
+
+Stored = dict[str, npt.NDArray[Any]]
+"""Stored name → values, shape (points,)."""
+
+SCALES: Mapping[str, tuple[str, int]] = {
+    "x": ("x_cm", 100),
+    "y": ("y_cm", 100),
+    "elevation": ("elevation_mm", 1000),
+    "uncertainty": ("uncertainty_mm", 1000),
+}
+"""Column → its stored name and how many stored units make a metre."""
+
+ABSENT = -(2**31)
+"""Stands for NaN in scaled columns; null in the file."""
+
+_LIMIT = 2**31 - 1
+_OPTIONAL = frozenset({"uncertainty"})
+
+TIME = pa.timestamp("ms", tz="UTC")
+TEXT = pa.dictionary(pa.int8(), pa.string())
+
+
+def stored_names(columns: Iterable[str]) -> list[str]:
+    """Names in the file of columns in memory."""
+    return [SCALES[name][0] if name in SCALES else name for name in columns]
+
+
+def schema(further: Mapping[str, str], crs: str) -> pa.Schema:
+    """Schema of a fragment.
+
+    Parameters
+    ----------
+    further : mapping of str to str
+        Further column → unit.
+    crs : str
+        CRS of x and y, for readers without cryotile.
+
+    Returns
+    -------
+    pyarrow.Schema
+        With scale and unit in the metadata of each field.
+    """
+    fields = []
+    for name, dtype in CORE_COLUMNS.items():
+        if name in SCALES:
+            stored, scale = SCALES[name]
+            meta = {"scale": str(1 / scale), "unit": "m"}
+            fields.append(pa.field(stored, pa.int32(), name in _OPTIONAL, meta))
+        else:
+            kind = {"time": TIME, "pass_id": pa.int64(), "ascending": pa.bool_()}.get(name, TEXT)
+            fields.append(pa.field(name, kind, dtype == "boolean"))
+    fields += [pa.field(n, pa.float32(), metadata={"unit": unit}) for n, unit in further.items()]
+    fields.append(pa.field("granule", pa.int32(), nullable=False))
+    return pa.schema(fields, metadata={"crs": crs})
+
+
+def encode(points: pd.DataFrame, further: Collection[str]) -> Stored:
+    """Turn projected points into what is stored.
+
+    Parameters
+    ----------
+    points : DataFrame
+        Core columns; of the further columns, those that it lacks are NaN, those not asked for are left out.
+    further : collection of str
+        Names of further columns.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Without ``granule``.
+
+    Raises
+    ------
+    InvalidValue
+        A core column is missing, or a value cannot be stored: not finite, out of range, an unknown text.
+    """
+    missing = [name for name in CORE_COLUMNS if name not in points]
+    if missing:
+        raise InvalidValue(
+            f"points have no column {missing[0]!r}; a point DB stores {', '.join(CORE_COLUMNS)}:"
+            " give all of them"
+        )
+    stored: Stored = {}
+    for name in CORE_COLUMNS:
+        column = points[name]
+        if name in SCALES:
+            stored[SCALES[name][0]] = _scaled(name, column.to_numpy(np.float64))
+        elif name in CATEGORIES:
+            stored[name] = _codes(name, column)
+        elif name == "ascending":
+            stored[name] = column.astype("boolean").astype("Int8").to_numpy(np.int8, na_value=-1)
+        elif name == "time":
+            stored[name] = _milliseconds(column)
+        else:
+            stored[name] = column.to_numpy(np.int64)
+    for name in further:
+        stored[name] = np.full(len(points), np.nan, np.float32)
+        if name in points:
+            values = points[name].to_numpy(np.float32, na_value=np.nan)
+            # There are many NaNs; the order and the digest of points know one.
+            np.copyto(stored[name], values, where=~np.isnan(values))
+    return stored
+
+
+def _scaled(name: str, metres: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    scale = SCALES[name][1]
+    units = np.rint(metres * scale)
+    absent = np.isnan(metres) if name in _OPTIONAL else np.zeros(len(metres), bool)
+    # Comparisons with NaN are False, so this catches NaN where a value is due.
+    wrong = ~(np.abs(units) <= _LIMIT) & ~absent
+    if wrong.any():
+        raise InvalidValue(
+            f"{name} {metres[wrong][0]} m cannot be stored: it must be a number of at most {_LIMIT // scale} m;"
+            " leave such points out"
+        )
+    return np.where(absent, ABSENT, units).astype(np.int32)
+
+
+def _milliseconds(column: pd.Series[Any]) -> npt.NDArray[np.int64]:
+    times = column.to_numpy("datetime64[ms]")
+    if np.isnat(times).any():
+        raise InvalidValue("a point without time cannot be stored; leave such points out")
+    return times.astype(np.int64)
+
+
+def _codes(name: str, column: pd.Series[Any]) -> npt.NDArray[np.int8]:
+    values = column.astype("category").cat
+    known = {text: code for code, text in enumerate(CATEGORIES[name])}
+    # The entry appended is for code -1, the missing value.
+    lookup = np.array([*(known.get(text, -1) for text in values.categories), -1], np.int8)
+    codes = lookup[values.codes.to_numpy()]
+    if (codes < 0).any():
+        raise InvalidValue(
+            f"{name} {column.iloc[int(np.argmax(codes < 0))]!r} is unknown; it must be one of"
+            f" {', '.join(CATEGORIES[name])}"
+        )
+    return codes
+
+
+def to_table(stored: Stored, form: pa.Schema) -> pa.Table:
+    """Arrow table of stored points, for a file; arrays are not copied where they need not be."""
+    return pa.Table.from_arrays([_to_arrow(stored[f.name], f) for f in form], schema=form)
+
+
+def _to_arrow(values: npt.NDArray[Any], field: pa.Field) -> pa.Array:
+    if field.type == TEXT:
+        return pa.DictionaryArray.from_arrays(values, list(CATEGORIES[field.name]))
+    if field.type == TIME:
+        return pa.array(values).cast(TIME)
+    if field.type == pa.bool_():
+        return pa.array(values > 0, mask=values < 0)
+    if not field.nullable:
+        return pa.array(values)
+    absent = np.isnan(values) if field.type == pa.float32() else values == ABSENT
+    return pa.array(values, field.type, mask=absent)
+
+
+def from_table(table: pa.Table) -> Stored:
+    """Undo :func:`to_table`, of whatever columns there are.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        As read from fragments.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Some may be read-only views of the table.
+    """
+    return {name: _from_arrow(name, table[name]) for name in table.column_names}
+
+
+def _from_arrow(name: str, column: pa.ChunkedArray) -> npt.NDArray[Any]:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        codes = [_canonical(name, chunk) for chunk in column.chunks]
+        return np.concatenate([np.zeros(0, np.int8), *codes])
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.int64())
+    elif pa.types.is_boolean(kind):
+        column = pc.fill_null(column.cast(pa.int8()), pa.scalar(-1, pa.int8()))
+    elif column.null_count:
+        blank = np.nan if pa.types.is_floating(kind) else ABSENT
+        column = pc.fill_null(column, pa.scalar(blank, kind))
+    values: npt.NDArray[Any] = column.to_numpy()
+    return values
+
+
+def _canonical(name: str, chunk: pa.DictionaryArray) -> npt.NDArray[np.int8]:
+    known = {text: code for code, text in enumerate(CATEGORIES[name])}
+    try:
+        lookup = np.array([known[text] for text in chunk.dictionary.to_pylist()], np.int8)
+    except KeyError as error:
+        raise DamagedFile(
+            f"{name} {error.args[0]!r} in a point DB is unknown to this cryotile; install a newer one"
+        ) from error
+    codes: npt.NDArray[np.int8] = lookup[chunk.indices.to_numpy()]
+    return codes
+
+
+def decode(stored: Stored, columns: Sequence[str]) -> pd.DataFrame:
+    """Points in metres and datetimes.
+
+    Parameters
+    ----------
+    stored : dict of str to ndarray
+        At least the columns asked for.
+    columns : sequence of str
+        Names in memory.
+
+    Returns
+    -------
+    DataFrame, shape (points, columns)
+        Dtypes of :data:`~cryotile.points.CORE_COLUMNS`; further columns are float32.
+    """
+    names = zip(columns, stored_names(columns), strict=True)
+    return pd.DataFrame({name: _in_memory(name, stored[kept]) for name, kept in names}, copy=False)
+
+
+def _in_memory(name: str, values: npt.NDArray[Any]) -> Any:
+    if name in SCALES:
+        # A quotient is the double nearest to the decimal number, a product with 0.01 is not.
+        metres = values / np.float64(SCALES[name][1])
+        if name in _OPTIONAL:
+            metres[values == ABSENT] = np.nan
+        return metres
+    if name in CATEGORIES:
+        return pd.Categorical.from_codes(values, dtype=_DTYPES[name])
+    if name == "time":
+        return values.view("datetime64[ms]")
+    if name == "ascending":
+        return pd.arrays.BooleanArray(values > 0, values < 0)
+    return values
+
+
+_DTYPES = {name: pd.CategoricalDtype(list(texts)) for name, texts in CATEGORIES.items()}

@@ -1,0 +1,178 @@
+"""How many points each 5 km square holds, and a digest that changes when they do.
+
+Both are sums over the points, so that each commit only says what it adds (or, negative, takes away), in any order, and
+plans, costs and stale tiles follow from the log alone.  A digest is the sum modulo 2⁶⁴ of a hash of each point's stored
+values: it knows nothing of granules, fragments and rows, and compaction leaves it alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from cryotile.pointdb.encoding import TEXT, TIME, Stored, decode, from_table, to_table
+from cryotile.pointdb.layout import SQUARE_SIZE, square_indices
+from cryotile.points import CATEGORIES
+
+__all__ = ["SQUARES", "add_up", "count_squares", "describe_squares", "point_hashes"]
+
+SQUARES = pa.schema(
+    [
+        pa.field("ix", pa.int32(), nullable=False),
+        pa.field("iy", pa.int32(), nullable=False),
+        pa.field("platform", TEXT, nullable=False),
+        pa.field("mode", TEXT, nullable=False),
+        pa.field("count", pa.int64(), nullable=False),
+        pa.field("digest", pa.uint64(), nullable=False),
+        pa.field("time_min", TIME, nullable=False),
+        pa.field("time_max", TIME, nullable=False),
+    ]
+)
+"""One row per square, platform and mode.
+
+``ix, iy`` are the square's south-western corner over 5 km; ``count`` and ``digest`` are changes, to be added up;
+``time_min, time_max`` bound the times (after a removal they may be wider than the points that are left).
+"""
+
+Uint64 = npt.NDArray[np.uint64]
+
+
+def count_squares(stored: Stored) -> pa.Table:
+    """Count and digest points by square, platform and mode.
+
+    Parameters
+    ----------
+    stored : dict of str to ndarray
+        All stored columns.
+
+    Returns
+    -------
+    pyarrow.Table
+        As :data:`SQUARES`.
+    """
+    each = {
+        "ix": square_indices(stored["x_cm"]),
+        "iy": square_indices(stored["y_cm"]),
+        "platform": stored["platform"],
+        "mode": stored["mode"],
+        "count": np.ones(len(stored["time"]), np.int64),
+        "digest": point_hashes(stored),
+        "time_min": stored["time"],
+        "time_max": stored["time"],
+    }
+    return to_table(_summed(each), SQUARES)
+
+
+def add_up(tables: Sequence[pa.Table]) -> pa.Table:
+    """Sum the changes of several commits; squares that are empty at last are gone.
+
+    Parameters
+    ----------
+    tables : sequence of pyarrow.Table
+        As :data:`SQUARES`, in any order.
+
+    Returns
+    -------
+    pyarrow.Table
+        As :data:`SQUARES`, sorted by row of squares from the south, then from the west, platform, mode.
+    """
+    summed = _summed(from_table(pa.concat_tables([SQUARES.empty_table(), *tables])))
+    held = summed["count"] != 0
+    return to_table({name: values[held] for name, values in summed.items()}, SQUARES)
+
+
+def describe_squares(table: pa.Table) -> pd.DataFrame:
+    """Squares in metres and datetimes.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        As :data:`SQUARES`.
+
+    Returns
+    -------
+    DataFrame
+        ``x_min, y_min`` (m), ``platform, mode`` (categories), ``count`` (int64), ``digest`` (uint64), ``time_min,
+        time_max`` (datetime64[ms]).
+    """
+    stored = from_table(table)
+    times = {n: stored[n].view("datetime64[ms]") for n in ("time_min", "time_max")}
+    texts = decode(stored, ["platform", "mode"])
+    return pd.DataFrame(
+        {
+            "x_min": stored["ix"] * SQUARE_SIZE,
+            "y_min": stored["iy"] * SQUARE_SIZE,
+            "platform": texts["platform"],
+            "mode": texts["mode"],
+            "count": stored["count"],
+            "digest": stored["digest"],
+            **times,
+        }
+    )
+
+
+def _summed(rows: Stored) -> Stored:
+    # A square's indices need 15 bits each: 2³¹ cm over 5 km is under 2¹³, either side of the origin.
+    key = (rows["iy"].astype(np.int64) + (1 << 14)) << 15 | (rows["ix"] + (1 << 14))
+    key = key << 16 | rows["platform"].astype(np.int64) << 8 | rows["mode"]
+    order = np.argsort(key, kind="stable")
+    starts = np.flatnonzero(np.diff(key[order], prepend=-1))
+    if not len(starts):
+        return rows
+    result = {n: rows[n][order[starts]] for n in ("ix", "iy", "platform", "mode")}
+    reductions = {"count": np.add, "digest": np.add, "time_min": np.minimum, "time_max": np.maximum}
+    for name, reduction in reductions.items():
+        result[name] = reduction.reduceat(rows[name][order], starts)
+    return result
+
+
+def point_hashes(stored: Stored) -> Uint64:
+    """Hash of each point, from the values of all its stored columns but ``granule``.
+
+    The values, as 64-bit words, are multiplied each by an odd number that follows from the column's name, added up
+    modulo 2⁶⁴ (multilinear hashing: Lemire and Kaser 2014, doi:10.1093/comjnl/bxt070), and mixed with the finalizer of
+    splitmix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195), so that sums of hashes do not cancel as sums
+    of values do.
+
+    Parameters
+    ----------
+    stored : dict of str to ndarray
+        All stored columns.
+
+    Returns
+    -------
+    ndarray of uint64, shape (points,)
+        The same on every machine, whatever the order of points and columns.
+    """
+    total = np.full(len(stored["time"]), _text_hash("point"), np.uint64)
+    for name, values in stored.items():
+        if name != "granule":
+            total += _words(name, values) * (_text_hash(name) | np.uint64(1))
+    total ^= total >> np.uint64(30)
+    total *= np.uint64(0xBF58476D1CE4E5B9)
+    total ^= total >> np.uint64(27)
+    total *= np.uint64(0x94D049BB133111EB)
+    total ^= total >> np.uint64(31)
+    return total
+
+
+def _words(name: str, values: npt.NDArray[Any]) -> Uint64:
+    if name in CATEGORIES:
+        # By the text, not by its position among the categories, which is this program's affair.
+        hashes = np.array([_text_hash(text) for text in CATEGORIES[name]], np.uint64)
+        return hashes.take(values)
+    if values.dtype == np.float32:
+        return values.view(np.uint32).astype(np.uint64)
+    return values.astype(np.int64).view(np.uint64)
+
+
+@cache
+def _text_hash(text: str) -> np.uint64:
+    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big"))
