@@ -46,7 +46,7 @@ class Noise:
     along_pass: float = 0.08
     outlier_share: float = 0.005
     outlier_error: float = 5.0
-    bad_share: float = 0.002
+    bad_share: float = 0.004
     bad_error: float = 5.0
     lost_share: float = 0.05
     ambiguous_share: float = 0.025
