@@ -78,7 +78,7 @@ def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Datas
     path : Path
         A NetCDF product.
     variables : sequence of str or None
-        Names of the variables to read; None: all.
+        Names of the variables to read; None: all with dimensions (y, x).
 
     Returns
     -------
@@ -97,13 +97,13 @@ def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Datas
         raise InvalidValue(f"{path} {state}; make a product with 'cryotile assemble RUN -o {path}'")
     try:
         with xr.open_dataset(path, engine="netcdf4") as product:
-            names = list(map(str, product.data_vars)) if variables is None else list(variables)
+            maps = [str(name) for name, variable in product.data_vars.items() if variable.ndim == 2]
+            names = maps if variables is None else list(variables)
             for name in names:
-                if name not in product.data_vars:
-                    known = ", ".join(
-                        n for n in map(str, product.data_vars) if product[n].ndim == 2
+                if name not in maps:
+                    raise InvalidValue(
+                        f"{path} has no variable {name!r}; choose one of {', '.join(maps)}"
                     )
-                    raise InvalidValue(f"{path} has no variable {name!r}; choose one of {known}")
             return product[names].load()
     except (OSError, RuntimeError) as error:
         raise DamagedFile(f"{path} is damaged ({error}); assemble it again") from error
