@@ -6,7 +6,16 @@ line and exits with ``exit_code``; a library user catches :class:`CryotileError`
 
 from __future__ import annotations
 
-__all__ = ["CryotileError", "DamagedFile", "GranuleError", "InvalidValue", "MissingDependency", "UnwritablePath"]
+__all__ = [
+    "CryotileError",
+    "DamagedFile",
+    "Drained",
+    "GranuleError",
+    "InvalidValue",
+    "MissingDependency",
+    "Unfinished",
+    "UnwritablePath",
+]
 
 
 class CryotileError(Exception):
@@ -35,3 +44,13 @@ class UnwritablePath(CryotileError, OSError):
 
 class MissingDependency(CryotileError, ImportError):
     """An optional library is not installed; the text names the extra that brings it."""
+
+
+class Unfinished(CryotileError):
+    """A farm stopped while tasks were left; none of them was charged an attempt, and the same command goes on."""
+
+
+class Drained(Unfinished):
+    """A farm was asked to stop (SIGTERM) and did, in good order."""
+
+    exit_code = 143
