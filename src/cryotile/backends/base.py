@@ -7,7 +7,7 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple, Protocol
 
@@ -87,23 +87,41 @@ class Agenda:
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.unsettled = len(tasks)
         self._waiting = deque(tasks)
+        self._unfit = False
         self._failures: dict[int, int] = {}
         self._host = socket.gethostname()
 
-    def __len__(self) -> int:
+    def over(self) -> bool:
+        """Tell whether nothing more will be handed out: no task waits, or none of those that wait fits."""
+        return self._unfit or not self._waiting
+
+    def stock(self) -> int:
         """Return how many tasks wait."""
         return len(self._waiting)
 
-    def take(self, count: int) -> list[Task]:
-        """Hand out the next ``count`` tasks, or as many as wait."""
-        return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+    def take(self, count: int, fits: Callable[[Task], bool] | None = None) -> list[Task]:
+        """Hand out the next ``count`` tasks that fit, or as many as there are."""
+        taken: list[Task] = []
+        passed: list[Task] = []
+        while self._waiting and len(taken) < count:
+            task = self._waiting.popleft()
+            (taken if fits is None or fits(task) else passed).append(task)
+        self._waiting.extendleft(reversed(passed))
+        self._unfit = not taken
+        return taken
 
     def put_back(self, tasks: Sequence[Task]) -> None:
         """Let tasks wait again, at the head, uncharged: they were handed out but never started."""
         self._waiting.extendleft(reversed(tasks))
 
-    def settle(self, attempt: Attempt) -> Outcome | None:
-        """Count an attempt; the outcome of its task, or None when the task waits for another attempt."""
+    def report(self, running: Mapping[Task, float]) -> None:
+        """Hear which tasks are running: of no interest to a list in memory."""
+
+    def settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+        """Count attempts; the outcomes of the tasks that do not wait for another one."""
+        return [outcome for each in attempts if (outcome := self._settle(each)) is not None]
+
+    def _settle(self, attempt: Attempt) -> Outcome | None:
         task, seconds, error = attempt
         attempts = self._failures.get(task.index, 0) + 1
         if error is not None and attempts < ATTEMPTS:

@@ -50,9 +50,7 @@ class SerialBackend:
         """Do each task, up to three times; see :meth:`cryotile.backends.Backend.run`."""
         agenda = Agenda(tasks)
         while agenda.unsettled:
-            outcome = agenda.settle(attempt(work, agenda.take(1)[0], _ignore))
-            if outcome is not None:
-                yield outcome
+            yield from agenda.settle([attempt(work, task, _ignore) for task in agenda.take(1)])
 
 
 def _ignore(fraction: float) -> None:

@@ -1,0 +1,251 @@
+"""A crew: supervised children of this process at work on a supply of tasks."""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from cryotile.backends.base import STALL, Attempt
+from cryotile.backends.child import Child, Nursery
+from cryotile.errors import CryotileError
+from cryotile.task import Outcome, Task, Work
+
+__all__ = ["Shift", "Supply", "work"]
+
+# A child gets as many tasks ahead as take about this long (seconds): at least one, so that it never waits for the
+# parent, and few enough for one write.
+_AHEAD = 0.01
+_MOST_AHEAD = 64
+
+# Seconds between looks at silent children, at the supply and at the shift.
+_ROUND = 0.5
+
+# So many children in a row that die before they start a task mean that none ever will.
+_FUTILE_STARTS = 10
+
+logger = logging.getLogger(__name__)
+
+
+class Supply(Protocol):
+    """Where a crew's tasks come from and where their attempts go.
+
+    A list in memory (:class:`~cryotile.backends.base.Agenda`) is one, the leases of a ledger are another.
+    """
+
+    def over(self) -> bool:
+        """Tell whether nothing more will come once what is handed out has ended."""
+        ...
+
+    def stock(self) -> int:
+        """Return how many tasks can be handed out now; a look for more is due when there are none."""
+        ...
+
+    def take(self, count: int, fits: Callable[[Task], bool]) -> list[Task]:
+        """Hand out the next tasks that fit, ``count`` of them at most."""
+        ...
+
+    def put_back(self, tasks: Sequence[Task]) -> None:
+        """Take tasks back, at the head and uncharged: they were handed out, but no attempt at them counts."""
+        ...
+
+    def report(self, running: Mapping[Task, float]) -> None:
+        """Hear which tasks are running, and the fraction done of each."""
+        ...
+
+    def settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+        """Count attempts; the outcomes of the tasks for which they were the last."""
+        ...
+
+
+class Shift(Protocol):
+    """How long a crew may go on: until the time of its job is up, or until it is told to stop."""
+
+    def may_start(self, task: Task) -> bool:
+        """Tell whether a task would end in time, if it started now."""
+        ...
+
+    def ended(self, attempt: Attempt) -> None:
+        """Hear of an attempt, to learn how long tasks take."""
+        ...
+
+    def draining(self) -> bool:
+        """Tell whether the crew is to start nothing more, and to leave when what is running has ended."""
+        ...
+
+    def over(self) -> bool:
+        """Tell whether the crew is to leave at once: what is still running is ended and not charged."""
+        ...
+
+
+class _Endless:
+    """The shift of a crew that nobody hurries."""
+
+    def may_start(self, task: Task) -> bool:  # noqa: ARG002 - any task
+        return True
+
+    def ended(self, attempt: Attempt) -> None:
+        """Learn nothing."""
+
+    def draining(self) -> bool:
+        return False
+
+    def over(self) -> bool:
+        return False
+
+
+def work(
+    supply: Supply,
+    work: Work,
+    *,
+    children: int,
+    stall: float = STALL,
+    shift: Shift | None = None,
+) -> Iterator[Outcome]:
+    """Let child processes work until the supply is over, or their shift.
+
+    Parameters
+    ----------
+    supply : Supply
+        The tasks.
+    work : Work
+        Does one task; picklable.
+    children : int
+        Number of child processes; as many are started as there are tasks for.
+    stall : float
+        Seconds without a progress call after which a child is ended, which costs its task an attempt.
+    shift : Shift, optional
+        How long the crew may go on; without limit when not given.
+
+    Yields
+    ------
+    Outcome
+        As the supply settles them.
+
+    Raises
+    ------
+    InvalidValue
+        The work cannot be pickled.
+    CryotileError
+        The work cannot be loaded in a child, or one child after the other dies before it starts a task.
+    """
+    with Nursery(work, stall) as nursery, selectors.DefaultSelector() as selector:
+        yield from _Crew(nursery, selector, supply, shift or _Endless()).outcomes(children)
+
+
+class _Crew:
+    """The children at work, and those that idle."""
+
+    def __init__(
+        self, nursery: Nursery, selector: selectors.BaseSelector, supply: Supply, shift: Shift
+    ) -> None:
+        self._nursery = nursery
+        self._selector = selector
+        self._supply = supply
+        self._shift = shift
+        self._size = 0
+        self._children: set[Child] = set()
+        self._idle: set[Child] = set()
+        self._futile = 0
+        self._next_round = time.monotonic() + _ROUND
+
+    def outcomes(self, size: int) -> Iterator[Outcome]:
+        """Work with ``size`` children, or as many as there are tasks for."""
+        self._size = size
+        while True:
+            if self._shift.draining():
+                yield from self._drain()
+            else:
+                self._employ()
+            running = {c.tasks[0]: c.fraction for c in self._children if c.tasks}
+            if not running and (self._shift.draining() or self._supply.over()):
+                return
+            self._supply.report(running)
+            for child in self._stirring():
+                yield from self._hear(child)
+
+    def _hear(self, child: Child) -> list[Outcome]:
+        """Take in what a child reports, and keep it busy."""
+        attempts = child.receive()
+        for attempt in attempts:
+            self._shift.ended(attempt)
+        outcomes = self._supply.settle(attempts) if attempts else []
+        self._futile = 0 if attempts else self._futile + (not child.alive)
+        if not child.alive:
+            self._remove(child)
+        elif not self._shift.draining():
+            self._top_up(child)
+        return outcomes
+
+    def _stirring(self) -> list[Child]:
+        """Wait for children that have something to tell; once a round, these are all."""
+        events = self._selector.select(max(0.0, self._next_round - time.monotonic()))
+        if time.monotonic() < self._next_round:
+            return [key.data for key, _ in events]
+        self._next_round = time.monotonic() + _ROUND
+        return list(self._children)
+
+    def _employ(self) -> None:
+        """Give the idle, and whom there is room to hire, what waits or else what another child has not started."""
+        while self._idle or len(self._children) < self._size:
+            if not (self._supply.stock() or self._reclaim()):
+                return
+            tasks = self._take(2)
+            if not tasks:
+                return
+            child = self._idle.pop() if self._idle else self._hire()
+            child.give(tasks)
+
+    def _hire(self) -> Child:
+        """Start a child."""
+        child = self._nursery.start()
+        self._children.add(child)
+        self._selector.register(child.fileno(), selectors.EVENT_READ, child)
+        return child
+
+    def _remove(self, child: Child) -> None:
+        """Forget a child that died; another is hired in its place when there is a task for it."""
+        logger.warning("%s; it is replaced", child.end)
+        if self._futile == _FUTILE_STARTS:
+            raise CryotileError(
+                f"{_FUTILE_STARTS} child processes in a row died before they started a task, the last: {child.end}; "
+                "see their messages above, then run again to go on"
+            )
+        self._selector.unregister(child.fileno())
+        self._children.discard(child)
+        self._idle.discard(child)
+        self._supply.put_back(child.tasks)
+
+    def _top_up(self, child: Child) -> None:
+        """Give a child more when it runs low."""
+        wanted = max(2, min(_MOST_AHEAD, int(_AHEAD / max(child.pace, 1e-9))))
+        if 2 * len(child.tasks) <= wanted and (tasks := self._take(wanted - len(child.tasks))):
+            child.give(tasks)
+        if not child.tasks:
+            self._idle.add(child)
+
+    def _take(self, count: int) -> list[Task]:
+        """Take tasks for one child."""
+        # No more than half of a fair share of what is left, so that all children end together.
+        share = max(1, self._supply.stock() // (2 * self._size))
+        return self._supply.take(min(count, share), self._shift.may_start)
+
+    def _reclaim(self) -> bool:
+        """Take back the tasks ahead of the child that has most of them."""
+        richest = max(self._children, key=lambda child: len(child.tasks), default=None)
+        if richest is not None and len(richest.tasks) > 1:
+            self._supply.put_back(richest.take_back())
+        return self._supply.stock() > 0
+
+    def _drain(self) -> Iterator[Outcome]:
+        """Take back what is not started and, when the shift is over, what is."""
+        for child in self._children:
+            self._supply.put_back(child.take_back())
+            if self._shift.over() and child.tasks:
+                # What it ended a moment ago counts; the rest is killed when the nursery closes.
+                yield from self._supply.settle(child.receive())
+                self._supply.put_back(child.tasks)
+                child.tasks.clear()
+                child.kill()
