@@ -16,7 +16,7 @@ from cryotile.caption import caption
 from cryotile.errors import InvalidValue, MissingDependency, UnwritablePath
 from cryotile.grid import Grid
 from cryotile.mapview import MapView
-from cryotile.outputs import VARIABLES, Status
+from cryotile.outputs import Status
 from cryotile.plot import plot_product, round_up
 from cryotile.product import read_product, write_product
 from maps import CONFIG, GRID, made_up
@@ -79,11 +79,14 @@ def test_loss_is_red_and_gain_is_blue(
     assert middle[stronger] > 2 * middle[weaker]
 
 
-def test_every_variable_can_be_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "variable",
+    ["dhdt_sigma", "elevation", "data_count", "time_end", "terms", "status", "cell_area"],
+)
+def test_every_kind_of_variable_can_be_drawn(tmp_path: Path, variable: str) -> None:
     write_product(made_up(GRID), tmp_path / "dhdt.nc", grid=GRID, config=CONFIG)
-    for variable in (*(v.name for v in VARIABLES), "cell_area"):
-        plot_product(tmp_path / "dhdt.nc", tmp_path / f"{variable}.png", variable=variable)
-        assert colours_of(tmp_path / f"{variable}.png").std() > 0.01
+    plot_product(tmp_path / "dhdt.nc", tmp_path / "map.png", variable=variable)
+    assert colours_of(tmp_path / "map.png").std() > 0.01
 
 
 @pytest.mark.parametrize(
