@@ -20,6 +20,8 @@ extensions = [
     "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
+highlight_language = "text"
+smartquotes_action = "qe"  # options keep both their hyphens
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -27,6 +29,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # numpydoc docstrings give types with shapes and units
 napoleon_google_docstring = False
+napoleon_use_param = False  # "ndarray, shape (posts, 4)" is a sentence, not a name to look up
 napoleon_use_rtype = False
 
 # Links into other projects' documentation need a network, and a build must not.
