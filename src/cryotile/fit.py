@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -11,6 +9,7 @@ import pyproj
 import xarray as xr
 
 from cryotile._fit import CELLS_PER_RADIUS, fit_plane_posts
+from cryotile.cells import Cells, sort_into_cells
 from cryotile.config import SECONDS_PER_YEAR, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
 from cryotile.outputs import VARIABLES, Status
@@ -50,7 +49,7 @@ def fit_posts(
     Parameters
     ----------
     points : DataFrame
-        Columns ``x, y`` (m, projected), ``time`` (datetime64 of any unit, UTC, or with a time zone), ``elevation`` (m),
+        Columns ``x, y`` (m, projected), ``time`` (datetime64, any unit, UTC or with a time zone), ``elevation`` (m),
         ``pass_id`` (points of one pass share their error) and, where they matter, ``mode`` and ``platform``.  A point
         without a finite x, y and elevation, a time and a pass is not used.  Where modes mix within a circle only the most
         frequent one is fitted, and ``terms`` says so.  The order of the points is the order of the sums: it may show in
@@ -84,24 +83,18 @@ def fit_posts(
                 f"points have no column {name!r}; they need {', '.join(REQUIRED_COLUMNS)}, as PointDB.read gives them"
             )
     times = _times(points["time"])
-    if len(first := times.dropna()):
-        config = config.frozen(first.min(), first.max())
-    chosen = _select(points, times, x, y, config)
-    fitted = fit_plane_posts(
-        *_sort_into_cells(chosen, config.radius / CELLS_PER_RADIUS),
-        x,
-        y,
-        pass_total=chosen.pass_total,
-        one_mode=bool((chosen.modes == chosen.modes[:1]).all()),
-        cell_size=config.radius / CELLS_PER_RADIUS,
-        radius=config.radius,
-        min_span=config.min_span_days / _DAYS_PER_YEAR,
-        min_tolerance=config.min_tolerance,
-        min_points=config.min_points,
-        min_passes=config.min_passes,
-    )
-    crs = points.attrs.get("crs") if crs is None else crs
-    return _dataset(fitted, x, y, config, crs)
+    if times.notna().any():
+        config = config.frozen(times.min(), times.max())
+    place = {name: _floats(points[name]) for name in ("x", "y", "elevation")}
+    seen = np.flatnonzero(_within_reach(place, x, y, config.radius) & _within_period(times, config))
+    seen = seen[points["pass_id"].take(seen).notna().to_numpy()]
+    _refuse_mixed_platforms(points, seen)
+    cells = sort_into_cells(place["x"].take(seen), place["y"].take(seen), config.radius / CELLS_PER_RADIUS)
+    seen = seen.take(cells.order)
+    years = _years(times.take(seen), config)
+    rows = np.column_stack([place["x"].take(seen), place["y"].take(seen), years, place["elevation"].take(seen)])
+    fitted = _run_kernel(rows, points["pass_id"].take(seen), _mode_numbers(points, seen), cells, (x, y), config)
+    return _dataset(fitted, x, y, config, points.attrs.get("crs") if crs is None else crs)
 
 
 def _axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:
@@ -114,8 +107,8 @@ def _axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:
     beyond = axis[~(np.abs(axis) <= MAX_RADII * radius)]
     if beyond.size:
         raise InvalidValue(
-            f"{name} holds {beyond[0]:g} m, which is not within {MAX_RADII:g} search radii ({radius:g} m) of the origin,"
-            " where metres can still tell points apart; give finite posts in the points' CRS, or a larger radius"
+            f"{name} holds {beyond[0]:g} m, which is not within {MAX_RADII:g} search radii of {radius:g} m of the origin,"
+            " as far as floats tell points apart; give finite posts in the points' CRS, or a larger radius"
         )
     return axis
 
@@ -136,50 +129,42 @@ def _floats(column: pd.Series) -> _Floats:
     try:
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
-        raise InvalidValue(
-            f"column {column.name!r} is {column.dtype}, not numbers; give metres as float64"
-        ) from None
+        raise InvalidValue(f"column {column.name!r} is {column.dtype}, not numbers; give metres as float64") from None
 
 
-@dataclass(frozen=True, eq=False)
-class _Chosen:
-    """The points that some post may see: (n, 4) of x, y, τ, z; pass and mode numbers; how many passes there are."""
+def _within_reach(place: dict[str, _Floats], x: _Floats, y: _Floats, radius: float) -> npt.NDArray[np.bool_]:
+    # A little more than the radius, lest rounding cut a circle; comparisons are False for NaN.
+    reach = 1.001 * radius
+    within = np.isfinite(place["elevation"])
+    for name, posts in (("x", x), ("y", y)):
+        within &= place[name] >= posts.min(initial=np.inf) - reach
+        within &= place[name] <= posts.max(initial=-np.inf) + reach
+    return within
 
-    rows: _Floats
-    passes: npt.NDArray[np.int32]
-    modes: npt.NDArray[np.uint8]
-    pass_total: int
 
-
-def _select(points: pd.DataFrame, times: pd.DatetimeIndex, x: _Floats, y: _Floats, config: FitConfig) -> _Chosen:
-    columns = {name: _floats(points[name]) for name in ("x", "y", "elevation")}
-    usable = np.isfinite(columns["elevation"]) & points["pass_id"].notna().to_numpy()
-    if config.period is not None:
-        start, end = (parse_instant(text) for text in config.period)
-        usable &= (times >= start) & (times < end)
-    for axis, posts in ((columns["x"], x), (columns["y"], y)):
-        # A little more than the radius, lest rounding cut a circle; the comparisons are False for NaN.
-        reach = 1.001 * config.radius
-        usable &= (axis >= posts.min(initial=np.inf) - reach) & (axis <= posts.max(initial=-np.inf) + reach)
-    index = np.flatnonzero(usable)
-    chosen = points.iloc[index] if len(index) < len(points) else points
-    _refuse_mixed_platforms(chosen)
-    passes, distinct = pd.factorize(chosen["pass_id"])
-    years = _years(times[index], config)
-    rows = np.column_stack([columns["x"][index], columns["y"][index], years, columns["elevation"][index]])
-    return _Chosen(rows, passes.astype(np.int32), _mode_numbers(chosen), len(distinct))
+def _within_period(times: pd.DatetimeIndex, config: FitConfig) -> npt.NDArray[np.bool_]:
+    if config.period is None:  # then there is no time at all
+        return np.zeros(times.size, bool)
+    start, end = (parse_instant(text) for text in config.period)
+    within: npt.NDArray[np.bool_] = (times >= start) & (times < end)
+    return within
 
 
 def _years(times: pd.DatetimeIndex, config: FitConfig) -> _Floats:
-    # Within the period, so nanoseconds cannot overflow; whatever the unit was, the same instant gives the same bits.
-    epoch = 0 if config.reference_epoch is None else parse_instant(config.reference_epoch).value
-    return (times.as_unit("ns").asi8 - epoch) / _NS_PER_YEAR
+    # Nanoseconds cannot overflow within the period; the same instant gives the same bits, whatever its unit was.
+    years: _Floats = (times.as_unit("ns").asi8 - _epoch(config)) / _NS_PER_YEAR
+    return years
 
 
-def _refuse_mixed_platforms(points: pd.DataFrame) -> None:
+def _epoch(config: FitConfig) -> int:
+    """Return the reference epoch in nanoseconds since 1970; without any point it does not matter."""
+    return 0 if config.reference_epoch is None else parse_instant(config.reference_epoch).value
+
+
+def _refuse_mixed_platforms(points: pd.DataFrame, seen: _Integers) -> None:
     if "platform" not in points.columns:
         return
-    names = sorted(map(str, points["platform"].dropna().unique()))
+    names = sorted(map(str, points["platform"].take(seen).dropna().unique()))
     if len(names) > 1:
         raise InvalidValue(
             f"points mix the platforms {', '.join(names)}, and the step between them would become elevation change;"
@@ -188,53 +173,45 @@ def _refuse_mixed_platforms(points: pd.DataFrame) -> None:
         )
 
 
-def _mode_numbers(points: pd.DataFrame) -> npt.NDArray[np.uint8]:
+def _mode_numbers(points: pd.DataFrame, seen: _Integers) -> npt.NDArray[np.uint8]:
     """Number each point's mode in the order of MODES; where none is given, that is one more mode."""
     if "mode" not in points.columns:
-        return np.zeros(len(points), np.uint8)
-    modes = points["mode"].astype("category").cat
+        return np.zeros(seen.size, np.uint8)
+    modes = points["mode"].take(seen).astype("category").cat
     unknown = [str(name) for name in modes.categories if name not in MODES]
     if unknown:
         raise InvalidValue(f"mode {unknown[0]!r} is unknown; column 'mode' holds {', '.join(MODES)}")
     numbers = np.array([*(MODES.index(name) for name in modes.categories), len(MODES)], np.uint8)
-    return numbers[modes.codes]
+    return numbers.take(modes.codes)
 
 
-def _sort_into_cells(chosen: _Chosen, size: float) -> tuple[npt.NDArray[np.generic], ...]:
-    """Sort points by rows of cells, then cells; points of a cell keep their order.  Returns the kernel's first arguments."""
-    cell_x = np.floor(chosen.rows[:, 0] / size).astype(np.int64)
-    cell_y = np.floor(chosen.rows[:, 1] / size).astype(np.int64)
-    order = np.lexsort((_narrow(cell_x), _narrow(cell_y)))
-    cell_x, cell_y = cell_x[order], cell_y[order]
-    cell_start = _run_starts(cell_y, cell_x)
-    cell_x, cell_y = cell_x[cell_start[:-1]], cell_y[cell_start[:-1]]
-    row_start = _run_starts(cell_y)
-    return (
-        chosen.rows[order],
-        chosen.passes[order],
-        chosen.modes[order],
-        cell_y[row_start[:-1]],
-        row_start,
-        cell_x,
-        cell_start,
+def _run_kernel(
+    rows: _Floats,
+    pass_ids: pd.Series,
+    modes: npt.NDArray[np.uint8],
+    cells: Cells,
+    posts: tuple[_Floats, _Floats],
+    config: FitConfig,
+) -> npt.NDArray[np.void]:
+    passes, distinct = pd.factorize(pass_ids)
+    return fit_plane_posts(
+        rows,
+        passes.astype(np.int32),
+        modes,
+        cells.row_y,
+        cells.row_start,
+        cells.cell_x,
+        cells.cell_start,
+        *posts,
+        pass_total=len(distinct),
+        one_mode=bool((modes == modes[:1]).all()),
+        cell_size=config.radius / CELLS_PER_RADIUS,
+        radius=config.radius,
+        min_span=config.min_span_days / _DAYS_PER_YEAR,
+        min_tolerance=config.min_tolerance,
+        min_points=config.min_points,
+        min_passes=config.min_passes,
     )
-
-
-def _narrow(numbers: _Integers) -> npt.NDArray[np.integer]:
-    # Integers of 16 bits are sorted by radix, ten times as fast.
-    if len(numbers) == 0 or int(numbers.max()) - int(numbers.min()) > np.iinfo(np.uint16).max:
-        return numbers
-    return (numbers - numbers.min()).astype(np.uint16)
-
-
-def _run_starts(*keys: _Integers) -> _Integers:
-    """Return where a run of equal keys begins, and the length at the end."""
-    size = len(keys[0])
-    begins = np.zeros(size, bool)
-    begins[:1] = True
-    for key in keys:
-        begins[1:] |= key[1:] != key[:-1]
-    return np.append(np.flatnonzero(begins), size)
 
 
 def _dataset(
@@ -242,19 +219,22 @@ def _dataset(
 ) -> xr.Dataset:
     """Name what the kernel gave, in SI units."""
     has_fit = fitted["status"] == Status.OK
-    values = {variable.name: variable.empty(fitted.shape) for variable in VARIABLES}
-    values |= {name: fitted[name].copy() for name in values if name in (fitted.dtype.names or ())}
     per_metre = _point_scale(x, y, crs) / config.radius
-    values["slope_x"] = fitted["c0"] * per_metre
-    values["slope_y"] = fitted["c1"] * per_metre
-    values["dhdt_dof"] = np.where(has_fit, fitted["pass_count"] - 1, 0).astype(np.int32)
-    values["dhdt_ci95"] = values["dhdt_sigma"] * quantile_975(values["dhdt_dof"])
-    values["radius"] = np.where(has_fit, config.radius, np.nan)
-    for name in ("time_start", "time_end"):
-        values[name] = _instants(fitted[name], config)
-    attrs = {variable.name: dict(variable.attrs) for variable in VARIABLES}
+    dof = np.where(has_fit, fitted["pass_count"] - 1, 0)
+    nothing = np.zeros(fitted.shape)
+    values = {name: fitted[name] for name in fitted.dtype.names or ()} | {
+        "dhdt_ci95": fitted["dhdt_sigma"] * quantile_975(dof),
+        "dhdt_dof": dof,
+        "slope_x": fitted["c0"] * per_metre,
+        "slope_y": fitted["c1"] * per_metre,
+        "rejected_count": nothing,
+        "rejected_pass_count": nothing,
+        "time_start": _instants(fitted["time_start"], config),
+        "time_end": _instants(fitted["time_end"], config),
+        "radius": np.where(has_fit, config.radius, np.nan),
+    }
     return xr.Dataset(
-        {name: (("y", "x"), values[name], attrs[name]) for name in values},
+        {v.name: (("y", "x"), values[v.name].astype(v.dtype), dict(v.attrs)) for v in VARIABLES},
         coords={"y": ("y", y, _axis_attrs("y")), "x": ("x", x, _axis_attrs("x"))},
         attrs=_attrs(config),
     )
@@ -269,10 +249,9 @@ def _point_scale(x: _Floats, y: _Floats, crs: pyproj.CRS | str | None) -> _Float
 def _instants(years: _Floats, config: FitConfig) -> npt.NDArray[np.datetime64]:
     # Years hold an instant to some 50 ns over a century: rounding to the millisecond gives back what a product had.
     instants = np.full(years.shape, np.datetime64("NaT", "ms"))
-    if config.reference_epoch is not None:
-        known = np.isfinite(years)
-        since = np.rint(years[known] * _NS_PER_YEAR).astype(np.int64) + parse_instant(config.reference_epoch).value
-        instants[known] = ((since + 500_000) // 1_000_000).astype("datetime64[ms]")
+    known = np.isfinite(years)
+    since = np.rint(years[known] * _NS_PER_YEAR).astype(np.int64) + _epoch(config)
+    instants[known] = ((since + 500_000) // 1_000_000).astype("datetime64[ms]")
     return instants
 
 
@@ -289,7 +268,7 @@ def _attrs(config: FitConfig) -> dict[str, str | float]:
     """Say what was fitted; nothing of the moment, so that equal points give equal bytes."""
     return {
         "recipe": config.recipe,
-        "search_radius": config.radius,
+        "search_radius": float(config.radius),
         "period": "/".join(config.period or ()),
         "reference_epoch": config.reference_epoch or "",
         "seconds_per_year": SECONDS_PER_YEAR,
