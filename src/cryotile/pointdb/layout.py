@@ -5,6 +5,8 @@ All three follow from the stored centimetres alone, so that every reader agrees 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +27,10 @@ _HALF = 1 << 15
 """Offset that makes chunk indices positive in 16 bits."""
 
 RANK_BITS = 16
+"""A place is the chunk's number, then so many bits for the rank of the square in it."""
+
+_SQUARES = 1 << 13
+"""More than 2³¹ cm hold: square indices are between its negative and itself."""
 
 Int64 = npt.NDArray[np.int64]
 Int32 = npt.NDArray[np.int32]
@@ -74,20 +80,20 @@ def places(x_cm: Int32, y_cm: Int32, chunk_size: float) -> Int64:
     ndarray of int64, shape (points,)
         Chunk number · 2¹⁶ + rank of the square on the Z-curve.
     """
-    per_chunk = np.int32(round(chunk_size / SQUARE_SIZE))
-    chunks, ranks = [], []
-    for cm in (x_cm, y_cm):
-        square = square_indices(cm)
-        chunk = square // per_chunk
-        chunks.append(chunk.astype(np.int64))
-        ranks.append(_SPREAD[square - chunk * per_chunk])
-    return (chunk_numbers(chunks[0], chunks[1]) << RANK_BITS) | (ranks[1] << 1) | ranks[0]
+    west_east, south_north = _parts(chunk_size)
+    x, y = square_indices(x_cm) + _SQUARES, square_indices(y_cm) + _SQUARES
+    return west_east.take(x) + south_north.take(y)
 
 
-def _spread_bits() -> Int64:
-    """Put a zero before each bit of 0 … 255: two of these, one shifted, make a rank on the Z-curve."""
-    numbers = np.arange(256)
-    return sum((((numbers >> bit) & 1) << (2 * bit) for bit in range(8)), np.zeros(256, np.int64))
-
-
-_SPREAD = _spread_bits()
+@lru_cache(maxsize=8)
+def _parts(chunk_size: float) -> tuple[Int64, Int64]:
+    """What the square's index along each axis adds to a place: both the chunk's number and the rank are sums."""
+    square = np.arange(-_SQUARES, _SQUARES)
+    chunk, within = np.divmod(square, round(chunk_size / SQUARE_SIZE))
+    # A zero before each bit: two such numbers, one shifted, add up to a rank on the Z-curve.
+    rank = sum((((within >> bit) & 1) << (2 * bit) for bit in range(8)), np.zeros_like(square))
+    zero = np.zeros_like(square)
+    return (
+        (chunk_numbers(chunk, zero) << RANK_BITS) + rank,
+        (chunk_numbers(zero, chunk) - chunk_numbers(zero, zero) << RANK_BITS) + 2 * rank,
+    )
