@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
-__all__ = ["Outcome", "Progress", "Task", "Work"]
+__all__ = ["Outcome", "Pending", "Progress", "Task", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +55,58 @@ Progress = Callable[[float], None]
 
 Work = Callable[[Task, Progress], None]
 """Does one task and returns when its result is saved.  Picklable: children are spawned, never forked."""
+
+
+class Pending(Sequence[Task]):
+    """What is to do of a frozen list: a sequence of tasks like any other, found out when it is looked at.
+
+    Most farms work on the sequence and need to know no more.  The members of a static farm cannot talk to each
+    other: did each deal what it finds pending when it starts, shares would overlap or leave holes.  So a member deals
+    the ``frozen`` list, the same for all, and then takes its share of what is pending; nobody looks at another's tasks.
+
+    Parameters
+    ----------
+    frozen : sequence of Task
+        The list that all members of a farm share, dearest first.
+    is_pending : callable
+        Tells of one task whether it is to be done; called once for each that somebody looks at.
+
+    Attributes
+    ----------
+    frozen : sequence of Task
+        The list.
+    share : sequence of Task
+        Of the list, the tasks that this process answers for: all, unless it took a share.
+    """
+
+    def __init__(self, frozen: Sequence[Task], is_pending: Callable[[Task], bool]) -> None:
+        self.frozen = self.share = frozen
+        self._is_pending = is_pending
+        self._tasks: list[Task] | None = None
+
+    def take_share(self, share: Sequence[Task]) -> None:
+        """Answer for these tasks of the frozen list only."""
+        self.share = share
+        self._tasks = None
+
+    def __len__(self) -> int:
+        """Return how many tasks of the share are to be done."""
+        return len(self._found)
+
+    def __iter__(self) -> Iterator[Task]:
+        """Go through the tasks of the share that are to be done, in the order of the list."""
+        return iter(self._found)
+
+    @overload
+    def __getitem__(self, position: int) -> Task: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[Task]: ...
+    def __getitem__(self, position: int | slice) -> Task | list[Task]:
+        """Return one task, or some, of those to be done."""
+        return self._found[position]
+
+    @property
+    def _found(self) -> list[Task]:
+        if self._tasks is None:
+            self._tasks = [task for task in self.share if self._is_pending(task)]
+        return self._tasks

@@ -18,6 +18,8 @@ __all__ = ["Backend", "installed_backends", "open_backend"]
 
 # Scheme → class, imported only when chosen: a cluster without MPI never imports mpi4py.
 _BUILT_IN = {
+    "array": "cryotile.backends.array:ArrayBackend",
+    "index": "cryotile.backends.array:IndexBackend",
     "local": "cryotile.backends.local:LocalBackend",
     "serial": "cryotile.backends.serial:SerialBackend",
 }

@@ -77,15 +77,10 @@ class Agenda:
     ----------
     tasks : sequence of Task
         All tasks, in the order in which they are to start.
-
-    Attributes
-    ----------
-    unsettled : int
-        Tasks without an outcome, waiting or handed out.
     """
 
     def __init__(self, tasks: Sequence[Task]) -> None:
-        self.unsettled = len(tasks)
+        self._left = len(tasks)
         self._waiting = deque(tasks)
         self._unfit = False
         self._failures: dict[int, int] = {}
@@ -121,6 +116,10 @@ class Agenda:
         """Count attempts; the outcomes of the tasks that do not wait for another one."""
         return [outcome for each in attempts if (outcome := self._settle(each)) is not None]
 
+    def left(self) -> int:
+        """Return how many tasks have no outcome, waiting or handed out."""
+        return self._left
+
     def _settle(self, attempt: Attempt) -> Outcome | None:
         task, seconds, error = attempt
         attempts = self._failures.get(task.index, 0) + 1
@@ -133,7 +132,7 @@ class Agenda:
             # At the head: a task that failed is still the dearest that waits.
             self._waiting.appendleft(task)
             return None
-        self.unsettled -= 1
+        self._left -= 1
         return Outcome(task, seconds, attempts, self._host, error)
 
 

@@ -10,10 +10,11 @@ from typing import Protocol
 
 from cryotile.backends.base import STALL, Attempt
 from cryotile.backends.child import Child, Nursery
+from cryotile.backends.shift import Shift
 from cryotile.errors import CryotileError
 from cryotile.task import Outcome, Task, Work
 
-__all__ = ["Shift", "Supply", "work"]
+__all__ = ["Supply", "work"]
 
 # A child gets as many tasks ahead as take about this long (seconds): at least one, so that it never waits for the
 # parent, and few enough for one write.
@@ -59,41 +60,9 @@ class Supply(Protocol):
         """Count attempts; the outcomes of the tasks for which they were the last."""
         ...
 
-
-class Shift(Protocol):
-    """How long a crew may go on: until the time of its job is up, or until it is told to stop."""
-
-    def may_start(self, task: Task) -> bool:
-        """Tell whether a task would end in time, if it started now."""
+    def left(self) -> int:
+        """Return how many tasks have no outcome yet, as far as is known."""
         ...
-
-    def ended(self, attempt: Attempt) -> None:
-        """Hear of an attempt, to learn how long tasks take."""
-        ...
-
-    def draining(self) -> bool:
-        """Tell whether the crew is to start nothing more, and to leave when what is running has ended."""
-        ...
-
-    def over(self) -> bool:
-        """Tell whether the crew is to leave at once: what is still running is ended and not charged."""
-        ...
-
-
-class _Endless:
-    """The shift of a crew that nobody hurries."""
-
-    def may_start(self, task: Task) -> bool:  # noqa: ARG002 - any task
-        return True
-
-    def ended(self, attempt: Attempt) -> None:
-        """Learn nothing."""
-
-    def draining(self) -> bool:
-        return False
-
-    def over(self) -> bool:
-        return False
 
 
 def work(
@@ -117,7 +86,7 @@ def work(
     stall : float
         Seconds without a progress call after which a child is ended, which costs its task an attempt.
     shift : Shift, optional
-        How long the crew may go on; without limit when not given.
+        How long the crew may go on; by default as long as the job of this process, and until it is asked to stop.
 
     Yields
     ------
@@ -130,9 +99,13 @@ def work(
         The work cannot be pickled.
     CryotileError
         The work cannot be loaded in a child, or one child after the other dies before it starts a task.
+    Unfinished
+        Tasks are left: the crew was asked to stop, or they would not end within the time of this job.
     """
-    with Nursery(work, stall) as nursery, selectors.DefaultSelector() as selector:
-        yield from _Crew(nursery, selector, supply, shift or _Endless()).outcomes(children)
+    with shift or Shift() as shift:
+        with Nursery(work, stall) as nursery, selectors.DefaultSelector() as selector:
+            yield from _Crew(nursery, selector, supply, shift).outcomes(children)
+        shift.check_out(supply.left())
 
 
 class _Crew:

@@ -49,7 +49,7 @@ class SerialBackend:
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do each task, up to three times; see :meth:`cryotile.backends.Backend.run`."""
         agenda = Agenda(tasks)
-        while agenda.unsettled:
+        while agenda.left():
             yield from agenda.settle([attempt(work, task, _ignore) for task in agenda.take(1)])
 
 

@@ -1,0 +1,247 @@
+"""The backends ``index:K/N`` and ``array``: the farm of array jobs, whose members cannot talk to each other.
+
+Every member deals the same frozen list by cost into as many shares as there are members, takes its own, and works on it
+with supervised children.  A crash stays in its member, and the next submission does what is missing.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from cryotile.backends import crew
+from cryotile.backends.base import STALL, Agenda, checked_stall
+from cryotile.backends.deal import deal
+from cryotile.backends.local import usable_cores
+from cryotile.errors import InvalidValue
+from cryotile.task import Outcome, Pending, Task, Work
+
+__all__ = ["ArrayBackend", "IndexBackend", "Place", "place_in_array"]
+
+BY_HAND = "say which share this is, counted from 0, with --backend index:K/N"
+
+
+class Place(NamedTuple):
+    """Which member of how many, counted from 0."""
+
+    member: int
+    members: int
+
+
+class IndexBackend:
+    """Does one share of the list, in children of this process.
+
+    Where the tasks are :class:`~cryotile.task.Pending`, the frozen list is dealt, and of this member's share
+    what is pending is done.  A plain list is its own frozen list.
+
+    Parameters
+    ----------
+    argument : str
+        ``K/N``: share K (counted from 0) of N.
+    home : Path, optional
+        Not used.
+    key : str
+        Not used.
+    stall : float
+        Seconds without a progress call after which a child is ended, which costs its task an attempt.
+    children : int, optional
+        Number of children; one per usable core when not given.
+
+    Raises
+    ------
+    InvalidValue
+        The argument names no share, or the stall limit is not positive.
+    """
+
+    def __init__(
+        self,
+        argument: str,
+        home: Path | None = None,  # noqa: ARG002 - all backends are built alike
+        key: str = "",  # noqa: ARG002
+        *,
+        stall: float = STALL,
+        children: int | None = None,
+    ) -> None:
+        found = re.fullmatch(r"(\d+)/(\d+)", argument, re.ASCII)
+        if found is None or int(found[1]) >= int(found[2]):
+            raise InvalidValue(
+                f"backend 'index:{argument}' names no share; write index:K/N with K from 0 to N-1, e.g. index:3/100"
+            )
+        self.place = Place(int(found[1]), int(found[2]))
+        self.children = children or usable_cores()
+        self.stall = checked_stall(stall)
+
+    def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
+        """Do this member's share of the tasks; see :meth:`cryotile.backends.Backend.run`."""
+        # Not a generator: who listens to the outcomes may ask before the first how many there will be.
+        if isinstance(tasks, Pending):
+            tasks.take_share(self._share(tasks.frozen))
+        else:
+            tasks = self._share(tasks)
+        return self._outcomes(tasks, work)
+
+    def _share(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        return deal(tasks, self.place.members)[self.place.member]
+
+    def _outcomes(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
+        if tasks:
+            yield from crew.work(Agenda(tasks), work, children=self.children, stall=self.stall)
+
+
+class ArrayBackend(IndexBackend):
+    """``index``, read from the environment of an array job of Slurm, PBS, Grid Engine or LSF.
+
+    Parameters
+    ----------
+    argument : str
+        Must be empty.
+    home : Path, optional
+        Not used.
+    key : str
+        Not used.
+    stall : float
+        As for :class:`IndexBackend`.
+
+    Raises
+    ------
+    InvalidValue
+        There is an argument, or the environment does not say which member of how many this process is.
+    """
+
+    def __init__(
+        self, argument: str = "", home: Path | None = None, key: str = "", *, stall: float = STALL
+    ) -> None:
+        if argument:
+            raise InvalidValue(
+                f"backend 'array:{argument}': array takes no argument; write array, or index:K/N for a share by number"
+            )
+        place = place_in_array(os.environ)
+        super().__init__(f"{place.member}/{place.members}", home, key, stall=stall)
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    """The environment variables in which a scheduler tells a member of an array where it is in it.
+
+    ``index`` has the value ``outside`` in a job that is no array; the others are empty where there is no such variable.
+    """
+
+    scheduler: str
+    index: str
+    outside: str = ""
+    first: str = ""
+    last: str = ""
+    step: str = ""
+    count: str = ""
+
+
+_DIALECTS = (
+    _Dialect(
+        "Slurm",
+        "SLURM_ARRAY_TASK_ID",
+        first="SLURM_ARRAY_TASK_MIN",
+        last="SLURM_ARRAY_TASK_MAX",
+        step="SLURM_ARRAY_TASK_STEP",
+        count="SLURM_ARRAY_TASK_COUNT",
+    ),
+    _Dialect("PBS", "PBS_ARRAY_INDEX"),
+    _Dialect("Torque", "PBS_ARRAYID"),
+    _Dialect(
+        "Grid Engine",
+        "SGE_TASK_ID",
+        outside="undefined",
+        first="SGE_TASK_FIRST",
+        last="SGE_TASK_LAST",
+        step="SGE_TASK_STEPSIZE",
+    ),
+    _Dialect("LSF", "LSB_JOBINDEX", outside="0", last="LSB_JOBINDEX_END", step="LSB_JOBINDEX_STEP"),
+)
+
+
+def place_in_array(environment: Mapping[str, str]) -> Place:
+    """Find this process's place in its array job: its rank within the array's first..last.
+
+    ``CRYOTILE_ARRAY=FIRST-LAST`` or ``FIRST-LAST:STEP`` goes before what the scheduler says of the array: PBS says
+    nothing, and who submits single members of an array again means their places in the whole.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        Environment variables.
+
+    Returns
+    -------
+    Place
+
+    Raises
+    ------
+    InvalidValue
+        There is no array job, or what is known of it does not give a place.
+    """
+    for dialect in _DIALECTS:
+        text = environment.get(dialect.index, dialect.outside)
+        if text != dialect.outside:
+            index = _number(dialect.index, text)
+            whole = environment.get("CRYOTILE_ARRAY")
+            indices = _told(dialect, index, environment) if whole is None else _parsed(whole)
+            if index not in indices:
+                raise InvalidValue(
+                    f"{dialect.index} is {index}, which is not in the array {_named(indices)}; correct CRYOTILE_ARRAY, "
+                    f"or {BY_HAND}"
+                )
+            return Place(indices.index(index), len(indices))
+    raise InvalidValue(
+        "backend 'array' is for members of an array job of Slurm, PBS, Grid Engine or LSF, and this process is none; "
+        f"submit one with 'cryotile submit', or {BY_HAND}"
+    )
+
+
+def _parsed(whole: str) -> range:
+    """Indices of the array that ``CRYOTILE_ARRAY`` names."""
+    found = re.fullmatch(r"(\d+)-(\d+)(?::([1-9]\d*))?", whole, re.ASCII)
+    if found is None:
+        raise InvalidValue(
+            f"CRYOTILE_ARRAY is {whole!r}, not FIRST-LAST or FIRST-LAST:STEP; set e.g. CRYOTILE_ARRAY=0-99"
+        )
+    return range(int(found[1]), int(found[2]) + 1, int(found[3] or 1))
+
+
+def _told(dialect: _Dialect, index: int, environment: Mapping[str, str]) -> range:
+    """Indices of the array as the scheduler tells its members."""
+    if dialect.last not in environment:
+        raise InvalidValue(
+            f"{dialect.scheduler} says that this is member {index} of an array, but not of how many; set "
+            f"CRYOTILE_ARRAY=FIRST-LAST in the job script, as 'cryotile submit' does, or {BY_HAND}"
+        )
+    last = _number(dialect.last, environment[dialect.last])
+    # An array of one has the step 0 or 'undefined' in some versions.
+    step = max(1, int(text)) if (text := environment.get(dialect.step, "")).isdecimal() else 1
+    # LSF does not tell the first; its arrays start in the first step, at 1 unless somebody wanted it otherwise.
+    first = (
+        _number(dialect.first, environment[dialect.first])
+        if dialect.first in environment
+        else (last - 1) % step + 1
+    )
+    indices = range(first, last + 1, step)
+    if environment.get(dialect.count, str(len(indices))) != str(len(indices)):
+        raise InvalidValue(
+            f"{dialect.scheduler}'s array {_named(indices)} has gaps, so that this member's rank is not known; set "
+            f"CRYOTILE_ARRAY=FIRST-LAST to name the whole array, or {BY_HAND}"
+        )
+    return indices
+
+
+def _named(indices: range) -> str:
+    return f"{indices.start}-{indices.stop - 1}:{indices.step}"
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise InvalidValue(
+            f"{name} is {text!r}, not a number, so that this member's share is not known; {BY_HAND}"
+        )
+    return int(text)
