@@ -9,11 +9,13 @@ from importlib.metadata import Distribution, distribution
 from pathlib import PurePosixPath
 
 import pytest
-from conftest import PROJECT
 
 import cryotile
+from conftest import PROJECT
 
-OPTIONAL_OR_SLOW = {"click", "h5py", "matplotlib", "netCDF4", "pyarrow", "pyproj", "rasterio", "rich", "scipy", "xarray"}
+OPTIONAL_OR_SLOW = set(
+    "click h5py matplotlib netCDF4 pyarrow pyproj rasterio rich scipy xarray".split()
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,9 @@ def installed() -> Distribution:
 def loaded_after(statement: str) -> set[str]:
     """Names of the top-level modules that a fresh interpreter has loaded after a statement."""
     program = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
-    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
     return set(shown.stdout.split())
 
 
@@ -63,7 +67,9 @@ def test_the_version_is_one_and_static(installed):
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == cryotile.__version__ == installed.version
     assert f"## {cryotile.__version__}" in (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert f"version: {cryotile.__version__}\n" in (PROJECT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {cryotile.__version__}\n" in (PROJECT / "CITATION.cff").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_an_installation_holds_the_modules_the_types_and_the_data_of_the_checkout(installed):
@@ -82,10 +88,16 @@ def test_an_installation_holds_the_kernel_compiled_but_not_its_source(installed)
 
 
 def test_an_installation_holds_the_package_and_its_metadata_alone(installed):
-    tops = {PurePosixPath(path).parts[0] for path in installed.files if ".." not in PurePosixPath(path).parts}
+    tops = {
+        PurePosixPath(path).parts[0]
+        for path in installed.files
+        if ".." not in PurePosixPath(path).parts
+    }
     assert tops == {"cryotile", f"cryotile-{installed.version}.dist-info"}
     assert any(path.name == "LICENSE" for path in installed.files)
 
 
 def test_every_extra_that_is_promised_exists(installed):
-    assert {"plot", "geotiff", "all", "test", "dev", "docs"} <= set(installed.metadata.get_all("Provides-Extra"))
+    assert {"plot", "geotiff", "all", "test", "dev", "docs"} <= set(
+        installed.metadata.get_all("Provides-Extra")
+    )
