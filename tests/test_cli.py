@@ -62,7 +62,7 @@ def test_the_crs_is_needed_once_and_known_afterwards(call: Call, granules: Path,
     assert call("ingest", db, *antarctic, "--crs", "EPSG:3031")[0] == 0
     code, said, _ = call("ingest", db, *sorted(granules.glob("CS_OFFL_SIR_SINI2__*.nc")))
     assert code == 0
-    assert "1404 of 2176 points kept" in said.replace("\u202f", " ").replace(" ", " ").replace("1 404", "1404").replace("2 176", "2176")
+    assert "1 404 of 2 176 points kept" in said
     assert len(PointDB(db).read()) == 1112 + 1404
 
 
@@ -163,7 +163,7 @@ def test_another_crs_than_the_point_dbs_is_refused(call: Call, granules: Path, g
 BAD_PLANS = {
     "negative radius": (["--radius", -5], "-5"),
     "NaN radius": (["--radius", "nan"], "nan"),
-    "absurd radius": (["--radius", 1e9], "extent"),
+    "absurd radius": (["--radius", 2e6], "extent"),
     "radius under half the posting": (["--radius", 250, "--posting", 1000], "500 m or more"),
     "negative posting": (["--posting", -1], "-1"),
     "NaN posting": (["--posting", "nan"], "nan"),

@@ -12,7 +12,7 @@ import pandas as pd
 
 from cryotile.config import FitConfig
 from cryotile.errors import InvalidValue
-from cryotile.grid import Grid
+from cryotile.grid import Grid, check_bounds
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.points import Bounds
 

@@ -14,7 +14,7 @@ from cryotile.errors import CryotileError, InvalidValue
 from cryotile.plan import REGIONS, PlanRequest
 from cryotile.pointdb import PointDB
 from cryotile.points import Bounds
-from cryotile.run import Run, plan_run
+from cryotile.run import Run, open_db, plan_run
 from cryotile.where import Where
 from cryotile.work import FitTile
 
@@ -98,6 +98,7 @@ def run(run_directory: Path, backend: str) -> None:
       cryotile run run/ --backend local:8
     """
     frozen = Run.load(run_directory)
+    open_db(frozen)  # Gone is better said once, now, than by every tile.
     failed = frozen.failed()
     tasks = [task for task in frozen.missing() if task.index not in failed]
     farm = open_backend(backend, home=frozen.path, key=f"{frozen.uuid}/{frozen.generation}")
