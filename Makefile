@@ -27,13 +27,13 @@ demo: $(VENV)/with-plot
 test: $(VENV)/with-all,test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(VENV)/with-all,dev
+lint: $(VENV)/with-all,dev,test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/with-all,dev
+format: $(VENV)/with-all,dev,test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -13,9 +13,17 @@ import pytest
 import cryotile
 from conftest import PROJECT
 
-OPTIONAL_OR_SLOW = set(
-    "click h5py matplotlib netCDF4 pyarrow pyproj rasterio rich scipy xarray".split()
-)
+HEAVY = {
+    "click",
+    "h5py",
+    "matplotlib",
+    "netCDF4",
+    "pyarrow",
+    "pyproj",
+    "rasterio",
+    "rich",
+    "xarray",
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +44,8 @@ def loaded_after(statement: str) -> set[str]:
 
 
 def heavy_after(statement: str) -> set[str]:
-    """The optional or slow modules that a statement loads and that pandas has not loaded by itself."""
-    return (loaded_after(statement) - loaded_after("import numpy, pandas")) & OPTIONAL_OR_SLOW
+    """The modules that a statement loads and that pandas has not loaded by itself."""
+    return (loaded_after(statement) - loaded_after("import numpy, pandas")) & HEAVY
 
 
 def test_importing_cryotile_loads_numpy_and_pandas_at_most():
