@@ -206,9 +206,13 @@ def test_the_surface_is_nearly_a_plane_within_a_search_radius() -> None:
 # The noise
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_points(tmp_path: Path) -> None:
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_points(
+    tmp_path: Path, product: str
+) -> None:
     def digests(name: str, seed: int) -> dict[str, str]:
-        paths = simulate(tmp_path / name, start=START, years=0.1, seed=seed, world=SMALL)
+        wish: dict[str, Any] = {"product": product, "start": START, "years": 0.1, "world": SMALL}
+        paths = simulate(tmp_path / name, seed=seed, **wish)
         return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
     first, again, other = digests("first", 5), digests("again", 5), digests("other", 6)

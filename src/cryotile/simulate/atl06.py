@@ -7,6 +7,7 @@ out is what says nothing of heights: ``METADATA``, ``quality_assessment`` and th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +76,17 @@ def write(directory: Path, flyover: Flyover) -> list[Path]:
     name = f"ATL06_{first['time']:%Y%m%d%H%M%S}_{track:04d}{cycle:02d}{region:02d}_002_01.h5"
     table = header("atl06")
     path = directory / name
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    # Built in memory: the HDF5 library's word on a full disk is long, the system's is short.
+    content = BytesIO()
+    with h5py.File(content, "w") as file:
         _make_groups(file, table["groups"], _coverage(flyover, name))
         _write_all(file, table["variables"], _orbit_values(flyover, region))
         for beam, segments in zip(BEAMS, flyover.beams, strict=True):
             place = file.create_group(beam)
             _make_groups(place, table["beam_groups"], _beam(beam))
             _write_all(place, table["beam_variables"], _segments(flyover, segments))
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
     return [path]
 
 

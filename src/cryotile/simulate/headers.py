@@ -85,22 +85,38 @@ def write_netcdf(
     compressed : bool
         Deflated in one chunk, as ESA's L2I is, or contiguous, as Cryo-TEMPO is.
     """
-    deflated: dict[str, Any] = {"zlib": True, "complevel": 4}
-    with atomic_path(path) as temporary, netCDF4.Dataset(temporary, "w") as file:
-        file.set_fill_off()
-        file.setncatts(dict(header))
-        for name, entry in variables.items():
-            for dimension, length in zip(entry["dimensions"], data[name].shape, strict=True):
-                if dimension not in file.dimensions:
-                    file.createDimension(dimension, length)
-            own = attributes(entry["attributes"])
-            storage = (
-                deflated | {"chunksizes": data[name].shape} if compressed else {"contiguous": True}
-            )
-            fill = own.pop("_FillValue", None)
-            variable = file.createVariable(
-                name, entry["dtype"], entry["dimensions"], fill_value=fill, **storage
-            )
-            variable.setncatts(own)
-            variable.set_auto_maskandscale(False)
-            variable[:] = data[name]
+    with atomic_path(path) as temporary:
+        try:
+            with netCDF4.Dataset(temporary, "w") as file:
+                file.set_fill_off()
+                file.setncatts(dict(header))
+                for name, entry in variables.items():
+                    _write_variable(file, name, entry, data[name], compressed)
+        except RuntimeError as error:  # what the netCDF library makes of a full disk
+            raise OSError(f"{error}, or the disk is full") from error
+
+
+def _write_variable(
+    file: netCDF4.Dataset,
+    name: str,
+    entry: Mapping[str, Any],
+    values: NDArray[Any],
+    compressed: bool,
+) -> None:
+    for dimension, length in zip(entry["dimensions"], values.shape, strict=True):
+        if dimension not in file.dimensions:
+            file.createDimension(dimension, length)
+    own = attributes(entry["attributes"])
+    variable = file.createVariable(
+        name,
+        entry["dtype"],
+        entry["dimensions"],
+        compression="zlib" if compressed else None,
+        complevel=4,
+        chunksizes=values.shape if compressed else None,
+        contiguous=not compressed,
+        fill_value=own.pop("_FillValue", None),
+    )
+    variable.setncatts(own)
+    variable.set_auto_maskandscale(False)
+    variable[:] = values
