@@ -52,11 +52,12 @@ class Backend(Protocol):
 
 
 class Attempt(NamedTuple):
-    """One try of a task that has ended: its seconds, and the traceback or reason if it failed."""
+    """One try of a task that has ended: its seconds, the traceback or reason if it failed, and on which host."""
 
     task: Task
     seconds: float
     error: str | None
+    host: str = socket.gethostname()
 
 
 def attempt(work: Work, task: Task, progress: Progress) -> Attempt:
@@ -84,7 +85,6 @@ class Agenda:
         self._waiting = deque(tasks)
         self._unfit = False
         self._failures: dict[int, int] = {}
-        self._host = socket.gethostname()
 
     def over(self) -> bool:
         """Tell whether nothing more will be handed out: no task waits, or none of those that wait fits."""
@@ -121,7 +121,7 @@ class Agenda:
         return self._left
 
     def _settle(self, attempt: Attempt) -> Outcome | None:
-        task, seconds, error = attempt
+        task, seconds, error, host = attempt
         attempts = self._failures.get(task.index, 0) + 1
         if error is not None and attempts < ATTEMPTS:
             reason = error.rstrip().rpartition("\n")[2]
@@ -133,7 +133,7 @@ class Agenda:
             self._waiting.appendleft(task)
             return None
         self._left -= 1
-        return Outcome(task, seconds, attempts, self._host, error)
+        return Outcome(task, seconds, attempts, host, error)
 
 
 def checked_stall(stall: float) -> float:
