@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +62,8 @@ class Nursery:
         What the children do; pickled once.
     stall : float
         Seconds without a report after which a child counts as hung.
+    environment : mapping of str to str, optional
+        Environment of the children; this process's when not given.
 
     Raises
     ------
@@ -71,13 +73,16 @@ class Nursery:
         A child is importing the script that makes this call.
     """
 
-    def __init__(self, work: Work, stall: float = STALL) -> None:
+    def __init__(
+        self, work: Work, stall: float = STALL, *, environment: Mapping[str, str] | None = None
+    ) -> None:
         if loading_main():
             raise CryotileError(
                 "the script starts a farm while a child process imports it; put what starts it under "
                 "if __name__ == '__main__':"
             )
         self._stall = stall
+        self._environment = environment
         self._children: set[Child] = set()
         content = pickle.dumps(_blueprint(work))
         # A nameless file: of any size, read by every child when it comes to it, and gone with the last of them.
@@ -86,7 +91,7 @@ class Nursery:
 
     def start(self) -> Child:
         """Start a child; it takes tasks at once, and does them when it has loaded the work."""
-        child = Child(self._blueprint.fileno(), self._stall)
+        child = Child(self._blueprint.fileno(), self._stall, environment=self._environment)
         self._children = {other for other in self._children if other.alive} | {child}
         return child
 
@@ -120,6 +125,8 @@ class Child:
         Descriptor of a file with the pickled :class:`~cryotile.backends.inside.Blueprint`.
     stall : float
         Seconds without a report after which the child counts as hung.
+    environment : mapping of str to str, optional
+        Its environment; this process's when not given.
 
     Attributes
     ----------
@@ -135,7 +142,9 @@ class Child:
         How the process ended; None while it is alive.
     """
 
-    def __init__(self, blueprint: int, stall: float) -> None:
+    def __init__(
+        self, blueprint: int, stall: float, *, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.tasks: deque[Task] = deque()
         self.ready = False
         self.fraction = 0.0
@@ -152,7 +161,7 @@ class Child:
         os.set_blocking(self._reports, False)
         inherited = (blueprint, task_end, report_end, lifeline_end)
         try:
-            self._process = _spawn(inherited)
+            self._process = _spawn(inherited, environment)
         except OSError:
             self._close()
             raise
@@ -324,7 +333,9 @@ def _name(work: Work) -> str:
     return getattr(work, "__qualname__", type(work).__qualname__)
 
 
-def _spawn(descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
+def _spawn(
+    descriptors: tuple[int, ...], environment: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
     """Start an interpreter that finds modules where this one does and lives as a child on the given descriptors."""
     path = [str(entry) for entry in sys.path]
     code = f"import sys; sys.path[:] = {path}; from cryotile.backends.inside import main; main{descriptors}"
@@ -332,6 +343,7 @@ def _spawn(descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,
         pass_fds=descriptors,
+        env=environment,
         process_group=0,
     )
 
