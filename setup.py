@@ -9,7 +9,14 @@ FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 
 setup(
     ext_modules=cythonize(
-        [Extension("cryotile._fit", ["src/cryotile/_fit.pyx"], depends=["src/cryotile/_moments.h"], extra_compile_args=FLAGS)],
+        [
+            Extension(
+                "cryotile._fit",
+                ["src/cryotile/_fit.pyx"],
+                depends=["src/cryotile/_circle.pxd", "src/cryotile/_moments.h"],
+                extra_compile_args=FLAGS,
+            )
+        ],
         compiler_directives={"language_level": 3},
     )
 )

@@ -1,8 +1,8 @@
-"""Time `fit_posts` against the two plain ways to fit a plane at each post: `python benchmarks/fit.py`.
+"""Time `fit_posts` against two plain ways to fit a plane at each post: `python benchmarks/fit.py`.
 
-A tile of 50 by 50 posts, 1 km apart, at three densities of points.  Every contender starts from the same DataFrame, does
-the same plane fit and is timed within the same round; medians over the rounds.  What is written first is what the fit
-costs with its jackknife, its DataFrame and its Dataset; the plain ways do the coefficients alone.
+A tile of 50 by 50 posts, 1 km apart, at three densities of points.  Every contender starts from the same DataFrame and
+is timed within the same round.  `fit_posts` does all of its work, the jackknife and the Dataset included; the plain
+ways do the coefficients alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def make_points(per_post: int, radius: float, *, passes: int = 40) -> pd.DataFra
         {
             "x": x,
             "y": y,
-            "time": np.datetime64("2011-01-01", "ms") + (years * YEAR.astype(float)).astype("timedelta64[ms]"),
+            "time": np.datetime64("2011-01-01", "ms")
+            + (years * YEAR.astype(float)).astype("timedelta64[ms]"),
             "elevation": 2000 + 0.01 * x - 0.004 * y + 0.5 * years + errors,
             "pass_id": number + (1 << 32),
         }
@@ -52,7 +53,9 @@ def solve(points: pd.DataFrame, x: float, y: float) -> float:
 
 
 def with_years(points: pd.DataFrame) -> pd.DataFrame:
-    return points.assign(years=(points["time"].to_numpy() - np.datetime64("2016-01-01", "ms")) / YEAR)
+    return points.assign(
+        years=(points["time"].to_numpy() - np.datetime64("2016-01-01", "ms")) / YEAR
+    )
 
 
 def mask_loop(points: pd.DataFrame, radius: float) -> float:
@@ -66,7 +69,11 @@ def mask_loop(points: pd.DataFrame, radius: float) -> float:
 
 def tree_loop(points: pd.DataFrame, radius: float) -> float:
     points = with_years(points)
-    place, years, elevation = points[["x", "y"]].to_numpy(), points["years"].to_numpy(), points["elevation"].to_numpy()
+    place, years, elevation = (
+        points[["x", "y"]].to_numpy(),
+        points["years"].to_numpy(),
+        points["elevation"].to_numpy(),
+    )
     tree = cKDTree(place)
     for y in POSTS:
         for x in POSTS:
@@ -81,7 +88,9 @@ def kernel(points: pd.DataFrame, radius: float) -> float:
     return len(POSTS) ** 2
 
 
-def rate(contender: Callable[[pd.DataFrame, float], float], points: pd.DataFrame, radius: float) -> float:
+def rate(
+    contender: Callable[[pd.DataFrame, float], float], points: pd.DataFrame, radius: float
+) -> float:
     start = time.perf_counter()
     posts = contender(points, radius)
     return posts / (time.perf_counter() - start)
@@ -92,14 +101,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     contenders = {"mask loop": mask_loop, "cKDTree + lstsq": tree_loop, "fit_posts": kernel}
-    print(f"posts/s, one thread, medians of {rounds} interleaved rounds; ratios are medians of the rounds' own")
-    print(f"{'points/post':>11} {'radius':>7} " + " ".join(f"{name:>16}" for name in contenders) + "   / mask   / tree")
+    print(
+        f"posts/s, one thread, medians of {rounds} interleaved rounds; ratios are medians of the rounds' own"
+    )
+    print(
+        f"{'points/post':>11} {'radius':>7} "
+        + " ".join(f"{name:>16}" for name in contenders)
+        + "   / mask   / tree"
+    )
     for per_post, radius in DENSITIES:
         points = make_points(per_post, radius)
-        rates = [{name: rate(c, points, radius) for name, c in contenders.items()} for _ in range(rounds)]
-        medians = " ".join(f"{statistics.median(r[name] for r in rates):16.0f}" for name in contenders)
-        ratios = [statistics.median(r["fit_posts"] / r[name] for r in rates) for name in list(contenders)[:2]]
-        print(f"{per_post:11} {radius:7.0f} {medians} {ratios[0]:8.0f} {ratios[1]:8.1f}", flush=True)
+        rates = [
+            {name: rate(c, points, radius) for name, c in contenders.items()} for _ in range(rounds)
+        ]
+        medians = " ".join(
+            f"{statistics.median(r[name] for r in rates):16.0f}" for name in contenders
+        )
+        ratios = [
+            statistics.median(r["fit_posts"] / r[name] for r in rates)
+            for name in list(contenders)[:2]
+        ]
+        print(
+            f"{per_post:11} {radius:7.0f} {medians} {ratios[0]:8.0f} {ratios[1]:8.1f}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ _Integers = npt.NDArray[np.int64]
 class Cells:
     """Points by rows of cells, then by cells; only rows and cells that hold a point are listed.
 
-    Cell (i, j) is the square from (i, j) · size to (i + 1, j + 1) · size, whatever the points: it depends on neither tile
-    nor data.  Nothing here grows with the extent, so that no coordinate is too far.
+    Cell (i, j) is the square from (i, j) · size to (i + 1, j + 1) · size, whatever the tile and the points.  Nothing
+    here grows with the extent, so that no coordinate is too far.
 
     Attributes
     ----------

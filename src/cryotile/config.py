@@ -95,8 +95,12 @@ class FitConfig:
                 f"search radius {self.radius} m is not between {low:g} and {high:g} m; give metres, e.g. 2000"
             )
         if self.recipe not in RECIPES:
-            raise InvalidValue(f"recipe {self.recipe!r} is unknown; choose one of {', '.join(RECIPES)}")
-        if self.period is not None and not parse_instant(self.period[0]) < parse_instant(self.period[1]):
+            raise InvalidValue(
+                f"recipe {self.recipe!r} is unknown; choose one of {', '.join(RECIPES)}"
+            )
+        if self.period is not None and not parse_instant(self.period[0]) < parse_instant(
+            self.period[1]
+        ):
             raise InvalidValue(
                 f"period {self.period[0]} to {self.period[1]} is reversed or empty;"
                 " give its first day, then the day after its last"
@@ -113,7 +117,9 @@ class FitConfig:
         if not 1 <= self.min_passes < 2**31:
             raise InvalidValue(f"min_passes {self.min_passes} is not 1 or more; 2 is the recipe's")
         if not 0 <= self.min_span_days < float("inf"):
-            raise InvalidValue(f"min_span_days {self.min_span_days} is not 0 or more; 30 is the recipe's")
+            raise InvalidValue(
+                f"min_span_days {self.min_span_days} is not 0 or more; 30 is the recipe's"
+            )
         if not 1e-10 <= self.min_tolerance <= 1:
             raise InvalidValue(
                 f"min_tolerance {self.min_tolerance} is not between 1e-10 (rounding) and 1; 1e-4 is the recipe's"

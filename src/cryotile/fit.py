@@ -9,7 +9,7 @@ import pyproj
 import xarray as xr
 
 from cryotile._fit import CELLS_PER_RADIUS, fit_plane_posts
-from cryotile.cells import Cells, sort_into_cells
+from cryotile.cells import sort_into_cells
 from cryotile.config import SECONDS_PER_YEAR, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
 from cryotile.outputs import VARIABLES, Status
@@ -51,9 +51,9 @@ def fit_posts(
     points : DataFrame
         Columns ``x, y`` (m, projected), ``time`` (datetime64, any unit, UTC or with a time zone), ``elevation`` (m),
         ``pass_id`` (points of one pass share their error) and, where they matter, ``mode`` and ``platform``.  A point
-        without a finite x, y and elevation, a time and a pass is not used.  Where modes mix within a circle only the most
-        frequent one is fitted, and ``terms`` says so.  The order of the points is the order of the sums: it may show in
-        the last bits; other points and other posts do not.
+        without a finite x, y and elevation, a time and a pass is not used.  Where modes mix within a circle only the
+        most frequent is fitted, and ``terms`` says so.  The order of the points is the order of the sums: it may show
+        in the last bits; other points and other posts do not.
     post_x : array_like of float, shape (nx,)
         Posts' x, m.
     post_y : array_like of float, shape (ny,)
@@ -61,8 +61,8 @@ def fit_posts(
     config : FitConfig
         Radius, period, reference epoch and gates.
     crs : pyproj.CRS or str or None
-        CRS of x and y; None: ``points.attrs["crs"]``.  With it slopes are per metre on the ground, without it per metre of
-        the projection.
+        CRS of x and y; None: ``points.attrs["crs"]``.  With it slopes are per metre on the ground, without it per
+        metre of the projection.
 
     Returns
     -------
@@ -86,14 +86,40 @@ def fit_posts(
     if times.notna().any():
         config = config.frozen(times.min(), times.max())
     place = {name: _floats(points[name]) for name in ("x", "y", "elevation")}
-    seen = np.flatnonzero(_within_reach(place, x, y, config.radius) & _within_period(times, config))
-    seen = seen[points["pass_id"].take(seen).notna().to_numpy()]
+    passes, distinct = pd.factorize(points["pass_id"])
+    seen = np.flatnonzero(
+        _within_reach(place, x, y, config.radius) & _within_period(times, config) & (passes >= 0)
+    )
     _refuse_mixed_platforms(points, seen)
-    cells = sort_into_cells(place["x"].take(seen), place["y"].take(seen), config.radius / CELLS_PER_RADIUS)
-    seen = seen.take(cells.order)
-    years = _years(times.take(seen), config)
-    rows = np.column_stack([place["x"].take(seen), place["y"].take(seen), years, place["elevation"].take(seen)])
-    fitted = _run_kernel(rows, points["pass_id"].take(seen), _mode_numbers(points, seen), cells, (x, y), config)
+    rows = np.column_stack(
+        [
+            place["x"].take(seen),
+            place["y"].take(seen),
+            _years(times.take(seen), config),
+            place["elevation"].take(seen),
+        ]
+    )
+    cells = sort_into_cells(rows[:, 0], rows[:, 1], config.radius / CELLS_PER_RADIUS)
+    modes = _mode_numbers(points, seen)
+    fitted = fit_plane_posts(
+        rows.take(cells.order, axis=0),
+        passes.take(seen).take(cells.order).astype(np.int32),
+        modes.take(cells.order),
+        cells.row_y,
+        cells.row_start,
+        cells.cell_x,
+        cells.cell_start,
+        x,
+        y,
+        pass_total=len(distinct),
+        one_mode=bool((modes == modes[:1]).all()),
+        cell_size=config.radius / CELLS_PER_RADIUS,
+        radius=config.radius,
+        min_span=config.min_span_days / _DAYS_PER_YEAR,
+        min_tolerance=config.min_tolerance,
+        min_points=config.min_points,
+        min_passes=config.min_passes,
+    )
     return _dataset(fitted, x, y, config, points.attrs.get("crs") if crs is None else crs)
 
 
@@ -101,14 +127,18 @@ def _axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:
     try:
         axis = np.ascontiguousarray(posts, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InvalidValue(f"{name} holds {type(posts).__name__} values that are no numbers; give metres") from None
+        raise InvalidValue(
+            f"{name} holds {type(posts).__name__} values that are no numbers; give metres"
+        ) from None
     if np.ndim(posts) != 1:
-        raise InvalidValue(f"{name} has {np.ndim(posts)} dimensions; give the posts along one axis, e.g. Grid.x")
+        raise InvalidValue(
+            f"{name} has {np.ndim(posts)} dimensions; give the posts along one axis, e.g. Grid.x"
+        )
     beyond = axis[~(np.abs(axis) <= MAX_RADII * radius)]
     if beyond.size:
         raise InvalidValue(
-            f"{name} holds {beyond[0]:g} m, which is not within {MAX_RADII:g} search radii of {radius:g} m of the origin,"
-            " as far as floats tell points apart; give finite posts in the points' CRS, or a larger radius"
+            f"{name} holds {beyond[0]:g} m, which is not within {MAX_RADII:g} search radii of {radius:g} m of the"
+            " origin, as far as floats tell points apart; give finite posts in the points' CRS, or a larger radius"
         )
     return axis
 
@@ -129,10 +159,14 @@ def _floats(column: pd.Series) -> _Floats:
     try:
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError):
-        raise InvalidValue(f"column {column.name!r} is {column.dtype}, not numbers; give metres as float64") from None
+        raise InvalidValue(
+            f"column {column.name!r} is {column.dtype}, not numbers; give metres as float64"
+        ) from None
 
 
-def _within_reach(place: dict[str, _Floats], x: _Floats, y: _Floats, radius: float) -> npt.NDArray[np.bool_]:
+def _within_reach(
+    place: dict[str, _Floats], x: _Floats, y: _Floats, radius: float
+) -> npt.NDArray[np.bool_]:
     # A little more than the radius, lest rounding cut a circle; comparisons are False for NaN.
     reach = 1.001 * radius
     within = np.isfinite(place["elevation"])
@@ -180,42 +214,19 @@ def _mode_numbers(points: pd.DataFrame, seen: _Integers) -> npt.NDArray[np.uint8
     modes = points["mode"].take(seen).astype("category").cat
     unknown = [str(name) for name in modes.categories if name not in MODES]
     if unknown:
-        raise InvalidValue(f"mode {unknown[0]!r} is unknown; column 'mode' holds {', '.join(MODES)}")
+        raise InvalidValue(
+            f"mode {unknown[0]!r} is unknown; column 'mode' holds {', '.join(MODES)}"
+        )
     numbers = np.array([*(MODES.index(name) for name in modes.categories), len(MODES)], np.uint8)
     return numbers.take(modes.codes)
 
 
-def _run_kernel(
-    rows: _Floats,
-    pass_ids: pd.Series,
-    modes: npt.NDArray[np.uint8],
-    cells: Cells,
-    posts: tuple[_Floats, _Floats],
-    config: FitConfig,
-) -> npt.NDArray[np.void]:
-    passes, distinct = pd.factorize(pass_ids)
-    return fit_plane_posts(
-        rows,
-        passes.astype(np.int32),
-        modes,
-        cells.row_y,
-        cells.row_start,
-        cells.cell_x,
-        cells.cell_start,
-        *posts,
-        pass_total=len(distinct),
-        one_mode=bool((modes == modes[:1]).all()),
-        cell_size=config.radius / CELLS_PER_RADIUS,
-        radius=config.radius,
-        min_span=config.min_span_days / _DAYS_PER_YEAR,
-        min_tolerance=config.min_tolerance,
-        min_points=config.min_points,
-        min_passes=config.min_passes,
-    )
-
-
 def _dataset(
-    fitted: npt.NDArray[np.void], x: _Floats, y: _Floats, config: FitConfig, crs: pyproj.CRS | str | None
+    fitted: npt.NDArray[np.void],
+    x: _Floats,
+    y: _Floats,
+    config: FitConfig,
+    crs: pyproj.CRS | str | None,
 ) -> xr.Dataset:
     """Name what the kernel gave, in SI units."""
     has_fit = fitted["status"] == Status.OK

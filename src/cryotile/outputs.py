@@ -74,8 +74,12 @@ def _time(name: str, long_name: str) -> Variable:
     return Variable(name, "datetime64[ms]", np.datetime64("NaT", "ms"), {"long_name": long_name})
 
 
-def _flags(members: type[IntEnum] | type[IntFlag], dtype: str) -> tuple[npt.NDArray[np.generic], str]:
-    return np.array([m.value for m in members], dtype=dtype), " ".join(str(m.name).lower() for m in members)
+def _flags(
+    members: type[IntEnum] | type[IntFlag], dtype: str
+) -> tuple[npt.NDArray[np.generic], str]:
+    return np.array([m.value for m in members], dtype=dtype), " ".join(
+        str(m.name).lower() for m in members
+    )
 
 
 def _terms() -> Variable:
@@ -84,7 +88,11 @@ def _terms() -> Variable:
         "terms",
         "int32",
         0,
-        {"long_name": "terms fitted beyond the plane", "flag_masks": masks, "flag_meanings": meanings},
+        {
+            "long_name": "terms fitted beyond the plane",
+            "flag_masks": masks,
+            "flag_meanings": meanings,
+        },
     )
 
 
@@ -135,7 +143,9 @@ VARIABLES: tuple[Variable, ...] = (
     _count("pass_count", "passes in the fit"),
     _count("rejected_pass_count", "passes rejected"),
     _real("misfit_rms", "m", "root mean square of the residuals"),
-    _real("centroid_distance", "m", "distance of the centroid of the points from the post, projected"),
+    _real(
+        "centroid_distance", "m", "distance of the centroid of the points from the post, projected"
+    ),
     _time("time_start", "time of the first point"),
     _time("time_end", "time of the last point"),
     _real("radius", "m", "search radius of the fit"),
