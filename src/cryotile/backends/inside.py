@@ -139,7 +139,7 @@ def _serve(work: Work, tasks: int, reports: int) -> None:
         if not record:
             return
         task = Task(*TASK.unpack(record))
-        _, seconds, error = attempt(work, task, progress)
+        _, seconds, error, _ = attempt(work, task, progress)
         if error is None:
             _send(reports, DONE, task.index, seconds)
         else:
