@@ -8,6 +8,7 @@
       tiles/                    the tile store, which alone says what is done
       failed/                   one small file per tile that failed, until it is retried
       journal/                  what each process did, appended as it happened
+  jobs/                     what was submitted to a scheduler: scripts, tasks, what members print
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import shutil
 import time
 import tomllib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +38,7 @@ from cryotile.files import fsync_directory, write_text
 from cryotile.grid import Grid, Tile
 from cryotile.plan import PlanRequest, Settings, differences, resolve
 from cryotile.pointdb import PointDB
-from cryotile.task import Outcome, Task
+from cryotile.task import Outcome, Pending, Task
 from cryotile.tiles import TileStore
 
 __all__ = ["Run", "open_db", "plan_run"]
@@ -151,7 +152,19 @@ class Run:
 
     def missing(self) -> list[Task]:
         """Return the tasks whose tile is absent, damaged or of other points or settings; dearest first."""
-        return [t for t in self.tasks if not self.store.is_current(self.tiles[t.index], self.fingerprint(t.index))]
+        return [task for task in self.tasks if not self.is_done(task)]
+
+    def is_done(self, task: Task) -> bool:
+        """Tell whether a task's tile is there, undamaged, and of these points and settings."""
+        return self.store.is_current(self.tiles[task.index], self.fingerprint(task.index))
+
+    def pending(self, frozen: Sequence[Task] | None = None) -> Pending:
+        """Return what a farm is to do of the task list, or of a frozen part of it: what is missing and did not fail."""
+        failed = self.failed()
+        return Pending(
+            self.tasks if frozen is None else frozen,
+            lambda task: task.index not in failed and not self.is_done(task),
+        )
 
     def failed(self) -> dict[int, str]:
         """Return task index → error of each tile that failed and was not retried since."""

@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from cryotile.backends import drain
 from cryotile.cli.lazy import LazyGroup
 from cryotile.errors import CryotileError
 
@@ -26,12 +27,15 @@ COMMANDS = {
     "run": "cryotile.cli.runs:run",
     "retry": "cryotile.cli.runs:retry",
     "status": "cryotile.cli.runs:status",
+    "submit": "cryotile.cli.farm:submit",
     "assemble": "cryotile.cli.product:assemble",
     "plot": "cryotile.cli.product:plot",
 }
 
 
-@click.group(cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(package_name="cryotile")
 @click.option("-v", "--verbose", count=True, help="Log what happens; twice for more.")
 def cli(verbose: int) -> None:
@@ -51,7 +55,7 @@ def cli(verbose: int) -> None:
 
 def main() -> None:
     """Run the command line and turn every error into one line and an exit code."""
-    signal.signal(signal.SIGTERM, _exit_by_signal)
+    signal.signal(signal.SIGTERM, _drain_or_leave)
     try:
         code = cli.main(prog_name="cryotile", standalone_mode=False)
     except CryotileError as error:
@@ -74,6 +78,8 @@ def _complain(message: str) -> None:
     click.echo(f"cryotile: {message}", err=True)
 
 
-def _exit_by_signal(number: int, frame: FrameType | None) -> None:
-    # SystemExit unwinds through every `finally`, so that children end and temporary files go.
-    raise SystemExit(128 + number)
+def _drain_or_leave(number: int, _frame: FrameType | None) -> None:
+    # A farm at work lets its tasks end, for a while.  Where there is none, and the second time, SystemExit unwinds
+    # through every `finally`, so that children end and temporary files go.
+    if not drain.begin():
+        raise SystemExit(128 + number)

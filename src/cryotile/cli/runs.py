@@ -15,6 +15,7 @@ from cryotile.plan import REGIONS, PlanRequest
 from cryotile.pointdb import PointDB
 from cryotile.points import Bounds
 from cryotile.run import Run, open_db, plan_run
+from cryotile.submit import submitted_tasks
 from cryotile.where import Where
 from cryotile.work import FitTile
 
@@ -26,20 +27,50 @@ RUN = click.argument("run_directory", metavar="RUN", type=click.Path(path_type=P
 @click.command()
 @RUN
 @click.option("--db", type=click.Path(path_type=Path), help="Point DB; needed for a new run.")
-@click.option("--posting", type=float, metavar="METRES", help="Distance between posts.  [default: 1000]")
+@click.option(
+    "--posting", type=float, metavar="METRES", help="Distance between posts.  [default: 1000]"
+)
 @click.option("--radius", type=float, metavar="METRES", help="Search radius.  [default: 2000]")
-@click.option("--bounds", type=float, nargs=4, metavar="X_MIN Y_MIN X_MAX Y_MAX",
-              help="Where to put posts, metres.  [default: the points' extent]")
+@click.option(
+    "--bounds",
+    type=float,
+    nargs=4,
+    metavar="X_MIN Y_MIN X_MAX Y_MAX",
+    help="Where to put posts, metres.  [default: the points' extent]",
+)
 @click.option("--region", type=click.Choice(sorted(REGIONS)), help="Bounds by name.")
-@click.option("--where", metavar="EXPR", help="Which points to fit, e.g. \"platform == 'icesat2'\".")
-@click.option("--period", nargs=2, metavar="START END", help="First day, and the day after the last, UTC."
-              "  [default: whole years that cover the points]")
-@click.option("--reference-epoch", metavar="TIME", help="The t = 0 of the fit.  [default: the middle of the period]")
-@click.option("--tile-size", type=int, metavar="POSTS", help="Posts along a tile's side.  [default: 100]")
+@click.option(
+    "--where", metavar="EXPR", help="Which points to fit, e.g. \"platform == 'icesat2'\"."
+)
+@click.option(
+    "--period",
+    nargs=2,
+    metavar="START END",
+    help="First day, and the day after the last, UTC."
+    "  [default: whole years that cover the points]",
+)
+@click.option(
+    "--reference-epoch",
+    metavar="TIME",
+    help="The t = 0 of the fit.  [default: the middle of the period]",
+)
+@click.option(
+    "--tile-size", type=int, metavar="POSTS", help="Posts along a tile's side.  [default: 100]"
+)
 @click.option("--recipe", type=click.Choice(["plane"]), help="What is fitted.  [default: plane]")
-def plan(run_directory: Path, db: Path | None, posting: float | None, radius: float | None, bounds: Bounds | None,
-         region: str | None, where: str | None, period: tuple[str, str] | None, reference_epoch: str | None,
-         tile_size: int | None, recipe: str | None) -> None:
+def plan(
+    run_directory: Path,
+    db: Path | None,
+    posting: float | None,
+    radius: float | None,
+    bounds: Bounds | None,
+    region: str | None,
+    where: str | None,
+    period: tuple[str, str] | None,
+    reference_epoch: str | None,
+    tile_size: int | None,
+    recipe: str | None,
+) -> None:
     """Freeze a run in directory RUN: its grid, its settings and its list of tiles, dearest first.
 
     On a run that is there already no option is needed; tiles whose points have changed since are listed anew.
@@ -53,17 +84,29 @@ def plan(run_directory: Path, db: Path | None, posting: float | None, radius: fl
         bounds = _region_bounds(region, bounds, points)
     if where is not None:
         where = str(Where.parse(where, columns=points.column_names if points else None))
-    request = PlanRequest(posting=posting, radius=radius, recipe=recipe, bounds=bounds, where=where, period=period,
-                          reference_epoch=reference_epoch, tile_size=tile_size)
+    request = PlanRequest(
+        posting=posting,
+        radius=radius,
+        recipe=recipe,
+        bounds=bounds,
+        where=where,
+        period=period,
+        reference_epoch=reference_epoch,
+        tile_size=tile_size,
+    )
     _report_plan(plan_run(run_directory, request, db=points))
 
 
 def _region_bounds(region: str, bounds: Bounds | None, db: PointDB | None) -> Bounds:
     crs, extent = REGIONS[region]
     if bounds is not None:
-        raise InvalidValue(f"--region {region} and --bounds both say where the posts are; give one of them")
+        raise InvalidValue(
+            f"--region {region} and --bounds both say where the posts are; give one of them"
+        )
     if db is not None and db.crs != crs:
-        raise InvalidValue(f"--region {region} is known in {crs}, and the point DB is in {db.crs_text}; give --bounds")
+        raise InvalidValue(
+            f"--region {region} is known in {crs}, and the point DB is in {db.crs_text}; give --bounds"
+        )
     return extent
 
 
@@ -74,24 +117,50 @@ def _report_plan(run: Run) -> None:
     stored = sum(run.store.file(tile).exists() for tile in run.tiles)
     stale = waiting - (len(table) - stored)
     expected = estimate(table)
-    click.echo(f"run          {run.path}, {settings.grid.crs}, reads {run.db_path} as of commit {run.snapshot}")
-    click.echo(f"posts        {number(nx)} x {number(ny)}, every {settings.grid.posting:g} m;"
-               f" radius {settings.fit.radius:g} m, recipe {settings.fit.recipe}")
+    click.echo(
+        f"run          {run.path}, {settings.grid.crs}, reads {run.db_path} as of commit {run.snapshot}"
+    )
+    click.echo(
+        f"posts        {number(nx)} x {number(ny)}, every {settings.grid.posting:g} m;"
+        f" radius {settings.fit.radius:g} m, recipe {settings.fit.recipe}"
+    )
     assert settings.fit.period is not None
-    click.echo(f"period       {settings.fit.period[0]} to {settings.fit.period[1]},"
-               f" reference epoch {settings.fit.reference_epoch}")
-    click.echo(f"tiles        {number(len(table))} with points, {number(waiting)} to do, of them {number(stale)} stale")
+    click.echo(
+        f"period       {settings.fit.period[0]} to {settings.fit.period[1]},"
+        f" reference epoch {settings.fit.reference_epoch}"
+    )
+    click.echo(
+        f"tiles        {number(len(table))} with points, {number(waiting)} to do, of them {number(stale)} stale"
+    )
     click.echo(f"points       {number(table['points'].max())} in the fullest tile's window")
-    click.echo(f"expected     {expected.core_hours:.2g} core-hours, {size(expected.peak_bytes)} peak memory a worker")
+    click.echo(
+        f"expected     {expected.core_hours:.2g} core-hours, {size(expected.peak_bytes)} peak memory a worker"
+    )
     if settings.fit.recipe == "plane":
-        click.echo("note         recipe plane gates on neither the share of the period nor six passes")
+        click.echo(
+            "note         recipe plane gates on neither the share of the period nor six passes"
+        )
 
 
 @click.command()
 @RUN
-@click.option("--backend", default="local", show_default=True, metavar="SPEC", help="Who works: serial, local, local:8.")
-def run(run_directory: Path, backend: str) -> None:
+@click.option(
+    "--backend",
+    default="local",
+    show_default=True,
+    metavar="SPEC",
+    help="Who works: serial, local, local:8.",
+)
+@click.option(
+    "--submission",
+    type=int,
+    metavar="NUMBER",
+    help="Only what 'cryotile submit' listed under this number.",
+)
+def run(run_directory: Path, backend: str, submission: int | None) -> None:
     """Work on RUN until nothing is left; interrupted or killed, the same command goes on.
+
+    A member of an array job (backends array and index:K/N) works until its own share of the tiles is there.
 
     \b
     Example:
@@ -99,10 +168,12 @@ def run(run_directory: Path, backend: str) -> None:
     """
     frozen = Run.load(run_directory)
     open_db(frozen)  # Gone is better said once, now, than by every tile.
-    failed = frozen.failed()
-    tasks = [task for task in frozen.missing() if task.index not in failed]
+    tasks = frozen.pending(None if submission is None else submitted_tasks(frozen, submission))
     farm = open_backend(backend, home=frozen.path, key=f"{frozen.uuid}/{frozen.generation}")
     outcomes = frozen.record(farm.run(tasks, FitTile(frozen.path.resolve(), frozen.generation)))
+    # Known only now: a member of an array has taken its share.
+    share = {task.index for task in tasks.share}
+    failed = {index: error for index, error in frozen.failed().items() if index in share}
     with bar() as progress:
         shown = progress.add_task("fit", total=len(tasks), note="")
         for outcome in outcomes:
@@ -112,11 +183,19 @@ def run(run_directory: Path, backend: str) -> None:
     if failed:
         first = next(iter(failed.values())).strip().splitlines()[-1]
         raise CryotileError(
-            f"{len(failed)} of {len(frozen.tasks)} tiles failed (the first: {first}); 'cryotile status {run_directory}'"
+            f"{len(failed)} of {len(share)} tiles failed (the first: {first}); 'cryotile status {run_directory}'"
             f" says why, 'cryotile retry {run_directory}' puts them back"
         )
-    click.echo(f"{run_directory}: all {number(len(frozen.tasks))} tiles are there;"
-               f" go on with: cryotile assemble {run_directory} -o dhdt.nc")
+    if len(share) < len(frozen.tasks):
+        click.echo(
+            f"{run_directory}: this member's {number(len(share))} of {number(len(frozen.tasks))} tiles are there;"
+            f" see the others: cryotile status {run_directory}"
+        )
+        return
+    click.echo(
+        f"{run_directory}: all {number(len(frozen.tasks))} tiles are there;"
+        f" go on with: cryotile assemble {run_directory} -o dhdt.nc"
+    )
 
 
 @click.command()
@@ -145,13 +224,19 @@ def status(run_directory: Path, as_json: bool) -> None:
     frozen = Run.load(run_directory)
     missing = {task.index for task in frozen.missing()}
     failed = {index: error for index, error in frozen.failed().items() if index in missing}
-    total, done, waiting = len(frozen.tasks), len(frozen.tasks) - len(missing), len(missing) - len(failed)
+    total, done, waiting = (
+        len(frozen.tasks),
+        len(frozen.tasks) - len(missing),
+        len(missing) - len(failed),
+    )
     if as_json:
         errors = {frozen.tiles[index].name: error for index, error in failed.items()}
         click.echo(json.dumps({"tiles": total, "done": done, "waiting": waiting, "failed": errors}))
         return
-    click.echo(f"{run_directory}: {number(done)} of {number(total)} tiles done, {number(waiting)} waiting,"
-               f" {number(len(failed))} failed")
+    click.echo(
+        f"{run_directory}: {number(done)} of {number(total)} tiles done, {number(waiting)} waiting,"
+        f" {number(len(failed))} failed"
+    )
     for index, error in failed.items():
         click.echo(f"  {frozen.tiles[index].name}: {error.strip().splitlines()[-1]}")
     if waiting:
