@@ -241,7 +241,7 @@ def test_planning_again_lists_only_tiles_whose_points_changed(mission: list[Path
         x_min, y_min, x_max, y_max = tile.window(2000.0)
         squares = [np.floor(new[axis] / 5000) * 5000 for axis in "xy"]
         touched = (
-            (squares[0] + 5000 >= x_min) & (squares[0] <= x_max) & (squares[1] + 5000 >= y_min) & (squares[1] <= y_max)
+            (squares[0] + 5000 > x_min) & (squares[0] <= x_max) & (squares[1] + 5000 > y_min) & (squares[1] <= y_max)
         ).any()
         assert (tile.name in stale) == touched, tile.name
 

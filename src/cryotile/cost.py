@@ -37,13 +37,15 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
     """
     squares = db.squares(where=settings.where, snapshot=snapshot)
     tiles = settings.grid.tiles(settings.tile_size)
-    table = pd.DataFrame(_tile_rows(tiles, squares, settings.fit.radius), columns=["ix", "iy", "cost", "points", "digest"])
-    table = table.astype({"ix": "int32", "iy": "int32", "cost": "float64", "points": "int64", "digest": "uint64"})
+    rows = _tile_rows(tiles, squares, settings.fit.radius)
+    table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
     table = table[table["points"] > 0]
     return table.sort_values(["cost", "iy", "ix"], ascending=[False, True, True], ignore_index=True)
 
 
+_Floats = npt.NDArray[np.float64]
 _Row = tuple[int, int, float, int, int]
+_COLUMNS = {"ix": "int32", "iy": "int32", "cost": "float64", "points": "int64", "digest": "uint64"}
 
 
 def _tile_rows(tiles: Sequence[Tile], squares: pd.DataFrame, radius: float) -> list[_Row]:
@@ -55,27 +57,30 @@ def _tile_rows(tiles: Sequence[Tile], squares: pd.DataFrame, radius: float) -> l
     rows = []
     for tile in tiles:
         x_min, y_min, x_max, y_max = tile.window(radius)
-        low, high = np.searchsorted(y, [y_min - SQUARE_SIZE, np.nextafter(y_max, np.inf)])
-        band = slice(int(low), int(high))
-        inside = (x[band] + SQUARE_SIZE >= x_min) & (x[band] <= x_max)
-        counts = count[band][inside]
-        visits = _visits(tile, x[band][inside], y[band][inside], radius)
+        # A square holds its lower edges and not its upper ones; a window holds all of its edges.
+        low, high = np.searchsorted(y, [y_min - SQUARE_SIZE, y_max], "right")
+        near = np.arange(low, high)
+        near = near[(x[near] > x_min - SQUARE_SIZE) & (x[near] <= x_max)]
+        cost = count[near] @ _visits(tile, x[near], y[near], radius)
         # Sums of uint64 wrap, which is what an order-free digest wants.
-        rows.append((tile.ix, tile.iy, float(counts @ visits), int(counts.sum()), int(digest[band][inside].sum())))
+        rows.append(
+            (tile.ix, tile.iy, float(cost), int(count[near].sum()), int(digest[near].sum()))
+        )
     return rows
 
 
-def _visits(tile: Tile, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], radius: float) -> npt.NDArray[np.float64]:
+def _visits(tile: Tile, x: _Floats, y: _Floats, radius: float) -> _Floats:
     """Return how many posts of the tile a point of each square is expected to be within the radius of."""
     # A post sees, of a square widened by the radius on each side, the share that its circle covers.
     share = math.pi * radius**2 / (SQUARE_SIZE + 2 * radius) ** 2
-    return share * _posts_near(tile.x, x, radius) * _posts_near(tile.y, y, radius)
+    visits: _Floats = share * _posts_near(tile.x, x, radius) * _posts_near(tile.y, y, radius)
+    return visits
 
 
-def _posts_near(
-    posts: npt.NDArray[np.float64], square: npt.NDArray[np.float64], radius: float
-) -> npt.NDArray[np.int64]:
-    return np.searchsorted(posts, square + SQUARE_SIZE + radius, "right") - np.searchsorted(posts, square - radius, "left")
+def _posts_near(posts: _Floats, square: _Floats, radius: float) -> npt.NDArray[np.int64]:
+    """Return how many posts stand within the radius of a square along one axis."""
+    after = np.searchsorted(posts, square + SQUARE_SIZE + radius, "right")
+    return after - np.searchsorted(posts, square - radius, "left")
 
 
 VISITS_PER_SECOND = 5e7
@@ -126,4 +131,6 @@ def estimate(table: pd.DataFrame) -> Estimate:
         + len(table) * SECONDS_PER_TILE
     )
     fullest = 0 if table.empty else int(table["points"].max())
-    return Estimate(core_hours=seconds / 3600, peak_bytes=BYTES_PER_WORKER + BYTES_PER_POINT * fullest)
+    return Estimate(
+        core_hours=seconds / 3600, peak_bytes=BYTES_PER_WORKER + BYTES_PER_POINT * fullest
+    )

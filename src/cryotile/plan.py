@@ -154,7 +154,11 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
     extent = _extent(squares)
     _check_scales(posting, fit.radius, extent)
     crs = db.crs_text
-    grid = Grid(crs, request.bounds, posting) if request.bounds else Grid.covering(extent, posting, crs)
+    grid = (
+        Grid(crs, request.bounds, posting)
+        if request.bounds
+        else Grid.covering(extent, posting, crs)
+    )
     fit = fit.frozen(squares["time_min"].min(), squares["time_max"].max())
     return Settings(grid=grid, tile_size=tile_size, where=request.where, fit=fit)
 
@@ -162,24 +166,36 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
 def _checked_tile_size(tile_size: int | None) -> int:
     size = 100 if tile_size is None else tile_size
     if not 1 <= size <= 10_000:
-        raise InvalidValue(f"tile size {size} is not between 1 and 10000 posts; 100 suits most runs")
+        raise InvalidValue(
+            f"tile size {size} is not between 1 and 10000 posts; 100 suits most runs"
+        )
     return size
 
 
 def _selected_squares(request: PlanRequest, radius: float, db: PointDB) -> pd.DataFrame:
     everything = db.squares(where=request.where)
     if everything.empty:
-        what = f"no point satisfies {request.where!r}" if request.where else "the point DB holds no points"
-        raise InvalidValue(f"{what}: nothing to plan; look at what there is with 'cryotile info {db.path}'")
+        what = (
+            f"no point satisfies {request.where!r}"
+            if request.where
+            else "the point DB holds no points"
+        )
+        raise InvalidValue(
+            f"{what}: nothing to plan; look at what there is with 'cryotile info {db.path}'"
+        )
     if request.bounds is None:
         return everything
     check_bounds(request.bounds)
     x_min, y_min, x_max, y_max = request.bounds
-    inside = db.squares((x_min - radius, y_min - radius, x_max + radius, y_max + radius), where=request.where)
+    inside = db.squares(
+        (x_min - radius, y_min - radius, x_max + radius, y_max + radius), where=request.where
+    )
     if inside.empty:
         extent = " ".join(f"{edge:.0f}" for edge in _extent(everything))
         bounds = " ".join(f"{edge:g}" for edge in request.bounds)
-        raise InvalidValue(f"bounds {bounds} hold no point; the data lie within {extent} (x_min y_min x_max y_max)")
+        raise InvalidValue(
+            f"bounds {bounds} hold no point; the data lie within {extent} (x_min y_min x_max y_max)"
+        )
     return inside
 
 
@@ -212,9 +228,13 @@ def _check_scales(posting: float, radius: float, extent: Bounds) -> None:
     if not (math.isfinite(posting) and posting > 0):
         raise InvalidValue(f"posting {posting} m is not a positive number; give metres, e.g. 1000")
     if posting > size:
-        raise InvalidValue(f"posting {posting:g} m exceeds the data's extent of {size:g} m; use {size / 10:g} m or less")
+        raise InvalidValue(
+            f"posting {posting:g} m exceeds the data's extent of {size:g} m; use {size / 10:g} m or less"
+        )
     if radius > size:
-        raise InvalidValue(f"search radius {radius:g} m exceeds the data's extent of {size:g} m; 2000 m is usual")
+        raise InvalidValue(
+            f"search radius {radius:g} m exceeds the data's extent of {size:g} m; 2000 m is usual"
+        )
     if radius < posting / 2:
         raise InvalidValue(
             f"search radius {radius:g} m is under half the posting ({posting:g} m), so points between posts would be in"

@@ -72,7 +72,10 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
     tile, config = run.tiles[task.index], run.settings.fit
     assert config.period is not None
     points = db.read(
-        tile.window(config.radius), where=run.settings.where, time=config.period, snapshot=run.snapshot
+        tile.window(config.radius),
+        where=run.settings.where,
+        time=config.period,
+        snapshot=run.snapshot,
     )
     progress(0.3)
     fitted = fit_posts(points, tile.x, tile.y, config)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from cryotile.cli.screen import number
-from cryotile.errors import CryotileError, InvalidValue
+from cryotile.errors import InvalidValue
 
 __all__ = ["describe"]
 
@@ -38,7 +38,9 @@ def describe(path: Path) -> Iterator[str]:
     if (path / "run.toml").exists():
         return _run(path)
     if path.is_dir():
-        raise InvalidValue(f"{path} is a directory that cryotile did not make; give a point DB, a run, a granule or a product")
+        raise InvalidValue(
+            f"{path} is a directory that cryotile did not make; give a point DB, a run, a granule or a product"
+        )
     return _file(path)
 
 
@@ -54,8 +56,12 @@ def _point_db(path: Path) -> Iterator[str]:
         return
     yield f"extent       {_extent(squares)} m (x_min y_min x_max y_max, to 5 km)"
     yield f"time         {squares['time_min'].min():%Y-%m-%d %H:%M} to {squares['time_max'].max():%Y-%m-%d %H:%M} UTC"
-    keys = [squares["platform"].astype(str), squares["mode"].astype(str)]
-    for (platform, mode), count in squares.groupby(keys)["count"].sum().items():
+    kinds = (
+        squares.astype({"platform": str, "mode": str})
+        .groupby(["platform", "mode"], as_index=False)["count"]
+        .sum()
+    )
+    for platform, mode, count in zip(kinds["platform"], kinds["mode"], kinds["count"], strict=True):
         yield f"  {platform:10} {mode:12} {number(count):>14}"
     if db.columns:
         yield f"further      {', '.join(db.columns)}"

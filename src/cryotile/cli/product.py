@@ -18,7 +18,13 @@ __all__ = ["assemble", "plot"]
 
 @click.command()
 @click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The product, e.g. dhdt.nc.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The product, e.g. dhdt.nc.",
+)
 @click.option("--partial", is_flag=True, help="Take what is there and mark the rest not_computed.")
 def assemble(run_directory: Path, output: Path, partial: bool) -> None:
     """Put the tiles of RUN side by side and write the product, NetCDF-4 with CF metadata.
@@ -35,16 +41,30 @@ def assemble(run_directory: Path, output: Path, partial: bool) -> None:
             f"{len(missing)} of {len(run.tasks)} tiles of {run_directory} are missing (or damaged);"
             f" make them with 'cryotile run {run_directory}', or take what is there with --partial"
         )
-    product = mosaic(run.store, run.settings.grid, tiles=track(tiles, "assemble", len(tiles)), empty=run.empty_tiles())
-    write_product(product, output, grid=run.settings.grid, config=run.settings.fit, where=run.settings.where)
+    product = mosaic(
+        run.store,
+        run.settings.grid,
+        tiles=track(tiles, "assemble", len(tiles)),
+        empty=run.empty_tiles(),
+    )
+    write_product(
+        product, output, grid=run.settings.grid, config=run.settings.fit, where=run.settings.where
+    )
     fitted = int((product["status"] == Status.OK).sum())
-    click.echo(f"{output}: {number(fitted)} of {number(product['status'].size)} posts with a fit;"
-               f" look at it with: cryotile plot {output}")
+    click.echo(
+        f"{output}: {number(fitted)} of {number(product['status'].size)} posts with a fit;"
+        f" look at it with: cryotile plot {output}"
+    )
 
 
 @click.command()
 @click.argument("product", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="PNG, PDF or SVG.  [default: beside the product]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="PNG, PDF or SVG.  [default: beside the product]",
+)
 @click.option("--variable", default="dhdt", show_default=True, help="What to show.")
 def plot(product: Path, output: Path | None, variable: str) -> None:
     """Draw a map of a product.
