@@ -73,8 +73,7 @@ def _visits(tile: Tile, x: _Floats, y: _Floats, radius: float) -> _Floats:
     """Return how many posts of the tile a point of each square is expected to be within the radius of."""
     # A post sees, of a square widened by the radius on each side, the share that its circle covers.
     share = math.pi * radius**2 / (SQUARE_SIZE + 2 * radius) ** 2
-    visits: _Floats = share * _posts_near(tile.x, x, radius) * _posts_near(tile.y, y, radius)
-    return visits
+    return np.float64(share) * _posts_near(tile.x, x, radius) * _posts_near(tile.y, y, radius)
 
 
 def _posts_near(posts: _Floats, square: _Floats, radius: float) -> npt.NDArray[np.int64]:

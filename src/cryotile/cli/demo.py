@@ -70,13 +70,7 @@ def demo(directory: Path, seed: int) -> None:
     product, picture = directory / "dhdt.nc", directory / "dhdt.png"
     _step("simulate", granules, "--seed", seed)
     _step("ingest", db, *sorted(granules.glob("*.nc")), "--crs", world.crs)
-    _step(
-        "plan",
-        run,
-        "--db",
-        db,
-        *"--posting 1000 --radius 2000 --recipe plane --tile-size 50".split(),
-    )
+    _step("plan", run, "--db", db, "--posting", 1000, "--radius", 2000, "--tile-size", 50)
     _step("run", run, "--backend", "local")
     _step("assemble", run, "-o", product)
     _step("plot", product, "-o", picture)
