@@ -124,7 +124,11 @@ def test_a_granule_without_points_is_recorded(tmp_path: Path) -> None:
 
 def test_bounds_are_inside_and_found_by_brute_force(db: PointDB) -> None:
     edge = db.read().iloc[7]
+    everything = db.read()
+    far_x, far_y = everything["x"].max(), everything["y"].min()
     boxes = [
+        (far_x, -np.inf, np.inf, np.inf),
+        (-np.inf, -np.inf, np.inf, far_y),
         (-50e3, -20e3, 70e3, 110e3),
         (edge["x"], -1e9, edge["x"], np.inf),
         (-np.inf, edge["y"], 0.0, edge["y"]),
@@ -132,10 +136,10 @@ def test_bounds_are_inside_and_found_by_brute_force(db: PointDB) -> None:
         (0.005, 0.005, 149e3, 1e5),
     ]
     for x_min, y_min, x_max, y_max in boxes:
-        everything = db.read()
         x, y = everything["x"], everything["y"]
         inside = (x >= x_min) & (x <= x_max) & (y >= y_min) & (y <= y_max)
         expected = everything[inside].reset_index(drop=True)
+        assert len(expected) > 0 or x_min == 1e6
         pd.testing.assert_frame_equal(db.read((x_min, y_min, x_max, y_max)), expected)
     assert len(db.read((edge["x"], edge["y"], edge["x"], edge["y"]))) >= 1
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -10,15 +11,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 import cryotile
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath
 from cryotile.files import write_sealed
-from cryotile.pointdb import PointDB
+from cryotile.pointdb import PointDB, append
 from cryotile.pointdb.log import Change, Log, State
+from cryotile.points import Granule
 from made_up import granule
 
 KILLS = int(os.environ.get("CRYOTILE_KILLS", "8"))
@@ -112,15 +116,15 @@ def test_writers_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None
 
 
 @pytest.fixture
-def rival(monkeypatch: pytest.MonkeyPatch) -> Callable[[PointDB, int], None]:
+def rival(monkeypatch: pytest.MonkeyPatch) -> Callable[[PointDB, Granule], None]:
     """Lets another writer commit a granule just before the next commit."""
 
-    def arrange(db: PointDB, seed: int) -> None:
+    def arrange(db: PointDB, other: Granule) -> None:
         commit = Log.commit
 
         def outrun(self: Log, state: State, change: Change) -> State:
             monkeypatch.setattr(Log, "commit", commit)
-            PointDB(db.path).append([granule(seed)])
+            PointDB(db.path).append([other])
             return commit(self, state, change)
 
         monkeypatch.setattr(Log, "commit", outrun)
@@ -129,27 +133,59 @@ def rival(monkeypatch: pytest.MonkeyPatch) -> Callable[[PointDB, int], None]:
 
 
 def test_who_loses_a_number_takes_the_next(
-    tmp_path: Path, rival: Callable[[PointDB, int], None]
+    tmp_path: Path, rival: Callable[[PointDB, Granule], None]
 ) -> None:
     db = filled(tmp_path / "a.pdb", 1)
-    rival(db, 2)
+    rival(db, granule(2))
     assert db.append([granule(3)]).added == ("made-up-3",)
     assert db.snapshot == 3
     assert_whole(db, {f"made-up-{i}" for i in (1, 2, 3)}, tmp_path / "reference.pdb", 300)
 
 
 def test_a_granule_that_another_writer_added_meanwhile_is_not_doubled(
-    tmp_path: Path, rival: Callable[[PointDB, int], None]
+    tmp_path: Path, rival: Callable[[PointDB, Granule], None]
 ) -> None:
     db = filled(tmp_path / "a.pdb", 1)
-    rival(db, 2)
+    rival(db, granule(2))
     appended = db.append([granule(2), granule(3)])
     assert (appended.added, appended.unchanged) == (("made-up-3",), ("made-up-2",))
     assert_whole(db, {f"made-up-{i}" for i in (1, 2, 3)}, tmp_path / "reference.pdb", 300)
-    rival(db, 4)
+    rival(db, granule(4))
     assert db.append([granule(4)]).unchanged == ("made-up-4",)
     files = {p.relative_to(db.path).as_posix() for p in db.path.rglob("chunks/**/*.parquet")}
     assert files == set(Log(db.path / "log").load().fragments["path"].to_pylist())
+
+
+def test_another_delivery_that_came_in_meanwhile_stays(
+    tmp_path: Path, rival: Callable[[PointDB, Granule], None]
+) -> None:
+    db = filled(tmp_path / "a.pdb", 1)
+    rival(db, granule(2))
+    appended = db.append([dataclasses.replace(granule(2), baseline="C"), granule(3)])
+    assert appended.added == ("made-up-3",)
+    assert "older" in appended.refused["made-up-2"]
+    assert_whole(db, {f"made-up-{i}" for i in (1, 2, 3)}, tmp_path / "reference.pdb", 300)
+
+
+def test_granules_whose_hashes_clash_get_numbers_of_their_own(
+    tmp_path: Path, rival: Callable[[PointDB, Granule], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    constant = SimpleNamespace(digest=lambda: b"\xff\xff\xff\xff")
+    hashes = SimpleNamespace(blake2b=lambda *arguments, **keywords: constant)
+    monkeypatch.setattr(append, "hashlib", hashes)
+    db = filled(tmp_path / "a.pdb", 1)
+    rival(db, granule(2))
+    db.append([granule(3), granule(4)])
+    numbers = db.granules.set_index("id")["number"]
+    assert numbers.to_dict() == {
+        "made-up-1": 2**31 - 1,
+        "made-up-2": 0,
+        "made-up-3": 1,
+        "made-up-4": 2,
+    }
+    for entry in Log(db.path / "log").load().fragments.to_pylist():
+        held = pq.read_table(db.path / entry["path"], partitioning=None)["granule"].unique()
+        assert sorted(held.to_pylist()) == entry["granules"]
 
 
 def test_a_reply_that_a_file_server_lost_is_a_success(
