@@ -35,9 +35,9 @@ from typing import Protocol
 
 import pytest
 
-from cryotile.backends import Backend
+from cryotile.backends import Backend, drain
 from cryotile.backends.base import ATTEMPTS, STALL
-from cryotile.errors import CryotileError
+from cryotile.errors import CryotileError, Drained
 from cryotile.task import Outcome, Progress, Task
 
 __all__ = [
@@ -165,6 +165,34 @@ class SignallingWork:
             _hang()
 
 
+@dataclass(frozen=True)
+class StoppingWork:
+    """Work whose first task asks the process that runs the backend to stop, and goes on for another two seconds.
+
+    Attributes
+    ----------
+    recording : RecordingWork
+        Notes what starts and ends.
+    process : int
+        Where the SIGTERM goes.
+    first : int
+        Index of the task that sends it.
+    """
+
+    recording: RecordingWork
+    process: int
+    first: int
+
+    def __call__(self, task: Task, progress: Progress) -> None:
+        """Signal if due, take time, and note."""
+        if task.index == self.first:
+            os.kill(self.process, signal.SIGTERM)
+            end = time.monotonic() + 2.0
+            while time.monotonic() < end:
+                progress(0.5)
+        self.recording(task, progress)
+
+
 def report_long(task: Task, progress: Progress) -> None:
     """Do a task that takes three seconds and reports progress all along."""
     start = time.monotonic()
@@ -201,6 +229,20 @@ def await_holder(reader: int) -> None:
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     poll.poll()
+
+
+@contextmanager
+def draining_on_sigterm() -> Iterator[None]:
+    """Have a SIGTERM ask farms to wind down, as the command line does, while the ``with`` block runs."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        assert drain.begin()
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class BackendContract:
@@ -364,6 +406,33 @@ class SupervisedContract(BackendContract):
             outcomes.close()  # type: ignore[attr-defined]
             while os.read(reader, 4096):
                 pass
+
+    def test_a_farm_that_is_asked_to_stop_lets_what_runs_end(
+        self, make_backend: MakeBackend, tmp_path: Path
+    ) -> None:
+        """It starts nothing more, says so, and what it did counts."""
+        tasks, recording = make_tasks(10), RecordingWork(tmp_path)
+        work = StoppingWork(recording, os.getpid(), tasks[0].index)
+        outcomes: list[Outcome] = []
+        with draining_on_sigterm(), pytest.raises(Drained, match="9 tasks left"):
+            # Unlike list(), this keeps what comes before the error.
+            outcomes.extend(make_backend(workers=1).run(tasks, work))
+        assert [(outcome.task, outcome.error) for outcome in outcomes] == [(tasks[0], None)]
+        assert recording.started == recording.ended == [tasks[0].index]
+
+    def test_what_outlasts_the_grace_is_ended_and_not_charged(
+        self, make_backend: MakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next run does it, at the first attempt."""
+        monkeypatch.setenv("CRYOTILE_GRACE", "0.2")
+        tasks = make_tasks(3)
+        with holders(tmp_path / "pipe") as reader:
+            work = SignallingWork(tmp_path / "pipe", os.getpid(), signal.SIGTERM)
+            with draining_on_sigterm(), pytest.raises(Drained, match="3 tasks left"):
+                list(make_backend(workers=1).run(tasks, work))
+            assert os.read(reader, 1) == b""
+        outcomes = list(make_backend(workers=1).run(tasks, RecordingWork(tmp_path)))
+        assert [outcome.attempts for outcome in outcomes] == [1, 1, 1]
 
     def test_work_that_cannot_be_pickled_is_refused(self, make_backend: MakeBackend) -> None:
         """The error says so, and what to use instead."""

@@ -1,0 +1,159 @@
+"""Members of an array job: they do the shares of one list, and know their place in it from their scheduler."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cryotile.backends import open_backend
+from cryotile.backends.array import ArrayBackend, IndexBackend, Place, place_in_array
+from cryotile.backends.base import STALL
+from cryotile.errors import InvalidValue
+from cryotile.task import Pending, Task
+from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
+
+
+class TestIndex(SupervisedContract):
+    @pytest.fixture
+    def make_backend(self) -> MakeBackend:
+        return lambda workers=2, stall=STALL: IndexBackend("0/1", stall=stall, children=workers)
+
+
+def run_members(
+    members: range, of: int, tasks: Callable[[], list[Task] | Pending], work: RecordingWork
+) -> None:
+    for member in members:
+        list(IndexBackend(f"{member}/{of}", children=1).run(tasks(), work))
+
+
+def test_members_do_each_task_once_together(tmp_path: Path) -> None:
+    tasks, work = make_tasks(50), RecordingWork(tmp_path)
+    run_members(range(4), 4, lambda: tasks, work)
+    assert sorted(work.started) == [task.index for task in tasks]
+
+
+def test_members_that_start_late_deal_the_same_list_and_skip_what_is_done(tmp_path: Path) -> None:
+    tasks, work = make_tasks(50), RecordingWork(tmp_path)
+
+    def pending() -> Pending:
+        # Half of the list was done before; and whoever starts now finds all done that others did meanwhile.
+        return Pending(tasks, lambda task: task.index % 2 == 1 and task.index not in work.ended)
+
+    run_members(range(4), 4, pending, work)
+    assert sorted(work.started) == [task.index for task in tasks if task.index % 2 == 1]
+
+
+def test_a_member_looks_at_its_own_tasks_only() -> None:
+    tasks, looked_at = make_tasks(40), []
+    pending = Pending(tasks, lambda task: bool(looked_at.append(task)))
+    list(IndexBackend("1/4").run(pending, RecordingWork(Path())))
+    assert looked_at == list(pending.share)
+    assert len(looked_at) == 10
+
+
+def test_a_member_that_dies_leaves_its_share_to_the_next_submission(tmp_path: Path) -> None:
+    tasks, work = make_tasks(20), RecordingWork(tmp_path)
+    dead = os.fork()
+    if not dead:
+        outcomes = IndexBackend("1/2", children=1).run(tasks, work)
+        next(iter(outcomes))
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(dead, 0)[1]) == -signal.SIGKILL
+    run_members(range(1), 2, lambda: tasks, work)
+    missing = [task for task in tasks if task.index not in work.ended]
+    assert missing
+    run_members(range(2), 2, lambda: missing, work)
+    assert sorted(set(work.ended)) == [task.index for task in tasks]
+
+
+def test_there_may_be_more_members_than_tasks(tmp_path: Path) -> None:
+    tasks, work = make_tasks(2), RecordingWork(tmp_path)
+    run_members(range(5), 5, lambda: tasks, work)
+    assert sorted(work.started) == [task.index for task in tasks]
+
+
+@pytest.mark.parametrize(
+    "argument", ["", "3", "3/", "/3", "3/3", "-1/3", "0/0", "a/b", "1.0/2", "1/2/3", "²/3"]
+)
+def test_a_spec_that_names_no_share_is_refused(argument: str) -> None:
+    with pytest.raises(InvalidValue, match=r"write index:K/N with K from 0 to N-1"):
+        open_backend(f"index:{argument}", home=None, key="k")
+
+
+# --- where a scheduler says that this process is ----------------------------------------------------------------
+
+SLURM = {
+    "SLURM_ARRAY_TASK_ID": "7",
+    "SLURM_ARRAY_TASK_MIN": "1",
+    "SLURM_ARRAY_TASK_MAX": "9",
+    "SLURM_ARRAY_TASK_STEP": "2",
+    "SLURM_ARRAY_TASK_COUNT": "5",
+}
+SGE = {
+    "SGE_TASK_ID": "4",
+    "SGE_TASK_FIRST": "1",
+    "SGE_TASK_LAST": "10",
+    "SGE_TASK_STEPSIZE": "3",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        (SLURM, Place(3, 5)),
+        (SGE, Place(1, 4)),
+        ({"LSB_JOBINDEX": "100", "LSB_JOBINDEX_END": "100", "LSB_JOBINDEX_STEP": "1"}, (99, 100)),
+        ({"LSB_JOBINDEX": "5", "LSB_JOBINDEX_END": "9", "LSB_JOBINDEX_STEP": "2"}, (2, 5)),
+        ({"PBS_ARRAY_INDEX": "3", "CRYOTILE_ARRAY": "0-99"}, (3, 100)),
+        ({"PBS_ARRAYID": "12", "CRYOTILE_ARRAY": "10-20:2"}, (1, 6)),
+        # Only two members are submitted again: they mean their places in the whole.
+        (
+            SLURM | {"SLURM_ARRAY_TASK_COUNT": "2", "CRYOTILE_ARRAY": "0-9"},
+            (7, 10),
+        ),
+        # An array of one.
+        (
+            {"SGE_TASK_ID": "1", "SGE_TASK_FIRST": "1", "SGE_TASK_LAST": "1"}
+            | {"SGE_TASK_STEPSIZE": "undefined"},
+            (0, 1),
+        ),
+    ],
+)
+def test_a_place_is_the_rank_within_the_array(environment: dict[str, str], place: Place) -> None:
+    assert place_in_array(environment) == place
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({}, "this process is none"),
+        ({"SGE_TASK_ID": "undefined", "LSB_JOBINDEX": "0"}, "this process is none"),
+        ({"PBS_ARRAY_INDEX": "3"}, "but not of how many; set CRYOTILE_ARRAY"),
+        (SLURM | {"SLURM_ARRAY_TASK_COUNT": "3"}, r"1-9:2 has gaps"),
+        (SLURM | {"SLURM_ARRAY_TASK_ID": "6"}, r"is 6, which is not in the array 1-9:2"),
+        (SLURM | {"SLURM_ARRAY_TASK_MAX": "many"}, "not a number"),
+        (SLURM | {"CRYOTILE_ARRAY": "0-99%10"}, "CRYOTILE_ARRAY is '0-99%10'"),
+        (SLURM | {"CRYOTILE_ARRAY": "0-3"}, "not in the array 0-3:1"),
+    ],
+)
+def test_a_place_that_is_not_known_is_one_line_with_a_remedy(
+    environment: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(InvalidValue, match=complaint) as caught:
+        place_in_array(environment)
+    assert "\n" not in str(caught.value)
+    assert any(way in str(caught.value) for way in ("index:K/N", "CRYOTILE_ARRAY"))
+
+
+def test_array_takes_its_place_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    backend = open_backend("array", home=None, key="k", stall=7.0)
+    assert isinstance(backend, ArrayBackend)
+    assert (backend.place, backend.stall) == (Place(3, 5), 7.0)
+    with pytest.raises(InvalidValue, match="array takes no argument"):
+        open_backend("array:3", home=None, key="k")
