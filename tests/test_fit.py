@@ -91,14 +91,14 @@ def test_the_jackknife_is_that_of_leaving_out_each_pass(seed, noise):
     assert int(fit["dhdt_dof"]) == 11
 
 
-@pytest.mark.parametrize("noise", [1e-6, 1e-3, 0.1, 100.0])
+@pytest.mark.parametrize("noise", [1e-3, 0.1, 100.0])
 def test_the_formal_sigma_is_that_of_ordinary_least_squares(noise):
     points = make_points(noise=noise)
     near = in_circle(points, 300.0, -200.0, 2000.0)
     model = sm.OLS(near["elevation"].to_numpy(), design(near, 300.0, -200.0, 2000.0, EPOCH)).fit()
     fit = fit_one(points)
-    assert float(fit["dhdt_sigma_formal"]) == pytest.approx(model.bse[2], rel=1e-7)
-    assert float(fit["misfit_rms"]) == pytest.approx(np.sqrt(model.ssr / model.nobs), rel=1e-7)
+    assert float(fit["dhdt_sigma_formal"]) == pytest.approx(model.bse[2], rel=1e-9)
+    assert float(fit["misfit_rms"]) == pytest.approx(np.sqrt(model.ssr / model.nobs), rel=1e-9)
 
 
 def test_errors_that_passes_share_make_the_jackknife_exceed_the_formal_sigma():
@@ -218,9 +218,13 @@ def test_one_straight_track_cannot_tell_slope_from_change():
     assert status_of(points) == Status.SINGULAR
 
 
-def test_points_in_one_place_are_singular_and_not_rounding():
-    points = make_points().assign(x=300.1, y=-200.3)
-    assert status_of(points) == Status.SINGULAR
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-5])
+def test_points_in_one_place_are_singular_and_not_rounding(spread):
+    points = make_points()
+    place = np.random.default_rng(0).normal(0, spread, (len(points), 2))
+    assert (
+        status_of(points.assign(x=300.1 + place[:, 0], y=-200.3 + place[:, 1])) == Status.SINGULAR
+    )
 
 
 def test_points_at_one_time_are_singular_when_no_span_is_asked_for():
@@ -236,25 +240,25 @@ def test_without_a_fit_every_real_number_is_nan():
     assert int(fit["data_count"]) > 0
 
 
-@pytest.mark.parametrize(("ratio", "status"), [(0.9, Status.SINGULAR), (1.1, Status.OK)])
-def test_the_tolerance_of_every_column_is_held_to_the_least_one(ratio, status):
-    # v = ρ u + √(1 − ρ²) w with u and w orthogonal has tolerance 1 − ρ²; time is orthogonal to both.
-    tolerance = 1e-4 * ratio
-    u, w, t = (np.array(signs) for signs in np.meshgrid([-1.0, 1.0], [-1.0, 1.0], [-1.0, 1.0]))
-    u, w, t = (np.tile(axis.ravel(), 4) for axis in (u, w, t))
-    v = np.sqrt(1 - tolerance) * u + np.sqrt(tolerance) * w
-    time = np.datetime64(EPOCH, "ms") + (t * 365 * 86_400_000).astype("timedelta64[ms]")
+@pytest.mark.parametrize("dependent", [0, 1, 2])
+@pytest.mark.parametrize(("tolerance", "status"), [(0.9e-4, Status.SINGULAR), (1.1e-4, Status.OK)])
+def test_the_tolerance_of_each_column_is_held_to_the_least_one(dependent, tolerance, status):
+    # Of u, v and τ one is the sum of the others but for a rest of this share of its variance; the others' own
+    # tolerances are then twice as large, so that this column decides.
+    a, b, rest = (np.tile(axis.ravel(), 4) for axis in np.meshgrid([-1, 1], [-1, 1], [-1, 1]))
+    columns = [a, b]
+    columns.insert(dependent, np.sqrt((1 - tolerance) / 2) * (a + b) + np.sqrt(tolerance) * rest)
+    u, v, t = columns
     points = pd.DataFrame(
         {
             "x": 300 + 500 * u,
             "y": -200 + 500 * v,
-            "time": time,
+            "time": np.datetime64(EPOCH, "ms") + (t * 365 * 86_400_000).astype("timedelta64[ms]"),
             "elevation": 1.0,
             "pass_id": np.arange(u.size),
         }
     )
     assert status_of(points) == status
-    assert status_of(points.assign(x=points["y"] + 500, y=points["x"] - 500)) == status
 
 
 def test_a_fit_that_hangs_on_one_pass_has_no_jackknife_sigma():
