@@ -12,7 +12,8 @@ import pytest
 
 from cryotile.backends import installed_backends, open_backend
 from cryotile.backends.base import STALL
-from cryotile.backends.local import LocalBackend, usable_cores
+from cryotile.backends.cores import usable_cores
+from cryotile.backends.local import LocalBackend
 from cryotile.backends.serial import SerialBackend
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.task import Progress, Task

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from cryotile.backends import crew
 from cryotile.backends.base import STALL, Agenda, checked_stall
+from cryotile.backends.cores import usable_cores
 from cryotile.backends.deal import deal
-from cryotile.backends.local import usable_cores
 from cryotile.errors import InvalidValue
 from cryotile.task import Outcome, Pending, Task, Work
 

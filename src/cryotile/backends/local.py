@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cryotile.backends import crew
 from cryotile.backends.base import STALL, Agenda, checked_stall
+from cryotile.backends.cores import usable_cores
 from cryotile.errors import InvalidValue
 from cryotile.task import Outcome, Task, Work
 
-__all__ = ["LocalBackend", "usable_cores"]
+__all__ = ["LocalBackend"]
 
 
 class LocalBackend:
@@ -54,10 +54,3 @@ class LocalBackend:
         """Do the tasks in children; see :meth:`cryotile.backends.Backend.run`."""
         if tasks:
             yield from crew.work(Agenda(tasks), work, children=self.children, stall=self.stall)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
