@@ -21,7 +21,8 @@ import cryotile
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath
 from cryotile.files import write_sealed
 from cryotile.pointdb import PointDB, append
-from cryotile.pointdb.log import Change, Log, State
+from cryotile.pointdb.log import Change, Log
+from cryotile.pointdb.state import State
 from cryotile.points import Granule
 from made_up import granule
 
@@ -221,6 +222,24 @@ def test_interrupted_after_the_rename_the_fragments_stay(
     assert_whole(db, {"made-up-1", "made-up-2"}, tmp_path / "reference.pdb", 300)
 
 
+def test_an_entry_that_a_file_server_shows_late_is_waited_for(
+    tmp_path: Path, rival: Callable[[PointDB, Granule], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = filled(tmp_path / "a.pdb", 1)
+    rival(db, granule(2))
+    read, refusals = Log._read, iter(range(3))
+
+    def late(self: Log, number: int) -> dict[str, object]:
+        if number == 2 and self is db._log and next(refusals, None) is not None:
+            raise FileNotFoundError
+        return read(self, number)
+
+    monkeypatch.setattr(Log, "_read", late)
+    assert db.append([granule(3)]).snapshot == 3
+    assert next(refusals, None) is None
+    assert_whole(db, {f"made-up-{i}" for i in (1, 2, 3)}, tmp_path / "reference.pdb", 300)
+
+
 def test_two_creators_make_one_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.pdb"
     rename = Path.rename
@@ -408,5 +427,6 @@ def test_a_db_that_is_none_or_gone_or_newer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DamagedFile, match=r"cryotile\.json"):
         PointDB(db.path)
     db.path.rename(tmp_path / "elsewhere.pdb")
-    with pytest.raises(CryotileError):
+    with pytest.raises(UnwritablePath, match="moved away"):
         db.append([granule(2)])
+    assert not db.path.exists()

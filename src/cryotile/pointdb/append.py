@@ -15,9 +15,10 @@ from cryotile.errors import InvalidValue
 from cryotile.pointdb.description import Description
 from cryotile.pointdb.encoding import Stored, encode
 from cryotile.pointdb.fragments import discard_fragments, write_fragments
-from cryotile.pointdb.log import Change, Log, NumberTaken, State
+from cryotile.pointdb.log import Change, Log, NumberTaken
 from cryotile.pointdb.order import in_total_order
 from cryotile.pointdb.squares import count_squares
+from cryotile.pointdb.state import State
 from cryotile.points import CATEGORIES, Granule
 
 __all__ = ["Appended", "append_granules"]
@@ -83,10 +84,10 @@ def append_granules(
     points, unfit = _encoded(granules, description)
     fit = [granule for granule in granules if granule.id in points]
     change: Change | None = None
-    at_least = 0
+    attempted = 0
     try:
         while True:
-            state = log.follow(state, at_least=at_least)
+            state = log.follow(state, at_least=attempted)
             verdict = _sort_out(fit, state)
             if change is not None and not _stands(change, verdict, state):
                 discard_fragments(root, change.fragments)
@@ -97,15 +98,15 @@ def append_granules(
                 change = _written(
                     root, description, state, [(g, points[g.id]) for g in verdict.new]
                 )
+            attempted = state.number + 1
             try:
                 state = log.commit(state, change)
-            except NumberTaken:
-                at_least = state.number + 1
-            else:
                 break
+            except NumberTaken:
+                continue
     except BaseException:
         # Interrupted after the rename, the fragments are the log's.
-        if change is not None and not log.holds(state.number + 1, change):
+        if change is not None and not log.holds(attempted, change):
             discard_fragments(root, change.fragments)
         raise
     return state, Appended(

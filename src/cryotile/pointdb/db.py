@@ -25,7 +25,7 @@ from cryotile.pointdb.description import (
 from cryotile.pointdb.encoding import decode, from_table, stored_names
 from cryotile.pointdb.fragments import read_fragments
 from cryotile.pointdb.layout import SQUARE_SIZE
-from cryotile.pointdb.log import Log, State
+from cryotile.pointdb.log import Log
 from cryotile.pointdb.order import in_total_order
 from cryotile.pointdb.selection import (
     Limits,
@@ -36,6 +36,7 @@ from cryotile.pointdb.selection import (
     touched,
 )
 from cryotile.pointdb.squares import describe_squares
+from cryotile.pointdb.state import State
 from cryotile.points import CORE_COLUMNS, Bounds, Granule
 from cryotile.projection import crs_text, projected_crs
 from cryotile.where import Where

@@ -48,7 +48,7 @@ def write_fragments(
     Returns
     -------
     list of dict
-        What the log says of each (:data:`cryotile.pointdb.log.FRAGMENTS`); on the disk when this returns.
+        What the log says of each (:data:`cryotile.pointdb.state.FRAGMENTS`); on the disk when this returns.
 
     Raises
     ------
@@ -57,6 +57,8 @@ def write_fragments(
     """
     entries: list[dict[str, Any]] = []
     with writing(root / "chunks"):
+        # Fails where the DB was moved away, before half of one is made in its old place.
+        (root / "chunks").stat()
         try:
             for chunk, points in _by_chunk(stored, chunk_size):
                 entries.append(_entry(chunk, points))

@@ -11,7 +11,7 @@ import hashlib
 import re
 import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -20,15 +20,15 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cryotile import __version__
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.files import fsync_directory, read_sealed, write_durably, write_sealed, writing
 from cryotile.pointdb.squares import add_up
+from cryotile.pointdb.state import State, apply
 
-__all__ = ["FRAGMENTS", "GRANULES", "Change", "Log", "NumberTaken", "State"]
+__all__ = ["Change", "Log", "NumberTaken"]
 
 CHECKPOINT_INTERVAL = 64
 """Every commit whose number is a multiple of this carries the whole state, so that opening reads few entries."""
@@ -36,68 +36,9 @@ CHECKPOINT_INTERVAL = 64
 VISIBILITY_LIMIT = 10.0
 """Seconds after which an entry that a file server says is there must be visible."""
 
-GRANULES = pa.schema(
-    [
-        ("number", pa.int32()),  # in the column "granule" of fragments
-        ("id", pa.string()),
-        ("name", pa.string()),
-        ("product", pa.string()),
-        ("baseline", pa.string()),
-        ("version", pa.int32()),
-        ("checksum", pa.string()),
-        ("rows", pa.int64()),
-        ("record_count", pa.int64()),
-        ("dropped", pa.string()),  # JSON, reason → points
-        ("notes", pa.list_(pa.string())),
-        ("platforms", pa.list_(pa.string())),
-        ("time_min", pa.int64()),  # milliseconds since 1970, UTC; null without rows
-        ("time_max", pa.int64()),
-        ("snapshot", pa.int32()),  # the commit that added it
-    ]
-)
-
-FRAGMENTS = pa.schema(
-    [
-        ("path", pa.string()),  # relative to the point DB
-        ("chunk", pa.int64()),
-        ("rows", pa.int64()),
-        ("bytes", pa.int64()),
-        ("checksum", pa.string()),
-        ("x_cm_min", pa.int32()),
-        ("x_cm_max", pa.int32()),
-        ("y_cm_min", pa.int32()),
-        ("y_cm_max", pa.int32()),
-        ("time_min", pa.int64()),
-        ("time_max", pa.int64()),
-        ("platform", pa.string()),  # null where mixed
-        ("mode", pa.string()),
-        ("granules", pa.list_(pa.int32())),  # numbers of those with points in it
-    ]
-)
-
 
 class NumberTaken(Exception):
     """Another writer has committed under this number; read the log and take the next."""
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """What a point DB holds after a commit.
-
-    Attributes
-    ----------
-    number : int
-        The commit; 0: none yet.
-    checkpoint : int
-        The newest commit up to it that carries the whole state; 0: none.
-    granules, fragments : pyarrow.Table
-        As :data:`GRANULES` and :data:`FRAGMENTS`, in the order in which they were added.
-    """
-
-    number: int = 0
-    checkpoint: int = 0
-    granules: pa.Table = field(default_factory=GRANULES.empty_table)
-    fragments: pa.Table = field(default_factory=FRAGMENTS.empty_table)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +48,8 @@ class Change:
     Attributes
     ----------
     granules, fragments : sequence of mapping
-        Added; rows of :data:`GRANULES` (without ``snapshot``) and :data:`FRAGMENTS`.
+        Added; rows of :data:`cryotile.pointdb.state.GRANULES` (without ``snapshot``) and
+        ``FRAGMENTS``.
     squares : pyarrow.Table
         What it changes of each square, as :data:`cryotile.pointdb.squares.SQUARES`.
     removed_granules : sequence of int
@@ -170,9 +112,9 @@ class Log:
             except FileNotFoundError:
                 raise self._missing(at) from None
             if entry["checkpoint"]:
-                return _after(self._checkpoint(at, entry["checkpoint"]), reversed(later))
+                return apply(self._checkpoint(at, entry["checkpoint"]), reversed(later))
             later.append(entry)
-        return _after(State(), reversed(later))
+        return apply(State(), reversed(later))
 
     def follow(self, state: State, *, at_least: int = 0) -> State:
         """Read the commits after a state.
@@ -195,17 +137,13 @@ class Log:
             The commit that must be there cannot be read.
         """
         entries: list[dict[str, Any]] = []
-        patience = time.monotonic() + VISIBILITY_LIMIT
-        while True:
-            number = state.number + len(entries) + 1
-            try:
-                entries.append(self._read(number))
-            except FileNotFoundError:
-                if number > at_least:
-                    return _after(state, entries) if entries else state
-                if time.monotonic() > patience:
-                    raise self._missing(number) from None
-                time.sleep(0.05)
+        while (number := state.number + len(entries) + 1) <= at_least:
+            entries.append(self._read_patiently(number))
+        try:
+            while True:
+                entries.append(self._read(state.number + len(entries) + 1))
+        except FileNotFoundError:
+            return apply(state, entries) if entries else state
 
     def squares(self, state: State) -> pa.Table:
         """Add up what all commits to a state say of the squares.
@@ -250,7 +188,7 @@ class Log:
         """
         number = state.number + 1
         content = _content(number, change)
-        after = _after(state, [content])
+        after = apply(state, [content])
         temporary = self.directory / f".{number:08d}.{change.id}.tmp"
         with writing(self.directory):
             try:
@@ -279,12 +217,11 @@ class Log:
         try:
             temporary.rename(self._entry(number))
         except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT):
+                raise
             # A file server can do the rename, lose the reply, and fail when it is asked again.
-            if self.holds(number, change):
-                return
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+            if self._read_patiently(number)["id"] != change.id:
                 raise NumberTaken(number) from error
-            raise
 
     def _newest(self) -> int:
         try:
@@ -318,6 +255,16 @@ class Log:
             )
         return content
 
+    def _read_patiently(self, number: int) -> dict[str, Any]:
+        """Read an entry that is there, although a file server may not show it yet."""
+        patience = time.monotonic() + VISIBILITY_LIMIT
+        while time.monotonic() < patience:
+            try:
+                return self._read(number)
+            except FileNotFoundError:
+                time.sleep(0.05)
+        raise self._missing(number)
+
     def _table(self, number: int, name: str, checksums: Mapping[str, str]) -> pa.Table:
         path = self._entry(number) / f"{name}.parquet"
         try:
@@ -345,42 +292,6 @@ def _content(number: int, change: Change) -> dict[str, Any]:
         "fragments": {"added": list(change.fragments), "removed": list(change.removed_fragments)},
         "checkpoint": None,
     }
-
-
-def _after(state: State, entries: Iterable[Mapping[str, Any]]) -> State:
-    """Apply commits, in order."""
-    number = state.number
-    granules: dict[int, Mapping[str, Any]] = {}
-    fragments: dict[str, Mapping[str, Any]] = {}
-    removed_granules, removed_fragments = set[int](), set[str]()
-    for entry in entries:
-        number = entry["number"]
-        for key in entry["granules"]["removed"]:
-            granules.pop(key, None)
-            removed_granules.add(key)
-        for path in entry["fragments"]["removed"]:
-            fragments.pop(path, None)
-            removed_fragments.add(path)
-        granules |= {
-            row["number"]: {**row, "snapshot": number} for row in entry["granules"]["added"]
-        }
-        fragments |= {row["path"]: row for row in entry["fragments"]["added"]}
-    return State(
-        number,
-        state.checkpoint,
-        _changed(state.granules, "number", removed_granules, granules.values()),
-        _changed(state.fragments, "path", removed_fragments, fragments.values()),
-    )
-
-
-def _changed(
-    table: pa.Table, key: str, removed: Collection[Any], added: Collection[Mapping[str, Any]]
-) -> pa.Table:
-    if removed:
-        gone = pc.is_in(table[key], value_set=pa.array(list(removed), table.schema.field(key).type))
-        table = table.filter(pc.invert(gone))
-    new = pa.Table.from_pylist(list(added), schema=table.schema)
-    return pa.concat_tables([table, new]).combine_chunks()
 
 
 def _write_checkpoint(directory: Path, state: State, squares: pa.Table) -> dict[str, str]:
