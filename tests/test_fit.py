@@ -154,7 +154,7 @@ def test_without_a_period_it_is_the_whole_years_of_the_points_and_its_middle_the
     fits = fit_posts(make_points(), *POST, FitConfig())
     assert fits.attrs["period"] == "2011-01-01/2021-01-01"
     assert fits.attrs["reference_epoch"] == "2016-01-01T12:00:00"
-    assert fits.attrs["seconds_per_year"] == 31_557_600.0
+    assert fits.attrs["year_length_seconds"] == 31_557_600.0
 
 
 # --- time in any unit

@@ -12,7 +12,7 @@ from cryotile._fit import CELLS_PER_RADIUS, fit_plane_posts
 from cryotile.cells import sort_into_cells
 from cryotile.config import SECONDS_PER_YEAR, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
-from cryotile.outputs import VARIABLES, Status
+from cryotile.outputs import VARIABLES, Status, axis_attrs, settings_attrs
 from cryotile.points import MODES
 from cryotile.projection import point_scale
 from cryotile.student import quantile_975
@@ -246,8 +246,8 @@ def _dataset(
     }
     return xr.Dataset(
         {v.name: (("y", "x"), values[v.name].astype(v.dtype), dict(v.attrs)) for v in VARIABLES},
-        coords={"y": ("y", y, _axis_attrs("y")), "x": ("x", x, _axis_attrs("x"))},
-        attrs=_attrs(config),
+        coords={"y": ("y", y, axis_attrs("y")), "x": ("x", x, axis_attrs("x"))},
+        attrs=settings_attrs(config),
     )
 
 
@@ -264,24 +264,3 @@ def _instants(years: _Floats, config: FitConfig) -> npt.NDArray[np.datetime64]:
     since = np.rint(years[known] * _NS_PER_YEAR).astype(np.int64) + _epoch(config)
     instants[known] = ((since + 500_000) // 1_000_000).astype("datetime64[ms]")
     return instants
-
-
-def _axis_attrs(name: str) -> dict[str, str]:
-    return {
-        "units": "m",
-        "standard_name": f"projection_{name}_coordinate",
-        "long_name": f"{name} of the posts",
-        "axis": name.upper(),
-    }
-
-
-def _attrs(config: FitConfig) -> dict[str, str | float]:
-    """Say what was fitted; nothing of the moment, so that equal points give equal bytes."""
-    return {
-        "recipe": config.recipe,
-        "search_radius": float(config.radius),
-        "period": "/".join(config.period or ()),
-        "reference_epoch": config.reference_epoch or "",
-        "seconds_per_year": SECONDS_PER_YEAR,
-        "comment": "the plane recipe gates on neither the length of the period nor six passes",
-    }

@@ -6,13 +6,15 @@ Names follow ATL15 (``data_count``, ``misfit_rms``, ``…_sigma``) where it has 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum, IntFlag
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["VARIABLES", "Status", "Term", "Variable"]
+from cryotile.config import SECONDS_PER_YEAR, FitConfig
+
+__all__ = ["VARIABLES", "Status", "Term", "Variable", "axis_attrs", "settings_attrs"]
 
 
 class Status(IntEnum):
@@ -154,3 +156,22 @@ VARIABLES: tuple[Variable, ...] = (
 )
 """Variables of a fit in the order of files.  Counts and times are given whatever the status; of a post whose points
 failed a gate they say what was there."""
+
+
+def axis_attrs(name: str) -> dict[str, str]:
+    """Return the CF attributes of the coordinate ``name``, ``x`` or ``y``."""
+    return {
+        "standard_name": f"projection_{name}_coordinate",
+        "long_name": f"{name} of the post",
+        "units": "m",
+        "axis": name.upper(),
+    }
+
+
+def settings_attrs(config: FitConfig) -> dict[str, str | int | float]:
+    """Return the global attributes that say what was fitted; nothing of the moment, so equal points give equal bytes."""
+    settings = {name: value for name, value in asdict(config).items() if value is not None}
+    start, end = settings.pop("period", (None, None))
+    if start is not None:
+        settings |= {"time_coverage_start": start, "time_coverage_end": end}
+    return {**settings, "year_length_seconds": SECONDS_PER_YEAR}

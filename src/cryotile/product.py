@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +17,12 @@ import pyproj
 import xarray as xr
 
 import cryotile
-from cryotile.config import SECONDS_PER_YEAR, FitConfig
+from cryotile.config import FitConfig
 from cryotile.errors import DamagedFile, InvalidValue, MissingDependency
 from cryotile.files import atomic_path
 from cryotile.grid import Grid
 from cryotile.netcdf import days, write_dataset
-from cryotile.outputs import Status
+from cryotile.outputs import Status, axis_attrs, settings_attrs
 from cryotile.projection import areal_scale, projected_crs
 
 if TYPE_CHECKING:
@@ -173,7 +172,7 @@ def _with_metadata(
             "cell_area": (("y", "x"), _cell_area(crs, grid), _CELL_AREA),
         }
     )
-    product["x"].attrs, product["y"].attrs = _axis("x"), _axis("y")
+    product["x"].attrs, product["y"].attrs = axis_attrs("x"), axis_attrs("y")
     for name, variable in product.data_vars.items():
         if variable.ndim == 2:
             area = {} if name == "cell_area" else {"cell_measures": "area: cell_area"}
@@ -187,15 +186,6 @@ _CELL_AREA = {
     "standard_name": "cell_area",
     "long_name": "true area of the square of one posting around the post",
 }
-
-
-def _axis(name: str) -> dict[str, str]:
-    return {
-        "standard_name": f"projection_{name}_coordinate",
-        "long_name": f"{name} of the post",
-        "units": "m",
-        "axis": name.upper(),
-    }
 
 
 def _grid_mapping(crs: pyproj.CRS, grid: Grid) -> dict[str, Any]:
@@ -225,8 +215,6 @@ def _cell_area(crs: pyproj.CRS, grid: Grid) -> npt.NDArray[np.float64]:
 def _global_attributes(
     crs: pyproj.CRS, grid: Grid, config: FitConfig, where: str | None
 ) -> dict[str, Any]:
-    settings = {name: value for name, value in asdict(config).items() if value is not None}
-    start, end = settings.pop("period", (None, None))
     x, y, half = grid.x, grid.y, grid.posting / 2
     to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     west, south, east, north = to_degrees.transform_bounds(
@@ -245,16 +233,13 @@ def _global_attributes(
         "references": "https://doi.org/10.5334/jors.393",
         "history": f"cryotile {cryotile.__version__}: plan, run, assemble",
         MARK: cryotile.__version__,
-        "time_coverage_start": start,
-        "time_coverage_end": end,
-        "year_length_seconds": SECONDS_PER_YEAR,
         "crs": grid.crs,
         "posting": grid.posting,
         "geospatial_lat_min": south,
         "geospatial_lat_max": north,
         "geospatial_lon_min": west,
         "geospatial_lon_max": east,
-        **settings,
+        **settings_attrs(config),
     }
     return {name: value for name, value in attributes.items() if value is not None}
 
