@@ -21,6 +21,8 @@ from cryotile.pointdb.log import Change
 from cryotile.pointdb.order import in_total_order
 from cryotile.pointdb.squares import add_up, count_squares, describe_squares
 from cryotile.points import CATEGORIES, CORE_COLUMNS, Granule, empty_points
+from cryotile.projection import project_granule
+from cryotile.readers import read_granule
 from made_up import START, as_stored, granule, points, sorted_rows, with_points
 
 GRANULES = [granule(seed) for seed in range(6)]
@@ -551,3 +553,28 @@ def test_a_crs_of_the_users_own_is_kept(tmp_path: Path) -> None:
     assert again.crs == db.crs
     again.check_matches(crs=text)
     assert "PROJCRS" in again.read().attrs["crs"]
+
+
+@pytest.mark.granules
+@pytest.mark.parametrize(
+    ("pattern", "crs"),
+    [
+        ("*_ANTARC_*", "EPSG:3031"),
+        ("*SINI2*", "EPSG:3031"),
+        ("*ATL06*", "EPSG:3413"),
+        ("ATL11_*", "EPSG:3413"),
+    ],
+)
+def test_points_of_real_granules_come_back(
+    granules: Path, tmp_path: Path, pattern: str, crs: str
+) -> None:
+    files = sorted(path for path in granules.glob(pattern) if path.suffix != ".csv")
+    db = PointDB.create(tmp_path / "real.pdb", crs)
+    read = [project_granule(read_granule(path), db.crs) for path in files]
+    assert db.append(read).added == tuple(g.id for g in read)
+    expected = as_stored(pd.concat([g.points for g in read], ignore_index=True))
+    assert len(expected) > 1000
+    pd.testing.assert_frame_equal(sorted_rows(db.read()), sorted_rows(expected))
+    again = [project_granule(read_granule(path), db.crs) for path in files[::-1]]
+    assert set(db.append(again).unchanged) == {g.id for g in read}
+    assert db.squares()["count"].sum() == len(expected)

@@ -66,7 +66,8 @@ CORE_COLUMNS: Mapping[str, str] = {
 """Columns of projected points in memory and their pandas dtypes.
 
 ``x, y`` are projected metres; ``time`` is UTC without a time zone; ``elevation`` is metres above the WGS84 ellipsoid;
-``uncertainty`` is one standard deviation in metres, NaN where the product gives none; ``ascending`` is NA where unknown.
+``uncertainty`` is one standard deviation in metres, NaN where the product gives none; ``ascending`` is NA where
+unknown.
 """
 
 
