@@ -152,7 +152,8 @@ def test_the_period_holds_its_first_instant_and_not_its_last():
 
 def test_without_a_period_it_is_the_whole_years_of_the_points_and_its_middle_the_epoch():
     fits = fit_posts(make_points(), *POST, FitConfig())
-    assert fits.attrs["period"] == "2011-01-01/2021-01-01"
+    assert fits.attrs["time_coverage_start"] == "2011-01-01"
+    assert fits.attrs["time_coverage_end"] == "2021-01-01"
     assert fits.attrs["reference_epoch"] == "2016-01-01T12:00:00"
     assert fits.attrs["year_length_seconds"] == 31_557_600.0
 

@@ -169,7 +169,7 @@ def axis_attrs(name: str) -> dict[str, str]:
 
 
 def settings_attrs(config: FitConfig) -> dict[str, str | int | float]:
-    """Return the global attributes that say what was fitted; nothing of the moment, so equal points give equal bytes."""
+    """Return the global attributes that say what was fitted; nothing of the moment: equal points, equal bytes."""
     settings = {name: value for name, value in asdict(config).items() if value is not None}
     start, end = settings.pop("period", (None, None))
     if start is not None:
