@@ -39,9 +39,23 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 def greenland(granules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The point DB of the issue: laser and radar over Greenland."""
     path = tmp_path_factory.mktemp("greenland") / "greenland.pdb"
-    patterns = ["ATL11_*.h5", "processed_ATL06_*.h5", "CS_OFFL_SIR_TDP_LI_GREENL_*.nc", "CS_LTA__SIR_LRMI2__*.nc"]
+    patterns = [
+        "ATL11_*.h5",
+        "processed_ATL06_*.h5",
+        "CS_OFFL_SIR_TDP_LI_GREENL_*.nc",
+        "CS_LTA__SIR_LRMI2__*.nc",
+    ]
     files = [file for pattern in patterns for file in sorted(granules.glob(pattern))]
-    command = [sys.executable, "-m", "cryotile", "ingest", str(path), *map(str, files), "--crs", "EPSG:3413"]
+    command = [
+        sys.executable,
+        "-m",
+        "cryotile",
+        "ingest",
+        str(path),
+        *map(str, files),
+        "--crs",
+        "EPSG:3413",
+    ]
     subprocess.run(command, check=True)
     return path
 
@@ -56,7 +70,9 @@ def only_line(text: str) -> str:
 # --- the straight path, on real granules ------------------------------------------------------------------------
 
 
-def test_the_crs_is_needed_once_and_known_afterwards(call: Call, granules: Path, tmp_path: Path) -> None:
+def test_the_crs_is_needed_once_and_known_afterwards(
+    call: Call, granules: Path, tmp_path: Path
+) -> None:
     db = tmp_path / "antarctica.pdb"
     antarctic = sorted(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
     assert call("ingest", db, *antarctic, "--crs", "EPSG:3031")[0] == 0
@@ -66,8 +82,12 @@ def test_the_crs_is_needed_once_and_known_afterwards(call: Call, granules: Path,
     assert len(PointDB(db).read()) == 1112 + 1404
 
 
-def test_a_mix_of_laser_and_radar_is_refused_with_the_remedies(call: Call, greenland: Path, tmp_path: Path) -> None:
-    code, _, complaint = call("plan", tmp_path / "run", "--db", greenland, "--posting", 500, "--radius", 2000)
+def test_a_mix_of_laser_and_radar_is_refused_with_the_remedies(
+    call: Call, greenland: Path, tmp_path: Path
+) -> None:
+    code, _, complaint = call(
+        "plan", tmp_path / "run", "--db", greenland, "--posting", 500, "--radius", 2000
+    )
     assert code == 2
     line = only_line(complaint)
     assert "laser and radar" in line
@@ -76,7 +96,9 @@ def test_a_mix_of_laser_and_radar_is_refused_with_the_remedies(call: Call, green
     assert not (tmp_path / "run").exists()
 
 
-def test_real_tracks_show_the_melt_of_summer_2019(call: Call, greenland: Path, tmp_path: Path) -> None:
+def test_real_tracks_show_the_melt_of_summer_2019(
+    call: Call, greenland: Path, tmp_path: Path
+) -> None:
     run, product = tmp_path / "run", tmp_path / "dhdt.nc"
     laser = ("--where", "platform == 'icesat2'", "--recipe", "plane")
     assert call("plan", run, "--db", greenland, "--posting", 500, "--radius", 2000, *laser)[0] == 0
@@ -87,7 +109,10 @@ def test_real_tracks_show_the_melt_of_summer_2019(call: Call, greenland: Path, t
     with xr.open_dataset(product) as dataset:
         rate, status = dataset["dhdt"].to_numpy(), dataset["status"]
         names = status.attrs["flag_meanings"].split()
-        statuses = {name: int((status == value).sum()) for name, value in zip(names, status.attrs["flag_values"], strict=True)}
+        statuses = {
+            name: int((status == value).sum())
+            for name, value in zip(names, status.attrs["flag_values"], strict=True)
+        }
     fitted = rate[np.isfinite(rate)]
     # One nearly straight track cannot tell slope from change, and almost everywhere only one passes.
     assert statuses["singular"] > 3 * statuses["ok"] > 0
@@ -112,7 +137,10 @@ def test_the_caption_of_three_summer_months_says_that_they_are_no_annual_rate(
 def bad_granules(directory: Path, granules: Path) -> dict[str, Path]:
     """Make one file of each kind that is no readable granule."""
     good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
-    files = {name: directory / f"{name}.nc" for name in ("empty", "truncated", "text", "unknown", "lacking", "absent")}
+    files = {
+        name: directory / f"{name}.nc"
+        for name in ("empty", "truncated", "text", "unknown", "lacking", "absent")
+    }
     files["empty"].touch()
     files["truncated"].write_bytes(good.read_bytes()[:20_000])
     files["text"].write_text("not a granule\n", encoding="utf-8")
@@ -127,7 +155,9 @@ def test_granules_that_cannot_be_read_are_named_and_the_others_go_in(
 ) -> None:
     bad = bad_granules(tmp_path, granules)
     good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
-    code, _, complaint = call("ingest", tmp_path / "a.pdb", *bad.values(), good, "--crs", "EPSG:3031")
+    code, _, complaint = call(
+        "ingest", tmp_path / "a.pdb", *bad.values(), good, "--crs", "EPSG:3031"
+    )
     assert code == 1
     lines = complaint.strip().splitlines()
     assert len(lines) == len(bad) + 1, complaint
@@ -139,7 +169,12 @@ def test_granules_that_cannot_be_read_are_named_and_the_others_go_in(
 
 @pytest.mark.parametrize(
     ("crs", "reason"),
-    [("EPSG:4326", "geographic"), ("EPSG:2263", "metre"), ("EPSG:999999", "999999"), ("nonsense", "nonsense")],
+    [
+        ("EPSG:4326", "geographic"),
+        ("EPSG:2263", "metre"),
+        ("EPSG:999999", "999999"),
+        ("nonsense", "nonsense"),
+    ],
 )
 def test_a_crs_that_is_not_projected_metres_is_refused(
     call: Call, granules: Path, tmp_path: Path, crs: str, reason: str
@@ -151,7 +186,9 @@ def test_a_crs_that_is_not_projected_metres_is_refused(
     assert not (tmp_path / "a.pdb").exists()
 
 
-def test_another_crs_than_the_point_dbs_is_refused(call: Call, granules: Path, greenland: Path) -> None:
+def test_another_crs_than_the_point_dbs_is_refused(
+    call: Call, granules: Path, greenland: Path
+) -> None:
     good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
     before = PointDB(greenland).snapshot
     code, _, complaint = call("ingest", greenland, good, "--crs", "EPSG:3031")
@@ -193,10 +230,22 @@ def test_a_plan_that_makes_no_sense_is_refused_in_one_line(
 
 
 def plan_laser(call: Call, greenland: Path, run: Path, *options: object) -> Said:
-    return call("plan", run, "--db", greenland, "--posting", 2000, "--where", "platform == 'icesat2'", *options)
+    return call(
+        "plan",
+        run,
+        "--db",
+        greenland,
+        "--posting",
+        2000,
+        "--where",
+        "platform == 'icesat2'",
+        *options,
+    )
 
 
-def test_planning_again_needs_no_option_and_refuses_others(call: Call, greenland: Path, tmp_path: Path) -> None:
+def test_planning_again_needs_no_option_and_refuses_others(
+    call: Call, greenland: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     assert plan_laser(call, greenland, run)[0] == 0
     frozen = (run / "run.toml").read_bytes()
@@ -210,8 +259,21 @@ def test_planning_again_needs_no_option_and_refuses_others(call: Call, greenland
 
 def test_of_two_plans_at_once_one_run_comes_out(greenland: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "cryotile", "plan", str(run), "--db", str(greenland), "--where", "platform == 'icesat2'"]
-    planners = [subprocess.Popen([*command, "--posting", p], stderr=subprocess.PIPE, text=True) for p in ("1000", "2000")]
+    command = [
+        sys.executable,
+        "-m",
+        "cryotile",
+        "plan",
+        str(run),
+        "--db",
+        str(greenland),
+        "--where",
+        "platform == 'icesat2'",
+    ]
+    planners = [
+        subprocess.Popen([*command, "--posting", p], stderr=subprocess.PIPE, text=True)
+        for p in ("1000", "2000")
+    ]
     complaints = [planner.communicate()[1] for planner in planners]
     assert sorted(planner.returncode for planner in planners) == [0, 2], complaints
     assert "frozen" in only_line("".join(complaints))
@@ -222,14 +284,18 @@ def test_a_run_of_another_version_is_refused(call: Call, greenland: Path, tmp_pa
     run = tmp_path / "run"
     plan_laser(call, greenland, run)
     toml = run / "run.toml"
-    toml.write_text(toml.read_text("utf-8").replace('cryotile_version = "', 'cryotile_version = "9.'), "utf-8")
+    toml.write_text(
+        toml.read_text("utf-8").replace('cryotile_version = "', 'cryotile_version = "9.'), "utf-8"
+    )
     for command in ("plan", "run", "status", "retry"):
         code, _, complaint = call(command, run)
         assert code == 2
         assert "9.0.1.0" in only_line(complaint)
 
 
-def test_a_point_db_that_was_moved_away_is_named(call: Call, greenland: Path, tmp_path: Path) -> None:
+def test_a_point_db_that_was_moved_away_is_named(
+    call: Call, greenland: Path, tmp_path: Path
+) -> None:
     db, run = tmp_path / "moved.pdb", tmp_path / "run"
     shutil.copytree(greenland, db)
     plan_laser(call, db, run)
@@ -240,7 +306,9 @@ def test_a_point_db_that_was_moved_away_is_named(call: Call, greenland: Path, tm
     assert list((run / "failed").iterdir()) == []
 
 
-def test_a_point_db_of_a_newer_format_is_refused(call: Call, greenland: Path, tmp_path: Path) -> None:
+def test_a_point_db_of_a_newer_format_is_refused(
+    call: Call, greenland: Path, tmp_path: Path
+) -> None:
     db = tmp_path / "newer.pdb"
     shutil.copytree(greenland, db)
     description = db / "cryotile.json"
@@ -253,7 +321,9 @@ def test_a_point_db_of_a_newer_format_is_refused(call: Call, greenland: Path, tm
 
 
 @pytest.mark.parametrize("command", ["run", "status", "retry", "info"])
-def test_a_directory_that_is_not_ours_is_left_alone(call: Call, tmp_path: Path, command: str) -> None:
+def test_a_directory_that_is_not_ours_is_left_alone(
+    call: Call, tmp_path: Path, command: str
+) -> None:
     (tmp_path / "thesis.tex").write_text("precious", "utf-8")
     code, _, complaint = call(command, tmp_path)
     assert code in (1, 2)
@@ -271,7 +341,9 @@ def test_neither_ingest_nor_plan_writes_into_a_foreign_directory(
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_damaged_tile_is_missing_and_made_again(call: Call, greenland: Path, tmp_path: Path) -> None:
+def test_a_damaged_tile_is_missing_and_made_again(
+    call: Call, greenland: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     plan_laser(call, greenland, run)
     call("run", run, "--backend", "serial")
@@ -287,7 +359,9 @@ def test_a_damaged_tile_is_missing_and_made_again(call: Call, greenland: Path, t
     assert tile.read_bytes() == whole
 
 
-def test_an_unfinished_run_is_assembled_only_when_asked_to(call: Call, greenland: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_assembled_only_when_asked_to(
+    call: Call, greenland: Path, tmp_path: Path
+) -> None:
     run, product = tmp_path / "run", tmp_path / "dhdt.nc"
     plan_laser(call, greenland, run)
     assert call("assemble", run, "-o", product)[0] == 1

@@ -51,7 +51,9 @@ def ice(mission: list[Path], tmp_path_factory: pytest.TempPathFactory) -> PointD
     return PointDB(path)
 
 
-def make_product(directory: Path, db: PointDB, backend: str, request: PlanRequest = REQUEST) -> Path:
+def make_product(
+    directory: Path, db: PointDB, backend: str, request: PlanRequest = REQUEST
+) -> Path:
     """Plan, run and assemble in a new directory."""
     plan_run(directory / "run", request, db=db)
     finished(cryotile("run", directory / "run", "--backend", backend))
@@ -73,7 +75,9 @@ def product(ice: PointDB, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same_points(one: PointDB, other: PointDB) -> None:
     """Hold two point DBs to the same points."""
     pd.testing.assert_frame_equal(one.read(), other.read())
-    squares = [db.squares().sort_values(["y_min", "x_min"], ignore_index=True) for db in (one, other)]
+    squares = [
+        db.squares().sort_values(["y_min", "x_min"], ignore_index=True) for db in (one, other)
+    ]
     pd.testing.assert_frame_equal(*squares)
 
 
@@ -95,7 +99,9 @@ def test_the_recovered_rate_is_the_rate_of_the_world(product: Path) -> None:
 def lstsq_fit(points: pd.DataFrame, x: float, y: float, radius: float, epoch: str) -> list[float]:
     """Return dh/dt and elevation at a post by brute force over all points."""
     near = points[(points["x"] - x) ** 2 + (points["y"] - y) ** 2 < radius**2]
-    years = (near["time"].to_numpy() - np.datetime64(epoch)) / np.timedelta64(1, "s") / SECONDS_PER_YEAR
+    years = (
+        (near["time"].to_numpy() - np.datetime64(epoch)) / np.timedelta64(1, "s") / SECONDS_PER_YEAR
+    )
     columns = [(near["x"] - x) / radius, (near["y"] - y) / radius, years, np.ones(len(near))]
     middle = near["elevation"].mean()
     solution = np.linalg.lstsq(np.column_stack(columns), near["elevation"] - middle, rcond=None)[0]
@@ -112,7 +118,9 @@ def test_random_posts_agree_with_lstsq_on_the_stored_points(product: Path, ice: 
         for row, column in chosen:
             post = dataset.isel(x=column, y=row)
             expected = lstsq_fit(points, float(post["x"]), float(post["y"]), 2000.0, epoch)
-            np.testing.assert_allclose([float(post["dhdt"]), float(post["elevation"])], expected, rtol=1e-9)
+            np.testing.assert_allclose(
+                [float(post["dhdt"]), float(post["elevation"])], expected, rtol=1e-9
+            )
 
 
 # --- the same bytes, whoever works -------------------------------------------------------------------------------
@@ -130,7 +138,10 @@ def test_no_value_depends_on_the_size_of_the_tiles(
     product: Path, ice: PointDB, tmp_path: Path, tile_size: int
 ) -> None:
     other = PlanRequest(posting=1000.0, radius=2000.0, tile_size=tile_size)
-    with xr.open_dataset(product) as one, xr.open_dataset(make_product(tmp_path, ice, "serial", other)) as two:
+    with (
+        xr.open_dataset(product) as one,
+        xr.open_dataset(make_product(tmp_path, ice, "serial", other)) as two,
+    ):
         xr.testing.assert_identical(one, two)
 
 
@@ -160,14 +171,18 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     before = {tile: tile.stat().st_mtime_ns for tile in (run / "tiles").glob("*.nc")}
     assert 3 <= len(before) < len(Run.load(run).tasks)
     finished(cryotile("run", run, "--backend", "local:2"))
-    assert {tile: tile.stat().st_mtime_ns for tile in before} == before, "an up-to-date tile is never rewritten"
+    assert {tile: tile.stat().st_mtime_ns for tile in before} == before, (
+        "an up-to-date tile is never rewritten"
+    )
     assert assembled(tmp_path).read_bytes() == product.read_bytes()
 
 
 # --- the same points, however they came --------------------------------------------------------------------------
 
 
-def test_the_order_and_number_of_ingests_do_not_matter(mission: list[Path], ice: PointDB, tmp_path: Path) -> None:
+def test_the_order_and_number_of_ingests_do_not_matter(
+    mission: list[Path], ice: PointDB, tmp_path: Path
+) -> None:
     path = tmp_path / "ice.pdb"
     shuffled = list(np.random.default_rng(3).permutation(np.array(mission, dtype=object)))
     finished(cryotile("ingest", path, *shuffled[:100], "--crs", WORLD.crs))
@@ -223,7 +238,9 @@ def test_a_run_reads_the_points_it_was_planned_on(mission: list[Path], tmp_path:
     assert {tile: tile.read_bytes() for tile in tiles} == tiles
 
 
-def test_planning_again_lists_only_tiles_whose_points_changed(mission: list[Path], tmp_path: Path) -> None:
+def test_planning_again_lists_only_tiles_whose_points_changed(
+    mission: list[Path], tmp_path: Path
+) -> None:
     path, run = tmp_path / "ice.pdb", tmp_path / "run"
     finished(cryotile("ingest", path, *mission[:-1], "--crs", WORLD.crs))
     plan_run(run, REQUEST, db=PointDB(path))
@@ -231,7 +248,9 @@ def test_planning_again_lists_only_tiles_whose_points_changed(mission: list[Path
     before = PointDB(path).snapshot
     finished(cryotile("ingest", path, mission[-1]))
     db = PointDB(path)
-    new = pd.concat([db.read(), db.read(snapshot=before)]).drop_duplicates(subset=["x", "y", "time"], keep=False)
+    new = pd.concat([db.read(), db.read(snapshot=before)]).drop_duplicates(
+        subset=["x", "y", "time"], keep=False
+    )
     assert len(new) > 0
     again = plan_run(run, PlanRequest())
     stale = {again.tiles[task.index].name for task in again.missing()}
@@ -241,7 +260,10 @@ def test_planning_again_lists_only_tiles_whose_points_changed(mission: list[Path
         x_min, y_min, x_max, y_max = tile.window(2000.0)
         squares = [np.floor(new[axis] / 5000) * 5000 for axis in "xy"]
         touched = (
-            (squares[0] + 5000 > x_min) & (squares[0] <= x_max) & (squares[1] + 5000 > y_min) & (squares[1] <= y_max)
+            (squares[0] + 5000 > x_min)
+            & (squares[0] <= x_max)
+            & (squares[1] + 5000 > y_min)
+            & (squares[1] <= y_max)
         ).any()
         assert (tile.name in stale) == touched, tile.name
 
