@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping
@@ -123,24 +124,36 @@ def read_description(path: Path) -> Description:
     if not path.is_dir():
         raise InvalidValue(f"point DB {path} does not exist; was it moved away? Give its new path")
     try:
+        _check_version(path)
         content = read_sealed(path / FILE_NAME)
     except FileNotFoundError:
         raise InvalidValue(
             f"{path} is no point DB (it has no {FILE_NAME}); give the directory of one"
         ) from None
-    if content.get("format") != FORMAT:
-        raise InvalidValue(f"{path} is no point DB but a {content.get('format')}; give a point DB")
-    if content["format_version"] > FORMAT_VERSION:
-        raise InvalidValue(
-            f"point DB {path} has format version {content['format_version']}, and this cryotile reads up to"
-            f" {FORMAT_VERSION}; install a newer cryotile"
-        )
     if content["square_size"] != SQUARE_SIZE:
         raise DamagedFile(
             f"{path / FILE_NAME} has squares of {content['square_size']} m; restore it"
         )
     further = tuple(content["further_columns"].items())
     return Description(content["crs"], content["chunk_size"], further)
+
+
+def _check_version(path: Path) -> None:
+    """Look at the version before anything else, for a newer format may be sealed otherwise."""
+    try:
+        content = json.loads((path / FILE_NAME).read_bytes())
+        named, version = content["format"] == FORMAT, int(content["format_version"])
+    except (ValueError, TypeError, KeyError):
+        raise DamagedFile(
+            f"{path / FILE_NAME} does not say what a point DB says; put it back from a copy"
+        ) from None
+    if not named:
+        raise InvalidValue(f"{path} is no point DB but a {content['format']}; give a point DB")
+    if version > FORMAT_VERSION:
+        raise InvalidValue(
+            f"point DB {path} has format version {version}, and this cryotile reads up to {FORMAT_VERSION};"
+            " install a newer cryotile"
+        )
 
 
 def create_directory(path: Path, description: Description) -> None:
