@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-__all__ = ["Outcome", "Pending", "Progress", "Task", "Work"]
+__all__ = ["ATTEMPTS", "Outcome", "Pending", "Progress", "Task", "Work"]
+
+ATTEMPTS = 3
+"""Attempts that a task gets before it counts as failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,8 @@ class Pending(Sequence[Task]):
     ----------
     frozen : sequence of Task
         The list that all members of a farm share, dearest first.
-    is_pending : callable
-        Tells of one task whether it is to be done; called once for each that somebody looks at.
+    choose : callable
+        Returns, of some tasks, those that are to be done, in their order; called once with all that somebody looks at.
 
     Attributes
     ----------
@@ -79,9 +82,11 @@ class Pending(Sequence[Task]):
         Of the list, the tasks that this process answers for: all, unless it took a share.
     """
 
-    def __init__(self, frozen: Sequence[Task], is_pending: Callable[[Task], bool]) -> None:
+    def __init__(
+        self, frozen: Sequence[Task], choose: Callable[[Sequence[Task]], list[Task]]
+    ) -> None:
         self.frozen = self.share = frozen
-        self._is_pending = is_pending
+        self._choose = choose
         self._tasks: list[Task] | None = None
 
     def take_share(self, share: Sequence[Task]) -> None:
@@ -108,5 +113,5 @@ class Pending(Sequence[Task]):
     @property
     def _found(self) -> list[Task]:
         if self._tasks is None:
-            self._tasks = [task for task in self.share if self._is_pending(task)]
+            self._tasks = self._choose(self.share)
         return self._tasks

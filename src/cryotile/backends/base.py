@@ -12,12 +12,9 @@ from math import isfinite
 from typing import NamedTuple, Protocol
 
 from cryotile.errors import InvalidValue
-from cryotile.task import Outcome, Progress, Task, Work
+from cryotile.task import ATTEMPTS, Outcome, Progress, Task, Work
 
 __all__ = ["ATTEMPTS", "STALL", "Agenda", "Attempt", "Backend", "attempt", "checked_stall"]
-
-ATTEMPTS = 3
-"""Attempts that a task gets before it counts as failed."""
 
 STALL = 900.0
 """Seconds without a progress call after which an attempt counts as hung."""
@@ -78,7 +75,14 @@ class Agenda:
     ----------
     tasks : sequence of Task
         All tasks, in the order in which they are to start.
+
+    Attributes
+    ----------
+    ahead : int
+        How many tasks a child may have queued behind a long one: one, which an idle child takes over if need be.
     """
+
+    ahead = 1
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._left = len(tasks)
@@ -109,8 +113,9 @@ class Agenda:
         """Let tasks wait again, at the head, uncharged: they were handed out but never started."""
         self._waiting.extendleft(reversed(tasks))
 
-    def report(self, running: Mapping[Task, float]) -> None:
-        """Hear which tasks are running: of no interest to a list in memory."""
+    def report(self, running: Mapping[Task, float]) -> list[Outcome]:  # noqa: ARG002 - of no interest here
+        """Hear which tasks are running: it brings a list in memory no outcome."""
+        return []
 
     def settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
         """Count attempts; the outcomes of the tasks that do not wait for another one."""

@@ -34,7 +34,15 @@ class Supply(Protocol):
     """Where a crew's tasks come from and where their attempts go.
 
     A list in memory (:class:`~cryotile.backends.base.Agenda`) is one, the leases of a ledger are another.
+
+    Attributes
+    ----------
+    ahead : int
+        How many tasks a child may have queued behind a long one; behind short ones it gets more.
     """
+
+    @property
+    def ahead(self) -> int: ...
 
     def over(self) -> bool:
         """Tell whether nothing more will come once what is handed out has ended."""
@@ -52,8 +60,8 @@ class Supply(Protocol):
         """Take tasks back, at the head and uncharged: they were handed out, but no attempt at them counts."""
         ...
 
-    def report(self, running: Mapping[Task, float]) -> None:
-        """Hear which tasks are running, and the fraction done of each."""
+    def report(self, running: Mapping[Task, float]) -> list[Outcome]:
+        """Hear which tasks are running, and the fraction done of each; outcomes that came about without an attempt."""
         ...
 
     def settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
@@ -135,7 +143,7 @@ class _Crew:
             running = {c.tasks[0]: c.fraction for c in self._children if c.tasks}
             if not running and (self._shift.draining() or self._supply.over()):
                 return
-            self._supply.report(running)
+            yield from self._supply.report(running)
             for child in self._stirring():
                 yield from self._hear(child)
 
@@ -165,7 +173,7 @@ class _Crew:
         while self._idle or len(self._children) < self._size:
             if not (self._supply.stock() or self._reclaim()):
                 return
-            tasks = self._take(2)
+            tasks = self._take(1 + self._supply.ahead)
             if not tasks:
                 return
             child = self._idle.pop() if self._idle else self._hire()
@@ -193,7 +201,7 @@ class _Crew:
 
     def _top_up(self, child: Child) -> None:
         """Give a child more when it runs low."""
-        wanted = max(2, min(_MOST_AHEAD, int(_AHEAD / max(child.pace, 1e-9))))
+        wanted = max(1 + self._supply.ahead, min(_MOST_AHEAD, int(_AHEAD / max(child.pace, 1e-9))))
         if 2 * len(child.tasks) <= wanted and (tasks := self._take(wanted - len(child.tasks))):
             child.give(tasks)
         if not child.tasks:
