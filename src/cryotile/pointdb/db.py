@@ -191,9 +191,8 @@ class PointDB:
         """
         remedy = "leave it out, or use another point DB"
         if crs is not None and crs != self.crs_text and projected_crs(crs) != self.crs:
-            raise InvalidValue(
-                f"CRS {crs} is not that of point DB {self.path} ({self.crs.name}); {remedy}"
-            )
+            ours = self.crs_text if len(self.crs_text) < 30 else self.crs.name
+            raise InvalidValue(f"CRS {crs} is not that of point DB {self.path} ({ours}); {remedy}")
         if chunk_size is not None and chunk_size != self.chunk_size:
             raise InvalidValue(
                 f"chunk size {chunk_size} m is not that of point DB {self.path} ({self.chunk_size} m); {remedy}"
