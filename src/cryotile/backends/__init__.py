@@ -19,8 +19,11 @@ __all__ = ["Backend", "installed_backends", "open_backend"]
 # Scheme → class, imported only when chosen: a cluster without MPI never imports mpi4py.
 _BUILT_IN = {
     "array": "cryotile.backends.array:ArrayBackend",
+    "auto": "cryotile.backends.auto:AutoBackend",
+    "dask": "cryotile.backends.dask:DaskBackend",
     "index": "cryotile.backends.array:IndexBackend",
     "local": "cryotile.backends.local:LocalBackend",
+    "mpi": "cryotile.backends.mpi:MPIBackend",
     "serial": "cryotile.backends.serial:SerialBackend",
 }
 

@@ -1,0 +1,135 @@
+"""The backend ``mpi``: rank 0 hands out, every other rank supervises a child that does the work.
+
+.. code-block:: console
+
+    $ mpirun -n 64 cryotile run RUN --backend mpi
+
+N ranks are N - 1 workers.  Their work is done by child processes, so that a crash is a failed attempt like any other
+and MPI never hears of it.  Under Open MPI's ``--with-ft ulfm`` the loss of whole ranks is survived, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cryotile.backends.base import STALL, Agenda, checked_stall
+from cryotile.backends.crew import Supply
+from cryotile.backends.local import LocalBackend
+from cryotile.backends.mpi.farmer import Farmer
+from cryotile.backends.mpi.launch import place_in_mpi
+from cryotile.backends.mpi.wire import Wire
+from cryotile.backends.mpi.worker import serve
+from cryotile.backends.shift import Shift
+from cryotile.errors import InvalidValue
+from cryotile.task import Outcome, Pending, Task, Work
+
+__all__ = ["MPIBackend"]
+
+logger = logging.getLogger(__name__)
+
+
+class MPIBackend:
+    """The ranks of an MPI program as a farm.
+
+    All ranks make the same calls of :meth:`run`.  Rank 0 hands out its tasks and yields their outcomes; on the others
+    ``run`` looks at no task, serves rank 0 and yields nothing.
+
+    Outside ``mpirun``, or without mpi4py, the children are those of this process, and a notice says so; a single
+    rank has one child.
+
+    Parameters
+    ----------
+    argument : str
+        Must be empty.
+    home : Path, optional
+        Not used.
+    key : str
+        Not used.
+    stall : float
+        Seconds without a progress call after which a child is ended, which costs its task an attempt.
+
+    Raises
+    ------
+    InvalidValue
+        There is an argument, or the stall limit is not positive.
+    """
+
+    def __init__(
+        self,
+        argument: str = "",
+        home: Path | None = None,  # noqa: ARG002 - all backends are built alike
+        key: str = "",  # noqa: ARG002
+        *,
+        stall: float = STALL,
+    ) -> None:
+        if argument:
+            raise InvalidValue(
+                f"backend 'mpi:{argument}': mpi takes no argument, mpirun says how many; write mpirun -n {argument} …"
+            )
+        self.stall = checked_stall(stall)
+        self._place = place_in_mpi(os.environ)
+
+    def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
+        """Farm out the tasks, or serve rank 0; see :meth:`cryotile.backends.Backend.run`.
+
+        Raises
+        ------
+        InvalidValue
+            mpirun and mpi4py belong to different MPI libraries.
+        CryotileError
+            All workers are lost.
+        """
+        # Not a generator: ranks come together when this is called, and a rank that serves answers for no task.
+        wire = self._open_wire()
+        rank = wire.rank if wire is not None else self._place.rank if self._place is not None else 0
+        if rank and isinstance(tasks, Pending):
+            tasks.take_share(())
+        if wire is None:
+            return iter(()) if rank else self._run_here(tasks, work)
+        return _serve(wire, work, self.stall) if rank else _farm(wire, Agenda(tasks))
+
+    def _open_wire(self) -> Wire | None:
+        """Meet the other ranks, if there are any."""
+        if self._place is None or self._place.size == 1:
+            return None
+        try:
+            wire = Wire()
+        except (ImportError, RuntimeError) as error:
+            # Not MissingDependency: the work can be done without, on one host.
+            if not self._place.rank:
+                logger.warning(
+                    "mpirun started this, but MPI cannot be used (%s); install it with pip install 'cryotile[mpi]'",
+                    error,
+                )
+            return None
+        if wire.size == 1:
+            raise InvalidValue(
+                f"this was started as one rank of several, but mpi4py uses {wire.library}, which finds no other; "
+                "use the mpirun of that library, or set MPI4PY_LIBMPI to the library of this mpirun"
+            )
+        return wire
+
+    def _run_here(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
+        """Do the tasks in children of this process."""
+        local = LocalBackend("1" if self._place and self._place.size == 1 else "", stall=self.stall)
+        logger.warning(
+            "backend mpi: no other rank to work, so %d children of this process do; start it as mpirun -n N …",
+            local.children,
+        )
+        return local.run(tasks, work)
+
+
+def _farm(wire: Wire, supply: Supply) -> Iterator[Outcome]:
+    """Be rank 0."""
+    with Shift() as shift:
+        yield from Farmer(wire, range(1, wire.size), supply, shift).outcomes()
+        shift.check_out(supply.left())
+
+
+def _serve(wire: Wire, work: Work, stall: float) -> Iterator[Outcome]:
+    """Be another rank: an iterator like rank 0's, with nothing to come."""
+    serve(wire, work, stall)
+    yield from ()

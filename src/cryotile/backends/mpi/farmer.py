@@ -1,0 +1,333 @@
+"""What rank 0 does: hand tasks from a supply to workers it knows by number, and hear what became of them.
+
+Nothing here knows MPI, so a test can play the workers, and lose them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cryotile.backends.base import Attempt
+from cryotile.backends.crew import Supply
+from cryotile.backends.mpi import letters
+from cryotile.backends.mpi.worker import BEAT, Line
+from cryotile.backends.quarantine import Quarantine
+from cryotile.backends.shift import Shift
+from cryotile.errors import CryotileError
+from cryotile.task import Outcome, Task
+
+__all__ = ["Farmer", "Wires"]
+
+SILENCE = 8 * BEAT
+"""Seconds without a sign of life after which a worker counts as lost: it left unseen, or its host hangs."""
+
+COMING = 600.0
+"""Seconds that a worker may take to come: imports from a busy file system take minutes."""
+
+# A worker gets as many tasks ahead as take about this long (seconds), to bridge the naps at both ends.
+_AHEAD = 0.05
+
+# Tasks that take longer are handed out one by one: a nap is nothing to them, and none waits behind a long one.
+_LONG = 0.5
+
+_MOST_AHEAD = 2000
+
+# So many to a message, which MPI then sends at once, whether it is expected or not.
+_BATCH = 200
+
+# Seconds between looks at silent workers, at the supply and at the shift.
+_ROUND = 0.5
+
+# Bounds of a nap (seconds) between looks for messages: a busy farmer hardly sleeps, a quiet one uses no core.
+_SHORTEST_NAP, _LONGEST_NAP = 0.00005, 0.005
+
+# Seconds that workers have, when the shift is over, to say what became of their tasks.
+_LAST_WORDS = 3.0
+
+logger = logging.getLogger(__name__)
+
+
+class Wires(Line, Protocol):
+    """What a farmer needs of a :class:`~cryotile.backends.mpi.wire.Wire`."""
+
+    def write_off(self) -> None:
+        """Do not wait for all ranks at the end."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """One worker, as rank 0 sees it."""
+
+    rank: int
+    heard: float
+    host: str = ""
+    is_open: bool = False
+    # In the order given: the first is the one it is at.
+    tasks: dict[int, Task] = field(default_factory=dict)
+    began: float = 0.0
+    fraction: float = 0.0
+    pace: float = _LONG
+    is_searching: bool = False
+
+
+class Farmer:
+    """Hands out tasks until the supply is over, or the shift.
+
+    Parameters
+    ----------
+    line : Wires
+        To the workers.
+    ranks : sequence of int
+        The workers.
+    supply : Supply
+        The tasks.
+    shift : Shift
+        How long to go on.
+    """
+
+    def __init__(self, line: Wires, ranks: Sequence[int], supply: Supply, shift: Shift) -> None:
+        now = time.monotonic()
+        self._line = line
+        self._supply = supply
+        self._shift = shift
+        self._seats = {rank: _Seat(rank, now) for rank in ranks}
+        self._idle: set[_Seat] = set()
+        self._quarantine = Quarantine()
+        self._handed_out = 0
+        self._drain_end: float | None = None
+        self._next_round = now
+        self._last_heard = now
+        self._last_loss = ""
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield outcomes as the supply settles them.
+
+        Raises
+        ------
+        CryotileError
+            All workers are gone, and tasks are left.
+        """
+        try:
+            while not self._is_over():
+                heard = False
+                while (message := self._line.receive()) is not None:
+                    heard = True
+                    yield from self._hear(*message)
+                due = time.monotonic() >= self._next_round
+                if due:
+                    yield from self._look_round()
+                if due or heard:
+                    self._employ()
+                self._rest(heard)
+        finally:
+            # Also to those that are late, or were taken for lost.
+            for rank in self._seats:
+                self._line.send(rank, letters.STOP)
+            self._line.flush()
+
+    def _is_over(self) -> bool:
+        if self._handed_out:
+            return False
+        if self._draining or self._supply.over():
+            return True
+        if not self._seats:
+            raise CryotileError(f"all workers are gone, the last one: {self._last_loss}")
+        return False
+
+    @property
+    def _draining(self) -> bool:
+        return self._drain_end is not None
+
+    def _rest(self, heard: bool) -> None:
+        """Sleep, the longer the quieter it is."""
+        now = time.monotonic()
+        if heard:
+            self._last_heard = now
+        time.sleep(min(max(_SHORTEST_NAP, (now - self._last_heard) / 3.0), _LONGEST_NAP))
+
+    def _hear(self, rank: int, message: bytes) -> list[Outcome]:
+        """Take in what a worker reports, and keep it busy."""
+        seat = self._seats.get(rank)
+        if seat is None:
+            # It was written off, and its tasks are with others.
+            self._line.send(rank, letters.STOP)
+            return []
+        seat.heard = time.monotonic()
+        attempts: list[Attempt] = []
+        returned: list[Task] = []
+        for kind, index, value, text in letters.reports(message):
+            if kind == letters.DONE or kind == letters.FAILED:
+                if task := self._take_from(seat, index):
+                    attempts.append(
+                        Attempt(task, value, text if kind == letters.FAILED else None, seat.host)
+                    )
+            elif kind == letters.RETURNED:
+                if task := self._take_from(seat, index):
+                    returned.append(task)
+            else:
+                self._note(seat, kind, value, text)
+        if returned:
+            self._supply.put_back(returned)
+            self._employ()
+        outcomes = self._settle(attempts) if attempts else []
+        if attempts:
+            seat.pace = sum(attempt.seconds for attempt in attempts) / len(attempts)
+        self._top_up(seat)
+        return outcomes
+
+    def _note(self, seat: _Seat, kind: int, value: float, text: str) -> None:
+        """Take in a report that is not about a task that ended or came back."""
+        if kind == letters.HELLO:
+            seat.host, seat.is_open = text, True
+            self._quarantine.join(text)
+        elif kind == letters.PROGRESS:
+            seat.fraction = value
+            self._line.send(seat.rank, letters.HEARD)
+        elif kind == letters.SEARCHED:
+            seat.is_searching = False
+        elif kind == letters.LEAVING:
+            self._close(seat)
+        elif kind == letters.LEFT:
+            self._forget(seat, text)
+
+    def _take_from(self, seat: _Seat, index: int) -> Task | None:
+        """Take a task off a worker's list; None when it is not on it."""
+        task = seat.tasks.pop(index, None)
+        if task is not None:
+            seat.began, seat.fraction = time.monotonic(), 0.0
+            self._handed_out -= 1
+        return task
+
+    def _settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+        """Count attempts, and learn from them."""
+        for attempt in attempts:
+            self._shift.ended(attempt)
+        for host in self._quarantine.learn(attempts):
+            logger.warning(
+                "host %s is broken and gets no more tasks: what fails there at once, others do",
+                host,
+            )
+        return self._supply.settle(attempts)
+
+    def _top_up(self, seat: _Seat) -> None:
+        """Give a worker more when it runs low."""
+        if seat.is_open and not self._draining:
+            if not self._quarantine.admits(seat.host):
+                self._recall(seat)
+            elif seat.pace >= _LONG:
+                self._give(seat, 1 - len(seat.tasks))
+            else:
+                wanted = max(2, min(_MOST_AHEAD, int(_AHEAD / max(seat.pace, 1e-9))))
+                if 2 * len(seat.tasks) <= wanted:
+                    self._give(seat, wanted - len(seat.tasks))
+            if not seat.tasks:
+                self._idle.add(seat)
+
+    def _give(self, seat: _Seat, count: int) -> None:
+        """Hand out tasks to one worker, if there are any for it."""
+        # No more than half of a fair share of what is left, so that all workers end together.
+        count = min(count, max(1, self._supply.stock() // (2 * len(self._seats))))
+        tasks = self._choose(seat.host, count)
+        if tasks:
+            if not seat.tasks:
+                seat.began = time.monotonic()
+            seat.tasks.update((task.index, task) for task in tasks)
+            self._handed_out += len(tasks)
+            self._idle.discard(seat)
+            for first in range(0, len(tasks), _BATCH):
+                self._line.send(seat.rank, letters.orders(tasks[first : first + _BATCH]))
+
+    def _choose(self, host: str, count: int) -> list[Task]:
+        """Take tasks from the supply, but not those that rather another host should try."""
+        chosen: list[Task] = []
+        passed: list[Task] = []
+        while len(chosen) < count and self._supply.stock():
+            tasks = self._supply.take(count - len(chosen), self._shift.may_start)
+            if not tasks:
+                break
+            for task in tasks:
+                (chosen if self._quarantine.suits(host, task.index) else passed).append(task)
+        if passed:
+            self._supply.put_back(passed)
+        return chosen
+
+    def _employ(self) -> None:
+        """Give the idle what waits or else what another worker has not started."""
+        if self._draining:
+            return
+        for seat in list(self._idle):
+            if not self._supply.stock():
+                break
+            if self._quarantine.admits(seat.host):
+                self._give(seat, 1)
+        if self._idle and not self._supply.stock():
+            self._recall(max(self._seats.values(), key=lambda seat: len(seat.tasks)))
+
+    def _recall(self, seat: _Seat) -> None:
+        """Ask a worker for the tasks that it has not started."""
+        if len(seat.tasks) > 1 and not seat.is_searching:
+            seat.is_searching = True
+            self._line.send(seat.rank, letters.RECALL)
+
+    def _look_round(self) -> Iterator[Outcome]:
+        """Look for workers that are lost, at the shift, and let the supply know what is running."""
+        now = time.monotonic()
+        self._next_round = now + _ROUND
+        self._look_at_shift(now)
+        failed = self._line.failed()
+        for seat in list(self._seats.values()):
+            if seat.rank in failed:
+                yield from self._bury(seat, "was lost")
+            elif now - seat.heard > (SILENCE if seat.is_open else COMING):
+                self._line.write_off()
+                yield from self._bury(seat, f"was silent for {now - seat.heard:.0f} s")
+        running = {
+            next(iter(seat.tasks.values())): seat.fraction
+            for seat in self._seats.values()
+            if seat.tasks
+        }
+        self._supply.report(running)
+
+    def _look_at_shift(self, now: float) -> None:
+        """Wind down when asked to."""
+        if not self._draining and self._shift.draining():
+            self._drain_end = float("inf")
+            for rank in self._seats:
+                self._line.send(rank, letters.DRAIN)
+        if self._draining and self._shift.over():
+            self._drain_end = min(self._drain_end or now, now + _LAST_WORDS)
+            if now >= self._drain_end:
+                for seat in list(self._seats.values()):
+                    self._forget(seat, "did not say what became of its tasks")
+
+    def _bury(self, seat: _Seat, reason: str) -> list[Outcome]:
+        """Do without a worker that died: what it was at is a failed attempt, for it may be the reason."""
+        attempts = []
+        if seat.tasks:
+            task = self._take_from(seat, next(iter(seat.tasks)))
+            assert task is not None
+            error = f"the worker of rank {seat.rank} on host {seat.host} {reason}"
+            attempts.append(Attempt(task, time.monotonic() - seat.began, error, seat.host))
+        self._forget(seat, reason)
+        return self._settle(attempts)
+
+    def _forget(self, seat: _Seat, reason: str) -> None:
+        """Do without a worker: its tasks wait again, none of them charged."""
+        self._close(seat)
+        del self._seats[seat.rank]
+        self._handed_out -= len(seat.tasks)
+        self._supply.put_back(list(seat.tasks.values()))
+        self._last_loss = f"rank {seat.rank} on host {seat.host or '(never heard of)'}: {reason}"
+        logger.warning("%s; the farm goes on without it", self._last_loss)
+
+    def _close(self, seat: _Seat) -> None:
+        """Give a worker nothing more."""
+        if seat.is_open:
+            seat.is_open = False
+            self._quarantine.leave(seat.host)
+        self._idle.discard(seat)

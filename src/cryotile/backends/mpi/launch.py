@@ -1,0 +1,98 @@
+"""What the launcher of an MPI program tells its processes, found out without MPI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from cryotile.errors import InvalidValue
+
+__all__ = ["Place", "own_environment", "place_in_mpi"]
+
+# Rank and size as Open MPI, PMI (MPICH, Intel MPI, Cray), MVAPICH, IBM's jsrun, Flux, PMIx and Slurm's srun tell them.
+_VARIABLES = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE"),
+    ("JSM_NAMESPACE_RANK", "JSM_NAMESPACE_SIZE"),
+    ("FLUX_TASK_RANK", "FLUX_JOB_SIZE"),
+    ("PMIX_RANK", ""),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+
+# By these a process knows itself for a rank.  What a job script may want in its tasks (SLURM_JOB_ID, …) stays.
+_OF_A_RANK = (
+    "OMPI_",
+    "PMIX_",
+    "PMI_",
+    "PRTE_",
+    "MPI_LOCAL",
+    "MV2_COMM_",
+    "HYDI_",
+    "HYDRA_",
+    "PALS_",
+    "JSM_",
+    "FLUX_TASK_",
+    "SLURM_PROCID",
+    "SLURM_LOCALID",
+    "SLURM_STEP",
+    "SLURM_SRUN_",
+    "SLURM_PMI",
+)
+
+
+class Place(NamedTuple):
+    """Which rank of how many; ``size`` is 0 where the launcher does not tell."""
+
+    rank: int
+    size: int
+
+
+def place_in_mpi(environment: Mapping[str, str]) -> Place | None:
+    """Find out which rank of an MPI program this process is.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        Environment variables.
+
+    Returns
+    -------
+    Place or None
+        None: no launcher of MPI programs started this process.
+
+    Raises
+    ------
+    InvalidValue
+        One of the launcher's variables is not a number.
+    """
+    for rank, size in _VARIABLES:
+        # Slurm tells the only process of a batch script that it is number 0, too, but not of how many.
+        if rank in environment and (size in environment or rank == "PMIX_RANK"):
+            place = Place(_number(environment, rank), _number(environment, size) if size else 0)
+            return None if (rank, place.size) == ("SLURM_PROCID", 1) else place
+    return None
+
+
+def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what makes a process a rank: whose library starts MPI must not be taken for one.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        Environment variables of a rank.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    return {name: value for name, value in environment.items() if not name.startswith(_OF_A_RANK)}
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment[name]
+    if not (text.isascii() and text.isdecimal()):
+        raise InvalidValue(
+            f"{name} is {text!r}, not a number, so that this process does not know its rank; unset it outside MPI"
+        )
+    return int(text)

@@ -1,0 +1,161 @@
+"""Messages over MPI between rank 0 and the other ranks, which outlive the loss of a rank where MPI lets them.
+
+Nobody waits inside MPI: its blocking calls burn a core, and wait for the dead as for the living.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from cryotile.backends.mpi import letters
+from cryotile.errors import CryotileError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+__all__ = ["Wire"]
+
+# MPI has tags of at least 15 bits.  Each farm of a program has its own, so that nothing late reaches the next one.
+_FIRST_TAG, _TAGS = 17_000, 8_192
+
+# Only long tracebacks need a larger buffer.
+_BUFFER_SIZE = 1 << 16
+
+# Seconds for which the last messages are pushed before a process goes on.
+_PATIENCE = 2.0
+
+
+class Wire:
+    """The messages of one farm: rank 0 hears all other ranks, they hear rank 0.
+
+    Every rank opens its wires in the same order.  Who leaves the program says so on the wire that would be next:
+    a rank that raises an exception is missed at once, and none waits for a rank 0 that is gone.
+
+    Attributes
+    ----------
+    rank, size : int
+        Which rank this is, of how many.
+
+    Raises
+    ------
+    ImportError
+        There is no mpi4py.
+    RuntimeError
+        There is no MPI library.
+    """
+
+    _opened = 0
+    _written_off = False
+
+    def __init__(self) -> None:
+        # The import starts MPI, and has it finalised at exit.
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        # Not a duplicate of it: making one waits for all ranks, and one may never come.
+        self._comm = MPI.COMM_WORLD
+        # mpi4py's own default; Open MPI's, to end all ranks, comes back with some versions' fault tolerance.
+        self._comm.Set_errhandler(MPI.ERRORS_RETURN)
+        self.rank, self.size = self._comm.rank, self._comm.size
+        self._source = 0 if self.rank else MPI.ANY_SOURCE
+        self._status = MPI.Status()
+        self._buffer = memoryview(bytearray(_BUFFER_SIZE))
+        self._sent: deque[MPI.Request] = deque()
+        self._failed: set[int] = set()
+        self._tag = _FIRST_TAG + Wire._opened % _TAGS
+        if Wire._opened:
+            atexit.unregister(_leave)
+        Wire._opened += 1
+        atexit.register(_leave, self)
+
+    @property
+    def library(self) -> str:
+        """Name and version of the MPI library."""
+        return self._mpi.Get_library_version().partition(",")[0].splitlines()[0].strip()
+
+    def send(self, rank: int, message: bytes) -> None:
+        """Send a message, whether it is ever received or not."""
+        try:
+            self._sent.append(self._comm.Isend((message, self._mpi.BYTE), rank, self._tag))
+        except self._mpi.Exception as error:
+            self._tolerate(error)
+        # Two for each that is sent: what is stuck with a rank that hangs does not keep the others.
+        for _ in range(min(2, len(self._sent))):
+            request = self._sent.popleft()
+            if not self._is_sent(request):
+                self._sent.append(request)
+
+    def receive(self) -> tuple[int, bytes] | None:
+        """Return the next message and the rank it is from; None when there is none now."""
+        try:
+            if not self._comm.Iprobe(self._source, self._tag, self._status):
+                return None
+            source, size = self._status.source, self._status.count
+            buffer = self._buffer if size <= _BUFFER_SIZE else memoryview(bytearray(size))
+            self._comm.Recv((buffer, size, self._mpi.BYTE), source, self._tag)
+        except self._mpi.Exception as error:
+            self._tolerate(error)
+            return None
+        return source, bytes(buffer[:size])
+
+    def failed(self) -> set[int]:
+        """Return the ranks that MPI has found to be lost; none where it does not look."""
+        try:
+            # Without it a lost rank spoils every look for messages from any rank.
+            self._comm.Ack_failed()
+            group = self._comm.Get_failed()
+        except NotImplementedError:
+            return set()
+        if group.size > len(self._failed):
+            ranks = self._mpi.Group.Translate_ranks(group, None, self._comm.group)
+            self._failed.update(ranks)
+        return self._failed
+
+    def write_off(self) -> None:
+        """Note that a rank is lost of which MPI does not know: it would wait for it at the end."""
+        Wire._written_off = True
+
+    def flush(self) -> None:
+        """Wait until the messages are on their way, but not for long."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._sent and time.monotonic() < deadline:
+            self._sent = deque(each for each in self._sent if not self._is_sent(each))
+            time.sleep(0.001)
+
+    def _is_sent(self, request: MPI.Request) -> bool:
+        try:
+            return bool(request.Test())
+        except self._mpi.Exception as error:
+            self._tolerate(error)
+            return True
+
+    def _tolerate(self, error: MPI.Exception) -> None:
+        """Go on when the error is that a rank is lost."""
+        lost = (self._mpi.ERR_PROC_FAILED, self._mpi.ERR_PROC_FAILED_PENDING)
+        if error.Get_error_class() not in lost:
+            raise CryotileError(
+                f"MPI ({self.library}) failed: {error}; run again to go on"
+            ) from error
+        self.failed()
+
+
+def _leave(last: Wire) -> None:
+    """Tell the others that this process leaves the program, before MPI is finalised."""
+    mpi = last._mpi
+    if mpi.Is_finalized():
+        return
+    last._tag += 1
+    if last.rank:
+        last.send(0, letters.report(letters.LEFT, text="left the program"))
+    else:
+        for rank in set(range(1, last.size)) - last.failed():
+            last.send(rank, letters.STOP)
+    last.flush()
+    if Wire._written_off and not last.rank:
+        # Finalising waits for all ranks, and mpirun for all processes, but who was written off may hang for ever.
+        sys.stdout.flush()
+        mpi.COMM_WORLD.Abort(0)

@@ -1,0 +1,249 @@
+"""What every rank but rank 0 does: supervise one child process that does the tasks rank 0 hands out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from cryotile.backends import drain
+from cryotile.backends.child import Child, Nursery
+from cryotile.backends.mpi import letters
+from cryotile.backends.mpi.launch import own_environment
+from cryotile.errors import CryotileError
+from cryotile.task import Task, Work
+
+__all__ = ["Line", "serve"]
+
+BEAT = 15.0
+"""Seconds between signs of life."""
+
+SILENCE = 300.0
+"""Seconds without a word from rank 0, once it has spoken, after which it is taken for lost."""
+
+# Bounds of a nap (seconds) between looks for messages: short in a dialogue, long in the middle of a task.
+_SHORTEST_NAP, _LONGEST_NAP = 0.001, 0.01
+
+# The tasks with the child, fewer than fit in its pipe; of the others it is fed from here.
+_FEED = 200
+
+# Reports wait so long (seconds) for others to travel with, unless the child would run out of tasks.
+_GATHER = 0.005
+
+# So many children in a row that die before they start a task mean that none ever will, here.
+_FUTILE_STARTS = 10
+
+logger = logging.getLogger(__name__)
+
+
+class Line(Protocol):
+    """What a worker needs of a :class:`~cryotile.backends.mpi.wire.Wire`."""
+
+    def send(self, rank: int, message: bytes) -> None:
+        """Send a message."""
+        ...
+
+    def receive(self) -> tuple[int, bytes] | None:
+        """Return the next message and the rank it is from, or None."""
+        ...
+
+    def failed(self) -> set[int]:
+        """Return the lost ranks."""
+        ...
+
+    def flush(self) -> None:
+        """See that messages get away."""
+        ...
+
+
+def serve(line: Line, work: Work, stall: float) -> None:
+    """Do what rank 0 says until it says stop; whatever ends this, rank 0 hears of it.
+
+    Parameters
+    ----------
+    line : Line
+        To rank 0.
+    work : Work
+        Does one task.
+    stall : float
+        Seconds without a progress call after which a child is ended.
+    """
+    reason = "left the farm"
+    try:
+        with (
+            drain.listening(),
+            Nursery(work, stall, environment=own_environment(os.environ)) as nursery,
+        ):
+            _Worker(line, nursery).serve()
+    except CryotileError as error:
+        # Not one line on the screen from each rank: rank 0 says it, and goes on with the others.
+        reason = str(error)
+    except BaseException as error:
+        reason = f"was ended by {type(error).__name__}"
+        raise
+    finally:
+        line.send(0, letters.report(letters.LEFT, text=reason))
+        line.flush()
+
+
+class _Worker:
+    """The supervisor of one child."""
+
+    def __init__(self, line: Line, nursery: Nursery) -> None:
+        self._line = line
+        self._nursery = nursery
+        self._child: Child | None = None
+        self._waiting: deque[Task] = deque()
+        self._poll = select.poll()
+        self._futile = 0
+        self._present = True
+        self._leaving = False
+        self._outbox = bytearray()
+        self._last_sent = self._last_stir = self._next_beat = time.monotonic()
+        self._heard: float | None = None
+
+    def serve(self) -> None:
+        """Look after rank 0 and the child in turn."""
+        self._outbox += letters.report(letters.HELLO, text=socket.gethostname())
+        while self._present:
+            stirring = self._listen() | self._attend()
+            if drain.begun():
+                self._wind_down()
+            self._beat()
+            self._send_if_due()
+            self._rest(stirring)
+
+    def _listen(self) -> bool:
+        """Follow the orders that have come; tell whether there were any."""
+        heard = False
+        while self._present and (message := self._line.receive()) is not None:
+            heard = True
+            self._heard = time.monotonic()
+            self._follow(message[1])
+        return heard
+
+    def _follow(self, order: bytes) -> None:
+        kind = order[:1]
+        if kind == letters.DO:
+            self._waiting.extend(letters.tasks_in(order))
+            self._feed()
+        elif kind == letters.RECALL:
+            self._give_back()
+            self._outbox += letters.report(letters.SEARCHED)
+        elif kind == letters.DRAIN:
+            drain.begin()
+        elif kind == letters.STOP:
+            self._present = False
+
+    def _feed(self) -> None:
+        """Pass tasks to the child, the first of which starts it."""
+        if self._child is None:
+            if not self._waiting:
+                return
+            self._child = self._nursery.start()
+            self._poll = select.poll()
+            self._poll.register(self._child.fileno(), select.POLLIN)
+        room = _FEED - len(self._child.tasks)
+        if self._waiting and 2 * room >= _FEED:
+            count = min(room, len(self._waiting))
+            self._child.give([self._waiting.popleft() for _ in range(count)])
+
+    def _attend(self) -> bool:
+        """Take in what the child reports; tell whether there was anything."""
+        child = self._child
+        if child is None:
+            return False
+        attempts = child.receive()
+        for task, seconds, error, _ in attempts:
+            kind = letters.DONE if error is None else letters.FAILED
+            self._outbox += letters.report(kind, task.index, seconds, error or "")
+        if not child.alive:
+            self._futile = 0 if attempts else self._futile + 1
+            self._replace(child)
+        elif attempts:
+            self._futile = 0
+            self._feed()
+        return bool(attempts)
+
+    def _replace(self, child: Child) -> None:
+        """Let another child go on with what one that died has left."""
+        logger.warning("%s; it is replaced", child.end)
+        if self._futile == _FUTILE_STARTS:
+            raise CryotileError(
+                f"{_FUTILE_STARTS} child processes in a row died before they started a task, the last: {child.end}; "
+                "see their messages above, then run again to go on"
+            )
+        self._child = None
+        self._waiting.extendleft(reversed(child.tasks))
+        self._feed()
+
+    def _wind_down(self) -> None:
+        """Give back what is not started and, when the grace is over, what is; then leave."""
+        if not self._leaving:
+            self._outbox += letters.report(letters.LEAVING)
+            self._leaving = True
+        self._give_back()
+        if drain.overdue():
+            # What ended a moment ago counts; what has not is killed when the nursery closes, and not charged.
+            self._attend()
+            self._give_back()
+            self._report_returned(self._child.tasks if self._child is not None else ())
+            self._present = False
+        elif self._child is None or not self._child.tasks:
+            self._present = False
+
+    def _give_back(self) -> None:
+        """Return the tasks that are not started."""
+        if self._child is not None:
+            self._report_returned(self._child.take_back())
+        self._report_returned(self._waiting)
+        self._waiting.clear()
+
+    def _report_returned(self, tasks: Iterable[Task]) -> None:
+        for task in tasks:
+            self._outbox += letters.report(letters.RETURNED, task.index)
+
+    def _beat(self) -> None:
+        """Show that this worker lives and how far its task is, and look whether rank 0 does."""
+        now = time.monotonic()
+        if now < self._next_beat:
+            return
+        self._next_beat = now + BEAT
+        running = self._child is not None and self._child.tasks
+        index = running[0].index if running else -1
+        fraction = self._child.fraction if self._child is not None else 0.0
+        self._outbox += letters.report(letters.PROGRESS, index, fraction)
+        if 0 in self._line.failed() or (self._heard is not None and now - self._heard > SILENCE):
+            logger.error("rank 0 is lost; run again to go on")
+            self._present = False
+
+    def _send_if_due(self) -> None:
+        """Send the reports, unless others will soon join them."""
+        if not self._outbox:
+            return
+        now = time.monotonic()
+        ahead = len(self._waiting) + (len(self._child.tasks) if self._child is not None else 0)
+        if (
+            not self._present
+            or 2 * len(self._outbox) >= ahead * _RECORD
+            or now >= self._last_sent + _GATHER
+        ):
+            self._line.send(0, bytes(self._outbox))
+            self._outbox.clear()
+            self._last_sent = now
+
+    def _rest(self, stirring: bool) -> None:
+        """Sleep until the child stirs, or it is time to look for messages again: the later the quieter it is."""
+        now = time.monotonic()
+        if stirring:
+            self._last_stir = now
+        nap = min(max(_SHORTEST_NAP, (now - self._last_stir) / 3.0), _LONGEST_NAP)
+        self._poll.poll(1000.0 * nap)
+
+
+_RECORD = len(letters.report(letters.DONE))
