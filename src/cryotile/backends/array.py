@@ -20,7 +20,7 @@ from cryotile.backends.deal import deal
 from cryotile.errors import InvalidValue
 from cryotile.task import Outcome, Pending, Task, Work
 
-__all__ = ["ArrayBackend", "IndexBackend", "Place", "place_in_array"]
+__all__ = ["ArrayBackend", "IndexBackend", "Place", "array_scheduler", "place_in_array"]
 
 BY_HAND = "say which share this is, counted from 0, with --backend index:K/N"
 
@@ -182,22 +182,35 @@ def place_in_array(environment: Mapping[str, str]) -> Place:
     InvalidValue
         There is no array job, or what is known of it does not give a place.
     """
+    dialect = _dialect(environment)
+    if dialect is None:
+        raise InvalidValue(
+            "backend 'array' is for members of an array job of Slurm, PBS, Grid Engine or LSF, and this process is "
+            f"none; submit one with 'cryotile submit', or {BY_HAND}"
+        )
+    index = _number(dialect.index, environment[dialect.index])
+    whole = environment.get("CRYOTILE_ARRAY")
+    indices = _told(dialect, index, environment) if whole is None else _parsed(whole)
+    if index not in indices:
+        raise InvalidValue(
+            f"{dialect.index} is {index}, which is not in the array {_named(indices)}; correct CRYOTILE_ARRAY, "
+            f"or {BY_HAND}"
+        )
+    return Place(indices.index(index), len(indices))
+
+
+def array_scheduler(environment: Mapping[str, str]) -> str | None:
+    """Return the name of the scheduler of whose array job an environment is; None outside array jobs."""
+    dialect = _dialect(environment)
+    return None if dialect is None else dialect.scheduler
+
+
+def _dialect(environment: Mapping[str, str]) -> _Dialect | None:
+    """Find the dialect of the array job that this environment is of."""
     for dialect in _DIALECTS:
-        text = environment.get(dialect.index, dialect.outside)
-        if text != dialect.outside:
-            index = _number(dialect.index, text)
-            whole = environment.get("CRYOTILE_ARRAY")
-            indices = _told(dialect, index, environment) if whole is None else _parsed(whole)
-            if index not in indices:
-                raise InvalidValue(
-                    f"{dialect.index} is {index}, which is not in the array {_named(indices)}; correct CRYOTILE_ARRAY, "
-                    f"or {BY_HAND}"
-                )
-            return Place(indices.index(index), len(indices))
-    raise InvalidValue(
-        "backend 'array' is for members of an array job of Slurm, PBS, Grid Engine or LSF, and this process is none; "
-        f"submit one with 'cryotile submit', or {BY_HAND}"
-    )
+        if environment.get(dialect.index, dialect.outside) != dialect.outside:
+            return dialect
+    return None
 
 
 def _parsed(whole: str) -> range:

@@ -1,0 +1,258 @@
+"""Any executor of :mod:`concurrent.futures` as a farm: process pools, loky, Dask, mpi4py.futures, Parsl, submitit.
+
+For those who have an executor already, or need what none of cryotile's own farms does.  It is the executor that watches
+its workers: in most a task that ends its process ends them all, and one that hangs, hangs.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from contextlib import suppress
+from pickle import PickleError
+
+from cryotile.backends.base import ATTEMPTS, Agenda, Attempt, attempt
+from cryotile.backends.shift import Shift
+from cryotile.errors import CryotileError, InvalidValue
+from cryotile.task import Outcome, Task, Work
+
+__all__ = ["BATCH_SECONDS", "WINDOW", "ExecutorBackend"]
+
+WINDOW = 1000
+"""Submissions that an executor holds at a time: more than most have workers, and few enough for any to manage."""
+
+BATCH_SECONDS = 0.1
+"""Shorter tasks are submitted together: a submission costs up to a millisecond."""
+
+_MOST_IN_BATCH = 1000
+
+# Seconds between looks at the shift, and at futures that do not call back.
+_ROUND = 0.5
+
+# So many submissions in a row that do not come back, or a whole window of them, mean that none ever will.
+_FUTILE = 100
+
+# Host of an attempt that did not come back.
+_NOBODY_KNOWS = "unknown"
+
+# Pickle raises these for a work that does not go in, or does not come out on the other side.
+_NO_PICKLE = (PickleError, TypeError, AttributeError, ImportError)
+
+# In no other farm do two tasks run in one process at a time, so work need not expect it (HDF5 crashes): of a worker's
+# threads all but one wait.
+_one_at_a_time = threading.Lock()
+
+_Future = Future[list[Attempt]]
+
+
+class ExecutorBackend:
+    """Pushes tasks to an executor, which its owner starts, watches and shuts down.
+
+    A task gets three attempts.  A worker that is lost costs the tasks it had one each; the last attempt of such a task
+    is made alone, so that none fails for another's crash.  When the executor itself breaks the run ends with an error;
+    what is done stays, and another executor goes on.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+        Anything whose ``submit(function, *arguments)`` gives a future.
+    window : int
+        Submissions that the executor holds at a time; let it be more than it has workers.
+    batch_seconds : float
+        Shorter tasks are submitted in batches of about this length, seconds.  Where a submission is a job of its own
+        (submitit), let it be the length of a job.
+
+    Raises
+    ------
+    InvalidValue
+        The window is not positive, or the length of batches is negative.
+    """
+
+    def __init__(
+        self, executor: Executor, *, window: int = WINDOW, batch_seconds: float = BATCH_SECONDS
+    ) -> None:
+        if window < 1:
+            raise InvalidValue(
+                f"window {window}: an executor without a submission does nothing; let it hold more than it has workers"
+            )
+        if not batch_seconds >= 0:
+            raise InvalidValue(
+                f"batch_seconds {batch_seconds}: a batch has no negative length; use 0 to submit every task by itself"
+            )
+        self.executor = executor
+        self.window = window
+        self.batch_seconds = batch_seconds
+
+    def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
+        """Do the tasks in the executor's workers; see :meth:`cryotile.backends.Backend.run`."""
+        if not tasks:
+            return
+        agenda = Agenda(tasks)
+        with Shift() as shift:
+            farm = _Farm(self, work, agenda, shift)
+            try:
+                yield from farm.outcomes()
+            finally:
+                farm.recall()
+            shift.check_out(agenda.left())
+
+
+class _Farm:
+    """What an executor has of one list of tasks."""
+
+    def __init__(self, backend: ExecutorBackend, work: Work, agenda: Agenda, shift: Shift) -> None:
+        self._backend = backend
+        self._work = work
+        self._agenda = agenda
+        self._shift = shift
+        self._submitted: dict[_Future, list[Task]] = {}
+        self._ended: queue.SimpleQueue[_Future] = queue.SimpleQueue()
+        self._silent: set[_Future] = set()
+        self._pace = math.inf
+        self._failures: Counter[int] = Counter()
+        self._lost: set[int] = set()
+        self._futile = 0
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Keep the executor busy until nothing is left, or the shift ends."""
+        while True:
+            if self._shift.draining():
+                self.recall()
+            else:
+                self._submit()
+            if not self._submitted or self._shift.over():
+                return
+            for future in self._stirring():
+                # What was recalled calls back, too.
+                if future in self._submitted:
+                    yield from self._settle(future)
+
+    def recall(self) -> None:
+        """Take back what no worker has begun."""
+        for future in reversed(list(self._submitted)):
+            # Parsl cannot cancel.  A future that does not call back is a job of its own, and cancelled even if it runs.
+            with suppress(NotImplementedError):
+                if future.cancel() or future in self._silent:
+                    self._agenda.put_back(self._forget(future))
+
+    def _submit(self) -> None:
+        """Fill the window."""
+        while len(self._submitted) < self._backend.window and self._agenda.stock():
+            tasks = self._agenda.take(self._batch_size(), self._may_go)
+            if not tasks:
+                return
+            future = self._begin(tasks)
+            self._submitted[future] = tasks
+            if hasattr(future, "add_done_callback"):
+                future.add_done_callback(self._ended.put)
+            else:
+                self._silent.add(future)
+
+    def _batch_size(self) -> int:
+        """How many tasks go together: not for long, and never so many that workers would not end together."""
+        short = self._backend.batch_seconds / max(self._pace, 1e-9)
+        share = self._agenda.stock() // (2 * self._backend.window)
+        return max(1, min(int(short), share, _MOST_IN_BATCH))
+
+    def _may_go(self, task: Task) -> bool:
+        """Tell whether a task may be submitted now; who may have ended two workers is tried alone."""
+        suspect = task.index in self._lost and self._failures[task.index] == ATTEMPTS - 1
+        return self._shift.may_start(task) and not (suspect and self._submitted)
+
+    def _begin(self, tasks: list[Task]) -> _Future:
+        """Submit tasks."""
+        try:
+            return self._backend.executor.submit(_attempt_all, self._work, tasks)
+        except _NO_PICKLE as error:
+            raise self._unfit(error) from error
+        except RuntimeError as error:
+            # A broken executor says so by BrokenExecutor, which is one, and one that was shut down by a plain one.
+            raise self._broken(error) from error
+
+    def _stirring(self) -> Iterator[_Future]:
+        """Wait a moment for futures that have ended."""
+        yield from [future for future in self._silent if future.done()]
+        with suppress(queue.Empty):
+            yield self._ended.get(timeout=_ROUND)
+            while True:
+                yield self._ended.get_nowait()
+
+    def _settle(self, future: _Future) -> list[Outcome]:
+        """Take in what has come of a submission."""
+        tasks = self._forget(future)
+        try:
+            error = future.exception()
+        except CancelledError as cancelled:
+            error = cancelled
+        # The work's own errors are in its attempts, so an error of the future is one of the executor.
+        if isinstance(error, (BrokenExecutor, CancelledError)):
+            raise self._broken(error) from error
+        if isinstance(error, _NO_PICKLE):
+            raise self._unfit(error) from error
+        attempts = self._done(future) if error is None else self._lose(tasks, error)
+        self._failures.update(each.task.index for each in attempts if each.error is not None)
+        return self._agenda.settle(attempts)
+
+    def _done(self, future: _Future) -> list[Attempt]:
+        """Take the attempts of a submission that came back."""
+        attempts = future.result()
+        self._futile = 0
+        self._pace = sum(each.seconds for each in attempts) / len(attempts)
+        for each in attempts:
+            self._shift.ended(each)
+        return attempts
+
+    def _lose(self, tasks: list[Task], error: BaseException) -> list[Attempt]:
+        """Charge the tasks of a submission that did not come back, as when its worker died."""
+        reason = _one_line(error)
+        self._futile += 1
+        if self._futile == max(_FUTILE, self._backend.window):
+            raise CryotileError(
+                f"{self._futile} submissions in a row did not come back from the executor, the last: {reason}; see its "
+                "workers' logs, then run again to go on"
+            )
+        self._lost.update(task.index for task in tasks)
+        return [Attempt(task, 0.0, reason, _NOBODY_KNOWS) for task in tasks]
+
+    def _forget(self, future: _Future) -> list[Task]:
+        self._silent.discard(future)
+        return self._submitted.pop(future)
+
+    def _broken(self, error: Exception) -> CryotileError:
+        return CryotileError(
+            f"the executor broke ({_one_line(error)}) with {self._agenda.left()} tasks left; what is done stays, and "
+            "the same command goes on when the executor is there again"
+        )
+
+    def _unfit(self, error: Exception) -> InvalidValue:
+        return InvalidValue(
+            f"the work cannot be pickled for the executor's workers, or not loaded there ({_one_line(error)}); define "
+            "it at the top level of a module that they can import, and install the same packages there"
+        )
+
+
+def _attempt_all(work: Work, tasks: Sequence[Task]) -> list[Attempt]:
+    """Try each task once, in a worker."""
+    with _one_at_a_time:
+        return [_attempt(work, task) for task in tasks]
+
+
+def _attempt(work: Work, task: Task) -> Attempt:
+    try:
+        return attempt(work, task, _ignore)
+    except SystemExit:
+        # The process is the executor's: work that leaves it has failed, and takes no other task along.
+        return Attempt(task, 0.0, traceback.format_exc())
+
+
+def _ignore(fraction: float) -> None:
+    """Take a progress call: from an executor's worker there is no way back but the result."""
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join("".join(traceback.format_exception_only(error)).split())
