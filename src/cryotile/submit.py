@@ -339,12 +339,13 @@ def _hand_over(job: Job) -> str:
         raise CryotileError(
             f"{program} is not on the PATH; submit on a host of the cluster, or see the script with --dry-run"
         ) from None
-    said = answer.stdout.strip().splitlines()
-    if answer.returncode != 0 or not said:
+    # An id begins with a digit.  Told to wait for the job, a scheduler also says and returns how that ended.
+    said = [line for line in answer.stdout.splitlines() if line[:1].isdecimal()]
+    if not said:
         complaint = (answer.stderr or answer.stdout).strip().replace(
             "\n", "; "
         ) or "it says nothing"
         raise CryotileError(
             f"{program} did not take the job ({complaint}); correct the options behind --, or [submit] setup"
         )
-    return said[-1]
+    return said[0]

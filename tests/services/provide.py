@@ -1,0 +1,52 @@
+"""Programs that a test needs and a bare machine lacks: installed where that is possible, as root on Debian."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from typing import NoReturn
+
+import pytest
+
+# Where Debian puts daemons, which the PATH of a user may lack.
+SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
+
+
+def unavailable(reason: str) -> NoReturn:
+    """Skip the test, but where every test has to run (``CI=true``) fail it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def provide(programs: Sequence[str], packages: Sequence[str]) -> dict[str, str]:
+    """Find programs, and install Debian packages if one is missing.
+
+    Returns
+    -------
+    dict
+        Program → path.
+    """
+    if _missing(programs):
+        if os.geteuid() != 0 or shutil.which("apt-get") is None:
+            unavailable(f"{', '.join(_missing(programs))}: missing, and this is not root on Debian")
+        _apt("update")
+        _apt("install", "--yes", "--no-install-recommends", *packages)
+    if missing := _missing(programs):
+        unavailable(f"{', '.join(missing)}: still missing after packages {' '.join(packages)}")
+    return {program: str(shutil.which(program, path=SEARCH)) for program in programs}
+
+
+def _missing(programs: Sequence[str]) -> list[str]:
+    return [program for program in programs if shutil.which(program, path=SEARCH) is None]
+
+
+def _apt(*words: str) -> None:
+    # Another test session may be installing: wait for its lock.
+    command = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", *words]
+    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    answer = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        unavailable(f"{' '.join(command)}: {answer.stderr.strip()}")
