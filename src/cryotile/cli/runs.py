@@ -186,6 +186,9 @@ def run(run_directory: Path, backend: str, submission: int | None) -> None:
             f"{len(failed)} of {len(share)} tiles failed (the first: {first}); 'cryotile status {run_directory}'"
             f" says why, 'cryotile retry {run_directory}' puts them back"
         )
+    if frozen.tasks and not share:
+        # Another speaks for the farm: this was one of the ranks that rank 0 of an MPI program handed out to.
+        return
     if len(share) < len(frozen.tasks):
         click.echo(
             f"{run_directory}: this member's {number(len(share))} of {number(len(frozen.tasks))} tiles are there;"

@@ -291,7 +291,7 @@ class Farmer:
             for seat in self._seats.values()
             if seat.tasks
         }
-        self._supply.report(running)
+        yield from self._supply.report(running)
 
     def _look_at_shift(self, now: float) -> None:
         """Wind down when asked to."""
