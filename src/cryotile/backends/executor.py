@@ -64,8 +64,8 @@ class ExecutorBackend:
     window : int
         Submissions that the executor holds at a time; let it be more than it has workers.
     batch_seconds : float
-        Shorter tasks are submitted in batches of about this length, seconds.  Where a submission is a job of its own
-        (submitit), let it be the length of a job.
+        Shorter tasks are submitted in batches of about this length, seconds: so much earlier than others may a worker
+        have nothing left to do.  Where a submission is a job of its own (submitit), let it be the length of a job.
 
     Raises
     ------
@@ -154,10 +154,9 @@ class _Farm:
                 self._silent.add(future)
 
     def _batch_size(self) -> int:
-        """How many tasks go together: not for long, and never so many that workers would not end together."""
+        """How many tasks go together; those come that are no dearer, so that this takes no longer than it should."""
         short = self._backend.batch_seconds / max(self._pace, 1e-9)
-        share = self._agenda.stock() // (2 * self._backend.window)
-        return max(1, min(int(short), share, _MOST_IN_BATCH))
+        return max(1, min(int(short), _MOST_IN_BATCH))
 
     def _may_go(self, task: Task) -> bool:
         """Tell whether a task may be submitted now; who may have ended two workers is tried alone."""

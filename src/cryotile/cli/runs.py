@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cryotile.backends import open_backend
+from cryotile.backends.auto import AutoBackend
 from cryotile.cli.screen import bar, number, size
 from cryotile.cost import estimate
 from cryotile.errors import CryotileError, InvalidValue
@@ -146,10 +147,10 @@ def _report_plan(run: Run) -> None:
 @RUN
 @click.option(
     "--backend",
-    default="local",
+    default="auto",
     show_default=True,
     metavar="SPEC",
-    help="Who works: serial, local, local:8.",
+    help="Who works: serial, local, local:8, mpi, array, index:3/100, dir, dask:tcp://HOST:8786; auto chooses.",
 )
 @click.option(
     "--submission",
@@ -170,6 +171,8 @@ def run(run_directory: Path, backend: str, submission: int | None) -> None:
     open_db(frozen)  # Gone is better said once, now, than by every tile.
     tasks = frozen.pending(None if submission is None else submitted_tasks(frozen, submission))
     farm = open_backend(backend, home=frozen.path, key=f"{frozen.uuid}/{frozen.generation}")
+    if isinstance(farm, AutoBackend) and farm.choice.reason:
+        click.echo(f"backend {farm.choice.spec} ({farm.choice.reason})", err=True)
     outcomes = frozen.record(farm.run(tasks, FitTile(frozen.path.resolve(), frozen.generation)))
     # Known only now: a member of an array has taken its share.
     share = {task.index for task in tasks.share}
