@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,15 +41,22 @@ def test_members_that_start_late_deal_the_same_list_and_skip_what_is_done(tmp_pa
 
     def pending() -> Pending:
         # Half of the list was done before; and whoever starts now finds all done that others did meanwhile.
-        return Pending(tasks, lambda task: task.index % 2 == 1 and task.index not in work.ended)
+        return Pending(
+            tasks, lambda some: [t for t in some if t.index % 2 == 1 and t.index not in work.ended]
+        )
 
     run_members(range(4), 4, pending, work)
     assert sorted(work.started) == [task.index for task in tasks if task.index % 2 == 1]
 
 
 def test_a_member_looks_at_its_own_tasks_only() -> None:
-    tasks, looked_at = make_tasks(40), []
-    pending = Pending(tasks, lambda task: bool(looked_at.append(task)))
+    tasks, looked_at = make_tasks(40), list[Task]()
+
+    def choose(some: Sequence[Task]) -> list[Task]:
+        looked_at.extend(some)
+        return []
+
+    pending = Pending(tasks, choose)
     list(IndexBackend("1/4").run(pending, RecordingWork(Path())))
     assert looked_at == list(pending.share)
     assert len(looked_at) == 10

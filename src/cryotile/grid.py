@@ -205,15 +205,32 @@ class Grid:
             raise InvalidValue(
                 f"tile size {tile_size} is not a positive number of posts; 100 suits most runs"
             )
-        across, up = _cut(self.columns, tile_size), _cut(self.rows, tile_size)
+        across, up = self.cuts(tile_size)
         if len(across) * len(up) > MAX_TILES:
             raise InvalidValue(
                 f"tile size {tile_size} cuts the grid of {self.shape[0]} by {self.shape[1]} posts into"
                 f" {len(across) * len(up)} tiles, more than {MAX_TILES}; use a larger one, 100 suits most runs"
             )
         return [
-            Tile(ix, iy, columns, rows, self.posting) for iy, rows in up for ix, columns in across
+            Tile(ix, iy, columns, rows, self.posting)
+            for iy, rows in up.items()
+            for ix, columns in across.items()
         ]
+
+    def cuts(self, tile_size: int) -> tuple[dict[int, range], dict[int, range]]:
+        """Return the numbers of the posts in each column (by ``ix``) and in each row (by ``iy``) of tiles.
+
+        Parameters
+        ----------
+        tile_size : int
+            Posts along a side, positive.
+
+        Returns
+        -------
+        (dict of int to range, dict of int to range)
+            In ascending order.
+        """
+        return _cut(self.columns, tile_size), _cut(self.rows, tile_size)
 
 
 def check_bounds(bounds: Bounds) -> None:
@@ -273,8 +290,8 @@ def _positions(numbers: range, posting: float) -> _Coordinates:
     return np.arange(numbers.start, numbers.stop, dtype=np.float64) * posting
 
 
-def _cut(numbers: range, size: int) -> list[tuple[int, range]]:
-    return [
-        (i, range(max(i * size, numbers.start), min((i + 1) * size, numbers.stop)))
+def _cut(numbers: range, size: int) -> dict[int, range]:
+    return {
+        i: range(max(i * size, numbers.start), min((i + 1) * size, numbers.stop))
         for i in range(numbers.start // size, (numbers.stop - 1) // size + 1)
-    ]
+    }

@@ -1,50 +1,39 @@
-"""A run: a frozen, ordered list of tasks, one per tile with points, and its directory.
-
-::
-
-    run/
-      run.toml                  what was frozen: settings, point DB, version; written once
-      generations/0001/         one task list: snapshot of the point DB and tasks.parquet, dearest first
-      tiles/                    the tile store, which alone says what is done
-      failed/                   one small file per tile that failed, until it is retried
-      journal/                  what each process did, appended as it happened
-  jobs/                     what was submitted to a scheduler: scripts, tasks, what members print
-"""
+"""A run: a frozen, ordered list of tasks, one per tile with points, and what has become of each."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import time
-import tomllib
-import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import pandas as pd
-import tomli_w
 
-import cryotile
-from cryotile.config import FitConfig
 from cryotile.cost import tile_table
-from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath
-from cryotile.files import fsync_directory, write_text
-from cryotile.grid import Grid, Tile
+from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.files import write_text
+from cryotile.grid import Tile
 from cryotile.plan import PlanRequest, Settings, differences, resolve
 from cryotile.pointdb import PointDB
+from cryotile.rundir import (
+    frozen_settings,
+    generation_directory,
+    make_run_directory,
+    newest_generation,
+    read_frozen,
+    read_snapshot,
+    write_generation,
+)
 from cryotile.task import Outcome, Pending, Task
 from cryotile.tiles import TileStore
 
 __all__ = ["Run", "open_db", "plan_run"]
-
-FORMAT = "cryotile run"
-FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -54,7 +43,7 @@ class Run:
     Attributes
     ----------
     path : Path
-        The run directory.
+        The run directory; :mod:`cryotile.rundir` says what is in it.
     uuid : str
         Names the run, wherever it is moved to.
     db_path : Path
@@ -93,99 +82,128 @@ class Run:
             Its ``run.toml`` cannot be understood.
         """
         directory = Path(path)
-        text = _read_run_toml(directory)
         try:
-            frozen = tomllib.loads(text)
-            _check_version(directory, frozen)
-            generation = generation or _newest_generation(directory)
+            frozen = read_frozen(directory)
+            generation = generation or newest_generation(directory)
             return cls(
                 path=directory,
                 uuid=frozen["uuid"],
                 db_path=Path(frozen["point_db"]),
-                settings=_settings_from(frozen),
+                settings=frozen_settings(frozen),
                 generation=generation,
-                snapshot=_read_snapshot(directory, generation),
+                snapshot=read_snapshot(directory, generation),
             )
-        except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise DamagedFile(
                 f"{directory / 'run.toml'} cannot be understood ({error}); restore it, or plan into a new directory"
             ) from error
+
+    @property
+    def key(self) -> str:
+        """Names the task list: another list, of this run or another, has another key."""
+        return f"{self.uuid}/{self.generation}"
 
     @cached_property
     def store(self) -> TileStore:
         """The tiles of this run."""
         return TileStore(self.path / "tiles")
 
+    @property
+    def journal(self) -> Path:
+        """Where workers write down what they do of this task list."""
+        return self.path / "journal" / f"{self.generation:04d}"
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """The frozen task list: row i is task i; columns as of :func:`cryotile.cost.tile_table`."""
-        return pd.read_parquet(self._generation_directory / "tasks.parquet")
+        return pd.read_parquet(generation_directory(self.path, self.generation) / "tasks.parquet")
 
     @cached_property
     def tasks(self) -> list[Task]:
         """All tasks of the list, dearest first."""
-        return [Task(index, float(cost)) for index, cost in enumerate(self.table["cost"])]
+        return [Task(index, cost) for index, cost in enumerate(self.table["cost"].tolist())]
 
     @cached_property
     def tiles(self) -> list[Tile]:
         """The tile of each task, in the order of the tasks."""
-        by_place = {(tile.ix, tile.iy): tile for tile in self.settings.grid.tiles(self.settings.tile_size)}
-        return [by_place[place] for place in zip(self.table["ix"], self.table["iy"], strict=True)]
+        return [self.tile(index) for index in range(len(self.table))]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The name of each task's tile."""
+        return [tile.name for tile in self.tiles]
+
+    def tile(self, index: int) -> Tile:
+        """Return the tile of a task; a worker needs few, and makes no list of all."""
+        columns, rows = self._cuts
+        ix, iy = int(self._columns["ix"][index]), int(self._columns["iy"][index])
+        return Tile(ix, iy, columns[ix], rows[iy], self.settings.grid.posting)
 
     def empty_tiles(self) -> list[Tile]:
         """Return the tiles in whose windows there is no point, and which need no task."""
-        with_points = {tile.name for tile in self.tiles}
+        with_points = set(self.names)
         tiles = self.settings.grid.tiles(self.settings.tile_size)
         return [tile for tile in tiles if tile.name not in with_points]
 
     def fingerprint(self, index: int) -> str:
         """Digest of all that the content of a tile follows from: settings, the tile's posts and its points."""
-        tile = self.tiles[index]
-        what = {
-            "fit": asdict(self.settings.fit),
-            "crs": self.settings.grid.crs,
-            "where": self.settings.where,
-            "posts": [tile.x[0], tile.x[-1], tile.x.size, tile.y[0], tile.y[-1], tile.y.size],
-            "points": [int(self.table["points"].iloc[index]), int(self.table["digest"].iloc[index])],
+        tile, table = self.tile(index), self._columns
+        digest = self._settings_digest.copy()
+        posts = (tile.columns.start, tile.columns.stop, tile.rows.start, tile.rows.stop)
+        digest.update(f"{posts} {table['points'][index]} {table['digest'][index]}".encode())
+        return digest.hexdigest()
+
+    def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:
+        """Return the tasks, of some or all, whose tile is absent, damaged or of other points or settings.
+
+        Every byte of the tiles that are there is looked at; :meth:`unsealed` is quick.
+        """
+        tasks = self.tasks if tasks is None else tasks
+        stored = self.store.names()
+        there = [task for task in tasks if self.tile(task.index).name in stored] if stored else []
+        expected = [(self.tile(task.index), self.fingerprint(task.index)) for task in there]
+        current = {
+            task.index
+            for task, good in zip(there, self.store.are_current(expected), strict=True)
+            if good
         }
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        return [task for task in tasks if task.index not in current]
 
-    def missing(self) -> list[Task]:
-        """Return the tasks whose tile is absent, damaged or of other points or settings; dearest first."""
-        return [task for task in self.tasks if not self.is_done(task)]
-
-    def is_done(self, task: Task) -> bool:
-        """Tell whether a task's tile is there, undamaged, and of these points and settings."""
-        return self.store.is_current(self.tiles[task.index], self.fingerprint(task.index))
+    def unsealed(self) -> list[Task]:
+        """Return the tasks whose tile is absent, cut short or of other points or settings, as far as its seal tells."""
+        seals = self.store.seals()
+        names = self.names if seals else []
+        sealed = {
+            index
+            for index, name in enumerate(names)
+            if name in seals and seals[name] == self._fingerprints[index]
+        }
+        return [task for task in self.tasks if task.index not in sealed]
 
     def pending(self, frozen: Sequence[Task] | None = None) -> Pending:
         """Return what a farm is to do of the task list, or of a frozen part of it: what is missing and did not fail."""
         failed = self.failed()
         return Pending(
             self.tasks if frozen is None else frozen,
-            lambda task: task.index not in failed and not self.is_done(task),
+            lambda tasks: self.missing([task for task in tasks if task.index not in failed]),
         )
 
     def failed(self) -> dict[int, str]:
         """Return task index → error of each tile that failed and was not retried since."""
-        errors = {}
-        indices = {tile.name: task.index for task, tile in zip(self.tasks, self.tiles, strict=True)}
-        for record in sorted((self.path / "failed").glob("*.json")):
-            if (index := indices.get(record.stem)) is not None:
-                errors[index] = json.loads(record.read_text(encoding="utf-8"))["error"]
-        return errors
+        records = {record.stem: record for record in (self.path / "failed").glob("*.json")}
+        return {
+            index: json.loads(records[name].read_text(encoding="utf-8"))["error"]
+            for index, name in enumerate(self.names if records else [])
+            if name in records
+        }
 
-    def record(self, outcomes: Iterable[Outcome]) -> Iterable[Outcome]:
-        """Pass outcomes on, each written to the journal, and failures to ``failed/``, before it is handed out."""
-        name = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(3)}.jsonl"
-        journal = self.path / "journal" / name
+    def record(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+        """Pass outcomes on, a failure not before it is written to ``failed/``."""
         for outcome in outcomes:
-            entry = asdict(outcome) | {"time": round(time.time(), 3), "generation": self.generation}
-            with journal.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
             if outcome.error is not None:
-                tile = self.tiles[outcome.task.index]
-                write_text(self.path / "failed" / f"{tile.name}.json", json.dumps(entry))
+                entry = asdict(outcome) | {"time": round(time.time(), 3)}
+                name = self.tile(outcome.task.index).name
+                write_text(self.path / "failed" / f"{name}.json", json.dumps(entry))
             yield outcome
 
     def retry(self) -> int:
@@ -195,12 +213,33 @@ class Run:
             record.unlink(missing_ok=True)
         return len(records)
 
-    @property
-    def _generation_directory(self) -> Path:
-        return self.path / "generations" / f"{self.generation:04d}"
+    @cached_property
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        return {str(name): column.to_numpy() for name, column in self.table.items()}
+
+    @cached_property
+    def _cuts(self) -> tuple[dict[int, range], dict[int, range]]:
+        return self.settings.grid.cuts(self.settings.tile_size)
+
+    @cached_property
+    def _fingerprints(self) -> list[str]:
+        return [self.fingerprint(index) for index in range(len(self.table))]
+
+    @cached_property
+    def _settings_digest(self) -> hashlib._Hash:
+        """What all tiles of the run have in common, to be copied and continued."""
+        common = {
+            "fit": asdict(self.settings.fit),
+            "crs": self.settings.grid.crs,
+            "posting": self.settings.grid.posting,
+            "where": self.settings.where,
+        }
+        return hashlib.sha256(json.dumps(common, sort_keys=True).encode())
 
 
-def plan_run(path: str | os.PathLike[str], request: PlanRequest, *, db: PointDB | None = None) -> Run:
+def plan_run(
+    path: str | os.PathLike[str], request: PlanRequest, *, db: PointDB | None = None
+) -> Run:
     """Freeze a run, or look again at one that is frozen.
 
     A new directory gets its settings and its first task list.  On an existing run the settings stay; when the points
@@ -231,11 +270,15 @@ def plan_run(path: str | os.PathLike[str], request: PlanRequest, *, db: PointDB 
     if (directory / "run.toml").exists():
         return _plan_again(Run.load(directory), request, db)
     if db is None:
-        raise InvalidValue(f"{directory} is no run yet, and no point DB was named; name one with --db")
+        raise InvalidValue(
+            f"{directory} is no run yet, and no point DB was named; name one with --db"
+        )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise InvalidValue(f"{directory} exists and is no cryotile run; choose a new directory for the run")
+        raise InvalidValue(
+            f"{directory} exists and is no cryotile run; choose a new directory for the run"
+        )
     settings = resolve(request, db)
-    _freeze(directory, settings, db)
+    make_run_directory(directory, settings, db, tile_table(settings, db))
     run = Run.load(directory)
     # Whoever planned at the same time may have been first, with other options.
     _refuse_differences(run, request, db)
@@ -265,7 +308,7 @@ def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
     table = tile_table(run.settings, db)
     if table.equals(run.table):
         return run
-    _write_generation(run.path / "generations", run.generation + 1, table, db.snapshot)
+    write_generation(run.path, run.generation + 1, table, db.snapshot)
     return Run.load(run.path)
 
 
@@ -275,106 +318,6 @@ def _refuse_differences(run: Run, request: PlanRequest, db: PointDB | None) -> N
         found.append(f"point DB {str(db.path)!r} (frozen: {str(run.db_path)!r})")
     if found:
         raise InvalidValue(
-            f"{run.path} is frozen with other settings: {'; '.join(found)}; leave them out, or plan into a new directory"
+            f"{run.path} is frozen with other settings: {'; '.join(found)}; leave them out, or plan into a new"
+            " directory"
         )
-
-
-def _freeze(directory: Path, settings: Settings, db: PointDB) -> None:
-    temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        for name in ("generations", "tiles", "failed", "journal"):
-            (temporary / name).mkdir(parents=True)
-        _write_generation(temporary / "generations", 1, tile_table(settings, db), db.snapshot)
-        write_text(temporary / "run.toml", tomli_w.dumps(_frozen(settings, db)))
-        # Whole or not at all; a directory that is not empty is never replaced.
-        temporary.rename(directory)
-        fsync_directory(directory.parent)
-    except OSError as error:
-        if not (directory / "run.toml").exists():
-            raise UnwritablePath(
-                f"run directory {directory} cannot be written: {error.strerror}; choose one that can"
-            ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _write_generation(generations: Path, number: int, table: pd.DataFrame, snapshot: int) -> None:
-    temporary = generations / f".{secrets.token_hex(6)}.tmp"
-    temporary.mkdir()
-    try:
-        table.to_parquet(temporary / "tasks.parquet", index=False)
-        write_text(temporary / "snapshot", f"{snapshot}\n")
-        temporary.rename(generations / f"{number:04d}")
-    except OSError:
-        # Somebody planned the same at the same moment: the list depends on the snapshot alone, theirs will do.
-        if not (generations / f"{number:04d}").exists():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    fsync_directory(generations)
-
-
-def _frozen(settings: Settings, db: PointDB) -> dict[str, Any]:
-    fit = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(settings.fit).items() if v is not None}
-    grid = settings.grid
-    selection = {} if settings.where is None else {"where": settings.where}
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "cryotile_version": cryotile.__version__,
-        "uuid": uuid.uuid4().hex,
-        "point_db": str(db.path.resolve()),
-        "grid": {
-            "crs": grid.crs,
-            "bounds": list(grid.bounds),
-            "posting": grid.posting,
-            "tile_size": settings.tile_size,
-        },
-        "selection": selection,
-        "fit": fit,
-    }
-
-
-def _settings_from(frozen: dict[str, Any]) -> Settings:
-    grid, fit = frozen["grid"], dict(frozen["fit"])
-    fit["period"] = tuple(fit["period"])
-    return Settings(
-        grid=Grid(grid["crs"], tuple(grid["bounds"]), grid["posting"]),
-        tile_size=grid["tile_size"],
-        where=frozen["selection"].get("where"),
-        fit=FitConfig(**fit),
-    )
-
-
-def _read_run_toml(directory: Path) -> str:
-    try:
-        return (directory / "run.toml").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InvalidValue(f"{directory} is no cryotile run (it has no run.toml); make one with 'cryotile plan'") from None
-    except NotADirectoryError:
-        raise InvalidValue(f"{directory} is a file, not a run directory; make one with 'cryotile plan'") from None
-    except OSError as error:
-        raise CryotileError(f"{directory / 'run.toml'} cannot be read: {error.strerror}; mend its permissions") from error
-
-
-def _check_version(directory: Path, frozen: dict[str, Any]) -> None:
-    if frozen.get("format") != FORMAT:
-        raise InvalidValue(f"{directory / 'run.toml'} is not a cryotile run's; make one with 'cryotile plan'")
-    theirs = frozen["cryotile_version"]
-    if frozen["format_version"] != FORMAT_VERSION or theirs != cryotile.__version__:
-        raise InvalidValue(
-            f"{directory} was planned by cryotile {theirs} and this is {cryotile.__version__}, whose numbers may differ;"
-            f" go on with {theirs}, or plan into a new directory"
-        )
-
-
-def _newest_generation(directory: Path) -> int:
-    numbers = [int(entry.name) for entry in (directory / "generations").glob("[0-9]*")]
-    if not numbers:
-        raise DamagedFile(f"{directory / 'generations'} holds no task list; restore it, or plan into a new directory")
-    return max(numbers)
-
-
-def _read_snapshot(directory: Path, generation: int) -> int:
-    return int((directory / "generations" / f"{generation:04d}" / "snapshot").read_text(encoding="utf-8"))

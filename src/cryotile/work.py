@@ -51,7 +51,7 @@ class FitTile:
     def __call__(self, task: Task, progress: Progress) -> None:
         """Fit and save the tile of a task, unless it is there already."""
         run, db = _opened(self.run, self.generation)
-        if not run.store.is_current(run.tiles[task.index], run.fingerprint(task.index)):
+        if not run.store.is_current(run.tile(task.index), run.fingerprint(task.index)):
             fit_tile(run, db, task, progress)
 
 
@@ -69,7 +69,7 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
     progress : Progress
         Told the fraction done.
     """
-    tile, config = run.tiles[task.index], run.settings.fit
+    tile, config = run.tile(task.index), run.settings.fit
     assert config.period is not None
     points = db.read(
         tile.window(config.radius),
