@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
 
 from cryotile.backends import open_backend
+from cryotile.journal import Journaled
 from cryotile.task import Progress, Task
 
 WORKERS = 2
@@ -28,13 +31,15 @@ def submitted(index: int) -> int:
 
 
 def time_backend(spec: str, count: int) -> float:
-    """Seconds from the first to the last outcome, so that starting the children does not count."""
+    """Seconds from the first to the last outcome, journal on, so that starting the children does not count."""
     tasks = [Task(index, 1.0) for index in range(count)]
-    outcomes = open_backend(spec, home=None, key="benchmark").run(tasks, do_nothing)
-    next(outcomes)
-    start = time.perf_counter()
-    done = 1 + sum(outcome.error is None for outcome in outcomes)
-    seconds = time.perf_counter() - start
+    with tempfile.TemporaryDirectory() as journal:
+        work = Journaled(do_nothing, Path(journal))
+        outcomes = open_backend(spec, home=None, key="benchmark").run(tasks, work)
+        next(outcomes)
+        start = time.perf_counter()
+        done = 1 + sum(outcome.error is None for outcome in outcomes)
+        seconds = time.perf_counter() - start
     if done != count:
         raise RuntimeError(f"{spec}: {count - done} of {count} empty tasks failed")
     return seconds

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cryotile.processes import is_gone, this_process
+from cryotile.processes import is_alive, this_process
 from cryotile.task import Progress, Task, Work
 
 __all__ = ["SILENCE", "Ended", "Journaled", "Journals", "Worker"]
@@ -192,9 +192,16 @@ class Worker:
     heard: float = 0.0
     ended: deque[Ended] = field(default_factory=lambda: deque(maxlen=256))
 
-    def is_gone(self) -> bool:
-        """Tell whether the worker is known to have ended; only ever of one on this machine."""
-        return is_gone(self.process)
+    def is_lost(self, now: float) -> bool:
+        """Tell whether the worker has ended: for sure on this machine, by its long silence on others.
+
+        Parameters
+        ----------
+        now : float
+            Unix time.
+        """
+        alive = is_alive(self.process)
+        return now - self.heard > SILENCE if alive is None else not alive
 
     def hear(self, line: dict[str, Any]) -> None:
         """Take in a line of its journal."""

@@ -6,7 +6,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-__all__ = ["is_gone", "this_process"]
+__all__ = ["is_alive", "this_process"]
 
 
 def this_process() -> str:
@@ -23,18 +23,23 @@ def this_process() -> str:
     return _name(os.getpid()) if _machine() else ""
 
 
-def is_gone(process: str) -> bool:
-    """Tell whether a process is known to have ended: only ever of one on this machine.
+def is_alive(process: str) -> bool | None:
+    """Tell whether a process is there.
 
     Parameters
     ----------
     process : str
-        As of :func:`this_process`; of an empty one nothing is known.
+        As of :func:`this_process`.
+
+    Returns
+    -------
+    bool or None
+        None when it is on another machine, or has no name, so that nothing is known.
     """
-    machine, _, number_and_birth = process.partition(":")
+    machine, _, rest = process.partition(":")
     if not machine or machine != _machine():
-        return False
-    return _name(int(number_and_birth.partition(":")[0])) != process
+        return None
+    return _name(int(rest.partition(":")[0])) == process
 
 
 def _name(number: int) -> str:

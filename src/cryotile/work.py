@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cryotile.errors import CryotileError
 from cryotile.fit import fit_posts
@@ -47,6 +48,15 @@ class FitTile:
 
     run: Path
     generation: int
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in a worker, and open the run at once.
+
+        What is wrong with all tiles alike (another version of cryotile, a point DB that is out of reach) ends the
+        farm in one line here; found tile by tile, it would fail each of them three times.
+        """
+        self.__dict__.update(state)
+        _opened(self.run, self.generation)
 
     def __call__(self, task: Task, progress: Progress) -> None:
         """Fit and save the tile of a task, unless it is there already."""

@@ -359,7 +359,9 @@ def _describe_end(process: subprocess.Popen[bytes]) -> str:
 
 
 def _unfit(trace: str) -> CryotileError:
-    """Make the error of a work that no child can load."""
+    """Make the error of a work that no child can load, or that says itself, in one line, why it refuses."""
+    if not trace.startswith("Traceback"):
+        return CryotileError(trace)
     reason = trace.rstrip().rpartition("\n")[2]
     return CryotileError(
         f"the work cannot be loaded in a child process ({reason}); define it in a module that a fresh "

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from cryotile.backends.base import attempt
+from cryotile.errors import CryotileError
 from cryotile.task import Task, Work
 
 __all__ = [
@@ -92,6 +93,8 @@ def main(blueprint: int, tasks: int, reports: int, lifeline: int) -> None:
     with suppress(BrokenPipeError):
         try:
             work = _load_work(blueprint)
+        except CryotileError as error:
+            _send(reports, UNFIT, -1, 0.0, str(error))
         except Exception:  # noqa: BLE001 - importing a user's module may raise anything, and the parent must hear it
             _send(reports, UNFIT, -1, 0.0, traceback.format_exc())
         else:
