@@ -323,7 +323,8 @@ class Farmer:
         self._handed_out -= len(seat.tasks)
         self._supply.put_back(list(seat.tasks.values()))
         self._last_loss = f"rank {seat.rank} on host {seat.host or '(never heard of)'}: {reason}"
-        logger.warning("%s; the farm goes on without it", self._last_loss)
+        if not self._draining:
+            logger.warning("%s; the farm goes on without it", self._last_loss)
 
     def _close(self, seat: _Seat) -> None:
         """Give a worker nothing more."""
