@@ -21,6 +21,7 @@ _BUILT_IN = {
     "array": "cryotile.backends.array:ArrayBackend",
     "auto": "cryotile.backends.auto:AutoBackend",
     "dask": "cryotile.backends.dask:DaskBackend",
+    "dir": "cryotile.backends.pull:DirBackend",
     "index": "cryotile.backends.array:IndexBackend",
     "local": "cryotile.backends.local:LocalBackend",
     "mpi": "cryotile.backends.mpi:MPIBackend",

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from cryotile.backends.base import STALL, Attempt
 from cryotile.backends.child import Child, Nursery
+from cryotile.backends.cores import usable_cores
 from cryotile.backends.shift import Shift
-from cryotile.errors import CryotileError
+from cryotile.errors import CryotileError, InvalidValue
 from cryotile.task import Outcome, Task, Work
 
-__all__ = ["Supply", "work"]
+__all__ = ["Supply", "crew_size", "work"]
 
 # A child gets as many tasks ahead as take about this long (seconds): at least one, so that it never waits for the
 # parent, and few enough for one write.
@@ -42,7 +43,9 @@ class Supply(Protocol):
     """
 
     @property
-    def ahead(self) -> int: ...
+    def ahead(self) -> int:
+        """See above."""
+        ...
 
     def over(self) -> bool:
         """Tell whether nothing more will come once what is handed out has ended."""
@@ -114,6 +117,22 @@ def work(
         with Nursery(work, stall) as nursery, selectors.DefaultSelector() as selector:
             yield from _Crew(nursery, selector, supply, shift).outcomes(children)
         shift.check_out(supply.left())
+
+
+def crew_size(scheme: str, argument: str) -> int:
+    """Read how many children a user wants: a number, or nothing for one per usable core.
+
+    Raises
+    ------
+    InvalidValue
+        It is not a positive integer.
+    """
+    if argument and not (argument.isdecimal() and int(argument) > 0):
+        raise InvalidValue(
+            f"backend '{scheme}:{argument}': the number of children must be a positive integer; write {scheme}:4, or "
+            f"{scheme} for one per usable core ({usable_cores()} here)"
+        )
+    return int(argument) if argument else usable_cores()
 
 
 class _Crew:

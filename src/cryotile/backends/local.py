@@ -7,8 +7,6 @@ from pathlib import Path
 
 from cryotile.backends import crew
 from cryotile.backends.base import STALL, Agenda, checked_stall
-from cryotile.backends.cores import usable_cores
-from cryotile.errors import InvalidValue
 from cryotile.task import Outcome, Task, Work
 
 __all__ = ["LocalBackend"]
@@ -42,12 +40,7 @@ class LocalBackend:
         *,
         stall: float = STALL,
     ) -> None:
-        if argument and not (argument.isdecimal() and int(argument) > 0):
-            raise InvalidValue(
-                f"backend 'local:{argument}': the number of children must be a positive integer; write local:4, or "
-                f"local for one per usable core ({usable_cores()} here)"
-            )
-        self.children = int(argument) if argument else usable_cores()
+        self.children = crew.crew_size("local", argument)
         self.stall = checked_stall(stall)
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:

@@ -1,0 +1,224 @@
+"""The supply of a crew that works for a ledger: leases in hand, renewed in time, and settled as attempts end."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from cryotile.backends.base import Attempt
+from cryotile.backends.suspicion import Suspicion
+from cryotile.errors import CryotileError
+from cryotile.ledgers import Lease, Ledger
+from cryotile.task import ATTEMPTS, Outcome, Task
+
+__all__ = ["LedgerSupply"]
+
+# Leases for about so many seconds of work are claimed at a time: fewer claims for tiny tasks, and at the end of the run
+# no worker sits on what others could do.
+_HOARD = 0.25
+_MOST = 1024
+
+# Behind a task that takes longer (seconds) none is queued: another worker might do it sooner.
+_LONG = 1.0
+
+# A lease is renewed so many times before it would expire, so that a busy file system may fail a few times.
+_RENEWALS = 5
+
+# Seconds between looks when nothing waits: from the first to the most patient.
+_PAUSE = 0.25, 5.0
+
+logger = logging.getLogger(__name__)
+
+
+class LedgerSupply:
+    """Leases of a ledger as the supply of a crew; see :class:`cryotile.backends.crew.Supply`.
+
+    Parameters
+    ----------
+    ledger : Ledger
+        The tasks of the run; enrolled.
+    children : int
+        How many children the crew has.
+    """
+
+    def __init__(self, ledger: Ledger, *, children: int) -> None:
+        self._ledger = ledger
+        self._children = children
+        self._leases: dict[int, Lease] = {}
+        self._hand: deque[Lease] = deque()
+        self._started: set[Lease] = set()
+        self._outcomes: list[Outcome] = []
+        self._suspicion = Suspicion(ledger)
+        self._pace = _LONG
+        self._over = self._unfit = False
+        self._pause = 0.0
+        self._next_look = self._next_renewal = time.monotonic()
+
+    @property
+    def ahead(self) -> int:
+        """How many tasks a child may have queued behind one: none behind a long one."""
+        return int(self._pace < _LONG)
+
+    def over(self) -> bool:
+        """Tell whether the run is over, or none of what waits fits, or this worker is broken."""
+        if self._hand or self._outcomes:
+            return False
+        return self._over or self._unfit or self._suspicion.broken is not None
+
+    def stock(self) -> int:
+        """Return how many leases are in hand, after a claim if they run low."""
+        wanted = self._wanted()
+        low = 4 * len(self._hand) <= wanted
+        if low and time.monotonic() >= self._next_look and not self._closed():
+            self._look(wanted)
+        return len(self._hand)
+
+    def take(self, count: int, fits: Callable[[Task], bool]) -> list[Task]:
+        """Hand out the next tasks that fit; those that do not are released, and no more are claimed."""
+        taken: list[Task] = []
+        while self._hand and len(taken) < count:
+            lease = self._hand.popleft()
+            if not fits(lease.task):
+                self._unfit = True
+                self._hand.appendleft(lease)
+                self._give_back(list(self._hand))
+            elif lease.attempt == 1 or not taken:
+                taken.append(lease.task)
+            else:
+                self._hand.appendleft(lease)
+            if lease.attempt > 1:
+                # A task at which a worker may have died goes alone: were it to happen again, no other is blamed.
+                break
+        return taken
+
+    def put_back(self, tasks: Sequence[Task]) -> None:
+        """Keep the leases of tasks that were not started, at the head."""
+        leases = [self._leases[task.index] for task in tasks if task.index in self._leases]
+        self._hand.extendleft(reversed(leases))
+
+    def report(self, running: Mapping[Task, float]) -> list[Outcome]:
+        """Tell the ledger what was started, and from time to time that all leases are still wanted."""
+        fractions: dict[Lease, float | None] = {
+            lease: fraction
+            for task, fraction in running.items()
+            if (lease := self._leases.get(task.index)) is not None
+        }
+        due = time.monotonic() >= self._next_renewal
+        if due:
+            fractions = dict.fromkeys(self._leases.values()) | fractions
+            expiry = min((lease.expiry for lease in fractions), default=0.0)
+            self._next_renewal = time.monotonic() + max(expiry / _RENEWALS, _PAUSE[0])
+        else:
+            fractions = {lease: f for lease, f in fractions.items() if lease not in self._started}
+        if fractions:
+            self._started.update(lease for lease, f in fractions.items() if f is not None)
+            lost = self._ledger.renew(fractions)
+            self._forget(lost)
+            self._hand = deque(lease for lease in self._hand if lease not in lost)
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+        """Settle attempts; the outcomes of tasks that are done or have failed for good, but of no lost lease."""
+        ended: dict[Lease, Outcome] = {}
+        for task, seconds, error, host in attempts:
+            self._pace = (self._pace + seconds) / 2
+            lease = self._leases.get(task.index)
+            if lease is not None:
+                outcome = Outcome(task, seconds, lease.attempt, host, error)
+                ended |= self._suspicion.consider(lease, outcome)
+        outcomes = self._settle(ended)
+        if doubted := self._suspicion.doubt():
+            self._give_back([*doubted, *self._hand])
+        return outcomes
+
+    def left(self) -> int:
+        """Return how many tasks have no outcome yet."""
+        return self._ledger.unsettled()
+
+    def release(self) -> None:
+        """Hand back all leases."""
+        self._give_back(list(self._leases.values()))
+
+    def check_out(self) -> None:
+        """Say why this worker leaves, if it is broken.
+
+        Raises
+        ------
+        CryotileError
+            Tasks fail here that are done on another host.
+        """
+        if self._suspicion.broken is not None:
+            raise CryotileError(self._suspicion.broken)
+
+    def _closed(self) -> bool:
+        """Tell whether no more may be claimed."""
+        return self._over or self._unfit or self._suspicion.waits()
+
+    def _wanted(self) -> int:
+        """Number of leases that should be in hand."""
+        idle = self._children * (1 + self.ahead) - len(self._leases) + len(self._hand)
+        return max(1, idle, min(_MOST, int(_HOARD * self._children / max(self._pace, 1e-9))))
+
+    def _look(self, wanted: int) -> None:
+        """Claim leases or, when there are none, find out whether the run is over."""
+        leases = self._ledger.claim(wanted - len(self._hand))
+        fatal = {lease: _died_at(lease) for lease in leases if lease.attempt > ATTEMPTS}
+        self._leases.update((lease.task.index, lease) for lease in leases)
+        self._hand.extend(lease for lease in leases if lease not in fatal)
+        if leases:
+            self._pause = 0.0
+        elif held_back := self._suspicion.settle():
+            # There is nothing else to try, so these are tried again, here if need be.
+            fatal = held_back
+        else:
+            self._over = self._ledger.unsettled() == 0
+            self._pause = min(max(2 * self._pause, _PAUSE[0]), _PAUSE[1])
+            # Idle workers do not all look at the same moment.
+            self._next_look = time.monotonic() + self._pause * random.uniform(0.5, 1.0)
+        self._outcomes += self._settle(fatal)
+
+    def _settle(self, ended: Mapping[Lease, Outcome]) -> list[Outcome]:
+        """Settle leases, and return what became of their tasks for good."""
+        if not ended:
+            return []
+        lost = self._ledger.settle(ended)
+        self._forget(ended)
+        outcomes = []
+        for lease, outcome in ended.items():
+            if lease in lost:
+                logger.warning(
+                    "task %d: its lease was lost, another worker has it", lease.task.index
+                )
+            elif outcome.error is not None and lease.attempt < ATTEMPTS:
+                reason = outcome.error.rstrip().rpartition("\n")[2]
+                logger.warning(
+                    "task %d: attempt %d of %d failed: %s",
+                    *(lease.task.index, lease.attempt, ATTEMPTS, reason),
+                )
+                self._next_look = time.monotonic()
+            else:
+                outcomes.append(outcome)
+        return outcomes
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        """Release leases, all that are in hand among them."""
+        self._ledger.release(leases)
+        self._forget(leases)
+        self._hand.clear()
+
+    def _forget(self, leases: Collection[Lease]) -> None:
+        """Drop leases that have ended or are lost."""
+        for lease in leases:
+            self._leases.pop(lease.task.index, None)
+            self._started.discard(lease)
+
+
+def _died_at(lease: Lease) -> Outcome:
+    """Make the outcome of a task at which workers have died at every attempt."""
+    error = f"{ATTEMPTS} workers died while they were at this task, and left no message"
+    return Outcome(lease.task, 0.0, ATTEMPTS, socket.gethostname(), error)

@@ -1,0 +1,10 @@
+"""The durable list of a run's tasks, from which workers on any host take leases.
+
+Third parties prove a ledger of their own with :class:`cryotile.testing.ledgers.LedgerContract`.
+"""
+
+from __future__ import annotations
+
+from cryotile.ledgers.base import LEASE, Lease, Ledger
+
+__all__ = ["LEASE", "Lease", "Ledger"]
