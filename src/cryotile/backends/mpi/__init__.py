@@ -16,14 +16,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cryotile.backends.base import STALL, Agenda, checked_stall
+from cryotile.backends.cores import usable_cores
 from cryotile.backends.crew import Supply
 from cryotile.backends.local import LocalBackend
 from cryotile.backends.mpi.farmer import Farmer
 from cryotile.backends.mpi.launch import place_in_mpi
 from cryotile.backends.mpi.wire import Wire
 from cryotile.backends.mpi.worker import serve
+from cryotile.backends.pull import DirBackend
 from cryotile.backends.shift import Shift
+from cryotile.backends.supply import LedgerSupply
 from cryotile.errors import InvalidValue
+from cryotile.ledgers import Ledger
+from cryotile.ledgers.dir import DirLedger
 from cryotile.task import Outcome, Pending, Task, Work
 
 __all__ = ["MPIBackend"]
@@ -45,9 +50,10 @@ class MPIBackend:
     argument : str
         Must be empty.
     home : Path, optional
-        Not used.
+        A directory that all members of the farm see: rank 0 leases tasks from the ledger there, so that any number of
+        MPI programs, and workers of the backend ``dir``, share a run.
     key : str
-        Not used.
+        Name of the task list.
     stall : float
         Seconds without a progress call after which a child is ended, which costs its task an attempt.
 
@@ -60,8 +66,8 @@ class MPIBackend:
     def __init__(
         self,
         argument: str = "",
-        home: Path | None = None,  # noqa: ARG002 - all backends are built alike
-        key: str = "",  # noqa: ARG002
+        home: Path | None = None,
+        key: str = "",
         *,
         stall: float = STALL,
     ) -> None:
@@ -70,6 +76,7 @@ class MPIBackend:
                 f"backend 'mpi:{argument}': mpi takes no argument, mpirun says how many; write mpirun -n {argument} …"
             )
         self.stall = checked_stall(stall)
+        self._home, self._key = home, key
         self._place = place_in_mpi(os.environ)
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
@@ -89,7 +96,7 @@ class MPIBackend:
             tasks.take_share(())
         if wire is None:
             return iter(()) if rank else self._run_here(tasks, work)
-        return _serve(wire, work, self.stall) if rank else _farm(wire, Agenda(tasks))
+        return _serve(wire, work, self.stall) if rank else self._farm(wire, tasks)
 
     def _open_wire(self) -> Wire | None:
         """Meet the other ranks, if there are any."""
@@ -114,16 +121,39 @@ class MPIBackend:
 
     def _run_here(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do the tasks in children of this process."""
-        local = LocalBackend("1" if self._place and self._place.size == 1 else "", stall=self.stall)
+        children = 1 if self._place is not None and self._place.size == 1 else usable_cores()
         logger.warning(
-            "backend mpi: no other rank to work, so %d children of this process do; start it as mpirun -n N …",
-            local.children,
+            "backend mpi: there is no other rank to work, so %d child processes of this one do; "
+            "start it as mpirun -n N …",
+            children,
         )
-        return local.run(tasks, work)
+        if self._home is None:
+            return LocalBackend(str(children), stall=self.stall).run(tasks, work)
+        return DirBackend(str(children), self._home, self._key, stall=self.stall).run(tasks, work)
+
+    def _farm(self, wire: Wire, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Be rank 0."""
+        try:
+            if self._home is None or not tasks:
+                yield from _hand_out(wire, Agenda(tasks))
+            else:
+                yield from _share(wire, DirLedger(self._home, self._key), tasks)
+        finally:
+            wire.end()
 
 
-def _farm(wire: Wire, supply: Supply) -> Iterator[Outcome]:
-    """Be rank 0."""
+def _share(wire: Wire, ledger: Ledger, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    """Hand out what a ledger leases."""
+    ledger.enroll(tasks)
+    supply = LedgerSupply(ledger, children=wire.size - 1)
+    try:
+        yield from _hand_out(wire, supply)
+    finally:
+        supply.release()
+    supply.check_out()
+
+
+def _hand_out(wire: Wire, supply: Supply) -> Iterator[Outcome]:
     with Shift() as shift:
         yield from Farmer(wire, range(1, wire.size), supply, shift).outcomes()
         shift.check_out(supply.left())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -38,6 +38,9 @@ _MOST_AHEAD = 2000
 
 # So many to a message, which MPI then sends at once, whether it is expected or not.
 _BATCH = 200
+
+# So many messages are taken in before what they brought is settled in one go.
+_MOST_MESSAGES = 256
 
 # Seconds between looks at silent workers, at the supply and at the shift.
 _ROUND = 0.5
@@ -99,6 +102,7 @@ class Farmer:
         self._idle: set[_Seat] = set()
         self._quarantine = Quarantine()
         self._handed_out = 0
+        self._attempts: list[Attempt] = []
         self._drain_end: float | None = None
         self._next_round = now
         self._last_heard = now
@@ -112,23 +116,15 @@ class Farmer:
         CryotileError
             All workers are gone, and tasks are left.
         """
-        try:
-            while not self._is_over():
-                heard = False
-                while (message := self._line.receive()) is not None:
-                    heard = True
-                    yield from self._hear(*message)
-                due = time.monotonic() >= self._next_round
-                if due:
-                    yield from self._look_round()
-                if due or heard:
-                    self._employ()
-                self._rest(heard)
-        finally:
-            # Also to those that are late, or were taken for lost.
-            for rank in self._seats:
-                self._line.send(rank, letters.STOP)
-            self._line.flush()
+        while not self._is_over():
+            heard = self._listen()
+            yield from self._settle()
+            due = time.monotonic() >= self._next_round
+            if due:
+                yield from self._look_round()
+            if due or heard:
+                self._employ(heard)
+            self._rest(bool(heard))
 
     def _is_over(self) -> bool:
         if self._handed_out:
@@ -150,22 +146,31 @@ class Farmer:
             self._last_heard = now
         time.sleep(min(max(_SHORTEST_NAP, (now - self._last_heard) / 3.0), _LONGEST_NAP))
 
-    def _hear(self, rank: int, message: bytes) -> list[Outcome]:
-        """Take in what a worker reports, and keep it busy."""
-        seat = self._seats.get(rank)
-        if seat is None:
-            # It was written off, and its tasks are with others.
-            self._line.send(rank, letters.STOP)
-            return []
+    def _listen(self) -> list[_Seat]:
+        """Take in the messages that have come; the workers they are from."""
+        heard: dict[int, _Seat] = {}
+        for _ in range(_MOST_MESSAGES):
+            if (message := self._line.receive()) is None:
+                break
+            rank, content = message
+            if (seat := self._seats.get(rank)) is not None:
+                heard[rank] = seat
+                self._hear(seat, content)
+            else:
+                # It was written off, and its tasks are with others.
+                self._line.send(rank, letters.STOP)
+        return list(heard.values())
+
+    def _hear(self, seat: _Seat, message: bytes) -> None:
+        """Take in what one worker reports."""
         seat.heard = time.monotonic()
-        attempts: list[Attempt] = []
+        before = len(self._attempts)
         returned: list[Task] = []
         for kind, index, value, text in letters.reports(message):
             if kind == letters.DONE or kind == letters.FAILED:
                 if task := self._take_from(seat, index):
-                    attempts.append(
-                        Attempt(task, value, text if kind == letters.FAILED else None, seat.host)
-                    )
+                    error = text if kind == letters.FAILED else None
+                    self._attempts.append(Attempt(task, value, error, seat.host))
             elif kind == letters.RETURNED:
                 if task := self._take_from(seat, index):
                     returned.append(task)
@@ -173,12 +178,8 @@ class Farmer:
                 self._note(seat, kind, value, text)
         if returned:
             self._supply.put_back(returned)
-            self._employ()
-        outcomes = self._settle(attempts) if attempts else []
-        if attempts:
-            seat.pace = sum(attempt.seconds for attempt in attempts) / len(attempts)
-        self._top_up(seat)
-        return outcomes
+        if count := len(self._attempts) - before:
+            seat.pace = sum(attempt.seconds for attempt in self._attempts[before:]) / count
 
     def _note(self, seat: _Seat, kind: int, value: float, text: str) -> None:
         """Take in a report that is not about a task that ended or came back."""
@@ -203,8 +204,11 @@ class Farmer:
             self._handed_out -= 1
         return task
 
-    def _settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
-        """Count attempts, and learn from them."""
+    def _settle(self) -> list[Outcome]:
+        """Count the attempts that have ended, and learn from them."""
+        attempts, self._attempts = self._attempts, []
+        if not attempts:
+            return []
         for attempt in attempts:
             self._shift.ended(attempt)
         for host in self._quarantine.learn(attempts):
@@ -216,7 +220,7 @@ class Farmer:
 
     def _top_up(self, seat: _Seat) -> None:
         """Give a worker more when it runs low."""
-        if seat.is_open and not self._draining:
+        if seat.is_open:
             if not self._quarantine.admits(seat.host):
                 self._recall(seat)
             elif seat.pace >= _LONG:
@@ -246,8 +250,8 @@ class Farmer:
         """Take tasks from the supply, but not those that rather another host should try."""
         chosen: list[Task] = []
         passed: list[Task] = []
-        while len(chosen) < count and self._supply.stock():
-            tasks = self._supply.take(count - len(chosen), self._shift.may_start)
+        while not chosen and self._supply.stock():
+            tasks = self._supply.take(count, self._shift.may_start)
             if not tasks:
                 break
             for task in tasks:
@@ -256,8 +260,8 @@ class Farmer:
             self._supply.put_back(passed)
         return chosen
 
-    def _employ(self) -> None:
-        """Give the idle what waits or else what another worker has not started."""
+    def _employ(self, heard: Iterable[_Seat]) -> None:
+        """Give the idle, and whom was heard, what waits or else what another worker has not started."""
         if self._draining:
             return
         for seat in list(self._idle):
@@ -265,6 +269,8 @@ class Farmer:
                 break
             if self._quarantine.admits(seat.host):
                 self._give(seat, 1)
+        for seat in heard:
+            self._top_up(seat)
         if self._idle and not self._supply.stock():
             self._recall(max(self._seats.values(), key=lambda seat: len(seat.tasks)))
 
@@ -282,10 +288,11 @@ class Farmer:
         failed = self._line.failed()
         for seat in list(self._seats.values()):
             if seat.rank in failed:
-                yield from self._bury(seat, "was lost")
+                self._bury(seat, "was lost")
             elif now - seat.heard > (SILENCE if seat.is_open else COMING):
                 self._line.write_off()
-                yield from self._bury(seat, f"was silent for {now - seat.heard:.0f} s")
+                self._bury(seat, f"was silent for {now - seat.heard:.0f} s")
+        yield from self._settle()
         running = {
             next(iter(seat.tasks.values())): seat.fraction
             for seat in self._seats.values()
@@ -305,16 +312,15 @@ class Farmer:
                 for seat in list(self._seats.values()):
                     self._forget(seat, "did not say what became of its tasks")
 
-    def _bury(self, seat: _Seat, reason: str) -> list[Outcome]:
+    def _bury(self, seat: _Seat, reason: str) -> None:
         """Do without a worker that died: what it was at is a failed attempt, for it may be the reason."""
-        attempts = []
         if seat.tasks:
+            seconds = time.monotonic() - seat.began
             task = self._take_from(seat, next(iter(seat.tasks)))
             assert task is not None
             error = f"the worker of rank {seat.rank} on host {seat.host} {reason}"
-            attempts.append(Attempt(task, time.monotonic() - seat.began, error, seat.host))
+            self._attempts.append(Attempt(task, seconds, error, seat.host))
         self._forget(seat, reason)
-        return self._settle(attempts)
 
     def _forget(self, seat: _Seat, reason: str) -> None:
         """Do without a worker: its tasks wait again, none of them charged."""

@@ -119,6 +119,12 @@ class Wire:
         """Note that a rank is lost of which MPI does not know: it would wait for it at the end."""
         Wire._written_off = True
 
+    def end(self) -> None:
+        """Tell the workers that the farm is over: also those that are late, or were taken for lost."""
+        for rank in set(range(1, self.size)) - self.failed():
+            self.send(rank, letters.STOP)
+        self.flush()
+
     def flush(self) -> None:
         """Wait until the messages are on their way, but not for long."""
         deadline = time.monotonic() + _PATIENCE
@@ -151,10 +157,9 @@ def _leave(last: Wire) -> None:
     last._tag += 1
     if last.rank:
         last.send(0, letters.report(letters.LEFT, text="left the program"))
+        last.flush()
     else:
-        for rank in set(range(1, last.size)) - last.failed():
-            last.send(rank, letters.STOP)
-    last.flush()
+        last.end()
     if Wire._written_off and not last.rank:
         # Finalising waits for all ranks, and mpirun for all processes, but who was written off may hang for ever.
         sys.stdout.flush()
