@@ -1,8 +1,8 @@
-"""Commands on runs: ``plan``, ``run``, ``retry``, ``status``."""
+"""Commands on runs: ``plan``, ``run``."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -12,6 +12,7 @@ from cryotile.backends.auto import AutoBackend
 from cryotile.cli.screen import bar, number, size
 from cryotile.cost import estimate
 from cryotile.errors import CryotileError, InvalidValue
+from cryotile.journal import Journaled
 from cryotile.plan import REGIONS, PlanRequest
 from cryotile.pointdb import PointDB
 from cryotile.points import Bounds
@@ -20,7 +21,7 @@ from cryotile.submit import submitted_tasks
 from cryotile.where import Where
 from cryotile.work import FitTile
 
-__all__ = ["plan", "retry", "run", "status"]
+__all__ = ["plan", "run"]
 
 RUN = click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path))
 
@@ -114,9 +115,9 @@ def _region_bounds(region: str, bounds: Bounds | None, db: PointDB | None) -> Bo
 def _report_plan(run: Run) -> None:
     settings, table = run.settings, run.table
     ny, nx = settings.grid.shape
-    waiting = len(run.missing())
-    stored = sum(run.store.file(tile).exists() for tile in run.tiles)
-    stale = waiting - (len(table) - stored)
+    waiting = run.unsealed()
+    stored = run.store.names() if waiting else set()
+    stale = sum(run.names[task.index] in stored for task in waiting)
     expected = estimate(table)
     click.echo(
         f"run          {run.path}, {settings.grid.crs}, reads {run.db_path} as of commit {run.snapshot}"
@@ -131,7 +132,7 @@ def _report_plan(run: Run) -> None:
         f" reference epoch {settings.fit.reference_epoch}"
     )
     click.echo(
-        f"tiles        {number(len(table))} with points, {number(waiting)} to do, of them {number(stale)} stale"
+        f"tiles        {number(len(table))} with points, {number(len(waiting))} to do, of them {number(stale)} stale"
     )
     click.echo(f"points       {number(table['points'].max())} in the fullest tile's window")
     click.echo(
@@ -170,84 +171,46 @@ def run(run_directory: Path, backend: str, submission: int | None) -> None:
     frozen = Run.load(run_directory)
     open_db(frozen)  # Gone is better said once, now, than by every tile.
     tasks = frozen.pending(None if submission is None else submitted_tasks(frozen, submission))
-    farm = open_backend(backend, home=frozen.path, key=f"{frozen.uuid}/{frozen.generation}")
+    farm = open_backend(backend, home=frozen.path, key=frozen.key)
     if isinstance(farm, AutoBackend) and farm.choice.reason:
         click.echo(f"backend {farm.choice.spec} ({farm.choice.reason})", err=True)
-    outcomes = frozen.record(farm.run(tasks, FitTile(frozen.path.resolve(), frozen.generation)))
+    work = FitTile(frozen.path.resolve(), frozen.generation)
+    outcomes = frozen.record(farm.run(tasks, Journaled(work, frozen.journal.resolve())))
     # Known only now: a member of an array has taken its share.
     share = {task.index for task in tasks.share}
-    failed = {index: error for index, error in frozen.failed().items() if index in share}
+    failed = 0
     with bar() as progress:
         shown = progress.add_task("fit", total=len(tasks), note="")
         for outcome in outcomes:
-            if outcome.error is not None:
-                failed[outcome.task.index] = outcome.error
-            progress.update(shown, advance=1, note=f"{len(failed)} failed" if failed else "")
+            failed += outcome.error is not None
+            progress.update(shown, advance=1, note=f"{failed} failed" if failed else "")
+    if share or not frozen.tasks:
+        _report_run(frozen, share)
+    # Else another speaks for the farm: this was one of the ranks that rank 0 of an MPI program handed out to.
+
+
+def _report_run(run: Run, share: Collection[int]) -> None:
+    """Say what has become of the tiles that this process answers for, and which command goes on."""
+    left = {task.index for task in run.unsealed() if task.index in share}
+    failed = {index: error for index, error in run.failed().items() if index in left}
     if failed:
-        first = next(iter(failed.values())).strip().splitlines()[-1]
+        index, error = next(iter(failed.items()))
+        reason = error.strip().rpartition("\n")[2]
         raise CryotileError(
-            f"{len(failed)} of {len(share)} tiles failed (the first: {first}); 'cryotile status {run_directory}'"
-            f" says why, 'cryotile retry {run_directory}' puts them back"
+            f"{number(len(failed))} of {number(len(share))} tiles failed (the first, {run.names[index]}: {reason});"
+            f" 'cryotile status {run.path}' says why, 'cryotile retry {run.path}' puts them back"
         )
-    if frozen.tasks and not share:
-        # Another speaks for the farm: this was one of the ranks that rank 0 of an MPI program handed out to.
-        return
-    if len(share) < len(frozen.tasks):
+    if left:
+        raise CryotileError(
+            f"{number(len(left))} of {number(len(share))} tiles are not there; go on with: cryotile run {run.path}"
+        )
+    if len(share) < len(run.tasks):
         click.echo(
-            f"{run_directory}: this member's {number(len(share))} of {number(len(frozen.tasks))} tiles are there;"
-            f" see the others: cryotile status {run_directory}"
+            f"{run.path}: this member's {number(len(share))} of {number(len(run.tasks))} tiles are there;"
+            f" see the others: cryotile status {run.path}"
         )
         return
     click.echo(
-        f"{run_directory}: all {number(len(frozen.tasks))} tiles are there;"
-        f" go on with: cryotile assemble {run_directory} -o dhdt.nc"
+        f"{run.path}: all {number(len(run.tasks))} tiles are there;"
+        f" go on with: cryotile assemble {run.path} -o dhdt.nc"
     )
-
-
-@click.command()
-@RUN
-def retry(run_directory: Path) -> None:
-    """Put the failed tiles of RUN back, so that the next 'cryotile run' tries them again.
-
-    \b
-    Example:
-      cryotile retry run/
-    """
-    count = Run.load(run_directory).retry()
-    click.echo(f"{run_directory}: {number(count)} failed tiles put back")
-
-
-@click.command()
-@RUN
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-def status(run_directory: Path, as_json: bool) -> None:
-    """Say how far RUN has come.
-
-    \b
-    Example:
-      cryotile status run/
-    """
-    frozen = Run.load(run_directory)
-    missing = {task.index for task in frozen.missing()}
-    failed = {index: error for index, error in frozen.failed().items() if index in missing}
-    total, done, waiting = (
-        len(frozen.tasks),
-        len(frozen.tasks) - len(missing),
-        len(missing) - len(failed),
-    )
-    if as_json:
-        errors = {frozen.tiles[index].name: error for index, error in failed.items()}
-        click.echo(json.dumps({"tiles": total, "done": done, "waiting": waiting, "failed": errors}))
-        return
-    click.echo(
-        f"{run_directory}: {number(done)} of {number(total)} tiles done, {number(waiting)} waiting,"
-        f" {number(len(failed))} failed"
-    )
-    for index, error in failed.items():
-        click.echo(f"  {frozen.tiles[index].name}: {error.strip().splitlines()[-1]}")
-    if waiting:
-        click.echo(f"go on with: cryotile run {run_directory}")
-    elif failed:
-        click.echo(f"put the failed ones back with: cryotile retry {run_directory}")
-    else:
-        click.echo(f"go on with: cryotile assemble {run_directory} -o dhdt.nc")

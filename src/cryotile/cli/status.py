@@ -1,0 +1,203 @@
+"""Commands that look after a run: ``status``, ``retry``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from cryotile.cli.screen import clock, number, span
+from cryotile.errors import CryotileError
+from cryotile.run import Run
+from cryotile.status import Observer, RunStatus
+
+__all__ = ["retry", "status"]
+
+RUN = click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path))
+
+# A screen that changes more often is not calm, and a look must not take much of the file server's time.
+_PAUSE = 1.0
+_SHARE = 0.2
+
+_NARROW = 60
+
+
+@click.command()
+@RUN
+def retry(run_directory: Path) -> None:
+    """Put the failed tiles of RUN back, so that the next 'cryotile run' tries them again.
+
+    \b
+    Example:
+      cryotile retry run/
+    """
+    count = Run.load(run_directory).retry()
+    click.echo(f"{run_directory}: {number(count)} failed tiles put back")
+    if count:
+        click.echo(f"go on with: cryotile run {run_directory}")
+
+
+@click.command()
+@RUN
+@click.option("--watch", is_flag=True, help="Look again and again, until the run is over.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: one object a line.")
+def status(run_directory: Path, watch: bool, as_json: bool) -> None:
+    """Say how far RUN has come: what is done, running and failed, how fast it goes and how long it will take.
+
+    A tile counts as done when its file is there and sealed; 'cryotile run' and 'assemble' check every byte.
+
+    \b
+    Example:
+      cryotile status run/ --watch
+    """
+    observer = Observer(Run.load(run_directory))
+    console = Console()
+    if watch:
+        with _shown(console, run_directory, as_json) as show:
+            seen = _until_over(observer, show)
+        if seen.failed:
+            raise CryotileError(
+                f"{number(len(seen.failed))} of {number(seen.tiles)} tiles failed; put them back with"
+                f" 'cryotile retry {run_directory}'"
+            )
+    elif as_json:
+        click.echo(json.dumps(asdict(observer.look())))
+    else:
+        console.print(_picture(observer.look(), run_directory, console), soft_wrap=True)
+
+
+def _until_over(observer: Observer, show: Callable[[RunStatus], None]) -> RunStatus:
+    while True:
+        begin = time.monotonic()
+        seen = observer.look()
+        show(seen)
+        if seen.over:
+            return seen
+        time.sleep(max(_PAUSE, (time.monotonic() - begin) / _SHARE))
+
+
+@contextmanager
+def _shown(console: Console, run: Path, as_json: bool) -> Iterator[Callable[[RunStatus], None]]:
+    """Give a function that shows a status: on a terminal in place of the last one, else a line for each that is new."""
+    if console.is_terminal and not as_json:
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda seen: live.update(_picture(seen, run, console), refresh=True)
+        return
+    last = ""
+
+    def show(seen: RunStatus) -> None:
+        nonlocal last
+        line = json.dumps(asdict(seen)) if as_json else _summary(seen, run)
+        if line != last:
+            click.echo(line)
+        last = line
+
+    yield show
+
+
+def _picture(seen: RunStatus, run: Path, console: Console) -> RenderableType:
+    """Compose one screen."""
+    parts: list[RenderableType] = [Text(_summary(seen, run), style="bold")]
+    if console.is_terminal and seen.tiles:
+        parts.append(_bar(seen))
+    if not seen.over:
+        parts += ["", _pace(seen)]
+    if seen.lost:
+        places = ", ".join(f"{lost.tile} on {lost.host}" for lost in seen.lost[:3])
+        more = " and others" if len(seen.lost) > 3 else ""
+        parts.append(
+            Text(f"{_count(len(seen.lost), 'worker')} lost at {places}{more}; these wait again")
+        )
+    room = max(3, (console.height - 14) // 2) if console.is_terminal else max(3, seen.tiles)
+    if seen.running:
+        parts += ["", _running(seen, room)]
+    if seen.failed:
+        parts += ["", _failed(seen, room)]
+    parts += ["", Text(_next(seen, run))]
+    return Group(*parts)
+
+
+def _summary(seen: RunStatus, run: Path) -> str:
+    return (
+        f"{run}: {number(seen.done)} of {number(seen.tiles)} tiles done, {number(len(seen.running))} running,"
+        f" {number(seen.waiting)} waiting, {number(len(seen.failed))} failed"
+    )
+
+
+def _bar(seen: RunStatus) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    bar = ProgressBar(total=seen.tiles, completed=seen.done, width=_NARROW)
+    # Not rounded: 100 % is said when nothing is left.
+    grid.add_row(bar, Text(f"{100 * seen.done // seen.tiles} %"))
+    return grid
+
+
+def _pace(seen: RunStatus) -> Text:
+    """Say in a line who works, and how fast."""
+    if not seen.hosts:
+        return Text("nobody is at work", style="yellow")
+    hosts = ", ".join(f"{host} ({number(count)})" for host, count in list(seen.hosts.items())[:4])
+    words = [
+        f"{_count(sum(seen.hosts.values()), 'worker')} on {hosts}{' …' if len(seen.hosts) > 4 else ''}"
+    ]
+    if seen.tiles_per_minute:
+        words.append(f"{seen.tiles_per_minute:.3g} tiles a minute")
+    if seen.seconds_left is not None:
+        words.append(f"about {span(seen.seconds_left)} left")
+    return Text(", ".join(words))
+
+
+def _running(seen: RunStatus, room: int) -> Table:
+    table = _table("running", "on", "process", "for", "done")
+    for attempt in seen.running[:room]:
+        fraction = f"{100 * attempt.fraction:.0f} %" if attempt.fraction else ""
+        table.add_row(
+            attempt.tile, attempt.host, str(attempt.pid), clock(attempt.seconds), fraction
+        )
+    if len(seen.running) > room:
+        table.add_row(f"and {number(len(seen.running) - room)} more")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    return table
+
+
+def _failed(seen: RunStatus, room: int) -> Table:
+    table = _table("failed", "why")
+    for tile, error in list(seen.failed.items())[:room]:
+        table.add_row(tile, Text(error.strip().rpartition("\n")[2]))
+    if len(seen.failed) > room:
+        table.add_row(f"and {number(len(seen.failed) - room)} more")
+    return table
+
+
+def _table(*titles: str) -> Table:
+    table = Table(*titles, box=None, padding=(0, 3, 0, 0), header_style="dim")
+    table.columns[0].no_wrap = True
+    return table
+
+
+def _next(seen: RunStatus, run: Path) -> str:
+    if seen.waiting or seen.running:
+        verb = (
+            "see how it goes on with: cryotile status --watch"
+            if seen.hosts
+            else "go on with: cryotile run"
+        )
+        return f"{verb} {run}"
+    if seen.failed:
+        return f"put the failed ones back with: cryotile retry {run}"
+    return f"go on with: cryotile assemble {run} -o dhdt.nc"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
