@@ -203,6 +203,8 @@ class LedgerSupply:
                 self._next_look = time.monotonic()
             else:
                 outcomes.append(outcome)
+        if not self._leases:
+            self._next_look = time.monotonic()
         return outcomes
 
     def _give_back(self, leases: Sequence[Lease]) -> None:

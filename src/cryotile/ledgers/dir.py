@@ -140,6 +140,7 @@ class DirLedger:
 
     def witnesses(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
         """Tell what other hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.witnesses`."""
+        self._claimant.load_lists()
         found: dict[str, dict[int, bool]] = {}
         for each in self._claimant.lists:
             for host, ended in self._survey.witnesses(each, tasks).items():

@@ -1,0 +1,382 @@
+"""The contract of ledgers, as tests: what the workers of a pull backend rely on, wherever the tasks are kept.
+
+Subclass the suite, say how a worker opens your ledger, and let pytest collect it:
+
+.. code-block:: python
+
+    class TestMine(LedgerContract):
+        @pytest.fixture
+        def open_ledger(self, tmp_path):
+            def open_ledger(host="here", key="run/1", lease=LEASE):
+                return MyLedger(tmp_path, key, lease=lease, host=host)
+
+            return open_ledger
+
+Every call opens the same ledger once more, as another worker would.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import pytest
+
+from cryotile.ledgers import LEASE, Lease, Ledger
+from cryotile.task import ATTEMPTS, Outcome, Task
+
+__all__ = ["LedgerContract", "OpenLedger", "await_claim", "claim_all", "ended"]
+
+# Of a lease in a test that waits for its end (seconds), and until the test gives up.
+_SHORT = 0.5
+_DEADLINE = 60.0
+
+
+class OpenLedger(Protocol):
+    """Opens the ledger under test, as one more worker."""
+
+    def __call__(self, host: str = "here", key: str = "run/1", lease: float = LEASE) -> Ledger:
+        """Open it on a host, for a task list, with a lease length (seconds)."""
+        ...
+
+
+def tasks_of(count: int) -> list[Task]:
+    """Make tasks in no order of cost, with indices that are not their positions."""
+    return [Task(2 * number + 5, float((number * 7919) % count)) for number in range(count)]
+
+
+def ended(*leases: Lease, error: str | None = None) -> dict[Lease, Outcome]:
+    """Make the outcome of an attempt for each of some leases."""
+    return {lease: Outcome(lease.task, 0.1, lease.attempt, "here", error) for lease in leases}
+
+
+def claim_all(ledger: Ledger, n: int = 1) -> list[Lease]:
+    """Claim ``n`` at a time until nothing waits."""
+    leases: list[Lease] = []
+    while found := ledger.claim(n):
+        leases += found
+    return leases
+
+
+def await_claim(ledger: Ledger) -> list[Lease]:
+    """Claim again and again until something waits."""
+    end, pause = time.monotonic() + _DEADLINE, threading.Event()
+    while time.monotonic() < end:
+        if leases := ledger.claim(100):
+            return leases
+        pause.wait(_SHORT / 10)
+    raise AssertionError(f"nothing to claim for {_DEADLINE:g} s")
+
+
+def indices(leases: Collection[Lease]) -> list[int]:
+    """Return the task indices of leases."""
+    return [lease.task.index for lease in leases]
+
+
+class LedgerContract:
+    """What every ledger does; subclass and override the fixture ``open_ledger``."""
+
+    @pytest.fixture
+    def open_ledger(self) -> OpenLedger:
+        """Give a function that opens the ledger under test."""
+        raise NotImplementedError(
+            "override the fixture open_ledger: it gives a function (host, key, lease) → ledger"
+        )
+
+    @pytest.mark.parametrize("n", [1, 7, 100, 1000])
+    def test_each_task_is_leased_once_and_the_dearest_first(
+        self, open_ledger: OpenLedger, n: int
+    ) -> None:
+        """However many a worker asks for at a time, and it never gets more."""
+        tasks, ledger = tasks_of(600), open_ledger()
+        ledger.enroll(tasks)
+        leases: list[Lease] = []
+        while found := ledger.claim(n):
+            assert len(found) <= n
+            leases += found
+        assert [lease.task for lease in leases] == sorted(tasks, key=lambda task: -task.cost)
+        assert len({lease.id for lease in leases}) == len(tasks)
+        assert all(lease.attempt == 1 and lease.expiry > 0 for lease in leases)
+
+    def test_workers_share_the_tasks(self, open_ledger: OpenLedger) -> None:
+        """What one has, no other gets, though they take turns and ask for different numbers."""
+        workers = [open_ledger(host) for host in ("a", "b", "c")]
+        tasks = tasks_of(300)
+        workers[0].enroll(tasks)
+        leases: list[Lease] = []
+        while found := [
+            lease for n, worker in enumerate(workers, 1) for lease in worker.claim(n * n)
+        ]:
+            leases += found
+        assert Counter(indices(leases)) == Counter(task.index for task in tasks)
+
+    def test_workers_that_claim_at_the_same_time_get_different_tasks(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """Eight at once, without one task leased twice or left."""
+        tasks = tasks_of(800)
+        open_ledger().enroll(tasks)
+        start = threading.Barrier(8)
+
+        def work(number: int) -> list[Lease]:
+            ledger = open_ledger(f"host {number}")
+            start.wait(_DEADLINE)
+            leases: list[Lease] = []
+            while found := ledger.claim(1 + 3 * number):
+                ledger.renew(dict.fromkeys(found, 0.0))
+                assert not ledger.settle(ended(*found))
+                leases += found
+            return leases
+
+        with ThreadPoolExecutor(8) as pool:
+            leases = [lease for part in pool.map(work, range(8)) for lease in part]
+        assert Counter(indices(leases)) == Counter(task.index for task in tasks)
+        assert open_ledger().unsettled() == 0
+
+    def test_what_is_settled_is_not_leased_again(self, open_ledger: OpenLedger) -> None:
+        """And at the end nothing is unsettled."""
+        ledger, other = open_ledger("a"), open_ledger("b")
+        ledger.enroll(tasks_of(20))
+        assert ledger.unsettled() == other.unsettled() == 20
+        first = ledger.claim(2)
+        assert ledger.settle(ended(*first)) == set()
+        assert ledger.unsettled() == other.unsettled() == 20 - len(first)
+        rest = claim_all(other, 5)
+        assert not set(indices(first)) & set(indices(rest))
+        other.settle(ended(*rest))
+        assert ledger.unsettled() == 0
+        assert ledger.claim(5) == other.claim(5) == open_ledger("c").claim(5) == []
+
+    def test_a_failed_attempt_waits_again_until_the_third(self, open_ledger: OpenLedger) -> None:
+        """Anybody may make the next attempt, and each lease says which it is."""
+        ledger, other = open_ledger("a"), open_ledger("b")
+        ledger.enroll([Task(7, 1.0), Task(8, 0.0)])
+        for attempt in range(1, ATTEMPTS + 1):
+            worker = other if attempt == 2 else ledger
+            (lease,) = worker.claim()
+            assert (lease.task.index, lease.attempt) == (7, attempt)
+            assert worker.settle(ended(lease, error="ValueError: no")) == set()
+        assert ledger.unsettled() == 1
+        assert indices(claim_all(other)) == [8]
+
+    def test_to_settle_twice_changes_nothing(self, open_ledger: OpenLedger) -> None:
+        """An answer that was lost is asked for again; the first outcome stands."""
+        ledger = open_ledger()
+        ledger.enroll(tasks_of(3))
+        good, bad, last = claim_all(ledger)
+        assert ledger.settle(ended(good)) == set()
+        assert ledger.settle(ended(good)) == set()
+        assert ledger.settle(ended(good, error="late")) == set()
+        ledger.settle(ended(bad, error="no"))
+        assert ledger.settle(ended(bad)) == set()
+        assert ledger.unsettled() == 2
+        (again,) = ledger.claim()
+        assert (again.task, again.attempt) == (bad.task, 2)
+        ledger.settle(ended(again, last))
+        assert ledger.unsettled() == 0
+
+    def test_nothing_to_settle_renew_or_release_is_no_trouble(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """Also before anything was enrolled."""
+        ledger = open_ledger()
+        ledger.enroll([])
+        assert ledger.claim(3) == []
+        assert ledger.settle({}) == ledger.renew({}) == set()
+        ledger.release([])
+        assert ledger.unsettled() == 0
+
+    @pytest.mark.parametrize("started", [False, True])
+    def test_a_released_task_waits_again_without_a_charge(
+        self, open_ledger: OpenLedger, started: bool
+    ) -> None:
+        """Whether it was started or not, and with the charges that it had."""
+        ledger, other = open_ledger("a"), open_ledger("b")
+        ledger.enroll(tasks_of(20))
+        (first,) = ledger.claim()
+        ledger.settle(ended(first, error="no"))
+        leases = claim_all(ledger, 20)
+        attempts = {lease.task: lease.attempt for lease in leases}
+        assert attempts[first.task] == 2
+        if started:
+            ledger.renew(dict.fromkeys(leases, 0.5))
+        ledger.release(leases)
+        again = claim_all(other, 20)
+        assert {lease.task: lease.attempt for lease in again} == attempts
+        assert ledger.settle(ended(*leases)) in (set(), set(leases))
+        assert other.unsettled() == 20
+
+    def test_a_part_of_what_was_claimed_may_be_released(self, open_ledger: OpenLedger) -> None:
+        """The rest stays where it is."""
+        ledger, other = open_ledger("a"), open_ledger("b")
+        ledger.enroll(tasks_of(40))
+        leases = claim_all(ledger, 40)
+        ledger.release(leases[10:])
+        again = claim_all(other, 3)
+        assert sorted(indices(again)) == sorted(indices(leases[10:]))
+        assert ledger.settle(ended(*leases[:10])) == set()
+        other.settle(ended(*again))
+        assert other.unsettled() == 0
+
+    def test_of_a_dead_workers_batch_only_what_it_had_started_is_charged(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """All of it waits again when the lease has expired."""
+        dead, other = open_ledger("a", lease=_SHORT), open_ledger("b", lease=_SHORT)
+        dead.enroll(tasks_of(20))
+        leases = claim_all(dead, 20)
+        dead.renew({lease: 0.0 if lease is leases[3] else None for lease in leases})
+        dead.settle(ended(*leases[:3]))
+        again: list[Lease] = []
+        while len(again) < 17:
+            again += await_claim(other)
+        assert sorted(indices(again)) == sorted(indices(leases[3:]))
+        charged = {lease.task for lease in again if lease.attempt > 1}
+        assert charged == {leases[3].task}
+
+    def test_a_lost_lease_settles_nothing_and_its_holder_hears_of_it(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """A worker that slept past its lease comes back."""
+        sleeper, other = open_ledger("a", lease=_SHORT), open_ledger("b", lease=_SHORT)
+        sleeper.enroll([Task(1, 1.0)])
+        (old,) = sleeper.claim()
+        (new,) = await_claim(other)
+        assert old.id != new.id
+        assert sleeper.renew({old: 0.5}) == {old}
+        assert sleeper.settle(ended(old)) == {old}
+        assert other.unsettled() == 1
+        sleeper.release([old])
+        assert other.renew({new: 0.5}) == set()
+        assert other.settle(ended(new)) == set()
+        assert sleeper.settle(ended(old, error="no")) == {old}
+        assert other.unsettled() == sleeper.unsettled() == 0
+
+    def test_a_renewed_lease_is_not_lost(self, open_ledger: OpenLedger) -> None:
+        """However long the task takes, whether it makes progress or waits in the hands of its worker."""
+        holder, other = open_ledger("a", lease=1.0), open_ledger("b", lease=1.0)
+        holder.enroll(tasks_of(2))
+        running, waiting = claim_all(holder, 2)
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            assert holder.renew({running: 0.5, waiting: None}) == set()
+            assert other.claim(2) == []
+        assert holder.settle(ended(running, waiting)) == set()
+        assert other.unsettled() == 0
+
+    def test_a_task_that_kills_three_workers_is_only_good_to_be_settled_as_failed(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """The fourth lease says so by its number; the tasks beside it are done."""
+        open_ledger().enroll([Task(1, 2.0), Task(2, 1.0)])
+        for attempt in range(1, ATTEMPTS + 1):
+            victim = open_ledger(f"host {attempt}", lease=_SHORT)
+            lease = next(lease for lease in await_claim(victim) if lease.task.index == 1)
+            assert lease.attempt == attempt
+            victim.renew({lease: 0.0})
+        survivor = open_ledger("b", lease=_SHORT)
+        leases: list[Lease] = []
+        while len(leases) < 2:
+            leases += await_claim(survivor)
+        numbers = {lease.task.index: lease.attempt for lease in leases}
+        assert numbers == {1: ATTEMPTS + 1, 2: 1}
+        poison, good = sorted(leases, key=lambda lease: lease.task.index)
+        assert survivor.settle(ended(poison, error="three workers died") | ended(good)) == set()
+        assert survivor.unsettled() == 0
+
+    def test_to_enroll_again_changes_nothing_of_what_is_open(self, open_ledger: OpenLedger) -> None:
+        """Workers join at any time, each with the list as it sees it."""
+        ledger, other = open_ledger("a"), open_ledger("b")
+        tasks = tasks_of(20)
+        ledger.enroll(tasks)
+        held, failed, *_ = claim_all(ledger)
+        ledger.settle(ended(failed, error="no"))
+        other.enroll(tasks)
+        other.enroll(tasks[5:])
+        assert other.unsettled() == 20
+        (again,) = claim_all(other)
+        assert (again.task, again.attempt) == (failed.task, 2)
+        assert ledger.renew({held: 0.5}) == set()
+
+    def test_workers_that_enroll_at_the_same_time_list_each_task_once(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """Also if their lists differ."""
+        tasks = tasks_of(200)
+        start = threading.Barrier(4)
+
+        def enroll(number: int) -> None:
+            ledger = open_ledger(f"host {number}")
+            start.wait(_DEADLINE)
+            ledger.enroll(tasks[number * 10 :])
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(enroll, range(4)))
+        ledger = open_ledger()
+        assert ledger.unsettled() == 200
+        assert sorted(indices(claim_all(ledger, 16))) == sorted(task.index for task in tasks)
+
+    def test_a_settled_task_that_is_enrolled_again_is_open_with_no_attempt_made(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """Its result was lost, or it failed and is to be tried again; the others stay settled."""
+        ledger, other = open_ledger("a"), open_ledger("b")
+        ledger.enroll(tasks_of(20))
+        for _ in range(ATTEMPTS - 1):
+            ledger.settle(ended(*ledger.claim(), error="no"))
+        (failed,) = ledger.claim()
+        ledger.settle(ended(failed, error="no"))
+        done = claim_all(ledger)
+        ledger.settle(ended(*done))
+        assert ledger.unsettled() == 0
+        lost = [failed.task, done[4].task, done[9].task]
+        for _ in range(2):
+            other.enroll(lost)
+            assert ledger.unsettled() == other.unsettled() == 3
+            again = claim_all(ledger)
+            assert {lease.task for lease in again} == set(lost)
+            assert all(lease.attempt == 1 for lease in again)
+            ledger.settle(ended(*again))
+            assert other.unsettled() == 0
+
+    def test_further_tasks_may_be_enrolled(self, open_ledger: OpenLedger) -> None:
+        """The dearest that waits is first, whenever it came."""
+        ledger, other = open_ledger("a"), open_ledger("b")
+        ledger.enroll([Task(1, 5.0), Task(2, 1.0)])
+        other.enroll([Task(3, 7.0), Task(1, 5.0), Task(4, 3.0)])
+        fresh = open_ledger("c")
+        assert fresh.unsettled() == 4
+        assert sorted(indices(claim_all(fresh))) == [1, 2, 3, 4]
+
+    def test_lists_of_different_keys_have_nothing_to_do_with_each_other(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """A new generation of a run begins anew."""
+        old, new = open_ledger(key="run/1"), open_ledger(key="run/2")
+        old.enroll(tasks_of(4))
+        new.enroll(tasks_of(6))
+        old.settle(ended(*claim_all(old)))
+        assert (old.unsettled(), new.unsettled()) == (0, 6)
+
+    def test_other_hosts_bear_witness(self, open_ledger: OpenLedger) -> None:
+        """To what they have done and failed at, and a host bears none for itself."""
+        a, b = open_ledger("a"), open_ledger("b")
+        a.enroll(tasks_of(40))
+        assert dict(b.witnesses([5])) == {}
+        done, failed, held, *more = claim_all(a, 40)
+        a.settle(ended(done))
+        a.settle(ended(failed, error="no"))
+        asked = indices([done, failed, held])
+        assert b.witnesses(asked) == {"a": {done.task.index: True, failed.task.index: False}}
+        assert dict(a.witnesses(asked)) == {}
+        a.settle(ended(held, *more))
+        b.settle(ended(*claim_all(b)))
+        witnesses = open_ledger("c").witnesses(asked)
+        assert set(witnesses) == {"a", "b"}
+        assert witnesses["a"][done.task.index]
+        assert witnesses["a"][held.task.index]
+        assert witnesses["b"] == {failed.task.index: True}
