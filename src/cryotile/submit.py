@@ -164,15 +164,7 @@ def make_job(
     shape = (
         "mpi" if backend == "mpi" else "array" if workers >= dialect.smallest_array else "single"
     )
-    asked = needs(run, tasks, workers)
-    values = {
-        "members": workers + master,
-        "last": workers - 1,
-        "clock": asked.clock,
-        "megabytes": asked.megabytes,
-        # PBS takes 15 characters, Grid Engine no digit in front.
-        "name": re.sub(r"[^A-Za-z0-9_-]", "-", f"ice-{run.path.resolve().name}")[:15],
-    }
+    values = _values(run, workers, workers + master, needs(run, tasks, workers))
     directory = _directory(run, max(_numbers(run), default=0) + 1)
     lines = [
         "#!/bin/bash -l",
@@ -289,6 +281,18 @@ def _checked(scheduler: str, backend: str, members: int, options: Sequence[str])
             f"option {fixed[0]} says how large the array is, which its members must know, too; use --members"
         )
     return dialect
+
+
+def _values(run: Run, workers: int, members: int, asked: Needs) -> dict[str, object]:
+    """Return what schedulers' texts are filled in with."""
+    return {
+        "members": members,
+        "last": workers - 1,
+        "clock": asked.clock,
+        "megabytes": asked.megabytes,
+        # PBS takes 15 characters, Grid Engine no digit in front.
+        "name": re.sub(r"[^A-Za-z0-9_-]", "-", f"ice-{run.path.resolve().name}")[:15],
+    }
 
 
 def _program(run: Run, backend: str, shape: str, directory: Path) -> str:
