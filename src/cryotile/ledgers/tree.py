@@ -275,7 +275,7 @@ def open_list(home: str, number: int) -> TaskList | None:
     """Open a list by its number; None when there is none."""
     try:
         return TaskList(f"{home}/{number:04d}")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
