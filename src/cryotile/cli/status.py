@@ -29,7 +29,8 @@ RUN = click.argument("run_directory", metavar="RUN", type=click.Path(path_type=P
 _PAUSE = 1.0
 _SHARE = 0.2
 
-_NARROW = 60
+_BAR_WIDTH = 60
+_WIDE = 1000
 
 
 @click.command()
@@ -62,6 +63,9 @@ def status(run_directory: Path, watch: bool, as_json: bool) -> None:
     """
     observer = Observer(Run.load(run_directory))
     console = Console()
+    if not console.is_terminal:
+        # Lines are for other programs to cut.
+        console.width = _WIDE
     if watch:
         with _shown(console, run_directory, as_json) as show:
             seen = _until_over(observer, show)
@@ -73,7 +77,7 @@ def status(run_directory: Path, watch: bool, as_json: bool) -> None:
     elif as_json:
         click.echo(json.dumps(asdict(observer.look())))
     else:
-        console.print(_picture(observer.look(), run_directory, console), soft_wrap=True)
+        console.print(_picture(observer.look(), run_directory, console, watching=False))
 
 
 def _until_over(observer: Observer, show: Callable[[RunStatus], None]) -> RunStatus:
@@ -91,7 +95,9 @@ def _shown(console: Console, run: Path, as_json: bool) -> Iterator[Callable[[Run
     """Give a function that shows a status: on a terminal in place of the last one, else a line for each that is new."""
     if console.is_terminal and not as_json:
         with Live(console=console, auto_refresh=False) as live:
-            yield lambda seen: live.update(_picture(seen, run, console), refresh=True)
+            yield lambda seen: live.update(
+                _picture(seen, run, console, watching=True), refresh=True
+            )
         return
     last = ""
 
@@ -105,7 +111,7 @@ def _shown(console: Console, run: Path, as_json: bool) -> Iterator[Callable[[Run
     yield show
 
 
-def _picture(seen: RunStatus, run: Path, console: Console) -> RenderableType:
+def _picture(seen: RunStatus, run: Path, console: Console, *, watching: bool) -> RenderableType:
     """Compose one screen."""
     parts: list[RenderableType] = [Text(_summary(seen, run), style="bold")]
     if console.is_terminal and seen.tiles:
@@ -123,7 +129,7 @@ def _picture(seen: RunStatus, run: Path, console: Console) -> RenderableType:
         parts += ["", _running(seen, room)]
     if seen.failed:
         parts += ["", _failed(seen, room)]
-    parts += ["", Text(_next(seen, run))]
+    parts += ["", Text(_next(seen, run, watching))]
     return Group(*parts)
 
 
@@ -136,7 +142,7 @@ def _summary(seen: RunStatus, run: Path) -> str:
 
 def _bar(seen: RunStatus) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
-    bar = ProgressBar(total=seen.tiles, completed=seen.done, width=_NARROW)
+    bar = ProgressBar(total=seen.tiles, completed=seen.done, width=_BAR_WIDTH)
     # Not rounded: 100 % is said when nothing is left.
     grid.add_row(bar, Text(f"{100 * seen.done // seen.tiles} %"))
     return grid
@@ -146,10 +152,9 @@ def _pace(seen: RunStatus) -> Text:
     """Say in a line who works, and how fast."""
     if not seen.hosts:
         return Text("nobody is at work", style="yellow")
-    hosts = ", ".join(f"{host} ({number(count)})" for host, count in list(seen.hosts.items())[:4])
-    words = [
-        f"{_count(sum(seen.hosts.values()), 'worker')} on {hosts}{' …' if len(seen.hosts) > 4 else ''}"
-    ]
+    workers = _count(sum(seen.hosts.values()), "worker")
+    hosts = ", ".join(seen.hosts) if len(seen.hosts) <= 4 else _count(len(seen.hosts), "host")
+    words = [f"{workers} on {hosts}"]
     if seen.tiles_per_minute:
         words.append(f"{seen.tiles_per_minute:.3g} tiles a minute")
     if seen.seconds_left is not None:
@@ -161,23 +166,18 @@ def _running(seen: RunStatus, room: int) -> Table:
     table = _table("running", "on", "process", "for", "done")
     for attempt in seen.running[:room]:
         fraction = f"{100 * attempt.fraction:.0f} %" if attempt.fraction else ""
-        table.add_row(
-            attempt.tile, attempt.host, str(attempt.pid), clock(attempt.seconds), fraction
-        )
-    if len(seen.running) > room:
-        table.add_row(f"and {number(len(seen.running) - room)} more")
+        time = clock(attempt.seconds)
+        table.add_row(attempt.tile, attempt.host, str(attempt.pid), time, fraction)
     for column in table.columns[2:]:
         column.justify = "right"
-    return table
+    return _with_rest(table, len(seen.running) - room)
 
 
 def _failed(seen: RunStatus, room: int) -> Table:
     table = _table("failed", "why")
     for tile, error in list(seen.failed.items())[:room]:
         table.add_row(tile, Text(error.strip().rpartition("\n")[2]))
-    if len(seen.failed) > room:
-        table.add_row(f"and {number(len(seen.failed) - room)} more")
-    return table
+    return _with_rest(table, len(seen.failed) - room)
 
 
 def _table(*titles: str) -> Table:
@@ -186,14 +186,21 @@ def _table(*titles: str) -> Table:
     return table
 
 
-def _next(seen: RunStatus, run: Path) -> str:
-    if seen.waiting or seen.running:
-        verb = (
-            "see how it goes on with: cryotile status --watch"
-            if seen.hosts
-            else "go on with: cryotile run"
+def _with_rest(table: Table, rest: int) -> Table:
+    if rest > 0:
+        table.add_row(f"and {number(rest)} more")
+    return table
+
+
+def _next(seen: RunStatus, run: Path, watching: bool) -> str:
+    if seen.hosts and not seen.over:
+        return (
+            "Ctrl-C leaves; the run goes on"
+            if watching
+            else f"watch it with: cryotile status {run} --watch"
         )
-        return f"{verb} {run}"
+    if not seen.over:
+        return f"go on with: cryotile run {run}"
     if seen.failed:
         return f"put the failed ones back with: cryotile retry {run}"
     return f"go on with: cryotile assemble {run} -o dhdt.nc"
