@@ -216,6 +216,9 @@ def test_a_disk_that_fills_up_and_is_freed_costs_a_line_at_most(tmp_path: Path) 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    do(tmp_path, Task(19, 1.0))
+    seen = []
+    work = Journaled(lambda task, progress: seen.append(the_worker(tmp_path).task), tmp_path)
+    work(Task(19, 1.0), lambda fraction: None)
+    assert seen == [19]
     assert [ended.task for ended in the_worker(tmp_path).ended] == [17, 19]
     assert len(list(tmp_path.iterdir())) == 1
