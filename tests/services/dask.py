@@ -67,10 +67,11 @@ class DaskCluster:
         trace: TracebackType | None,
     ) -> None:
         for process in (*self.workers, self.scheduler):
-            process.terminate()
+            # A nanny takes its worker along when it leaves in an orderly way.
+            process.terminate() if self._nanny else process.kill()
         for process in (*self.workers, self.scheduler):
             try:
-                process.wait(10)
+                process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -67,7 +67,9 @@ class DaskBackend:
             threads = client.nthreads()
             _advise(self.argument, threads)
             window = max(WINDOW, 2 * sum(threads.values()))
-            yield from ExecutorBackend(client.get_executor(), window=window).run(tasks, work)
+            # Not pure: of the second attempt at a task Dask would say what it knows of the first.
+            executor = client.get_executor(pure=False)
+            yield from ExecutorBackend(executor, window=window).run(tasks, work)
 
     def _connect(self) -> Client:
         try:

@@ -116,6 +116,7 @@ class _Farm:
         self._pace = math.inf
         self._failures: Counter[int] = Counter()
         self._lost: set[int] = set()
+        self._alone = False
         self._futile = 0
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -142,8 +143,11 @@ class _Farm:
 
     def _submit(self) -> None:
         """Fill the window."""
-        while len(self._submitted) < self._backend.window and self._agenda.stock():
+        while len(self._submitted) < self._backend.window and not self._alone:
             tasks = self._agenda.take(self._batch_size(), self._may_go)
+            if not tasks and not self._submitted:
+                tasks = self._agenda.take(1, self._shift.may_start)
+                self._alone = True
             if not tasks:
                 return
             future = self._begin(tasks)
@@ -159,9 +163,9 @@ class _Farm:
         return max(1, min(int(short), _MOST_IN_BATCH))
 
     def _may_go(self, task: Task) -> bool:
-        """Tell whether a task may be submitted now; who may have ended two workers is tried alone."""
+        """Tell whether a task may be submitted beside others; one that may have ended two workers is tried alone."""
         suspect = task.index in self._lost and self._failures[task.index] == ATTEMPTS - 1
-        return self._shift.may_start(task) and not (suspect and self._submitted)
+        return not suspect and self._shift.may_start(task)
 
     def _begin(self, tasks: list[Task]) -> _Future:
         """Submit tasks."""
@@ -188,11 +192,6 @@ class _Farm:
             error = future.exception()
         except CancelledError as cancelled:
             error = cancelled
-        # The work's own errors are in its attempts, so an error of the future is one of the executor.
-        if isinstance(error, (BrokenExecutor, CancelledError)):
-            raise self._broken(error) from error
-        if isinstance(error, _NO_PICKLE):
-            raise self._unfit(error) from error
         attempts = self._done(future) if error is None else self._lose(tasks, error)
         self._failures.update(each.task.index for each in attempts if each.error is not None)
         return self._agenda.settle(attempts)
@@ -207,7 +206,12 @@ class _Farm:
         return attempts
 
     def _lose(self, tasks: list[Task], error: BaseException) -> list[Attempt]:
-        """Charge the tasks of a submission that did not come back, as when its worker died."""
+        """Charge the tasks of a submission that did not come back, unless no other would."""
+        # The work's own errors are in its attempts, so this is an error of the executor.
+        if isinstance(error, (BrokenExecutor, CancelledError)):
+            raise self._broken(error) from error
+        if isinstance(error, _NO_PICKLE) or isinstance(error.__cause__, _NO_PICKLE):
+            raise self._unfit(error) from error
         reason = _one_line(error)
         self._futile += 1
         if self._futile == max(_FUTILE, self._backend.window):
@@ -220,15 +224,16 @@ class _Farm:
 
     def _forget(self, future: _Future) -> list[Task]:
         self._silent.discard(future)
+        self._alone = False
         return self._submitted.pop(future)
 
-    def _broken(self, error: Exception) -> CryotileError:
+    def _broken(self, error: BaseException) -> CryotileError:
         return CryotileError(
             f"the executor broke ({_one_line(error)}) with {self._agenda.left()} tasks left; what is done stays, and "
             "the same command goes on when the executor is there again"
         )
 
-    def _unfit(self, error: Exception) -> InvalidValue:
+    def _unfit(self, error: BaseException) -> InvalidValue:
         return InvalidValue(
             f"the work cannot be pickled for the executor's workers, or not loaded there ({_one_line(error)}); define "
             "it at the top level of a module that they can import, and install the same packages there"
