@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,8 +28,25 @@ from cryotile.errors import CryotileError, Drained, InvalidValue
 from cryotile.task import Progress, Task
 from cryotile.testing.backends import BackendContract, MakeBackend, RecordingWork, make_tasks
 from services.dask import DaskCluster
+from services.mpi import MPI, openmpi
+
+__all__ = ["openmpi"]
 
 SPAWN = get_context("spawn")
+
+MPI_SCRIPT = """
+import sys
+from pathlib import Path
+from mpi4py.futures import MPIPoolExecutor
+from cryotile.backends.executor import ExecutorBackend
+from cryotile.testing.backends import RecordingWork, make_tasks
+
+if __name__ == "__main__":
+    work = RecordingWork(Path(sys.argv[1]), {13: ("raise", 1)})
+    with MPIPoolExecutor() as pool:
+        outcomes = list(ExecutorBackend(pool).run(make_tasks(50), work))
+    print(sum(outcome.error is None for outcome in outcomes), sum(outcome.attempts for outcome in outcomes))
+"""
 
 
 @dataclass(frozen=True)
@@ -439,3 +457,17 @@ def test_where_no_scheduler_answers_one_line_says_how_to_start_one():
 def test_a_cluster_that_is_not_named_is_refused(spec):
     with pytest.raises(InvalidValue, match="write dask:tcp://HOST:8786"):
         open_backend(spec, home=None, key="k")
+
+
+# MPI
+
+
+def test_the_executor_of_mpi4py_hands_tasks_to_the_ranks(openmpi: MPI, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(MPI_SCRIPT)
+    process = openmpi.start(3, ["-m", "mpi4py.futures", script, tmp_path], stdout=subprocess.PIPE)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    # 50 tasks, of which one needed a second attempt.
+    assert said.split() == [b"50", b"51"]
+    assert sorted(RecordingWork(tmp_path).ended) == [task.index for task in make_tasks(50)]
