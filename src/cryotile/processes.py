@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def this_process() -> str:
     str
         Empty where a system does not say.
     """
-    return _name(os.getpid()) if _machine() else ""
+    return f"{_machine()}:{os.getpid()}:{_birth(os.getpid())}" if _machine() else ""
 
 
 def is_alive(process: str) -> bool | None:
@@ -34,16 +35,20 @@ def is_alive(process: str) -> bool | None:
     Returns
     -------
     bool or None
-        None when it is on another machine, or has no name, so that nothing is known.
+        None when nothing is known: it is on another machine, or hidden, or has no name.
     """
     machine, _, rest = process.partition(":")
+    number, _, birth = rest.partition(":")
     if not machine or machine != _machine():
         return None
-    return _name(int(rest.partition(":")[0])) == process
-
-
-def _name(number: int) -> str:
-    return f"{_machine()}:{number}:{_birth(number)}"
+    try:
+        # Another user's, which may not be signalled, is there.
+        with suppress(PermissionError):
+            os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    seen = _birth(int(number))
+    return None if seen is None else seen == birth
 
 
 @cache
@@ -55,11 +60,11 @@ def _machine() -> str:
         return ""
 
 
-def _birth(number: int) -> str:
-    """When a process began, in ticks since the boot; "none" without one, or when it only waits to be reaped."""
+def _birth(number: int) -> str | None:
+    """When a process began, in ticks since the boot; "ended" if it only waits for its parent, None if it is hidden."""
     try:
         # What comes before, the program's name, may hold blanks and parentheses.
         fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
-        return "none"
-    return "none" if fields[0] in (b"Z", b"X") else fields[19].decode()
+        return None
+    return "ended" if fields[0] in (b"Z", b"X") else fields[19].decode()

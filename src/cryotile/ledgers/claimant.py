@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from cryotile.ledgers.base import Lease
-from cryotile.ledgers.claims import Chain, Claim, create, remove, this_process
+from cryotile.ledgers.claims import Chain, Claim, create, remove
 from cryotile.ledgers.holdings import Holding, Holdings
 from cryotile.ledgers.seals import seal
 from cryotile.ledgers.survey import Survey
 from cryotile.ledgers.tree import Node, TaskList, Trace, is_sealed, look, names, open_list, see
+from cryotile.processes import this_process
 
 __all__ = ["Claimant"]
 

@@ -25,7 +25,6 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from cryotile.ledgers.tree import Node
@@ -37,10 +36,8 @@ __all__ = [
     "Claim",
     "append",
     "create",
-    "is_gone",
     "read_claim",
     "remove",
-    "this_process",
     "touch",
 ]
 
@@ -84,7 +81,7 @@ class Claim:
 
     @property
     def process(self) -> str:
-        """Process of the holder, as of :func:`this_process`."""
+        """Process of the holder, as of :func:`cryotile.processes.this_process`."""
         return str(self.lines[0]["process"]) if self.lines else ""
 
 
@@ -294,47 +291,3 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return parsed if isinstance(parsed, dict) else None
-
-
-def this_process() -> str:
-    """Name this process so that another on the same machine can tell whether it is still there; empty where it cannot.
-
-    The boot, the namespace of process numbers (containers share host names), the number and when it began.
-    """
-    return f"{_machine()} {os.getpid()} {_began(os.getpid())}" if _machine() else ""
-
-
-def is_gone(process: str) -> bool:
-    """Tell whether a process is known to have ended: only ever of one on this machine."""
-    machine, _, rest = process.rpartition(" ")
-    machine, _, number = machine.rpartition(" ")
-    if not machine or machine != _machine():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    began = _began(int(number))
-    return began not in ("", rest)
-
-
-@cache
-def _machine() -> str:
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return f"{file.read().strip()} {os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return ""
-
-
-def _began(number: int) -> str:
-    """When a process began, in ticks since the boot; empty when unknown, "ended" if it only waits for its parent."""
-    try:
-        with open(f"/proc/{number}/stat", "rb") as file:
-            # The name may hold blanks and parentheses.
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return ""
-    return "ended" if fields[0] in (b"Z", b"X") else fields[19].decode()

@@ -10,8 +10,9 @@ from typing import TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from cryotile.ledgers.claims import GONE, Chain, Claim, is_gone, read_claim
+from cryotile.ledgers.claims import GONE, Chain, Claim, read_claim
 from cryotile.ledgers.tree import DONE, Node, TaskList, Trace, look
+from cryotile.processes import is_alive
 
 __all__ = ["Survey"]
 
@@ -59,7 +60,7 @@ class Survey:
         Only changes are looked for, by this observer's own monotonic clock: no two clocks are compared.  So the
         first look at a claim starts its time, and a claim that changes starts it again.
         """
-        if is_gone(claim.process):
+        if is_alive(claim.process) is False:
             return True
         now = time.monotonic()
         signature, since = self._seen.get(claim.path, (None, now))
