@@ -9,12 +9,13 @@ PYTEST_ARGS ?=
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.h' -o -name '*.json')
 
-.PHONY: help demo test lint format docs bench-fit clean
+.PHONY: help demo test test-faults lint format docs bench-fit clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo       install, then simulate, ingest, fit and map a mission in demo/'
 	@echo 'make test       install with the test extras, run the whole test suite (PYTEST_ARGS=…)'
+	@echo 'make test-faults  kill workers at least 200 times, at moments drawn by seed'
 	@echo 'make lint       ruff, mypy and import-linter'
 	@echo 'make format     let ruff format the code'
 	@echo 'make docs       build the documentation in docs/_build/html'
@@ -26,6 +27,9 @@ demo: $(VENV)/with-plot
 
 test: $(VENV)/with-all,test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-faults: $(VENV)/with-all,test
+	CRYOTILE_LONG=1 $(BIN)/python -m pytest tests/test_faults.py $(PYTEST_ARGS)
 
 lint: $(VENV)/with-all,dev,test
 	$(BIN)/ruff check .
