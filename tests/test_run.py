@@ -10,10 +10,11 @@ import pytest
 
 from cryotile.backends import open_backend
 from cryotile.errors import CryotileError, InvalidValue
+from cryotile.journal import Journaled
 from cryotile.plan import PlanRequest
 from cryotile.pointdb import PointDB
 from cryotile.run import Run, open_db, plan_run
-from cryotile.task import Outcome
+from cryotile.task import Outcome, Progress, Task
 from cryotile.work import FitTile
 from small_run import REQUEST, fit, make_run, tile_file
 
@@ -64,12 +65,17 @@ def test_a_tile_that_was_cut_short_is_missing_at_a_glance(run: Run, share: float
     assert run.unsealed() == run.missing()
 
 
-def test_a_tile_that_was_altered_is_missing_when_its_bytes_are_looked_at(run: Run) -> None:
-    fit(run, 0, 1)
-    file = tile_file(run, run.tasks[1])
+def altered(run: Run, index: int) -> None:
+    """Alter a tile where its seal does not tell."""
+    file = tile_file(run, run.tasks[index])
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
+
+
+def test_a_tile_that_was_altered_is_missing_when_its_bytes_are_looked_at(run: Run) -> None:
+    fit(run, 0, 1)
+    altered(run, 1)
     assert run.tasks[1] in run.missing()
     assert run.tasks[0] not in run.missing()
     fit(run, 1)
@@ -160,3 +166,17 @@ def test_planning_again_without_new_points_changes_nothing(run: Run) -> None:
 
 def test_the_point_db_of_a_run_opens_at_the_runs_commit(run: Run) -> None:
     assert open_db(run).snapshot == run.snapshot == 1
+
+
+def test_whoever_joins_others_at_work_goes_by_the_seals(run: Run) -> None:
+    fit(run, 0, 1)
+    altered(run, 0)
+    os.truncate(tile_file(run, run.tasks[1]), 1000)
+    assert list(run.pending()) == run.tasks
+
+    def join(task: Task, progress: Progress) -> None:
+        assert list(run.pending()) == run.tasks[1:]
+        assert list(run.pending(run.tasks[:3])) == run.tasks[1:3]
+
+    Journaled(join, run.journal)(run.tasks[2], lambda fraction: None)
+    assert list(run.pending()) == run.tasks

@@ -19,6 +19,7 @@ from cryotile.cost import tile_table
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.files import write_text
 from cryotile.grid import Tile
+from cryotile.journal import Journals
 from cryotile.plan import PlanRequest, Settings, differences, resolve
 from cryotile.pointdb import PointDB
 from cryotile.rundir import (
@@ -169,24 +170,34 @@ class Run:
         }
         return [task for task in tasks if task.index not in current]
 
-    def unsealed(self) -> list[Task]:
-        """Return the tasks whose tile is absent, cut short or of other points or settings, as far as its seal tells."""
-        seals = self.store.seals()
-        names = self.names if seals else []
-        sealed = {
-            index
-            for index, name in enumerate(names)
-            if name in seals and seals[name] == self._fingerprints[index]
-        }
-        return [task for task in self.tasks if task.index not in sealed]
+    def unsealed(self, tasks: Sequence[Task] | None = None) -> list[Task]:
+        """Return what :meth:`missing` does as far as the seals of the tiles tell; no tile is read but for its end."""
+        tasks = self.tasks if tasks is None else tasks
+        everything = len(tasks) == len(self.tasks)
+        seals = self.store.seals(None if everything else {self.names[task.index] for task in tasks})
+        if not seals:
+            return list(tasks)
+        names, expected = self.names, self._fingerprints
+        return [task for task in tasks if seals.get(names[task.index]) != expected[task.index]]
 
     def pending(self, frozen: Sequence[Task] | None = None) -> Pending:
-        """Return what a farm is to do of the task list, or of a frozen part of it: what is missing and did not fail."""
+        """Return what a farm is to do of the task list, or of a frozen part of it: what is missing and did not fail.
+
+        Whoever is first looks at every byte; whoever joins others at work goes by the seals, or a hundred jobs that
+        start one after the other would each read all tiles.
+        """
         failed = self.failed()
-        return Pending(
-            self.tasks if frozen is None else frozen,
-            lambda tasks: self.missing([task for task in tasks if task.index not in failed]),
-        )
+
+        def choose(tasks: Sequence[Task]) -> list[Task]:
+            tasks = [task for task in tasks if task.index not in failed]
+            return self.unsealed(tasks) if self._is_at_work() else self.missing(tasks)
+
+        return Pending(self.tasks if frozen is None else frozen, choose)
+
+    def _is_at_work(self) -> bool:
+        now = time.time()
+        workers = Journals(self.journal).read()
+        return any(worker.task is not None and not worker.is_lost(now) for worker in workers)
 
     def failed(self) -> dict[int, str]:
         """Return task index → error of each tile that failed and was not retried since."""

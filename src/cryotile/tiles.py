@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -133,13 +133,17 @@ class TileStore:
         """Return the names of the tiles that have a file, whatever its content."""
         return {name.removesuffix(_SUFFIX) for name in self._files()}
 
-    def seals(self) -> dict[str, str]:
-        """Return name → fingerprint of the tiles whose files end with a seal.
+    def seals(self, names: Collection[str] | None = None) -> dict[str, str]:
+        """Return name → fingerprint of the tiles, all or of these names, whose files end with a seal.
 
         Of each file only the end is read, and that only once unless it is replaced: a file that was cut short has
         no seal, one that was altered further up still has.
         """
         files = self._files()
+        if names is not None:
+            files = {
+                name: files[name] for name in (f"{n}{_SUFFIX}" for n in names) if name in files
+            }
         new = [name for name, inode in files.items() if self._ends.get(name, (0,))[0] != inode]
         directory = os.fspath(self.path)
         ends = _side_by_side(lambda name: _end_of(f"{directory}{os.sep}{name}"), new)
