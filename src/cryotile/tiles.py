@@ -35,7 +35,7 @@ _END = 256
 _SEALED_END = re.compile(rb"\n([!-~]{1,128})\n[0-9a-f]{64}\Z")
 
 # Files are looked at side by side: a server answers many questions in the time of one, and hashing uses every core.
-_THREADS = 16
+_THREADS = 8
 
 # Fewer files than this are not worth another thread.
 _LEAST = 8
