@@ -73,10 +73,7 @@ class MPIFarm:
                     self.workers + 1,
                     [__file__, orders],
                     options=self.options,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
                     stderr=messages,
-                    bufsize=0,
                 )
                 try:
                     yield from _outcomes(program)
@@ -152,6 +149,10 @@ def _be_closed(number: int, frame: FrameType | None) -> None:
     raise _Closed
 
 
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise RuntimeError("this rank raises")
+
+
 def _leave_unseen(number: int, frame: FrameType | None) -> None:
     os._exit(1)
 
@@ -161,6 +162,7 @@ def main(orders: str) -> None:
     logging.basicConfig()
     tasks, work, stall, silence = pickle.loads(Path(orders).read_bytes())
     farmer.SILENCE, worker.BEAT = silence, min(worker.BEAT, silence / 4)
+    signal.signal(signal.SIGUSR1, _raise)
     signal.signal(signal.SIGUSR2, _leave_unseen)
     outcomes = MPIBackend(stall=stall).run(tasks, work)
     if int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0"))):

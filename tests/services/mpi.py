@@ -9,6 +9,7 @@ import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -43,13 +44,21 @@ class MPI:
     environment: dict[str, str]
 
     def start(
-        self, ranks: int, words: Sequence[object], *, options: Sequence[str] = (), **streams: int
+        self,
+        ranks: int,
+        words: Sequence[object],
+        *,
+        options: Sequence[str] = (),
+        stderr: int | BinaryIO = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
-        """Start a Python program in a number of processes."""
+        """Start a Python program in a number of processes; rank 0 hears what is written to it."""
         return subprocess.Popen(
             [*self.mpirun, *options, "-n", str(ranks), str(self.python), *map(str, words)],
             env={**os.environ, **self.environment},
-            **streams,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            bufsize=0,
         )
 
 

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from cryotile.backends.base import Attempt
 from cryotile.backends.crew import Supply
@@ -20,7 +19,7 @@ from cryotile.backends.shift import Shift
 from cryotile.errors import CryotileError
 from cryotile.task import Outcome, Task
 
-__all__ = ["Farmer", "Wires"]
+__all__ = ["Farmer"]
 
 SILENCE = 8 * BEAT
 """Seconds without a sign of life after which a worker counts as lost: it left unseen, or its host hangs."""
@@ -54,14 +53,6 @@ _LAST_WORDS = 3.0
 logger = logging.getLogger(__name__)
 
 
-class Wires(Line, Protocol):
-    """What a farmer needs of a :class:`~cryotile.backends.mpi.wire.Wire`."""
-
-    def write_off(self) -> None:
-        """Do not wait for all ranks at the end."""
-        ...
-
-
 @dataclass(slots=True, eq=False)
 class _Seat:
     """One worker, as rank 0 sees it."""
@@ -83,7 +74,7 @@ class Farmer:
 
     Parameters
     ----------
-    line : Wires
+    line : Line
         To the workers.
     ranks : sequence of int
         The workers.
@@ -93,7 +84,7 @@ class Farmer:
         How long to go on.
     """
 
-    def __init__(self, line: Wires, ranks: Sequence[int], supply: Supply, shift: Shift) -> None:
+    def __init__(self, line: Line, ranks: Sequence[int], supply: Supply, shift: Shift) -> None:
         now = time.monotonic()
         self._line = line
         self._supply = supply
@@ -178,8 +169,10 @@ class Farmer:
                 self._note(seat, kind, value, text)
         if returned:
             self._supply.put_back(returned)
-        if count := len(self._attempts) - before:
-            seat.pace = sum(attempt.seconds for attempt in self._attempts[before:]) / count
+        # Failures say nothing of the next task, and who fails at once is not to get many.
+        done = [attempt.seconds for attempt in self._attempts[before:] if attempt.error is None]
+        if done:
+            seat.pace = sum(done) / len(done)
 
     def _note(self, seat: _Seat, kind: int, value: float, text: str) -> None:
         """Take in a report that is not about a task that ended or came back."""

@@ -13,6 +13,7 @@ from cryotile.backends.inside import DONE, FAILED, PROGRESS, REPORT, TASK, UNFIT
 from cryotile.task import Task
 
 __all__ = [
+    "ABANDON",
     "DO",
     "DONE",
     "DRAIN",
@@ -34,8 +35,9 @@ __all__ = [
     "tasks_in",
 ]
 
-DO, RECALL, HEARD, DRAIN, STOP = b"D", b"R", b"H", b"W", b"S"
-"""To a worker: do these tasks; give back what is not started; rank 0 is there; wind down; the farm is over."""
+DO, RECALL, HEARD, DRAIN, STOP, ABANDON = b"D", b"R", b"H", b"W", b"S", b"A"
+"""To a worker: do these tasks; give back what is not started; rank 0 is there; wind down; the farm is over; it is over,
+and a rank was written off."""
 
 HELLO, RETURNED, SEARCHED, LEAVING, LEFT = range(UNFIT + 1, UNFIT + 6)
 """To rank 0, besides what children report: here I am, on host …; this task is not started, take it back; these were

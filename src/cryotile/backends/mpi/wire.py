@@ -6,6 +6,7 @@ Nobody waits inside MPI: its blocking calls burn a core, and wait for the dead a
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import time
 from collections import deque
@@ -49,10 +50,17 @@ class Wire:
     """
 
     _opened = 0
+    _finalizes = False
     _written_off = False
 
     def __init__(self) -> None:
-        # The import starts MPI, and has it finalised at exit.
+        import mpi4py
+
+        if "mpi4py.MPI" not in sys.modules:
+            # Whether MPI is finalised at exit is to be decided at exit.
+            mpi4py.rc.finalize = False
+            Wire._finalizes = True
+        # The import starts MPI.
         from mpi4py import MPI
 
         self._mpi = MPI
@@ -116,13 +124,13 @@ class Wire:
         return self._failed
 
     def write_off(self) -> None:
-        """Note that a rank is lost of which MPI does not know: it would wait for it at the end."""
+        """Note that a rank is lost of which MPI does not know: it would wait for that rank at the end."""
         Wire._written_off = True
 
     def end(self) -> None:
         """Tell the workers that the farm is over: also those that are late, or were taken for lost."""
         for rank in set(range(1, self.size)) - self.failed():
-            self.send(rank, letters.STOP)
+            self.send(rank, letters.ABANDON if Wire._written_off else letters.STOP)
         self.flush()
 
     def flush(self) -> None:
@@ -160,7 +168,13 @@ def _leave(last: Wire) -> None:
         last.flush()
     else:
         last.end()
-    if Wire._written_off and not last.rank:
-        # Finalising waits for all ranks, and mpirun for all processes, but who was written off may hang for ever.
-        sys.stdout.flush()
-        mpi.COMM_WORLD.Abort(0)
+    if Wire._written_off:
+        if not last.rank:
+            # mpirun waits for all processes, but who was written off may hang for ever.
+            sys.stdout.flush()
+            mpi.COMM_WORLD.Abort(0)
+        if os.environ.get("OMPI_MCA_mpi_ft_enable") == "1":  # noqa: SIM112 - it is spelled so
+            # Fault tolerant, Open MPI does not end those that wait in MPI for a rank that is never found lost.
+            return
+    if Wire._finalizes:
+        mpi.Finalize()

@@ -56,6 +56,10 @@ class Line(Protocol):
         """Return the lost ranks."""
         ...
 
+    def write_off(self) -> None:
+        """Do not wait for all ranks at the end."""
+        ...
+
     def flush(self) -> None:
         """See that messages get away."""
         ...
@@ -138,6 +142,9 @@ class _Worker:
         elif kind == letters.DRAIN:
             drain.begin()
         elif kind == letters.STOP:
+            self._present = False
+        elif kind == letters.ABANDON:
+            self._line.write_off()
             self._present = False
 
     def _feed(self) -> None:
