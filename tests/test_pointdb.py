@@ -82,13 +82,12 @@ def test_the_same_granule_again_makes_no_commit(tmp_path: Path) -> None:
     assert len(list((tmp_path / "a.pdb" / "log").iterdir())) == 2
 
 
-def test_another_delivery_of_a_granule_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_older_delivery_of_a_granule_is_refused_by_name(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", [dataclasses.replace(GRANULES[0], baseline="9", version=2)])
     for baseline, version, reason in [
         ("8", 7, "older"),
         ("9", 1, "older"),
-        ("9", 3, "newer"),
-        ("10", 1, "newer"),
+        ("07", 9, "older"),
     ]:
         other = dataclasses.replace(GRANULES[0], baseline=baseline, version=version)
         refused = db.append([other, GRANULES[1]]).refused
@@ -288,17 +287,17 @@ def test_the_digest_of_the_format_is_a_few_lines_of_any_language() -> None:
 
 def test_removed_fragments_and_granules_are_gone(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:1], GRANULES[1:2])
-    state = db._log.load()
+    state = db._snapshots.log.load()
     doomed = state.granules.filter(pa.compute.equal(state.granules["id"], GRANULES[0].id))
     number = doomed["number"][0].as_py()
     paths = [f["path"] for f in state.fragments.to_pylist() if f["granules"] == [number]]
-    removed = db._log.squares(db._log.load(1))
+    removed = db._snapshots.log.squares(db._snapshots.log.load(1))
     removed = removed.set_column(
         4, removed.schema.field("count"), pa.array(-removed["count"].to_numpy())
     )
     negative = pa.array(np.negative(removed["digest"].to_numpy()))
     removed = removed.set_column(5, removed.schema.field("digest"), negative)
-    db._log.commit(state, Change([], [], removed, [number], paths))
+    db._snapshots.log.commit(state, Change([], [], removed, [number], paths))
     after, alone = PointDB(db.path), filled(tmp_path / "b.pdb", GRANULES[1:2])
     pd.testing.assert_frame_equal(after.read(), alone.read())
     columns = ["x_min", "y_min", "platform", "mode", "count", "digest"]

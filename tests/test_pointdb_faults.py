@@ -18,16 +18,23 @@ import pytest
 
 import cryotile
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath
-from cryotile.pointdb import PointDB, append
-from cryotile.pointdb.log import Change, Log
-from cryotile.pointdb.state import State
+from cryotile.pointdb import PointDB, append, entries
+from cryotile.pointdb.entries import Entries
+from cryotile.pointdb.log import Log
+from cryotile.pointdb.state import Change, State
 from cryotile.points import Granule
 from made_up import granule
 
-KILLS = int(os.environ.get("CRYOTILE_KILLS", "8"))
-"""How often a writer is killed; 200 in the long form."""
+KILLS = 200 if os.environ.get("CRYOTILE_LONG") else 8
+"""How often a writer is killed."""
 
 WRITER = Path(__file__).with_name("pointdb_writer.py")
+
+
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file server that is late is so by less than a second."""
+    monkeypatch.setattr(entries, "VISIBILITY_LIMIT", 1.0)
 
 
 def filled(path: Path, *seeds: int, count: int = 300) -> PointDB:
@@ -225,14 +232,14 @@ def test_an_entry_that_a_file_server_shows_late_is_waited_for(
 ) -> None:
     db = filled(tmp_path / "a.pdb", 1)
     rival(db, granule(2))
-    read, refusals = Log._read, iter(range(3))
+    read, refusals = Entries.read, iter(range(3))
 
-    def late(self: Log, number: int) -> dict[str, object]:
-        if number == 2 and self is db._log and next(refusals, None) is not None:
+    def late(self: Entries, number: int) -> dict[str, object]:
+        if number == 2 and self is db._snapshots.log.entries and next(refusals, None) is not None:
             raise FileNotFoundError
         return read(self, number)
 
-    monkeypatch.setattr(Log, "_read", late)
+    monkeypatch.setattr(Entries, "read", late)
     assert db.append([granule(3)]).snapshot == 3
     assert next(refusals, None) is None
     assert_whole(db, {f"made-up-{i}" for i in (1, 2, 3)}, tmp_path / "reference.pdb", 300)
@@ -402,7 +409,7 @@ def test_a_reader_that_loses_a_fragment_to_a_newer_commit_goes_on(tmp_path: Path
         new = entry["path"].replace(".parquet", "-again.parquet")
         (db.path / entry["path"]).rename(db.path / new)
         renamed.append({**entry, "path": new})
-    nothing = db._log.squares(state).slice(0, 0)
+    nothing = db._snapshots.log.squares(state).slice(0, 0)
     log.commit(state, Change([], renamed, nothing, (), state.fragments["path"].to_pylist()))
     pd.testing.assert_frame_equal(db.read(), before)
     assert db.snapshot == 2

@@ -1,24 +1,27 @@
-"""How granules get into a point DB: sorted out, written as fragments, committed; again if another writer was faster."""
+"""How granules get into a point DB: sorted out, written as fragments, committed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from cryotile.errors import InvalidValue
+from cryotile.pointdb.commit import commit_change
 from cryotile.pointdb.description import Description
 from cryotile.pointdb.encoding import Stored, encode
-from cryotile.pointdb.fragments import discard_fragments, write_fragments
-from cryotile.pointdb.log import Change, Log, NumberTaken
-from cryotile.pointdb.order import in_total_order
-from cryotile.pointdb.squares import count_squares
-from cryotile.pointdb.state import State
+from cryotile.pointdb.log import Log
+from cryotile.pointdb.passes import shared_passes
+from cryotile.pointdb.rewrite import merged, rewrite
+from cryotile.pointdb.state import Change, State
+from cryotile.pointdb.writers import Writer
 from cryotile.points import CATEGORIES, Granule
 
 __all__ = ["Appended", "append_granules"]
@@ -36,23 +39,44 @@ class Appended:
         Ids of granules that went in.
     unchanged : tuple of str
         Ids of granules that were there already.
+    replaced : tuple of str
+        File names of older deliveries that made way for newer ones.
     refused : mapping of str to str
         Id → one line that says why and what to do.
     rows : int
         Points that went in.
+    notes : tuple of str
+        What a user should know of them: that passes came in by another product, too.
     """
 
     snapshot: int
     added: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     rows: int = 0
+    notes: tuple[str, ...] = ()
+
+
+class _There(NamedTuple):
+    """What the log says of a granule, as far as another delivery of it is concerned."""
+
+    number: int
+    name: str
+    baseline: str
+    version: int
+    checksum: str
+
+
+_Encoded = tuple[Granule, Stored]
 
 
 @dataclass(frozen=True, eq=False)
 class _Verdict:
-    new: list[Granule] = field(default_factory=list)
+    new: list[_Encoded] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
+    replaced: list[int] = field(default_factory=list)
+    names_replaced: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
 
@@ -81,128 +105,114 @@ def append_granules(
     Appended
         What became of them.
     """
-    points, unfit = _encoded(granules, description)
-    fit = [granule for granule in granules if granule.id in points]
-    change: Change | None = None
-    attempted = 0
-    try:
-        while True:
-            state = log.follow(state, at_least=attempted)
-            verdict = _sort_out(fit, state)
-            if change is not None and not _stands(change, verdict, state):
-                discard_fragments(root, change.fragments)
-                change = None
-            if not verdict.new:
-                break
-            if change is None:
-                change = _written(
-                    root, description, state, [(g, points[g.id]) for g in verdict.new]
-                )
-            attempted = state.number + 1
-            try:
-                state = log.commit(state, change)
-                break
-            except NumberTaken:
-                continue
-    except BaseException:
-        # Interrupted after the rename, the fragments are the log's.
-        if change is not None and not log.holds(attempted, change):
-            discard_fragments(root, change.fragments)
-        raise
-    return state, Appended(
-        snapshot=state.number,
-        added=tuple(g.id for g in verdict.new),
+    encoded, unfit = _encoded(granules, description)
+
+    def prepare(state: State, writer: Writer) -> Change | None:
+        verdict = _sort_out(encoded, state)
+        return _written(description, log, state, writer, verdict) if verdict.new else None
+
+    def stands(change: Change, state: State) -> bool:
+        verdict = _sort_out(encoded, state)
+        ids = [row["id"] for row in change.granules]
+        return ids == [g.id for g, _ in verdict.new] and change.removed_granules == verdict.replaced
+
+    done = commit_change(root, log, state, prepare, stands)
+    verdict = _sort_out(encoded, done.before)
+    return done.after, Appended(
+        snapshot=done.after.number,
+        added=tuple(g.id for g, _ in verdict.new),
         unchanged=tuple(verdict.unchanged),
+        replaced=tuple(verdict.names_replaced),
         refused={**unfit, **verdict.refused},
-        rows=sum(len(g.points) for g in verdict.new),
+        rows=sum(len(g.points) for g, _ in verdict.new),
+        notes=()
+        if done.change is None
+        else shared_passes(done.change.granules, done.before.granules),
     )
 
 
 def _encoded(
     granules: Sequence[Granule], description: Description
-) -> tuple[dict[str, Stored], dict[str, str]]:
-    """Points as they are stored by granule id, and the granules whose points cannot be."""
-    points: dict[str, Stored] = {}
+) -> tuple[list[_Encoded], dict[str, str]]:
+    """Granules with their points as they are stored, and by id those whose points cannot be."""
+    encoded: list[_Encoded] = []
     unfit: dict[str, str] = {}
     names = [name for name, _ in description.further]
     for granule in granules:
         try:
-            points[granule.id] = encode(granule.points, names)
+            encoded.append((granule, encode(granule.points, names)))
         except InvalidValue as error:
             unfit[granule.id] = f"granule {granule.name}: {error}"
-    return points, unfit
+    return encoded, unfit
 
 
-def _sort_out(granules: Sequence[Granule], state: State) -> _Verdict:
-    names = ["id", "baseline", "version", "checksum"]
-    known = {row.pop("id"): row for row in state.granules.select(names).to_pylist()}
-    verdict = _Verdict()
-    for granule in granules:
-        if granule.id not in known:
-            verdict.new.append(granule)
-            known[granule.id] = {name: getattr(granule, name) for name in names[1:]}
-            continue
-        reason = _objection(granule, known[granule.id])
-        if reason:
+def _sort_out(granules: Sequence[_Encoded], state: State) -> _Verdict:
+    known = _known({granule.id for granule, _ in granules}, state)
+    verdict, new = _Verdict(), dict[str, int]()
+    # The newest delivery first, wherever in the batch it is.
+    order = sorted(range(len(granules)), key=lambda at: _delivery(granules[at][0]), reverse=True)
+    for at in order:
+        granule, there = granules[at][0], known.get(granules[at][0].id)
+        rival = granules[new[granule.id]][0] if granule.id in new else there
+        if rival is None or (rival is there and _delivery(granule) > _delivery(rival)):
+            new[granule.id] = at
+            if there is not None:
+                verdict.replaced.append(there.number)
+                verdict.names_replaced.append(there.name)
+        elif reason := _objection(granule, rival):
             verdict.refused[granule.id] = f"granule {granule.name}: {reason}"
         else:
             verdict.unchanged.append(granule.id)
+    verdict.new.extend(granules[at] for at in sorted(new.values()))
     return verdict
 
 
-def _objection(granule: Granule, known: Mapping[str, Any]) -> str | None:
-    """Why a granule of a known id is not just the same again."""
-    given, there = (
-        _delivery(granule.baseline, granule.version),
-        _delivery(known["baseline"], known["version"]),
-    )
+def _known(ids: Collection[str], state: State) -> dict[str, _There]:
+    table = state.granules
+    there = table.filter(pc.is_in(table["id"], value_set=pa.array(list(ids), pa.string())))
+    columns = ["id", *_There._fields]
+    return {row.pop("id"): _There(**row) for row in there.select(columns).to_pylist()}
+
+
+def _delivery(granule: Granule | _There) -> tuple[str, int]:
+    """Sort key of deliveries; padded, so that release 10 comes after 9."""
+    return granule.baseline.rjust(8, "0"), granule.version
+
+
+def _objection(granule: Granule, there: Granule | _There) -> str | None:
+    """Why a granule that is not newer than the one of its id is not just the same again."""
     which = f"baseline {granule.baseline} version {granule.version}"
-    other = f"baseline {known['baseline']} version {known['version']}"
-    if given < there:
+    if _delivery(granule) < _delivery(there):
+        other = f"baseline {there.baseline} version {there.version}"
         return f"its {which} is older than {other}, which the point DB has; leave it out"
-    if given > there:
+    if granule.checksum != there.checksum:
         return (
-            f"its {which} is newer than {other}, which the point DB has and keeps;"
-            " ingest the newer granules into a new point DB"
-        )
-    if granule.checksum != known["checksum"]:
-        return (
-            f"the point DB has {which} of it from a file with other content; leave one of the two out,"
-            " or ingest this one into a new point DB"
+            f"the point DB has {which} of it from a file with other content, {there.name}; leave this one out, or give"
+            f" 'cryotile remove' that one and then this one again"
         )
     return None
 
 
-def _delivery(baseline: str, version: int) -> tuple[str, int]:
-    """Sort key of deliveries; padded, so that release 10 comes after 9."""
-    return baseline.rjust(8, "0"), version
-
-
-def _stands(change: Change, verdict: _Verdict, state: State) -> bool:
-    """Tell whether what was written before another writer's commit can still be committed after it."""
-    ids = [row["id"] for row in change.granules]
-    numbers = {row["number"] for row in change.granules}
-    return ids == [g.id for g in verdict.new] and numbers.isdisjoint(_numbers_taken(state))
-
-
-def _numbers_taken(state: State) -> set[int]:
-    return set(state.granules["number"].to_pylist())
-
-
 def _written(
-    root: Path, description: Description, state: State, batch: Sequence[tuple[Granule, Stored]]
+    description: Description, log: Log, state: State, writer: Writer, verdict: _Verdict
 ) -> Change:
-    taken = _numbers_taken(state)
+    taken = set(state.granules["number"].to_numpy().tolist())
     rows, parts = [], []
-    for granule, points in batch:
+    for granule, points in verdict.new:
         number = _granule_number(granule, taken)
         taken.add(number)
         rows.append(_row(number, granule, points))
         parts.append(points | {"granule": np.full(len(granule.points), number, np.int32)})
-    merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    stored = in_total_order(merged, description.chunk_size)
-    fragments = write_fragments(root, stored, description.schema, description.chunk_size)
-    return Change(rows, fragments, count_squares(stored))
+    new = merged(parts, description.chunk_size)
+    written = rewrite(description, log, state, writer, new=new, gone=verdict.replaced)
+    return Change(
+        rows,
+        written.added,
+        written.squares,
+        verdict.replaced,
+        written.removed,
+        id=writer.id,
+    )
 
 
 def _granule_number(granule: Granule, taken: set[int]) -> int:
@@ -233,6 +243,7 @@ def _row(number: int, granule: Granule, points: Stored) -> dict[str, Any]:
         "dropped": json.dumps({reason: int(n) for reason, n in granule.dropped.items()}),
         "notes": list(granule.notes),
         "platforms": [CATEGORIES["platform"][code] for code in platforms],
+        "passes": np.unique(points["pass_id"]).tolist(),
         "time_min": int(times.min()) if len(times) else None,
         "time_max": int(times.max()) if len(times) else None,
     }

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyproj
 
-from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.errors import InvalidValue
+from cryotile.grid import Tile
 from cryotile.pointdb.append import Appended, append_granules
+from cryotile.pointdb.compact import Compacted, compact
 from cryotile.pointdb.description import (
     FILE_NAME,
     Description,
@@ -22,21 +22,15 @@ from cryotile.pointdb.description import (
     further_columns,
     read_description,
 )
-from cryotile.pointdb.encoding import decode, from_table, stored_names
-from cryotile.pointdb.fragments import read_fragments
-from cryotile.pointdb.layout import SQUARE_SIZE
-from cryotile.pointdb.log import Log
-from cryotile.pointdb.order import in_total_order
-from cryotile.pointdb.selection import (
-    Limits,
-    Time,
-    checked_bounds,
-    read_limits,
-    row_filter,
-    touched,
-)
-from cryotile.pointdb.squares import describe_squares
-from cryotile.pointdb.state import State
+from cryotile.pointdb.fragments import FragmentGone
+from cryotile.pointdb.history import describe_commits
+from cryotile.pointdb.reading import Selection, parsed, read_points
+from cryotile.pointdb.remove import Removed, remove_granules
+from cryotile.pointdb.selection import Time, checked_bounds, touched
+from cryotile.pointdb.snapshots import Snapshots
+from cryotile.pointdb.squares import describe_squares, select_squares
+from cryotile.pointdb.state import State, describe_granules
+from cryotile.pointdb.verify import Damage, verify
 from cryotile.points import CORE_COLUMNS, Bounds, Granule
 from cryotile.projection import crs_text, projected_crs
 from cryotile.where import Where
@@ -68,10 +62,8 @@ class PointDB:
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
         self._description = read_description(self.path)
-        self._log = Log(self.path / "log")
-        self._state = self._log.load()
-        self._pinned = self._state
-        self._counted: tuple[State, pa.Table] | None = None
+        self._snapshots = Snapshots(self.path)
+        self._counted: tuple[State, pd.DataFrame] | None = None
 
     @classmethod
     def create(
@@ -145,26 +137,17 @@ class PointDB:
     @property
     def snapshot(self) -> int:
         """Number of the newest commit seen, 0 where there is none: what is read if nothing else is said."""
-        return self._state.number
+        return self._snapshots.newest.number
 
     @property
     def granules(self) -> pd.DataFrame:
         """Granules, one row each.
 
         Columns ``id, name, product, baseline, version, checksum, rows, record_count, dropped`` (dict, reason → points),
-        ``notes, platforms`` (lists), ``time_min, time_max`` (datetime64[ms], NaT without rows), ``snapshot`` (the
-        commit that added it), ``number`` (in the column ``granule`` of the fragments).
+        ``notes, platforms, passes`` (lists), ``time_min, time_max`` (datetime64[ms], NaT without rows),
+        ``snapshot`` (the commit that added it), ``number`` (in the column ``granule`` of the fragments).
         """
-        table = self._state.granules
-        frame: pd.DataFrame = table.drop_columns(["dropped", "time_min", "time_max"]).to_pandas()
-        frame["dropped"] = pd.Series(
-            [json.loads(t) for t in table["dropped"].to_pylist()], dtype=object
-        )
-        for name in ("time_min", "time_max"):
-            frame[name] = table[name].cast(pa.timestamp("ms")).to_numpy()
-        first = ["id", "name", "product", "baseline", "version", "checksum", "rows", "record_count"]
-        last = ["dropped", "notes", "platforms", "time_min", "time_max", "snapshot", "number"]
-        return frame[first + last]
+        return describe_granules(self._snapshots.newest.granules)
 
     def check_matches(
         self,
@@ -189,25 +172,13 @@ class PointDB:
         InvalidValue
             Something differs; these are settled when a point DB is created.
         """
-        remedy = "leave it out, or use another point DB"
-        if crs is not None and crs != self.crs_text and projected_crs(crs) != self.crs:
-            ours = self.crs_text if len(self.crs_text) < 30 else self.crs.name
-            raise InvalidValue(f"CRS {crs} is not that of point DB {self.path} ({ours}); {remedy}")
-        if chunk_size is not None and chunk_size != self.chunk_size:
-            raise InvalidValue(
-                f"chunk size {chunk_size} m is not that of point DB {self.path} ({self.chunk_size} m); {remedy}"
-            )
-        for name in columns or ():
-            if name not in self.columns:
-                raise InvalidValue(
-                    f"column {name!r} is not kept by point DB {self.path} (further columns:"
-                    f" {', '.join(self.columns) or 'none'}); {remedy}"
-                )
+        self._description.check_matches(self.path, crs=crs, columns=columns, chunk_size=chunk_size)
 
     def append(self, granules: Sequence[Granule]) -> Appended:
         """Add the points of projected granules: one fragment per chunk that they touch, one commit.
 
-        Idempotent: a granule that is there already (by id, baseline, version and content) is left alone.
+        Idempotent: a granule that is there already (by id, baseline, version and content) is left alone.  A newer
+        baseline or version replaces the points of an older one; an older one is refused by name.
 
         Parameters
         ----------
@@ -225,14 +196,14 @@ class PointDB:
         UnwritablePath
             A full disk, …; the DB is as it was.
         """
-        self._state, appended = append_granules(
-            self.path, self._description, self._log, self._state, granules
+        self._snapshots.newest, appended = append_granules(
+            self.path, self._description, self._snapshots.log, self._snapshots.newest, granules
         )
         return appended
 
     def read(
         self,
-        bounds: Bounds | None = None,
+        bounds: Bounds | Tile | None = None,
         *,
         columns: Sequence[str] | None = None,
         where: str | Where | None = None,
@@ -243,8 +214,8 @@ class PointDB:
 
         Parameters
         ----------
-        bounds : (float, float, float, float) or None
-            ``(x_min, y_min, x_max, y_max)``, metres; points on them are inside.  None: everywhere.
+        bounds : (float, float, float, float), Tile or None
+            ``(x_min, y_min, x_max, y_max)``, metres, or a tile's; points on them are inside.  None: everywhere.
         columns : sequence of str or None
             Which columns, in this order.  None: the core columns.
         where : str, Where or None
@@ -268,28 +239,49 @@ class PointDB:
         DamagedFile
             A fragment is missing or altered; it is named.
         """
-        names = tuple(CORE_COLUMNS if columns is None else columns)
-        where = self._parsed(where)
-        if unknown := [name for name in names if name not in self.column_names]:
-            raise InvalidValue(
-                f"column {unknown[0]!r} is not in point DB {self.path}; use {', '.join(self.column_names)}"
-            )
-        limits = read_limits(bounds, time)
-        # Position and time always, because they order the points.
-        wanted = stored_names(
-            dict.fromkeys(("x", "y", "time", *names, *(where.columns if where else ())))
+        selection = Selection.of(self.column_names, bounds, columns, where, time)
+        return self._read(selection, snapshot, None)
+
+    def iter_chunks(
+        self,
+        bounds: Bounds | Tile | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | Where | None = None,
+        time: tuple[Time, Time] | None = None,
+        snapshot: int | None = None,
+    ) -> Iterator[pd.DataFrame]:
+        """Read points chunk by chunk, where all of them do not fit into memory.
+
+        Parameters
+        ----------
+        bounds, columns, where, time, snapshot
+            As :meth:`read`.
+
+        Yields
+        ------
+        DataFrame, shape (points, columns)
+            The points of one chunk; chunks without any are left out.  One after the other they are what :meth:`read`
+            returns, of one snapshot, whatever others commit meanwhile.
+
+        Raises
+        ------
+        InvalidValue, DamagedFile
+            As :meth:`read`; also when a compaction ends the snapshot meanwhile.
+        """
+        selection = Selection.of(self.column_names, bounds, columns, where, time)
+        snapshot = self.snapshot if snapshot is None else snapshot
+        fragments = touched(
+            self._snapshots.at(snapshot).fragments, selection.limits, selection.where
         )
-        stored = from_table(self._table(limits, where, wanted, snapshot))
-        if where is not None:
-            keep = where.mask(decode(stored, sorted(where.columns)))
-            stored = {name: values[keep] for name, values in stored.items()}
-        points = decode(in_total_order(stored, self.chunk_size), names)
-        points.attrs["crs"] = self.crs_text
-        return points
+        for chunk in dict.fromkeys(entry["chunk"] for entry in fragments):
+            points = self._read(selection, snapshot, chunk)
+            if len(points):
+                yield points
 
     def squares(
         self,
-        bounds: Bounds | None = None,
+        bounds: Bounds | Tile | None = None,
         *,
         where: str | Where | None = None,
         snapshot: int | None = None,
@@ -317,54 +309,113 @@ class PointDB:
         InvalidValue
             As :meth:`read`.
         """
-        where = self._parsed(where)
-        state = self._at(snapshot)
+        condition = parsed(where, self.column_names)
+        state = self._snapshots.at(snapshot)
         if self._counted is None or self._counted[0] is not state:
-            self._counted = state, self._log.squares(state)
-        squares = describe_squares(self._counted[1])
-        keep = np.ones(len(squares), bool)
-        if bounds is not None:
-            x_min, y_min, x_max, y_max = checked_bounds(bounds)
-            keep &= (
-                (squares["x_min"] <= x_max) & (squares["x_min"] + SQUARE_SIZE > x_min)
-            ).to_numpy()
-            keep &= (
-                (squares["y_min"] <= y_max) & (squares["y_min"] + SQUARE_SIZE > y_min)
-            ).to_numpy()
-        if where is not None:
-            far = {"x_max": squares["x_min"] + SQUARE_SIZE, "y_max": squares["y_min"] + SQUARE_SIZE}
-            keep &= where.possible(squares.assign(**far))
-        return squares[keep].reset_index(drop=True)
+            self._counted = state, describe_squares(self._snapshots.log.squares(state))
+        bounds = None if bounds is None else checked_bounds(bounds)
+        return select_squares(self._counted[1], bounds, condition)
 
-    def _parsed(self, where: str | Where | None) -> Where | None:
-        if where is None:
-            return None
-        where = Where.parse(where) if isinstance(where, str) else where
-        where.check(self.column_names)
-        return where
+    def history(self, last: int | None = None) -> pd.DataFrame:
+        """Tell what the commits did, the newest first.
 
-    def _at(self, snapshot: int | None) -> State:
-        if snapshot is None or snapshot == self._state.number:
-            return self._state
-        if snapshot != self._pinned.number:
-            self._pinned = self._log.load(snapshot)
-        return self._pinned
+        Parameters
+        ----------
+        last : int or None
+            How many of them; None: all.
 
-    def _table(
-        self, limits: Limits, where: Where | None, wanted: Sequence[str], snapshot: int | None
-    ) -> pa.Table:
-        state = self._at(snapshot)
-        form, keep = self._description.schema, row_filter(limits)
+        Returns
+        -------
+        DataFrame, one row per commit
+            ``snapshot`` (its number), ``time`` (datetime64, UTC, by the clock of who made it), ``cryotile`` (version),
+            ``added, removed`` (granules), ``rows`` (points of those added), ``compaction`` (changed no content),
+            ``available`` (can still be read).
+        """
+        return describe_commits(
+            islice(self._snapshots.log.history(self.snapshot), last), self._snapshots.newest
+        )
+
+    def has_snapshot(self, snapshot: int) -> bool:
+        """Tell whether a snapshot can be read: whether it exists, and no compaction has ended it."""
+        try:
+            self._snapshots.log.load(snapshot)
+        except InvalidValue:
+            return False
+        return True
+
+    def remove(self, granules: Sequence[str]) -> Removed:
+        """Remove the points of granules, in one commit that rewrites the fragments with points of them.
+
+        Parameters
+        ----------
+        granules : sequence of str
+            Ids or file names.
+
+        Returns
+        -------
+        Removed
+            What left.
+
+        Raises
+        ------
+        InvalidValue
+            A granule is not there; nothing was done.
+        DamagedFile
+            A fragment that holds points of other granules, too, is damaged.
+        UnwritablePath
+            A full disk, …; the DB is as it was.
+        """
+        self._snapshots.newest, removed = remove_granules(
+            self.path, self._description, self._snapshots.log, self._snapshots.newest, granules
+        )
+        return removed
+
+    def compact(self, *, keep: Collection[int] = ()) -> Compacted:
+        """Merge small fragments, and delete those that are superseded or that dead writers left.
+
+        Others may read and write meanwhile.  The points stay the same, and so do counts and digests of squares.
+
+        Parameters
+        ----------
+        keep : collection of int
+            Earlier snapshots to keep; all others are ended.  The next compaction has to name them again.
+
+        Returns
+        -------
+        Compacted
+            What was done.
+
+        Raises
+        ------
+        InvalidValue
+            A snapshot to keep is not there.
+        DamagedFile
+            A fragment that should be merged; it is named.
+        UnwritablePath
+            A full disk, …; the points are all there.
+        """
+        self._snapshots.newest, compacted = compact(
+            self.path, self._description, self._snapshots.log, self._snapshots.newest, keep
+        )
+        return compacted
+
+    def verify(self) -> Iterator[Damage]:
+        """Compare every file that the log names with what the log says of it.
+
+        Yields
+        ------
+        Damage
+            As it is found; files that nothing names are none.
+        """
+        return verify(self.path, self._description, self._snapshots.log, self._snapshots.newest)
+
+    def _read(self, selection: Selection, snapshot: int | None, chunk: int | None) -> pd.DataFrame:
         while True:
-            entries = touched(state.fragments, limits, where)
+            fragments = self._snapshots.at(snapshot).fragments
+            entries = touched(fragments, selection.limits, selection.where)
+            if chunk is not None:
+                entries = [entry for entry in entries if entry["chunk"] == chunk]
             try:
-                return read_fragments(self.path, entries, form, columns=wanted, keep=keep)
-            except FileNotFoundError as error:
-                # A compaction may have replaced it; then the log says so.
-                newer = self._log.follow(state)
-                if snapshot is not None or newer is state:
-                    raise DamagedFile(
-                        f"a fragment of {self.path} that the log names is missing ({error});"
-                        " put it back from a copy, or ingest its granules into a new point DB"
-                    ) from error
-                self._state = state = newer
+                return read_points(self.path, self._description, entries, selection)
+            except FragmentGone as gone:
+                self._snapshots.renew(snapshot, gone)

@@ -6,7 +6,7 @@ import errno
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cryotile.files import fsync_directory, make_directory, read_sealed, write_s
 from cryotile.pointdb.encoding import schema, stored_names
 from cryotile.pointdb.layout import SQUARE_SIZE
 from cryotile.points import CORE_COLUMNS
+from cryotile.projection import projected_crs
 
 __all__ = [
     "FILE_NAME",
@@ -75,6 +76,33 @@ class Description:
     def schema(self) -> pa.Schema:
         """Schema of the fragments."""
         return schema(dict(self.further), self.crs)
+
+    def check_matches(
+        self,
+        path: Path,
+        *,
+        crs: str | None,
+        columns: Sequence[str] | None,
+        chunk_size: float | None,
+    ) -> None:
+        """Refuse what a user takes the point DB for, if it is not that; None is not checked."""
+        remedy = "leave it out, or use another point DB"
+        if crs is not None and crs != self.crs:
+            own = pyproj.CRS.from_user_input(self.crs)
+            if projected_crs(crs) != own:
+                shown = self.crs if len(self.crs) < 30 else own.name
+                raise InvalidValue(f"CRS {crs} is not that of point DB {path} ({shown}); {remedy}")
+        if chunk_size is not None and chunk_size != self.chunk_size:
+            raise InvalidValue(
+                f"chunk size {chunk_size} m is not that of point DB {path} ({self.chunk_size} m); {remedy}"
+            )
+        ours = [name for name, _ in self.further]
+        for name in columns or ():
+            if name not in ours:
+                raise InvalidValue(
+                    f"column {name!r} is not kept by point DB {path} (further columns:"
+                    f" {', '.join(ours) or 'none'}); {remedy}"
+                )
 
     def content(self) -> dict[str, Any]:
         """What ``cryotile.json`` holds."""

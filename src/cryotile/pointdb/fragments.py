@@ -3,47 +3,65 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as ds
-import pyarrow.fs
 import pyarrow.parquet as pq
 
 from cryotile.errors import DamagedFile
 from cryotile.files import fsync_directory, make_directory, write_durably, writing
-from cryotile.pointdb.encoding import TEXT, Stored, to_table
+from cryotile.pointdb.encoding import TEXT, Stored, from_table, to_table
 from cryotile.pointdb.layout import RANK_BITS, chunk_directory, places
+from cryotile.pointdb.writers import Writer
 from cryotile.points import CATEGORIES
 
-__all__ = ["discard_fragments", "read_fragments", "write_fragments"]
+__all__ = [
+    "FragmentGone",
+    "by_chunk",
+    "damaged_fragment",
+    "describe_fragment",
+    "discard_fragments",
+    "load_fragment",
+    "write_fragments",
+    "writer_of",
+]
 
 ROW_GROUP_SIZE = 1 << 16
 """Points of a row group, the unit that statistics prune: about 1 MB."""
 
+
+class FragmentGone(Exception):
+    """A fragment is not there: a compaction has replaced it, or it is lost; the log tells which."""
+
+
 DELTA_ENCODED = ("x_cm", "y_cm", "time", "elevation_mm", "uncertainty_mm", "pass_id")
 
 
+def by_chunk(stored: Stored, chunk_size: float) -> Iterator[tuple[int, Stored]]:
+    """Yield chunk by chunk, with their numbers, points that are in total order."""
+    chunks = places(stored["x_cm"], stored["y_cm"], chunk_size) >> RANK_BITS
+    borders = np.flatnonzero(np.diff(chunks, prepend=-1, append=-1))
+    for start, end in pairwise(borders):
+        yield int(chunks[start]), {name: values[start:end] for name, values in stored.items()}
+
+
 def write_fragments(
-    root: Path, stored: Stored, form: pa.Schema, chunk_size: float
+    writer: Writer, chunks: Iterable[tuple[int, Stored]], form: pa.Schema
 ) -> list[dict[str, Any]]:
-    """Write one fragment for each chunk that the points touch.
+    """Write fragments, each with points of one chunk.
 
     Parameters
     ----------
-    root : Path
-        The point DB.
-    stored : dict of str to ndarray
-        All stored columns, in total order.
+    writer : Writer
+        Of the change that will name them.
+    chunks : iterable of (int, dict of str to ndarray)
+        Number of the chunk, and all stored columns in total order.
     form : pyarrow.Schema
         Of the fragments.
-    chunk_size : float
-        Metres.
 
     Returns
     -------
@@ -55,21 +73,21 @@ def write_fragments(
     UnwritablePath
         The disk is full, …; none is left behind.
     """
+    root = writer.root
     entries: list[dict[str, Any]] = []
     with writing(root / "chunks"):
         # Fails where the DB was moved away, before half of one is made in its old place.
         (root / "chunks").stat()
         try:
-            for chunk, points in _by_chunk(stored, chunk_size):
-                entries.append(_entry(chunk, points))
+            for chunk, points in chunks:
                 content = _parquet(to_table(points, form))
-                entries[-1] |= {
-                    "bytes": len(content),
-                    "checksum": hashlib.sha256(content).hexdigest(),
-                }
-                path = root / entries[-1]["path"]
-                make_directory(path.parent)
-                write_durably(path, content)
+                path = f"{chunk_directory(chunk)}/{writer.id}-{len(entries)}.parquet"
+                checksum = hashlib.sha256(content).hexdigest()
+                file = {"path": path, "bytes": len(content), "checksum": checksum}
+                entries.append(describe_fragment(chunk, points) | file)
+                writer.beat()
+                make_directory((root / path).parent)
+                write_durably(root / path, content)
             for directory in {(root / e["path"]).parent for e in entries}:
                 fsync_directory(directory)
         except BaseException:
@@ -78,27 +96,25 @@ def write_fragments(
     return entries
 
 
+def writer_of(path: str) -> str:
+    """Return the id of the change that a fragment was written for."""
+    return path.rpartition("/")[2].partition(".")[0].partition("-")[0]
+
+
 def discard_fragments(root: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     """Delete fragments that no commit names."""
     for entry in entries:
         (root / entry["path"]).unlink(missing_ok=True)
 
 
-def _by_chunk(stored: Stored, chunk_size: float) -> Iterator[tuple[int, Stored]]:
-    chunks = places(stored["x_cm"], stored["y_cm"], chunk_size) >> RANK_BITS
-    borders = np.flatnonzero(np.diff(chunks, prepend=-1, append=-1))
-    for start, end in pairwise(borders):
-        yield int(chunks[start]), {name: values[start:end] for name, values in stored.items()}
-
-
-def _entry(chunk: int, points: Stored) -> dict[str, Any]:
+def describe_fragment(chunk: int, points: Stored) -> dict[str, Any]:
+    """Return what the log says of the points of a fragment."""
     bounds = {
         f"{name}_{end}": int(reduce(points[name]))
         for name in ("x_cm", "y_cm", "time")
         for end, reduce in (("min", np.min), ("max", np.max))
     }
     return {
-        "path": f"{chunk_directory(chunk)}/{secrets.token_hex(8)}.parquet",
         "chunk": chunk,
         "rows": len(points["time"]),
         **bounds,
@@ -135,62 +151,43 @@ def _parquet(table: pa.Table) -> bytes:
     return content
 
 
-def read_fragments(
-    root: Path,
-    entries: Sequence[Mapping[str, Any]],
-    form: pa.Schema,
-    *,
-    columns: Sequence[str],
-    keep: ds.Expression | None,
-) -> pa.Table:
-    """Read points of several fragments, one after the other.
+def load_fragment(root: Path, entry: Mapping[str, Any], form: pa.Schema) -> Stored:
+    """Read all of a fragment, and make sure that it is what was written.
 
     Parameters
     ----------
     root : Path
         The point DB.
-    entries : sequence of mapping
-        Their ``path``, ``bytes`` and ``checksum``.
+    entry : mapping
+        What the log says of it.
     form : pyarrow.Schema
         Of the fragments.
-    columns : sequence of str
-        Stored names.
-    keep : pyarrow.dataset.Expression or None
-        Which rows; row groups whose statistics exclude it are not read.  None: all.
 
     Returns
     -------
-    pyarrow.Table
-        The columns asked for.
+    dict of str to ndarray
+        All stored columns.
 
     Raises
     ------
     DamagedFile
-        It names the fragment.
-    FileNotFoundError
-        A fragment is gone: a compaction has replaced it, or it is lost.
+        Its bytes are not those that were written.
+    FragmentGone
+        It is not there.
     """
-    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    data = ds.dataset(
-        [str(root / entry["path"]) for entry in entries],
-        schema=form,
-        format=ds.ParquetFileFormat(default_fragment_scan_options=options),
-        filesystem=pyarrow.fs.LocalFileSystem(),
-    )
+    path = root / entry["path"]
     try:
-        return data.to_table(columns=list(columns), filter=keep)
+        content = path.read_bytes()
     except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedFile(_diagnosis(root, entries, str(error))) from error
+        raise FragmentGone(str(path)) from None
+    if hashlib.sha256(content).hexdigest() != entry["checksum"]:
+        raise damaged_fragment(root, path)
+    return from_table(pq.read_table(pa.BufferReader(content), schema=form))
 
 
-def _diagnosis(root: Path, entries: Sequence[Mapping[str, Any]], symptom: str) -> str:
-    for entry in entries:
-        path = root / entry["path"]
-        if hashlib.sha256(path.read_bytes()).hexdigest() != entry["checksum"]:
-            return (
-                f"{path} is not what was written: its checksum differs from the log's;"
-                " put it back from a copy, or ingest its granules into a new point DB"
-            )
-    return f"{root} cannot be read ({' '.join(symptom.split())}); try again"
+def damaged_fragment(root: Path, path: Path, what: str = "is not what was written") -> DamagedFile:
+    """Return the error that a fragment is damaged, and what mends it."""
+    return DamagedFile(
+        f"{path} {what}: its checksum differs from the log's; put it back from a copy, or give 'cryotile remove {root}"
+        " --damaged' and ingest the granules that it names again"
+    )

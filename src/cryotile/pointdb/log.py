@@ -1,71 +1,29 @@
-"""The log of a point DB: numbered commits, each a directory that appears whole by a rename.
-
-Renaming onto a directory that is not empty fails on every file system, so any number of writers on any number of nodes
-agree on who has a number without a server, a lock or a hard link.  What no commit names does not exist.
-"""
+"""The log of a point DB: numbered commits.  What no commit names does not exist."""
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import re
 import shutil
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cryotile import __version__
 from cryotile.errors import DamagedFile, InvalidValue
-from cryotile.files import fsync_directory, read_sealed, write_durably, write_sealed, writing
+from cryotile.files import fsync_directory, write_sealed, writing
+from cryotile.pointdb.entries import Entries, NumberTaken, write_table
 from cryotile.pointdb.squares import add_up
-from cryotile.pointdb.state import State, apply
+from cryotile.pointdb.state import GRANULES, Change, State, apply
 
-__all__ = ["Change", "Log", "NumberTaken"]
+__all__ = ["CHECKPOINT_INTERVAL", "CHECKPOINT_TABLES", "Log"]
 
 CHECKPOINT_INTERVAL = 64
 """Every commit whose number is a multiple of this carries the whole state, so that opening reads few entries."""
 
-VISIBILITY_LIMIT = 10.0
-"""Seconds after which an entry that a file server says is there must be visible."""
-
-
-class NumberTaken(Exception):
-    """Another writer has committed under this number; read the log and take the next."""
-
-
-@dataclass(frozen=True, eq=False)
-class Change:
-    """What a commit does.
-
-    Attributes
-    ----------
-    granules, fragments : sequence of mapping
-        Added; rows of :data:`cryotile.pointdb.state.GRANULES` (without ``snapshot``) and
-        ``FRAGMENTS``.
-    squares : pyarrow.Table
-        What it changes of each square, as :data:`cryotile.pointdb.squares.SQUARES`.
-    removed_granules : sequence of int
-        Numbers.
-    removed_fragments : sequence of str
-        Paths.
-    id : str
-        Tells this commit from any other.
-    """
-
-    granules: Sequence[Mapping[str, Any]]
-    fragments: Sequence[Mapping[str, Any]]
-    squares: pa.Table
-    removed_granules: Sequence[int] = ()
-    removed_fragments: Sequence[str] = ()
-    id: str = field(default_factory=lambda: uuid4().hex)
+CHECKPOINT_TABLES = ("all-granules", "all-fragments", "all-squares")
 
 
 class Log:
@@ -78,7 +36,7 @@ class Log:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
+        self.entries = Entries(directory)
 
     def load(self, number: int | None = None) -> State:
         """Read the state after a commit.
@@ -91,30 +49,24 @@ class Log:
         Returns
         -------
         State
-            From one checkpoint and the commits since.
+            From one checkpoint and the commits since.  Where compactions follow the commit at once, it is the state
+            after them: the same points, in files that are still there.
 
         Raises
         ------
         InvalidValue
-            There is no such commit.
+            There is no such commit, or a compaction has ended the history before it.
         DamagedFile
             A commit is missing or altered; it is named.
         """
-        newest = self._newest()
-        if number is not None and not 0 <= number <= newest:
-            raise InvalidValue(
-                f"snapshot {number} does not exist: {self.directory.parent} has 0 to {newest}; give one of them"
-            )
-        later: list[dict[str, Any]] = []
-        for at in range(newest if number is None else number, 0, -1):
+        while True:
+            newest = self.entries.newest()
             try:
-                entry = self._read(at)
-            except FileNotFoundError:
-                raise self._missing(at) from None
-            if entry["checkpoint"]:
-                return apply(self._checkpoint(at, entry["checkpoint"]), reversed(later))
-            later.append(entry)
-        return apply(State(), reversed(later))
+                return self._state(newest if number is None else self._alike(number, newest))
+            except DamagedFile:
+                # A compaction deletes checkpoints that nobody needs any more; then there are newer commits.
+                if self.entries.newest() == newest:
+                    raise
 
     def follow(self, state: State, *, at_least: int = 0) -> State:
         """Read the commits after a state.
@@ -136,14 +88,14 @@ class Log:
         DamagedFile
             The commit that must be there cannot be read.
         """
-        entries: list[dict[str, Any]] = []
-        while (number := state.number + len(entries) + 1) <= at_least:
-            entries.append(self._read_patiently(number))
+        later: list[dict[str, Any]] = []
+        while (number := state.number + len(later) + 1) <= at_least:
+            later.append(self.entries.read_patiently(number))
         try:
             while True:
-                entries.append(self._read(state.number + len(entries) + 1))
+                later.append(self.entries.read(state.number + len(later) + 1))
         except FileNotFoundError:
-            return apply(state, entries) if entries else state
+            return apply(state, later) if later else state
 
     def squares(self, state: State) -> pa.Table:
         """Add up what all commits to a state say of the squares.
@@ -158,11 +110,19 @@ class Log:
         pyarrow.Table
             As :data:`cryotile.pointdb.squares.SQUARES`.
         """
-        at = state.checkpoint
-        tables = [self._table(at, "all-squares", self._read(at)["checkpoint"])] if at else []
+        at, read, table = state.checkpoint, self.entries.read, self.entries.table
+        tables = [table(at, "all-squares", read(at)["checkpoint"])] if at else []
         for number in range(at + 1, state.number + 1):
-            tables.append(self._table(number, "squares", self._read(number)))
+            tables.append(table(number, "squares", read(number)))
         return add_up(tables)
+
+    def history(self, newest: int) -> Iterator[dict[str, Any]]:
+        """Yield what commits say, from one back to the first."""
+        for number in range(newest, 0, -1):
+            try:
+                yield self.entries.read(number)
+            except FileNotFoundError:
+                raise self.entries.missing(number) from None
 
     def commit(self, state: State, change: Change) -> State:
         """Make a change the next commit.
@@ -187,102 +147,93 @@ class Log:
             A full disk, …; nothing was done.
         """
         number = state.number + 1
-        content = _content(number, change)
+        content = _content(state, change)
         after = apply(state, [content])
-        temporary = self.directory / f".{number:08d}.{change.id}.tmp"
-        with writing(self.directory):
+        temporary = self.entries.directory / f".{number:08d}.{change.id}.tmp"
+        with writing(self.entries.directory):
             try:
                 temporary.mkdir()
-                content["squares"] = _write_table(temporary / "squares.parquet", change.squares)
+                content["squares"] = write_table(temporary / "squares.parquet", change.squares)
                 if number % CHECKPOINT_INTERVAL == 0:
                     squares = add_up([self.squares(state), change.squares])
                     content["checkpoint"] = _write_checkpoint(temporary, after, squares)
                     after = replace(after, checkpoint=number)
                 write_sealed(temporary / "commit.json", content)
                 fsync_directory(temporary)
-                self._publish(temporary, number, change)
+                self.entries.publish(temporary, number, change.id)
+            except (FileNotFoundError, DamagedFile) as error:
+                # Swept away by a compaction that took this writer for dead, or whose checkpoint this one looked for.
+                if self._is_of_another(number, change):
+                    raise NumberTaken(number) from error
+                raise
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-            fsync_directory(self.directory)
+            fsync_directory(self.entries.directory)
         return after
 
     def holds(self, number: int, change: Change) -> bool:
         """Tell whether the commit of this number is this change."""
         try:
-            return bool(self._read(number)["id"] == change.id)
+            return bool(self.entries.read(number)["id"] == change.id)
         except FileNotFoundError:
             return False
 
-    def _publish(self, temporary: Path, number: int, change: Change) -> None:
-        try:
-            temporary.rename(self._entry(number))
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT):
-                raise
-            # A file server can do the rename, lose the reply, and fail when it is asked again.
-            if self._read_patiently(number)["id"] != change.id:
-                raise NumberTaken(number) from error
-
-    def _newest(self) -> int:
-        try:
-            names = [path.name for path in self.directory.iterdir()]
-        except FileNotFoundError:
-            raise DamagedFile(f"{self.directory} is missing; put it back from a copy") from None
-        numbers = sorted(int(name) for name in names if re.fullmatch(r"\d{8}", name))
-        # A rename replaces an empty directory, so it is no commit, just the place of one.
-        if numbers and not any(self._entry(numbers[-1]).iterdir()):
-            numbers.pop()
-        for earlier, later in pairwise(numbers):
-            if later != earlier + 1:
-                raise self._missing(earlier + 1)
-        return numbers[-1] if numbers else 0
-
-    def _entry(self, number: int) -> Path:
-        return self.directory / f"{number:08d}"
-
-    def _missing(self, number: int) -> DamagedFile:
-        return DamagedFile(
-            f"{self._entry(number)} is missing or has no commit.json, and later commits rest on it;"
-            " put it back from a copy"
+    def _is_of_another(self, number: int, change: Change) -> bool:
+        return (self.entries.path(number) / "commit.json").exists() and not self.holds(
+            number, change
         )
 
+    def _alike(self, number: int, newest: int) -> int:
+        """Return the last of the commits after which the points are those of a snapshot that is still there."""
+        db = self.entries.directory.parent
+        if not 0 <= number <= newest:
+            raise InvalidValue(
+                f"snapshot {number} does not exist: {db} has 0 to {newest}; give one of them"
+            )
+        if number == newest:
+            return number
+        history = self._read(newest)["history"]
+        last = number
+        while last < newest and self._read(last + 1)["compaction"]:
+            last += 1
+        if last < history["oldest"] and number not in history["kept"]:
+            there = ", ".join([*map(str, history["kept"]), f"{history['oldest']} to {newest}"])
+            raise InvalidValue(
+                f"snapshot {number} of {db} was ended by the compaction {history['oldest']}: there are {there};"
+                f" plan again from the newest, and next time keep it with 'cryotile compact {db} --keep {number}'"
+            )
+        return last
+
     def _read(self, number: int) -> dict[str, Any]:
-        path = self._entry(number) / "commit.json"
-        content = read_sealed(path)
-        if content["number"] != number:
-            raise DamagedFile(
-                f"{path} is that of commit {content['number']}; put back the right one from a copy"
-            )
-        return content
-
-    def _read_patiently(self, number: int) -> dict[str, Any]:
-        """Read an entry that is there, although a file server may not show it yet."""
-        patience = time.monotonic() + VISIBILITY_LIMIT
-        while time.monotonic() < patience:
-            try:
-                return self._read(number)
-            except FileNotFoundError:
-                time.sleep(0.05)
-        raise self._missing(number)
-
-    def _table(self, number: int, name: str, checksums: Mapping[str, str]) -> pa.Table:
-        path = self._entry(number) / f"{name}.parquet"
         try:
-            content = path.read_bytes()
+            return self.entries.read(number)
         except FileNotFoundError:
-            content = b""
-        if hashlib.sha256(content).hexdigest() != checksums[name]:
-            raise DamagedFile(
-                f"{path} is missing or not what was written: its checksum differs; put it back from a copy"
-            )
-        return pq.read_table(pa.BufferReader(content))
+            raise self.entries.missing(number) from None
 
-    def _checkpoint(self, number: int, checksums: Mapping[str, str]) -> State:
-        granules = self._table(number, "all-granules", checksums)
-        return State(number, number, granules, self._table(number, "all-fragments", checksums))
+    def _state(self, number: int) -> State:
+        later: list[dict[str, Any]] = []
+        for entry in self.history(number):
+            if entry["checkpoint"]:
+                return apply(self._checkpoint(entry), reversed(later))
+            later.append(entry)
+        return apply(State(), reversed(later))
+
+    def _checkpoint(self, entry: Mapping[str, Any]) -> State:
+        number, checksums = entry["number"], entry["checkpoint"]
+        granules, fragments = (
+            self.entries.table(number, name, checksums) for name in CHECKPOINT_TABLES[:2]
+        )
+        # The first point DBs did not know the passes of a granule.
+        granules = pa.concat_tables([GRANULES.empty_table(), granules], promote_options="default")
+        history = entry["history"]
+        return State(number, number, granules, fragments, history["oldest"], tuple(history["kept"]))
 
 
-def _content(number: int, change: Change) -> dict[str, Any]:
+def _content(state: State, change: Change) -> dict[str, Any]:
+    number = state.number + 1
+    oldest, kept = (
+        (state.oldest, state.kept) if change.kept is None else (number, sorted(change.kept))
+    )
     return {
         "id": change.id,
         "number": number,
@@ -290,23 +241,13 @@ def _content(number: int, change: Change) -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "granules": {"added": list(change.granules), "removed": list(change.removed_granules)},
         "fragments": {"added": list(change.fragments), "removed": list(change.removed_fragments)},
+        "compaction": change.kept is not None,
+        "history": {"oldest": oldest, "kept": list(kept)},
+        "fenced": list(change.fenced),
         "checkpoint": None,
     }
 
 
 def _write_checkpoint(directory: Path, state: State, squares: pa.Table) -> dict[str, str]:
-    tables = {
-        "all-granules": state.granules,
-        "all-fragments": state.fragments,
-        "all-squares": squares,
-    }
-    return {n: _write_table(directory / f"{n}.parquet", table) for n, table in tables.items()}
-
-
-def _write_table(path: Path, table: pa.Table) -> str:
-    """Write a Parquet file and return its checksum."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    content = sink.getvalue().to_pybytes()
-    write_durably(path, content)
-    return hashlib.sha256(content).hexdigest()
+    tables = dict(zip(CHECKPOINT_TABLES, (state.granules, state.fragments, squares), strict=True))
+    return {n: write_table(directory / f"{n}.parquet", table) for n, table in tables.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ceil
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cryotile.errors import InvalidValue
+from cryotile.grid import Tile
 from cryotile.pointdb.encoding import TIME
 from cryotile.points import Bounds
 from cryotile.where import Where, instant
@@ -25,8 +27,10 @@ FARTHEST = 21_474_836.47
 """Metres that centimetres in 32 bits can hold."""
 
 
-def checked_bounds(bounds: Bounds) -> Bounds:
-    """Return ``bounds``, or refuse those that are reversed or NaN."""
+def checked_bounds(bounds: Bounds | Tile) -> Bounds:
+    """Return bounds, a tile's or those given, or refuse those that are reversed or NaN."""
+    if isinstance(bounds, Tile):
+        return bounds.bounds
     x_min, y_min, x_max, y_max = bounds
     if not (x_min <= x_max and y_min <= y_max):
         raise InvalidValue(
@@ -35,7 +39,7 @@ def checked_bounds(bounds: Bounds) -> Bounds:
     return bounds
 
 
-def read_limits(bounds: Bounds | None, time: tuple[Time, Time] | None) -> Limits:
+def read_limits(bounds: Bounds | Tile | None, time: tuple[Time, Time] | None) -> Limits:
     """Turn metres and instants into stored values; bounds are inside, the second time is not."""
     limits: Limits = {}
     if bounds is not None:
@@ -75,7 +79,7 @@ def row_filter(limits: Limits) -> pc.Expression | None:
     return keep
 
 
-def touched(fragments: pa.Table, limits: Limits, where: Where | None) -> list[dict[str, object]]:
+def touched(fragments: pa.Table, limits: Limits, where: Where | None) -> list[dict[str, Any]]:
     """List fragments that may hold points within the limits that ``where`` selects, in the order of their chunks."""
     keep = np.ones(len(fragments), bool)
     for name, (first, last) in limits.items():
@@ -85,7 +89,7 @@ def touched(fragments: pa.Table, limits: Limits, where: Where | None) -> list[di
     if where is not None and len(near):
         near = near.filter(where.possible(_known(near)))
     chosen = near.select(["chunk", "path", "bytes", "checksum"])
-    rows: list[dict[str, object]] = chosen.sort_by(
+    rows: list[dict[str, Any]] = chosen.sort_by(
         [("chunk", "ascending"), ("path", "ascending")]
     ).to_pylist()
     return rows

@@ -19,9 +19,18 @@ import pyarrow as pa
 
 from cryotile.pointdb.encoding import TEXT, TIME, Stored, decode, from_table, to_table
 from cryotile.pointdb.layout import SQUARE_SIZE, square_indices
-from cryotile.points import CATEGORIES
+from cryotile.points import CATEGORIES, Bounds
+from cryotile.where import Where
 
-__all__ = ["SQUARES", "add_up", "count_squares", "describe_squares", "point_hashes"]
+__all__ = [
+    "SQUARES",
+    "add_up",
+    "count_squares",
+    "describe_squares",
+    "point_hashes",
+    "select_squares",
+    "taken_away",
+]
 
 SQUARES = pa.schema(
     [
@@ -84,8 +93,48 @@ def add_up(tables: Sequence[pa.Table]) -> pa.Table:
         As :data:`SQUARES`, sorted by row of squares from the south, then from the west, platform, mode.
     """
     summed = _summed(from_table(pa.concat_tables([SQUARES.empty_table(), *tables])))
-    held = summed["count"] != 0
+    # A change may replace as many points as it takes away: then the digest alone tells.
+    held = (summed["count"] != 0) | (summed["digest"] != 0)
     return to_table({name: values[held] for name, values in summed.items()}, SQUARES)
+
+
+def taken_away(table: pa.Table) -> pa.Table:
+    """Turn counts and digests of points into the change that their removal is."""
+    for name in ("count", "digest"):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(
+            at, SQUARES.field(name), pa.array(np.negative(table[name].to_numpy()))
+        )
+    return table
+
+
+def select_squares(
+    squares: pd.DataFrame, bounds: Bounds | None, where: Where | None
+) -> pd.DataFrame:
+    """Keep the squares that touch bounds and may hold a point that ``where`` selects.
+
+    Parameters
+    ----------
+    squares : DataFrame
+        As of :func:`describe_squares`.
+    bounds : (float, float, float, float) or None
+        Checked; metres.
+    where : Where or None
+        Condition.
+
+    Returns
+    -------
+    DataFrame
+        Some of the rows, renumbered.
+    """
+    edges = {f"{axis}_max": squares[f"{axis}_min"] + SQUARE_SIZE for axis in ("x", "y")}
+    keep = np.ones(len(squares), bool)
+    if bounds is not None:
+        for axis, low, high in (("x", bounds[0], bounds[2]), ("y", bounds[1], bounds[3])):
+            keep &= (squares[f"{axis}_min"] <= high) & (edges[f"{axis}_max"] > low)
+    if where is not None:
+        keep &= where.possible(squares.assign(**edges))
+    return squares[keep].reset_index(drop=True)
 
 
 def describe_squares(table: pa.Table) -> pd.DataFrame:
