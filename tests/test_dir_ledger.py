@@ -17,7 +17,7 @@ import pytest
 
 from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.ledgers.dir import DirLedger
-from cryotile.ledgers.tree import publish_list
+from cryotile.ledgers.tree import Trace, publish_list
 from cryotile.task import Task
 from cryotile.testing.ledgers import await_claim, claim_all, ended
 
@@ -119,6 +119,19 @@ def test_who_looked_long_ago_does_not_claim_what_was_settled_since(tmp_path):
     while leases := late.claim(300):
         pytest.fail(f"claimed {len(leases)} settled tasks")
     late.settle(ended(held))
+    assert files(tmp_path) == ["000000.done", "000001.done", "000002.done", "again"]
+
+
+def test_who_acts_on_an_old_view_claims_nothing(tmp_path, monkeypatch):
+    late, quick = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
+    late.enroll(tasks_of(600))
+    while leases := quick.claim(300):
+        quick.settle(ended(*leases))
+    # As if a file server's answers were kept from the time before anything was claimed.
+    monkeypatch.setattr("cryotile.ledgers.claimant.see", lambda node: Trace([]))
+    monkeypatch.setattr("cryotile.ledgers.claimant.look", lambda directory: {})
+    for n in (600, 20, 1):
+        assert late.claim(n) == []
     assert files(tmp_path) == ["000000.done", "000001.done", "000002.done", "again"]
 
 

@@ -243,17 +243,21 @@ class LedgerContract:
     ) -> None:
         """A worker that slept past its lease comes back."""
         sleeper, other = open_ledger("a", lease=_SHORT), open_ledger("b", lease=_SHORT)
-        sleeper.enroll([Task(1, 1.0)])
-        (old,) = sleeper.claim()
-        (new,) = await_claim(other)
-        assert old.id != new.id
+        sleeper.enroll(tasks_of(2))
+        old, unaware = claim_all(sleeper)
+        taken: list[Lease] = []
+        while len(taken) < 2:
+            taken += await_claim(other)
+        assert not {old.id, unaware.id} & {lease.id for lease in taken}
         assert sleeper.renew({old: 0.5}) == {old}
         assert sleeper.settle(ended(old)) == {old}
-        assert other.unsettled() == 1
-        sleeper.release([old])
-        assert other.renew({new: 0.5}) == set()
-        assert other.settle(ended(new)) == set()
-        assert sleeper.settle(ended(old, error="no")) == {old}
+        # This one it settles before it has heard.
+        assert sleeper.settle(ended(unaware)) == {unaware}
+        assert other.unsettled() == 2
+        sleeper.release([old, unaware])
+        assert other.renew(dict.fromkeys(taken, 0.5)) == set()
+        assert other.settle(ended(*taken)) == set()
+        assert sleeper.settle(ended(old, unaware, error="no")) == {old, unaware}
         assert other.unsettled() == sleeper.unsettled() == 0
 
     def test_a_renewed_lease_is_not_lost(self, open_ledger: OpenLedger) -> None:
