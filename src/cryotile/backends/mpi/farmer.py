@@ -172,7 +172,8 @@ class Farmer:
         # Failures say nothing of the next task, and who fails at once is not to get many.
         done = [attempt.seconds for attempt in self._attempts[before:] if attempt.error is None]
         if done:
-            seat.pace = sum(done) / len(done)
+            # Nor does one short task say that all will be.
+            seat.pace = max(sum(done) / len(done), seat.pace / 2.0)
 
     def _note(self, seat: _Seat, kind: int, value: float, text: str) -> None:
         """Take in a report that is not about a task that ended or came back."""
