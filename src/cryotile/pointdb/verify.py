@@ -64,9 +64,12 @@ def verify(root: Path, description: Description, log: Log, state: State) -> Iter
     """
     kept = [log.load(number) for number in state.kept]
     needed = {snapshot.checkpoint for snapshot in (state, *kept)}
+    whole = True
     for number in range(1, state.number + 1):
-        yield from _entry_damage(log, number, needed=number in needed)
-    counts, rows, whole = SQUARES.empty_table(), Counter[int](), True
+        for damage in _entry_damage(log, number, needed=number in needed):
+            whole = False
+            yield damage
+    counts, rows = SQUARES.empty_table(), Counter[int]()
     for snapshot in (state, *kept):
         known = set() if snapshot is state else set(state.fragments["path"].to_pylist())
         for entry in snapshot.fragments.to_pylist():
