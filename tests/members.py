@@ -30,8 +30,9 @@ fit_tile, done = cryotile.work.fit_tile, []
 def fit_or_hold(run, db, task, progress):
     """Do one tile; then tell the member's process id through the pipe, and hang."""
     if done:
-        with open(pipe, "w") as file:
-            file.write(f"{os.getppid()}\\n")
+        # open() would make a file where the pipe is gone, and hold the next submission, too.
+        if os.path.exists(pipe):
+            os.write(os.open(pipe, os.O_WRONLY), b"%d\\n" % os.getppid())
         while True:
             signal.pause()
     fit_tile(run, db, task, progress)

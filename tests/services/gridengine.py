@@ -89,7 +89,8 @@ class GridEngine:
             _wait(self._reports_load, "its host reports no load")
 
     def stop(self) -> None:
-        """End the daemons and, by that, all jobs."""
+        """End all jobs and the daemons."""
+        self.call("qdel", "-f", "-u", "*")
         self.call("qconf", "-ke", "all")
         self.call("qconf", "-km")
         _wait(lambda: not self._answers(), "its master does not end")
@@ -116,7 +117,8 @@ class GridEngine:
         group = {"group_name": "@allhosts", "hostlist": self._host}
         self._add("-shgrp", "-Ahgrp", "@allhosts", group)
         self._add("-sq", "-Aq", QUEUE, QUEUE_SETTINGS)
-        # Left in error by what a test did to its job.
+        # Left by a session that was killed.
+        self.call("qdel", "-f", "-u", "*")
         self.call("qmod", "-c", QUEUE)
 
     def _change(self, show: str, load: str, name: str, **settings: str) -> None:
@@ -142,8 +144,9 @@ class GridEngine:
         return self._run("qconf", "-sh").returncode == 0
 
     def _reports_load(self) -> bool:
+        # What a host has is remembered from last time; its load, the seventh column, is not.
         lines = self.call("qhost", "-h", self._host).splitlines()
-        return any(line.split()[0] == self._host and line.split()[3] != "-" for line in lines)
+        return any(line.split()[0] == self._host and line.split()[6] != "-" for line in lines)
 
     def _daemon(self, name: str) -> None:
         subprocess.run([self._programs[name]], env=self.environment, check=True, timeout=60)
