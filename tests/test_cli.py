@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,7 +80,7 @@ def test_the_crs_is_needed_once_and_known_afterwards(
     assert call("ingest", db, *antarctic, "--crs", "EPSG:3031")[0] == 0
     code, said, _ = call("ingest", db, *sorted(granules.glob("CS_OFFL_SIR_SINI2__*.nc")))
     assert code == 0
-    assert "1 404 of 2 176 points kept" in said
+    assert "1,404 of 2,176 points kept" in said
     assert len(PointDB(db).read()) == 1112 + 1404
 
 
@@ -371,3 +373,85 @@ def test_an_unfinished_run_is_assembled_only_when_asked_to(
         values = list(dataset["status"].attrs["flag_values"])
         not_computed = values[names.index("not_computed")]
         assert int((dataset["status"] == not_computed).sum()) > 0
+
+
+def test_a_period_without_points_is_refused(call: Call, greenland: Path, tmp_path: Path) -> None:
+    code, _, complaint = plan_laser(
+        call, greenland, tmp_path / "run", "--period", "2030-01-01", "2031-01-01"
+    )
+    assert code == 2
+    assert "2019-04-16" in only_line(complaint)
+
+
+def test_an_instant_may_be_written_in_another_way(
+    call: Call, greenland: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert plan_laser(call, greenland, run, "--period", "2019-01-01", "2020-01-01")[0] == 0
+    assert call("plan", run, "--period", "2019-01-01T00:00:00", "2020-01-01T00:00Z")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--where", "foo > 1"], ["--columns", "foo"], ["--crs", "EPSG:4326"]],
+    ids=["where", "columns", "crs"],
+)
+def test_a_slip_leaves_no_point_db_behind(
+    call: Call, granules: Path, tmp_path: Path, options: list[str]
+) -> None:
+    good = next(granules.glob("CS_OFFL_SIR_TDP_LI_GREENL_*.nc"))
+    code, _, complaint = call("ingest", tmp_path / "a.pdb", good, "--crs", "EPSG:3413", *options)
+    assert code == 2
+    only_line(complaint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_granules_none_of_which_can_be_read_make_no_point_db(call: Call, tmp_path: Path) -> None:
+    code, _, complaint = call(
+        "ingest", tmp_path / "a.pdb", tmp_path / "no.nc", "--crs", "EPSG:3413"
+    )
+    assert code == 1
+    assert "no.nc" in complaint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_granule_given_twice_is_counted_once(call: Call, granules: Path, tmp_path: Path) -> None:
+    good = next(granules.glob("CS_OFFL_SIR_TDP_LI_GREENL_*.nc"))
+    code, said, _ = call("ingest", tmp_path / "a.pdb", good, good, "--crs", "EPSG:3413")
+    assert code == 0
+    assert "1 granule added, 1 there already; 968 of 3,050 points kept" in said
+
+
+def test_points_of_the_other_hemisphere_are_counted_under_their_own_reason(
+    call: Call, granules: Path, tmp_path: Path
+) -> None:
+    south = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
+    code, said, _ = call("ingest", tmp_path / "a.pdb", south, "--crs", "EPSG:3413")
+    assert code == 0
+    assert "1,112  outside_projection: has no place in the CRS" in said
+
+
+def test_a_product_is_netcdf_or_geotiff(call: Call, greenland: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    plan_laser(call, greenland, run)
+    call("run", run, "--backend", "serial")
+    assert call("assemble", run, "-o", tmp_path / "dhdt.tif")[0] == 0
+    code, _, complaint = call("assemble", run, "-o", tmp_path / "dhdt.xyz")
+    assert code == 2
+    assert ".nc" in only_line(complaint)
+    assert not (tmp_path / "dhdt.xyz").exists()
+
+
+def test_what_a_killed_writer_left_is_swept_up_and_what_is_young_stays(
+    call: Call, greenland: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    plan_laser(call, greenland, run)
+    old, young = run / "tiles" / ".x+0001.nc.0a.tmp", run / "tiles" / ".x+0002.nc.0b.tmp"
+    for path in (old, young):
+        path.write_bytes(b"half a tile")
+    two_hours_ago = time.time() - 7200
+    os.utime(old, (two_hours_ago, two_hours_ago))
+    assert call("run", run, "--backend", "serial")[0] == 0
+    assert not old.exists()
+    assert young.exists()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cryotile.grid import Tile
-from cryotile.plan import Settings
+from cryotile.plan import Settings, within_period
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 
 __all__ = ["Estimate", "estimate", "tile_table"]
@@ -47,7 +47,9 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
         as could be visited while the points are read and the tile is saved), ``points`` (in the 5 km squares that the
         tile's window touches), ``digest`` (uint64, of those squares).
     """
-    squares = db.squares(where=settings.where, snapshot=snapshot)
+    squares = within_period(
+        db.squares(where=settings.where, snapshot=snapshot), settings.fit.period
+    )
     tiles = settings.grid.tiles(settings.tile_size)
     rows = _tile_rows(tiles, squares, settings.fit.radius)
     table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)

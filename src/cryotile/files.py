@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ __all__ = [
     "fsync_directory",
     "make_directory",
     "read_sealed",
+    "sweep",
     "write_durably",
     "write_sealed",
     "write_text",
@@ -31,7 +33,8 @@ _REMEDIES = {
     errno.EROFS: "the file system is mounted read-only; choose another one",
     errno.EACCES: "ask for permission or choose another directory",
     errno.EPERM: "ask for permission or choose another directory",
-    errno.ENOENT: "its directory is gone; was it moved away?",
+    errno.EISDIR: "it is a directory; give the name of a file",
+    errno.ENOENT: "its directory does not exist; make it or choose another",
 }
 
 
@@ -91,6 +94,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
         fsync_directory(path.parent)
+
+
+def sweep(directory: Path, *, age: float = 3600.0) -> None:
+    """Remove temporary files that their writers left behind when they were killed.
+
+    Parameters
+    ----------
+    directory : Path
+        Where :func:`atomic_path` was used; others may be writing there.
+    age : float
+        What was written to in the last so many seconds stays: its writer may live.
+    """
+    youngest = time.time() - age
+    for path in directory.glob(".*.tmp"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < youngest:
+                path.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import cast
 
 import pandas as pd
 
-from cryotile.config import FitConfig
+from cryotile.config import FitConfig, parse_instant
 from cryotile.errors import InvalidValue
 from cryotile.grid import Grid, check_bounds
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.points import Bounds
 
-__all__ = ["REGIONS", "PlanRequest", "Settings", "differences", "resolve"]
+__all__ = ["REGIONS", "PlanRequest", "Settings", "differences", "resolve", "within_period"]
 
 REGIONS: dict[str, tuple[str, Bounds]] = {
     "antarctica": ("EPSG:3031", (-2_700_000.0, -2_250_000.0, 2_800_000.0, 2_300_000.0)),
@@ -116,8 +117,15 @@ def differences(request: PlanRequest, settings: Settings) -> list[str]:
         f"{field.name} {asked!r} (frozen: {held!r})"
         for field in fields(request)
         if (asked := getattr(request, field.name)) is not None
-        and asked != (held := getattr(frozen, field.name))
+        and _meant(field.name, asked) != _meant(field.name, held := getattr(frozen, field.name))
     ]
+
+
+def _meant(name: str, value: object) -> object:
+    """Return what a setting means: an instant can be written in several ways."""
+    if name == "period":
+        return [parse_instant(str(text)) for text in cast("tuple[str, str]", value)]
+    return parse_instant(str(value)) if name == "reference_epoch" else value
 
 
 def resolve(request: PlanRequest, db: PointDB) -> Settings:
@@ -149,7 +157,7 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
         reference_epoch=request.reference_epoch,
     )
     tile_size = _checked_tile_size(request.tile_size)
-    squares = _selected_squares(request, fit.radius, db)
+    squares = _selected_squares(request, fit, db)
     _refuse_mixed_platforms(squares)
     extent = _extent(squares)
     _check_scales(posting, fit.radius, extent)
@@ -172,7 +180,28 @@ def _checked_tile_size(tile_size: int | None) -> int:
     return size
 
 
-def _selected_squares(request: PlanRequest, radius: float, db: PointDB) -> pd.DataFrame:
+def within_period(squares: pd.DataFrame, period: tuple[str, str] | None) -> pd.DataFrame:
+    """Return the squares that may have points in a period.
+
+    Parameters
+    ----------
+    squares : DataFrame
+        As of :meth:`cryotile.PointDB.squares`.
+    period : (str, str) or None
+        First instant and first instant after the last; None: any time.
+
+    Returns
+    -------
+    DataFrame
+        Its rows whose times overlap with the period.
+    """
+    if period is None:
+        return squares
+    start, end = (parse_instant(text) for text in period)
+    return squares[(squares["time_max"] >= start) & (squares["time_min"] < end)]
+
+
+def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.DataFrame:
     everything = db.squares(where=request.where)
     if everything.empty:
         what = (
@@ -183,13 +212,18 @@ def _selected_squares(request: PlanRequest, radius: float, db: PointDB) -> pd.Da
         raise InvalidValue(
             f"{what}: nothing to plan; look at what there is with 'cryotile info {db.path}'"
         )
+    span = f"{everything['time_min'].min():%Y-%m-%d} to {everything['time_max'].max():%Y-%m-%d}"
+    everything = within_period(everything, fit.period)
+    if everything.empty and fit.period is not None:
+        raise InvalidValue(
+            f"period {fit.period[0]} to {fit.period[1]} holds no point; the data span {span}"
+        )
     if request.bounds is None:
         return everything
     check_bounds(request.bounds)
     x_min, y_min, x_max, y_max = request.bounds
-    inside = db.squares(
-        (x_min - radius, y_min - radius, x_max + radius, y_max + radius), where=request.where
-    )
+    seen = (x_min - fit.radius, y_min - fit.radius, x_max + fit.radius, y_max + fit.radius)
+    inside = within_period(db.squares(seen, where=request.where), fit.period)
     if inside.empty:
         extent = " ".join(f"{edge:.0f}" for edge in _extent(everything))
         bounds = " ".join(f"{edge:g}" for edge in request.bounds)

@@ -46,7 +46,7 @@ def write_product(
     mosaic : Dataset, dimensions (y, x)
         As :func:`cryotile.mosaic.mosaic` gives it.
     path : Path
-        NetCDF-4; GeoTIFF, one band per variable, when the name ends in ``.tif`` or ``.tiff``.
+        NetCDF-4 (``.nc``), or GeoTIFF with one band per variable (``.tif``, ``.tiff``).
     grid : Grid
         CRS and posting.
     config : FitConfig
@@ -56,13 +56,20 @@ def write_product(
 
     Raises
     ------
+    InvalidValue
+        The name ends in anything else.
     UnwritablePath
         The directory cannot be written, or the disk is full.
     MissingDependency
         GeoTIFF without rasterio.
     """
+    suffix = path.suffix.lower()
+    if suffix not in (".nc", *_GEOTIFF_SUFFIXES):
+        raise InvalidValue(
+            f"{path} ends in neither .nc nor .tif; name the product e.g. {path.stem}.nc"
+        )
     product = _with_metadata(mosaic, grid, config, where)
-    if path.suffix.lower() in _GEOTIFF_SUFFIXES:
+    if suffix in _GEOTIFF_SUFFIXES:
         _write_geotiff(product, path, grid)
         return
     with atomic_path(path) as temporary:
@@ -253,11 +260,9 @@ def _write_geotiff(product: xr.Dataset, path: Path, grid: Grid) -> None:
         ) from error
     maps = {str(name): v for name, v in product.data_vars.items() if v.ndim == 2}
     left, top = _corner(grid)
-    with (
-        atomic_path(path) as temporary,
-        rasterio.open(
-            temporary,
-            "w",
+    # In memory first: GDAL writes the end of a file when it closes it, and does not say when that fails.
+    with atomic_path(path) as temporary, rasterio.MemoryFile() as memory:
+        with memory.open(
             driver="GTiff",
             count=len(maps),
             height=grid.shape[0],
@@ -271,10 +276,10 @@ def _write_geotiff(product: xr.Dataset, path: Path, grid: Grid) -> None:
             predictor=3,
             tiled=True,
             bigtiff="if_safer",
-        ) as file,
-    ):
-        _write_bands(file, maps)
-        file.update_tags(**product.attrs)
+        ) as file:
+            _write_bands(file, maps)
+            file.update_tags(**product.attrs)
+        temporary.write_bytes(memory.getbuffer())
 
 
 def _write_bands(file: DatasetWriter, maps: dict[str, xr.DataArray]) -> None:

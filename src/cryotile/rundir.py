@@ -104,7 +104,7 @@ def write_generation(directory: Path, number: int, table: pd.DataFrame, snapshot
     temporary = generation.with_name(f".{secrets.token_hex(6)}.tmp")
     temporary.mkdir()
     try:
-        table.to_parquet(temporary / "tasks.parquet", index=False)
+        (temporary / "tasks.parquet").write_bytes(table.to_parquet(index=False))
         write_text(temporary / "snapshot", f"{snapshot}\n")
         temporary.rename(generation)
     except OSError:

@@ -116,8 +116,8 @@ class Reading:
         Reason → points dropped.
     problems : list of str
         One line for each granule that did not go in.
-    notes : list of str
-        What a user should know of single granules.
+    notes : dict of str to list of str
+        What a user should know → names of the granules that it is true of.
     """
 
     added: int = 0
@@ -126,7 +126,7 @@ class Reading:
     records: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def count(self, batch: Sequence[Granule], appended: Appended) -> None:
         """Add what one commit brought."""
@@ -134,13 +134,14 @@ class Reading:
         self.unchanged += len(appended.unchanged)
         self.rows += appended.rows
         self.problems += appended.refused.values()
-        added = set(appended.added)
-        for granule in batch:
-            if granule.id in added:
-                self.records += granule.record_count
-                self.notes += [f"{granule.name}: {note}" for note in granule.notes]
-                for reason, number in granule.dropped.items():
-                    self.dropped[reason] = self.dropped.get(reason, 0) + number
+        # The same granule may be in a batch twice, and went in once.
+        granules = {granule.id: granule for granule in reversed(batch)}
+        for granule in (granules[id] for id in appended.added):
+            self.records += granule.record_count
+            for note in granule.notes:
+                self.notes.setdefault(note, []).append(granule.name)
+            for reason, number in granule.dropped.items():
+                self.dropped[reason] = self.dropped.get(reason, 0) + number
 
 
 def prepare(path: Path, db: PointDB, surface_types: Sequence[str], where: Where | None) -> Granule:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple, Protocol
 
-from cryotile.errors import InvalidValue
+from cryotile.errors import InvalidValue, UnwritablePath
 from cryotile.task import ATTEMPTS, Outcome, Progress, Task, Work
 
 __all__ = ["ATTEMPTS", "STALL", "Agenda", "Attempt", "Backend", "attempt", "checked_stall"]
@@ -58,11 +58,19 @@ class Attempt(NamedTuple):
 
 
 def attempt(work: Work, task: Task, progress: Progress) -> Attempt:
-    """Try ``task`` once in this process; whatever exception it raises becomes the attempt's error."""
+    """Try ``task`` once in this process; whatever exception it raises becomes the attempt's error.
+
+    Raises
+    ------
+    UnwritablePath
+        The result cannot be kept (a full disk, permissions): no task would fare better, so none is charged.
+    """
     start = time.perf_counter()
     error = None
     try:
         work(task, progress)
+    except UnwritablePath:
+        raise
     except Exception:  # noqa: BLE001 - the border of one attempt: any failure of the work is an outcome
         error = traceback.format_exc()
     return Attempt(task, time.perf_counter() - start, error)

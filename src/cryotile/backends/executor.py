@@ -210,6 +210,8 @@ class _Farm:
         # The work's own errors are in its attempts, so this is an error of the executor.
         if isinstance(error, (BrokenExecutor, CancelledError)):
             raise self._broken(error) from error
+        if isinstance(error, CryotileError):
+            raise error
         if isinstance(error, _NO_PICKLE) or isinstance(error.__cause__, _NO_PICKLE):
             raise self._unfit(error) from error
         reason = _one_line(error)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from cryotile.backends.base import attempt
-from cryotile.errors import CryotileError
+from cryotile.errors import CryotileError, UnwritablePath
 from cryotile.task import Task, Work
 
 __all__ = [
@@ -142,7 +142,11 @@ def _serve(work: Work, tasks: int, reports: int) -> None:
         if not record:
             return
         task = Task(*TASK.unpack(record))
-        _, seconds, error, _ = attempt(work, task, progress)
+        try:
+            _, seconds, error, _ = attempt(work, task, progress)
+        except UnwritablePath as refusal:
+            _send(reports, UNFIT, task.index, 0.0, str(refusal))
+            return
         if error is None:
             _send(reports, DONE, task.index, seconds)
         else:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import click
 
 from cryotile.cli.describe import describe, dropped_lines
-from cryotile.cli.screen import number, track
+from cryotile.cli.screen import bar, counted, number
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.pointdb import PointDB
+from cryotile.points import CORE_COLUMNS
+from cryotile.readers import find_reader, further_columns
 from cryotile.where import Where
 from cryotile.work import Reading, append_batches
 
@@ -21,8 +25,10 @@ SURFACES = click.Choice(
 
 
 @click.command()
-@click.argument("db", type=click.Path(path_type=Path))
-@click.argument("granules", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("db", type=click.Path(path_type=Path, readable=False))
+@click.argument(
+    "granules", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False)
+)
 @click.option(
     "--crs", help="Projected CRS in metres, e.g. EPSG:3031; needed when the point DB is created."
 )
@@ -69,22 +75,73 @@ def ingest(
       cryotile ingest antarctica.pdb granules/CS_OFFL_SIR_TDP_LI_ANTARC_*.nc --crs EPSG:3031
     """
     names = tuple(name.strip() for name in columns.split(",") if name.strip())
+    if _is_new(db):
+        _check_before_creating(granules, names, where)
     points = _open_or_create(db, crs, names, chunk_size)
     criterion = None if where is None else Where.parse(where, columns=points.column_names)
-    batches = append_batches(granules, points, surface_types=surfaces, where=criterion)
-    *_, reading = track(batches, "ingest", len(granules) + 1)
+    reading = _ingest(
+        granules, append_batches(granules, points, surface_types=surfaces, where=criterion)
+    )
     _report(reading, points)
     if reading.problems:
         raise CryotileError(
-            f"{len(reading.problems)} of {len(granules)} granules did not go in; the others did: mend or leave them"
-            " out, then give the same command"
+            f"{len(reading.problems)} of {counted(len(granules), 'granule')} did not go in: mend or leave out what is"
+            " named above, then give the same command"
         )
+
+
+def _ingest(granules: Sequence[Path], batches: Iterator[Reading]) -> Reading:
+    """Show how far it is, and each problem as it comes."""
+    reading, told = Reading(), 0
+    with bar() as progress:
+        shown = progress.add_task("ingest", total=len(granules), note="")
+        for done, reading in enumerate(batches, start=1):
+            progress.update(shown, completed=min(done, len(granules)))
+            for problem in reading.problems[told:]:
+                progress.console.print(
+                    f"cryotile: {problem}", soft_wrap=True, markup=False, highlight=False
+                )
+            told = len(reading.problems)
+    return reading
+
+
+def _is_new(path: Path) -> bool:
+    """Tell whether a point DB would be created there: nothing is, or an empty directory."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def _check_before_creating(
+    granules: Sequence[Path], columns: Sequence[str], where: str | None
+) -> None:
+    """Refuse what cannot succeed, so that a slip leaves no empty point DB with a CRS that is fixed."""
+    unknown = sorted(set(columns).difference(further_columns()))
+    if unknown:
+        raise InvalidValue(
+            f"further column {unknown[0]!r} is offered by no reader; choose of {', '.join(sorted(further_columns()))}"
+        )
+    if where is not None:
+        Where.parse(where, columns=[*CORE_COLUMNS, *columns])
+    problems = list(takewhile(bool, map(_problem, granules)))
+    if len(problems) == len(granules):
+        click.echo("\n".join(problems), err=True)
+        raise CryotileError(
+            f"none of {counted(len(granules), 'granule')} can be read; no point DB was made"
+        )
+
+
+def _problem(granule: Path) -> str:
+    """Say why a file is no granule of a product that is known; nothing when it is."""
+    try:
+        find_reader(granule)
+    except CryotileError as error:
+        return f"cryotile: {error}"
+    return ""
 
 
 def _open_or_create(
     path: Path, crs: str | None, columns: tuple[str, ...], chunk_size: float | None
 ) -> PointDB:
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if _is_new(path):
         if crs is None:
             raise InvalidValue(
                 f"point DB {path} does not exist yet; to create it, name its CRS, e.g. --crs EPSG:3031"
@@ -96,12 +153,11 @@ def _open_or_create(
 
 
 def _report(reading: Reading, db: PointDB) -> None:
-    for problem in reading.problems:
-        click.echo(f"cryotile: {problem}", err=True)
-    for note in reading.notes:
-        click.echo(f"note: {note}", err=True)
+    for note, names in reading.notes.items():
+        others = f" and {counted(len(names) - 1, 'other')}" if len(names) > 1 else ""
+        click.echo(f"note: {names[0]}{others}: {note}", err=True)
     click.echo(
-        f"{db.path}: {reading.added} granules added, {reading.unchanged} there already;"
+        f"{db.path}: {counted(reading.added, 'granule')} added, {number(reading.unchanged)} there already;"
         f" {number(reading.rows)} of {number(reading.records)} points kept"
     )
     for line in dropped_lines(reading.dropped):
@@ -109,7 +165,7 @@ def _report(reading: Reading, db: PointDB) -> None:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path, readable=False))
 def info(path: Path) -> None:
     """Say in words what PATH is: a point DB, a run, a granule or a product.
 

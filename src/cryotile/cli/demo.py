@@ -20,7 +20,7 @@ PRODUCTS = click.Choice(["cryotempo", "l2i", "atl06"])
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--product",
     type=PRODUCTS,
@@ -54,7 +54,7 @@ def simulate(directory: Path, product: str, start: str, years: float, seed: int)
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path), default=Path("demo"))
+@click.argument("directory", type=click.Path(path_type=Path, readable=False), default=Path("demo"))
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other noise.")
 def demo(directory: Path, seed: int) -> None:
     """Go the whole path on a simulated mission: granules, point DB, run, product, map.
@@ -76,7 +76,8 @@ def demo(directory: Path, seed: int) -> None:
     _step("plot", product, "-o", picture)
     bias, rms, posts = _compare(product, world)
     click.echo(
-        f"recovered dh/dt minus truth: bias {bias:+.4f} m/yr, rms {rms:.4f} m/yr over {number(posts)} posts"
+        f"recovered dh/dt minus truth: bias {bias:+.4f} m/yr, rms {rms:.4f} m/yr"
+        f" over {number(posts)} posts on grounded ice"
     )
     click.echo(f"map: {picture} (and {product})")
 

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from cryotile.cli.screen import number
 from cryotile.errors import InvalidValue
 
+if TYPE_CHECKING:
+    from cryotile.pointdb import PointDB
+
 __all__ = ["describe"]
+
+COMMITS_SHOWN = 10
+"""Of the history of a point DB; PointDB.history tells all."""
 
 
 def describe(path: Path) -> Iterator[str]:
@@ -65,6 +72,17 @@ def _point_db(path: Path) -> Iterator[str]:
         yield f"  {platform:10} {mode:12} {number(count):>14}"
     if db.columns:
         yield f"further      {', '.join(db.columns)}"
+    yield from _history(db)
+
+
+def _history(db: PointDB) -> Iterator[str]:
+    history = db.history(last=COMMITS_SHOWN)
+    yield f"history      snapshot, when (UTC), what; the newest {len(history)} of {db.snapshot}"
+    for commit in history.to_dict("records"):
+        what = f"{number(commit['added'])} granules in, {number(commit['removed'])} out"
+        what = "compacted" if commit["compaction"] else what
+        ended = "" if commit["available"] else ", ended by a compaction"
+        yield f"  {commit['snapshot']:>10} {commit['time']:%Y-%m-%d %H:%M}  {what}{ended}"
 
 
 def _extent(squares: pd.DataFrame) -> str:
@@ -108,8 +126,15 @@ def _file(path: Path) -> Iterator[str]:
 
 def dropped_lines(dropped: Mapping[str, int]) -> Iterator[str]:
     """Yield a line per reason for which points were dropped, the most frequent first."""
+    from cryotile.projection import OUTSIDE_PROJECTION
     from cryotile.readers import REASONS
+    from cryotile.work import NOT_SELECTED
 
+    sentences = {
+        **REASONS,
+        OUTSIDE_PROJECTION: "has no place in the CRS; is it the other hemisphere's?",
+        NOT_SELECTED: "left out by --where",
+    }
     for reason, count in sorted(dropped.items(), key=lambda item: -item[1]):
         if count:
-            yield f"  dropped    {number(count):>10}  {reason}: {REASONS.get(reason, 'left out by --where')}"
+            yield f"  dropped    {number(count):>10}  {reason}: {sentences.get(reason, 'says its reader')}"

@@ -17,7 +17,7 @@ __all__ = ["submit"]
 
 
 @click.command()
-@click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--scheduler", type=click.Choice(list(SCHEDULERS)), required=True, help="Whose job it is."
 )

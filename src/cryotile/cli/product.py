@@ -17,12 +17,12 @@ __all__ = ["assemble", "plot"]
 
 
 @click.command()
-@click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="The product, e.g. dhdt.nc.",
 )
 @click.option("--partial", is_flag=True, help="Take what is there and mark the rest not_computed.")
@@ -51,18 +51,18 @@ def assemble(run_directory: Path, output: Path, partial: bool) -> None:
         product, output, grid=run.settings.grid, config=run.settings.fit, where=run.settings.where
     )
     fitted = int((product["status"] == Status.OK).sum())
+    hint = f"; look at it with: cryotile plot {output}" if output.suffix == ".nc" else ""
     click.echo(
-        f"{output}: {number(fitted)} of {number(product['status'].size)} posts with a fit;"
-        f" look at it with: cryotile plot {output}"
+        f"{output}: {number(fitted)} of {number(product['status'].size)} posts with a fit{hint}"
     )
 
 
 @click.command()
-@click.argument("product", type=click.Path(path_type=Path))
+@click.argument("product", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="PNG, PDF or SVG.  [default: beside the product]",
 )
 @click.option("--variable", default="dhdt", show_default=True, help="What to show.")

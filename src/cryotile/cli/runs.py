@@ -12,6 +12,7 @@ from cryotile.backends.auto import AutoBackend
 from cryotile.cli.screen import bar, number, size
 from cryotile.cost import estimate
 from cryotile.errors import CryotileError, InvalidValue
+from cryotile.files import sweep
 from cryotile.journal import Journaled
 from cryotile.plan import REGIONS, PlanRequest
 from cryotile.pointdb import PointDB
@@ -23,12 +24,16 @@ from cryotile.work import FitTile
 
 __all__ = ["plan", "run"]
 
-RUN = click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path))
+RUN = click.argument(
+    "run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False)
+)
 
 
 @click.command()
 @RUN
-@click.option("--db", type=click.Path(path_type=Path), help="Point DB; needed for a new run.")
+@click.option(
+    "--db", type=click.Path(path_type=Path, readable=False), help="Point DB; needed for a new run."
+)
 @click.option(
     "--posting", type=float, metavar="METRES", help="Distance between posts.  [default: 1000]"
 )
@@ -170,6 +175,7 @@ def run(run_directory: Path, backend: str, submission: int | None) -> None:
     """
     frozen = Run.load(run_directory)
     open_db(frozen)  # Gone is better said once, now, than by every tile.
+    sweep(frozen.store.path)
     tasks = frozen.pending(None if submission is None else submitted_tasks(frozen, submission))
     farm = open_backend(backend, home=frozen.path, key=frozen.key)
     if isinstance(farm, AutoBackend) and farm.choice.reason:

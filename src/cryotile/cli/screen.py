@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["bar", "clock", "number", "size", "span", "track"]
+__all__ = ["bar", "clock", "counted", "number", "size", "span", "track"]
 
 T = TypeVar("T")
 
@@ -61,8 +61,13 @@ def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
 
 
 def number(value: float) -> str:
-    """Write a count with thin groups: ``12 345``."""
-    return f"{value:,.0f}".replace(",", " ")
+    """Write a count with groups: ``12,345``."""
+    return f"{value:,.0f}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a count of things: ``1 tile``, ``12,345 tiles``."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def size(count: float) -> str:

@@ -16,14 +16,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cryotile.cli.screen import clock, number, span
+from cryotile.cli.screen import clock, counted, number, span
 from cryotile.errors import CryotileError
 from cryotile.run import Run
 from cryotile.status import Observer, RunStatus
 
 __all__ = ["retry", "status"]
 
-RUN = click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path))
+RUN = click.argument(
+    "run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False)
+)
 
 # A screen that changes more often is not calm, and a look must not take much of the file server's time.
 _PAUSE = 1.0
@@ -122,7 +124,7 @@ def _picture(seen: RunStatus, run: Path, console: Console, *, watching: bool) ->
         places = ", ".join(f"{lost.tile} on {lost.host}" for lost in seen.lost[:3])
         more = " and others" if len(seen.lost) > 3 else ""
         parts.append(
-            Text(f"{_count(len(seen.lost), 'worker')} lost at {places}{more}; these wait again")
+            Text(f"{counted(len(seen.lost), 'worker')} lost at {places}{more}; these wait again")
         )
     room = max(3, (console.height - 14) // 2) if console.is_terminal else max(3, seen.tiles)
     if seen.running:
@@ -152,8 +154,8 @@ def _pace(seen: RunStatus) -> Text:
     """Say in a line who works, and how fast."""
     if not seen.hosts:
         return Text("nobody is at work", style="yellow")
-    workers = _count(sum(seen.hosts.values()), "worker")
-    hosts = ", ".join(seen.hosts) if len(seen.hosts) <= 4 else _count(len(seen.hosts), "host")
+    workers = counted(sum(seen.hosts.values()), "worker")
+    hosts = ", ".join(seen.hosts) if len(seen.hosts) <= 4 else counted(len(seen.hosts), "host")
     words = [f"{workers} on {hosts}"]
     if seen.tiles_per_minute:
         words.append(f"{seen.tiles_per_minute:.3g} tiles a minute")
@@ -204,7 +206,3 @@ def _next(seen: RunStatus, run: Path, watching: bool) -> str:
     if seen.failed:
         return f"put the failed ones back with: cryotile retry {run}"
     return f"go on with: cryotile assemble {run} -o dhdt.nc"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
