@@ -127,7 +127,7 @@ def test_a_member_of_an_array_job_needs_no_option(run: Run):
 
 def test_under_mpirun_the_command_needs_no_option(openmpi: MPI, run: Run):
     words = ("-m", "cryotile", "run", run.path)
-    process = openmpi.start(3, words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = openmpi.start(3, words)
     said, complaint = process.communicate(timeout=120)
     assert process.returncode == 0, complaint
     assert complaint.count(b"backend mpi (this is one of 3 ranks of an MPI program)\n") == 1

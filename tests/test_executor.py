@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from cryotile.backends.executor import ExecutorBackend
 from cryotile.errors import CryotileError, Drained, InvalidValue
 from cryotile.task import Progress, Task
 from cryotile.testing.backends import BackendContract, MakeBackend, RecordingWork, make_tasks
+from members import small_run
 from services.dask import DaskCluster
 from services.mpi import MPI, openmpi
 
@@ -465,9 +465,24 @@ def test_a_cluster_that_is_not_named_is_refused(spec):
 def test_the_executor_of_mpi4py_hands_tasks_to_the_ranks(openmpi: MPI, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(MPI_SCRIPT)
-    process = openmpi.start(3, ["-m", "mpi4py.futures", script, tmp_path], stdout=subprocess.PIPE)
+    process = openmpi.start(3, ["-m", "mpi4py.futures", script, tmp_path])
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     # 50 tasks, of which one needed a second attempt.
     assert said.split() == [b"50", b"51"]
     assert sorted(RecordingWork(tmp_path).ended) == [task.index for task in make_tasks(50)]
+
+
+# The command line
+
+
+def test_a_run_on_dask_leaves_the_tiles_that_any_other_backend_leaves(cluster_of, tmp_path):
+    small = small_run(tmp_path, "false")
+    words = ("run", "--backend", f"dask:{cluster_of(2)}")
+    done = small.cryotile(
+        *words, environment={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    said, complaint = done.communicate(timeout=120)
+    assert done.returncode == 0, complaint
+    assert f"all {len(small.run.tasks)} tiles are there" in said
+    assert small.tiles() == small.expected
