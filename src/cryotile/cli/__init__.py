@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 something failed (and what remains is said), 2 wrong us
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from types import FrameType
@@ -56,6 +57,10 @@ def cli(verbose: int) -> None:
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
+class Terminated(BaseException):
+    """SIGTERM came; no exception that somebody catches, like KeyboardInterrupt."""
+
+
 def main() -> None:
     """Run the command line and turn every error into one line and an exit code."""
     signal.signal(signal.SIGTERM, _drain_or_leave)
@@ -70,6 +75,13 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted; what was saved stays, and the same command goes on")
         code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain again when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + signal.SIGPIPE
+    except Terminated:
+        _complain("terminated; what was saved stays, and the same command goes on")
+        code = 128 + signal.SIGTERM
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _complain(f"the system refused{where}: {error.strerror or error}; what was saved stays")
@@ -81,8 +93,8 @@ def _complain(message: str) -> None:
     click.echo(f"cryotile: {message}", err=True)
 
 
-def _drain_or_leave(number: int, _frame: FrameType | None) -> None:
-    # A farm at work lets its tasks end, for a while.  Where there is none, and the second time, SystemExit unwinds
+def _drain_or_leave(_number: int, _frame: FrameType | None) -> None:
+    # A farm at work lets its tasks end, for a while.  Where there is none, and the second time, the exception unwinds
     # through every `finally`, so that children end and temporary files go.
     if not drain.begin():
-        raise SystemExit(128 + number)
+        raise Terminated

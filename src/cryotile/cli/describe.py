@@ -126,8 +126,15 @@ def _file(path: Path) -> Iterator[str]:
 
 def dropped_lines(dropped: Mapping[str, int]) -> Iterator[str]:
     """Yield a line per reason for which points were dropped, the most frequent first."""
+    from cryotile.projection import OUTSIDE_PROJECTION
     from cryotile.readers import REASONS
+    from cryotile.work import NOT_SELECTED
 
+    sentences = {
+        **REASONS,
+        OUTSIDE_PROJECTION: "has no place in the CRS; is it the other hemisphere's?",
+        NOT_SELECTED: "left out by --where",
+    }
     for reason, count in sorted(dropped.items(), key=lambda item: -item[1]):
         if count:
-            yield f"  dropped    {number(count):>10}  {reason}: {REASONS.get(reason, 'left out by --where')}"
+            yield f"  dropped    {number(count):>10}  {reason}: {sentences.get(reason, 'says its reader')}"
