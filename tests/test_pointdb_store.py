@@ -452,11 +452,12 @@ def test_the_same_pass_in_two_products_is_pointed_out(tmp_path: Path) -> None:
     l2i = [overlapping(g, "cryosat2_l2i") for g in GRANULES[:2]]
     tempo = [overlapping(g, "cryotempo_land_ice") for g in GRANULES[:2]]
     db = filled(tmp_path / "a.pdb")
-    assert db.append(l2i).notes == ()
-    (note,) = db.append(tempo).notes
+    assert db.append(l2i).notes == {}
+    ((note, names),) = db.append(tempo).notes.items()
     assert "cryosat2_l2i and cryotempo_land_ice" in note
-    assert db.append(tempo).notes == ()
-    assert filled(tmp_path / "b.pdb").append([*l2i, *tempo]).notes == (note,)
+    assert names == ["MADE_UP_0.nc", "MADE_UP_1.nc"]
+    assert db.append(tempo).notes == {}
+    assert list(filled(tmp_path / "b.pdb").append([*l2i, *tempo]).notes) == [note]
     # Another part of the same pass, measured in another mode, is as it should be.
     db = filled(tmp_path / "c.pdb", l2i)
     assert (

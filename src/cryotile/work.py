@@ -134,6 +134,10 @@ class Reading:
         self.unchanged += len(appended.unchanged)
         self.rows += appended.rows
         self.problems += appended.refused.values()
+        for note, names in appended.notes.items():
+            self.notes.setdefault(note, []).extend(names)
+        for name in appended.replaced:
+            self.notes.setdefault("made way for a newer delivery", []).append(name)
         # The same granule may be in a batch twice, and went in once.
         granules = {granule.id: granule for granule in reversed(batch)}
         for granule in (granules[id] for id in appended.added):

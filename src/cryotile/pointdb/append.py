@@ -45,8 +45,9 @@ class Appended:
         Id → one line that says why and what to do.
     rows : int
         Points that went in.
-    notes : tuple of str
-        What a user should know of them: that passes came in by another product, too.
+    notes : mapping of str to sequence of str
+        What a user should know → file names of the granules it is true of: that their passes are there by another
+        product, too.
     """
 
     snapshot: int
@@ -55,7 +56,7 @@ class Appended:
     replaced: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     rows: int = 0
-    notes: tuple[str, ...] = ()
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class _There(NamedTuple):
@@ -125,7 +126,7 @@ def append_granules(
         replaced=tuple(verdict.names_replaced),
         refused={**unfit, **verdict.refused},
         rows=sum(len(g.points) for g, _ in verdict.new),
-        notes=()
+        notes={}
         if done.change is None
         else shared_passes(done.change.granules, done.before.granules),
     )

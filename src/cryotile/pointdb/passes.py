@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 __all__ = ["shared_passes"]
 
-_COLUMNS = ["product", "passes", "time_min", "time_max"]
+_COLUMNS = ["name", "product", "passes", "time_min", "time_max"]
 
 
-def shared_passes(new: Sequence[Mapping[str, Any]], granules: pa.Table) -> tuple[str, ...]:
+def shared_passes(new: Sequence[Mapping[str, Any]], granules: pa.Table) -> dict[str, list[str]]:
     """Say which products have passes in common with which.
 
     Parameters
@@ -26,8 +26,8 @@ def shared_passes(new: Sequence[Mapping[str, Any]], granules: pa.Table) -> tuple
 
     Returns
     -------
-    tuple of str
-        One line for each pair of products, the same whichever passes they share.
+    dict of str to list of str
+        One line for each pair of products → file names of the new granules that it is true of.
     """
     ours = _exploded(pd.DataFrame([{name: row[name] for name in _COLUMNS} for row in new]))
     products = pa.array(ours["product"].unique(), pa.string())
@@ -39,14 +39,15 @@ def shared_passes(new: Sequence[Mapping[str, Any]], granules: pa.Table) -> tuple
     # A pass is split over granules, of several modes, say; only what was measured at the same time is doubled.
     same = (both["time_min_x"] <= both["time_max_y"]) & (both["time_min_y"] <= both["time_max_x"])
     both = both[same & (both["product_x"] != both["product_y"])]
-    pairs = sorted(
-        {tuple(sorted(pair)) for pair in zip(both["product_x"], both["product_y"], strict=True)}
-    )
-    return tuple(
-        f"the same passes are in {a} and {b}: a fit would take their points for independent; keep one of the two"
-        " products, and take the other's granules out with 'cryotile remove'"
-        for a, b in pairs
-    )
+    notes: dict[str, list[str]] = {}
+    for names, found in both.groupby(["product_x", "product_y"])["name_x"]:
+        one, other = sorted(names)
+        note = (
+            f"the same passes are in {one} and {other}: a fit would take their points for independent; keep one of the"
+            " two products, and take the other's granules out with 'cryotile remove'"
+        )
+        notes.setdefault(note, []).extend(found.unique())
+    return {note: sorted(set(found)) for note, found in notes.items()}
 
 
 def _exploded(granules: pd.DataFrame) -> pd.DataFrame:
