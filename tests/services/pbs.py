@@ -41,7 +41,7 @@ members = []
 for index in indices:
     job = f"{{number}}.fake" if index is None else f"{{number}}[{{index}}].fake"
     environment = {{"HOME": os.environ["HOME"], "PATH": os.environ["PATH"], "PBS_JOBID": job,
-                   "PBS_ENVIRONMENT": "PBS_BATCH", "PBS_O_WORKDIR": os.getcwd()}}
+                   "PBS_ENVIRONMENT": "PBS_BATCH", "NCPUS": "1", "PBS_O_WORKDIR": os.getcwd()}}
     if index is not None:
         environment["PBS_ARRAY_INDEX"] = str(index)
     with open(f"{{asked.N}}.o{{number}}" + ("" if index is None else f".{{index}}"), "wb") as output:
