@@ -6,14 +6,14 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryotile.backends.pull import PullBackend
 from cryotile.ledgers.dir import DirLedger
-from cryotile.task import Progress, Task
+from cryotile.task import Pending, Progress, Task
 
 CHANGES = ("open", "write", "mkdir", "rename", "unlink", "rmdir", "utime")
 
@@ -135,12 +135,21 @@ def _fate_of_this_process(work: Saving) -> Fate:
     return _fates[work]
 
 
+def find_missing(directory: Path, tasks: Sequence[Task]) -> list[Task]:
+    """Return the tasks whose results are not there, but for those that have failed for good."""
+    outcomes = directory / "outcomes"
+    lines = outcomes.read_text().splitlines() if outcomes.exists() else []
+    ended = {line.split()[0] for line in lines if line.endswith(" 0")}
+    ended.update(path.name for path in (directory / "results").iterdir())
+    return [task for task in tasks if str(task.index) not in ended]
+
+
 def work(directory: Path, count: int, deaths: tuple[Death, ...]) -> None:
     """Take part in the run, as far as fate allows."""
     ledger = MortalLedger(directory, "run/1", Fate(directory / "deaths", deaths))
     tasks = [Task(index, float(count - index)) for index in range(count)]
-    missing = [task for task in tasks if not (directory / "results" / str(task.index)).exists()]
+    pending = Pending(tasks, lambda frozen: find_missing(directory, frozen))
     backend = PullBackend(ledger, children=1)
-    for outcome in backend.run(missing, Saving(directory, deaths)):
+    for outcome in backend.run(pending, Saving(directory, deaths)):
         with (directory / "outcomes").open("ab", buffering=0) as notes:
             notes.write(b"%d %d\n" % (outcome.task.index, outcome.error is None))

@@ -49,9 +49,10 @@ class PullBackend:
         CryotileError
             One task after the other fails here and is well done on another host.
         """
+        # First of all: what others settle while this process finds out what is missing is not enrolled again.
+        self.ledger.enroll(tasks)
         if not tasks:
             return
-        self.ledger.enroll(tasks)
         supply = LedgerSupply(self.ledger, children=self.children)
         try:
             yield from crew.work(supply, work, children=self.children, stall=self.stall)

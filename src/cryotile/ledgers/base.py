@@ -55,7 +55,8 @@ class Ledger(Protocol):
         Parameters
         ----------
         tasks : sequence of Task
-            Each index once.
+            Each index once.  What is settled while they are being found out (:class:`~cryotile.task.Pending`) stays
+            settled, so a ledger notes what is settled before it looks at them.
         """
         ...
 

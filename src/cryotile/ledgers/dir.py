@@ -80,14 +80,18 @@ class DirLedger:
 
     def enroll(self, tasks: Sequence[Task]) -> None:
         """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`."""
+        # Before the tasks are looked at: what is settled while their owner finds out what is missing is not missing.
+        open_before, lists = self._open_indices(), self._claimant.lists
+        before, listed = len(lists), list(tasks)
         while True:
-            known = self._open_indices()
-            new = [task for task in tasks if task.index not in known]
+            self._claimant.load_lists()
+            known = open_before.union(*(tasks.indices.tolist() for tasks in lists[before:]))
+            new = [task for task in listed if task.index not in known]
             if not new:
                 return
             with writing(Path(self._root)):
                 Path(self._root).mkdir(parents=True, exist_ok=True)
-                if not publish_list(self._root, len(self._claimant.lists), new):
+                if not publish_list(self._root, len(lists), new):
                     # Another enroller was first, and its list will soon be seen.
                     time.sleep(_LATE)
 

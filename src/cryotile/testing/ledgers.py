@@ -20,14 +20,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import pytest
 
 from cryotile.ledgers import LEASE, Lease, Ledger
-from cryotile.task import ATTEMPTS, Outcome, Task
+from cryotile.task import ATTEMPTS, Outcome, Pending, Task
 
 __all__ = ["LedgerContract", "OpenLedger", "await_claim", "claim_all", "ended"]
 
@@ -346,6 +346,24 @@ class LedgerContract:
             assert all(lease.attempt == 1 for lease in again)
             ledger.settle(ended(*again))
             assert other.unsettled() == 0
+
+    def test_what_is_settled_while_a_worker_looks_for_missing_results_stays_settled(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """Who joins a run in progress does not have done again what others do at that moment."""
+        ledger, joining = open_ledger("a"), open_ledger("b")
+        tasks = tasks_of(20)
+        ledger.enroll(tasks)
+        first, second, *_ = claim_all(ledger)
+        ledger.settle(ended(first))
+
+        def find_missing(frozen: Sequence[Task]) -> list[Task]:
+            ledger.settle(ended(second))
+            return list(frozen)
+
+        joining.enroll(Pending(tasks, find_missing))
+        assert joining.unsettled() == 19
+        assert indices(joining.claim()) == [first.task.index]
 
     def test_further_tasks_may_be_enrolled(self, open_ledger: OpenLedger) -> None:
         """The dearest that waits is first, whenever it came."""

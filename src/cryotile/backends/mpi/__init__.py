@@ -134,7 +134,7 @@ class MPIBackend:
     def _farm(self, wire: Wire, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Be rank 0."""
         try:
-            if self._home is None or not tasks:
+            if self._home is None:
                 yield from _hand_out(wire, Agenda(tasks))
             else:
                 yield from _share(wire, DirLedger(self._home, self._key), tasks)
@@ -144,7 +144,11 @@ class MPIBackend:
 
 def _share(wire: Wire, ledger: Ledger, tasks: Sequence[Task]) -> Iterator[Outcome]:
     """Hand out what a ledger leases."""
+    # Before anything looks at the tasks: see PullBackend.
     ledger.enroll(tasks)
+    if not tasks:
+        yield from _hand_out(wire, Agenda([]))
+        return
     supply = LedgerSupply(ledger, children=wire.size - 1)
     try:
         yield from _hand_out(wire, supply)
