@@ -49,7 +49,7 @@ bench-fit: $(VENV)/with-all,test
 	$(BIN)/python benchmarks/fit.py
 
 clean:
-	rm -rf build dist docs/_build src/*.egg-info src/cryotile/_fit.c
+	rm -rf build dist docs/_build src/*.egg-info src/cryotile/*.c
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

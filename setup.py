@@ -1,5 +1,7 @@
 """The extension module; everything static stands in pyproject.toml."""
 
+from glob import glob
+
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -15,7 +17,13 @@ setup(
                 ["src/cryotile/_fit.pyx"],
                 depends=["src/cryotile/_circle.pxd", "src/cryotile/_moments.h"],
                 extra_compile_args=FLAGS,
-            )
+            ),
+            Extension(
+                "cryotile._terms",
+                ["src/cryotile/_terms.pyx"],
+                depends=["src/cryotile/_circle.pxd", *sorted(glob("src/cryotile/_*.h"))],
+                extra_compile_args=FLAGS,
+            ),
         ],
         compiler_directives={"language_level": 3},
     )

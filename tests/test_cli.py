@@ -126,7 +126,8 @@ def test_the_caption_of_three_summer_months_says_that_they_are_no_annual_rate(
     call: Call, greenland: Path, tmp_path: Path
 ) -> None:
     run, product, picture = tmp_path / "run", tmp_path / "dhdt.nc", tmp_path / "dhdt.svg"
-    call("plan", run, "--db", greenland, "--posting", 1000, "--where", "platform == 'icesat2'")
+    laser = ("--where", "platform == 'icesat2'", "--recipe", "plane")
+    call("plan", run, "--db", greenland, "--posting", 1000, *laser)
     call("run", run, "--backend", "serial")
     call("assemble", run, "-o", product)
     assert call("plot", product, "-o", picture)[0] == 0

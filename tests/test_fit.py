@@ -15,7 +15,9 @@ from cryotile.outputs import VARIABLES, Status, Term
 from reference import design, fit_plane, in_circle, jackknife
 
 EPOCH = "2016-01-01"
-CONFIG = FitConfig(radius=2000.0, period=("2011-01-01", "2021-01-01"), reference_epoch=EPOCH)
+CONFIG = FitConfig(
+    radius=2000.0, recipe="plane", period=("2011-01-01", "2021-01-01"), reference_epoch=EPOCH
+)
 POST = (np.array([300.0]), np.array([-200.0]))
 
 
@@ -144,14 +146,14 @@ def test_the_period_holds_its_first_instant_and_not_its_last():
     points.loc[1, "time"] = np.datetime64("2017-01-01", "ms")
     place = np.random.default_rng(0).uniform(-900, 900, (len(points), 2))
     points[["x", "y"]] = place + np.array([300, -200])
-    fit = fit_one(points, FitConfig(period=("2015-01-01", "2017-01-01")))
+    fit = fit_one(points, FitConfig(recipe="plane", period=("2015-01-01", "2017-01-01")))
     inside = (points["time"] >= "2015-01-01") & (points["time"] < "2017-01-01")
     assert int(fit["data_count"]) == inside.sum()
     assert fit["time_start"].to_numpy() == np.datetime64("2015-01-01")
 
 
 def test_without_a_period_it_is_the_whole_years_of_the_points_and_its_middle_the_epoch():
-    fits = fit_posts(make_points(), *POST, FitConfig())
+    fits = fit_posts(make_points(), *POST, FitConfig(recipe="plane"))
     assert fits.attrs["time_coverage_start"] == "2011-01-01"
     assert fits.attrs["time_coverage_end"] == "2021-01-01"
     assert fits.attrs["reference_epoch"] == "2016-01-01T12:00:00"
@@ -231,7 +233,10 @@ def test_points_in_one_place_are_singular_and_not_rounding(spread):
 def test_points_at_one_time_are_singular_when_no_span_is_asked_for():
     points = make_points()
     points["time"] = points["time"].iloc[0]
-    assert status_of(points, FitConfig(min_span_days=0.0, period=CONFIG.period)) == Status.SINGULAR
+    assert (
+        status_of(points, FitConfig(recipe="plane", min_span_days=0.0, period=CONFIG.period))
+        == Status.SINGULAR
+    )
 
 
 def test_without_a_fit_every_real_number_is_nan():
@@ -311,7 +316,9 @@ def test_the_circle_of_any_radius_holds_what_brute_force_finds(radius):
     generator = np.random.default_rng(4)
     points = make_points(3000, extent=5000.0)
     x, y = points["x"].to_numpy()[:20] + generator.normal(0, 0.3, 20), np.array([-200.0, 333.3])
-    counts = fit_posts(points, x, y, FitConfig(radius=radius, period=CONFIG.period))["data_count"]
+    counts = fit_posts(
+        points, x, y, FitConfig(recipe="plane", radius=radius, period=CONFIG.period)
+    )["data_count"]
     expected = [[len(in_circle(points, a, b, radius)) for a in x] for b in y]
     assert counts.to_numpy().tolist() == expected
 
@@ -371,12 +378,14 @@ def test_a_column_of_words_is_named(column):
 
 
 def test_no_points_give_no_fit():
-    fits = fit_posts(make_points().iloc[:0], [0.0, 1000.0], [0.0], FitConfig())
+    fits = fit_posts(make_points().iloc[:0], [0.0, 1000.0], [0.0], FitConfig(recipe="plane"))
     assert fits["status"].to_numpy().tolist() == [[Status.NO_POINTS, Status.NO_POINTS]]
 
 
 def test_one_point_is_too_few():
-    assert status_of(make_points(1, extent=100.0), FitConfig()) == Status.TOO_FEW_POINTS
+    assert (
+        status_of(make_points(1, extent=100.0), FitConfig(recipe="plane")) == Status.TOO_FEW_POINTS
+    )
 
 
 def test_no_posts_give_an_empty_dataset():

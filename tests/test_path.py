@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from cryotile.run import Run, plan_run
 from cryotile.simulate import World, simulate
 
 WORLD = World(bounds=(-30e3, -1380e3, 30e3, -1320e3))
-REQUEST = PlanRequest(posting=1000.0, radius=2000.0, tile_size=15)
+REQUEST = PlanRequest(posting=1000.0, radius=2000.0, recipe="plane", tile_size=15)
 
 
 def cryotile(*words: object) -> subprocess.Popen[str]:
@@ -137,7 +138,7 @@ def test_the_product_is_the_same_bytes_on_every_backend(
 def test_no_value_depends_on_the_size_of_the_tiles(
     product: Path, ice: PointDB, tmp_path: Path, tile_size: int
 ) -> None:
-    other = PlanRequest(posting=1000.0, radius=2000.0, tile_size=tile_size)
+    other = replace(REQUEST, tile_size=tile_size)
     with (
         xr.open_dataset(product) as one,
         xr.open_dataset(make_product(tmp_path, ice, "serial", other)) as two,

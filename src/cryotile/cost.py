@@ -51,7 +51,7 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
         db.squares(where=settings.where, snapshot=snapshot), settings.fit.period
     )
     tiles = settings.grid.tiles(settings.tile_size)
-    rows = _tile_rows(tiles, squares, settings.fit.radius)
+    rows = _tile_rows(tiles, squares, settings.fit.reach)
     table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
     table = table[table["points"] > 0]
     return table.sort_values(["cost", "iy", "ix"], ascending=[False, True, True], ignore_index=True)

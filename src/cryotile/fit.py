@@ -2,125 +2,294 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyproj
 import xarray as xr
 
-from cryotile._fit import CELLS_PER_RADIUS, fit_plane_posts
+from cryotile._fit import CELLS_PER_RADIUS
+from cryotile._terms import find_simd_level, fit_term_posts
 from cryotile.cells import sort_into_cells
 from cryotile.config import SECONDS_PER_YEAR, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
-from cryotile.outputs import VARIABLES, Status, axis_attrs, settings_attrs
-from cryotile.points import MODES
+from cryotile.outputs import Status, Term, axis_attrs, fit_variables, settings_attrs
 from cryotile.projection import point_scale
 from cryotile.student import quantile_975
+from cryotile.terms import (
+    Layout,
+    annual_columns,
+    category_numbers,
+    coefficients,
+    lay_out,
+    point_weights,
+)
 
-__all__ = ["fit_posts"]
+__all__ = ["fit_posts", "simd_level"]
 
 REQUIRED_COLUMNS = ("x", "y", "time", "elevation", "pass_id")
 
 MAX_RADII = 2e9
 """Radii between a post and the origin of the CRS, beyond which the rounding of coordinates shows in the circle."""
 
+MAX_ELEVATION = 1e7
+"""Metres; what a fill value exceeds and no ice does."""
+
 _DAYS_PER_YEAR = SECONDS_PER_YEAR / 86_400
 _NS_PER_YEAR = SECONDS_PER_YEAR * 1e9
-_PLANE = FitConfig()
+_ROBUST = FitConfig()
 
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
+_Fitted = npt.NDArray[np.void]
+
+
+def simd_level() -> str:
+    """Return which vector instructions the kernel uses on this machine: ``avx512``, ``avx2`` or ``generic``.
+
+    Every level gives the same bytes.
+    """
+    return find_simd_level()
 
 
 def fit_posts(
     points: pd.DataFrame,
     post_x: npt.ArrayLike,
     post_y: npt.ArrayLike,
-    config: FitConfig = _PLANE,
+    config: FitConfig = _ROBUST,
     *,
     crs: pyproj.CRS | str | None = None,
+    threads: int = 1,
 ) -> xr.Dataset:
     """Fit elevation, slope and elevation change at each post of a rectangle.
 
     At a post (x0, y0) the points at a distance strictly below the search radius r and within the period are fitted by
     least squares: z = c2 + c0·u + c1·v + ḣ·τ with u = (x − x0) / r, v = (y − y0) / r and τ the time since the reference
-    epoch in years of 31 557 600 s.  ``dhdt`` is ḣ, ``elevation`` c2, ``slope_x`` c0 / r, ``slope_y`` c1 / r.
+    epoch in years of 31 557 600 s.  ``dhdt`` is ḣ, ``elevation`` c2, ``slope_x`` c0 / r, ``slope_y`` c1 / r.  The
+    config adds terms, weights and rejection.
 
     Parameters
     ----------
     points : DataFrame
         Columns ``x, y`` (m, projected), ``time`` (datetime64, any unit, UTC or with a time zone), ``elevation`` (m),
         ``pass_id`` (points of one pass share their error) and, where they matter, ``mode`` and ``platform``.  A point
-        without a finite x, y and elevation, a time and a pass is not used.  Where modes mix within a circle only the
-        most frequent is fitted, and ``terms`` says so.  The order of the points is the order of the sums: it may show
-        in the last bits; other points and other posts do not.
+        without a finite x, y and elevation, a time, a pass and a value of each column that is a term is not used.
+        Where modes mix within a circle and their offset is not fitted, only the most frequent is, and ``terms`` says
+        so.  The term ``direction`` reads ``ascending``, weights read ``uncertainty``.  The order of the points is the
+        order of the sums: it may show in the last bits; other points and other posts do not.
     post_x : array_like of float, shape (nx,)
         Posts' x, m.
     post_y : array_like of float, shape (ny,)
         Posts' y, m.
     config : FitConfig
-        Radius, period, reference epoch and gates.
+        Radius, terms, weights, period, reference epoch and gates.
     crs : pyproj.CRS or str or None
         CRS of x and y; None: ``points.attrs["crs"]``.  With it slopes are per metre on the ground, without it per
         metre of the projection.
+    threads : int
+        Threads that fit posts side by side; the bytes are the same for any number.
 
     Returns
     -------
     Dataset, dimensions (y, x), shape (ny, nx)
-        The variables of :data:`cryotile.outputs.VARIABLES`.  NaN where there is no fit, and ``status`` says why.
+        The variables of :func:`cryotile.outputs.fit_variables`.  NaN where there is no fit, and ``status`` says why.
         ``dhdt_sigma`` is the delete-one-pass jackknife and ``dhdt_ci95`` its 95 % interval by Student's t; both are NaN
         where the fit without some pass is not determined, so that this pass carries the fit alone.
 
     Raises
     ------
     InvalidValue
-        A column is missing or has a dtype without meaning, the points mix platforms, or posts are not finite numbers.
+        A column is missing or has values without meaning, the points mix platforms whose offset is not fitted, or posts
+        are not finite numbers.
     """
+    if threads < 1:
+        raise InvalidValue(f"threads {threads} is not 1 or more; give the cores there are")
     x, y = _axis(post_x, "post_x", config.radius), _axis(post_y, "post_y", config.radius)
-    for name in REQUIRED_COLUMNS:
+    sample = _sample(points, x, y, config)
+    layout = lay_out(
+        sample.config, modes=_distinct(sample.modes), platforms=_distinct(sample.platforms)
+    )
+    fitted = _fit(sample, layout, x, y, config.radius, np.ones((y.size, x.size), np.uint8), threads)
+    radius = np.full(fitted.shape, config.radius)
+    for wider in config.fallback_radii:
+        open_posts = fitted["status"] != Status.OK
+        again = _fit(sample, layout, x, y, wider, open_posts.view(np.uint8), threads)
+        mended = open_posts & (again["status"] == Status.OK)
+        fitted[mended] = again[mended]
+        radius[mended] = wider
+    crs = points.attrs.get("crs") if crs is None else crs
+    return _dataset(fitted, layout, sample.config, _Posts(x, y, radius, crs))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """The points that posts may see: one array a column, and the config with its period."""
+
+    config: FitConfig
+    rows: _Floats  # x, y, years, elevation
+    extras: _Floats
+    weights: _Floats
+    passes: npt.NDArray[np.int32]
+    pass_total: int
+    modes: npt.NDArray[np.uint8]
+    platforms: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class _Posts:
+    x: _Floats
+    y: _Floats
+    radius: _Floats
+    crs: pyproj.CRS | str | None
+
+
+def _sample(points: pd.DataFrame, x: _Floats, y: _Floats, config: FitConfig) -> _Sample:
+    for name in (*REQUIRED_COLUMNS, *config.column_terms):
         if name not in points.columns:
             raise InvalidValue(
-                f"points have no column {name!r}; they need {', '.join(REQUIRED_COLUMNS)}, as PointDB.read gives them"
+                f"points have no column {name!r}; they need {', '.join(REQUIRED_COLUMNS)}, as PointDB.read gives them,"
+                " and the columns that are terms"
             )
     times = _times(points["time"])
     if times.notna().any():
         config = config.frozen(times.min(), times.max())
     place = {name: _floats(points[name]) for name in ("x", "y", "elevation")}
     passes, distinct = pd.factorize(points["pass_id"])
-    seen = np.flatnonzero(
-        _within_reach(place, x, y, config.radius) & _within_period(times, config) & (passes >= 0)
+    known = _within_reach(place, x, y, config.reach) & _within_period(times, config) & (passes >= 0)
+    for name in config.column_terms:
+        known &= np.isfinite(_known_floats(points[name]))
+    seen = np.flatnonzero(known)
+    if "platform_offset" not in config.terms:
+        _refuse_mixed_platforms(points, seen)
+    times = times.take(seen)
+    elevation = place["elevation"].take(seen)
+    _refuse_fill_values(elevation)
+    return _Sample(
+        config,
+        np.column_stack(
+            [place["x"].take(seen), place["y"].take(seen), _years(times, config), elevation]
+        ),
+        _extras(points, seen, times, config),
+        point_weights(points, seen, config),
+        passes.take(seen).astype(np.int32),
+        len(distinct),
+        category_numbers(points, seen, "mode"),
+        category_numbers(points, seen, "platform"),
     )
-    _refuse_mixed_platforms(points, seen)
-    rows = np.column_stack(
-        [
-            place["x"].take(seen),
-            place["y"].take(seen),
-            _years(times.take(seen), config),
-            place["elevation"].take(seen),
-        ]
-    )
-    cells = sort_into_cells(rows[:, 0], rows[:, 1], config.radius / CELLS_PER_RADIUS)
-    modes = _mode_numbers(points, seen)
-    fitted = fit_plane_posts(
-        rows.take(cells.order, axis=0),
-        passes.take(seen).take(cells.order).astype(np.int32),
-        modes.take(cells.order),
-        cells.row_y,
-        cells.row_start,
-        cells.cell_x,
-        cells.cell_start,
-        x,
-        y,
-        pass_total=len(distinct),
-        one_mode=bool((modes == modes[:1]).all()),
-        cell_size=config.radius / CELLS_PER_RADIUS,
-        radius=config.radius,
-        min_span=config.min_span_days / _DAYS_PER_YEAR,
-        min_tolerance=config.min_tolerance,
-        min_points=config.min_points,
-        min_passes=config.min_passes,
-    )
-    return _dataset(fitted, x, y, config, points.attrs.get("crs") if crs is None else crs)
+
+
+def _extras(
+    points: pd.DataFrame, seen: _Integers, times: pd.DatetimeIndex, config: FitConfig
+) -> _Floats:
+    """Return the columns of terms that the kernel does not make itself, in the order of their layout."""
+    columns: list[_Floats] = []
+    for name in lay_out(config, modes=1, platforms=1).extras:
+        if name == "cos":
+            columns += annual_columns(
+                times.as_unit("ns").asi8, config.reference_epoch or "1970-01-01"
+            )
+        elif name == "ascending":
+            columns.append(_direction(points, seen))
+        elif name != "sin":
+            columns.append(_floats(points[name]).take(seen))
+    return np.column_stack([np.empty((seen.size, 0)), *columns])
+
+
+def _direction(points: pd.DataFrame, seen: _Integers) -> _Floats:
+    """Return +½ on ascending and −½ on descending passes, NaN where that is not known."""
+    if "ascending" not in points.columns:
+        return np.full(seen.size, np.nan)
+    return _floats(points["ascending"]).take(seen) - 0.5
+
+
+def _known_floats(column: pd.Series) -> _Floats:
+    values = _floats(column)
+    if values.size and not np.isfinite(values).any():
+        raise InvalidValue(
+            f"column {column.name!r} has no finite value, so it cannot be a term; leave it out of terms"
+        )
+    return values
+
+
+def _refuse_fill_values(elevation: _Floats) -> None:
+    beyond = elevation[np.abs(elevation) > MAX_ELEVATION]
+    if beyond.size:
+        raise InvalidValue(
+            f"column 'elevation' holds {beyond[0]:g} m, which is beyond ±{MAX_ELEVATION:g} m; leave fill values out"
+        )
+
+
+def _distinct(numbers: npt.NDArray[np.uint8]) -> int:
+    return max(1, np.unique(numbers).size)
+
+
+def _fit(
+    sample: _Sample,
+    layout: Layout,
+    x: _Floats,
+    y: _Floats,
+    radius: float,
+    wanted: npt.NDArray[np.uint8],
+    threads: int,
+) -> _Fitted:
+    config = sample.config
+    cells = sort_into_cells(sample.rows[:, 0], sample.rows[:, 1], radius / CELLS_PER_RADIUS)
+    order = cells.order
+    # The kernel takes the address of a first extra, whether there is one or not.
+    extras = np.column_stack([sample.extras, np.zeros(order.size)]).take(order, axis=0)
+    rows, weights = sample.rows.take(order, axis=0), sample.weights.take(order)
+    passes, modes = sample.passes.take(order), sample.modes.take(order)
+    platforms = sample.platforms.take(order)
+    period = [parse_instant(text) for text in config.period or ()]
+    share = (period[1] - period[0]).value / _NS_PER_YEAR * config.min_span_share if period else 0.0
+
+    def fit_some(some: slice) -> _Fitted:
+        return fit_term_posts(
+            rows,
+            extras,
+            weights,
+            passes,
+            modes,
+            platforms,
+            cells.row_y,
+            cells.row_start,
+            cells.cell_x,
+            cells.cell_start,
+            x,
+            y[some],
+            wanted[some],
+            terms=layout.terms,
+            columns=layout.columns,
+            pass_total=sample.pass_total,
+            cell_size=radius / CELLS_PER_RADIUS,
+            radius=radius,
+            min_span=max(config.min_span_days / _DAYS_PER_YEAR, share),
+            min_tolerance=config.min_tolerance,
+            max_rate=config.max_rate,
+            distance_scale=config.distance_scale if "distance" in config.weights else 0.0,
+            min_points=config.min_points,
+            min_passes=config.min_passes,
+            rejects=config.rejects,
+            majority_mode=Term.MAJORITY_MODE.value,
+            majority_platform=Term.MAJORITY_PLATFORM.value,
+            level=simd_level(),
+        )
+
+    return _side_by_side(fit_some, y.size, threads)
+
+
+def _side_by_side(fit_some: Callable[[slice], _Fitted], rows: int, threads: int) -> _Fitted:
+    """Fit rows of posts in several threads; no more than a few rows wait for the slowest."""
+    if threads == 1 or rows < 2:
+        return fit_some(slice(0, rows))
+    step = max(1, rows // (8 * threads))
+    with ThreadPoolExecutor(threads) as pool:
+        parts = pool.map(fit_some, (slice(k, k + step) for k in range(0, rows, step)))
+        return np.concatenate(list(parts))
 
 
 def _axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:
@@ -207,46 +376,30 @@ def _refuse_mixed_platforms(points: pd.DataFrame, seen: _Integers) -> None:
         )
 
 
-def _mode_numbers(points: pd.DataFrame, seen: _Integers) -> npt.NDArray[np.uint8]:
-    """Number each point's mode in the order of MODES; where none is given, that is one more mode."""
-    if "mode" not in points.columns:
-        return np.zeros(seen.size, np.uint8)
-    modes = points["mode"].take(seen).astype("category").cat
-    unknown = [str(name) for name in modes.categories if name not in MODES]
-    if unknown:
-        raise InvalidValue(
-            f"mode {unknown[0]!r} is unknown; column 'mode' holds {', '.join(MODES)}"
-        )
-    numbers = np.array([*(MODES.index(name) for name in modes.categories), len(MODES)], np.uint8)
-    return numbers.take(modes.codes)
-
-
-def _dataset(
-    fitted: npt.NDArray[np.void],
-    x: _Floats,
-    y: _Floats,
-    config: FitConfig,
-    crs: pyproj.CRS | str | None,
-) -> xr.Dataset:
+def _dataset(fitted: _Fitted, layout: Layout, config: FitConfig, posts: _Posts) -> xr.Dataset:
     """Name what the kernel gave, in SI units."""
     has_fit = fitted["status"] == Status.OK
-    per_metre = _point_scale(x, y, crs) / config.radius
+    per_metre = _point_scale(posts.x, posts.y, posts.crs) / posts.radius
     dof = np.where(has_fit, fitted["pass_count"] - 1, 0)
-    nothing = np.zeros(fitted.shape)
     values = {name: fitted[name] for name in fitted.dtype.names or ()} | {
         "dhdt_ci95": fitted["dhdt_sigma"] * quantile_975(dof),
         "dhdt_dof": dof,
         "slope_x": fitted["c0"] * per_metre,
         "slope_y": fitted["c1"] * per_metre,
-        "rejected_count": nothing,
-        "rejected_pass_count": nothing,
         "time_start": _instants(fitted["time_start"], config),
         "time_end": _instants(fitted["time_end"], config),
-        "radius": np.where(has_fit, config.radius, np.nan),
+        "radius": np.where(has_fit, posts.radius, np.nan),
+        **coefficients(fitted, layout, posts.radius),
     }
     return xr.Dataset(
-        {v.name: (("y", "x"), values[v.name].astype(v.dtype), dict(v.attrs)) for v in VARIABLES},
-        coords={"y": ("y", y, axis_attrs("y")), "x": ("x", x, axis_attrs("x"))},
+        {
+            v.name: (("y", "x"), values[v.name].astype(v.dtype), dict(v.attrs))
+            for v in fit_variables(config)
+        },
+        coords={
+            "y": ("y", posts.y, axis_attrs("y")),
+            "x": ("x", posts.x, axis_attrs("x")),
+        },
         attrs=settings_attrs(config),
     )
 

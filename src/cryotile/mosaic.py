@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import xarray as xr
 
 from cryotile.grid import Grid, Tile
-from cryotile.outputs import VARIABLES, Status
+from cryotile.outputs import VARIABLES, Status, Variable
 from cryotile.tiles import TileStore
 
 __all__ = ["mosaic"]
 
 
 def mosaic(
-    store: TileStore, grid: Grid, *, tiles: Iterable[Tile], empty: Iterable[Tile] = ()
+    store: TileStore,
+    grid: Grid,
+    *,
+    tiles: Iterable[Tile],
+    empty: Iterable[Tile] = (),
+    variables: Sequence[Variable] = VARIABLES,
 ) -> xr.Dataset:
     """Put tiles side by side over the whole grid.
 
@@ -29,25 +34,27 @@ def mosaic(
         Tiles of the grid that are saved; gone through once.
     empty : iterable of Tile
         Tiles of the grid in whose windows there is no point: their posts get status ``no_points``.
+    variables : sequence of Variable
+        What the tiles hold, as of :func:`cryotile.outputs.fit_variables`.
 
     Returns
     -------
     Dataset, dimensions (y, x)
-        All of :data:`cryotile.outputs.VARIABLES`.  Posts of any other tile have status ``not_computed``.
+        All variables.  Posts of any other tile have status ``not_computed``.
 
     Raises
     ------
     DamagedFile
         A tile is absent or damaged.
     """
-    arrays = {variable.name: variable.empty(grid.shape) for variable in VARIABLES}
+    arrays = {variable.name: variable.empty(grid.shape) for variable in variables}
     for tile in tiles:
         fitted = store.load(tile)
         for name, array in arrays.items():
             array[_place(grid, tile)] = fitted[name].to_numpy()
     for tile in empty:
         arrays["status"][_place(grid, tile)] = np.int8(Status.NO_POINTS)
-    attributes = {variable.name: variable.attrs for variable in VARIABLES}
+    attributes = {variable.name: variable.attrs for variable in variables}
     return xr.Dataset(
         {name: (("y", "x"), array, attributes[name]) for name, array in arrays.items()},
         coords={"y": grid.y, "x": grid.x},

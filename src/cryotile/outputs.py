@@ -5,6 +5,7 @@ Names follow ATL15 (``data_count``, ``misfit_rms``, ``…_sigma``) where it has 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum, IntFlag
@@ -13,8 +14,18 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile.config import SECONDS_PER_YEAR, FitConfig
+from cryotile.points import MODES, PLATFORM_CODES
 
-__all__ = ["VARIABLES", "Status", "Term", "Variable", "axis_attrs", "settings_attrs"]
+__all__ = [
+    "FIRST_COLUMN_FLAG",
+    "VARIABLES",
+    "Status",
+    "Term",
+    "Variable",
+    "axis_attrs",
+    "fit_variables",
+    "settings_attrs",
+]
 
 
 class Status(IntEnum):
@@ -35,6 +46,17 @@ class Term(IntFlag):
     """What the fit of a post has beyond the plane; the numbers are those of files."""
 
     MAJORITY_MODE = 1
+    QUADRATIC = 2
+    DIRECTION = 4
+    ANNUAL = 8
+    ACCELERATION = 16
+    MODE_OFFSET = 32
+    PLATFORM_OFFSET = 64
+    MAJORITY_PLATFORM = 128
+
+
+FIRST_COLUMN_FLAG = 256
+"""Bit of the first of the point columns among a fit's terms; those of the others follow."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +106,10 @@ def _flags(
     )
 
 
-def _terms() -> Variable:
+def _terms(columns: tuple[str, ...] = ()) -> Variable:
     masks, meanings = _flags(Term, "int32")
+    masks = np.append(masks, [FIRST_COLUMN_FLAG << k for k in range(len(columns))]).astype("int32")
+    meanings = " ".join([meanings, *columns])
     return Variable(
         "terms",
         "int32",
@@ -158,6 +182,61 @@ VARIABLES: tuple[Variable, ...] = (
 failed a gate they say what was there."""
 
 
+_TERM_VARIABLES: Mapping[str, tuple[Variable, ...]] = {
+    "annual": (
+        _real("annual_amplitude", "m", "amplitude of the annual cycle"),
+        _real(
+            "annual_phase",
+            "rad",
+            "phase of the annual maximum after 1 January, 2 pi a year",
+        ),
+    ),
+    "direction": (
+        _real(
+            "direction_offset", "m", "elevation on ascending passes less that on descending ones"
+        ),
+    ),
+    "acceleration": (_real("acceleration", "m yr-2", "elevation change acceleration"),),
+    "quadratic": (
+        _real("curvature_xx", "m-1", "second derivative of elevation along x, projected"),
+        _real("curvature_yy", "m-1", "second derivative of elevation along y, projected"),
+        _real("curvature_xy", "m-1", "mixed second derivative of elevation, projected"),
+    ),
+    "mode_offset": tuple(
+        _real(f"mode_offset_{name}", "m", f"elevation in mode {name} less the mean over modes")
+        for name in (*MODES, "unknown")
+    ),
+    "platform_offset": tuple(
+        _real(f"platform_offset_{name}", "m", f"elevation of {name} less the mean over platforms")
+        for name in (*PLATFORM_CODES, "unknown")
+    ),
+}
+"""Term → the variables of its coefficients, NaN where it is dropped."""
+
+
+def fit_variables(config: FitConfig) -> tuple[Variable, ...]:
+    """Return :data:`VARIABLES` and those that the terms of a fit add.
+
+    Parameters
+    ----------
+    config : FitConfig
+        Its terms.
+
+    Returns
+    -------
+    tuple of Variable
+        In the order of files.
+    """
+    added = [v for term in config.terms for v in _TERM_VARIABLES.get(term, ())]
+    added += [
+        _real(f"{name}_coefficient", "1", f"metres of elevation per unit of {name}")
+        for name in config.column_terms
+    ]
+    shared = [_terms(config.column_terms) if v.name == "terms" else v for v in VARIABLES]
+    place = next(k for k, v in enumerate(shared) if v.name == "data_count")
+    return (*shared[:place], *added, *shared[place:])
+
+
 def axis_attrs(name: str) -> dict[str, str]:
     """Return the CF attributes of the coordinate ``name``, ``x`` or ``y``."""
     return {
@@ -170,8 +249,12 @@ def axis_attrs(name: str) -> dict[str, str]:
 
 def settings_attrs(config: FitConfig) -> dict[str, str | int | float]:
     """Return the global attributes that say what was fitted; nothing of the moment: equal points, equal bytes."""
-    settings = {name: value for name, value in asdict(config).items() if value is not None}
-    start, end = settings.pop("period", (None, None))
-    if start is not None:
-        settings |= {"time_coverage_start": start, "time_coverage_end": end}
-    return {**settings, "year_length_seconds": SECONDS_PER_YEAR}
+    settings = asdict(config) | {
+        "terms": " ".join(config.terms),
+        "weights": " ".join(config.weights),
+    }
+    settings["fallback_radii"] = " ".join(f"{radius:g}" for radius in config.fallback_radii)
+    start, end = settings.pop("period") or ("", "")
+    settings |= {"time_coverage_start": start, "time_coverage_end": end}
+    said = {name: value for name, value in settings.items() if value not in (None, "", math.inf)}
+    return {**said, "year_length_seconds": SECONDS_PER_YEAR}

@@ -11,7 +11,7 @@ from typing import cast
 
 import pandas as pd
 
-from cryotile.config import FitConfig, parse_instant
+from cryotile.config import TERMS, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
 from cryotile.grid import Grid, check_bounds
 from cryotile.pointdb import SQUARE_SIZE, PointDB
@@ -27,6 +27,8 @@ REGIONS: dict[str, tuple[str, Bounds]] = {
 
 MAX_POSTS = 1_000_000_000
 
+_OF_FIT = ("radius", "recipe", "terms", "fallback_radii", "weights", "period", "reference_epoch")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
@@ -39,7 +41,13 @@ class PlanRequest:
     radius : float or None
         Search radius, metres; default 2000.
     recipe : str or None
-        Recipe of the fit; default ``plane``.
+        Recipe of the fit; default ``robust``.
+    terms : tuple of str or None
+        Terms of the fit in place of the recipe's.
+    fallback_radii : tuple of float or None
+        Radii tried in turn where a gate fails, metres; default none.
+    weights : tuple of str or None
+        What points are weighted by; default nothing.
     bounds : Bounds or None
         Posts lie inside; default: the selected points' extent.
     where : str or None
@@ -55,6 +63,9 @@ class PlanRequest:
     posting: float | None = None
     radius: float | None = None
     recipe: str | None = None
+    terms: tuple[str, ...] | None = None
+    fallback_radii: tuple[float, ...] | None = None
+    weights: tuple[str, ...] | None = None
     bounds: Bounds | None = None
     where: str | None = None
     period: tuple[str, str] | None = None
@@ -89,6 +100,9 @@ class Settings:
             posting=self.grid.posting,
             radius=self.fit.radius,
             recipe=self.fit.recipe,
+            terms=self.fit.terms,
+            fallback_radii=self.fit.fallback_radii,
+            weights=self.fit.weights,
             bounds=self.grid.bounds,
             where=self.where,
             period=self.fit.period,
@@ -149,16 +163,13 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
         A value breaks its rule, nothing is selected, or the selection mixes platforms.
     """
     posting = 1000.0 if request.posting is None else request.posting
-    radius = 2000.0 if request.radius is None else request.radius
-    fit = FitConfig(
-        radius=radius,
-        recipe=request.recipe or "plane",
-        period=request.period,
-        reference_epoch=request.reference_epoch,
-    )
+    asked = {name: getattr(request, name) for name in _OF_FIT if getattr(request, name) is not None}
+    fit = FitConfig(**asked)
+    _check_columns(fit, db)
     tile_size = _checked_tile_size(request.tile_size)
     squares = _selected_squares(request, fit, db)
-    _refuse_mixed_platforms(squares)
+    if "platform_offset" not in fit.terms:
+        _refuse_mixed_platforms(squares)
     extent = _extent(squares)
     _check_scales(posting, fit.radius, extent)
     crs = db.crs_text
@@ -169,6 +180,15 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
     )
     fit = fit.frozen(squares["time_min"].min(), squares["time_max"].max())
     return Settings(grid=grid, tile_size=tile_size, where=request.where, fit=fit)
+
+
+def _check_columns(fit: FitConfig, db: PointDB) -> None:
+    for name in fit.column_terms:
+        if name not in db.columns:
+            raise InvalidValue(
+                f"term {name!r} is neither one of {', '.join(TERMS)} nor a further column of {db.path}"
+                f" ({', '.join(db.columns) or 'none'}); leave it out, or ingest with --column {name}"
+            )
 
 
 def _checked_tile_size(tile_size: int | None) -> int:
@@ -222,7 +242,8 @@ def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.D
         return everything
     check_bounds(request.bounds)
     x_min, y_min, x_max, y_max = request.bounds
-    seen = (x_min - fit.radius, y_min - fit.radius, x_max + fit.radius, y_max + fit.radius)
+    reach = fit.reach
+    seen = (x_min - reach, y_min - reach, x_max + reach, y_max + reach)
     inside = within_period(db.squares(seen, where=request.where), fit.period)
     if inside.empty:
         extent = " ".join(f"{edge:.0f}" for edge in _extent(everything))

@@ -12,7 +12,7 @@ from typing import Any
 from cryotile.errors import CryotileError
 from cryotile.fit import fit_posts
 from cryotile.pointdb import Appended, PointDB
-from cryotile.points import Granule
+from cryotile.points import CORE_COLUMNS, Granule
 from cryotile.projection import project_granule
 from cryotile.readers import read_granule
 from cryotile.run import Run, open_db
@@ -82,7 +82,8 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
     tile, config = run.tile(task.index), run.settings.fit
     assert config.period is not None
     points = db.read(
-        tile.window(config.radius),
+        tile.window(config.reach),
+        columns=(*CORE_COLUMNS, *config.column_terms),
         where=run.settings.where,
         time=config.period,
         snapshot=run.snapshot,

@@ -9,7 +9,7 @@ import click
 from cryotile.cli.screen import number, track
 from cryotile.errors import CryotileError
 from cryotile.mosaic import mosaic
-from cryotile.outputs import Status
+from cryotile.outputs import Status, fit_variables
 from cryotile.product import write_product
 from cryotile.run import Run
 
@@ -46,6 +46,7 @@ def assemble(run_directory: Path, output: Path, partial: bool) -> None:
         run.settings.grid,
         tiles=track(tiles, "assemble", len(tiles)),
         empty=run.empty_tiles(),
+        variables=fit_variables(run.settings.fit),
     )
     write_product(
         product, output, grid=run.settings.grid, config=run.settings.fit, where=run.settings.where

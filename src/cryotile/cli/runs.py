@@ -10,6 +10,7 @@ import click
 from cryotile.backends import open_backend
 from cryotile.backends.auto import AutoBackend
 from cryotile.cli.screen import bar, number, size
+from cryotile.config import RECIPES, TERMS, WEIGHTS
 from cryotile.cost import estimate
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.files import sweep
@@ -64,7 +65,27 @@ RUN = click.argument(
 @click.option(
     "--tile-size", type=int, metavar="POSTS", help="Posts along a tile's side.  [default: 100]"
 )
-@click.option("--recipe", type=click.Choice(["plane"]), help="What is fitted.  [default: plane]")
+@click.option(
+    "--recipe", type=click.Choice(sorted(RECIPES)), help="What is fitted.  [default: robust]"
+)
+@click.option(
+    "--term",
+    "terms",
+    multiple=True,
+    metavar="TERM",
+    help=f"In place of the recipe's terms, once for each: {', '.join(TERMS)}, or a point column.",
+)
+@click.option(
+    "--weight", "weights", multiple=True, type=click.Choice(WEIGHTS), help="Weight points by this."
+)
+@click.option(
+    "--fallback-radius",
+    "fallback_radii",
+    multiple=True,
+    type=float,
+    metavar="METRES",
+    help="Radius to try where a post fails; several, ascending.",
+)
 def plan(
     run_directory: Path,
     db: Path | None,
@@ -77,6 +98,9 @@ def plan(
     reference_epoch: str | None,
     tile_size: int | None,
     recipe: str | None,
+    terms: tuple[str, ...],
+    weights: tuple[str, ...],
+    fallback_radii: tuple[float, ...],
 ) -> None:
     """Freeze a run in directory RUN: its grid, its settings and its list of tiles, dearest first.
 
@@ -95,6 +119,9 @@ def plan(
         posting=posting,
         radius=radius,
         recipe=recipe,
+        terms=terms or None,
+        weights=weights or None,
+        fallback_radii=fallback_radii or None,
         bounds=bounds,
         where=where,
         period=period,
@@ -130,6 +157,7 @@ def _report_plan(run: Run) -> None:
     click.echo(
         f"posts        {number(nx)} x {number(ny)}, every {settings.grid.posting:g} m;"
         f" radius {settings.fit.radius:g} m, recipe {settings.fit.recipe}"
+        + (f" with {', '.join(settings.fit.terms)}" if settings.fit.terms else "")
     )
     assert settings.fit.period is not None
     click.echo(

@@ -1,0 +1,117 @@
+/* What the kernel reads, works with and leaves, of one tile, one thread and one post. */
+
+#ifndef CRYOTILE_TYPES_H
+#define CRYOTILE_TYPES_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef double quad __attribute__((vector_size(32), aligned(8)));
+typedef double eight __attribute__((vector_size(64), aligned(8)));
+typedef int64_t eight_masks __attribute__((vector_size(64), aligned(8)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum {
+    MAX_COLUMNS = 32,    /* of a row: u v tau z, then those of the terms */
+    MAX_CATEGORIES = 10, /* of an offset: modes or platforms, and the unknown one */
+    MAX_TERMS = 12,
+};
+
+enum { U, V, T, Z, BASE }; /* the first columns of a row */
+
+enum kind { QUADRATIC, ACCELERATION, ANNUAL, DIRECTION, MODES, PLATFORMS, NAMED };
+
+/* cryotile.outputs.Status */
+enum { OK, NOT_COMPUTED, NO_POINTS, TOO_FEW_POINTS, TOO_SHORT_SPAN, TOO_FEW_PASSES, SINGULAR, RATE_OUT_OF_BOUNDS,
+       NOT_CONVERGED };
+
+typedef struct {
+    int32_t kind, flag;    /* flag: its bit in cryotile.outputs.Term */
+    int32_t first, count;  /* its columns of a row */
+    int32_t extra;         /* its first column among the points' extras, where it has one */
+    int32_t slot;          /* its first place among the coefficients */
+} Term;
+
+typedef struct {
+    double radius, min_span, min_tolerance, max_rate, distance_scale; /* scale: 0 is no weight by distance */
+    int32_t min_points, min_passes, rejects;
+    int32_t quads;         /* of a row */
+    int32_t extras;        /* columns of Points.extras */
+    int32_t terms, majority_mode, majority_platform; /* number of terms; flags */
+    Term term[MAX_TERMS];
+} Model;
+
+typedef struct {
+    const double *points;  /* (n, 4): x, y, tau, z */
+    const double *extras;  /* (n, extras) */
+    const double *weights; /* (n,) */
+    const int32_t *passes;
+    const uint8_t *modes, *platforms;
+} Points;
+
+typedef struct {
+    double dhdt, elevation, c0, c1, dhdt_sigma, dhdt_sigma_formal, elevation_sigma;
+    double misfit_rms, centroid_distance, time_start, time_end;
+    double coefficients[MAX_COLUMNS];
+    int32_t data_count, rejected_count, pass_count, rejected_pass_count, terms;
+    int8_t status;
+} Post;
+
+/* The points of a circle lie pass by pass, each pass in the order in which the circle met it. */
+typedef struct {
+    double x, y;
+    int64_t *index;        /* of the points, in the circle's order; room for one more */
+    int64_t count;
+    int64_t *order;        /* of the points, pass by pass */
+    double *rows;          /* (count, 4 * quads) */
+    double *weights, *residuals, *keys; /* (count + 8,); keys: what a median is taken of, infinite where a point is out */
+    uint8_t *kept;
+    int32_t *point_passes; /* number of each point's pass, in the circle's order */
+    int32_t *numbers;      /* pass code -> its number within the circle, -1 elsewhere */
+    int32_t *codes;
+    int64_t *starts;       /* (passes + 1,) first point of each pass */
+    double *sums;          /* (passes, size of sums) */
+    double *medians, *factors; /* (passes + 8,) */
+    uint8_t *pass_kept;
+    int32_t passes;
+    double origin[BASE];
+    double at_post[MAX_COLUMNS];  /* each column at the post, about the origin */
+    double total[4 * (1 + 8 + 4 * 36)]; /* sums of what is kept */
+    int32_t active[MAX_COLUMNS];  /* columns of the fit: those of terms, then u, v, tau */
+    int32_t unknowns;             /* how many they are */
+    bool determined[MAX_TERMS];   /* whether a term is in the fit */
+    double units[MAX_TERMS];      /* of a named column */
+    double codes_of_mode[MAX_CATEGORIES][MAX_CATEGORIES], codes_of_platform[MAX_CATEGORIES][MAX_CATEGORIES];
+    int32_t columns_of_mode, columns_of_platform;
+    int32_t seen_modes, seen_platforms;  /* bits */
+} Circle;
+
+typedef void circle_fit(const Points *points, const Model *model, Circle *circle, Post *post);
+
+
+/* A column whose rms spread is under 1e-6 of its scale (radius, year, 1) is constant to rounding. */
+static const double LEAST_VARIANCE = 1e-12;
+
+/* What elimination leaves of a column that follows from others. */
+static const double LEAST_PIVOT = 1e-10;
+
+/* Years, 0.03 s: a span of exactly the least one passes its gate whatever the rounding of two times. */
+static const double SPAN_ROUNDING = 1e-9;
+
+/* Tolerance of the rate and of a time-like term on one mean row per pass, and passes that must be left over. */
+static const double LEAST_TIME_LIKE = 0.1;
+enum { SPARE_PASSES = 5 };
+
+static const double PASS_FLOOR = 0.1;    /* m: residuals of passes below it are alike */
+static const double PASS_SETTLED = 0.05; /* m: the screen ends when no pass moves by more */
+static const double SCALE_FLOOR = 1e-3;  /* m: exact data otherwise lose points to rounding */
+static const double MAD_TO_SIGMA = 1.4826;
+enum { SCREEN_ROUNDS = 10, ROUNDS = 5 };
+
+/* Medians: of this many values, sorted or ranked without more ado. */
+enum { FEW = 8, RANKED = 32 };
+
+#endif
