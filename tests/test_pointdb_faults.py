@@ -8,7 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from cryotile.pointdb.log import Log
 from cryotile.pointdb.state import Change, State
 from cryotile.points import Granule
 from made_up import granule
+from pointdb_writer import STAGES
 
 KILLS = 200 if os.environ.get("CRYOTILE_LONG") else 8
 """How often a writer is killed."""
@@ -55,6 +57,14 @@ def assert_whole(db: PointDB, ids: set[str], scratch: Path, count: int = 60) -> 
     pd.testing.assert_frame_equal(db.squares(), reference.squares(), check_exact=True)
 
 
+def fragments(db: PointDB) -> list[Path]:
+    return sorted(db.path.rglob("chunks/**/*.parquet"))
+
+
+def named(db: PointDB) -> set[str]:
+    return set(Log(db.path / "log").load().fragments["path"].to_pylist())
+
+
 def exhaust(iterator: Iterator[object]) -> None:
     for _ in iterator:
         pass
@@ -66,54 +76,100 @@ def one_line(error: pytest.ExceptionInfo[CryotileError]) -> str:
     return message
 
 
-def write(*arguments: object) -> subprocess.Popen[str]:
+def start(what: str, db: PointDB, kill: str, *numbers: int) -> subprocess.Popen[str]:
     source = str(Path(cryotile.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{WRITER.parent}"}
-    command = [sys.executable, str(WRITER), *map(str, arguments)]
+    command = [sys.executable, str(WRITER), what, str(db.path), kill, *map(str, numbers)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
 def said(process: subprocess.Popen[str]) -> dict[str, list[str]]:
-    output, _ = process.communicate(timeout=120)
-    words: dict[str, list[str]] = {"begin": [], "end": [], "touched": []}
+    output, _ = process.communicate(timeout=240)
+    words: dict[str, list[str]] = {"begin": [], "end": []}
     for line in output.splitlines():
         word, what = line.split()
         words[word].append(what)
     return words
 
 
+def moments(kills: int, stages: Sequence[str]) -> list[str]:
+    """Draw when to kill: each stage in turn, and by seed how often it is passed before."""
+    drawn = random.Random(20190504)
+    often = {"fragment": 20, "file": 5, "fsync of an entry": 8, "rename": 3}
+    most = [next(n for word, n in often.items() if word in stage) for stage in stages]
+    at = [index % len(stages) for index in range(kills)]
+    return [f"{stages[i]} {drawn.randint(1, most[i])}" for i in at]
+
+
 def test_killed_at_any_moment_a_writer_leaves_whole_commits(tmp_path: Path) -> None:
-    # A first writer makes the directories of all chunks, so that those after it touch about as much as it counts.
     db = filled(tmp_path / "killed.pdb", 0, count=60)
-    words = said(write(db.path, 1, 2, 0))
-    committed = {granule(seed).id for seed in range(3)}
-    assert words["end"] == ["made-up-1", "made-up-2"]
-    touches = int(words["touched"][0])
-    moments = random.Random(20190504).sample(range(1, touches * 9 // 10), KILLS)
+    stages = STAGES[:-1]
+    committed, begun = {granule(0).id}, {granule(0).id}
     before, after = 0, 0
-    for attempt, kill_at in enumerate(moments, start=1):
-        words = said(process := write(db.path, 3 * attempt, 3, kill_at))
-        assert process.returncode == -signal.SIGKILL
+    # Others write and compact all the while; what they say counts as well.
+    first_of_others = 1000
+    others = [
+        start("append", db, "never 0", first_of_others, KILLS * 2),
+        start("compact", db, "never 0", KILLS),
+    ]
+    for attempt, kill in enumerate(moments(KILLS, stages), start=1):
+        process = start("append", db, kill, 3 * attempt, 3)
+        words = said(process)
+        assert process.returncode == -signal.SIGKILL, kill
         ids = set(PointDB(db.path).granules["id"])
         committed |= set(words["end"])
         hit = set(words["begin"]) - set(words["end"])
-        assert committed <= ids <= committed | hit
+        begun |= set(words["begin"])
+        assert (
+            committed <= ids <= begun | {granule(first_of_others + i).id for i in range(KILLS * 2)}
+        )
         before += bool(hit - ids)
         after += bool(hit & ids)
-        committed = ids
+        committed |= hit & ids
+    for other in others:
+        words = said(other)
+        assert other.returncode == 0
+        committed |= {word for word in words["end"] if word.startswith("made-up")}
     assert_whole(db, committed, tmp_path / "reference.pdb")
     assert before + after == KILLS, "every kill hits inside an append"
+    assert after >= KILLS // len(stages), "some hit after the rename"
     assert before >= KILLS // 2
+    db = PointDB(db.path)
+    db.compact()
+    assert {p.relative_to(db.path).as_posix() for p in fragments(db)} == named(db)
     # What the killed ones began goes in as if nothing had been.
-    seeds = range(3 * (KILLS + 1))
-    again = PointDB(db.path).append([granule(seed, 60) for seed in seeds])
-    assert set(again.unchanged) == committed
-    assert_whole(db, {granule(seed).id for seed in seeds}, tmp_path / "all.pdb")
+    again = db.append([granule(seed, 60) for seed in range(3 * (KILLS + 1))])
+    assert set(again.unchanged) == {
+        i for i in committed if int(i.rpartition("-")[2]) < first_of_others
+    }
+    assert list(db.verify()) == []
+
+
+def test_killed_at_any_moment_a_compaction_changes_nothing(tmp_path: Path) -> None:
+    db = filled(tmp_path / "killed.pdb", 0, count=60)
+    kills = max(len(STAGES), KILLS // 4)
+    ids, killed = {granule(0).id}, 0
+    for attempt, kill in enumerate(moments(kills, STAGES), start=1):
+        added = [granule(3 * attempt + i, 60) for i in range(2)]
+        for one in added:
+            db.append([one])
+        other = start("append", db, "never 0", 3 * attempt + 2, 1)
+        process = start("compact", db, kill, 2)
+        process.communicate(timeout=240)
+        killed += process.returncode == -signal.SIGKILL
+        assert len(said(other)["end"]) == 1
+        ids |= {granule(3 * attempt + i).id for i in range(3)}
+        assert set(PointDB(db.path).granules["id"]) == ids
+    assert killed >= kills * 2 // 3
+    assert_whole(db, ids, tmp_path / "reference.pdb")
+    PointDB(db.path).compact()
+    assert_whole(db, ids, tmp_path / "again.pdb")
+    assert list(PointDB(db.path).verify()) == []
 
 
 def test_writers_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     db = filled(tmp_path / "busy.pdb")
-    writers = [write(db.path, first, 12, 0) for first in (0, 4, 8)]
+    writers = [start("append", db, "never 0", first, 12) for first in (0, 4, 8)]
     for writer in writers:
         assert len(said(writer)["end"]) == 12
         assert writer.returncode == 0
@@ -158,8 +214,7 @@ def test_a_granule_that_another_writer_added_meanwhile_is_not_doubled(
     assert_whole(db, {f"made-up-{i}" for i in (1, 2, 3)}, tmp_path / "reference.pdb", 300)
     rival(db, granule(4))
     assert db.append([granule(4)]).unchanged == ("made-up-4",)
-    files = {p.relative_to(db.path).as_posix() for p in db.path.rglob("chunks/**/*.parquet")}
-    assert files == set(Log(db.path / "log").load().fragments["path"].to_pylist())
+    assert {p.relative_to(db.path).as_posix() for p in fragments(db)} == named(db)
 
 
 def test_another_delivery_that_came_in_meanwhile_stays(
@@ -263,15 +318,108 @@ def test_two_creators_make_one_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pdb", "b.pdb"]
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
+def mounted(disk: Path, options: str) -> Iterator[Path]:
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
     if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, check=False).returncode:
         pytest.skip("mounting a small tmpfs needs root")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    yield from mounted(tmp_path / "disk", "size=600k")
+
+
+@pytest.fixture
+def few_inodes(tmp_path: Path) -> Iterator[Path]:
+    yield from mounted(tmp_path / "disk", "nr_inodes=300")
+
+
+def test_without_inodes_nothing_is_lost(few_inodes: Path, tmp_path: Path) -> None:
+    db = filled(few_inodes / "a.pdb")
+    ballast = [few_inodes / f"ballast-{i}" for i in range(40)]
+    for path in ballast:
+        path.touch()
+    seeds = iter(range(100))
+    with pytest.raises(UnwritablePath, match="No space left") as caught:
+        exhaust(db.append([granule(seed, 60)]) for seed in seeds)
+    assert "free some space" in one_line(caught)
+    ids = set(PointDB(db.path).granules["id"])
+    assert 0 < len(ids) < 100
+    assert_whole(db, ids, tmp_path / "reference.pdb")
+    # A compaction needs some inodes first; then it gives back many.
+    for path in ballast:
+        path.unlink()
+    assert db.compact().freed > 0
+    assert_whole(db, ids, tmp_path / "again.pdb")
+    assert db.append([granule(next(seeds) - 1, 60)]).rows == 60
+
+
+def test_a_quota_that_is_used_up_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = filled(tmp_path / "a.pdb", 1)
+    files, fsync = iter(range(9)), os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if next(files, None) is None:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UnwritablePath, match="your quota") as caught:
+        db.append([granule(2)])
+    assert str(db.path / "chunks") in one_line(caught)
+    with pytest.raises(UnwritablePath, match="your quota"):
+        db.remove(["made-up-1"])
+    monkeypatch.undo()
+    assert_whole(db, {"made-up-1"}, tmp_path / "reference.pdb", 300)
+    assert named(db) == {p.relative_to(db.path).as_posix() for p in fragments(db)}
+
+
+def test_no_link_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **keywords: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "symlink", refuse)
+    db = filled(tmp_path / "a.pdb", 1, 2)
+    db.compact()
+    assert_whole(db, {"made-up-1", "made-up-2"}, tmp_path / "reference.pdb", 300)
+    db.remove(["made-up-1"])
+    assert list(db.verify()) == []
+
+
+def test_a_fragment_that_a_file_server_shows_late_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = filled(tmp_path / "a.pdb", 1)
+    late = fragments(db)[3]
+    away = late.with_name("away")
+    late.rename(away)
+    follow = Log.follow
+
+    def show(self: Log, *arguments: State) -> State:
+        if away.exists():
+            away.rename(late)
+        return follow(self, *arguments)
+
+    monkeypatch.setattr(Log, "follow", show)
+    assert len(db.read()) == 300
+
+
+def test_a_clock_that_jumps_changes_no_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = filled(tmp_path / "a.pdb", 1)
+    for seed, jump in ((2, -1e9), (3, 1e9), (4, -3600)):
+        now = time.time() + jump
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        db.append([granule(seed)])
+        for path in db.path.rglob("*"):
+            os.utime(path, (now, now))
+    db.compact()
+    assert_whole(db, {f"made-up-{i}" for i in (1, 2, 3, 4)}, tmp_path / "reference.pdb", 300)
 
 
 def test_a_full_disk_stops_with_one_line_and_loses_nothing(
@@ -287,8 +435,7 @@ def test_a_full_disk_stops_with_one_line_and_loses_nothing(
     assert "free some space" in one_line(caught)
     ids = set(PointDB(db.path).granules["id"])
     assert 0 < len(ids) < 100
-    files = {p.relative_to(db.path).as_posix() for p in db.path.rglob("chunks/**/*.parquet")}
-    assert files == set(Log(db.path / "log").load().fragments["path"].to_pylist())
+    assert {p.relative_to(db.path).as_posix() for p in fragments(db)} == named(db)
     assert not list((db.path / "log").glob(".*"))
     assert_whole(db, ids, tmp_path / "reference.pdb")
     ballast.unlink()

@@ -460,9 +460,8 @@ def test_the_same_pass_in_two_products_is_pointed_out(tmp_path: Path) -> None:
     assert list(filled(tmp_path / "b.pdb").append([*l2i, *tempo]).notes) == [note]
     # Another part of the same pass, measured in another mode, is as it should be.
     db = filled(tmp_path / "c.pdb", l2i)
-    assert (
-        db.append([overlapping(g, "cryosat2_l2", later="400h") for g in GRANULES[:2]]).notes == ()
-    )
+    later = [overlapping(g, "cryosat2_l2", later="400h") for g in GRANULES[:2]]
+    assert db.append(later).notes == {}
 
 
 def test_core_columns_are_those_of_the_points(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cryotile.errors import DamagedFile
+from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.files import fsync_directory, make_directory, write_durably, writing
 from cryotile.pointdb.encoding import TEXT, Stored, from_table, to_table
 from cryotile.pointdb.layout import RANK_BITS, chunk_directory, places
@@ -75,9 +75,10 @@ def write_fragments(
     """
     root = writer.root
     entries: list[dict[str, Any]] = []
+    if not (root / "chunks").is_dir():
+        # Before half of one is made in its old place.
+        raise UnwritablePath(f"{root / 'chunks'} is not there; was the point DB moved away?")
     with writing(root / "chunks"):
-        # Fails where the DB was moved away, before half of one is made in its old place.
-        (root / "chunks").stat()
         try:
             for chunk, points in chunks:
                 content = _parquet(to_table(points, form))

@@ -40,14 +40,15 @@ def shared_passes(new: Sequence[Mapping[str, Any]], granules: pa.Table) -> dict[
     same = (both["time_min_x"] <= both["time_max_y"]) & (both["time_min_y"] <= both["time_max_x"])
     both = both[same & (both["product_x"] != both["product_y"])]
     notes: dict[str, list[str]] = {}
-    for names, found in both.groupby(["product_x", "product_y"])["name_x"]:
-        one, other = sorted(names)
+    pairs = both[["product_x", "product_y", "name_x"]].drop_duplicates()
+    for *products, name in pairs.itertuples(index=False, name=None):
+        one, other = sorted(products)
         note = (
             f"the same passes are in {one} and {other}: a fit would take their points for independent; keep one of the"
             " two products, and take the other's granules out with 'cryotile remove'"
         )
-        notes.setdefault(note, []).extend(found.unique())
-    return {note: sorted(set(found)) for note, found in notes.items()}
+        notes.setdefault(note, []).append(name)
+    return {note: sorted(set(names)) for note, names in notes.items()}
 
 
 def _exploded(granules: pd.DataFrame) -> pd.DataFrame:

@@ -145,8 +145,6 @@ def _table(
         if selection.where is not None:
             data = _pruned(data, selection.where)
         return data.to_table(columns=selection.stored, filter=row_filter(selection.limits))
-    except FileNotFoundError as error:
-        raise FragmentGone(str(error)) from error
     except (OSError, pa.ArrowException) as error:
         raise _diagnosed(root, entries, error) from error
 
@@ -197,12 +195,15 @@ def _instants(milliseconds: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _diagnosed(root: Path, entries: Sequence[Mapping[str, Any]], symptom: Exception) -> Exception:
-    for entry in entries:
-        path = root / entry["path"]
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
+    """Find out which fragment it is that cannot be read."""
+    paths = {root / entry["path"]: entry["checksum"] for entry in entries}
+    for path in paths:
+        if not path.exists():
             return FragmentGone(str(path))
-        if hashlib.sha256(content).hexdigest() != entry["checksum"]:
+    if isinstance(symptom, FileNotFoundError):
+        # A file server has shown it meanwhile: to be read again.
+        return FragmentGone(str(next(iter(paths))))
+    for path, checksum in paths.items():
+        if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
             return damaged_fragment(root, path)
     return DamagedFile(f"{root} cannot be read ({' '.join(str(symptom).split())}); try again")

@@ -61,7 +61,7 @@ class Snapshots:
 
 
 def newer_state(root: Path, reload: Callable[[], State], state: State, gone: FragmentGone) -> State:
-    """Return the state that explains why a fragment is gone.
+    """Return the state that explains why a fragment is gone, unless a file server shows it after all.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def newer_state(root: Path, reload: Callable[[], State], state: State, gone: Fra
     Returns
     -------
     State
-        A newer one.
+        A newer one, if there is one.
 
     Raises
     ------
@@ -86,6 +86,6 @@ def newer_state(root: Path, reload: Callable[[], State], state: State, gone: Fra
     """
     for _ in patiently():
         newer = reload()
-        if newer.number > state.number:
+        if newer.number > state.number or Path(str(gone)).exists():
             return newer
     raise damaged_fragment(root, Path(str(gone)), "is missing") from gone
