@@ -1,0 +1,278 @@
+"""The ledger's verbs on the tables of a database, for one run and one worker; SQLLedger and the server both use them.
+
+A lease's id says which task it is of: ``index-token``.  The token is drawn by who claims, before it asks, so that a
+claim whose answer was lost can be asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any
+
+from sqlalchemy import Connection
+
+from cryotile.ledgers import statements as sql
+from cryotile.ledgers.base import Lease
+from cryotile.ledgers.database import Database
+from cryotile.ledgers.runs import RunRecord
+from cryotile.ledgers.schema import State
+from cryotile.ledgers.stock import Listed, add_range, add_tasks, lay_out, listed
+from cryotile.task import Outcome, Task
+
+__all__ = ["Book"]
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """One run as one worker sees it.
+
+    Every verb is a transaction, and may be called again when its answer was lost.
+
+    Attributes
+    ----------
+    database : Database
+        Where.
+    run : RunRecord
+        Which run.
+    worker : int
+        Number of the worker, as of :meth:`cryotile.ledgers.sql.register`; 0 for nobody.
+    """
+
+    database: Database
+    run: RunRecord
+    worker: int
+
+    def enroll(self, tasks: Sequence[Task]) -> None:
+        """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`."""
+        # Before the tasks are looked at: what is settled while their owner finds out what is missing is not missing.
+        before, known = self.database.read(self._known)
+        unknown = [task for task in tasks if task.index not in known]
+        # Mostly the list is known, as to all workers but the first.
+        if unknown:
+            self.database.change(lambda connection: self._enroll(connection, unknown, before))
+
+    def enroll_range(self, count: int) -> None:
+        """List tasks 0 … count - 1 of a run that has none, all alike."""
+        self.database.change(lambda connection: add_range(connection, self.run.id, count))
+
+    def claim(self, n: int, seconds: float | None = None, token: int | None = None) -> list[Lease]:
+        """Lease the dearest waiting tasks.
+
+        Parameters
+        ----------
+        n : int
+            How many at most.
+        seconds : float, optional
+            For which the leases are good; the run's own length when not given.
+        token : int, optional
+            A random number of 62 bits, the same when the same claim is asked for again.
+
+        Returns
+        -------
+        list of Lease
+            Dearest first.
+        """
+        given: dict[str, Any] = {
+            "lease": secrets.randbits(62) if token is None else token,
+            "seconds": self.run.lease if seconds is None else seconds,
+        }
+        tries = iter([token is not None])
+
+        def claim_first(connection: Connection) -> list[Lease]:
+            # Only a claim that is asked for again can have leased something.
+            found = self._claimed(connection, given) if next(tries, True) else []
+            return found or self._claim(connection, n, given)
+
+        leases = self.database.change_once(claim_first)
+        if len(leases) < n and self._has_more(leases):
+            leases += self.database.change(
+                lambda connection: self._claim_more(connection, n, leases, given)
+            )
+        return sorted(leases, key=lambda lease: (-lease.task.cost, lease.task.index))
+
+    def renew(
+        self, fractions: Mapping[str, float | None], seconds: float | None = None
+    ) -> set[str]:
+        """Prolong leases, by their ids; see :meth:`cryotile.ledgers.Ledger.renew`.
+
+        Parameters
+        ----------
+        fractions : mapping of str to float or None
+            How far the task of each lease is, 0 to 1; None for one that is not started.
+        seconds : float, optional
+            For which the leases are good from now; the run's own length when not given.
+        """
+        rows = {
+            id: (*place, None if fraction is None else 100.0 * fraction)
+            for id, fraction in fractions.items()
+            if (place := _place(id)) is not None
+        }
+        length = self.run.lease if seconds is None else seconds
+        renewed = self._change(sql.RENEW, rows, seconds=length)
+        return {id for id in fractions if id not in rows or rows[id][0] not in renewed}
+
+    def settle(self, outcomes: Mapping[str, Outcome]) -> set[str]:
+        """End leases, by their ids; see :meth:`cryotile.ledgers.Ledger.settle`."""
+        rows = {
+            id: (*place, outcome.seconds, int(outcome.error is not None))
+            for id, outcome in outcomes.items()
+            if (place := _place(id)) is not None
+        }
+        errors = {
+            rows[id][0]: outcome
+            for id, outcome in outcomes.items()
+            if id in rows and outcome.error is not None
+        }
+        settled = self._settle(rows, errors)
+        doubtful = {id: row for id, row in rows.items() if row[0] not in settled}
+        if doubtful:
+            settled |= self.database.read(
+                lambda c: set(
+                    sql.FIND_SETTLED(c, run=self.run.id, given=_given(doubtful)).scalars()
+                )
+            )
+        return {id for id in outcomes if id not in rows or rows[id][0] not in settled}
+
+    def release(self, leases: Iterable[str]) -> None:
+        """Hand tasks back, by the ids of their leases; see :meth:`cryotile.ledgers.Ledger.release`."""
+        self._change(sql.RELEASE, {id: place for id in leases if (place := _place(id)) is not None})
+
+    def reopen(self, indices: Collection[int]) -> None:
+        """Let those of some tasks that are settled wait again, with no attempt made."""
+        self.database.change(lambda connection: self._reopen(connection, indices))
+
+    def witnesses(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
+        """Tell what hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.witnesses`."""
+
+        def ask(connection: Connection) -> dict[str, dict[int, bool]]:
+            hosts = sql.HOSTS(connection, run=self.run.id).scalars()
+            found: dict[str, dict[int, bool]] = {host: {} for host in hosts}
+            given = json.dumps([[index] for index in tasks])
+            for row in sql.WITNESSES(connection, run=self.run.id, given=given):
+                ended = found.setdefault(row.host, {})
+                ended[row.idx] = bool(row.done) or ended.get(row.idx, False)
+            return found
+
+        return self.database.read(ask)
+
+    def _claim(self, connection: Connection, n: int, given: Mapping[str, Any]) -> list[Lease]:
+        rows = sql.CLAIM(connection, run=self.run.id, worker=self.worker, n=n, **given)
+        return _leases(rows, given)
+
+    def _claimed(self, connection: Connection, given: Mapping[str, Any]) -> list[Lease]:
+        return _leases(sql.FIND_CLAIMED(connection, run=self.run.id, lease=given["lease"]), given)
+
+    def _claim_more(
+        self, connection: Connection, n: int, had: Sequence[Lease], given: Mapping[str, Any]
+    ) -> list[Lease]:
+        """Lay out stock and reap expired leases, as long as there are fewer than ``n`` tasks to claim."""
+        sql.LOCK_RUN(connection, run=self.run.id)
+        known = {lease.id for lease in had}
+        found = [lease for lease in self._claimed(connection, given) if lease.id not in known]
+        while (wanted := n - len(had) - len(found)) > 0:
+            # Whoever had the lock before may have laid out enough.
+            if claimed := self._claim(connection, wanted, given):
+                found += claimed
+            elif not lay_out(connection, self.run.id) and (
+                had or found or not self._reap(connection)
+            ):
+                break
+        return found
+
+    def _has_more(self, leases: Sequence[Lease]) -> bool:
+        """Tell whether there is stock or, for who has found nothing at all, a lease that has expired."""
+        query = sql.STOCK_LEFT if leases else sql.STOCK_OR_EXPIRED_LEFT
+        return self.database.read(lambda c: query(c, run=self.run.id).one_or_none()) is not None
+
+    def _reap(self, connection: Connection) -> int:
+        return len(sql.REAP(connection, run=self.run.id, worker=self.worker))
+
+    def _change(
+        self, statement: sql.Change, rows: Mapping[str, Sequence[Any]], **more: Any
+    ) -> set[int]:
+        """Change the tasks of leases; the indices of those of which the lease was not lost."""
+        if not rows:
+            return set()
+        given = {"run": self.run.id, "worker": self.worker, "given": _given(rows), **more}
+        return self.database.change_once(lambda c: {row.idx for row in statement(c, **given)})
+
+    def _settle(self, rows: Mapping[str, Sequence[Any]], errors: Mapping[int, Outcome]) -> set[int]:
+        """Settle leases, and note why attempts failed."""
+        if not errors:
+            return self._change(sql.SETTLE, rows, attempts=self.run.attempts)
+        run, worker, given = self.run.id, self.worker, _given(rows)
+
+        def settle(connection: Connection) -> set[int]:
+            changed = sql.SETTLE(
+                connection, run=run, worker=worker, given=given, attempts=self.run.attempts
+            )
+            notes = [
+                {
+                    "run": run,
+                    "idx": row.idx,
+                    "attempt": row.attempts,
+                    "worker": worker,
+                    "seconds": errors[row.idx].seconds,
+                    "error": errors[row.idx].error,
+                }
+                for row in changed
+                if row.idx in errors
+            ]
+            sql.NOTE_FAILURE.many(connection, notes)
+            return {row.idx for row in changed}
+
+        return self.database.change(settle)
+
+    def _known(self, connection: Connection) -> tuple[float, Listed]:
+        """Return what waits or is leased, and the time."""
+        now = sql.NOW(connection).scalar_one()
+        # The stock first: what is laid out meanwhile is then seen twice, and not missed.
+        known = listed(connection, self.run.id)
+        known.indices.update(sql.OPEN_TASKS(connection, run=self.run.id).scalars())
+        return now, known
+
+    def _enroll(self, connection: Connection, tasks: Sequence[Task], before: float) -> None:
+        """List tasks that were not open at a time."""
+        sql.LOCK_RUN(connection, run=self.run.id)
+        _, known = self._known(connection)
+        rows = sql.SETTLED_TASKS(connection, run=self.run.id)
+        settled: dict[int, float] = {row.idx: row.settled for row in rows}
+        lost = [task.index for task in tasks if settled.get(task.index, inf) <= before]
+        self._reopen(connection, lost)
+        new = [task for task in tasks if task.index not in known and task.index not in settled]
+        add_tasks(connection, self.run.id, new)
+
+    def _reopen(self, connection: Connection, indices: Collection[int]) -> None:
+        if not indices:
+            return
+        given = {"run": self.run.id, "given": json.dumps([[index] for index in indices])}
+        for state in (State.DONE, State.FAILED):
+            sql.REOPEN(connection, worker=self.worker, state=int(state), **given)
+        sql.FORGET_FAILURES(connection, **given)
+
+
+def _leases(rows: Iterable[Any], given: Mapping[str, Any]) -> list[Lease]:
+    """Make leases of rows that are leased under a token."""
+    token, seconds = given["lease"], given["seconds"]
+    return [
+        Lease(Task(row.idx, row.cost), f"{row.idx}-{token:x}", row.attempts + 1, seconds)
+        for row in rows
+    ]
+
+
+def _place(id: str) -> tuple[int, int] | None:
+    """Read a lease's id: the index of its task and its token; None when it cannot be one."""
+    index, _, token = id.partition("-")
+    try:
+        place = int(index), int(token, 16)
+    except ValueError:
+        return None
+    return place if max(place) < 2**63 and min(place) >= 0 else None
+
+
+def _given(rows: Mapping[str, Sequence[Any]]) -> str:
+    return json.dumps([list(row) for row in rows.values()])

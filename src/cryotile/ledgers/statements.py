@@ -1,0 +1,435 @@
+"""Every SQL statement of the database ledger, by name, for SQLite and PostgreSQL.
+
+Both speak the same SQL but for a few words, which stand here in brackets: ``[now]`` is the database's clock,
+``[given]`` makes rows out of the JSON list ``:given``, ``[locked]`` locks the rows that a query picks and passes over
+those that others have locked, ``[lock]`` waits for these.  SQLite has one writer at a time, and nothing to lock.
+
+Statements that change what tasks are return, for each task, by how much that changes the counts of its run; the
+columns ``+leased`` to ``+attempts`` go to the tally of the worker in the same transaction.  On PostgreSQL both are one
+statement, which needs no transaction around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Row, TextClause, text
+
+__all__ = ["Change", "Statement"]
+
+_WORDS = {
+    "sqlite": {
+        "[now]": "((julianday('now') - 2440587.5) * 86400.0)",
+        "[given]": "json_each(:given)",
+        "[locked]": "",
+        "[lock]": "",
+    },
+    "postgresql": {
+        "[now]": "CAST(extract(epoch FROM clock_timestamp()) AS float8)",
+        "[given]": "json_array_elements(CAST(:given AS json))",
+        "[locked]": "FOR UPDATE SKIP LOCKED",
+        "[lock]": "FOR UPDATE",
+    },
+}
+
+_COUNTS = ("leased", "done", "failed", "returned", "attempts")
+
+# add_tally: a worker's part of the counts of a run, and its sign of life.
+_ADD = f"""
+ON CONFLICT (run_id, worker_id) DO UPDATE SET
+    seen = excluded.seen, {", ".join(f"{n} = tallies.{n} + excluded.{n}" for n in _COUNTS)}
+"""
+_INTO = f"INSERT INTO tallies (run_id, worker_id, seen, {', '.join(_COUNTS)})"
+_ADD_TALLY = (
+    f"{_INTO} VALUES (:run, :worker, [now], {', '.join(f':{name}' for name in _COUNTS)}) {_ADD}"
+)
+_WITH_TALLY = f"""
+, tally AS (
+    {_INTO}
+    SELECT CAST(:run AS bigint), CAST(:worker AS bigint), [now],
+           {", ".join(f'coalesce(sum("+{name}"), 0)' for name in _COUNTS)}
+    FROM change {_ADD}
+)
+SELECT * FROM change
+"""
+
+
+class Statement:
+    """One statement.
+
+    Parameters
+    ----------
+    sql : str
+        With the words in brackets of the module.
+    """
+
+    def __init__(self, sql: str) -> None:
+        self._texts = {dialect: _translate(sql, dialect) for dialect in _WORDS}
+
+    def __call__(self, connection: Connection, /, **parameters: Any) -> CursorResult[Any]:
+        """Execute it."""
+        return connection.execute(self._texts[connection.dialect.name], parameters)
+
+    def many(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        """Execute it for each of several sets of parameters."""
+        if rows:
+            connection.execute(self._texts[connection.dialect.name], rows)
+
+
+class Change:
+    """An UPDATE of tasks that adds to the tally of a worker.
+
+    Parameters
+    ----------
+    sql : str
+        The UPDATE, up to what stands before RETURNING; with ``WITH`` and its queries before it, if any.
+    returning : str
+        Columns to return.
+    counts : mapping of str to str
+        By how much one task changes each count, in SQL; 0 where not given.
+    """
+
+    def __init__(self, sql: str, *, returning: str, counts: Mapping[str, str]) -> None:
+        added = ", ".join(f'{counts.get(name, "0")} AS "+{name}"' for name in _COUNTS)
+        sql = f"{sql} RETURNING {returning}, {added}"
+        self._sqlite = _translate(sql, "sqlite")
+        self._add_tally = _translate(_ADD_TALLY, "sqlite")
+        queries, _, update = sql.rpartition("UPDATE tasks")
+        chained = f"{queries.rstrip()}, " if queries.strip() else "WITH "
+        self._postgresql = _translate(
+            f"{chained} change AS (UPDATE tasks{update}) {_WITH_TALLY}", "postgresql"
+        )
+
+    def __call__(self, connection: Connection, /, **parameters: Any) -> list[Row[Any]]:
+        """Execute it; ``run`` and ``worker`` are always among the parameters."""
+        if connection.dialect.name == "postgresql":
+            return list(connection.execute(self._postgresql, parameters))
+        rows = list(connection.execute(self._sqlite, parameters))
+        totals = {name: sum(row._mapping[f"+{name}"] for row in rows) for name in _COUNTS}
+        tally = {"run": parameters["run"], "worker": parameters["worker"], **totals}
+        connection.execute(self._add_tally, tally)
+        return rows
+
+
+def _translate(sql: str, dialect: str) -> TextClause:
+    for word, meaning in _WORDS[dialect].items():
+        sql = sql.replace(word, meaning)
+    return text(sql)
+
+
+NOW = Statement("""
+-- now: the database's clock.
+SELECT [now]
+""")
+
+FIND_RUN = Statement("""
+-- find_run: a run by its key or its uuid.
+SELECT id, uuid, key, name, owner, lease, attempts, created
+FROM runs WHERE key = :name OR uuid = :name
+""")
+
+CREATE_RUN = Statement("""
+-- create_run: whoever comes first makes it, for all others it is there.
+INSERT INTO runs (uuid, key, name, owner, lease, attempts, created)
+VALUES (:uuid, :key, :name, :owner, :lease, :attempts, [now])
+ON CONFLICT (key) DO NOTHING
+""")
+
+LOCK_RUN = Statement("""
+-- lock_run: one at a time lists tasks, lays them out or restarts the run; claims do not need it.
+SELECT tasks FROM runs WHERE id = :run [lock]
+""")
+
+REGISTER = Statement("""
+-- register: a worker may say more than once who it is.
+INSERT INTO workers (uuid, host, pid, created) VALUES (:uuid, :host, :pid, [now])
+ON CONFLICT (uuid) DO UPDATE SET host = excluded.host, pid = excluded.pid
+RETURNING id
+""")
+
+COUNT = Statement("""
+-- count: the sum of the workers' tallies; no task is looked at.
+SELECT runs.tasks,
+       coalesce(sum(leased), 0) AS leased, coalesce(sum(done), 0) AS done,
+       coalesce(sum(failed), 0) AS failed, coalesce(sum(returned), 0) AS returned
+FROM runs LEFT JOIN tallies ON tallies.run_id = runs.id
+WHERE runs.id = :run GROUP BY runs.id, runs.tasks
+""")
+
+CLAIM = Change(
+    """
+-- claim: the dearest that wait, from the index of those that do.  What is in stock is laid out first if it is dearer.
+WITH picked AS (
+    SELECT idx FROM tasks
+    WHERE run_id = :run AND state = 0 AND cost >= coalesce(
+        (SELECT max(top) FROM stock WHERE run_id = :run AND taken < size), -1.7e308)
+    ORDER BY cost DESC, idx LIMIT :n [locked]
+)
+UPDATE tasks SET
+    state = 1, started = false, percent = 0, turns = turns + 1,
+    lease = :lease, worker_id = :worker, expires = [now] + :seconds
+FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx
+""",
+    returning="tasks.idx, cost, attempts",
+    counts={"leased": "1", "returned": "CASE WHEN turns > 1 THEN -1 ELSE 0 END"},
+)
+
+FIND_CLAIMED = Statement("""
+-- find_claimed: what a claim got whose answer was lost.
+SELECT idx, cost, attempts FROM tasks WHERE run_id = :run AND state = 1 AND lease = :lease
+""")
+
+REAP = Change(
+    """
+-- reap: whose lease has expired waits again; only a task that was started is charged.  Asked for when nothing waits.
+WITH picked AS (
+    SELECT idx FROM tasks WHERE run_id = :run AND state = 1 AND expires < [now] [locked]
+)
+UPDATE tasks SET
+    state = 0, attempts = attempts + CASE WHEN started THEN 1 ELSE 0 END,
+    started = false, lease = NULL, expires = NULL
+FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx
+""",
+    returning="tasks.idx",
+    counts={"leased": "-1", "returned": "1"},
+)
+
+RENEW = Change(
+    """
+-- renew: a lease that is good for almost its whole length stays as it is, so that progress touches no index.
+WITH given AS (
+    SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
+           CAST(value->>2 AS float8) AS percent
+    FROM [given]
+)
+UPDATE tasks SET
+    started = started OR given.percent IS NOT NULL,
+    percent = coalesce(given.percent, tasks.percent),
+    expires = CASE WHEN expires < [now] + 0.9 * :seconds THEN [now] + :seconds ELSE expires END
+FROM given
+WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND state = 1
+""",
+    returning="tasks.idx",
+    counts={},
+)
+
+SETTLE = Change(
+    """
+-- settle: what is still leased under the given lease; a failed attempt waits again, unless it was the last.
+WITH given AS (
+    SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
+           CAST(value->>2 AS float8) AS seconds, CAST(value->>3 AS integer) AS failed
+    FROM [given]
+)
+UPDATE tasks SET
+    state = CASE WHEN given.failed = 0 THEN 2 WHEN attempts + 1 < :attempts THEN 0 ELSE 3 END,
+    attempts = CASE WHEN attempts < :attempts THEN attempts + 1 ELSE attempts END,
+    percent = CASE WHEN given.failed = 0 THEN 100 ELSE percent END,
+    seconds = given.seconds, settled = [now], started = false, expires = NULL
+FROM given
+WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND state = 1
+""",
+    returning="tasks.idx, attempts",
+    counts={
+        "leased": "-1",
+        "done": "CASE state WHEN 2 THEN 1 ELSE 0 END",
+        "failed": "CASE state WHEN 3 THEN 1 ELSE 0 END",
+        "returned": "CASE state WHEN 0 THEN 1 ELSE 0 END",
+        "attempts": "1",
+    },
+)
+
+FIND_SETTLED = Statement("""
+-- find_settled: which tasks the given leases have settled before; the other leases are lost.
+SELECT tasks.idx FROM tasks
+JOIN (SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease FROM [given]) AS given
+  ON tasks.idx = given.idx AND tasks.lease = given.lease
+WHERE tasks.run_id = :run AND tasks.state <> 1
+""")
+
+NOTE_FAILURE = Statement("""
+-- note_failure: why an attempt failed.
+INSERT INTO failures (run_id, idx, attempt, worker_id, seconds, error, at)
+VALUES (:run, :idx, :attempt, :worker, :seconds, :error, [now])
+ON CONFLICT (run_id, idx, attempt) DO UPDATE SET
+    worker_id = excluded.worker_id, seconds = excluded.seconds, error = excluded.error, at = excluded.at
+""")
+
+RELEASE = Change(
+    """
+-- release: handed back, and nothing charged.
+WITH given AS (
+    SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease FROM [given]
+)
+UPDATE tasks SET state = 0, started = false, percent = 0, lease = NULL, expires = NULL
+FROM given
+WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND state = 1
+""",
+    returning="tasks.idx",
+    counts={"leased": "-1", "returned": "1"},
+)
+
+OPEN_TASKS = Statement("""
+-- open_tasks: indices of what is laid out and not settled.
+SELECT idx FROM tasks WHERE run_id = :run AND state < 2
+""")
+
+SETTLED_TASKS = Statement("""
+-- settled_tasks: what is done or has failed, and since when.
+SELECT idx, settled FROM tasks WHERE run_id = :run AND state > 1
+""")
+
+STOCK = Statement("""
+-- stock: all that is not laid out yet.
+SELECT number, size, taken, indices FROM stock WHERE run_id = :run AND taken < size
+""")
+
+ADD_STOCK = Statement("""
+-- add_stock: tasks that will be laid out when their turn comes.
+INSERT INTO stock (run_id, number, top, size, indices, costs)
+VALUES (:run, :number, :top, :size, :indices, :costs)
+""")
+
+LAST_STOCK = Statement("""
+-- last_stock: the highest number given away.
+SELECT coalesce(max(number), -1) FROM stock WHERE run_id = :run
+""")
+
+NEXT_STOCK = Statement("""
+-- next_stock: the dearest of what is not laid out.
+SELECT number, size, taken, indices, costs FROM stock
+WHERE run_id = :run AND taken < size ORDER BY top DESC, number LIMIT 1
+""")
+
+TAKE_STOCK = Statement("""
+-- take_stock: so many of a row of stock are laid out now.
+UPDATE stock SET taken = :taken WHERE run_id = :run AND number = :number
+""")
+
+LAY_OUT = Statement("""
+-- lay_out: a task whose turn comes near gets its row, unless somebody has asked for it before.
+INSERT INTO tasks (run_id, idx, cost) VALUES (:run, :idx, :cost) ON CONFLICT (run_id, idx) DO NOTHING
+""")
+
+ADD_TASKS = Statement("""
+-- add_tasks: the run has so many more tasks.
+UPDATE runs SET tasks = tasks + :count WHERE id = :run
+""")
+
+REOPEN = Change(
+    """
+-- reopen: settled, but the result is lost or the task is to be tried again; no attempt was made.
+WITH given AS (
+    SELECT tasks.idx, tasks.state FROM tasks
+    JOIN (SELECT CAST(value->>0 AS bigint) AS idx FROM [given]) AS listed ON tasks.idx = listed.idx
+    WHERE tasks.run_id = :run AND tasks.state = :state
+)
+UPDATE tasks SET
+    state = 0, attempts = 0, started = false, percent = 0, lease = NULL, seconds = NULL, settled = NULL
+FROM given WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.state = :state
+""",
+    returning="tasks.idx",
+    counts={
+        "done": "CASE :state WHEN 2 THEN -1 ELSE 0 END",
+        "failed": "CASE :state WHEN 3 THEN -1 ELSE 0 END",
+        "returned": "1",
+    },
+)
+
+FORGET_FAILURES = Statement("""
+-- forget_failures: those of tasks that are open again.
+DELETE FROM failures
+WHERE run_id = :run AND idx IN (SELECT CAST(value->>0 AS bigint) FROM [given])
+""")
+
+HOSTS = Statement("""
+-- hosts: those that have ended an attempt.
+SELECT DISTINCT host FROM tallies JOIN workers ON workers.id = tallies.worker_id
+WHERE run_id = :run AND attempts > 0
+""")
+
+WITNESSES = Statement("""
+-- witnesses: which hosts have done tasks, and which have failed at them.
+SELECT host, idx, 1 AS done FROM tasks JOIN workers ON workers.id = tasks.worker_id
+WHERE run_id = :run AND state = 2 AND idx IN (SELECT CAST(value->>0 AS bigint) FROM [given])
+UNION ALL
+SELECT host, idx, 0 FROM failures JOIN workers ON workers.id = failures.worker_id
+WHERE run_id = :run AND idx IN (SELECT CAST(value->>0 AS bigint) FROM [given])
+""")
+
+RESTOCK = Statement("""
+-- restock: nothing of a run is laid out any more.
+UPDATE stock SET taken = 0 WHERE run_id = :run
+""")
+
+RESTART_STRANDED = Change(
+    """
+-- restart_stranded: what somebody set computing without a lease, or whose lease has expired, waits again.
+WITH picked AS (
+    SELECT idx FROM tasks
+    WHERE run_id = :run AND state = 1 AND (expires IS NULL OR expires < [now]) [locked]
+)
+UPDATE tasks SET
+    state = 0, attempts = attempts + CASE WHEN started THEN 1 ELSE 0 END,
+    started = false, lease = NULL, expires = NULL
+FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx
+""",
+    returning="tasks.idx",
+    counts={"leased": "-1", "returned": "1"},
+)
+
+CLEAR = Statement(f"""
+-- clear: the rows of all tasks of a run, and what they add to its counts; summed up where they are.
+WITH change AS (
+    DELETE FROM tasks WHERE run_id = :run
+    RETURNING
+        CASE state WHEN 1 THEN -1 ELSE 0 END AS "+leased",
+        CASE state WHEN 2 THEN -1 ELSE 0 END AS "+done",
+        CASE state WHEN 3 THEN -1 ELSE 0 END AS "+failed",
+        CASE WHEN state = 0 AND turns > 0 THEN -1 ELSE 0 END AS "+returned",
+        0 AS "+attempts"
+)
+{_WITH_TALLY}
+""")
+
+DELETE_TASKS = Statement("""
+-- delete_tasks: where there is one writer, so that the counts cannot change meanwhile.
+DELETE FROM tasks WHERE run_id = :run
+""")
+
+ZERO_TALLIES = Statement("""
+-- zero_tallies: of a run without rows of tasks.
+UPDATE tallies SET leased = 0, done = 0, failed = 0, returned = 0 WHERE run_id = :run
+""")
+
+DELETE_FAILURES = Statement("""
+-- delete_failures: of a whole run.
+DELETE FROM failures WHERE run_id = :run
+""")
+
+DELETE_STOCK = Statement("""
+-- delete_stock: of a whole run.
+DELETE FROM stock WHERE run_id = :run
+""")
+
+DELETE_TALLIES = Statement("""
+-- delete_tallies: of a whole run.
+DELETE FROM tallies WHERE run_id = :run
+""")
+
+DELETE_RUN = Statement("""
+-- delete_run: the run itself, when nothing of it is left.
+DELETE FROM runs WHERE id = :run
+""")
+
+STOCK_LEFT = Statement("""
+-- stock_left: whether something is not laid out yet.
+SELECT 1 FROM stock WHERE run_id = :run AND taken < size LIMIT 1
+""")
+
+STOCK_OR_EXPIRED_LEFT = Statement("""
+-- stock_or_expired_left: whether there is something to claim though nothing waits.
+SELECT 1 WHERE EXISTS (SELECT 1 FROM stock WHERE run_id = :run AND taken < size)
+            OR EXISTS (SELECT 1 FROM tasks WHERE run_id = :run AND state = 1 AND expires < [now])
+""")
