@@ -46,7 +46,7 @@ class Stage:
     def failed(self) -> set[int]:
         return self.lost
 
-    def write_off(self) -> None:
+    def write_off(self, rank: int) -> None:
         self.written_off = True
 
     def flush(self) -> None: ...

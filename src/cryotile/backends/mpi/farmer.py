@@ -94,7 +94,7 @@ class Farmer:
         self._quarantine = Quarantine()
         self._handed_out = 0
         self._attempts: list[Attempt] = []
-        self._drain_end: float | None = None
+        self._last_words: float | None = None
         self._next_round = now
         self._last_heard = now
         self._last_loss = ""
@@ -123,12 +123,14 @@ class Farmer:
         if self._draining or self._supply.over():
             return True
         if not self._seats:
-            raise CryotileError(f"all workers are gone, the last one: {self._last_loss}")
+            raise CryotileError(
+                f"all workers are gone, the last one: {self._last_loss}; run again to go on"
+            )
         return False
 
     @property
     def _draining(self) -> bool:
-        return self._drain_end is not None
+        return self._shift.draining()
 
     def _rest(self, heard: bool) -> None:
         """Sleep, the longer the quieter it is."""
@@ -284,7 +286,7 @@ class Farmer:
             if seat.rank in failed:
                 self._bury(seat, "was lost")
             elif now - seat.heard > (SILENCE if seat.is_open else COMING):
-                self._line.write_off()
+                self._line.write_off(seat.rank)
                 self._bury(seat, f"was silent for {now - seat.heard:.0f} s")
         yield from self._settle()
         running = {
@@ -296,13 +298,15 @@ class Farmer:
 
     def _look_at_shift(self, now: float) -> None:
         """Wind down when asked to."""
-        if not self._draining and self._shift.draining():
-            self._drain_end = float("inf")
+        if not self._draining:
+            return
+        if self._last_words is None:
+            self._last_words = float("inf")
             for rank in self._seats:
                 self._line.send(rank, letters.DRAIN)
-        if self._draining and self._shift.over():
-            self._drain_end = min(self._drain_end or now, now + _LAST_WORDS)
-            if now >= self._drain_end:
+        if self._shift.over():
+            self._last_words = min(self._last_words, now + _LAST_WORDS)
+            if now >= self._last_words:
                 for seat in list(self._seats.values()):
                     self._forget(seat, "did not say what became of its tasks")
 

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from cryotile.backends.mpi import letters
 from cryotile.errors import CryotileError
@@ -26,8 +26,11 @@ _FIRST_TAG, _TAGS = 17_000, 8_192
 # Only long tracebacks need a larger buffer.
 _BUFFER_SIZE = 1 << 16
 
-# Seconds for which the last messages are pushed before a process goes on.
-_PATIENCE = 2.0
+# Seconds for which rank 0 waits until the others have left: they may have children to end, or still be on their way.
+_PATIENCE = 10.0
+
+# Seconds between looks for messages at the end.
+_NAP = 0.005
 
 
 class Wire:
@@ -51,7 +54,8 @@ class Wire:
 
     _opened = 0
     _finalizes = False
-    _written_off = False
+    # Ranks of which MPI does not know that they are lost; on ranks other than 0, that there are some.
+    _written_off: ClassVar[set[int]] = set()
 
     def __init__(self) -> None:
         import mpi4py
@@ -74,6 +78,7 @@ class Wire:
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
         self._sent: deque[MPI.Request] = deque()
         self._failed: set[int] = set()
+        self._left: set[int] = set()
         self._tag = _FIRST_TAG + Wire._opened % _TAGS
         if Wire._opened:
             atexit.unregister(_leave)
@@ -108,7 +113,12 @@ class Wire:
         except self._mpi.Exception as error:
             self._tolerate(error)
             return None
-        return source, bytes(buffer[:size])
+        message = bytes(buffer[:size])
+        if message[0] == letters.LEFT:
+            self._left.add(source)
+        elif message == letters.ABANDON:
+            Wire._written_off.add(-1)
+        return source, message
 
     def failed(self) -> set[int]:
         """Return the ranks that MPI has found to be lost; none where it does not look."""
@@ -123,14 +133,21 @@ class Wire:
             self._failed.update(ranks)
         return self._failed
 
-    def write_off(self) -> None:
+    def write_off(self, rank: int) -> None:
         """Note that a rank is lost of which MPI does not know: it would wait for that rank at the end."""
-        Wire._written_off = True
+        Wire._written_off.add(rank)
 
     def end(self) -> None:
-        """Tell the workers that the farm is over: also those that are late, or were taken for lost."""
-        for rank in set(range(1, self.size)) - self.failed():
+        """Tell the workers that the farm is over, and wait until they have left; also late ones and the lost."""
+        workers = set(range(1, self.size))
+        for rank in workers - self.failed():
             self.send(rank, letters.ABANDON if Wire._written_off else letters.STOP)
+        deadline = time.monotonic() + _PATIENCE
+        while workers - self._left - Wire._written_off - self.failed():
+            if self.receive() is None:
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(_NAP)
         self.flush()
 
     def flush(self) -> None:
@@ -138,7 +155,27 @@ class Wire:
         deadline = time.monotonic() + _PATIENCE
         while self._sent and time.monotonic() < deadline:
             self._sent = deque(each for each in self._sent if not self._is_sent(each))
-            time.sleep(0.001)
+            time.sleep(_NAP)
+
+    def leave(self) -> None:
+        """Leave the program: tell the others on the wire that would be next, and hear it of them.
+
+        No message may be on its way when MPI is finalised, and finalising burns a core while it waits.
+        """
+        old, self._tag = self._tag, self._tag + 1
+        self._left.clear()
+        if self.rank == 0:
+            self.end()
+        else:
+            self.send(0, letters.report(letters.LEFT, text="left the program"))
+            self.flush()
+            while 0 not in self.failed():
+                if (message := self.receive()) and message[1] in (letters.STOP, letters.ABANDON):
+                    break
+                time.sleep(_NAP)
+        self._tag = old
+        while self.receive():
+            pass
 
     def _is_sent(self, request: MPI.Request) -> bool:
         try:
@@ -158,18 +195,13 @@ class Wire:
 
 
 def _leave(last: Wire) -> None:
-    """Tell the others that this process leaves the program, before MPI is finalised."""
+    """Leave the program, in a way in which nobody waits for a rank that is lost."""
     mpi = last._mpi
     if mpi.Is_finalized():
         return
-    last._tag += 1
-    if last.rank:
-        last.send(0, letters.report(letters.LEFT, text="left the program"))
-        last.flush()
-    else:
-        last.end()
+    last.leave()
     if Wire._written_off:
-        if not last.rank:
+        if last.rank == 0:
             # mpirun waits for all processes, but who was written off may hang for ever.
             sys.stdout.flush()
             mpi.COMM_WORLD.Abort(0)

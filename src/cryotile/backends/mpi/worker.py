@@ -56,8 +56,8 @@ class Line(Protocol):
         """Return the lost ranks."""
         ...
 
-    def write_off(self) -> None:
-        """Do not wait for all ranks at the end."""
+    def write_off(self, rank: int) -> None:
+        """Do not wait for a rank at the end."""
         ...
 
     def flush(self) -> None:
@@ -141,10 +141,7 @@ class _Worker:
             self._outbox += letters.report(letters.SEARCHED)
         elif kind == letters.DRAIN:
             drain.begin()
-        elif kind == letters.STOP:
-            self._present = False
-        elif kind == letters.ABANDON:
-            self._line.write_off()
+        elif kind in (letters.STOP, letters.ABANDON):
             self._present = False
 
     def _feed(self) -> None:
