@@ -26,7 +26,7 @@ from cryotile.pointdb.fragments import FragmentGone
 from cryotile.pointdb.history import describe_commits
 from cryotile.pointdb.reading import Selection, parsed, read_points
 from cryotile.pointdb.remove import Removed, remove_granules
-from cryotile.pointdb.selection import Time, checked_bounds, touched
+from cryotile.pointdb.selection import Time, read_limits, touched
 from cryotile.pointdb.snapshots import Snapshots
 from cryotile.pointdb.squares import describe_squares, select_squares
 from cryotile.pointdb.state import State, describe_granules
@@ -55,8 +55,7 @@ class PointDB:
 
     Examples
     --------
-    >>> db = PointDB("greenland.pdb")                                                   # doctest: +SKIP
-    >>> points = db.read((-2e5, -2.3e6, -1e5, -2.2e6), where="platform == 'cryosat2'")   # doctest: +SKIP
+    >>> points = PointDB("greenland.pdb").read(where="platform == 'cryosat2'")  # doctest: +SKIP
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -160,12 +159,8 @@ class PointDB:
 
         Parameters
         ----------
-        crs : str or None
-            CRS.
-        columns : sequence of str or None
-            Further columns that must be there.
-        chunk_size : float or None
-            Metres.
+        crs, columns, chunk_size
+            As for :meth:`create`; the further columns must be among those that are kept.
 
         Raises
         ------
@@ -177,8 +172,8 @@ class PointDB:
     def append(self, granules: Sequence[Granule]) -> Appended:
         """Add the points of projected granules: one fragment per chunk that they touch, one commit.
 
-        Idempotent: a granule that is there already (by id, baseline, version and content) is left alone.  A newer
-        baseline or version replaces the points of an older one; an older one is refused by name.
+        A granule that is there already (by id, baseline, version and content) is left alone, a newer baseline or
+        version replaces an older one, and an older one is refused by name.
 
         Parameters
         ----------
@@ -261,8 +256,7 @@ class PointDB:
         Yields
         ------
         DataFrame, shape (points, columns)
-            The points of one chunk; chunks without any are left out.  One after the other they are what :meth:`read`
-            returns, of one snapshot, whatever others commit meanwhile.
+            The points of one chunk, if there are any; one after the other they are what :meth:`read` returns.
 
         Raises
         ------
@@ -278,6 +272,14 @@ class PointDB:
             points = self._read(selection, snapshot, chunk)
             if len(points):
                 yield points
+
+    def fragments(
+        self, bounds: Bounds | Tile | None = None, *, snapshot: int | None = None
+    ) -> list[Path]:
+        """List the Parquet files that hold the points, for other programs; those that touch bounds, if given."""
+        limits = read_limits(bounds, None)
+        entries = touched(self._snapshots.at(snapshot).fragments, limits, None)
+        return [self.path / entry["path"] for entry in entries]
 
     def squares(
         self,
@@ -313,7 +315,6 @@ class PointDB:
         state = self._snapshots.at(snapshot)
         if self._counted is None or self._counted[0] is not state:
             self._counted = state, describe_squares(self._snapshots.log.squares(state))
-        bounds = None if bounds is None else checked_bounds(bounds)
         return select_squares(self._counted[1], bounds, condition)
 
     def history(self, last: int | None = None) -> pd.DataFrame:
@@ -327,16 +328,15 @@ class PointDB:
         Returns
         -------
         DataFrame, one row per commit
-            ``snapshot`` (its number), ``time`` (datetime64, UTC, by the clock of who made it), ``cryotile`` (version),
-            ``added, removed`` (granules), ``rows`` (points of those added), ``compaction`` (changed no content),
-            ``available`` (can still be read).
+            ``snapshot, time`` (UTC, by the writer's clock), ``cryotile`` (version), ``added, removed`` (granules),
+            ``rows`` (of those added), ``compaction`` (no content changed), ``available`` (can still be read).
         """
         return describe_commits(
             islice(self._snapshots.log.history(self.snapshot), last), self._snapshots.newest
         )
 
     def has_snapshot(self, snapshot: int) -> bool:
-        """Tell whether a snapshot can be read: whether it exists, and no compaction has ended it."""
+        """Tell whether a snapshot can be read: it exists, and no compaction has ended it."""
         try:
             self._snapshots.log.load(snapshot)
         except InvalidValue:
@@ -351,22 +351,16 @@ class PointDB:
         granules : sequence of str
             Ids or file names.
 
-        Returns
-        -------
-        Removed
-            What left.
-
         Raises
         ------
         InvalidValue
             A granule is not there; nothing was done.
-        DamagedFile
-            A fragment that holds points of other granules, too, is damaged.
-        UnwritablePath
-            A full disk, …; the DB is as it was.
+        DamagedFile, UnwritablePath
+            A fragment that holds points of other granules, too, is damaged; a full disk, …: the DB is as it was.
         """
-        self._snapshots.newest, removed = remove_granules(
-            self.path, self._description, self._snapshots.log, self._snapshots.newest, granules
+        known = self._snapshots
+        known.newest, removed = remove_granules(
+            self.path, self._description, known.log, known.newest, granules
         )
         return removed
 
@@ -380,19 +374,12 @@ class PointDB:
         keep : collection of int
             Earlier snapshots to keep; all others are ended.  The next compaction has to name them again.
 
-        Returns
-        -------
-        Compacted
-            What was done.
-
         Raises
         ------
         InvalidValue
             A snapshot to keep is not there.
-        DamagedFile
-            A fragment that should be merged; it is named.
-        UnwritablePath
-            A full disk, …; the points are all there.
+        DamagedFile, UnwritablePath
+            A fragment that should be merged is damaged; a full disk, …: the points are as they were.
         """
         self._snapshots.newest, compacted = compact(
             self.path, self._description, self._snapshots.log, self._snapshots.newest, keep
@@ -400,21 +387,13 @@ class PointDB:
         return compacted
 
     def verify(self) -> Iterator[Damage]:
-        """Compare every file that the log names with what the log says of it.
-
-        Yields
-        ------
-        Damage
-            As it is found; files that nothing names are none.
-        """
+        """Compare every file that the log names with what it says of it; yield each damage as it is found."""
         return verify(self.path, self._description, self._snapshots.log, self._snapshots.newest)
 
     def _read(self, selection: Selection, snapshot: int | None, chunk: int | None) -> pd.DataFrame:
         while True:
             fragments = self._snapshots.at(snapshot).fragments
-            entries = touched(fragments, selection.limits, selection.where)
-            if chunk is not None:
-                entries = [entry for entry in entries if entry["chunk"] == chunk]
+            entries = touched(fragments, selection.limits, selection.where, chunk)
             try:
                 return read_points(self.path, self._description, entries, selection)
             except FragmentGone as gone:

@@ -79,9 +79,13 @@ def row_filter(limits: Limits) -> pc.Expression | None:
     return keep
 
 
-def touched(fragments: pa.Table, limits: Limits, where: Where | None) -> list[dict[str, Any]]:
+def touched(
+    fragments: pa.Table, limits: Limits, where: Where | None, chunk: int | None = None
+) -> list[dict[str, Any]]:
     """List fragments that may hold points within the limits that ``where`` selects, in the order of their chunks."""
     keep = np.ones(len(fragments), bool)
+    if chunk is not None:
+        keep &= fragments["chunk"].to_numpy() == chunk
     for name, (first, last) in limits.items():
         keep &= fragments[f"{name}_max"].to_numpy() >= first
         keep &= fragments[f"{name}_min"].to_numpy() <= last

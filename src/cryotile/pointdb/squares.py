@@ -17,8 +17,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from cryotile.grid import Tile
 from cryotile.pointdb.encoding import TEXT, TIME, Stored, decode, from_table, to_table
 from cryotile.pointdb.layout import SQUARE_SIZE, square_indices
+from cryotile.pointdb.selection import checked_bounds
 from cryotile.points import CATEGORIES, Bounds
 from cryotile.where import Where
 
@@ -109,7 +111,7 @@ def taken_away(table: pa.Table) -> pa.Table:
 
 
 def select_squares(
-    squares: pd.DataFrame, bounds: Bounds | None, where: Where | None
+    squares: pd.DataFrame, bounds: Bounds | Tile | None, where: Where | None
 ) -> pd.DataFrame:
     """Keep the squares that touch bounds and may hold a point that ``where`` selects.
 
@@ -117,8 +119,8 @@ def select_squares(
     ----------
     squares : DataFrame
         As of :func:`describe_squares`.
-    bounds : (float, float, float, float) or None
-        Checked; metres.
+    bounds : (float, float, float, float), Tile or None
+        Metres.
     where : Where or None
         Condition.
 
@@ -130,7 +132,8 @@ def select_squares(
     edges = {f"{axis}_max": squares[f"{axis}_min"] + SQUARE_SIZE for axis in ("x", "y")}
     keep = np.ones(len(squares), bool)
     if bounds is not None:
-        for axis, low, high in (("x", bounds[0], bounds[2]), ("y", bounds[1], bounds[3])):
+        x_min, y_min, x_max, y_max = checked_bounds(bounds)
+        for axis, low, high in (("x", x_min, x_max), ("y", y_min, y_max)):
             keep &= (squares[f"{axis}_min"] <= high) & (edges[f"{axis}_max"] > low)
     if where is not None:
         keep &= where.possible(squares.assign(**edges))
