@@ -1,6 +1,6 @@
 """The extension module; everything static stands in pyproject.toml."""
 
-from glob import glob
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -21,7 +21,10 @@ setup(
             Extension(
                 "cryotile._terms",
                 ["src/cryotile/_terms.pyx"],
-                depends=["src/cryotile/_circle.pxd", *sorted(glob("src/cryotile/_*.h"))],
+                depends=[
+                    "src/cryotile/_circle.pxd",
+                    *map(str, sorted(Path("src/cryotile").glob("_*.h"))),
+                ],
                 extra_compile_args=FLAGS,
             ),
         ],

@@ -151,4 +151,4 @@ def test_third_parties_add_backends_by_entry_point(monkeypatch, tmp_path):
     assert open_backend(address, home=tmp_path, key="k").built_with == (address, tmp_path, "k")
     # Nobody takes a built-in name away.
     assert isinstance(open_backend("serial", home=None, key="k"), SerialBackend)
-    assert list(installed_backends())[0] == "cloud"
+    assert next(iter(installed_backends())) == "cloud"
