@@ -123,6 +123,11 @@ NOW = Statement("""
 SELECT [now]
 """)
 
+ADD_TALLY = Statement(f"""
+-- add_tally: for changes whose effect on the counts is worked out elsewhere.
+{_ADD_TALLY}
+""")
+
 FIND_RUN = Statement("""
 -- find_run: a run by its key or its uuid.
 SELECT id, uuid, key, name, owner, lease, attempts, created
