@@ -15,12 +15,6 @@ setup(
             Extension(
                 "cryotile._fit",
                 ["src/cryotile/_fit.pyx"],
-                depends=["src/cryotile/_circle.pxd", "src/cryotile/_moments.h"],
-                extra_compile_args=FLAGS,
-            ),
-            Extension(
-                "cryotile._terms",
-                ["src/cryotile/_terms.pyx"],
                 depends=[
                     "src/cryotile/_circle.pxd",
                     *map(str, sorted(Path("src/cryotile").glob("_*.h"))),

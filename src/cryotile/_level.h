@@ -7,3 +7,5 @@
 #include "_normal.h"
 #include "_terms.h"
 #include "_robust.h"
+#include "_plane.h"
+#include "_circle.h"

@@ -2,6 +2,13 @@
 
    Values are padded with infinity to a multiple of 8; infinite ones count for nothing. */
 
+INLINE eight LEVEL(where)(eight_masks mask, eight yes, eight no)
+{
+    return (eight)(((eight_masks)yes & mask) | ((eight_masks)no & ~mask));
+}
+
+INLINE eight LEVEL(larger)(eight a, eight b) { return LEVEL(where)(a > b, a, b); }
+
 /* Counts the values below a and below b. */
 INLINE void LEVEL(count_below)(const double *restrict values, int64_t count, double a, double b, int64_t below[2])
 {
@@ -18,20 +25,24 @@ INLINE void LEVEL(count_below)(const double *restrict values, int64_t count, dou
     }
 }
 
-/* The k-th smallest, counted from 0, of the at most FEW values from low to below high. */
-static double LEVEL(kth_of_few)(const double *values, int64_t count, double low, double high, int64_t k)
+/* Smallest value above `bound`, and whether at least n values are no larger than `bound`. */
+INLINE double LEVEL(next_above)(const double *values, int64_t count, double bound, int64_t n)
 {
-    double few[FEW + 1];
-    int found = 0;
-    for (int64_t i = 0; i < count; i++) {
-        if ((values[i] >= low) & (values[i] < high)) {
-            int j = found++;
-            for (; j > 0 && few[j - 1] > values[i]; j--)
-                few[j] = few[j - 1];
-            few[j] = values[i];
-        }
+    eight least = {INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY};
+    eight_masks not_above = {0};
+    int64_t total = 0;
+    double next = INFINITY;
+    for (int64_t i = 0; i < count; i += 8) {
+        const eight v = *(const eight *)(values + i);
+        const eight_masks lower = (v > bound) & (v < least);
+        not_above -= v <= bound;
+        least = LEVEL(where)(lower, v, least);
     }
-    return few[k];
+    for (int l = 0; l < 8; l++) {
+        total += not_above[l];
+        next = least[l] < next ? least[l] : next;
+    }
+    return total >= n ? bound : next;
 }
 
 /* The k-th smallest.  The guess that it lies from low to below high costs sweeps where it is wrong, no digits. */
@@ -72,27 +83,13 @@ static double LEVEL(kth)(const double *values, int64_t count, double low, double
         }
         halve = below_high - below_low > inside / 2;
     }
-    return LEVEL(kth_of_few)(values, count, low, high, k - below_low);
-}
-
-/* Smallest value above `bound`, and whether at least n values are no larger than `bound`. */
-INLINE double LEVEL(next_above)(const double *values, int64_t count, double bound, int64_t n)
-{
-    eight least = {INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY};
-    eight_masks not_above = {0};
-    int64_t total = 0;
-    double next = INFINITY;
-    for (int64_t i = 0; i < count; i += 8) {
-        const eight v = *(const eight *)(values + i);
-        const eight_masks lower = (v > bound) & (v < least);
-        not_above -= v <= bound;
-        least = (eight)(((eight_masks)v & lower) | ((eight_masks)least & ~lower));
+    /* The values from low on, in turn, until k are below. */
+    for (double value = nextafter(low, -INFINITY);;) {
+        value = LEVEL(next_above)(values, count, value, INT64_MAX);
+        LEVEL(count_below)(values, count, value, nextafter(value, INFINITY), below);
+        if (below[1] > k)
+            return value;
     }
-    for (int l = 0; l < 8; l++) {
-        total += not_above[l];
-        next = least[l] < next ? least[l] : next;
-    }
-    return total >= n ? bound : next;
 }
 
 /* Median of the `kept` finite values among `count`, guessed to lie from low to below high. */
@@ -105,19 +102,24 @@ static double LEVEL(median)(const double *values, int64_t count, int64_t kept, d
 /* Median of 1 to RANKED finite values: the rank of each is how many are smaller. */
 static double LEVEL(small_median)(const double *values, int64_t n)
 {
-    const int64_t blocks = (n + 7) / 8, k = (n - 1) / 2;
-    eight v[RANKED / 8];
-    double low = -INFINITY, high = -INFINITY;
-    for (int64_t i = 0; i < 8 * blocks; i++)
-        v[i / 8][i % 8] = i < n ? values[i] : INFINITY;
-    for (int64_t b = 0; b < blocks; b++) {
+    const int64_t k = (n - 1) / 2;
+    const eight nothing = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    double padded[RANKED], first = -INFINITY, second = -INFINITY;
+    eight lower = nothing, upper = nothing;
+    memcpy(padded, values, n * sizeof(double));
+    for (int64_t i = n; i % 8; i++)
+        padded[i] = INFINITY;
+    for (int64_t b = 0; b < n; b += 8) {
+        const eight v = *(const eight *)(padded + b);
         eight_masks rank = {0};
         for (int64_t i = 0; i < n; i++)
-            rank -= v[b] > values[i];
-        for (int l = 0; l < 8; l++) {
-            low = (rank[l] <= k && v[b][l] > low && v[b][l] < INFINITY) ? v[b][l] : low;
-            high = (rank[l] <= n / 2 && v[b][l] > high && v[b][l] < INFINITY) ? v[b][l] : high;
-        }
+            rank -= v > padded[i];
+        lower = LEVEL(larger)(lower, LEVEL(where)((rank <= k) & (v < INFINITY), v, nothing));
+        upper = LEVEL(larger)(upper, LEVEL(where)((rank <= n / 2) & (v < INFINITY), v, nothing));
     }
-    return n % 2 ? low : (low + high) / 2;
+    for (int l = 0; l < 8; l++) {
+        first = lower[l] > first ? lower[l] : first;
+        second = upper[l] > second ? upper[l] : second;
+    }
+    return n % 2 ? first : (first + second) / 2;
 }

@@ -37,7 +37,7 @@ typedef struct {
 
 typedef struct {
     double radius, min_span, min_tolerance, max_rate, distance_scale; /* scale: 0 is no weight by distance */
-    int32_t min_points, min_passes, rejects;
+    int32_t min_points, min_passes, rejects, plain; /* plain: neither terms, weights nor rejection */
     int32_t quads;         /* of a row */
     int32_t extras;        /* columns of Points.extras */
     int32_t terms, majority_mode, majority_platform; /* number of terms; flags */
@@ -95,6 +95,9 @@ typedef void circle_fit(const Points *points, const Model *model, Circle *circle
 /* A column whose rms spread is under 1e-6 of its scale (radius, year, 1) is constant to rounding. */
 static const double LEAST_VARIANCE = 1e-12;
 
+/* Share of the spread below which what sums leave to residuals has too few digits. */
+static const double LEAST_MISFIT = 1e-6;
+
 /* What elimination leaves of a column that follows from others. */
 static const double LEAST_PIVOT = 1e-10;
 
@@ -111,7 +114,7 @@ static const double SCALE_FLOOR = 1e-3;  /* m: exact data otherwise lose points 
 static const double MAD_TO_SIGMA = 1.4826;
 enum { SCREEN_ROUNDS = 10, ROUNDS = 5 };
 
-/* Medians: of this many values, sorted or ranked without more ado. */
-enum { FEW = 8, RANKED = 32 };
+/* Medians: of up to FEW values taken in turn, of up to RANKED by their ranks. */
+enum { FEW = 2, RANKED = 32 };
 
 #endif

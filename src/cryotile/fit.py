@@ -12,8 +12,7 @@ import pandas as pd
 import pyproj
 import xarray as xr
 
-from cryotile._fit import CELLS_PER_RADIUS
-from cryotile._terms import find_simd_level, fit_term_posts
+from cryotile._fit import CELLS_PER_RADIUS, find_simd_level, fit_at_posts
 from cryotile.cells import sort_into_cells
 from cryotile.config import SECONDS_PER_YEAR, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
@@ -42,6 +41,7 @@ MAX_ELEVATION = 1e7
 _DAYS_PER_YEAR = SECONDS_PER_YEAR / 86_400
 _NS_PER_YEAR = SECONDS_PER_YEAR * 1e9
 _ROBUST = FitConfig()
+_LEVEL = find_simd_level()
 
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
@@ -53,7 +53,7 @@ def simd_level() -> str:
 
     Every level gives the same bytes.
     """
-    return find_simd_level()
+    return _LEVEL
 
 
 def fit_posts(
@@ -248,7 +248,7 @@ def _fit(
     share = (period[1] - period[0]).value / _NS_PER_YEAR * config.min_span_share if period else 0.0
 
     def fit_some(some: slice) -> _Fitted:
-        return fit_term_posts(
+        return fit_at_posts(
             rows,
             extras,
             weights,
@@ -274,9 +274,10 @@ def _fit(
             min_points=config.min_points,
             min_passes=config.min_passes,
             rejects=config.rejects,
+            plain=not (config.terms or config.weights or config.rejects),
             majority_mode=Term.MAJORITY_MODE.value,
             majority_platform=Term.MAJORITY_PLATFORM.value,
-            level=simd_level(),
+            level=_LEVEL,
         )
 
     return _side_by_side(fit_some, y.size, threads)

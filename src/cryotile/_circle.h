@@ -1,0 +1,64 @@
+/* One post: the points in its circle, cut where kinds of points may not mix, and their fit. */
+
+/* Cuts the points to the most frequent category; ties go to the one that comes first.  Returns whether any went. */
+static bool LEVEL(keep_majority)(const uint8_t *category, Circle *circle)
+{
+    int64_t counts[MAX_CATEGORIES] = {0}, k = 0;
+    int best = 0;
+    for (int64_t i = 0; i < circle->count; i++)
+        counts[category[circle->index[i]]]++;
+    for (int c = 1; c < MAX_CATEGORIES; c++)
+        best = counts[c] > counts[best] ? c : best;
+    if (counts[best] == circle->count)
+        return false;
+    for (int64_t i = 0; i < circle->count; i++) {
+        circle->index[k] = circle->index[i];
+        k += category[circle->index[k]] == best;
+    }
+    circle->count = k;
+    return true;
+}
+
+/* What a fit would give is NaN without one. */
+static void LEVEL(clear_fit)(Post *post)
+{
+    post->dhdt = post->elevation = post->c0 = post->c1 = post->dhdt_sigma = post->dhdt_sigma_formal = NAN;
+    post->elevation_sigma = post->misfit_rms = post->centroid_distance = NAN;
+    for (int k = 0; k < MAX_COLUMNS; k++)
+        post->coefficients[k] = NAN;
+}
+
+static void LEVEL(fit_circle)(const Points *points, const Model *model, Circle *circle, Post *post)
+{
+    bool cut_modes = true, cut_platforms = false;
+    int32_t cut = 0;
+    for (int k = 0; k < model->terms; k++)
+        cut_modes &= model->term[k].kind != MODES;
+    for (;;) {
+        int missing;
+        memset(post, 0, sizeof *post);
+        LEVEL(clear_fit)(post);
+        post->time_start = post->time_end = NAN;
+        post->status = NO_POINTS;
+        if (cut_modes && LEVEL(keep_majority)(points->modes, circle))
+            cut |= model->majority_mode;
+        if (cut_platforms && LEVEL(keep_majority)(points->platforms, circle))
+            cut |= model->majority_platform;
+        if (circle->count == 0)
+            return;
+        if (model->plain) {
+            LEVEL(fit_plane)(points, model, circle, post);
+            break;
+        }
+        missing = LEVEL(try_fit)(points, model, circle, post);
+        if (missing < 0)
+            break;
+        cut_modes |= missing == MODES;
+        cut_platforms |= missing == PLATFORMS;
+    }
+    if (post->status != OK) {
+        LEVEL(clear_fit)(post);
+        post->terms = 0;
+    }
+    post->terms |= cut;
+}
