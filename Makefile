@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 
 # What an installed cryotile is made of: pip runs again only when one of these is newer than its stamp.
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
-	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.h' -o -name '*.json')
+	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.h' -o -name '*.json' -o -name '*.html')
 
 .PHONY: help demo test test-faults lint format docs bench-fit clean
 .DELETE_ON_ERROR:

@@ -59,7 +59,14 @@ class Book:
         """List tasks 0 … count - 1 of a run that has none, all alike."""
         self.database.change(lambda connection: add_range(connection, self.run.id, count))
 
-    def claim(self, n: int, seconds: float | None = None, token: int | None = None) -> list[Lease]:
+    def claim(
+        self,
+        n: int,
+        seconds: float | None = None,
+        *,
+        token: int | None = None,
+        again: bool = False,
+    ) -> list[Lease]:
         """Lease the dearest waiting tasks.
 
         Parameters
@@ -70,6 +77,8 @@ class Book:
             For which the leases are good; the run's own length when not given.
         token : int, optional
             A random number of 62 bits, the same when the same claim is asked for again.
+        again : bool
+            Whether it is: what it has leased is looked for first.
 
         Returns
         -------
@@ -80,7 +89,7 @@ class Book:
             "lease": secrets.randbits(62) if token is None else token,
             "seconds": self.run.lease if seconds is None else seconds,
         }
-        tries = iter([token is not None])
+        tries = iter([again])
 
         def claim_first(connection: Connection) -> list[Lease]:
             # Only a claim that is asked for again can have leased something.

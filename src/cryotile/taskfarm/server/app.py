@@ -1,0 +1,139 @@
+"""The application: its parts, what holds for every request, and what an error looks like."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from typing import Any
+
+from flask import Flask, Response, g, jsonify, request
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnection
+from werkzeug.exceptions import HTTPException
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from cryotile.errors import InvalidValue
+from cryotile.ledgers.database import Database, Unreachable
+from cryotile.ledgers.schema import upgrade
+from cryotile.taskfarm.server import api, pages, seed_api, views
+from cryotile.taskfarm.server.auth import Access, check
+from cryotile.taskfarm.server.models import STEPS, accounts
+from cryotile.taskfarm.server.served import Server
+from cryotile.taskfarm.server.settings import Settings
+from cryotile.taskfarm.server.workers import Workers
+
+__all__ = ["create_app"]
+
+logger = logging.getLogger(__name__)
+
+# Seconds for which a request waits for a database that is away; then the client is told to ask again.
+_PATIENCE = 8.0
+
+# The pages see to it themselves: without a session there is the login and nothing else.
+_OPEN = {"pages.home", "pages.log_in", "pages.log_out", "views.healthz"}
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Make the application; the tables are created or upgraded if need be.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        From the environment when not given.
+
+    Returns
+    -------
+    Flask
+
+    Raises
+    ------
+    CryotileError
+        A setting is wrong, or the database cannot be used.
+    """
+    settings = settings or Settings()
+    database = Database(settings.database_url, connections=settings.connections, patience=_PATIENCE)
+    database.change(_upgrade)
+    app = Flask("cryotile.taskfarm.server", static_folder=None)
+    app.config.update(
+        SECRET_KEY=settings.key(),
+        SQLALCHEMY_DATABASE_URI=database.engine.url,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Strict",
+        SESSION_COOKIE_SECURE=settings.proxies > 0,
+        MAX_CONTENT_LENGTH=4 * 2**20,
+        MAX_FORM_MEMORY_SIZE=16 * 2**10,
+    )
+    app.extensions["cryotile"] = Server(database, settings, Access(database), Workers(database))
+    accounts.init_app(app)
+    for part in (seed_api.seed_api, api.api, pages.pages, views.views):
+        app.register_blueprint(part)
+    app.before_request(_admit)
+    app.after_request(_protect)
+    app.register_error_handler(HTTPException, _explain)
+    app.register_error_handler(InvalidValue, _reject)
+    for away in (Unreachable, SQLAlchemyError, NoConnection):
+        app.register_error_handler(away, _ask_again)
+    app.register_error_handler(Exception, _fail)
+    if settings.proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=settings.proxies, x_proto=settings.proxies, x_host=settings.proxies
+        )
+    return app
+
+
+def _upgrade(connection: Connection) -> None:
+    upgrade(connection)
+    upgrade(connection, "server", STEPS)
+
+
+def _admit() -> Response | None:
+    """Ask everybody who he is, also who asks for what does not exist."""
+    return None if request.endpoint in _OPEN else check()
+
+
+def _protect(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers[name] = value
+    style = f"'nonce-{g.nonce}'" if "nonce" in g else "'none'"
+    response.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; style-src {style}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    if request.is_secure:
+        response.headers["Strict-Transport-Security"] = "max-age=31536000"
+    return response
+
+
+def _explain(error: HTTPException) -> Any:
+    """Say in JSON what was wrong with a request."""
+    response = error.get_response()
+    if error.code is not None and error.code >= 400:
+        response.set_data(jsonify(error=error.description or error.name).get_data())
+        response.content_type = "application/json"
+    return response
+
+
+def _reject(error: InvalidValue) -> tuple[Response, int]:
+    return jsonify(error=str(error)), 400
+
+
+def _ask_again(error: Exception) -> tuple[Response, int, dict[str, str]]:
+    """Say that the database is away: nothing that was acknowledged is lost, and every call may be asked again."""
+    logger.warning("%s %s: %s", request.method, request.path, error)
+    sentence = "the database does not answer at this moment; ask again, nothing was lost"
+    return jsonify(error=sentence), 503, {"Retry-After": "2"}
+
+
+def _fail(error: Exception) -> tuple[Response, int]:
+    """Leave the traceback in the log, by a number, and the client without it."""
+    number = secrets.token_hex(4)
+    logger.error("%s %s failed (%s)", request.method, request.path, number, exc_info=error)
+    return jsonify(error=f"the server failed; its log says why under {number}"), 500

@@ -1,0 +1,111 @@
+"""What is seen of runs: lists of them, of their tasks and of their workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from cryotile.ledgers.database import Database
+from cryotile.ledgers.runs import RunRecord
+from cryotile.ledgers.schema import State
+from cryotile.ledgers.statements import Statement
+from cryotile.taskfarm.server.auth import Principal
+
+__all__ = ["list_runs", "list_tasks", "list_workers", "see_run", "settled_since"]
+
+_COLUMNS = """
+SELECT runs.id, runs.uuid, runs.key, runs.name, runs.owner, runs.created, runs.lease, runs.attempts, runs.tasks,
+       coalesce(sum(tallies.leased), 0) AS leased, coalesce(sum(tallies.done), 0) AS done,
+       coalesce(sum(tallies.failed), 0) AS failed, max(tallies.seen) AS seen, [now] AS clock,
+       coalesce(max(members.role), '') AS role
+FROM runs LEFT JOIN tallies ON tallies.run_id = runs.id
+LEFT JOIN members ON members.run_id = runs.id AND members.user_id = :user
+"""
+_GROUPED = "GROUP BY runs.id ORDER BY runs.id"
+
+LIST_RUNS = Statement(f"""
+-- list_runs: of which a user is a member, or all; in the order of their creation.
+{_COLUMNS} WHERE :all = 1 OR runs.owner = :name OR members.role IS NOT NULL {_GROUPED}
+""")
+
+SEE_RUN = Statement(f"""
+-- see_run: one of these.
+{_COLUMNS} WHERE runs.id = :run {_GROUPED}
+""")
+
+LIST_TASKS = Statement("""
+-- list_tasks: those of one state, from its index, with the last failure of those that have one.
+SELECT tasks.idx, tasks.attempts, tasks.percent, tasks.seconds, workers.host, failures.error,
+       coalesce(tasks.settled, tasks.expires) AS at
+FROM tasks
+LEFT JOIN workers ON workers.id = tasks.worker_id
+LEFT JOIN failures ON failures.run_id = tasks.run_id AND failures.idx = tasks.idx
+     AND failures.attempt = (SELECT max(attempt) FROM failures AS others
+                             WHERE others.run_id = tasks.run_id AND others.idx = tasks.idx)
+WHERE tasks.run_id = :run AND tasks.state = :state AND tasks.idx > :after
+ORDER BY tasks.idx LIMIT :limit
+""")
+
+LIST_WORKERS = Statement("""
+-- list_workers: of a run, last sign of life first.
+SELECT uuid, host, pid, [now] - seen AS age, leased, done, failed, attempts
+FROM tallies JOIN workers ON workers.id = tallies.worker_id
+WHERE tallies.run_id = :run ORDER BY seen DESC, workers.id
+""")
+
+SETTLED_SINCE = Statement("""
+-- settled_since: indices of what was settled later than at a time.
+SELECT idx FROM tasks WHERE run_id = :run AND state > 1 AND settled > :seen
+""")
+
+
+def list_runs(database: Database, who: Principal) -> list[Row[Any]]:
+    """Return the runs of which somebody is a member."""
+    given = {"all": int(who.admin), "name": who.name, "user": who.id}
+    return database.read(lambda connection: list(LIST_RUNS(connection, **given)))
+
+
+def see_run(database: Database, who: Principal, run: RunRecord) -> Row[Any] | None:
+    """Return one run as :func:`list_runs` does; None when it is gone."""
+    return database.read(
+        lambda connection: SEE_RUN(connection, run=run.id, user=who.id).one_or_none()
+    )
+
+
+def list_tasks(
+    database: Database, run: RunRecord, state: State, *, after: int, limit: int
+) -> list[dict[str, Any]]:
+    """Return some tasks of a state, by index."""
+
+    def ask(connection: Connection) -> list[dict[str, Any]]:
+        rows = LIST_TASKS(connection, run=run.id, state=int(state), after=after, limit=limit)
+        return [
+            {
+                "task": row.idx,
+                "state": state.name.lower(),
+                "attempts": row.attempts,
+                "percent": row.percent,
+                "host": row.host,
+                "seconds": row.seconds,
+                "at": row.at,
+                "error": row.error,
+            }
+            for row in rows
+        ]
+
+    return database.read(ask)
+
+
+def list_workers(database: Database, run: RunRecord) -> list[dict[str, Any]]:
+    """Return the workers of a run."""
+    return database.read(
+        lambda connection: [dict(row._mapping) for row in LIST_WORKERS(connection, run=run.id)]
+    )
+
+
+def settled_since(database: Database, run: RunRecord, seen: float) -> set[int]:
+    """Return the indices of tasks that were settled after a time, by the database's clock."""
+    return database.read(
+        lambda connection: set(SETTLED_SINCE(connection, run=run.id, seen=seen).scalars())
+    )
