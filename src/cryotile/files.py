@@ -17,6 +17,7 @@ from cryotile.errors import CryotileError, DamagedFile, UnwritablePath
 
 __all__ = [
     "atomic_path",
+    "fsync",
     "fsync_directory",
     "make_directory",
     "read_sealed",
@@ -89,7 +90,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     with writing(path):
         try:
             yield temporary
-            _fsync(temporary)
+            fsync(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -148,10 +149,11 @@ def make_directory(path: Path) -> None:
 
 def fsync_directory(path: Path) -> None:
     """Force the entries of a directory to the disk, so that a rename survives a crash."""
-    _fsync(path)
+    fsync(path)
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Force a file, or the entries of a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

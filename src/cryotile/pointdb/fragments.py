@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cryotile.errors import DamagedFile, UnwritablePath
-from cryotile.files import fsync_directory, make_directory, write_durably, writing
+from cryotile.files import fsync, writing
 from cryotile.pointdb.encoding import TEXT, Stored, from_table, to_table
 from cryotile.pointdb.layout import RANK_BITS, chunk_directory, places
 from cryotile.pointdb.writers import Writer
@@ -32,6 +33,9 @@ __all__ = [
 
 ROW_GROUP_SIZE = 1 << 16
 """Points of a row group, the unit that statistics prune: about 1 MB."""
+
+
+SYNCS_AT_ONCE = 16
 
 
 class FragmentGone(Exception):
@@ -75,6 +79,7 @@ def write_fragments(
     """
     root = writer.root
     entries: list[dict[str, Any]] = []
+    changed: set[Path] = set()
     if not (root / "chunks").is_dir():
         # Before half of one is made in its old place.
         raise UnwritablePath(f"{root / 'chunks'} is not there; was the point DB moved away?")
@@ -87,14 +92,30 @@ def write_fragments(
                 file = {"path": path, "bytes": len(content), "checksum": checksum}
                 entries.append(describe_fragment(chunk, points) | file)
                 writer.beat()
-                make_directory((root / path).parent)
-                write_durably(root / path, content)
-            for directory in {(root / e["path"]).parent for e in entries}:
-                fsync_directory(directory)
+                changed.update(_make_directories((root / path).parent))
+                with (root / path).open("xb") as file:
+                    file.write(content)
+                changed.add(root / path)
+            _force_to_disk(changed)
         except BaseException:
             discard_fragments(root, entries)
             raise
     return entries
+
+
+def _make_directories(path: Path) -> Iterator[Path]:
+    """Make a directory and those above it, and yield the directories that changed or are about to."""
+    yield path
+    if not path.is_dir():
+        yield from _make_directories(path.parent)
+        path.mkdir(exist_ok=True)
+
+
+def _force_to_disk(paths: Collection[Path]) -> None:
+    # Many at once, so that the file system can settle them together; one after the other, each would wait for a turn.
+    with ThreadPoolExecutor(SYNCS_AT_ONCE) as threads:
+        for _ in threads.map(fsync, paths):
+            pass
 
 
 def writer_of(path: str) -> str:
