@@ -37,7 +37,7 @@ __all__ = [
 
 DO, RECALL, HEARD, DRAIN, STOP, ABANDON = b"D", b"R", b"H", b"W", b"S", b"A"
 """To a worker: do these tasks; give back what is not started; rank 0 is there; wind down; the farm is over; it is over,
-and a rank was written off."""
+and a rank is lost."""
 
 HELLO, RETURNED, SEARCHED, LEAVING, LEFT = range(UNFIT + 1, UNFIT + 6)
 """To rank 0, besides what children report: here I am, on host …; this task is not started, take it back; these were

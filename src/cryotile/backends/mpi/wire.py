@@ -43,6 +43,8 @@ class Wire:
     ----------
     rank, size : int
         Which rank this is, of how many.
+    whole : bool
+        Whether no rank is lost, as rank 0 said last.
 
     Raises
     ------
@@ -54,7 +56,6 @@ class Wire:
 
     _opened = 0
     _finalizes = False
-    # Ranks of which MPI does not know that they are lost; on ranks other than 0, that there are some.
     _written_off: ClassVar[set[int]] = set()
 
     def __init__(self) -> None:
@@ -79,6 +80,7 @@ class Wire:
         self._sent: deque[MPI.Request] = deque()
         self._failed: set[int] = set()
         self._left: set[int] = set()
+        self.whole = True
         self._tag = _FIRST_TAG + Wire._opened % _TAGS
         if Wire._opened:
             atexit.unregister(_leave)
@@ -117,7 +119,7 @@ class Wire:
         if message[0] == letters.LEFT:
             self._left.add(source)
         elif message == letters.ABANDON:
-            Wire._written_off.add(-1)
+            self.whole = False
         return source, message
 
     def failed(self) -> set[int]:
@@ -140,8 +142,9 @@ class Wire:
     def end(self) -> None:
         """Tell the workers that the farm is over, and wait until they have left; also late ones and the lost."""
         workers = set(range(1, self.size))
+        self.whole = not (Wire._written_off or self.failed())
         for rank in workers - self.failed():
-            self.send(rank, letters.ABANDON if Wire._written_off else letters.STOP)
+            self.send(rank, letters.STOP if self.whole else letters.ABANDON)
         deadline = time.monotonic() + _PATIENCE
         while workers - self._left - Wire._written_off - self.failed():
             if self.receive() is None:
@@ -201,12 +204,11 @@ def _leave(last: Wire) -> None:
         return
     last.leave()
     if Wire._written_off:
-        if last.rank == 0:
-            # mpirun waits for all processes, but who was written off may hang for ever.
-            sys.stdout.flush()
-            mpi.COMM_WORLD.Abort(0)
-        if os.environ.get("OMPI_MCA_mpi_ft_enable") == "1":  # noqa: SIM112 - it is spelled so
-            # Fault tolerant, Open MPI does not end those that wait in MPI for a rank that is never found lost.
-            return
+        # mpirun waits for all processes, but who was written off may hang for ever.
+        sys.stdout.flush()
+        mpi.COMM_WORLD.Abort(0)
+    if not last.whole and os.environ.get("OMPI_MCA_mpi_ft_enable") == "1":  # noqa: SIM112 - it is spelled so
+        # Fault tolerant, Open MPI may wait for the lost when it is finalised, and not when it is not.
+        return
     if Wire._finalizes:
         mpi.Finalize()
