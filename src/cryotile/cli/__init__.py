@@ -34,6 +34,9 @@ COMMANDS = {
     "submit": "cryotile.cli.farm:submit",
     "assemble": "cryotile.cli.product:assemble",
     "plot": "cryotile.cli.product:plot",
+    "serve": "cryotile.cli.server:serve",
+    "user": "cryotile.cli.server:user",
+    "farm": "cryotile.cli.remote:farm",
 }
 
 
