@@ -22,10 +22,16 @@ _BUILT_IN = {
     "auto": "cryotile.backends.auto:AutoBackend",
     "dask": "cryotile.backends.dask:DaskBackend",
     "dir": "cryotile.backends.pull:DirBackend",
+    "http": "cryotile.backends.pull:HTTPBackend",
+    "https": "cryotile.backends.pull:HTTPBackend",
     "index": "cryotile.backends.array:IndexBackend",
     "local": "cryotile.backends.local:LocalBackend",
     "mpi": "cryotile.backends.mpi:MPIBackend",
+    "postgresql": "cryotile.backends.pull:SQLBackend",
     "serial": "cryotile.backends.serial:SerialBackend",
+    "sqlite": "cryotile.backends.pull:SQLBackend",
+    "taskfarm+http": "cryotile.backends.seed:SeedBackend",
+    "taskfarm+https": "cryotile.backends.seed:SeedBackend",
 }
 
 

@@ -13,7 +13,7 @@ from cryotile.ledgers import LEASE, Ledger
 from cryotile.ledgers.dir import DirLedger
 from cryotile.task import Outcome, Task, Work
 
-__all__ = ["DirBackend", "PullBackend"]
+__all__ = ["DirBackend", "HTTPBackend", "PullBackend", "SQLBackend", "without_children"]
 
 
 class PullBackend:
@@ -99,3 +99,112 @@ class DirBackend(PullBackend):
             )
         children = crew.crew_size("dir", argument)
         super().__init__(DirLedger(home, key, lease=lease), children=children, stall=stall)
+
+
+class SQLBackend(PullBackend):
+    """The backends ``sqlite:///path`` and ``postgresql://user@host/name``: children that share a run with all others there.
+
+    Parameters
+    ----------
+    argument : str
+        Address of the database.  With ``?children=8`` there are so many children, else one per usable core.
+    home : Path or None
+        Not needed.
+    key : str
+        Name of the task list.
+    stall : float
+        Seconds without a progress call after which a child is ended, which costs its task an attempt.
+    lease : float
+        Seconds after which others take over the tasks of a worker that has died.
+
+    Raises
+    ------
+    InvalidValue
+        The address or the number of children is wrong, the stall limit is not positive, or SQLite's file is on a
+        network file system.
+    MissingDependency
+        The libraries for databases are not installed.
+    """
+
+    def __init__(
+        self,
+        argument: str,
+        home: Path | None,  # noqa: ARG002 - what every backend is given
+        key: str,
+        *,
+        stall: float = STALL,
+        lease: float = LEASE,
+    ) -> None:
+        # Imported here: the other pull backends need no database.
+        from cryotile.ledgers.sql import SQLLedger
+
+        address, children = without_children(argument)
+        super().__init__(SQLLedger(address, key, lease=lease), children=children, stall=stall)
+
+
+class HTTPBackend(PullBackend):
+    """The backends ``http://host:5000`` and ``https://host``: children that share a run with all that reach the server.
+
+    Parameters
+    ----------
+    argument : str
+        Address of a task-farm server, with who asks: ``http://token@host:5000``, ``http://user:password@host:5000``, or
+        ``$CRYOTILE_TOKEN``.  With ``?children=8`` there are so many children, else one per usable core.
+    home : Path or None
+        Not needed.
+    key : str
+        Name of the task list.
+    stall : float
+        Seconds without a progress call after which a child is ended, which costs its task an attempt.
+    lease : float
+        Seconds after which others take over the tasks of a worker that has died; that of the first worker counts.
+
+    Raises
+    ------
+    InvalidValue
+        The address or the number of children is wrong, or the stall limit is not positive.
+    MissingDependency
+        requests is not installed.
+    """
+
+    def __init__(
+        self,
+        argument: str,
+        home: Path | None,  # noqa: ARG002 - what every backend is given
+        key: str,
+        *,
+        stall: float = STALL,
+        lease: float = LEASE,
+    ) -> None:
+        # Imported here: the other pull backends need no requests.
+        from cryotile.ledgers.http import HTTPLedger
+
+        address, children = without_children(argument)
+        super().__init__(HTTPLedger(address, key, lease=lease), children=children, stall=stall)
+
+
+def without_children(address: str) -> tuple[str, int]:
+    """Split what is cryotile's off an address: how many children work.
+
+    Parameters
+    ----------
+    address : str
+        ``scheme://…``, perhaps with ``?children=8``.
+
+    Returns
+    -------
+    (str, int)
+        The address without it, and the number; one per usable core when none is given.
+
+    Raises
+    ------
+    InvalidValue
+        It is not a positive integer.
+    """
+    place, _, query = address.partition("?")
+    options = [option for option in query.split("&") if option]
+    ours = [option for option in options if option.startswith("children=")]
+    rest = "&".join(option for option in options if option not in ours)
+    scheme = place.partition(":")[0]
+    size = crew.crew_size(scheme, ours[-1].removeprefix("children=") if ours else "")
+    return f"{place}?{rest}" if rest else place, size

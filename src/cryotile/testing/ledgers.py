@@ -276,7 +276,7 @@ class LedgerContract:
         self, open_ledger: OpenLedger
     ) -> None:
         """The fourth lease says so by its number; the tasks beside it are done."""
-        open_ledger().enroll([Task(1, 2.0), Task(2, 1.0)])
+        open_ledger(lease=_SHORT).enroll([Task(1, 2.0), Task(2, 1.0)])
         for attempt in range(1, ATTEMPTS + 1):
             victim = open_ledger(f"host {attempt}", lease=_SHORT)
             lease = next(lease for lease in await_claim(victim) if lease.task.index == 1)

@@ -1,0 +1,168 @@
+"""A ledger on a task-farm server: for workers on any hosts that reach its address."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from cryotile.ledgers.base import LEASE, Lease
+from cryotile.task import ATTEMPTS, Outcome, Task
+from cryotile.web import PATIENCE, Site, credentials
+
+__all__ = ["HTTPLedger"]
+
+# The server takes so many at a time.
+_TASKS = 50_000
+_LEASES = 10_000
+_WITNESSED = 100
+
+# The end of an error says what was wrong; a message of megabytes would not be taken.
+_LONGEST_ERROR = 20_000
+
+# What is handed back comes back anyway when its lease has expired: a worker that leaves does not wait long (seconds).
+_PARTING = 5.0
+
+T = TypeVar("T")
+
+
+class HTTPLedger:
+    """Tasks on a task-farm server; see :class:`cryotile.ledgers.Ledger`.
+
+    Whatever is not answered is asked again: the server knows a claim or a settlement that it has heard before.
+
+    Parameters
+    ----------
+    url : str
+        Address of the server: ``http://host:5000``, or with who asks ``https://token@host`` or
+        ``https://user:password@host``.  Without it, ``$CRYOTILE_TOKEN`` is who asks.
+    key : str
+        Name of the task list; another list has another key.
+    lease : float
+        Seconds for which leases are good, if this is the first to open the list; at least 1.
+    host : str
+        Name of this host.
+    patience : float
+        Seconds for which a server that does not answer is asked again.
+
+    Raises
+    ------
+    InvalidValue
+        The address is wrong.
+    MissingDependency
+        requests is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        lease: float = LEASE,
+        host: str = "",
+        patience: float = PATIENCE,
+    ) -> None:
+        place, auth = credentials(url)
+        # An authority that the system does not know signs the certificates of many clusters.
+        verify = os.environ.get("CRYOTILE_CA_BUNDLE") or True
+        base = place.geturl().rstrip("/") + "/api/v1/"
+        self._site = Site(base, auth=auth, patience=patience, verify=verify)
+        self._list = {"key": key, "lease": lease, "attempts": ATTEMPTS}
+        self._host = host or socket.gethostname()
+        self._worker = {"uuid": uuid.uuid4().hex, "host": self._host, "pid": os.getpid()}
+        self._path = ""
+
+    def enroll(self, tasks: Sequence[Task]) -> None:
+        """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`."""
+        # First of all, the time: what is settled after it, while the tasks are found out, stays settled.
+        seen = self._open()["clock"]
+        for piece in _pieces(list(tasks), _TASKS):
+            rows = [[task.index, task.cost] for task in piece]
+            self._site.ask("POST", "runs", body=self._list | {"tasks": rows, "seen": seen})
+
+    def claim(self, n: int = 1) -> list[Lease]:
+        """Lease waiting tasks; see :meth:`cryotile.ledgers.Ledger.claim`."""
+        # By its token the server knows a claim that is asked for again because the answer was lost.
+        body = {"worker": self._worker, "n": min(n, _LEASES), "token": secrets.token_hex(7)}
+        answer = self._site.ask("POST", self._run("leases"), body=body, again={"again": True})
+        return [
+            Lease(Task(each["task"], each["cost"]), each["lease"], each["attempt"], each["expires"])
+            for each in answer["leases"]
+        ]
+
+    def renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
+        """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
+        rows = [{"lease": lease.id, "fraction": _share(f)} for lease, f in fractions.items()]
+        return self._lost(fractions, "PATCH", "leases", rows)
+
+    def settle(self, outcomes: Mapping[Lease, Outcome]) -> set[Lease]:
+        """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
+        rows = [
+            {
+                "lease": lease.id,
+                "seconds": outcome.seconds,
+                "error": None if outcome.error is None else outcome.error[-_LONGEST_ERROR:],
+            }
+            for lease, outcome in outcomes.items()
+        ]
+        query = {"worker": self._worker["uuid"]}
+        return self._lost(outcomes, "POST", "outcomes", rows, query)
+
+    def release(self, leases: Collection[Lease]) -> None:
+        """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
+        for piece in _pieces([lease.id for lease in leases], _LEASES):
+            self._site.ask("DELETE", self._run("leases"), body=piece, patience=_PARTING)
+
+    def unsettled(self) -> int:
+        """Return how many tasks wait or are leased; see :meth:`cryotile.ledgers.Ledger.unsettled`."""
+        run = self._site.ask("GET", self._run())
+        return int(run["waiting"] + run["leased"])
+
+    def witnesses(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
+        """Tell what other hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.witnesses`."""
+        found: dict[str, dict[int, bool]] = {}
+        for piece in _pieces(list(tasks), _WITNESSED):
+            query = {"tasks": ",".join(map(str, piece))}
+            hosts = self._site.ask("GET", self._run("witnesses"), query=query)["hosts"]
+            for host, seen in hosts.items():
+                found.setdefault(host, {}).update((int(task), good) for task, good in seen.items())
+        found.pop(self._host, None)
+        return found
+
+    def _lost(
+        self,
+        leases: Collection[Lease],
+        method: str,
+        part: str,
+        rows: list[dict[str, Any]],
+        query: Mapping[str, Any] | None = None,
+    ) -> set[Lease]:
+        """Tell the server something of each of some leases; those that it says are lost."""
+        lost: set[str] = set()
+        for piece in _pieces(rows, _LEASES):
+            lost.update(self._site.ask(method, self._run(part), body=piece, query=query)["lost"])
+        return {lease for lease in leases if lease.id in lost}
+
+    def _run(self, part: str = "") -> str:
+        """Path of the run, or of a part of it."""
+        if not self._path:
+            self._open()
+        return f"{self._path}/{part}" if part else self._path
+
+    def _open(self) -> dict[str, Any]:
+        """Find the run of the key, or create it."""
+        run: dict[str, Any] = self._site.ask("POST", "runs", body=self._list)
+        self._path = f"runs/{run['run']}"
+        return run
+
+
+def _pieces(whole: list[T], size: int) -> Iterator[list[T]]:
+    return (whole[first : first + size] for first in range(0, len(whole), size))
+
+
+def _share(fraction: float | None) -> float | None:
+    """Work may report a little more than all."""
+    return None if fraction is None else min(max(fraction, 0.0), 1.0)
