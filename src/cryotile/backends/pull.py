@@ -102,7 +102,7 @@ class DirBackend(PullBackend):
 
 
 class SQLBackend(PullBackend):
-    """The backends ``sqlite:///path`` and ``postgresql://user@host/name``: children that share a run with all others there.
+    """The backends ``sqlite:///path`` and ``postgresql://user@host/name``: children that share a run through it.
 
     Parameters
     ----------
