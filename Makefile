@@ -19,7 +19,7 @@ help:
 	@echo 'make lint       ruff, mypy and import-linter'
 	@echo 'make format     let ruff format the code'
 	@echo 'make docs       build the documentation in docs/_build/html'
-	@echo 'make bench-fit  compare the fit with the DataFrame-mask loop'
+	@echo 'make bench-fit  compare the fit with other ways; table, and plot in docs/_static'
 	@echo 'make clean      remove what was built, but not the virtual environment'
 
 demo: $(VENV)/with-plot
@@ -45,8 +45,8 @@ docs: $(VENV)/with-plot,docs
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo docs/_build/html/index.html
 
-bench-fit: $(VENV)/with-all,test
-	$(BIN)/python benchmarks/fit.py
+bench-fit: $(VENV)/with-all,test,bench
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/fit.py --plot docs/_static/bench-fit.svg
 
 clean:
 	rm -rf build dist docs/_build src/*.egg-info src/cryotile/*.c

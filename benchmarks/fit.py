@@ -1,22 +1,27 @@
-"""Time `fit_posts` against two plain ways to fit a plane at each post: `python benchmarks/fit.py`.
+"""Time `fit_posts` against other ways to fit at each post: `python benchmarks/fit.py`.
 
 A tile of 50 by 50 posts, 1 km apart, at three densities of points.  Every contender starts from the same DataFrame and
 is timed within the same round.  `fit_posts` does all of its work, the jackknife and the Dataset included; the plain
-ways do the coefficients alone.
+ways and the numba kernels of `numba_kernels.py` do the coefficients, the numba ones the formal sigma too.  Processor
+time of one thread is taken, which other work on the machine disturbs least.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
 
 from cryotile import FitConfig, fit_posts
+from cryotile.fit import simd_level
+from numba_kernels import best_plane, cell_list, plane, robust
+
+Contender = Callable[[pd.DataFrame, float], float]
 
 YEAR = np.timedelta64(31_557_600_000, "ms")
 POSTS = np.arange(50) * 1000.0
@@ -41,6 +46,7 @@ def make_points(per_post: int, radius: float, *, passes: int = 40) -> pd.DataFra
             + (years * YEAR.astype(float)).astype("timedelta64[ms]"),
             "elevation": 2000 + 0.01 * x - 0.004 * y + 0.5 * years + errors,
             "pass_id": number + (1 << 32),
+            "ascending": number % 2 == 0,
         }
     )
 
@@ -83,47 +89,90 @@ def tree_loop(points: pd.DataFrame, radius: float) -> float:
     return len(POSTS) ** 2
 
 
-def kernel(points: pd.DataFrame, radius: float) -> float:
-    fit_posts(points, POSTS, POSTS, FitConfig(radius=radius))
-    return len(POSTS) ** 2
+def numba_loop(kernel: Callable[..., None], *, direction: bool = False) -> Contender:
+    def contender(points: pd.DataFrame, radius: float) -> float:
+        points = with_years(points)
+        names = ("x", "y", "years", "elevation", *(("ascending",) if direction else ()))
+        columns = [points[name].to_numpy(np.float64) for name in names]
+        size = radius / 2
+        order, *cells = cell_list(columns[0], columns[1], size)
+        columns = [column[order] for column in columns]
+        out = np.empty((len(POSTS), len(POSTS), 4))
+        kernel(*columns, *cells, size, POSTS, POSTS, radius, out)
+        return len(POSTS) ** 2
+
+    return contender
 
 
-def rate(
-    contender: Callable[[pd.DataFrame, float], float], points: pd.DataFrame, radius: float
-) -> float:
-    start = time.perf_counter()
+def fitted(recipe: str, *terms: str) -> Contender:
+    def contender(points: pd.DataFrame, radius: float) -> float:
+        fit_posts(points, POSTS, POSTS, FitConfig(radius=radius, recipe=recipe, terms=terms))
+        return len(POSTS) ** 2
+
+    return contender
+
+
+CONTENDERS: dict[str, Contender] = {
+    "mask loop": mask_loop,
+    "cKDTree + lstsq": tree_loop,
+    "numba plane": numba_loop(plane),
+    "best numba plane": numba_loop(best_plane),
+    "fit_posts plane": fitted("plane"),
+    "numba robust": numba_loop(robust, direction=True),
+    "fit_posts robust": fitted("robust", "quadratic", "direction"),
+}
+RATIOS = (
+    ("fit_posts plane", "mask loop"),
+    ("fit_posts plane", "cKDTree + lstsq"),
+    ("fit_posts plane", "numba plane"),
+    ("fit_posts plane", "best numba plane"),
+    ("fit_posts robust", "numba robust"),
+)
+
+
+def rate(contender: Contender, points: pd.DataFrame, radius: float) -> float:
+    start = time.process_time()
     posts = contender(points, radius)
-    return posts / (time.perf_counter() - start)
+    return posts / (time.process_time() - start)
+
+
+def measure(points: pd.DataFrame, radius: float, rounds: int) -> pd.DataFrame:
+    """Posts a second, one row a round; the round before the first compiles and is not counted."""
+    rows = [
+        {name: rate(contender, points, radius) for name, contender in CONTENDERS.items()}
+        for _ in range(rounds + 1)
+    ]
+    return pd.DataFrame(rows[1:])
+
+
+def plot(medians: pd.DataFrame, path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    axes = medians.T.plot.barh(figsize=(8, 5), logx=True, width=0.8)
+    axes.set_xlabel("posts a second, one thread")
+    axes.legend(title="points a post")
+    axes.figure.tight_layout()
+    axes.figure.savefig(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
-    contenders = {"mask loop": mask_loop, "cKDTree + lstsq": tree_loop, "fit_posts": kernel}
-    print(
-        f"posts/s, one thread, medians of {rounds} interleaved rounds; ratios are medians of the rounds' own"
-    )
-    print(
-        f"{'points/post':>11} {'radius':>7} "
-        + " ".join(f"{name:>16}" for name in contenders)
-        + "   / mask   / tree"
-    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--plot", type=Path, help="Where to save the plot.")
+    options = parser.parse_args()
+    medians = {}
+    print(f"posts/s, one thread, medians of {options.rounds} interleaved rounds, {simd_level()}")
     for per_post, radius in DENSITIES:
-        points = make_points(per_post, radius)
-        rates = [
-            {name: rate(c, points, radius) for name, c in contenders.items()} for _ in range(rounds)
-        ]
-        medians = " ".join(
-            f"{statistics.median(r[name] for r in rates):16.0f}" for name in contenders
-        )
-        ratios = [
-            statistics.median(r["fit_posts"] / r[name] for r in rates)
-            for name in list(contenders)[:2]
-        ]
-        print(
-            f"{per_post:11} {radius:7.0f} {medians} {ratios[0]:8.0f} {ratios[1]:8.1f}", flush=True
-        )
+        rates = measure(make_points(per_post, radius), radius, options.rounds)
+        medians[per_post] = rates.median()
+        print(f"\n{per_post} points a post, radius {radius:g} m")
+        for name, value in medians[per_post].items():
+            print(f"  {name:18} {value:10.0f}")
+        for one, other in RATIOS:
+            print(f"  {one} / {other}: {(rates[one] / rates[other]).median():.2f}", flush=True)
+    if options.plot:
+        plot(pd.DataFrame(medians).T, options.plot)
 
 
 if __name__ == "__main__":

@@ -199,7 +199,6 @@ def robust(x, y, t, z, d, start, nx, ny, x0, y0, size, post_x, post_y, radius, o
                         row = found[n]
                         row[0], row[1], row[2], row[3] = 1.0, u, v, t[p]
                         row[4], row[5], row[6], row[7] = u * u, v * v, u * v, d[p]
-                        heights[n] = z[p] - z[start[cy * nx + left]]
                         heights[n] = z[p]
                         n += 1
             out[j, i] = np.nan

@@ -6,6 +6,8 @@
 #include "_medians.h"
 #include "_normal.h"
 #include "_terms.h"
+#include "_sums.h"
+#include "_screen.h"
 #include "_robust.h"
 #include "_plane.h"
 #include "_circle.h"

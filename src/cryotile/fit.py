@@ -18,33 +18,20 @@ from cryotile.config import SECONDS_PER_YEAR, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
 from cryotile.outputs import Status, Term, axis_attrs, fit_variables, settings_attrs
 from cryotile.projection import point_scale
+from cryotile.sample import NS_PER_YEAR, Sample, epoch_nanoseconds, take_sample
 from cryotile.student import quantile_975
-from cryotile.terms import (
-    Layout,
-    annual_columns,
-    category_numbers,
-    coefficients,
-    lay_out,
-    point_weights,
-)
+from cryotile.terms import Layout, coefficients, lay_out
 
 __all__ = ["fit_posts", "simd_level"]
-
-REQUIRED_COLUMNS = ("x", "y", "time", "elevation", "pass_id")
 
 MAX_RADII = 2e9
 """Radii between a post and the origin of the CRS, beyond which the rounding of coordinates shows in the circle."""
 
-MAX_ELEVATION = 1e7
-"""Metres; what a fill value exceeds and no ice does."""
-
 _DAYS_PER_YEAR = SECONDS_PER_YEAR / 86_400
-_NS_PER_YEAR = SECONDS_PER_YEAR * 1e9
 _ROBUST = FitConfig()
 _LEVEL = find_simd_level()
 
 _Floats = npt.NDArray[np.float64]
-_Integers = npt.NDArray[np.int64]
 _Fitted = npt.NDArray[np.void]
 
 
@@ -109,7 +96,7 @@ def fit_posts(
     if threads < 1:
         raise InvalidValue(f"threads {threads} is not 1 or more; give the cores there are")
     x, y = _axis(post_x, "post_x", config.radius), _axis(post_y, "post_y", config.radius)
-    sample = _sample(points, x, y, config)
+    sample = take_sample(points, x, y, config)
     layout = lay_out(
         sample.config, modes=_distinct(sample.modes), platforms=_distinct(sample.platforms)
     )
@@ -126,20 +113,6 @@ def fit_posts(
 
 
 @dataclass(frozen=True, eq=False)
-class _Sample:
-    """The points that posts may see: one array a column, and the config with its period."""
-
-    config: FitConfig
-    rows: _Floats  # x, y, years, elevation
-    extras: _Floats
-    weights: _Floats
-    passes: npt.NDArray[np.int32]
-    pass_total: int
-    modes: npt.NDArray[np.uint8]
-    platforms: npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
 class _Posts:
     x: _Floats
     y: _Floats
@@ -147,88 +120,12 @@ class _Posts:
     crs: pyproj.CRS | str | None
 
 
-def _sample(points: pd.DataFrame, x: _Floats, y: _Floats, config: FitConfig) -> _Sample:
-    for name in (*REQUIRED_COLUMNS, *config.column_terms):
-        if name not in points.columns:
-            raise InvalidValue(
-                f"points have no column {name!r}; they need {', '.join(REQUIRED_COLUMNS)}, as PointDB.read gives them,"
-                " and the columns that are terms"
-            )
-    times = _times(points["time"])
-    if times.notna().any():
-        config = config.frozen(times.min(), times.max())
-    place = {name: _floats(points[name]) for name in ("x", "y", "elevation")}
-    passes, distinct = pd.factorize(points["pass_id"])
-    known = _within_reach(place, x, y, config.reach) & _within_period(times, config) & (passes >= 0)
-    for name in config.column_terms:
-        known &= np.isfinite(_known_floats(points[name]))
-    seen = np.flatnonzero(known)
-    if "platform_offset" not in config.terms:
-        _refuse_mixed_platforms(points, seen)
-    times = times.take(seen)
-    elevation = place["elevation"].take(seen)
-    _refuse_fill_values(elevation)
-    return _Sample(
-        config,
-        np.column_stack(
-            [place["x"].take(seen), place["y"].take(seen), _years(times, config), elevation]
-        ),
-        _extras(points, seen, times, config),
-        point_weights(points, seen, config),
-        passes.take(seen).astype(np.int32),
-        len(distinct),
-        category_numbers(points, seen, "mode"),
-        category_numbers(points, seen, "platform"),
-    )
-
-
-def _extras(
-    points: pd.DataFrame, seen: _Integers, times: pd.DatetimeIndex, config: FitConfig
-) -> _Floats:
-    """Return the columns of terms that the kernel does not make itself, in the order of their layout."""
-    columns: list[_Floats] = []
-    for name in lay_out(config, modes=1, platforms=1).extras:
-        if name == "cos":
-            columns += annual_columns(
-                times.as_unit("ns").asi8, config.reference_epoch or "1970-01-01"
-            )
-        elif name == "ascending":
-            columns.append(_direction(points, seen))
-        elif name != "sin":
-            columns.append(_floats(points[name]).take(seen))
-    return np.column_stack([np.empty((seen.size, 0)), *columns])
-
-
-def _direction(points: pd.DataFrame, seen: _Integers) -> _Floats:
-    """Return +½ on ascending and −½ on descending passes, NaN where that is not known."""
-    if "ascending" not in points.columns:
-        return np.full(seen.size, np.nan)
-    return _floats(points["ascending"]).take(seen) - 0.5
-
-
-def _known_floats(column: pd.Series) -> _Floats:
-    values = _floats(column)
-    if values.size and not np.isfinite(values).any():
-        raise InvalidValue(
-            f"column {column.name!r} has no finite value, so it cannot be a term; leave it out of terms"
-        )
-    return values
-
-
-def _refuse_fill_values(elevation: _Floats) -> None:
-    beyond = elevation[np.abs(elevation) > MAX_ELEVATION]
-    if beyond.size:
-        raise InvalidValue(
-            f"column 'elevation' holds {beyond[0]:g} m, which is beyond ±{MAX_ELEVATION:g} m; leave fill values out"
-        )
-
-
 def _distinct(numbers: npt.NDArray[np.uint8]) -> int:
     return max(1, np.unique(numbers).size)
 
 
 def _fit(
-    sample: _Sample,
+    sample: Sample,
     layout: Layout,
     x: _Floats,
     y: _Floats,
@@ -245,7 +142,7 @@ def _fit(
     passes, modes = sample.passes.take(order), sample.modes.take(order)
     platforms = sample.platforms.take(order)
     period = [parse_instant(text) for text in config.period or ()]
-    share = (period[1] - period[0]).value / _NS_PER_YEAR * config.min_span_share if period else 0.0
+    share = (period[1] - period[0]).value / NS_PER_YEAR * config.min_span_share if period else 0.0
 
     def fit_some(some: slice) -> _Fitted:
         return fit_at_posts(
@@ -313,70 +210,6 @@ def _axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:
     return axis
 
 
-def _times(column: pd.Series) -> pd.DatetimeIndex:
-    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
-        raise InvalidValue(
-            f"column 'time' is {column.dtype}, which does not say what it counts;"
-            " give datetime64 (UTC), e.g. by pandas.to_datetime"
-        )
-    times = pd.DatetimeIndex(column)
-    return times if times.tz is None else times.tz_convert(None)
-
-
-def _floats(column: pd.Series) -> _Floats:
-    if column.dtype == np.float64 and isinstance(column.dtype, np.dtype):
-        return column.to_numpy()
-    try:
-        return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError):
-        raise InvalidValue(
-            f"column {column.name!r} is {column.dtype}, not numbers; give metres as float64"
-        ) from None
-
-
-def _within_reach(
-    place: dict[str, _Floats], x: _Floats, y: _Floats, radius: float
-) -> npt.NDArray[np.bool_]:
-    # A little more than the radius, lest rounding cut a circle; comparisons are False for NaN.
-    reach = 1.001 * radius
-    within = np.isfinite(place["elevation"])
-    for name, posts in (("x", x), ("y", y)):
-        within &= place[name] >= posts.min(initial=np.inf) - reach
-        within &= place[name] <= posts.max(initial=-np.inf) + reach
-    return within
-
-
-def _within_period(times: pd.DatetimeIndex, config: FitConfig) -> npt.NDArray[np.bool_]:
-    if config.period is None:  # then there is no time at all
-        return np.zeros(times.size, bool)
-    start, end = (parse_instant(text) for text in config.period)
-    within: npt.NDArray[np.bool_] = (times >= start) & (times < end)
-    return within
-
-
-def _years(times: pd.DatetimeIndex, config: FitConfig) -> _Floats:
-    # Nanoseconds cannot overflow within the period; the same instant gives the same bits, whatever its unit was.
-    years: _Floats = (times.as_unit("ns").asi8 - _epoch(config)) / _NS_PER_YEAR
-    return years
-
-
-def _epoch(config: FitConfig) -> int:
-    """Return the reference epoch in nanoseconds since 1970; without any point it does not matter."""
-    return 0 if config.reference_epoch is None else parse_instant(config.reference_epoch).value
-
-
-def _refuse_mixed_platforms(points: pd.DataFrame, seen: _Integers) -> None:
-    if "platform" not in points.columns:
-        return
-    names = sorted(map(str, points["platform"].take(seen).dropna().unique()))
-    if len(names) > 1:
-        raise InvalidValue(
-            f"points mix the platforms {', '.join(names)}, and the step between them would become elevation change;"
-            f" select one, e.g. where=\"platform == '{names[0]}'\", or fit the step with the term platform_offset where"
-            " the recipe has terms (plane has none)"
-        )
-
-
 def _dataset(fitted: _Fitted, layout: Layout, config: FitConfig, posts: _Posts) -> xr.Dataset:
     """Name what the kernel gave, in SI units."""
     has_fit = fitted["status"] == Status.OK
@@ -415,6 +248,6 @@ def _instants(years: _Floats, config: FitConfig) -> npt.NDArray[np.datetime64]:
     # Years hold an instant to some 50 ns over a century: rounding to the millisecond gives back what a product had.
     instants = np.full(years.shape, np.datetime64("NaT", "ms"))
     known = np.isfinite(years)
-    since = np.rint(years[known] * _NS_PER_YEAR).astype(np.int64) + _epoch(config)
+    since = np.rint(years[known] * NS_PER_YEAR).astype(np.int64) + epoch_nanoseconds(config)
     instants[known] = ((since + 500_000) // 1_000_000).astype("datetime64[ms]")
     return instants

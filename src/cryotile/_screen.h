@@ -1,0 +1,118 @@
+/* Rejection: whole passes, then points, which may come back. */
+
+static double LEVEL(any_median)(double *values, int64_t count, double low, double high)
+{
+    int64_t padded = count;
+    if (count <= RANKED)
+        return LEVEL(small_median)(values, count);
+    while (padded % 8)
+        values[padded++] = INFINITY;
+    return LEVEL(median)(values, padded, count, low, high);
+}
+
+/* Residual of each pass: its median, about the median of all; returns by how much the most changed one has. */
+static double LEVEL(find_pass_medians)(Circle *circle)
+{
+    double *const medians = circle->medians, *const now = circle->medians + circle->passes + 8, most = 0, middle;
+    for (int32_t g = 0; g < circle->passes; g++) {
+        const int64_t start = circle->starts[g], count = circle->starts[g + 1] - start;
+        const double guess = medians[g];
+        memcpy(circle->keys, circle->residuals + start, count * sizeof(double));
+        now[g] = LEVEL(any_median)(circle->keys, count, guess - 0.1, guess + 0.1);
+    }
+    memcpy(circle->keys, now, circle->passes * sizeof(double));
+    middle = LEVEL(any_median)(circle->keys, circle->passes, -0.1, 0.1);
+    for (int32_t g = 0; g < circle->passes; g++) {
+        const double change = fabs(now[g] - middle - medians[g]);
+        most = change > most ? change : most;
+        medians[g] = now[g] - middle;
+    }
+    return most;
+}
+
+/* Takes out whole passes whose residual stands out, under a fit to which the worse passes matter less. */
+static void LEVEL(screen_passes)(const Model *model, Circle *circle)
+{
+    LEVEL(Solutions) fit;
+    double scale;
+    LEVEL(list_columns)(model, circle, true);
+    for (int32_t g = 0; g < circle->passes; g++)
+        circle->factors[g] = 1, circle->medians[g] = 0;
+    for (int round = 0; round < SCREEN_ROUNDS; round++) {
+        LEVEL(sum_kept_passes)(circle, model->quads, circle->factors);
+        LEVEL(solve_total)(circle, model, &fit);
+        LEVEL(find_residuals)(circle, model, &fit);
+        if (LEVEL(find_pass_medians)(circle) <= PASS_SETTLED)
+            break;
+        for (int32_t g = 0; g < circle->passes; g++)
+            circle->factors[g] = 1 / fmax(fabs(circle->medians[g]), PASS_FLOOR);
+    }
+    for (int32_t g = 0; g < circle->passes; g++)
+        circle->keys[g] = fabs(circle->medians[g]);
+    scale = fmax(MAD_TO_SIGMA * LEVEL(any_median)(circle->keys, circle->passes, 0, 0.1), PASS_FLOOR);
+    for (int32_t g = 0; g < circle->passes; g++) {
+        circle->factors[g] = 1;
+        circle->pass_kept[g] = fabs(circle->medians[g]) <= 4 * scale;
+        memset(circle->kept + circle->starts[g], circle->pass_kept[g], circle->starts[g + 1] - circle->starts[g]);
+    }
+}
+
+/* Residuals of the points that are kept, infinity for others, or their distances from a middle. */
+INLINE void LEVEL(fill_keys)(Circle *circle, bool distances, double middle)
+{
+    int64_t i;
+    for (i = 0; i < circle->count; i++) {
+        const double key = distances ? fabs(circle->residuals[i] - middle) : circle->residuals[i];
+        circle->keys[i] = circle->kept[i] ? key : INFINITY;
+    }
+    while (i % 8)
+        circle->keys[i++] = INFINITY;
+}
+
+/* Keeps the points within the limit of the middle and updates the sums by those that left or came back. */
+static bool LEVEL(exchange_points)(const Model *model, Circle *circle, double middle, double limit)
+{
+    const int size = LEVEL(sums_size)(model->quads), stride = 4 * model->quads;
+    bool changed = false;
+    for (int32_t g = 0; g < circle->passes; g++) {
+        if (!circle->pass_kept[g])
+            continue;
+        for (int64_t i = circle->starts[g]; i < circle->starts[g + 1]; i++) {
+            const bool keep = fabs(circle->residuals[i] - middle) <= limit;
+            if (keep == circle->kept[i])
+                continue;
+            const double weight = keep ? circle->weights[i] : -circle->weights[i];
+            LEVEL(add_rows)(model->quads, circle->rows + stride * i, &weight, 1, circle->sums + (int64_t)size * g);
+            LEVEL(add_rows)(model->quads, circle->rows + stride * i, &weight, 1, circle->total);
+            circle->kept[i] = keep;
+            changed = true;
+        }
+    }
+    return changed;
+}
+
+/* Rounds of 3 robust sigmas; leaves the fit of what is kept.  Returns by how much the last round moved the rate. */
+static double LEVEL(reject_points)(const Model *model, Circle *circle, LEVEL(Solutions) *fit, double sigma)
+{
+    const int rate_at = circle->unknowns - 1;
+    const int64_t padded = (circle->count + 7) / 8 * 8;
+    double middle = 0, mad = 0.6 * sigma, slack = 0.3, rate = 0;
+    for (int round = 0; round < ROUNDS; round++) {
+        int64_t kept = 0;
+        for (int64_t i = 0; i < circle->count; i++)
+            kept += circle->kept[i];
+        if (kept == 0)
+            return 0;
+        LEVEL(fill_keys)(circle, false, 0);
+        middle = LEVEL(median)(circle->keys, padded, kept, middle - slack * mad, middle + slack * mad);
+        LEVEL(fill_keys)(circle, true, middle);
+        mad = LEVEL(median)(circle->keys, padded, kept, (1 - slack) * mad, (1 + slack / 3) * mad);
+        slack = 0.1;
+        if (!LEVEL(exchange_points)(model, circle, middle, 3 * fmax(MAD_TO_SIGMA * mad, SCALE_FLOOR)))
+            return 0;
+        rate = fit->coefficients[rate_at][0];
+        LEVEL(solve_total)(circle, model, fit);
+        LEVEL(find_residuals)(circle, model, fit);
+    }
+    return fabs(fit->coefficients[rate_at][0] - rate);
+}
