@@ -89,8 +89,8 @@ def write_fragments(
                 content = _parquet(to_table(points, form))
                 path = f"{chunk_directory(chunk)}/{writer.id}-{len(entries)}.parquet"
                 checksum = hashlib.sha256(content).hexdigest()
-                file = {"path": path, "bytes": len(content), "checksum": checksum}
-                entries.append(describe_fragment(chunk, points) | file)
+                facts = {"path": path, "bytes": len(content), "checksum": checksum}
+                entries.append(describe_fragment(chunk, points) | facts)
                 writer.beat()
                 changed.update(_make_directories((root / path).parent))
                 with (root / path).open("xb") as file:
