@@ -1,0 +1,126 @@
+"""The published task farm, PyPI's ``taskfarm`` and ``taskfarm-worker`` 0.4.0, each in an environment of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from services.farm import PASSWORD, USER, await_answer, free_port
+from services.provide import unavailable
+
+_CLIENT = [["taskfarm-worker==0.4.0"]]
+
+# The newest of what it still works with.  It is built with setuptools' pkg_resources, which newer ones lack.
+_SERVER = [
+    [
+        *(
+            "setuptools<80",
+            "wheel",
+            "flask<2.3",
+            "werkzeug<2.3",
+            "flask-sqlalchemy<3",
+            "sqlalchemy<2",
+        ),
+        *("authlib<2", "passlib", "psycopg2-binary"),
+    ],
+    ["--no-build-isolation", "taskfarm==0.4.0"],
+]
+
+
+def seed_client(place: Path) -> Path:
+    """Directory of the programs of the seed's client, installed in ``place`` if it is not there."""
+    return _installed(place, _CLIENT, sys.executable)
+
+
+class SeedServer:
+    """The seed's server on SQLite; a context manager.
+
+    Parameters
+    ----------
+    place : Path
+        Where it is installed, or will be.
+    directory : Path
+        For its database and what it prints.
+
+    Attributes
+    ----------
+    address : str
+        Of the server.
+    seed_url : str
+        Of its API.
+    """
+
+    def __init__(self, place: Path, directory: Path) -> None:
+        self._programs = _installed(place, _SERVER, _old_python())
+        self._directory = directory
+        self._port = free_port()
+        self.address = f"http://127.0.0.1:{self._port}"
+        self.seed_url = f"{self.address}/api/"
+        self.url = f"taskfarm+http://{USER}:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        for words in (["--init-db"], ["-u", USER, "-p", PASSWORD]):
+            self._run(["adminTF", *words])
+        log = self._directory / "seed.log"
+        with log.open("wb") as output:
+            self._server = subprocess.Popen(
+                [self._programs / "flask", "--app", "taskfarm", "run", "-p", str(self._port)],
+                env=self._environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        await_answer(f"{self.seed_url}token", self._server, log)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._server.kill()
+        self._server.wait()
+
+    def _run(self, words: Sequence[str]) -> None:
+        command = [self._programs / words[0], *words[1:]]
+        subprocess.run(command, env=self._environment, check=True, capture_output=True)
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        url = f"sqlite:///{self._directory / 'seed.db'}"
+        outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return {**outside, "DATABASE_URL": url}
+
+
+def _old_python() -> str:
+    """Find a Python that the seed's server runs on."""
+    if sys.version_info < (3, 13):
+        return sys.executable
+    for name in ("python3.12", "python3.11"):
+        if found := shutil.which(name):
+            return found
+    unavailable("the seed's server needs Python 3.12 or older, and there is none")
+
+
+def _installed(place: Path, steps: Sequence[Sequence[str]], python: str) -> Path:
+    """Install packages into an environment, unless that was done before; the directory of its programs."""
+    done = place / "installed"
+    if not done.exists():
+        outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        commands = [[python, "-m", "venv", "--clear", str(place)]]
+        pip = [str(place / "bin" / "python"), "-m", "pip", "install", "-q"]
+        commands += [[*pip, *step] for step in steps]
+        for command in commands:
+            answer = subprocess.run(
+                command, env=outside, capture_output=True, text=True, check=False
+            )
+            if answer.returncode != 0:
+                unavailable(f"{' '.join(command)}: {answer.stderr.strip()[-2000:]}")
+        done.touch()
+    return place / "bin"
