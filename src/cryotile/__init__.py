@@ -34,7 +34,17 @@ _HOME = {
     "read_granule": "cryotile.readers",
 }
 
-__all__ = ["CryotileError", "FitConfig", "Grid", "PointDB", "Run", "Tile", "__version__", "fit_posts", "read_granule"]
+__all__ = [
+    "CryotileError",
+    "FitConfig",
+    "Grid",
+    "PointDB",
+    "Run",
+    "Tile",
+    "__version__",
+    "fit_posts",
+    "read_granule",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -146,7 +146,9 @@ class Observer:
         expected = _law(
             self._costs[[task.task for task in ended]], np.array([task.seconds for task in ended])
         )
-        seconds: dict[int, float] = dict(zip(to_do, expected(self._costs[list(to_do)]).tolist(), strict=True))
+        seconds: dict[int, float] = dict(
+            zip(to_do, expected(self._costs[list(to_do)]).tolist(), strict=True)
+        )
         for index, worker in running.items():
             seconds[index] = max(0.0, seconds[index] - (now - worker.since))
         # All share what is left, but for the last one nobody can help.
