@@ -102,10 +102,10 @@ def _old_python() -> str:
     """Find a Python that the seed's server runs on."""
     if sys.version_info < (3, 13):
         return sys.executable
-    for name in ("python3.12", "python3.11"):
-        if found := shutil.which(name):
-            return found
-    unavailable("the seed's server needs Python 3.12 or older, and there is none")
+    found = shutil.which("python3.12") or shutil.which("python3.11")
+    if found is None:
+        unavailable("the seed's server needs Python 3.12 or older, and there is none")
+    return found
 
 
 def _installed(place: Path, steps: Sequence[Sequence[str]], python: str) -> Path:
