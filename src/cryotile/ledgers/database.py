@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import random
 import threading
 import time
@@ -79,6 +80,8 @@ class Database:
         How many of them at most; each thread at work needs one.
     patience : float
         Seconds for which what fails is tried again.
+    linger : float
+        Seconds of silence after which the connections are closed; infinite to keep them.
 
     Attributes
     ----------
@@ -95,7 +98,14 @@ class Database:
         SQLite is too old, or psycopg is not installed.
     """
 
-    def __init__(self, url: str, *, connections: int = 1, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int = 1,
+        patience: float = PATIENCE,
+        linger: float = _LINGER,
+    ) -> None:
         address = _checked(url)
         self.name = address.render_as_string(hide_password=True)
         self._patience = patience
@@ -108,7 +118,7 @@ class Database:
         self._errors = (DBAPIError, NoConnection, self.engine.dialect.loaded_dbapi.Error)
         # Whoever forgets this database leaves no connection open.
         weakref.finalize(self, self.engine.dispose)
-        self._closer = _Closer(self.engine)
+        self._closer = _Closer(self.engine, linger)
 
     def read(self, ask: Callable[[Connection], T]) -> T:
         """Ask for what is there; ``ask`` may be called again."""
@@ -148,22 +158,27 @@ class Database:
             try:
                 return call()
             except self._errors as error:
-                if not _passes(error) or time.monotonic() >= end:
-                    raise Unreachable(
-                        f"database {self.name}: {_reason(error)}; mend that and give the same command again: it goes on"
-                    ) from error
-                level = logging.WARNING if pause > 1 else logging.DEBUG
-                logger.log(level, "database %s: %s; trying again", self.name, _reason(error))
+                self._refused(error, end, pause)
             # Who was sent away together does not come back together.
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, _PAUSES[1])
+
+    def _refused(self, error: Exception, end: float, pause: float) -> None:
+        """Say why the database refused, and give up if it will not do better."""
+        if not _passes(error) or time.monotonic() >= end:
+            raise Unreachable(
+                f"database {self.name}: {_reason(error)}; mend that and give the same command again: it goes on"
+            ) from error
+        level = logging.WARNING if pause > 1 else logging.DEBUG
+        logger.log(level, "database %s: %s; trying again", self.name, _reason(error))
 
 
 class _Closer:
     """Closes the connections of an engine when nobody has used them for a while."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, linger: float) -> None:
         self._engine = engine
+        self._linger = linger
         self._lock = threading.Lock()
         self._users = 0
         self._watched = False
@@ -180,8 +195,8 @@ class _Closer:
             with self._lock:
                 self._users -= 1
                 self._last = time.monotonic()
-                if not self._watched:
-                    self._watch(_LINGER)
+                if not self._watched and math.isfinite(self._linger):
+                    self._watch(self._linger)
 
     def _watch(self, seconds: float) -> None:
         self._watched = True
@@ -191,9 +206,9 @@ class _Closer:
 
     def _look(self) -> None:
         with self._lock:
-            left = self._last + _LINGER - time.monotonic()
+            left = self._last + self._linger - time.monotonic()
             if self._users or left > 0:
-                self._watch(max(left, _LINGER))
+                self._watch(max(left, self._linger))
             else:
                 self._watched = False
                 # With the lock held: a connection that is in use now would be left open.

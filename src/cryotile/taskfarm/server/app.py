@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from typing import Any
 
@@ -60,7 +61,9 @@ def create_app(settings: Settings | None = None) -> Flask:
         A setting is wrong, or the database cannot be used.
     """
     settings = settings or Settings()
-    database = Database(settings.database_url, connections=settings.connections, patience=_PATIENCE)
+    database = Database(
+        settings.database_url, connections=settings.connections, patience=_PATIENCE, linger=math.inf
+    )
     database.change(_upgrade)
     app = Flask("cryotile.taskfarm.server", static_folder=None)
     app.config.update(

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, cast
 
 from flask import Response, current_app, g, jsonify, request
@@ -113,7 +114,6 @@ class Access:
         self._salt = secrets.token_bytes(32)
         # One hash at a time: passwords never take more than one core from the tasks.
         self._hashing = threading.Lock()
-        self._nobody = generate_password_hash(secrets.token_hex(), "scrypt")
         self.attempts = Attempts()
 
     def look(self) -> None:
@@ -193,6 +193,11 @@ class Access:
         found = self._database.read(lambda c: c.execute(query).scalar_one_or_none())
         self._keep(self._roles, key, found, version)
         return found
+
+    @cached_property
+    def _nobody(self) -> str:
+        """Hash of a password that nobody has."""
+        return generate_password_hash(secrets.token_hex(), "scrypt")
 
     def _verify(self, name: str, password: str) -> Principal | None:
         query = select(User.id, User.password, User.role).where(User.name == name)
