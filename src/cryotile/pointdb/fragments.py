@@ -89,12 +89,12 @@ def write_fragments(
                 content = _parquet(to_table(points, form))
                 path = f"{chunk_directory(chunk)}/{writer.id}-{len(entries)}.parquet"
                 checksum = hashlib.sha256(content).hexdigest()
-                facts = {"path": path, "bytes": len(content), "checksum": checksum}
+                facts: dict[str, object] = {"path": path, "bytes": len(content), "checksum": checksum}
                 entries.append(describe_fragment(chunk, points) | facts)
                 writer.beat()
                 changed.update(_make_directories((root / path).parent))
-                with (root / path).open("xb") as file:
-                    file.write(content)
+                with (root / path).open("xb") as fragment:
+                    fragment.write(content)
                 changed.add(root / path)
             _force_to_disk(changed)
         except BaseException:
