@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from cryotile.backends import open_backend
 from cryotile.backends.base import STALL
+from cryotile.cli import main
 from cryotile.errors import InvalidValue
 from cryotile.ledgers import LEASE
 from cryotile.ledgers.http import HTTPLedger
@@ -23,6 +30,8 @@ from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedCont
 from cryotile.testing.ledgers import LedgerContract, OpenLedger, ended
 from cryotile.web import Refused, Unanswered
 from services.farm import PASSWORD, USER, FarmServer
+
+PAGE = Path(__file__).parent.parent / "docs" / "taskfarm-client.md"
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +187,49 @@ def test_a_long_list_comes_in_pieces(server, key):
     ledger.enroll(tasks)
     assert ledger.unsettled() == len(tasks)
     assert [lease.task.cost for lease in ledger.claim(100)] == [96.0] * 100
+
+
+def test_status_shows_how_far_the_runs_of_a_server_are(server, key, capsys, monkeypatch):
+    ledger = HTTPLedger(server.url, key)
+    ledger.enroll(make_tasks(1200))
+    done, failed, *_ = ledger.claim(4)
+    ledger.settle(ended(done) | ended(failed, error="no"))
+
+    def status(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["cryotile", "status", *words])
+        with pytest.raises(SystemExit):
+            main()
+        return capsys.readouterr().out
+
+    (row,) = (line.split("  ") for line in status(server.url).splitlines() if key in line)
+    assert [word.strip() for word in row if word.strip()] == [key, "1,200", "1", "2", "1,197", "0"]
+    (run,) = (
+        run
+        for run in map(json.loads, status(server.url, "--json").splitlines())
+        if run["key"] == key
+    )
+    assert (run["done"], run["leased"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("count_primes.py", "17984 primes below 200000"), ("first_farm.py", "100.0 % done")],
+)
+def test_the_scripts_of_the_page_work_when_they_are_copied(server, tmp_path, name, last):
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    (script,) = (block for block in blocks if block.startswith(f"# {name}\n"))
+    # The page's server, user and password are others.
+    user = server.url.removeprefix("http://").partition("@")[0]
+    script = script.replace("ann:secret", user).replace(
+        "localhost:5000", f"127.0.0.1:{server.port}"
+    )
+    script = script.replace('"ann", "secret"', f'"{USER}", "{PASSWORD}"')
+    (tmp_path / name).write_text(script)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, name]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == last
+    assert len(done.stdout.splitlines()) > 10

@@ -184,7 +184,8 @@ def _report_plan(run: Run) -> None:
     default="auto",
     show_default=True,
     metavar="SPEC",
-    help="Who works: serial, local, local:8, mpi, array, index:3/100, dir, dask:tcp://HOST:8786; auto chooses.",
+    help="Who works: serial, local, local:8, mpi, array, index:3/100, dir, sqlite:///FILE, postgresql://HOST/NAME,"
+    " http://HOST:5000, dask:tcp://HOST:8786; auto chooses.",
 )
 @click.option(
     "--submission",

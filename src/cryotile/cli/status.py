@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cryotile.cli.screen import clock, counted, number, span
-from cryotile.errors import CryotileError
+from cryotile.errors import CryotileError, InvalidValue
 from cryotile.run import Run
 from cryotile.status import Observer, RunStatus
 
@@ -51,18 +51,24 @@ def retry(run_directory: Path) -> None:
 
 
 @click.command()
-@RUN
+@click.argument("place", metavar="RUN|ADDRESS")
 @click.option("--watch", is_flag=True, help="Look again and again, until the run is over.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one object a line.")
-def status(run_directory: Path, watch: bool, as_json: bool) -> None:
+def status(place: str, watch: bool, as_json: bool) -> None:
     """Say how far RUN has come: what is done, running and failed, how fast it goes and how long it will take.
 
-    A tile counts as done when its file is there and sealed; 'cryotile run' and 'assemble' check every byte.
+    A tile counts as done when its file is there and sealed; 'cryotile run' and 'assemble' check every byte.  Of a
+    task-farm server at ADDRESS, say how far its runs are; who asks is in the address, or in $CRYOTILE_TOKEN.
 
     \b
     Example:
       cryotile status run/ --watch
+      cryotile status https://token@farm.example
     """
+    if place.startswith(("http://", "https://")):
+        _show_server(place, watch, as_json)
+        return
+    run_directory = Path(place)
     observer = Observer(Run.load(run_directory))
     console = Console()
     if not console.is_terminal:
@@ -80,6 +86,31 @@ def status(run_directory: Path, watch: bool, as_json: bool) -> None:
         click.echo(json.dumps(asdict(observer.look())))
     else:
         console.print(_picture(observer.look(), run_directory, console, watching=False))
+
+
+def _show_server(address: str, watch: bool, as_json: bool) -> None:
+    """Show the runs of a task-farm server."""
+    from cryotile.ledgers.http import open_api
+
+    if watch:
+        raise InvalidValue(
+            "--watch is for a run directory; to watch the runs of a server, open its address in a browser"
+        )
+    runs = open_api(address, patience=0.0).ask("GET", "runs")["runs"]
+    if as_json:
+        for run in runs:
+            click.echo(json.dumps(run))
+        return
+    table = _table("run", "tasks", "done", "leased", "waiting", "failed")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for run in runs:
+        counts = (run[state] for state in ("tasks", "done", "leased", "waiting", "failed"))
+        table.add_row(run["name"] or run["key"], *map(number, counts))
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(table if runs else "no runs")
 
 
 def _until_over(observer: Observer, show: Callable[[RunStatus], None]) -> RunStatus:

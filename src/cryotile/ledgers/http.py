@@ -13,7 +13,7 @@ from cryotile.ledgers.base import LEASE, Lease
 from cryotile.task import ATTEMPTS, Outcome, Task
 from cryotile.web import PATIENCE, Site, credentials
 
-__all__ = ["HTTPLedger"]
+__all__ = ["HTTPLedger", "open_api"]
 
 # The server takes so many at a time.
 _TASKS = 50_000
@@ -29,6 +29,34 @@ _PARTING = 5.0
 T = TypeVar("T")
 
 
+def open_api(url: str, *, patience: float = PATIENCE) -> Site:
+    """Give the native API of a task-farm server.
+
+    Parameters
+    ----------
+    url : str
+        Address of the server: ``http://host:5000``, or with who asks ``https://token@host`` or
+        ``https://user:password@host``.  Without it, ``$CRYOTILE_TOKEN`` is who asks.  ``$CRYOTILE_CA_BUNDLE`` is the
+        file of an authority that the system does not know.
+    patience : float
+        Seconds for which a server that does not answer is asked again.
+
+    Returns
+    -------
+    Site
+        To be asked for what is below ``/api/v1/``.
+
+    Raises
+    ------
+    InvalidValue
+        The address names no host.
+    """
+    place, auth = credentials(url)
+    verify = os.environ.get("CRYOTILE_CA_BUNDLE") or True
+    base = place.geturl().rstrip("/") + "/api/v1/"
+    return Site(base, auth=auth, patience=patience, verify=verify)
+
+
 class HTTPLedger:
     """Tasks on a task-farm server; see :class:`cryotile.ledgers.Ledger`.
 
@@ -37,8 +65,7 @@ class HTTPLedger:
     Parameters
     ----------
     url : str
-        Address of the server: ``http://host:5000``, or with who asks ``https://token@host`` or
-        ``https://user:password@host``.  Without it, ``$CRYOTILE_TOKEN`` is who asks.
+        Address of the server, as of :func:`open_api`.
     key : str
         Name of the task list; another list has another key.
     lease : float
@@ -65,11 +92,7 @@ class HTTPLedger:
         host: str = "",
         patience: float = PATIENCE,
     ) -> None:
-        place, auth = credentials(url)
-        # An authority that the system does not know signs the certificates of many clusters.
-        verify = os.environ.get("CRYOTILE_CA_BUNDLE") or True
-        base = place.geturl().rstrip("/") + "/api/v1/"
-        self._site = Site(base, auth=auth, patience=patience, verify=verify)
+        self._site = open_api(url, patience=patience)
         self._list = {"key": key, "lease": lease, "attempts": ATTEMPTS}
         self._host = host or socket.gethostname()
         self._worker = {"uuid": uuid.uuid4().hex, "host": self._host, "pid": os.getpid()}
