@@ -11,7 +11,7 @@ from flask import Flask, Response, g, jsonify, request
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from cryotile.errors import InvalidValue
@@ -72,6 +72,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Strict",
         SESSION_COOKIE_SECURE=settings.proxies > 0,
+        # Flask-HTTPAuth lets OPTIONS pass unasked, for pages of other sites; there are none.
+        PROVIDE_AUTOMATIC_OPTIONS=False,
         MAX_CONTENT_LENGTH=4 * 2**20,
         MAX_FORM_MEMORY_SIZE=16 * 2**10,
     )
@@ -100,6 +102,8 @@ def _upgrade(connection: Connection) -> None:
 
 def _admit() -> Response | None:
     """Ask everybody who he is, also who asks for what does not exist."""
+    if request.method == "OPTIONS":
+        raise MethodNotAllowed
     return None if request.endpoint in _OPEN else check()
 
 
