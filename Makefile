@@ -47,7 +47,7 @@ docs: $(VENV)/with-plot,docs
 	@echo docs/_build/html/index.html
 
 bench-pointdb: $(VENV)/with-all,test
-	$(BIN)/python benchmarks/pointdb.py --plot docs/_static/bench-pointdb.svg
+	$(BIN)/python benchmarks/pointdb.py --plot docs/_static/bench-pointdb.png
 
 bench-fit: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/fit.py --plot docs/_static/bench-fit.svg
