@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import mmap
 import os
@@ -192,6 +193,22 @@ def test_a_line_that_a_full_disk_cut_short_spoils_no_other(tmp_path):
     assert ledger.unsettled() == 5
     ledger.settle(ended(*leases[2:4]))
     assert ledger.unsettled() == 3
+
+
+def test_a_claim_that_a_full_disk_prevents_keeps_nobody_off(tmp_path, monkeypatch):
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(1))
+
+    def full(descriptor, line):
+        os.close(descriptor)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cryotile.ledgers.claims._write", full)
+        with pytest.raises(UnwritablePath, match="No space left"):
+            ledger.claim()
+    # On the machine where that happened, and elsewhere, without waiting for a lease to pass.
+    assert len(DirLedger(tmp_path, "run/1", host="there").claim()) == 1
 
 
 def test_files_of_the_file_system_itself_are_passed_over(tmp_path):

@@ -149,6 +149,33 @@ def test_the_users_options_win(run: Run) -> None:
     assert "-pe" not in sge.script
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "backend", "options", "kept"),
+    [
+        ("sge", "mpi", ["-q", "long-perf.q"], "-pe mpi 2"),
+        ("slurm", "array", ["--mem-bind=local"], "--mem-per-cpu"),
+        ("pbs", "array", ["-l", "pmem=3gb"], "select=1:ncpus=1:mem="),
+    ],
+)
+def test_an_option_that_only_looks_alike_replaces_nothing(
+    run: Run, scheduler: str, backend: str, options: list[str], kept: str
+) -> None:
+    assert kept in make_job(run, scheduler, backend=backend, members=2, options=options).script
+
+
+def test_a_submission_that_is_interrupted_keeps_what_its_members_will_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupted)
+    job = make_job(run, "slurm", members=2)
+    with pytest.raises(KeyboardInterrupt):
+        submit(job)
+    assert submitted_tasks(run, 1) == list(job.tasks)
+
+
 def test_what_is_there_or_failed_is_not_submitted(run: Run, sbatch: Path) -> None:
     fail(run, 3)
     submit(make_job(run, "slurm", members=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,8 @@ class Scheduler:
     prefix : str
         Begins a directive.
     common : mapping of str to tuple of str
-        Directives of every job.  One is left out when the user's options hold one of its words: of two that differ the
-        command line's wins anyway, but some exclude each other.
+        Directives of every job.  One is left out when an option of the user's matches one of its patterns: of two that
+        differ the command line's wins anyway, but some exclude each other.
     shapes : mapping of str to mapping
         Further directives of an ``array`` job, a ``single`` process, an ``mpi`` job.
     mpirun : str
@@ -49,12 +50,11 @@ class Scheduler:
 
     def header(self, shape: str, values: Mapping[str, object], options: Sequence[str]) -> list[str]:
         """Return the directives of a job, without those that the user's options replace."""
-        said = " ".join(options)
         directives = {**self.common, **self.shapes[shape]}
         return [
             f"{self.prefix} {text.format_map(values)}"
-            for text, words in directives.items()
-            if not any(word in said for word in words)
+            for text, patterns in directives.items()
+            if not any(re.search(pattern, option) for pattern in patterns for option in options)
         ]
 
     def exports(self, shape: str, values: Mapping[str, object]) -> list[str]:
@@ -73,7 +73,8 @@ _SLURM_MEMBER: Directives = {
     # A minute before its time is over a member is told, and drains.
     "--signal=B:TERM@60": (),
 }
-_PBS_EXCLUSIVE = ("select=", "nodes=", "ncpus=", "mem=")
+# A resource may stand behind -l as its own word, with it, or after others.
+_PBS_EXCLUSIVE = (r"(^(-l)?|[:,+\s])(select|nodes|ncpus|mem)=",)
 _PBS_MEMBER: Directives = {"-l select=1:ncpus=1:mem={megabytes}mb": _PBS_EXCLUSIVE}
 
 SCHEDULERS: Mapping[str, Scheduler] = {
@@ -83,7 +84,7 @@ SCHEDULERS: Mapping[str, Scheduler] = {
         common={
             "--job-name={name}": (),
             "--time={clock}": (),
-            "--mem-per-cpu={megabytes}M": ("--mem",),
+            "--mem-per-cpu={megabytes}M": (r"^--mem(-per-(cpu|gpu))?(=|$)",),
         },
         shapes={
             "array": {"--array=0-{last}": (), "--output=%A_%a.out": (), **_SLURM_MEMBER},
@@ -99,7 +100,7 @@ SCHEDULERS: Mapping[str, Scheduler] = {
             "-N {name}": (),
             "-S /bin/bash": (),
             "-j oe": (),
-            "-l walltime={clock}": ("walltime=",),
+            "-l walltime={clock}": (r"(^(-l)?|[:,\s])walltime=",),
         },
         shapes={
             "array": {"-J 0-{last}": (), **_PBS_MEMBER},
@@ -122,15 +123,15 @@ SCHEDULERS: Mapping[str, Scheduler] = {
             "-S /bin/bash": (),
             "-cwd": (),
             "-j y": (),
-            "-l h_rt={clock}": ("h_rt=",),
+            "-l h_rt={clock}": (r"(^(-l)?|[,\s])h_rt=",),
             # A host with so much free, not a limit: h_vmem counts address space, of which Python takes a lot.
-            "-l mem_free={megabytes}M": ("mem_free=", "h_vmem="),
+            "-l mem_free={megabytes}M": (r"(^(-l)?|[,\s])(mem_free|h_vmem)=",),
         },
         shapes={
             "array": {"-t 1-{members}": ()},
             "single": {},
             # Sites name their parallel environments as they like.
-            "mpi": {"-pe mpi {members}": ("-pe",)},
+            "mpi": {"-pe mpi {members}": ("^-pe$",)},
         },
         mpirun='mpirun -n "$NSLOTS"',
     ),

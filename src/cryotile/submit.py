@@ -220,8 +220,9 @@ def submit(job: Job) -> str:
         )
         write_text(job.directory / "job.sh", job.script)
         return _hand_over(job)
-    except BaseException:
-        # Nobody took it: the next submission has the number.
+    except CryotileError:
+        # The scheduler did not take it: the next submission has the number.  Of any other end that is not known, and a
+        # member that is to come will look for its tasks here.
         shutil.rmtree(job.directory, ignore_errors=True)
         raise
 

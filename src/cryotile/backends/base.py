@@ -114,7 +114,7 @@ class Agenda:
             task = self._waiting.popleft()
             (taken if fits is None or fits(task) else passed).append(task)
         self._waiting.extendleft(reversed(passed))
-        self._unfit = not taken
+        self._unfit = bool(passed) and not taken
         return taken
 
     def put_back(self, tasks: Sequence[Task]) -> None:

@@ -25,7 +25,7 @@ _MOST = 1024
 # Behind a task that takes longer (seconds) none is queued: another worker might do it sooner.
 _LONG = 1.0
 
-# A lease is renewed so many times before it would expire, so that a busy file system may fail a few times.
+# A lease is renewed so many times before it would expire, so that a busy file system may delay a few of them.
 _RENEWALS = 5
 
 # Seconds between looks when nothing waits: from the first to the most patient.

@@ -193,7 +193,13 @@ def _report_plan(run: Run) -> None:
     metavar="NUMBER",
     help="Only what 'cryotile submit' listed under this number.",
 )
-def run(run_directory: Path, backend: str, submission: int | None) -> None:
+@click.option(
+    "--stall",
+    type=float,
+    metavar="SECONDS",
+    help="End a tile that makes no progress for so long; it costs an attempt.  [default: 900]",
+)
+def run(run_directory: Path, backend: str, submission: int | None, stall: float | None) -> None:
     """Work on RUN until nothing is left; interrupted or killed, the same command goes on.
 
     A member of an array job (backends array and index:K/N) works until its own share of the tiles is there.
@@ -206,7 +212,7 @@ def run(run_directory: Path, backend: str, submission: int | None) -> None:
     open_db(frozen)  # Gone is better said once, now, than by every tile.
     sweep(frozen.store.path)
     tasks = frozen.pending(None if submission is None else submitted_tasks(frozen, submission))
-    farm = open_backend(backend, home=frozen.path, key=frozen.key)
+    farm = open_backend(backend, home=frozen.path, key=frozen.key, stall=stall)
     if isinstance(farm, AutoBackend) and farm.choice.reason:
         click.echo(f"backend {farm.choice.spec} ({farm.choice.reason})", err=True)
     work = FitTile(frozen.path.resolve(), frozen.generation)

@@ -207,7 +207,12 @@ def create(path: str, line: Mapping[str, Any]) -> bool:
         if error.errno == errno.EEXIST or error.errno in GONE:
             return False
         raise
-    _write(descriptor, line)
+    try:
+        _write(descriptor, line)
+    except OSError:
+        # A claim without its line is nobody's, and would keep everybody off for a whole lease.
+        remove(path)
+        raise
     return True
 
 

@@ -89,7 +89,11 @@ def write_fragments(
                 content = _parquet(to_table(points, form))
                 path = f"{chunk_directory(chunk)}/{writer.id}-{len(entries)}.parquet"
                 checksum = hashlib.sha256(content).hexdigest()
-                facts: dict[str, object] = {"path": path, "bytes": len(content), "checksum": checksum}
+                facts: dict[str, object] = {
+                    "path": path,
+                    "bytes": len(content),
+                    "checksum": checksum,
+                }
                 entries.append(describe_fragment(chunk, points) | facts)
                 writer.beat()
                 changed.update(_make_directories((root / path).parent))
