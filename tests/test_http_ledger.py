@@ -10,6 +10,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -136,15 +137,14 @@ def test_what_is_asked_again_because_the_answer_was_lost_happens_once(server, fo
 
 def test_a_farm_survives_that_its_server_is_killed(tmp_path, key):
     tasks, work = make_tasks(300), RecordingWork(tmp_path)
-    with FarmServer(tmp_path) as mortal:
-        outcomes: list[Outcome] = []
-        for outcome in open_backend(f"{mortal.url}?children=2", home=None, key=key).run(
-            tasks, work
-        ):
+    outcomes: list[Outcome] = []
+    with FarmServer(tmp_path) as mortal, ThreadPoolExecutor(1) as starter:
+        farm = open_backend(f"{mortal.url}?children=2", home=None, key=key)
+        for outcome in farm.run(tasks, work):
             outcomes.append(outcome)
             if len(outcomes) in (1, 150):
                 mortal.kill()
-                threading.Timer(0.5, mortal.start).start()
+                starter.submit(mortal.start)
         assert HTTPLedger(mortal.url, key).unsettled() == 0
     assert sorted(outcome.task.index for outcome in outcomes) == [task.index for task in tasks]
     assert sorted(work.ended) == [task.index for task in tasks]
