@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.h' -o -name '*.json' -o -name '*.html')
 
-.PHONY: help demo test test-faults lint format docs bench-fit bench-pointdb clean
+.PHONY: help demo test test-faults lint format docs bench-backends bench-fit bench-pointdb clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make format     let ruff format the code'
 	@echo 'make docs       build the documentation in docs/_build/html'
 	@echo 'make bench-pointdb  size and speed of the point DB; table, and plot in docs/_static'
+	@echo 'make bench-backends  compare the backends (12 minutes): docs/backends/benchmark.md'
 	@echo 'make bench-fit  compare the fit with other ways; table, and plot in docs/_static'
 	@echo 'make clean      remove what was built, but not the virtual environment'
 
@@ -48,6 +49,9 @@ docs: $(VENV)/with-plot,docs
 
 bench-pointdb: $(VENV)/with-all,test
 	$(BIN)/python benchmarks/pointdb.py --plot docs/_static/bench-pointdb.png
+
+bench-backends: $(VENV)/with-all,test,bench
+	PYTHONPATH=tests $(BIN)/python benchmarks/backends --postgresql
 
 bench-fit: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/fit.py --plot docs/_static/bench-fit.svg

