@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import cryotile
 from cryotile.pointdb import PointDB
 from made_up import granule, points, with_points
+from services.provide import provide
 
 
 def opened(path: Path, log: Path) -> list[str]:
     """Files of a DB that a process opens to open the DB, as strace sees it."""
-    strace = shutil.which("strace")
-    if strace is None:
-        pytest.skip("strace is not installed")
+    strace = provide(["strace"], ["strace"])["strace"]
     program = "import sys; from cryotile.pointdb import PointDB; PointDB(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": str(Path(cryotile.__file__).parents[1])}
     command = [

@@ -16,6 +16,7 @@ from cryotile.pointdb import PointDB
 from cryotile.run import Run, open_db, plan_run
 from cryotile.task import Outcome, Progress, Task
 from cryotile.work import FitTile
+from made_up import granule, points, with_points
 from small_run import REQUEST, fit, make_run, tile_file
 
 
@@ -180,3 +181,19 @@ def test_whoever_joins_others_at_work_goes_by_the_seals(run: Run) -> None:
 
     Journaled(join, run.journal)(run.tasks[2], lambda fraction: None)
     assert list(run.pending()) == run.tasks
+
+
+def test_a_run_goes_on_after_a_compaction_that_ended_its_snapshot(run: Run) -> None:
+    fit(run, 0)
+    db = open_db(run)
+    for seed in range(5, 9):
+        away = points(seed, 30, extent=1e3)
+        away["x"] += 2e6
+        db.append([with_points(granule(seed, 30), away)])
+    db.compact()
+    assert not db.has_snapshot(run.snapshot)
+    again = plan_run(run.path, PlanRequest())
+    assert again.generation == run.generation + 1
+    assert open_db(again).has_snapshot(again.snapshot)
+    assert again.missing() == [task for task in again.tasks if task.index != 0]
+    fit(again, 1)

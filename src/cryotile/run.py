@@ -317,7 +317,7 @@ def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
     if db.snapshot == run.snapshot:
         return run
     table = tile_table(run.settings, db)
-    if table.equals(run.table):
+    if table.equals(run.table) and db.has_snapshot(run.snapshot):
         return run
     write_generation(run.path, run.generation + 1, table, db.snapshot)
     return Run.load(run.path)
