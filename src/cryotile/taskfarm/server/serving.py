@@ -30,7 +30,9 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn is not annot
     def load_config(self) -> None:
         """Set what is given."""
         for name, value in self._options.items():
-            self.cfg.set(name, value)
+            # Older versions do not know them all.
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
 
     def load(self) -> Flask:
         """Make the application, in each process its own."""
@@ -62,5 +64,7 @@ def serve(settings: Settings, host: str, port: int, *, processes: int) -> None:
         "graceful_timeout": 10,
         "proc_name": "cryotile serve",
         "loglevel": "warning",
+        # A server is ended by a signal, and several may be on a host.
+        "control_socket_disable": True,
     }
     _Gunicorn(settings, options).run()
