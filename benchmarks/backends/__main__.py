@@ -101,7 +101,11 @@ def watch_farmer(seconds: float) -> Result:
         return {"reason": "there is no mpirun"}
     program = Path(__file__).with_name("farmer.py")
     command = [*start, str(program), "--seconds", str(seconds)]
-    found: Result = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    try:
+        output = subprocess.run(command, check=True, capture_output=True).stdout
+    except subprocess.CalledProcessError as error:
+        return {"reason": str(error)}
+    found: Result = json.loads(output)
     print(f"farmer    {100 * found['share']:.1f} % of a core", flush=True)
     return found
 

@@ -203,7 +203,7 @@ def database(url: str) -> Contender:
         return _farm(PullBackend(ledger, children=job.workers), job)
 
     scheme = url.partition(":")[0].partition("+")[0]
-    return Contender(scheme, run, ours=True, form="pull", empty=4_000, needs="sqlalchemy", url=url)
+    return Contender(scheme, run, ours=True, form="pull", empty=2_000, needs="sqlalchemy", url=url)
 
 
 CONTENDERS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -115,9 +116,12 @@ def _run(commands: Sequence[Sequence[str]], home: Path, limit: float) -> None:
 
 
 def _last_words(output: Path) -> str:
-    lines = output.read_text(errors="replace").split("\n")
-    errors = [line for line in lines if line[:1].isalpha() and "Error" in line.partition(" ")[0]]
-    return (errors or [line for line in lines if line.strip()] or [""])[-1]
+    lines = [line for line in output.read_text(errors="replace").split("\n") if line.strip()]
+    # Of a traceback the last line, of mpirun's the one that says how a rank ended.
+    telling = [
+        line for line in lines if re.match(r"[\w.]+(Error|Pool)\b", line) or "EXIT STRING" in line
+    ]
+    return (telling or lines or [""])[-1]
 
 
 def _clear_away(process: subprocess.Popen[bytes]) -> None:
