@@ -160,13 +160,17 @@ class Access:
                 f"too many attempts with wrong passwords; wait {wait:.0f} s, or use a token",
                 retry_after=int(wait) + 1,
             )
-        version = self._version
-        found = self._verify(name, password)
+        with self._hashing:
+            # A hundred workers that start at once with one password wait for one hash.
+            if (found := self._passwords.get(known)) is not None:
+                return found
+            version = self._version
+            found = self._verify(name, password)
+            if found is not None:
+                self._keep(self._passwords, known, found, version)
         if found is None:
             self.attempts.fail(address)
             note("wrong password", name[:64], user="-", commit=True)
-        else:
-            self._keep(self._passwords, known, found, version)
         return found
 
     def run(self, uuid: str) -> RunRecord | None:
@@ -202,9 +206,8 @@ class Access:
     def _verify(self, name: str, password: str) -> Principal | None:
         query = select(User.id, User.password, User.role).where(User.name == name)
         row = self._database.read(lambda c: c.execute(query).one_or_none())
-        with self._hashing:
-            # As long for a name that nobody has: else one could learn which there are.
-            right = check_password_hash(row.password if row else self._nobody, password)
+        # As long for a name that nobody has: else one could learn which there are.
+        right = check_password_hash(row.password if row else self._nobody, password)
         return Principal(row.id, name, row.role == "admin") if row and right else None
 
     def _keep(self, memory: dict[Any, Any], key: object, value: object, version: int) -> None:
