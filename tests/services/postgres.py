@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any, Self
 import pytest
 
 from services.provide import unavailable
+
+# How long a start or a stop may take, seconds.
+_LIMIT = 60.0
 
 # Debian keeps PostgreSQL's programs off the PATH, by major version.
 _DEBIAN = Path("/usr/lib/postgresql")
@@ -44,6 +48,7 @@ class Postgres:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
+        self._process: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql://cryotile@127.0.0.1:{self.port}/postgres"
         self._settings = {
             "port": self.port,
@@ -70,41 +75,52 @@ class Postgres:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop("immediate")
+        self.stop(signal.SIGQUIT)
         shutil.rmtree(self._place)
 
     def start(self) -> None:
-        """Start it, and wait until it has recovered."""
-        self._run("pg_ctl", "-D", self._data, "-l", self._place / "log", "-w", "-t", "120", "start")
+        """Start it if it does not run, and wait until it has recovered."""
+        end = time.monotonic() + _LIMIT
+        while subprocess.call(self._ready, stdout=subprocess.DEVNULL) != 0:
+            if self._process is None or self._process.poll() is not None:
+                # Again if need be: processes of one that was killed hold its memory for a moment.
+                self._process = self._launch()
+            if time.monotonic() > end:
+                raise RuntimeError((self._place / "log").read_text(errors="replace"))
+            time.sleep(0.02)
 
-    def stop(self, mode: str) -> None:
-        """Stop it: ``fast``, or ``immediate``, which leaves it to recover from its log."""
-        if (self._data / "postmaster.pid").exists():
-            self._run("pg_ctl", "-D", self._data, "-w", "-m", mode, "stop")
+    def stop(self, mode: signal.Signals = signal.SIGINT) -> None:
+        """Stop it and wait for its end.
 
-    def kill(self) -> None:
-        """Kill its first process outright; the others find out, and it has to recover when it is started again."""
-        postmaster = int((self._data / "postmaster.pid").read_text().split()[0])
-        os.kill(postmaster, signal.SIGKILL)
+        By SIGINT in good order; by SIGQUIT at once, so that it has to recover from its log; by SIGKILL outright, and
+        its processes find out by themselves.
+        """
+        if self._process is not None:
+            self._process.send_signal(mode)
+            self._process.wait(_LIMIT)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        with (self._place / "log").open("ab") as log:
+            return subprocess.Popen(
+                [self._programs / "postgres", "-D", self._data],
+                cwd=self._place,
+                stdout=log,
+                stderr=log,
+                **self._rights,
+            )
+
+    @property
+    def _ready(self) -> list[str]:
+        place = ("-h", "127.0.0.1", "-p", str(self.port))
+        return [str(self._programs / "pg_isready"), "-q", *place]
 
     @property
     def _data(self) -> Path:
         return self._place / "data"
 
-    def _run(self, program: str, *words: object) -> str:
+    def _run(self, program: str, *words: object) -> None:
         command = [str(self._programs / program), *map(str, words)]
-        # A server that is started keeps what it inherits open: a pipe would never end.
-        with tempfile.TemporaryFile("w+") as output:
-            code = subprocess.call(
-                command, cwd=self._place, stdout=output, stderr=subprocess.STDOUT, **self._rights
-            )
-            output.seek(0)
-            printed = output.read()
-        if code != 0:
-            log = self._place / "log"
-            more = log.read_text(errors="replace") if log.exists() else ""
-            raise RuntimeError(f"{command}: exit code {code}\n{printed}\n{more}")
-        return printed
+        subprocess.run(command, cwd=self._place, check=True, capture_output=True, **self._rights)
 
 
 def _programs() -> tuple[Path, dict[str, Any]]:

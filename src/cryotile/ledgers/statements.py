@@ -447,7 +447,8 @@ SELECT 1 FROM stock WHERE run_id = :run AND taken < size LIMIT 1
 """)
 
 STOCK_OR_EXPIRED_LEFT = Statement("""
--- stock_or_expired_left: whether there is something to claim though nothing waits.
+-- stock_or_expired_left: whether there is something to claim for who found nothing; another may just have laid it out.
 SELECT 1 WHERE EXISTS (SELECT 1 FROM stock WHERE run_id = :run AND taken < size)
+            OR EXISTS (SELECT 1 FROM tasks WHERE run_id = :run AND state = 0)
             OR EXISTS (SELECT 1 FROM tasks WHERE run_id = :run AND state = 1 AND expires < [now])
 """)
