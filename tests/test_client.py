@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,21 @@ def test_two_workers_never_have_the_same_task(api):
             worker.update(100)
             worker.done()
     assert sorted(seen) == list(range(6))
+
+
+def test_of_workers_that_start_at_once_none_leaves_while_tasks_wait(our_api):
+    farm = TaskFarm(*WHO, numTasks=32, url_base=our_api)
+    workers = [TaskFarmWorker(*WHO, farm.uuid, url_base=our_api) for _ in range(16)]
+    start = threading.Barrier(16)
+
+    def claim(worker: TaskFarmWorker) -> int | None:
+        start.wait(60)
+        return worker.task
+
+    with ThreadPoolExecutor(16) as pool:
+        claimed = list(pool.map(claim, workers))
+    assert None not in claimed
+    assert len(set(claimed)) == 16
 
 
 def test_a_task_that_is_set_to_waiting_is_handed_out_next(api):

@@ -86,7 +86,7 @@ class FarmServer:
         """Start it, and wait until it answers."""
         log = self._directory / "serve.log"
         with log.open("ab") as output:
-            self._server = subprocess.Popen(
+            self.server = subprocess.Popen(
                 self._command("serve", "--port", self.port),
                 env=self._environment,
                 stdout=output,
@@ -94,13 +94,13 @@ class FarmServer:
                 # So that all its processes can be killed at once.
                 start_new_session=True,
             )
-        await_answer(f"{self.address}/healthz", self._server, log)
+        await_answer(f"{self.address}/healthz", self.server, log)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send all its processes a signal, and wait until the first has ended."""
-        if self._server.poll() is None:
-            os.killpg(self._server.pid, number)
-        self._server.wait(_LIMIT)
+        if self.server.poll() is None:
+            os.killpg(self.server.pid, number)
+        self.server.wait(_LIMIT)
 
     def _command(self, *words: object) -> list[str]:
         options = ["--database-url", self._database]

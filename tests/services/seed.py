@@ -27,7 +27,7 @@ _SERVER = [
             "flask-sqlalchemy<3",
             "sqlalchemy<2",
         ),
-        *("authlib<2", "passlib", "psycopg2-binary"),
+        *("authlib<2", "passlib", "psycopg2-binary", "gunicorn"),
     ],
     ["--no-build-isolation", "taskfarm==0.4.0"],
 ]
@@ -39,7 +39,7 @@ def seed_client(place: Path) -> Path:
 
 
 class SeedServer:
-    """The seed's server on SQLite; a context manager.
+    """The seed's server; a context manager.
 
     Parameters
     ----------
@@ -47,6 +47,10 @@ class SeedServer:
         Where it is installed, or will be.
     directory : Path
         For its database and what it prints.
+    database_url : str
+        Of another database than SQLite in the directory.
+    processes : int
+        How many serve; on SQLite more than one get into each other's way.
 
     Attributes
     ----------
@@ -56,26 +60,30 @@ class SeedServer:
         Of its API.
     """
 
-    def __init__(self, place: Path, directory: Path) -> None:
+    def __init__(
+        self, place: Path, directory: Path, *, database_url: str = "", processes: int = 1
+    ) -> None:
         self._programs = _installed(place, _SERVER, _old_python())
         self._directory = directory
+        self._database = database_url or f"sqlite:///{directory / 'seed.db'}"
+        self._processes = processes
         self._port = free_port()
         self.address = f"http://127.0.0.1:{self._port}"
         self.seed_url = f"{self.address}/api/"
-        self.url = f"taskfarm+http://{USER}:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
         for words in (["--init-db"], ["-u", USER, "-p", PASSWORD]):
             self._run(["adminTF", *words])
         log = self._directory / "seed.log"
+        words = ["-w", str(self._processes), "-b", f"127.0.0.1:{self._port}", "taskfarm:app"]
         with log.open("wb") as output:
-            self._server = subprocess.Popen(
-                [self._programs / "flask", "--app", "taskfarm", "run", "-p", str(self._port)],
+            self.server = subprocess.Popen(
+                [self._programs / "gunicorn", *words],
                 env=self._environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        await_answer(f"{self.seed_url}token", self._server, log)
+        await_answer(f"{self.seed_url}token", self.server, log)
         return self
 
     def __exit__(
@@ -84,8 +92,8 @@ class SeedServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._server.kill()
-        self._server.wait()
+        self.server.terminate()
+        self.server.wait()
 
     def _run(self, words: Sequence[str]) -> None:
         command = [self._programs / words[0], *words[1:]]
@@ -93,9 +101,8 @@ class SeedServer:
 
     @property
     def _environment(self) -> dict[str, str]:
-        url = f"sqlite:///{self._directory / 'seed.db'}"
         outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return {**outside, "DATABASE_URL": url}
+        return {**outside, "DATABASE_URL": self._database}
 
 
 def _old_python() -> str:
@@ -110,8 +117,8 @@ def _old_python() -> str:
 
 def _installed(place: Path, steps: Sequence[Sequence[str]], python: str) -> Path:
     """Install packages into an environment, unless that was done before; the directory of its programs."""
-    done = place / "installed"
-    if not done.exists():
+    done, wanted = place / "installed", repr(steps)
+    if not done.exists() or done.read_text() != wanted:
         outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         commands = [[python, "-m", "venv", "--clear", str(place)]]
         pip = [str(place / "bin" / "python"), "-m", "pip", "install", "-q"]
@@ -122,5 +129,5 @@ def _installed(place: Path, steps: Sequence[Sequence[str]], python: str) -> Path
             )
             if answer.returncode != 0:
                 unavailable(f"{' '.join(command)}: {answer.stderr.strip()[-2000:]}")
-        done.touch()
+        done.write_text(wanted)
     return place / "bin"
