@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.h' -o -name '*.json' -o -name '*.html')
 
-.PHONY: help demo test test-faults lint format docs bench-backends bench-fit bench-pointdb clean
+.PHONY: help demo test test-faults lint format docs bench-backends bench-fit bench-pointdb bench-taskfarm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make lint       ruff, mypy and import-linter'
 	@echo 'make format     let ruff format the code'
 	@echo 'make docs       build the documentation in docs/_build/html'
+	@echo 'make bench-taskfarm  the task-farm server beside the first one; table, and plot in docs/_static'
 	@echo 'make bench-pointdb  size and speed of the point DB; table, and plot in docs/_static'
 	@echo 'make bench-backends  compare the backends (12 minutes): docs/backends/benchmark.md'
 	@echo 'make bench-fit  compare the fit with other ways; table, and plot in docs/_static'
@@ -47,6 +48,9 @@ format: $(VENV)/with-all,dev,test
 docs: $(VENV)/with-plot,docs
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+bench-taskfarm: $(VENV)/with-all,test,bench
+	PYTHONPATH=tests $(BIN)/python benchmarks/taskfarm.py --plot docs/_static/bench-taskfarm.svg
 
 bench-pointdb: $(VENV)/with-all,test
 	$(BIN)/python benchmarks/pointdb.py --plot docs/_static/bench-pointdb.png

@@ -1,0 +1,24 @@
+"""The least that a server of the task farm's kind can do: Flask, Basic authentication, and a PUT that keeps nothing."""
+
+from __future__ import annotations
+
+from flask import Flask, request
+from flask_httpauth import HTTPBasicAuth
+
+__all__ = ["create_app"]
+
+
+def create_app() -> Flask:
+    """Make the application."""
+    app, auth = Flask("bare"), HTTPBasicAuth()
+
+    @auth.verify_password
+    def _verify(name: str, password: str) -> str | None:  # noqa: ARG001 - whoever asks is known
+        return name
+
+    @app.put("/api/task")
+    @auth.login_required
+    def _put() -> tuple[str, int]:
+        return ("", 204) if request.get_json() else ("", 400)
+
+    return app
