@@ -32,8 +32,8 @@ test: $(VENV)/with-all,test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-faults: $(VENV)/with-all,test
-	CRYOTILE_LONG=1 $(BIN)/python -m pytest --timeout 3000 tests/test_faults.py tests/test_server_faults.py tests/test_mpi.py \
-		tests/test_pointdb_faults.py $(PYTEST_ARGS)
+	CRYOTILE_LONG=1 $(BIN)/python -m pytest --timeout 3000 tests/test_faults.py tests/test_faults_sql.py \
+		tests/test_server_faults.py tests/test_mpi.py tests/test_pointdb_faults.py $(PYTEST_ARGS)
 
 lint: $(VENV)/with-all,dev,test
 	$(BIN)/ruff check .

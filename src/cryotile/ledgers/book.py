@@ -268,7 +268,7 @@ def _leases(rows: Iterable[Any], given: Mapping[str, Any]) -> list[Lease]:
     """Make leases of rows that are leased under a token."""
     token, seconds = given["lease"], given["seconds"]
     return [
-        Lease(Task(row.idx, row.cost), f"{row.idx}-{token:x}", row.attempts + 1, seconds)
+        Lease(Task(row.idx, float(row.cost)), f"{row.idx}-{token:x}", row.attempts + 1, seconds)
         for row in rows
     ]
 

@@ -27,6 +27,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from cryotile.errors import CryotileError, InvalidValue, MissingDependency
+from cryotile.files import writing
 from cryotile.ledgers.mounts import network_file_system
 
 __all__ = ["PATIENCE", "Database", "Unreachable"]
@@ -147,7 +148,9 @@ class Database:
         if self._file is None or reads:
             yield
             return
-        with open(f"{self._file}-turn", "ab") as line:
+        with writing(Path(self._file)):
+            line = open(f"{self._file}-turn", "ab")
+        with line:
             fcntl.flock(line, fcntl.LOCK_EX)
             yield
 
