@@ -31,6 +31,7 @@ from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedCont
 from cryotile.testing.ledgers import LedgerContract, OpenLedger, ended
 from cryotile.web import Refused, Unanswered
 from services.farm import PASSWORD, USER, FarmServer
+from small_run import make_run
 
 PAGE = Path(__file__).parent.parent / "docs" / "taskfarm-client.md"
 
@@ -233,3 +234,20 @@ def test_the_scripts_of_the_page_work_when_they_are_copied(server, tmp_path, nam
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == last
     assert len(done.stdout.splitlines()) > 10
+
+
+@pytest.mark.parametrize("scheme", ["http", "taskfarm+http"])
+def test_a_map_made_over_http_has_the_tiles_of_any_other(server, tmp_path, scheme, monkeypatch):
+    def tiles(name: str, backend: str) -> dict[str, bytes]:
+        (tmp_path / name).mkdir()
+        run = make_run(tmp_path / name)
+        monkeypatch.setattr(sys, "argv", ["cryotile", "run", str(run.path), "--backend", backend])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+        return {path.name: path.read_bytes() for path in (run.path / "tiles").rglob("*.nc")}
+
+    spec = server.url.replace("http", scheme, 1) + "?children=2"
+    made = tiles("far", spec)
+    assert made
+    assert made == tiles("near", "serial")
