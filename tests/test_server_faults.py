@@ -64,7 +64,6 @@ class Crew:
         while ledger.unsettled():
             self._note(worker, "claiming")
             leases = ledger.claim(BATCH)
-            self._note(worker, "working")
             outcomes = {lease: Outcome(lease.task, 0.0, lease.attempt, "here") for lease in leases}
             self._note(worker, "settling")
             self.lost += [lease.id for lease in ledger.settle(outcomes)]
@@ -107,7 +106,7 @@ def test_each_task_is_done_once_however_often_the_server_is_killed(served):
         assert sum(worker["attempts"] for worker in workers) == count
     assert {"claiming", "settling"} <= set(hit)
     if LONG:
-        assert {"working", "between"} <= set(hit)
+        assert "between" in hit
 
 
 def _children(pid):
