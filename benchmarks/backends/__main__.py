@@ -60,12 +60,14 @@ class Benchmark:
         }
 
     def go_on(self, measures: Iterable[str]) -> None:
-        """Keep what was measured before, but for these measures."""
+        """Keep what was measured before, but for these measures of these contenders."""
+        fresh = self.results["contenders"]
         self.results = json.loads(self._kept.read_text())
-        for contender in self.results["contenders"].values():
+        for name, nothing in fresh.items():
+            known = self.results["contenders"].setdefault(name, nothing)
             for measure in measures:
-                contender.pop(measure, None)
-            contender.setdefault("empty", [])
+                known.pop(measure, None)
+            known.setdefault("empty", [])
 
     def run(self, measures: Collection[str], scratch: Path) -> None:
         """Take some measures."""
