@@ -33,9 +33,9 @@ from services.postgres import Postgres
 
 HERE = Path(__file__).parent
 LONG = bool(os.environ.get("CRYOTILE_LONG"))
-LIVES = 140 if LONG else 6
+LIVES = 120 if LONG else 6
 TASKS = 120 * LIVES
-OUTAGES = 60 if LONG else 6
+OUTAGES = 40 if LONG else 6
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import math
+import os
 import random
 import threading
 import time
@@ -149,10 +150,12 @@ class Database:
             yield
             return
         with writing(Path(self._file)):
-            line = open(f"{self._file}-turn", "ab")
-        with line:
+            line = os.open(f"{self._file}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
             fcntl.flock(line, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(line)
 
     def _try(self, call: Callable[[], T]) -> T:
         """Call until it succeeds, fails for good, or the patience is at its end."""
