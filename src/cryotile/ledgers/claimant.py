@@ -168,7 +168,11 @@ class Claimant:
         while parts and basket.room:
             # In order; but where many reach for the same task at once, each goes on at another.
             part = parts.pop(random.randrange(len(parts)) if self._crowded else 0)
-            exhausted &= self._gather(part, traces.get(part.name, Trace([])), basket, again=again)
+            done = self._gather(part, traces.get(part.name, Trace([])), basket, again=again)
+            if not done and basket.leases:
+                # What is left of it is dearer than all that follows.
+                return False
+            exhausted &= done
         return exhausted and not parts
 
     def _split(self, node: Node) -> bool:

@@ -17,6 +17,7 @@ Every call opens the same ledger once more, as another worker would.
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter
@@ -101,6 +102,17 @@ class LedgerContract:
         assert [lease.task for lease in leases] == sorted(tasks, key=lambda task: -task.cost)
         assert len({lease.id for lease in leases}) == len(tasks)
         assert all(lease.attempt == 1 and lease.expiry > 0 for lease in leases)
+
+    def test_the_dearest_come_first_when_a_worker_asks_for_more_or_less_each_time(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """A few that are left of one batch and a short batch at the end tempt a ledger to leap."""
+        tasks, ledger, draw = tasks_of(50), open_ledger(), random.Random(50)
+        ledger.enroll(tasks)
+        leases = ledger.claim(14)
+        while found := ledger.claim(draw.randint(3, 6)):
+            leases += found
+        assert [lease.task for lease in leases] == sorted(tasks, key=lambda task: -task.cost)
 
     def test_workers_share_the_tasks(self, open_ledger: OpenLedger) -> None:
         """What one has, no other gets, though they take turns and ask for different numbers."""
