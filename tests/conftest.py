@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# So that a broken contract is explained like any other failed assertion.
+pytest.register_assert_rewrite("cryotile.testing")
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 
