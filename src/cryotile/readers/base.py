@@ -20,6 +20,7 @@ REASONS: Mapping[str, str] = {
     "no_time": "the time is missing",
     "no_elevation": "the elevation is missing, unused (0) or more than 10 km off the ellipsoid",
     "no_mode": "the measurement mode is not known",
+    "no_platform": "the platform is not known",
     "surface_ocean": "ocean, not asked for",
     "surface_grounded_ice": "grounded ice, not asked for",
     "surface_floating_ice": "floating ice, not asked for",
@@ -51,7 +52,7 @@ _HIGHEST = 10_000.0
 
 # Categories are the same for all granules, so that frames join without falling back to objects.
 _PLATFORMS, _MODES, _SURFACES = (
-    pd.Index(list(names)) for names in (PLATFORM_CODES, MODES, SURFACE_TYPES)
+    pd.CategoricalDtype(list(names)) for names in (PLATFORM_CODES, MODES, SURFACE_TYPES)
 )
 
 
@@ -130,8 +131,8 @@ class Records:
 
     Attributes
     ----------
-    platform : str
-        A key of :data:`cryotile.points.PLATFORM_CODES`.
+    platform : str or ndarray of int8, shape (records,)
+        A key of :data:`cryotile.points.PLATFORM_CODES`; of several, their positions in it, −1 where unknown.
     longitude, latitude : ndarray, shape (records,)
         Degrees; NaN where missing.
     time : ndarray of datetime64[ms], shape (records,)
@@ -140,8 +141,8 @@ class Records:
         Metres; NaN where missing.
     pass_id : ndarray of int64, shape (records,)
         See :func:`cryotile.points.pass_id`.
-    ascending : ndarray of bool, shape (records,)
-        Whether the satellite flies north.
+    ascending : ndarray of bool or BooleanArray, shape (records,)
+        Whether the satellite flies north; NA where that is not known.
     mode, surface_type : ndarray of int8, shape (records,)
         Positions in :data:`cryotile.points.MODES` (−1 unknown) and :data:`cryotile.points.SURFACE_TYPES`.
     rejected : mapping of str to ndarray of bool
@@ -150,14 +151,14 @@ class Records:
         Further columns.
     """
 
-    platform: str
+    platform: str | NDArray[np.int8]
     longitude: NDArray[np.float64]
     latitude: NDArray[np.float64]
     time: NDArray[np.datetime64]
     elevation: NDArray[np.float64]
     uncertainty: NDArray[np.float64]
     pass_id: NDArray[np.int64]
-    ascending: NDArray[np.bool_]
+    ascending: NDArray[np.bool_] | pd.arrays.BooleanArray
     mode: NDArray[np.int8]
     surface_type: NDArray[np.int8]
     rejected: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
@@ -170,6 +171,8 @@ class Records:
         yield "no_time", np.isnat(self.time)
         yield "no_elevation", ~(np.abs(self.elevation) < _HIGHEST)
         yield "no_mode", self.mode < 0
+        if not isinstance(self.platform, str):
+            yield "no_platform", self.platform < 0
         for code, name in enumerate(SURFACE_TYPES):
             if name not in surface_types:
                 yield f"surface_{name}", self.surface_type == code
@@ -230,7 +233,9 @@ def build_granule(
 
 def _frame(records: Records, keep: NDArray[np.bool_], columns: Sequence[str]) -> pd.DataFrame:
     uncertainty = records.uncertainty[keep]
-    platform = np.full(uncertainty.shape, _PLATFORMS.get_loc(records.platform), dtype=np.int8)
+    platform = np.full(
+        uncertainty.shape, _PLATFORMS.categories.get_loc(records.platform), dtype=np.int8
+    )
     core: dict[str, Any] = {
         "longitude": records.longitude[keep],
         "latitude": records.latitude[keep],
@@ -239,14 +244,15 @@ def _frame(records: Records, keep: NDArray[np.bool_], columns: Sequence[str]) ->
         "uncertainty": np.where(uncertainty > 0.0, uncertainty, np.nan),
         "pass_id": records.pass_id[keep],
         "ascending": pd.array(records.ascending[keep], dtype="boolean"),
-        "platform": pd.Categorical.from_codes(platform, categories=_PLATFORMS),
-        "mode": pd.Categorical.from_codes(records.mode[keep], categories=_MODES),
-        "surface_type": pd.Categorical.from_codes(records.surface_type[keep], categories=_SURFACES),
+        "platform": pd.Categorical.from_codes(platform, dtype=_PLATFORMS),
+        "mode": pd.Categorical.from_codes(records.mode[keep], dtype=_MODES),
+        "surface_type": pd.Categorical.from_codes(records.surface_type[keep], dtype=_SURFACES),
     }
     further = {
         name: records.further[name][keep] if name in records.further else np.nan for name in columns
     }
-    return pd.DataFrame(core).assign(**further) if further else pd.DataFrame(core)
+    points = pd.DataFrame(core, copy=False)
+    return points.assign(**further) if further else points
 
 
 def codes(raw: NDArray[Any], meanings: Mapping[int, str], names: Sequence[str]) -> NDArray[np.int8]:

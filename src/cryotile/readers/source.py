@@ -173,8 +173,10 @@ class Source:
         )
 
     def _node(self, name: str) -> h5py.Group | h5py.Dataset | None:
+        if self.file is None or name == "/":
+            return self.file
         try:
-            return None if self.file is None else self.file.get(name)
+            return self.file.get(name)
         except _DAMAGE as error:
             raise self.damaged(f"object {name}", error) from error
 
@@ -186,7 +188,10 @@ class Source:
 
     def _attribute(self, node: h5py.Group | h5py.Dataset, name: str) -> str | float | None:
         try:
-            return _scalar(node.attrs.get(name))
+            # Most are absent, and to be told so by an exception takes twenty times as long.
+            if not h5py.h5a.exists(node.id, name.encode()):
+                return None
+            return _scalar(node.attrs[name])
         except _DAMAGE as error:
             raise self.damaged(f"attribute {name}", error) from error
 
