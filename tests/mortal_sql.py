@@ -9,12 +9,12 @@ from sqlalchemy import event
 from cryotile.backends.pull import PullBackend
 from cryotile.ledgers.sql import SQLLedger
 from cryotile.task import Pending, Task
-from mortal import Death, Fate, Saving
+from mortal import Death, Fate, Piecewise, Saving
 
 LEASE = 1.0
 
 
-class MortalSQLLedger(SQLLedger):
+class MortalSQLLedger(Piecewise, SQLLedger):
     """A ledger whose worker may die before and after any statement, and before and after a commit."""
 
     def __init__(self, url: str, key: str, fate: Fate) -> None:
@@ -22,14 +22,6 @@ class MortalSQLLedger(SQLLedger):
         self._fate = fate
         for moment in ("before_cursor_execute", "after_cursor_execute", "commit"):
             event.listen(self._database.engine, moment, self._step)
-
-    def claim(self, n=1):
-        with self._fate.act("claim"):
-            return super().claim(n)
-
-    def settle(self, outcomes):
-        with self._fate.act("settle"):
-            return super().settle(outcomes)
 
     def _step(self, *told) -> None:
         self._fate.step()

@@ -8,40 +8,21 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
 
 import pytest
 
 from cryotile.ledgers.dir import DirLedger
-from mortal import Death
+from mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
 
 SOURCES = str(Path(__file__).parent.parent / "src")
 LONG = bool(os.environ.get("CRYOTILE_LONG"))
 LIVES = 140 if LONG else 6
-TASKS = 120 * LIVES
-
-
-def draw_lives(seed: int) -> list[tuple[Death, ...]]:
-    """Draw what befalls each worker: two of its children die, then it dies itself."""
-    draw = random.Random(seed)
-    saves = [("save", when) for when in ("before", "in", "after")] * LIVES
-    own = list(product(("claim", "settle"), ("before", "in", "after"))) * LIVES
-    lives = []
-    for number in range(LIVES):
-        # All kinds in turn, each at a random one of its moments.
-        kinds = [*saves[2 * number : 2 * number + 2], own[number]]
-        lives.append(
-            tuple(
-                Death(f"{number}-{part}", act, when, draw.randint(1, 2 if act == "claim" else 12))
-                for part, (act, when) in enumerate(kinds)
-            )
-        )
-    return lives
+TASKS = TASKS_OF_A_LIFE * LIVES
 
 
 def live(directory: Path, deaths: tuple[Death, ...], moment: float | None = None) -> int:
@@ -69,18 +50,16 @@ work(Path({str(directory)!r}), {TASKS}, {deaths!r})
 def test_whoever_dies_whenever_every_task_is_done(tmp_path, seed):
     (tmp_path / "results").mkdir()
     (tmp_path / "deaths").mkdir()
-    draw = random.Random(seed)
-    # Besides, some workers are killed from outside, whatever they are about.
-    sudden = [draw.uniform(0.2, 2.0) for _ in range(LIVES // 3)]
-    ends = [(deaths, None) for deaths in draw_lives(seed)] + [((), moment) for moment in sudden]
+    lives, draw = draw_lives(seed, LIVES), random.Random(seed)
     with ThreadPoolExecutor(2) as pool:
-        codes = list(pool.map(lambda end: live(tmp_path, *end), ends))
+        assert set(pool.map(lambda deaths: live(tmp_path, deaths), lives)) == {-signal.SIGKILL}
+        check_deaths(tmp_path / "deaths", lives)
+        # Besides, some workers are killed from outside, whatever they are about.
+        sudden = [draw.uniform(0.2, 2.0) for _ in range(LIVES // 3)]
+        codes = list(pool.map(lambda moment: live(tmp_path, (), moment), sudden))
     assert live(tmp_path, ()) == 0
 
-    hits = Counter(death.read_text() for death in (tmp_path / "deaths").iterdir())
-    moments = product(("claim", "settle", "save"), ("before", "in", "after"))
-    assert set(hits) == {f"{act} {when}" for act, when in moments}
-    kills = sum(hits.values()) + codes[LIVES:].count(-9)
+    kills = 3 * LIVES + codes.count(-signal.SIGKILL)
     assert kills >= (200 if LONG else 12)
     check_results(tmp_path, kills)
 

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import product
 from pathlib import Path
 
 import psycopg
@@ -28,13 +27,13 @@ from cryotile.ledgers.schema import State
 from cryotile.ledgers.schema import tasks as task_rows
 from cryotile.ledgers.sql import SQLLedger, open_database
 from cryotile.task import Outcome, Task
-from mortal import Death
+from mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
 from services.postgres import Postgres
 
 HERE = Path(__file__).parent
 LONG = bool(os.environ.get("CRYOTILE_LONG"))
 LIVES = 120 if LONG else 6
-TASKS = 120 * LIVES
+TASKS = TASKS_OF_A_LIFE * LIVES
 OUTAGES = 40 if LONG else 6
 
 
@@ -46,20 +45,6 @@ def url(request, tmp_path) -> Iterator[str]:
     else:
         with Postgres() as postgres:
             yield postgres.url
-
-
-def draw_lives(seed: int) -> list[tuple[Death, ...]]:
-    """Draw what befalls each worker: two of its children die, then it dies itself."""
-    draw = random.Random(seed)
-    saves = [("save", when) for when in ("before", "in", "after")] * LIVES
-    own = list(product(("claim", "settle"), ("before", "in", "after"))) * LIVES
-    return [
-        tuple(
-            Death(f"{number}-{part}", act, when, draw.randint(1, 2 if act == "claim" else 12))
-            for part, (act, when) in enumerate([*saves[2 * number : 2 * number + 2], own[number]])
-        )
-        for number in range(LIVES)
-    ]
 
 
 def start(url: str, directory: Path, deaths: tuple[Death, ...] = ()) -> subprocess.Popen[bytes]:
@@ -88,10 +73,9 @@ def scene(tmp_path) -> Path:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [1])
 def test_whoever_dies_whenever_every_task_is_done(url, scene, seed):
-    draw = random.Random(seed)
+    lives, draw = draw_lives(seed, LIVES), random.Random(seed)
 
-    def live(end: tuple[tuple[Death, ...], float | None]) -> int:
-        deaths, moment = end
+    def live(deaths: tuple[Death, ...], moment: float | None = None) -> int:
         worker = start(url, scene, deaths)
         try:
             return worker.wait(moment)
@@ -99,17 +83,15 @@ def test_whoever_dies_whenever_every_task_is_done(url, scene, seed):
             worker.kill()
             return worker.wait()
 
-    # Besides, some workers are killed from outside, whatever they are about.
-    sudden = [draw.uniform(0.2, 3.0) for _ in range(LIVES // 3)]
-    ends = [(deaths, None) for deaths in draw_lives(seed)] + [((), moment) for moment in sudden]
     with ThreadPoolExecutor(2) as pool:
-        codes = list(pool.map(live, ends))
-    assert live(((), None)) == 0
+        assert set(pool.map(live, lives)) == {-signal.SIGKILL}
+        check_deaths(scene / "deaths", lives)
+        # Besides, some workers are killed from outside, whatever they are about.
+        sudden = [draw.uniform(0.2, 3.0) for _ in range(LIVES // 3)]
+        codes = list(pool.map(lambda moment: live((), moment), sudden))
+    assert live(()) == 0
 
-    hits = Counter(death.read_text() for death in (scene / "deaths").iterdir())
-    moments = product(("claim", "settle", "save"), ("before", "in", "after"))
-    assert set(hits) == {f"{act} {when}" for act, when in moments}
-    kills = sum(hits.values()) + codes[LIVES:].count(-9)
+    kills = 3 * LIVES + codes.count(-signal.SIGKILL)
     assert kills >= (200 if LONG else 12)
     check_results(url, scene, kills)
 
