@@ -11,9 +11,19 @@ from pathlib import Path
 from cryotile.errors import GranuleError, InvalidValue
 from cryotile.points import SURFACE_TYPES, Granule
 from cryotile.readers.base import REASONS, Reader
+from cryotile.readers.mapping import ColumnMapping
 from cryotile.readers.source import Source, open_source
+from cryotile.readers.table import TableReader
 
-__all__ = ["REASONS", "Reader", "all_readers", "find_reader", "further_columns", "read_granule"]
+__all__ = [
+    "REASONS",
+    "ColumnMapping",
+    "Reader",
+    "all_readers",
+    "find_reader",
+    "further_columns",
+    "read_granule",
+]
 
 GROUP = "cryotile.readers"
 """Entry-point group under which third parties offer a :class:`Reader`."""
@@ -24,6 +34,8 @@ _BUILT_IN = (
     "cryotile.readers.cryotempo:LAND_ICE",
     "cryotile.readers.atl06:ATL06",
     "cryotile.readers.atl11:ATL11",
+    "cryotile.readers.eolis:EOLIS",
+    "cryotile.readers.table:TABLE",
 )
 
 
@@ -32,8 +44,9 @@ def read_granule(
     *,
     surface_types: Sequence[str] = ("grounded_ice",),
     columns: Sequence[str] = (),
+    mapping: ColumnMapping | None = None,
 ) -> Granule:
-    """Read the valid points of a granule of any known product.
+    """Read the valid points of a granule of any known product, or of a table.
 
     Parameters
     ----------
@@ -44,6 +57,8 @@ def read_granule(
         from grounded ice; there all land ice counts as grounded.
     columns : sequence of str
         Further columns, of :func:`further_columns`; NaN where the product has none of that name.
+    mapping : ColumnMapping, optional
+        The granule is a table, and these are its columns; else the reader that recognises its content is taken.
 
     Returns
     -------
@@ -60,9 +75,10 @@ def read_granule(
     """
     _require(surface_types, SURFACE_TYPES, "surface type")
     if columns:
-        _require(columns, tuple(further_columns()), "further column")
+        _require(columns, tuple(further_columns(mapping)), "further column")
     with open_source(Path(path)) as source:
-        return _reader_of(source).read(source, surface_types=surface_types, columns=columns)
+        reader = _reader_of(source) if mapping is None else TableReader(mapping)
+        return reader.read(source, surface_types=surface_types, columns=columns)
 
 
 def find_reader(path: str | os.PathLike[str]) -> Reader:
@@ -87,9 +103,10 @@ def find_reader(path: str | os.PathLike[str]) -> Reader:
         return _reader_of(source)
 
 
-def further_columns() -> dict[str, str]:
-    """Further columns that readers offer → unit."""
-    return {name: unit for reader in all_readers() for name, unit in reader.columns.items()}
+def further_columns(mapping: ColumnMapping | None = None) -> dict[str, str]:
+    """Further columns that readers offer, and a table of that mapping → unit."""
+    readers = [*all_readers(), *([] if mapping is None else [TableReader(mapping)])]
+    return {name: unit for reader in readers for name, unit in reader.columns.items()}
 
 
 def all_readers() -> Iterator[Reader]:
@@ -108,7 +125,8 @@ def _reader_of(source: Source) -> Reader:
     known = ", ".join(reader.product for reader in all_readers())
     form = "is of no known product" if source.file else "is neither NetCDF-4 nor HDF5"
     raise GranuleError(
-        f"granule {source.path} {form}; cryotile reads {known}: give one of these, or install a reader for it"
+        f"granule {source.path} {form}; cryotile reads {known}: give one of these, for a table of other names a"
+        " --mapping of its columns, or install a reader"
     )
 
 

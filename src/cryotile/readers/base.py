@@ -39,6 +39,7 @@ REASONS: Mapping[str, str] = {
     "slope_model_invalid": "the slope model that moves an LRM echo to its place is invalid",
     "not_best_quality": "the quality summary is not best quality",
     "geolocation_uncertain": "the height error from geolocation is over 1 m",
+    "no_orbit": "the number of its orbit is missing, so the pass is not known",
     "no_direction": "neither ascending nor descending, so the pass is not known",
 }
 """Reason → sentence, for every reason under which a built-in reader drops a point.
@@ -233,9 +234,10 @@ def build_granule(
 
 def _frame(records: Records, keep: NDArray[np.bool_], columns: Sequence[str]) -> pd.DataFrame:
     uncertainty = records.uncertainty[keep]
-    platform = np.full(
-        uncertainty.shape, _PLATFORMS.categories.get_loc(records.platform), dtype=np.int8
-    )
+    platform = records.platform
+    if isinstance(platform, str):
+        code = _PLATFORMS.categories.get_loc(platform)
+        platform = np.full(records.time.shape, code, dtype=np.int8)
     core: dict[str, Any] = {
         "longitude": records.longitude[keep],
         "latitude": records.latitude[keep],
@@ -244,7 +246,7 @@ def _frame(records: Records, keep: NDArray[np.bool_], columns: Sequence[str]) ->
         "uncertainty": np.where(uncertainty > 0.0, uncertainty, np.nan),
         "pass_id": records.pass_id[keep],
         "ascending": pd.array(records.ascending[keep], dtype="boolean"),
-        "platform": pd.Categorical.from_codes(platform, dtype=_PLATFORMS),
+        "platform": pd.Categorical.from_codes(platform[keep], dtype=_PLATFORMS),
         "mode": pd.Categorical.from_codes(records.mode[keep], dtype=_MODES),
         "surface_type": pd.Categorical.from_codes(records.surface_type[keep], dtype=_SURFACES),
     }
