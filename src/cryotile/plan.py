@@ -187,7 +187,7 @@ def _check_columns(fit: FitConfig, db: PointDB) -> None:
         if name not in db.columns:
             raise InvalidValue(
                 f"term {name!r} is neither one of {', '.join(TERMS)} nor a further column of {db.path}"
-                f" ({', '.join(db.columns) or 'none'}); leave it out, or ingest with --column {name}"
+                f" ({', '.join(db.columns) or 'none'}); leave it out, or ingest with --columns {name}"
             )
 
 

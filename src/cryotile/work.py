@@ -14,7 +14,7 @@ from cryotile.fit import fit_posts
 from cryotile.pointdb import Appended, PointDB
 from cryotile.points import CORE_COLUMNS, Granule
 from cryotile.projection import project_granule
-from cryotile.readers import read_granule
+from cryotile.readers import ColumnMapping, read_granule
 from cryotile.run import Run, open_db
 from cryotile.task import Progress, Task
 from cryotile.where import Where
@@ -149,7 +149,14 @@ class Reading:
                 self.dropped[reason] = self.dropped.get(reason, 0) + number
 
 
-def prepare(path: Path, db: PointDB, surface_types: Sequence[str], where: Where | None) -> Granule:
+def prepare(
+    path: Path,
+    db: PointDB,
+    *,
+    surface_types: Sequence[str],
+    where: Where | None,
+    mapping: ColumnMapping | None = None,
+) -> Granule:
     """Read and project one granule and keep the points that ``where`` selects.
 
     Parameters
@@ -162,6 +169,8 @@ def prepare(path: Path, db: PointDB, surface_types: Sequence[str], where: Where 
         Surfaces to keep.
     where : Where or None
         Further criterion.
+    mapping : ColumnMapping or None
+        The granule is a table with these columns; None: its content says what it is.
 
     Returns
     -------
@@ -173,7 +182,9 @@ def prepare(path: Path, db: PointDB, surface_types: Sequence[str], where: Where 
     GranuleError
         It cannot be read.
     """
-    granule = read_granule(path, surface_types=tuple(surface_types), columns=db.columns)
+    granule = read_granule(
+        path, surface_types=tuple(surface_types), columns=db.columns, mapping=mapping
+    )
     granule = project_granule(granule, db.crs)
     if where is None:
         return granule
@@ -183,7 +194,12 @@ def prepare(path: Path, db: PointDB, surface_types: Sequence[str], where: Where 
 
 
 def append_batches(
-    paths: Sequence[Path], db: PointDB, *, surface_types: Sequence[str], where: Where | None
+    paths: Sequence[Path],
+    db: PointDB,
+    *,
+    surface_types: Sequence[str],
+    where: Where | None,
+    mapping: ColumnMapping | None = None,
 ) -> Iterator[Reading]:
     """Read granules and commit them in batches; what is committed stays, whatever comes after.
 
@@ -197,6 +213,8 @@ def append_batches(
         Surfaces to keep.
     where : Where or None
         Further criterion.
+    mapping : ColumnMapping or None
+        As of :func:`prepare`.
 
     Yields
     ------
@@ -206,7 +224,9 @@ def append_batches(
     reading, batch = Reading(), list[Granule]()
     for path in paths:
         try:
-            batch.append(prepare(path, db, surface_types, where))
+            batch.append(
+                prepare(path, db, surface_types=surface_types, where=where, mapping=mapping)
+            )
         except CryotileError as error:
             log.debug("granule %s failed", path, exc_info=True)
             reading.problems.append(str(error))

@@ -13,7 +13,7 @@ from cryotile.cli.screen import bar, counted, number
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.pointdb import PointDB
 from cryotile.points import CORE_COLUMNS
-from cryotile.readers import find_reader, further_columns
+from cryotile.readers import ColumnMapping, find_reader, further_columns, read_granule
 from cryotile.where import Where
 from cryotile.work import Reading, append_batches
 
@@ -21,6 +21,14 @@ __all__ = ["info", "ingest"]
 
 SURFACES = click.Choice(
     ["grounded_ice", "floating_ice", "ice_free_land", "ocean", "lake", "unknown"]
+)
+
+MAPPING = click.option(
+    "--mapping",
+    "mapping_path",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="The files are tables (CSV, Parquet, HDF5, NetCDF), and this TOML or JSON file names their columns.",
 )
 
 
@@ -50,6 +58,7 @@ SURFACES = click.Choice(
     metavar="A,B",
     help="Further columns to store, e.g. power,coherence; fixed when the point DB is created.",
 )
+@MAPPING
 @click.option(
     "--chunk-size",
     type=float,
@@ -64,6 +73,7 @@ def ingest(
     surfaces: tuple[str, ...],
     where: str | None,
     columns: str,
+    mapping_path: Path | None,
     chunk_size: float | None,
 ) -> None:
     """Read GRANULES, project their points and add them to the point DB.
@@ -75,13 +85,15 @@ def ingest(
       cryotile ingest antarctica.pdb granules/CS_OFFL_SIR_TDP_LI_ANTARC_*.nc --crs EPSG:3031
     """
     names = tuple(name.strip() for name in columns.split(",") if name.strip())
+    mapping = None if mapping_path is None else ColumnMapping.load(mapping_path)
     if _is_new(db):
-        _check_before_creating(granules, names, where)
+        _check_before_creating(granules, names, where, mapping)
     points = _open_or_create(db, crs, names, chunk_size)
     criterion = None if where is None else Where.parse(where, columns=points.column_names)
-    reading = _ingest(
-        granules, append_batches(granules, points, surface_types=surfaces, where=criterion)
+    batches = append_batches(
+        granules, points, surface_types=surfaces, where=criterion, mapping=mapping
     )
+    reading = _ingest(granules, batches)
     _report(reading, points)
     if reading.problems:
         raise CryotileError(
@@ -111,17 +123,21 @@ def _is_new(path: Path) -> bool:
 
 
 def _check_before_creating(
-    granules: Sequence[Path], columns: Sequence[str], where: str | None
+    granules: Sequence[Path],
+    columns: Sequence[str],
+    where: str | None,
+    mapping: ColumnMapping | None,
 ) -> None:
     """Refuse what cannot succeed, so that a slip leaves no empty point DB with a CRS that is fixed."""
-    unknown = sorted(set(columns).difference(further_columns()))
+    offered = sorted(further_columns(mapping))
+    unknown = sorted(set(columns).difference(offered))
     if unknown:
         raise InvalidValue(
-            f"further column {unknown[0]!r} is offered by no reader; choose of {', '.join(sorted(further_columns()))}"
+            f"further column {unknown[0]!r} is offered by no reader; choose of {', '.join(offered)}"
         )
     if where is not None:
         Where.parse(where, columns=[*CORE_COLUMNS, *columns])
-    problems = list(takewhile(bool, map(_problem, granules)))
+    problems = list(takewhile(bool, (_problem(granule, mapping) for granule in granules)))
     if len(problems) == len(granules):
         click.echo("\n".join(problems), err=True)
         raise CryotileError(
@@ -129,10 +145,13 @@ def _check_before_creating(
         )
 
 
-def _problem(granule: Path) -> str:
-    """Say why a file is no granule of a product that is known; nothing when it is."""
+def _problem(granule: Path, mapping: ColumnMapping | None) -> str:
+    """Say why a file is no granule of a product that is known, or no such table; nothing when it is."""
     try:
-        find_reader(granule)
+        if mapping is None:
+            find_reader(granule)
+        else:
+            read_granule(granule, mapping=mapping)
     except CryotileError as error:
         return f"cryotile: {error}"
     return ""
@@ -166,12 +185,14 @@ def _report(reading: Reading, db: PointDB) -> None:
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path, readable=False))
-def info(path: Path) -> None:
+@MAPPING
+def info(path: Path, mapping_path: Path | None) -> None:
     """Say in words what PATH is: a point DB, a run, a granule or a product.
 
     \b
     Example:
       cryotile info greenland.pdb
     """
-    for line in describe(path):
+    mapping = None if mapping_path is None else ColumnMapping.load(mapping_path)
+    for line in describe(path, mapping=mapping):
         click.echo(line)

@@ -13,6 +13,7 @@ from cryotile.errors import InvalidValue
 
 if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
+    from cryotile.readers import ColumnMapping
 
 __all__ = ["describe"]
 
@@ -20,13 +21,15 @@ COMMITS_SHOWN = 10
 """Of the history of a point DB; PointDB.history tells all."""
 
 
-def describe(path: Path) -> Iterator[str]:
+def describe(path: Path, *, mapping: ColumnMapping | None = None) -> Iterator[str]:
     """Yield the lines that describe a path.
 
     Parameters
     ----------
     path : Path
         A point DB, a run, a granule or a product.
+    mapping : ColumnMapping or None
+        The path is a table with these columns.
 
     Yields
     ------
@@ -48,7 +51,7 @@ def describe(path: Path) -> Iterator[str]:
         raise InvalidValue(
             f"{path} is a directory that cryotile did not make; give a point DB, a run, a granule or a product"
         )
-    return _file(path)
+    return _file(path, mapping)
 
 
 def _point_db(path: Path) -> Iterator[str]:
@@ -103,15 +106,15 @@ def _run(path: Path) -> Iterator[str]:
     yield f"tiles        {number(len(run.tasks))} with points; how far it is: cryotile status {path}"
 
 
-def _file(path: Path) -> Iterator[str]:
+def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:
     from cryotile.product import summarize_product
     from cryotile.readers import read_granule
 
-    summary = summarize_product(path)
+    summary = summarize_product(path) if mapping is None else None
     if summary is not None:
         yield from summary
         return
-    granule = read_granule(path)
+    granule = read_granule(path, mapping=mapping)
     yield f"granule      {granule.id}, {granule.product}, baseline {granule.baseline}, version {granule.version}"
     yield f"points       {number(granule.record_count)} read, {number(len(granule.points))} kept"
     yield from dropped_lines(granule.dropped)

@@ -177,8 +177,7 @@ def _text(path: Path, layout: TextLayout, *, gzipped: bool) -> Columns:
             index_col=False,
             skipinitialspace=True,
             compression="gzip" if gzipped else None,
-            # As written, to the last digit; and a column is of one type, however long it is.
-            float_precision="round_trip",
+            # A column is of one type, however long it is.
             low_memory=False,
         )
         return {str(name): frame[name] for name in frame.columns}
