@@ -11,6 +11,7 @@ import pandas as pd
 import pyproj
 from pyproj.exceptions import CRSError
 
+from cryotile.batch import Batch
 from cryotile.errors import InvalidValue
 from cryotile.points import Granule
 
@@ -20,12 +21,13 @@ __all__ = [
     "crs_text",
     "point_scale",
     "project",
+    "project_batch",
     "project_granule",
     "projected_crs",
 ]
 
 OUTSIDE_PROJECTION = "outside_projection"
-"""Reason for which :func:`project_granule` drops a point."""
+"""Reason for which :func:`project_batch` drops a point."""
 
 REACH = 2.1e7
 """Largest |x| and |y|, metres: half way round the Earth, and within what centimetres in 32 bits can hold."""
@@ -101,7 +103,7 @@ def project(points: pd.DataFrame, crs: pyproj.CRS) -> pd.DataFrame:
     DataFrame, as many rows
         ``x, y`` in metres first, then the other columns untouched; ``attrs["crs"]`` names the CRS.  Both are NaN where
         a point has no place on the plane (the other pole of a polar projection, a latitude beyond 90°, over 21 000 km
-        from the origin): :func:`project_granule` drops and counts those.
+        from the origin): :func:`project_batch` drops and counts those.
     """
     x, y = _transformer(crs).transform(
         points["longitude"].to_numpy(np.float64),
@@ -111,33 +113,36 @@ def project(points: pd.DataFrame, crs: pyproj.CRS) -> pd.DataFrame:
     # PROJ says inf where it fails; the comparison is False for NaN, too.
     placed = (np.abs(x) <= REACH) & (np.abs(y) <= REACH)
     columns = {"x": np.where(placed, x, np.nan), "y": np.where(placed, y, np.nan)}
-    others = points.drop(columns=["longitude", "latitude"])
-    projected = pd.concat([pd.DataFrame(columns, index=points.index), others], axis="columns")
+    others = {name: points[name] for name in points if name not in ("longitude", "latitude")}
+    projected = pd.DataFrame({**columns, **others}, index=points.index, copy=False)
     projected.attrs = {**points.attrs, "crs": crs_text(crs)}
     return projected
 
 
-def project_granule(granule: Granule, crs: pyproj.CRS) -> Granule:
-    """Project a granule; points without a place on the plane are dropped and counted.
+def project_batch(batch: Batch, crs: pyproj.CRS) -> Batch:
+    """Project the points of granules; those without a place on the plane are dropped and counted.
 
     Parameters
     ----------
-    granule : Granule
-        As a reader gives it, with ``longitude, latitude``.
+    batch : Batch
+        As readers give its granules, with ``longitude, latitude``.
     crs : pyproj.CRS
         As of :func:`projected_crs`.
 
     Returns
     -------
-    Granule
-        The same with ``x, y``; ``dropped`` has the reason ``outside_projection`` if there were such points.
+    Batch
+        The same with ``x, y``; ``dropped`` of its granules has the reason ``outside_projection`` if there were such
+        points.
     """
-    points = project(granule.points, crs)
-    placed = points["x"].notna().to_numpy()
-    if placed.all():
-        return replace(granule, points=points)
-    dropped = {**granule.dropped, OUTSIDE_PROJECTION: int((~placed).sum())}
-    return replace(granule, points=points[placed].reset_index(drop=True), dropped=dropped)
+    projected = replace(batch, points=project(batch.points, crs))
+    return projected.keep(projected.points["x"].notna().to_numpy(), OUTSIDE_PROJECTION)
+
+
+def project_granule(granule: Granule, crs: pyproj.CRS) -> Granule:
+    """Project one granule, as :func:`project_batch` does many."""
+    (projected,) = project_batch(Batch.of([granule]), crs).split()
+    return projected
 
 
 def areal_scale(crs: pyproj.CRS, x: Array, y: Array) -> Array:

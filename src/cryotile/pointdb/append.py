@@ -13,16 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cryotile.batch import Batch
 from cryotile.errors import InvalidValue
 from cryotile.pointdb.commit import commit_change
 from cryotile.pointdb.description import Description
 from cryotile.pointdb.encoding import Stored, encode
 from cryotile.pointdb.log import Log
+from cryotile.pointdb.order import in_total_order
 from cryotile.pointdb.passes import shared_passes
-from cryotile.pointdb.rewrite import merged, rewrite
+from cryotile.pointdb.rewrite import rewrite
 from cryotile.pointdb.state import Change, State
 from cryotile.pointdb.writers import Writer
-from cryotile.points import CATEGORIES, Granule
+from cryotile.points import CATEGORIES, Granule, empty_points
 
 __all__ = ["Appended", "append_granules"]
 
@@ -69,12 +71,11 @@ class _There(NamedTuple):
     checksum: str
 
 
-_Encoded = tuple[Granule, Stored]
-
-
 @dataclass(frozen=True, eq=False)
 class _Verdict:
-    new: list[_Encoded] = field(default_factory=list)
+    """What is to become of granules; those that are new by their positions."""
+
+    new: list[int] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     replaced: list[int] = field(default_factory=list)
     names_replaced: list[str] = field(default_factory=list)
@@ -82,7 +83,7 @@ class _Verdict:
 
 
 def append_granules(
-    root: Path, description: Description, log: Log, state: State, granules: Sequence[Granule]
+    root: Path, description: Description, log: Log, state: State, batch: Batch
 ) -> tuple[State, Appended]:
     """Commit the points of several granules at once.
 
@@ -96,8 +97,8 @@ def append_granules(
         Of it.
     state : State
         What the caller knows of it.
-    granules : sequence of Granule
-        Projected.
+    batch : Batch
+        The granules, projected.
 
     Returns
     -------
@@ -106,55 +107,62 @@ def append_granules(
     Appended
         What became of them.
     """
-    encoded, unfit = _encoded(granules, description)
+    batch, stored, unfit = _encoded(batch, [name for name, _ in description.further])
+    granules = batch.granules
 
     def prepare(state: State, writer: Writer) -> Change | None:
-        verdict = _sort_out(encoded, state)
-        return _written(description, log, state, writer, verdict) if verdict.new else None
+        verdict = _sort_out(granules, state)
+        if not verdict.new:
+            return None
+        return _written(description, log, state, writer, verdict, batch, stored)
 
     def stands(change: Change, state: State) -> bool:
-        verdict = _sort_out(encoded, state)
+        verdict = _sort_out(granules, state)
         ids = [row["id"] for row in change.granules]
-        return ids == [g.id for g, _ in verdict.new] and change.removed_granules == verdict.replaced
+        return (
+            ids == [granules[at].id for at in verdict.new]
+            and change.removed_granules == verdict.replaced
+        )
 
     done = commit_change(root, log, state, prepare, stands)
-    verdict = _sort_out(encoded, done.before)
+    verdict = _sort_out(granules, done.before)
     return done.after, Appended(
         snapshot=done.after.number,
-        added=tuple(g.id for g, _ in verdict.new),
+        added=tuple(granules[at].id for at in verdict.new),
         unchanged=tuple(verdict.unchanged),
         replaced=tuple(verdict.names_replaced),
         refused={**unfit, **verdict.refused},
-        rows=sum(len(g.points) for g, _ in verdict.new),
+        rows=int(batch.sizes[verdict.new].sum()),
         notes={}
         if done.change is None
         else shared_passes(done.change.granules, done.before.granules),
     )
 
 
-def _encoded(
-    granules: Sequence[Granule], description: Description
-) -> tuple[list[_Encoded], dict[str, str]]:
-    """Granules with their points as they are stored, and by id those whose points cannot be."""
-    encoded: list[_Encoded] = []
-    unfit: dict[str, str] = {}
-    names = [name for name, _ in description.further]
-    for granule in granules:
-        try:
-            encoded.append((granule, encode(granule.points, names)))
-        except InvalidValue as error:
-            unfit[granule.id] = f"granule {granule.name}: {error}"
-    return encoded, unfit
+def _encoded(batch: Batch, further: Sequence[str]) -> tuple[Batch, Stored, dict[str, str]]:
+    """Granules, their points as they are stored, and by id those whose points cannot be."""
+    try:
+        return batch, encode(batch.points, further), {}
+    except InvalidValue:
+        fit, unfit = list[Granule](), dict[str, str]()
+        for granule in batch.split():
+            try:
+                encode(granule.points, further)
+                fit.append(granule)
+            except InvalidValue as error:
+                unfit[granule.id] = f"granule {granule.name}: {error}"
+    batch = Batch.of(fit)
+    return batch, encode(batch.points if fit else empty_points(projected=True), further), unfit
 
 
-def _sort_out(granules: Sequence[_Encoded], state: State) -> _Verdict:
-    known = _known({granule.id for granule, _ in granules}, state)
+def _sort_out(granules: Sequence[Granule], state: State) -> _Verdict:
+    known = _known({granule.id for granule in granules}, state)
     verdict, new = _Verdict(), dict[str, int]()
     # The newest delivery first, wherever in the batch it is.
-    order = sorted(range(len(granules)), key=lambda at: _delivery(granules[at][0]), reverse=True)
+    order = sorted(range(len(granules)), key=lambda at: _delivery(granules[at]), reverse=True)
     for at in order:
-        granule, there = granules[at][0], known.get(granules[at][0].id)
-        rival = granules[new[granule.id]][0] if granule.id in new else there
+        granule, there = granules[at], known.get(granules[at].id)
+        rival = granules[new[granule.id]] if granule.id in new else there
         if rival is None or (rival is there and _delivery(granule) > _delivery(rival)):
             new[granule.id] = at
             if there is not None:
@@ -164,7 +172,7 @@ def _sort_out(granules: Sequence[_Encoded], state: State) -> _Verdict:
             verdict.refused[granule.id] = f"granule {granule.name}: {reason}"
         else:
             verdict.unchanged.append(granule.id)
-    verdict.new.extend(granules[at] for at in sorted(new.values()))
+    verdict.new.extend(sorted(new.values()))
     return verdict
 
 
@@ -195,16 +203,28 @@ def _objection(granule: Granule, there: Granule | _There) -> str | None:
 
 
 def _written(
-    description: Description, log: Log, state: State, writer: Writer, verdict: _Verdict
+    description: Description,
+    log: Log,
+    state: State,
+    writer: Writer,
+    verdict: _Verdict,
+    batch: Batch,
+    stored: Stored,
 ) -> Change:
     taken = set(state.granules["number"].to_numpy().tolist())
-    rows, parts = [], []
-    for granule, points in verdict.new:
-        number = _granule_number(granule, taken)
-        taken.add(number)
-        rows.append(_row(number, granule, points))
-        parts.append(points | {"granule": np.full(len(granule.points), number, np.int32)})
-    new = merged(parts, description.chunk_size)
+    numbers = np.full(len(batch.granules), -1, np.int32)
+    ends = np.cumsum(batch.sizes)
+    rows = []
+    for at in verdict.new:
+        granule = batch.granules[at]
+        numbers[at] = _granule_number(granule, taken)
+        taken.add(int(numbers[at]))
+        own = slice(ends[at] - batch.sizes[at], ends[at])
+        rows.append(_row(int(numbers[at]), granule, {n: v[own] for n, v in stored.items()}))
+    new = stored | {"granule": numbers[batch.owners]}
+    if len(rows) < len(numbers):
+        new = {name: values[new["granule"] >= 0] for name, values in new.items()}
+    new = in_total_order(new, description.chunk_size)
     written = rewrite(description, log, state, writer, new=new, gone=verdict.replaced)
     return Change(
         rows,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pyproj
 
+from cryotile.batch import Batch
 from cryotile.errors import InvalidValue
 from cryotile.grid import Tile
 from cryotile.pointdb.append import Appended, append_granules
@@ -169,7 +170,7 @@ class PointDB:
         """
         self._description.check_matches(self.path, crs=crs, columns=columns, chunk_size=chunk_size)
 
-    def append(self, granules: Sequence[Granule]) -> Appended:
+    def append(self, granules: Sequence[Granule] | Batch) -> Appended:
         """Add the points of projected granules: one fragment per chunk that they touch, one commit.
 
         A granule that is there already (by id, baseline, version and content) is left alone, a newer baseline or
@@ -177,7 +178,7 @@ class PointDB:
 
         Parameters
         ----------
-        granules : sequence of Granule
+        granules : sequence of Granule, or Batch
             With ``x, y``; a further column of the DB that one lacks is NaN there, others are left out.  Without points,
             a granule is recorded with 0 rows.
 
@@ -191,8 +192,10 @@ class PointDB:
         UnwritablePath
             A full disk, …; the DB is as it was.
         """
-        self._snapshots.newest, appended = append_granules(
-            self.path, self._description, self._snapshots.log, self._snapshots.newest, granules
+        batch = granules if isinstance(granules, Batch) else Batch.of(granules)
+        known = self._snapshots
+        known.newest, appended = append_granules(
+            self.path, self._description, known.log, known.newest, batch
         )
         return appended
 
@@ -372,7 +375,7 @@ class PointDB:
         Parameters
         ----------
         keep : collection of int
-            Earlier snapshots to keep; all others are ended.  The next compaction has to name them again.
+            Earlier snapshots to keep, all others are ended; the next compaction has to name them again.
 
         Raises
         ------

@@ -124,7 +124,7 @@ def encode(points: pd.DataFrame, further: Collection[str]) -> Stored:
         elif name == "time":
             stored[name] = _milliseconds(column)
         else:
-            stored[name] = column.to_numpy(np.int64)
+            stored[name] = _whole(name, column)
     for name in further:
         stored[name] = np.full(len(points), np.nan, np.float32)
         if name in points:
@@ -146,6 +146,12 @@ def _scaled(name: str, metres: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]
             " leave such points out"
         )
     return np.where(absent, ABSENT, units).astype(np.int32)
+
+
+def _whole(name: str, column: pd.Series[Any]) -> npt.NDArray[np.int64]:
+    if column.isna().any():
+        raise InvalidValue(f"a point without {name} cannot be stored; leave such points out")
+    return column.to_numpy(np.int64)
 
 
 def _milliseconds(column: pd.Series[Any]) -> npt.NDArray[np.int64]:

@@ -95,7 +95,9 @@ def rewrite(
             touched = [entry for entry in old if entry["chunk"] == chunk]
             parts = [p for p in work.without(touched) if len(p["time"])] + chunks.pop(chunk, [])
             if parts:
-                yield chunk, merged(parts, description.chunk_size)
+                # What is of one fragment, or new, is in order already.
+                alone = len(parts) == 1
+                yield chunk, parts[0] if alone else merged(parts, description.chunk_size)
 
     added = write_fragments(writer, pieces(), description.schema)
     return Rewriting(added, [entry["path"] for entry in old], add_up(work.changes))
