@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["demo", "simulate"]
 
-PRODUCTS = click.Choice(["cryotempo", "l2i", "atl06"])
+PRODUCTS = click.Choice(
+    ["cryotempo", "l2i", "atl06", "atl11", "eolis", "csv", "parquet", "hdf5", "netcdf"]
+)
 
 
 @click.command()

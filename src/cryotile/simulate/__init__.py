@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
 from os import PathLike
 from pathlib import Path
 
@@ -19,8 +21,8 @@ import pandas as pd
 from cryotile.config import SECONDS_PER_YEAR
 from cryotile.errors import InvalidValue
 from cryotile.files import make_directory, writing
-from cryotile.simulate import atl06, cryotempo, l2i
-from cryotile.simulate.mission import Flyover, Mission, Noise, crossings, fly
+from cryotile.simulate import atl06, atl11, cryotempo, eolis, l2i, tables
+from cryotile.simulate.mission import Crossing, Flyover, Mission, Noise, crossings, fly
 from cryotile.simulate.orbit import CRYOSAT2, ICESAT2, Orbit
 from cryotile.simulate.world import World
 
@@ -42,23 +44,54 @@ class Product:
     noise : Noise
         Of its instrument.
     write : callable
-        Writes one flyover as granules and returns their paths.
+        Writes flyovers that belong together as granules and returns their paths.
     lateral : tuple of float
         Distance of each laser beam left of the track, m.
+    together : callable
+        Orbit and crossing → what crossings that belong together share, such as their month.
     """
 
     orbit: Orbit
     noise: Noise
-    write: Callable[[Path, Flyover], list[Path]]
+    write: Callable[[Path, Sequence[Flyover]], list[Path]]
     lateral: tuple[float, ...] = ()
+    together: Callable[[Orbit, Crossing], tuple[float, ...]] = lambda _, crossing: (
+        crossing.number,
+        crossing.first,
+    )
+
+
+def _each(
+    write: Callable[[Path, Flyover], list[Path]],
+) -> Callable[[Path, Sequence[Flyover]], list[Path]]:
+    """Write each flyover for itself."""
+    return lambda directory, flyovers: [
+        path for flyover in flyovers for path in write(directory, flyover)
+    ]
+
+
+def _month(orbit: Orbit, crossing: Crossing) -> tuple[float, ...]:
+    moment = pd.Timestamp(orbit.time(crossing.number, np.array([crossing.first]))[0])
+    return (moment.year, moment.month)
+
+
+def _track(orbit: Orbit, crossing: Crossing) -> tuple[float, ...]:
+    return (orbit.cycle(crossing.number)[1], round(crossing.first, 3))
 
 
 PRODUCTS: Mapping[str, Product] = {
-    "cryotempo": Product(CRYOSAT2, Noise(), cryotempo.write),
-    "l2i": Product(CRYOSAT2, Noise(), l2i.write),
-    "atl06": Product(ICESAT2, atl06.NOISE, atl06.write, tuple(atl06.BEAMS.values())),
+    "cryotempo": Product(CRYOSAT2, Noise(), _each(cryotempo.write)),
+    "l2i": Product(CRYOSAT2, Noise(), _each(l2i.write)),
+    "atl06": Product(ICESAT2, atl06.NOISE, _each(atl06.write), tuple(atl06.BEAMS.values())),
+    "atl11": Product(ICESAT2, atl06.NOISE, atl11.write, tuple(atl06.BEAMS.values()), _track),
+    "eolis": Product(CRYOSAT2, Noise(), eolis.write, together=_month),
+    "csv": Product(CRYOSAT2, Noise(), tables.write_csv, together=_month),
+    "parquet": Product(CRYOSAT2, Noise(), tables.write_parquet, together=_month),
+    "hdf5": Product(CRYOSAT2, Noise(), tables.write_hdf5, together=_month),
+    "netcdf": Product(CRYOSAT2, Noise(), tables.write_netcdf, together=_month),
 }
-"""What :func:`simulate` can write: Cryo-TEMPO land ice, CryoSat-2 L2I (SARIn and LRM, Baseline E), ICESat-2 ATL06."""
+"""What :func:`simulate` can write: Cryo-TEMPO land ice, CryoSat-2 L2I (SARIn and LRM, Baseline E), ICESat-2 ATL06 and
+ATL11, Cryo-TEMPO EOLIS points, and tables of CryoSat-2 points in four formats."""
 
 
 def simulate(
@@ -72,9 +105,10 @@ def simulate(
     noise: Noise | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[Path]:
-    """Fly a mission over a world and write what it measures, a granule for each pass (and mode).
+    """Fly a mission over a world and write what it measures, a granule for each pass (and mode), month or track.
 
-    The same arguments give the same files, byte for byte; a longer mission gives the same granules and more.
+    The same arguments give the same files, byte for byte; a longer mission gives the same granules and more, or more
+    in those that gather passes (tables and EOLIS a month, ATL11 a reference track).
 
     Parameters
     ----------
@@ -118,11 +152,14 @@ def simulate(
     with writing(target):
         make_directory(target)
     granules: list[Path] = []
-    found = crossings(mission, begin, end)
-    for done, crossing in enumerate(found, start=1):
-        flyover = fly(mission, crossing)
-        if flyover is not None:
-            granules += chosen.write(target, flyover)
+    found, done = crossings(mission, begin, end), 0
+    key = partial(chosen.together, chosen.orbit)
+    for _, together in groupby(sorted(found, key=key), key):
+        batch = list(together)
+        flyovers = [flyover for flyover in (fly(mission, c) for c in batch) if flyover is not None]
+        if flyovers:
+            granules += chosen.write(target, flyovers)
+        done += len(batch)
         if progress is not None:
             progress(done / len(found))
     return granules

@@ -21,7 +21,7 @@ from cryotile.simulate.headers import attributes, header
 from cryotile.simulate.mission import Flyover, Noise
 from cryotile.simulate.world import SEA_LEVEL
 
-__all__ = ["BEAMS", "NOISE", "write"]
+__all__ = ["BEAMS", "NOISE", "SDP_EPOCH", "SEGMENT", "granule_region", "write"]
 
 BEAMS = {
     "gt1l": 3287.0,
@@ -72,7 +72,7 @@ def write(directory: Path, flyover: Flyover) -> list[Path]:
     """
     first = flyover.beams[0].iloc[0]
     cycle, track = flyover.mission.orbit.cycle(flyover.number)
-    region = _region(first["nadir_latitude"], bool(first["ascending"]))
+    region = granule_region(first["nadir_latitude"], bool(first["ascending"]))
     name = f"ATL06_{first['time']:%Y%m%d%H%M%S}_{track:04d}{cycle:02d}{region:02d}_002_01.h5"
     table = header("atl06")
     path = directory / name
@@ -227,7 +227,7 @@ def _coverage(flyover: Flyover, name: str) -> dict[str, Any]:
     }
 
 
-def _region(latitude: float, ascending: bool) -> int:
+def granule_region(latitude: float, ascending: bool) -> int:
     """Number of the granule region that a segment is in; 4 and 11 lie round the poles."""
     for number, begin, end in REGIONS:
         if (end > begin) == ascending and min(begin, end) <= latitude <= max(begin, end):
