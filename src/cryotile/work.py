@@ -9,8 +9,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from cryotile.errors import CryotileError
 from cryotile.fit import fit_posts
+from cryotile.grid import Tile
 from cryotile.pointdb import Appended, PointDB
 from cryotile.points import CORE_COLUMNS, Granule
 from cryotile.projection import project_granule
@@ -19,7 +22,15 @@ from cryotile.run import Run, open_db
 from cryotile.task import Progress, Task
 from cryotile.where import Where
 
-__all__ = ["FitTile", "Reading", "append_batches", "fit_tile", "prepare"]
+__all__ = [
+    "FitTile",
+    "Reading",
+    "append_batches",
+    "fit_tile",
+    "opened_run",
+    "prepare",
+    "read_window",
+]
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +67,11 @@ class FitTile:
         farm in one line here; found tile by tile, it would fail each of them three times.
         """
         self.__dict__.update(state)
-        _opened(self.run, self.generation)
+        opened_run(self.run, self.generation)
 
     def __call__(self, task: Task, progress: Progress) -> None:
         """Fit and save the tile of a task, unless it is there already."""
-        run, db = _opened(self.run, self.generation)
+        run, db = opened_run(self.run, self.generation)
         if not run.store.is_current(run.tile(task.index), run.fingerprint(task.index)):
             fit_tile(run, db, task, progress)
 
@@ -79,24 +90,48 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
     progress : Progress
         Told the fraction done.
     """
-    tile, config = run.tile(task.index), run.settings.fit
+    tile = run.tile(task.index)
+    points = read_window(run, db, tile)
+    progress(0.3)
+    fitted = fit_posts(points, tile.x, tile.y, run.settings.fit)
+    progress(0.9)
+    run.store.save(tile, fitted, run.fingerprint(task.index))
+
+
+def read_window(run: Run, db: PointDB, tile: Tile) -> pd.DataFrame:
+    """Read the points that the posts of a tile may see: those that the run selects, as of its snapshot.
+
+    Parameters
+    ----------
+    run : Run
+        Settings and snapshot.
+    db : PointDB
+        The points.
+    tile : Tile
+        Which posts.
+    """
+    config = run.settings.fit
     assert config.period is not None
-    points = db.read(
+    return db.read(
         tile.window(config.reach),
         columns=(*CORE_COLUMNS, *config.column_terms),
         where=run.settings.where,
         time=config.period,
         snapshot=run.snapshot,
     )
-    progress(0.3)
-    fitted = fit_posts(points, tile.x, tile.y, config)
-    progress(0.9)
-    run.store.save(tile, fitted, run.fingerprint(task.index))
 
 
 @lru_cache(maxsize=1)
-def _opened(path: Path, generation: int) -> tuple[Run, PointDB]:
-    # A worker does many tiles of one run: what it needs of run and log is read once.
+def opened_run(path: Path, generation: int) -> tuple[Run, PointDB]:
+    """Open a run and its point DB; a worker does many tiles of one, and what it needs of them is read once.
+
+    Parameters
+    ----------
+    path : Path
+        The run directory.
+    generation : int
+        The task list.
+    """
     run = Run.load(path, generation=generation)
     return run, open_db(run)
 
