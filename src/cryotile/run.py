@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 import pandas as pd
 
 from cryotile.cost import tile_table
 from cryotile.errors import DamagedFile, InvalidValue
-from cryotile.files import write_text
 from cryotile.grid import Tile
-from cryotile.journal import Journals
 from cryotile.plan import PlanRequest, Settings, differences, resolve
 from cryotile.pointdb import PointDB
 from cryotile.rundir import (
@@ -31,14 +28,15 @@ from cryotile.rundir import (
     read_snapshot,
     write_generation,
 )
-from cryotile.task import Outcome, Pending, Task
+from cryotile.task import Task
+from cryotile.tasklist import TaskList
 from cryotile.tiles import TileStore
 
 __all__ = ["Run", "open_db", "plan_run"]
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(TaskList):
     """A frozen run and its newest task list.
 
     Attributes
@@ -63,6 +61,7 @@ class Run:
     settings: Settings
     generation: int
     snapshot: int
+    noun: ClassVar[str] = "tile"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, generation: int | None = None) -> Run:
@@ -99,20 +98,10 @@ class Run:
                 f"{directory / 'run.toml'} cannot be understood ({error}); restore it, or plan into a new directory"
             ) from error
 
-    @property
-    def key(self) -> str:
-        """Names the task list: another list, of this run or another, has another key."""
-        return f"{self.uuid}/{self.generation}"
-
     @cached_property
     def store(self) -> TileStore:
         """The tiles of this run."""
         return TileStore(self.path / "tiles")
-
-    @property
-    def journal(self) -> Path:
-        """Where workers write down what they do of this task list."""
-        return self.path / "journal" / f"{self.generation:04d}"
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -179,50 +168,6 @@ class Run:
             return list(tasks)
         names, expected = self.names, self._fingerprints
         return [task for task in tasks if seals.get(names[task.index]) != expected[task.index]]
-
-    def pending(self, frozen: Sequence[Task] | None = None) -> Pending:
-        """Return what a farm is to do of the task list, or of a frozen part of it: what is missing and did not fail.
-
-        Whoever is first looks at every byte; whoever joins others at work goes by the seals, or a hundred jobs that
-        start one after the other would each read all tiles.
-        """
-        failed = self.failed()
-
-        def choose(tasks: Sequence[Task]) -> list[Task]:
-            tasks = [task for task in tasks if task.index not in failed]
-            return self.unsealed(tasks) if self._is_at_work() else self.missing(tasks)
-
-        return Pending(self.tasks if frozen is None else frozen, choose)
-
-    def _is_at_work(self) -> bool:
-        now = time.time()
-        workers = Journals(self.journal).read()
-        return any(worker.task is not None and not worker.is_lost(now) for worker in workers)
-
-    def failed(self) -> dict[int, str]:
-        """Return task index → error of each tile that failed and was not retried since."""
-        records = {record.stem: record for record in (self.path / "failed").glob("*.json")}
-        return {
-            index: json.loads(records[name].read_text(encoding="utf-8"))["error"]
-            for index, name in enumerate(self.names if records else [])
-            if name in records
-        }
-
-    def record(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Pass outcomes on, a failure not before it is written to ``failed/``."""
-        for outcome in outcomes:
-            if outcome.error is not None:
-                entry = asdict(outcome) | {"time": round(time.time(), 3)}
-                name = self.tile(outcome.task.index).name
-                write_text(self.path / "failed" / f"{name}.json", json.dumps(entry))
-            yield outcome
-
-    def retry(self) -> int:
-        """Put failed tiles back and return how many there were."""
-        records = list((self.path / "failed").glob("*.json"))
-        for record in records:
-            record.unlink(missing_ok=True)
-        return len(records)
 
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray[Any]]:
