@@ -56,7 +56,7 @@ bench-pointdb: $(VENV)/with-all,test
 	$(BIN)/python benchmarks/pointdb.py --plot docs/_static/bench-pointdb.png
 
 bench-backends: $(VENV)/with-all,test,bench
-	PYTHONPATH=tests $(BIN)/python benchmarks/backends
+	PYTHONPATH=tests $(BIN)/python benchmarks/backends --services
 
 bench-fit: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/fit.py --plot docs/_static/bench-fit.svg

@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from contenders import CONTENDERS, Contender, database, present
+from contenders import CONTENDERS, Contender, ledger, present
 from joining import seconds_to_join
 from launch import Lost, mpirun
 from measures import SHORT, Result, Scale, empty_tasks, kill, make_map, makespan, map_seconds
@@ -152,15 +152,25 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def start_services(stack: ExitStack) -> list[Contender]:
+    """Start PostgreSQL and, beside it with SQLite, a task-farm server; until the stack is unwound."""
+    from services.farm import FarmServer
+    from services.postgres import Postgres
+
+    place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    postgres, farm = stack.enter_context(Postgres()), stack.enter_context(FarmServer(place))
+    return [ledger(postgres.url), ledger(farm.url)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--short", action="store_true", help="a minute's look; no map")
     parser.add_argument("--no-map", action="store_true", help="leave out the real map")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these contenders only")
     parser.add_argument(
-        "--postgresql",
+        "--services",
         action="store_true",
-        help="start one that lives in a temporary directory, and let it join (with tests/ on PYTHONPATH)",
+        help="start PostgreSQL and a task-farm server, and let them join (with tests/ on PYTHONPATH)",
     )
     parser.add_argument(
         "--measures",
@@ -177,11 +187,8 @@ def main() -> None:
     if not options.page:
         with ExitStack() as stack:
             contenders = [*CONTENDERS]
-            if options.postgresql:
-                from services.postgres import Postgres
-
-                url = stack.enter_context(Postgres()).url
-                contenders.insert(AFTER_SQLITE, database(url))
+            if options.services:
+                contenders[AFTER_SQLITE:AFTER_SQLITE] = start_services(stack)
             if options.only:
                 contenders = [c for c in contenders if c.name in options.only]
             scale = SHORT if options.short else Scale()

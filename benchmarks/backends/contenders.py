@@ -18,7 +18,7 @@ from cryotile.backends import Backend
 from cryotile.journal import Journaled
 from cryotile.task import Task, Work
 
-__all__ = ["CONTENDERS", "Contender", "Job", "database", "present"]
+__all__ = ["CONTENDERS", "Contender", "Job", "ledger", "present"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Contender:
     needs : str
         A module without which it is left out.
     url : str
-        Of its database, if it has one.
+        Of its ledger, if that has one.
     """
 
     name: str
@@ -191,19 +191,21 @@ def _dask_cluster(job: Job) -> Iterator[Any]:
         yield cluster
 
 
-def database(url: str) -> Contender:
-    """Make a contender of the ledger in a database; ``{home}`` in its address is a directory of the run."""
+def ledger(url: str) -> Contender:
+    """Make a contender of a ledger by its address; ``{home}`` in it is a directory of the run."""
 
     def run(job: Job) -> list[float]:
         from cryotile.backends.pull import PullBackend
+        from cryotile.ledgers.http import HTTPLedger
         from cryotile.ledgers.sql import SQLLedger
 
-        # A database outlives the directory of a run, and knows its runs by their keys.
-        ledger = SQLLedger(url.format(home=job.home), f"{job.home}/{job.key}")
-        return _farm(PullBackend(ledger, children=job.workers), job)
+        # A service outlives the directory of a run, and knows its runs by their keys.
+        kind = HTTPLedger if scheme == "http" else SQLLedger
+        tasks = kind(url.format(home=job.home), f"{job.home}/{job.key}")
+        return _farm(PullBackend(tasks, children=job.workers), job)
 
     scheme = url.partition(":")[0].partition("+")[0]
-    return Contender(scheme, run, ours=True, form="pull", empty=2_000, needs="sqlalchemy", url=url)
+    return Contender(scheme, run, ours=True, form="pull", empty=20_000, needs="sqlalchemy", url=url)
 
 
 CONTENDERS = (
@@ -212,7 +214,7 @@ CONTENDERS = (
     Contender("mpi", _mpi, ours=True, form="ranks", empty=80_000, needs="mpi4py"),
     Contender("array", _index, ours=True, form="members", empty=40_000),
     Contender("dir", _dir, ours=True, form="pull", empty=40_000),
-    database("sqlite:///{home}/ledger.sqlite"),
+    ledger("sqlite:///{home}/ledger.sqlite"),
     Contender("executor(loky)", _loky_backend, ours=True, form="one", empty=40_000, needs="loky"),
     Contender("dask", _dask_backend, ours=True, form="one", empty=40_000, needs="distributed"),
     Contender("ProcessPoolExecutor", _process_pool, ours=False, form="one", empty=10_000),

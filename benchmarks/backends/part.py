@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contenders import CONTENDERS, Job, database
+from contenders import CONTENDERS, Job, ledger
 from works import Nap, Naps, do_nothing, equal_tasks
 
 from cryotile.task import Pending, Task
@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> None:
     order_path, member = Path(words[0]), int(words[1])
     order = json.loads(order_path.read_text())
     known = {contender.name: contender for contender in CONTENDERS}
-    contender = database(order["url"]) if order.get("url") else known[order["contender"]]
+    contender = ledger(order["url"]) if order.get("url") else known[order["contender"]]
     ends = contender.run(job_of(order, member))
     # The ranks of an MPI program are all the same member, and but one of them has seen tasks end.
     report = Path(order["home"], f"{member}-{os.getpid()}.report")
