@@ -1,4 +1,4 @@
-"""Granules of ESA's CryoSat-2 Level-2 in-depth product (L2I), Baseline E, in SARIn and LRM."""
+"""Granules of ESA's CryoSat-2 Level-2 in-depth product (L2I), Baselines E and D, in SARIn and LRM."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryotile.simulate.mission import Flyover, Mission
 from cryotile.simulate.orbit import Orbit
 from cryotile.simulate.world import SEA_LEVEL, World
 
-__all__ = ["write"]
+__all__ = ["write", "write_baseline_d"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -41,6 +41,10 @@ CORRECTIONS = {
 }
 """Typical values, m; they are in the heights already."""
 
+RENAMED = ("radar_freeboard_20_ku", "freeboard_20_ku")  # from Baseline D to E
+NEW_IN_E = ("snow_depth_cor_20_ku", "flag_sea_ice_type_20_ku")
+LONGER_IN_E = ("flag_cor_err_20_ku", "flag_cor_status_20_ku")  # by the flag of the sea-ice type
+
 
 def write(directory: Path, flyover: Flyover) -> list[Path]:
     """Write one flyover as a granule for each stretch in one mode.
@@ -57,14 +61,44 @@ def write(directory: Path, flyover: Flyover) -> list[Path]:
     list of Path
         The granules, in order of time.
     """
+    return _write(directory, flyover, header("l2i"), "E")
+
+
+def write_baseline_d(directory: Path, flyover: Flyover) -> list[Path]:
+    """Write the same granules as :func:`write` in Baseline D, which has fewer variables and stores them plainly."""
     table = header("l2i")
+    new, old = RENAMED
+    variables = {
+        name: _with_fewer_flags(entry) if name in LONGER_IN_E else entry
+        for name, entry in table["variables"].items()
+        if name not in NEW_IN_E
+    }
+    entry = variables.pop(new)
+    names = {"long_name": "sea-ice freeboard", "standard_name": "sea_ice_freeboard"}
+    variables[old] = {**entry, "attributes": dict(sorted((entry["attributes"] | names).items()))}
+    variables = dict(sorted(variables.items()))
+    return _write(directory, flyover, {**table, "variables": variables}, "D")
+
+
+def _with_fewer_flags(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the last flag away from a variable of flags."""
+    own = entry["attributes"]
+    dtype, masks = own["flag_masks"]
+    words = own["flag_meanings"].rpartition(" ")[0]
+    fewer = {"flag_masks": [dtype, masks[:-1]], "flag_meanings": words}
+    return {**entry, "attributes": {**own, **fewer}}
+
+
+def _write(
+    directory: Path, flyover: Flyover, table: Mapping[str, Any], baseline: str
+) -> list[Path]:
     mission = flyover.mission
     paths = []
     for mode, echoes in _stretches(mission.world, flyover.beams[0]):
         data = _variables(table["variables"], mission, mode, echoes)
         start, stop = (pd.Timestamp(t) for t in (echoes["time"].iloc[0], echoes["time"].iloc[-1]))
         code = {"lrm": "LRMI2_", "sarin": "SINI2_"}[mode]
-        name = f"CS_OFFL_SIR_{code}_{start:%Y%m%dT%H%M%S}_{stop:%Y%m%dT%H%M%S}_E001"
+        name = f"CS_OFFL_SIR_{code}_{start:%Y%m%dT%H%M%S}_{stop:%Y%m%dT%H%M%S}_{baseline}001"
         others = {n for of, names in table["only"].items() if of != mode for n in names}
         listed = {n: a for n, a in table["attributes"].items() if n not in others}
         facts = _facts(flyover, mode, echoes, data) | {"product_name": name}
@@ -73,7 +107,7 @@ def write(directory: Path, flyover: Flyover) -> list[Path]:
             table["variables"],
             data,
             header=attributes(listed, facts),
-            compressed=True,
+            compressed=baseline == "E",
         )
         paths.append(directory / f"{name}.nc")
     return paths
