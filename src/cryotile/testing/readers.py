@@ -11,7 +11,8 @@ A third party subclasses it beside its own tests and names a granule::
         def sensing_window(self):
             return "2020-09-30T23:56:08", "2020-09-30T23:57:58"
 
-The reader is found as a user's call finds it, so it must be installed under its entry point.
+The reader is found as a user's call finds it, so it must be installed under its entry point.  Only for tables that are
+read by a column mapping is the fixture ``mapping`` overridden, too.
 """
 
 # ruff: noqa: D102 - the name of a test says what it shows
@@ -21,6 +22,8 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +31,13 @@ import pandas as pd
 import pytest
 
 from cryotile.points import CORE_COLUMNS, MODES, PLATFORM_CODES, SURFACE_TYPES, Granule
-from cryotile.readers import all_readers, find_reader, further_columns, read_granule
+from cryotile.readers import (
+    ColumnMapping,
+    all_readers,
+    find_reader,
+    further_columns,
+    read_granule,
+)
 from cryotile.readers.source import open_source
 
 __all__ = ["ReaderContract"]
@@ -53,18 +62,36 @@ class ReaderContract:
         raise NotImplementedError("a subclass of ReaderContract says when its granule was measured")
 
     @pytest.fixture
-    def granule(self, granule_path: Path) -> Granule:
-        """Points on all kinds of surface."""
-        return read_granule(granule_path, surface_types=SURFACE_TYPES)
+    def mapping(self) -> ColumnMapping | None:
+        """Columns of the granule if it is a table of names of its own."""
+        return None
 
-    def test_one_reader_recognises_it(self, granule_path: Path) -> None:
+    @pytest.fixture
+    def read(self, granule_path: Path, mapping: ColumnMapping | None) -> Callable[..., Granule]:
+        """Read the granule, on the surfaces and with the columns asked for."""
+        return partial(read_granule, granule_path, mapping=mapping)
+
+    @pytest.fixture
+    def granule(self, read: Callable[..., Granule]) -> Granule:
+        """Points on all kinds of surface."""
+        return read(surface_types=SURFACE_TYPES)
+
+    def test_one_reader_recognises_it(
+        self, granule_path: Path, mapping: ColumnMapping | None
+    ) -> None:
         with open_source(granule_path) as source:
             found = [reader.product for reader in all_readers() if reader.recognises(source)]
-        assert found == [find_reader(granule_path).product]
+        assert found == ([find_reader(granule_path).product] if mapping is None else [])
 
-    def test_it_is_chosen_by_content_not_by_name(self, granule_path: Path, tmp_path: Path) -> None:
+    def test_it_is_chosen_by_content_not_by_name(
+        self,
+        read: Callable[..., Granule],
+        granule_path: Path,
+        mapping: ColumnMapping | None,
+        tmp_path: Path,
+    ) -> None:
         renamed = shutil.copy(granule_path, tmp_path / "renamed.dat")
-        granule, same = read_granule(granule_path), read_granule(renamed)
+        granule, same = read(), read_granule(renamed, mapping=mapping)
         assert same.name == "renamed.dat"
         assert (same.id, same.checksum, same.dropped) == (
             granule.id,
@@ -78,9 +105,9 @@ class ReaderContract:
         assert {name: str(dtype) for name, dtype in granule.points.dtypes.items()} == _COLUMNS
 
     def test_every_record_is_kept_or_dropped_for_one_reason(
-        self, granule_path: Path, granule: Granule
+        self, read: Callable[..., Granule], granule: Granule
     ) -> None:
-        for each in (granule, read_granule(granule_path)):
+        for each in (granule, read()):
             assert len(each.points) + sum(each.dropped.values()) == each.record_count
             assert all(count > 0 for count in each.dropped.values())
             assert all(re.fullmatch(r"[a-z][a-z0-9_]*", reason) for reason in each.dropped)
@@ -123,17 +150,19 @@ class ReaderContract:
         assert (granule.points["time"] <= stop + second).all()
 
     def test_the_surfaces_asked_for_are_those_that_come(
-        self, granule_path: Path, granule: Granule
+        self, read: Callable[..., Granule], granule: Granule
     ) -> None:
         for surface, count in granule.points["surface_type"].value_counts().items():
-            alone = read_granule(granule_path, surface_types=(str(surface),)).points
+            alone = read(surface_types=(str(surface),)).points
             assert len(alone) == count
             assert set(alone["surface_type"]) <= {surface}
-        default = read_granule(granule_path).points
+        default = read().points
         assert set(default["surface_type"]) <= {"grounded_ice"}
 
-    def test_reading_again_gives_the_same(self, granule_path: Path, granule: Granule) -> None:
-        again = read_granule(granule_path, surface_types=SURFACE_TYPES)
+    def test_reading_again_gives_the_same(
+        self, read: Callable[..., Granule], granule: Granule
+    ) -> None:
+        again = read(surface_types=SURFACE_TYPES)
         assert (again.id, again.dropped) == (granule.id, granule.dropped)
         pd.testing.assert_frame_equal(again.points, granule.points)
 
@@ -152,11 +181,15 @@ class ReaderContract:
         assert granule.name == granule_path.name
 
     def test_further_columns_come_when_asked_for(
-        self, granule_path: Path, granule: Granule
+        self,
+        read: Callable[..., Granule],
+        granule_path: Path,
+        mapping: ColumnMapping | None,
+        granule: Granule,
     ) -> None:
-        offered = find_reader(granule_path).columns
-        everything = tuple(further_columns())
-        points = read_granule(granule_path, surface_types=SURFACE_TYPES, columns=everything).points
+        offered = mapping.further if mapping else find_reader(granule_path).columns
+        everything = tuple(further_columns(mapping))
+        points = read(surface_types=SURFACE_TYPES, columns=everything).points
         assert list(points.columns) == [*_COLUMNS, *everything]
         assert all(str(points[name].dtype) == "float64" for name in everything)
         assert all(points[name].isna().all() for name in everything if name not in offered)
