@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from cryotile.readers.source import Source
 __all__ = ["Columns", "open_columns"]
 
 _PARQUET, _NETCDF3, _GZIP = b"PAR1", b"CDF", b"\x1f\x8b"
-_DAMAGE = (OSError, ValueError, RuntimeError, pa.ArrowException)
+_DAMAGE = (OSError, ValueError, RuntimeError, pa.ArrowException, pd.errors.ParserWarning)
 """What pandas, pyarrow and netCDF4 raise when a file is not what its first bytes promise."""
 
 
@@ -166,6 +167,12 @@ def _text(path: Path, layout: TextLayout, *, gzipped: bool) -> Columns:
     read_csv: Callable[..., pd.DataFrame] = pd.read_csv
 
     def load(wanted: Sequence[str] | None, rows: int | None = None) -> dict[str, pd.Series[Any]]:
+        with warnings.catch_warnings():
+            # Of rows that are longer than the first: what is beyond would be lost.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return parse(wanted, rows)
+
+    def parse(wanted: Sequence[str] | None, rows: int | None) -> dict[str, pd.Series[Any]]:
         frame = read_csv(
             path,
             sep=r"\s+" if layout.delimiter == "whitespace" else layout.delimiter,
