@@ -265,6 +265,24 @@ def test_json_says_the_same_as_toml(tmp_path):
     assert ColumnMapping.load(path) == ColumnMapping.parse(table)
 
 
+def test_the_mapping_in_the_documentation_makes_sense(tmp_path):
+    page = Path(__file__).parent.parent / "docs" / "formats.md"
+    (example,) = re.findall(r"^```toml\n# glas.toml\n(.*?)^```", page.read_text(), re.S | re.M)
+    path = tmp_path / "glas.toml"
+    path.write_text(example)
+    table = text(
+        tmp_path,
+        "# of revolution 7",
+        "-45 70 1.1e9 250000 0.1 7 A 13",
+        "-45 70 1.1e9 -9999 0.1 7 A 13",
+    )
+    granule = read_granule(table, mapping=ColumnMapping.load(path), columns=("gain",))
+    point = granule.points.iloc[0]
+    assert granule.dropped == {"no_elevation": 1}
+    assert (point["elevation"], point["gain"], bool(point["ascending"])) == (2500.0, 13.0, True)
+    assert point["pass_id"] == pass_id("icesat", 7, ascending=True)
+
+
 def one_line(error: pytest.ExceptionInfo[CryotileError]) -> str:
     line = str(error.value)
     assert "\n" not in line
