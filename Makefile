@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.h' -o -name '*.json' -o -name '*.html')
 
-.PHONY: help demo test test-faults lint format docs bench-backends bench-fit bench-pointdb bench-taskfarm clean
+.PHONY: help demo test test-faults lint format docs calibration bench-backends bench-fit bench-pointdb bench-taskfarm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make bench-pointdb  size and speed of the point DB; table, and plot in docs/_static'
 	@echo 'make bench-backends  compare the backends (12 minutes): docs/backends/benchmark.md'
 	@echo 'make bench-fit  compare the fit with other ways; table, and plot in docs/_static'
+	@echo 'make calibration  how often the 95 % interval holds the truth; tables and plots in docs/_static'
 	@echo 'make clean      remove what was built, but not the virtual environment'
 
 demo: $(VENV)/with-plot
@@ -60,6 +61,9 @@ bench-backends: $(VENV)/with-all,test,bench
 
 bench-fit: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/fit.py --plot docs/_static/bench-fit.svg
+
+calibration: $(VENV)/with-all,test,bench
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/calibration.py --processes 2
 
 clean:
 	rm -rf build dist docs/_build src/*.egg-info src/cryotile/*.c

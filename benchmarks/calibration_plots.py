@@ -1,0 +1,105 @@
+"""The plots of `calibration.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS = ("#3b6fb6", "#c8553d", "#6a9a3c", "#e0a458", "#8f6bb0", "#4aa7a0", "#333333")
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "cryotile",
+}
+ASKED = (93, 98)
+
+
+def plot_coverage(coverage: pd.DataFrame, large: pd.DataFrame, path: Path) -> None:
+    """How often the interval holds the truth, by world and by number of passes; and where passes err by more."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
+        _worlds(left, coverage)
+        _large_errors(right, large)
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def _worlds(axes: Axes, coverage: pd.DataFrame) -> None:
+    strata = list(dict.fromkeys(coverage["passes"]))
+    worlds = list(dict.fromkeys(coverage["world"]))
+    for k, world in enumerate(worlds):
+        some = coverage[coverage["world"] == world]
+        place = np.array([strata.index(name) for name in some["passes"]]) + 0.09 * (
+            k - (len(worlds) - 1) / 2
+        )
+        share = some["coverage"]
+        error = 1.96 * np.sqrt(share * (1 - share) / some["posts"])
+        colour = COLOURS[k % len(COLOURS)]
+        axes.errorbar(
+            place, 100 * share, 100 * error, fmt="o", ms=4, lw=1, color=colour, label=world
+        )
+        axes.plot(
+            place,
+            100 * some["coverage, formal"],
+            "x",
+            ms=4,
+            color=colour,
+            label="± 1.96 formal sigma" if k == len(worlds) - 1 else None,
+        )
+    _target(axes)
+    axes.set_xticks(range(len(strata)), strata)
+    axes.set_xlabel("passes in the fit")
+    axes.set_ylabel("truth within the interval (%)")
+    axes.set_title("± dhdt_ci95 of the recipe robust", loc="left", fontsize=10)
+    axes.set_ylim(None, 101)
+    axes.legend(
+        frameon=False, fontsize=7.5, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.13)
+    )
+
+
+def _large_errors(axes: Axes, large: pd.DataFrame) -> None:
+    for k, (stratum, some) in enumerate(large.groupby("passes", sort=False)):
+        axes.plot(
+            some["world"].astype(float),
+            100 * some["coverage"],
+            "o-",
+            ms=4,
+            lw=1,
+            color=COLOURS[k],
+            label=stratum,
+        )
+    _target(axes)
+    axes.set_xlabel("error that a pass shares (m)")
+    axes.set_title("larger errors of passes", loc="left", fontsize=10)
+    axes.legend(frameon=False, fontsize=7.5, title="passes", title_fontsize=7.5, loc="lower left")
+
+
+def _target(axes: Axes) -> None:
+    axes.axhspan(*ASKED, color="0.92", zorder=0)
+    axes.axhline(95, color="0.6", lw=0.8, zorder=0)
+
+
+def plot_rms(rms: pd.DataFrame, path: Path) -> None:
+    """The rms errors of cryotile beside those of others."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+        for axes, name in zip(
+            figure.subplots(1, rms.shape[1], sharey=True), rms.columns, strict=True
+        ):
+            colours = [COLOURS[1] if "cryotile" in row else "0.65" for row in rms.index]
+            bars = axes.barh(range(len(rms)), 1000 * rms[name], color=colours, height=0.7)
+            axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
+            axes.set_yticks(range(len(rms)), list(rms.index))
+            axes.set_title(name, loc="left", fontsize=10)
+            axes.set_xlabel("rms error of dh/dt (mm/yr)")
+            axes.margins(x=0.15)
+        axes.invert_yaxis()
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
