@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +12,9 @@ import pandas as pd
 from cryotile.grid import Tile
 from cryotile.plan import Settings, within_period
 from cryotile.pointdb import SQUARE_SIZE, PointDB
+from cryotile.tasklist import Estimate
 
-__all__ = ["Estimate", "estimate", "tile_table"]
+__all__ = ["estimate", "tile_table"]
 
 VISITS_PER_SECOND = 5e7
 """Pairs of point and post that one core fits a second, measured on two cores of a 2020s server, plane recipe."""
@@ -95,22 +95,6 @@ def _posts_near(posts: _Floats, square: _Floats, radius: float) -> npt.NDArray[n
     """Return how many posts stand within the radius of a square along one axis."""
     after = np.searchsorted(posts, square + SQUARE_SIZE + radius, "right")
     return after - np.searchsorted(posts, square - radius, "left")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run will need.
-
-    Attributes
-    ----------
-    core_hours : float
-        Time on one core, hours.
-    peak_bytes : float
-        Memory of a worker on the fullest tile, bytes.
-    """
-
-    core_hours: float
-    peak_bytes: float
 
 
 def estimate(table: pd.DataFrame) -> Estimate:

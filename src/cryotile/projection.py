@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,9 +113,9 @@ def project(points: pd.DataFrame, crs: pyproj.CRS) -> pd.DataFrame:
     )
     # PROJ says inf where it fails; the comparison is False for NaN, too.
     placed = (np.abs(x) <= REACH) & (np.abs(y) <= REACH)
-    columns = {"x": np.where(placed, x, np.nan), "y": np.where(placed, y, np.nan)}
-    others = {name: points[name] for name in points if name not in ("longitude", "latitude")}
-    projected = pd.DataFrame({**columns, **others}, index=points.index, copy=False)
+    columns: dict[str, Any] = {"x": np.where(placed, x, np.nan), "y": np.where(placed, y, np.nan)}
+    others = {str(name): points[name] for name in points if name not in ("longitude", "latitude")}
+    projected = pd.DataFrame(columns | others, index=points.index, copy=False)
     projected.attrs = {**points.attrs, "crs": crs_text(crs)}
     return projected
 

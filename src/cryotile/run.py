@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import numpy.typing as npt
 import pandas as pd
 
-from cryotile.cost import tile_table
+from cryotile.cost import estimate, tile_table
 from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.files import sweep
 from cryotile.grid import Tile
 from cryotile.plan import PlanRequest, Settings, differences, resolve
 from cryotile.pointdb import PointDB
@@ -29,7 +30,7 @@ from cryotile.rundir import (
     write_generation,
 )
 from cryotile.task import Task
-from cryotile.tasklist import TaskList
+from cryotile.tasklist import Estimate, TaskList
 from cryotile.tiles import TileStore
 
 __all__ = ["Run", "open_db", "plan_run"]
@@ -62,6 +63,8 @@ class Run(TaskList):
     generation: int
     snapshot: int
     noun: ClassVar[str] = "tile"
+    nouns: ClassVar[str] = "tiles"
+    file_name: ClassVar[str] = "run.toml"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, generation: int | None = None) -> Run:
@@ -168,6 +171,15 @@ class Run(TaskList):
             return list(tasks)
         names, expected = self.names, self._fingerprints
         return [task for task in tasks if seals.get(names[task.index]) != expected[task.index]]
+
+    def check(self) -> None:
+        """Make sure that the point DB is where it was, and remove what killed workers left among the tiles."""
+        open_db(self)
+        sweep(self.store.path)
+
+    def estimate(self, tasks: Sequence[Task]) -> Estimate:
+        """Estimate what the tiles of some tasks will need, good to a factor of two."""
+        return estimate(self.table.iloc[[task.index for task in tasks]])
 
     @cached_property
     def _columns(self) -> dict[str, npt.NDArray[Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile.journal import Journals, Worker
-from cryotile.run import Run
+from cryotile.tasklist import TaskList
 
 __all__ = ["Attempt", "Observer", "RunStatus"]
 
@@ -98,14 +98,14 @@ class Observer:
 
     Parameters
     ----------
-    run : Run
-        The run.
+    run : TaskList
+        The run, or an ingest.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TaskList) -> None:
         self._run = run
         self._journals = Journals(run.journal)
-        self._costs = run.table["cost"].to_numpy()
+        self._costs = run.costs
 
     def look(self) -> RunStatus:
         """Return how far the run is now; tiles count by their seals, see :meth:`cryotile.run.Run.unsealed`."""

@@ -24,12 +24,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryotile.cost import estimate
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue
 from cryotile.files import make_directory, read_sealed, write_sealed, write_text, writing
-from cryotile.run import Run
 from cryotile.schedulers import SCHEDULERS, Scheduler
 from cryotile.task import Task
+from cryotile.tasklist import TaskList
 
 __all__ = ["BACKENDS", "Job", "Needs", "make_job", "needs", "submit", "submitted_tasks"]
 
@@ -70,7 +69,7 @@ class Needs:
         return f"{self.seconds // 3600}:{self.seconds // 60 % 60:02d}:00"
 
 
-def needs(run: Run, tasks: Sequence[Task], workers: int) -> Needs:
+def needs(run: TaskList, tasks: Sequence[Task], workers: int) -> Needs:
     """Work out what to ask for, so that each of ``workers`` cores gets through its part of the tasks.
 
     Twice the expected time of a fair share, or of the dearest tile where that is longer, and ten minutes; one and
@@ -78,7 +77,7 @@ def needs(run: Run, tasks: Sequence[Task], workers: int) -> Needs:
 
     Parameters
     ----------
-    run : Run
+    run : TaskList
         Gives the estimates.
     tasks : sequence of Task
         What is to be done, dearest first; at least one.
@@ -89,8 +88,7 @@ def needs(run: Run, tasks: Sequence[Task], workers: int) -> Needs:
     -------
     Needs
     """
-    table = run.table.iloc[[task.index for task in tasks]]
-    whole, dearest = estimate(table), estimate(table.head(1))
+    whole, dearest = run.estimate(tasks), run.estimate(tasks[:1])
     hours = max(whole.core_hours / workers, dearest.core_hours)
     seconds = TIME_MARGIN * 3600 * hours + SPARE_SECONDS
     megabytes = (MEMORY_MARGIN * whole.peak_bytes + SPARE_BYTES) / 1e6
@@ -123,14 +121,20 @@ class Job:
 
 
 def make_job(
-    run: Run, scheduler: str, *, backend: str = "array", members: int, options: Sequence[str] = ()
+    run: TaskList,
+    scheduler: str,
+    *,
+    backend: str = "array",
+    members: int,
+    options: Sequence[str] = (),
 ) -> Job:
     """Make the job that does what is missing of a run; nothing is written yet.
 
     Parameters
     ----------
-    run : Run
-        The run; the lines ``[submit] setup`` in its ``run.toml`` go into the script before the work.
+    run : TaskList
+        A run or an ingest; the lines ``[submit] setup`` in its ``run.toml`` or ``ingest.toml`` go into the script
+        before the work.
     scheduler : str
         ``slurm``, ``pbs`` or ``sge``.
     backend : str
@@ -155,8 +159,8 @@ def make_job(
     tasks = tuple(run.pending())
     if not tasks:
         raise CryotileError(
-            f"{run.path} has no tile to do: all are there or failed; 'cryotile status {run.path}' says which, and "
-            f"'cryotile retry {run.path}' puts failed ones back"
+            f"{run.path} has no {run.noun} to do: all are there or failed; 'cryotile status {run.path}' says which, "
+            f"and 'cryotile retry {run.path}' puts failed ones back"
         )
     # Of MPI ranks the first hands out and does no task.
     master = backend == "mpi" and members > 1
@@ -227,12 +231,12 @@ def submit(job: Job) -> str:
         raise
 
 
-def submitted_tasks(run: Run, number: int) -> list[Task]:
+def submitted_tasks(run: TaskList, number: int) -> list[Task]:
     """Return the tasks that a submission froze.
 
     Parameters
     ----------
-    run : Run
+    run : TaskList
         The run.
     number : int
         Of the submission, counted from 1.
@@ -284,7 +288,7 @@ def _checked(scheduler: str, backend: str, members: int, options: Sequence[str])
     return dialect
 
 
-def _values(run: Run, workers: int, members: int, asked: Needs) -> dict[str, object]:
+def _values(run: TaskList, workers: int, members: int, asked: Needs) -> dict[str, object]:
     """Return what schedulers' texts are filled in with."""
     return {
         "members": members,
@@ -296,7 +300,7 @@ def _values(run: Run, workers: int, members: int, asked: Needs) -> dict[str, obj
     }
 
 
-def _program(run: Run, backend: str, shape: str, directory: Path) -> str:
+def _program(run: TaskList, backend: str, shape: str, directory: Path) -> str:
     """Command line of one member."""
     words = [sys.executable, "-m", "cryotile", "run", str(run.path.resolve())]
     if backend == "array":
@@ -307,9 +311,9 @@ def _program(run: Run, backend: str, shape: str, directory: Path) -> str:
     return shlex.join(words)
 
 
-def _setup(run: Run) -> list[str]:
+def _setup(run: TaskList) -> list[str]:
     """Lines that a user put into ``run.toml``: modules to load, an environment to activate."""
-    path = run.path / "run.toml"
+    path = run.path / run.file_name
     table = tomllib.loads(path.read_text(encoding="utf-8")).get("submit", {})
     lines = table.get("setup", [])
     if not (isinstance(lines, list) and all(isinstance(line, str) for line in lines)):
@@ -319,11 +323,11 @@ def _setup(run: Run) -> list[str]:
     return lines
 
 
-def _directory(run: Run, number: int) -> Path:
+def _directory(run: TaskList, number: int) -> Path:
     return run.path.resolve() / "jobs" / f"{number:04d}"
 
 
-def _numbers(run: Run) -> list[int]:
+def _numbers(run: TaskList) -> list[int]:
     return [int(entry.name) for entry in (run.path / "jobs").glob("[0-9]*")]
 
 

@@ -14,7 +14,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,7 +25,23 @@ from cryotile.files import write_text
 from cryotile.journal import Journals
 from cryotile.task import Outcome, Pending, Task
 
-__all__ = ["TaskList"]
+__all__ = ["Estimate", "TaskList"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What tasks will need.
+
+    Attributes
+    ----------
+    core_hours : float
+        Time on one core, hours.
+    peak_bytes : float
+        Memory of a worker on the task that takes most, bytes.
+    """
+
+    core_hours: float
+    peak_bytes: float
 
 
 class TaskList(ABC):
@@ -39,14 +55,18 @@ class TaskList(ABC):
         Names it, wherever it is moved to.
     generation : int
         Number of the task list, counted from 1.
-    noun : str
-        What a task is about, in the singular.
+    noun, nouns : str
+        What a task is about, and tasks are.
+    file_name : str
+        Of the file in the directory that says what was frozen.
     """
 
     path: Path
     uuid: str
     generation: int
     noun: ClassVar[str]
+    nouns: ClassVar[str]
+    file_name: ClassVar[str]
 
     @property
     @abstractmethod
@@ -65,6 +85,14 @@ class TaskList(ABC):
     @abstractmethod
     def unsealed(self, tasks: Sequence[Task] | None = None) -> list[Task]:
         """Return what :meth:`missing` does, as far as a quick look tells."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Make sure that what all tasks need is there, and sweep up what killed workers left."""
+
+    @abstractmethod
+    def estimate(self, tasks: Sequence[Task]) -> Estimate:
+        """Estimate what tasks will need, good to a factor of two."""
 
     @property
     def key(self) -> str:

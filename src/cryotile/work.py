@@ -1,48 +1,33 @@
-"""What a worker does: fit one tile of a run; read, project and append one batch of granules."""
+"""What a worker does with one task: fit a tile of a run, or take a batch of granules into a point DB."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cryotile.errors import CryotileError
 from cryotile.fit import fit_posts
 from cryotile.grid import Tile
-from cryotile.pointdb import Appended, PointDB
-from cryotile.points import CORE_COLUMNS, Granule
-from cryotile.projection import project_granule
-from cryotile.readers import ColumnMapping, read_granule
+from cryotile.ingest import FILE_NAME as INGEST_FILE
+from cryotile.ingest import Ingest
+from cryotile.intake import take_in
+from cryotile.pointdb import PointDB
+from cryotile.points import CORE_COLUMNS
 from cryotile.run import Run, open_db
-from cryotile.task import Progress, Task
-from cryotile.where import Where
+from cryotile.task import Progress, Task, Work
 
 __all__ = [
     "FitTile",
-    "Reading",
-    "append_batches",
+    "IngestBatch",
     "fit_tile",
+    "load_tasks",
     "opened_run",
-    "prepare",
     "read_window",
+    "work_on",
 ]
-
-log = logging.getLogger(__name__)
-
-BATCH_POINTS = 2_000_000
-"""Points gathered before they are committed: some 300 MB in memory, and fragments that are not too small."""
-
-BATCH_GRANULES = 500
-"""Granules gathered before they are committed, so that an interrupted ingest has lost little."""
-
-
-NOT_SELECTED = "not_selected"
-"""Reason of points that the user's ``where`` leaves out."""
 
 
 @dataclass(frozen=True)
@@ -136,139 +121,48 @@ def opened_run(path: Path, generation: int) -> tuple[Run, PointDB]:
     return run, open_db(run)
 
 
-@dataclass
-class Reading:
-    """What an ingest has come to so far.
+@dataclass(frozen=True)
+class IngestBatch:
+    """The work of an ingest: take the files of a batch into the point DB.
 
     Attributes
     ----------
-    added, unchanged : int
-        Granules that are new, and that were there already.
-    rows : int
-        Points stored.
-    records : int
-        Points in the files before any was dropped.
-    dropped : dict of str to int
-        Reason → points dropped.
-    problems : list of str
-        One line for each granule that did not go in.
-    notes : dict of str to list of str
-        What a user should know → names of the granules that it is true of.
+    ingest : Path
+        The directory of the ingest.
     """
 
-    added: int = 0
-    unchanged: int = 0
-    rows: int = 0
-    records: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    notes: dict[str, list[str]] = field(default_factory=dict)
+    ingest: Path
 
-    def count(self, batch: Sequence[Granule], appended: Appended) -> None:
-        """Add what one commit brought."""
-        self.added += len(appended.added)
-        self.unchanged += len(appended.unchanged)
-        self.rows += appended.rows
-        self.problems += appended.refused.values()
-        for note, names in appended.notes.items():
-            self.notes.setdefault(note, []).extend(names)
-        for name in appended.replaced:
-            self.notes.setdefault("made way for a newer delivery", []).append(name)
-        # The same granule may be in a batch twice, and went in once.
-        granules = {granule.id: granule for granule in reversed(batch)}
-        for granule in (granules[id] for id in appended.added):
-            self.records += granule.record_count
-            for note in granule.notes:
-                self.notes.setdefault(note, []).append(granule.name)
-            for reason, number in granule.dropped.items():
-                self.dropped[reason] = self.dropped.get(reason, 0) + number
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in a worker, and open the point DB at once, see :class:`FitTile`."""
+        self.__dict__.update(state)
+        _opened_ingest(self.ingest)
+
+    def __call__(self, task: Task, progress: Progress) -> None:
+        """Take a batch in, and note what became of it."""
+        ingest, db = _opened_ingest(self.ingest)
+        ingest.save(task.index, take_in(ingest.files(task.index), db, ingest.criteria, progress))
 
 
-def prepare(
-    path: Path,
-    db: PointDB,
-    *,
-    surface_types: Sequence[str],
-    where: Where | None,
-    mapping: ColumnMapping | None = None,
-) -> Granule:
-    """Read and project one granule and keep the points that ``where`` selects.
+@lru_cache(maxsize=1)
+def _opened_ingest(path: Path) -> tuple[Ingest, PointDB]:
+    ingest = Ingest.load(path)
+    return ingest, PointDB(ingest.db_path)
 
-    Parameters
-    ----------
-    path : Path
-        The granule.
-    db : PointDB
-        Gives the CRS and the further columns.
-    surface_types : sequence of str
-        Surfaces to keep.
-    where : Where or None
-        Further criterion.
-    mapping : ColumnMapping or None
-        The granule is a table with these columns; None: its content says what it is.
 
-    Returns
-    -------
-    Granule
-        With points in ``x, y``.
+def load_tasks(path: Path) -> Run | Ingest:
+    """Open the directory of a run, or of an ingest.
 
     Raises
     ------
-    GranuleError
-        It cannot be read.
+    InvalidValue
+        It is neither.
     """
-    granule = read_granule(
-        path, surface_types=tuple(surface_types), columns=db.columns, mapping=mapping
-    )
-    granule = project_granule(granule, db.crs)
-    if where is None:
-        return granule
-    keep = where.mask(granule.points)
-    dropped = {**granule.dropped, NOT_SELECTED: int((~keep).sum())}
-    return replace(granule, points=granule.points[keep].reset_index(drop=True), dropped=dropped)
+    return Ingest.load(path) if (path / INGEST_FILE).exists() else Run.load(path)
 
 
-def append_batches(
-    paths: Sequence[Path],
-    db: PointDB,
-    *,
-    surface_types: Sequence[str],
-    where: Where | None,
-    mapping: ColumnMapping | None = None,
-) -> Iterator[Reading]:
-    """Read granules and commit them in batches; what is committed stays, whatever comes after.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        Granules, in any order.
-    db : PointDB
-        Where they go.
-    surface_types : sequence of str
-        Surfaces to keep.
-    where : Where or None
-        Further criterion.
-    mapping : ColumnMapping or None
-        As of :func:`prepare`.
-
-    Yields
-    ------
-    Reading
-        The same object after each granule, grown; a granule that cannot be read is one of its ``problems``.
-    """
-    reading, batch = Reading(), list[Granule]()
-    for path in paths:
-        try:
-            batch.append(
-                prepare(path, db, surface_types=surface_types, where=where, mapping=mapping)
-            )
-        except CryotileError as error:
-            log.debug("granule %s failed", path, exc_info=True)
-            reading.problems.append(str(error))
-        if len(batch) >= BATCH_GRANULES or sum(len(g.points) for g in batch) >= BATCH_POINTS:
-            reading.count(batch, db.append(batch))
-            batch = []
-        yield reading
-    if batch:
-        reading.count(batch, db.append(batch))
-    yield reading
+def work_on(tasks: Run | Ingest) -> Work:
+    """Return the work that the tasks of a run or an ingest are."""
+    if isinstance(tasks, Ingest):
+        return IngestBatch(tasks.path.resolve())
+    return FitTile(tasks.path.resolve(), tasks.generation)

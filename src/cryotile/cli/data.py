@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
 import click
 
-from cryotile.cli.describe import describe, dropped_lines
-from cryotile.cli.screen import bar, counted, number
+from cryotile.backends.auto import choose
+from cryotile.backends.crew import crew_size
+from cryotile.cli.describe import describe
+from cryotile.cli.farming import BACKEND, STALL, work_through
+from cryotile.cli.intake import report
+from cryotile.cli.screen import SIZE, counted, number
+from cryotile.dem import Dem
 from cryotile.errors import CryotileError, InvalidValue
+from cryotile.ingest import Ingest, freeze_ingest
+from cryotile.intake import Criteria, points_within
 from cryotile.pointdb import PointDB
 from cryotile.points import CORE_COLUMNS
+from cryotile.projection import projected_crs
 from cryotile.readers import ColumnMapping, find_reader, further_columns, read_granule
+from cryotile.task import Task
 from cryotile.where import Where
-from cryotile.work import Reading, append_batches
 
-__all__ = ["info", "ingest"]
+__all__ = ["info", "ingest", "run_ingest"]
+
+UNKNOWN_WORKERS = 16
+"""Workers that batches are made for where nobody knows how many will come."""
 
 SURFACES = click.Choice(
     ["grounded_ice", "floating_ice", "ice_free_land", "ocean", "lake", "unknown"]
@@ -66,6 +78,33 @@ MAPPING = click.option(
     metavar="METRES",
     help="Side of a chunk; fixed when the point DB is created.  [default: 100000]",
 )
+@click.option(
+    "--dem",
+    type=click.Path(path_type=Path, readable=False),
+    help="Elevation model (GeoTIFF or NetCDF) that points are compared with; where it has no value, they stay.",
+)
+@click.option(
+    "--max-dem-difference",
+    type=click.FloatRange(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    metavar="METRES",
+    help="With --dem: points farther above or below it are left out.",
+)
+@click.option(
+    "--memory",
+    type=SIZE,
+    default="2GB",
+    show_default=True,
+    help="What a worker may take, e.g. 800MB: it commits when it holds as many points as that allows.",
+)
+@BACKEND
+@STALL
+@click.option(
+    "--freeze",
+    is_flag=True,
+    help="Only freeze the batches, for 'cryotile submit' or 'cryotile run'.",
+)
 def ingest(
     db: Path,
     granules: tuple[Path, ...],
@@ -75,46 +114,90 @@ def ingest(
     columns: str,
     mapping_path: Path | None,
     chunk_size: float | None,
+    dem: Path | None,
+    max_dem_difference: float,
+    memory: float,
+    backend: str,
+    stall: float | None,
+    freeze: bool,
 ) -> None:
     """Read GRANULES, project their points and add them to the point DB.
 
-    A granule that is there already changes nothing; one that cannot be read is named, and the others go in.
+    A granule that is there already changes nothing; one that cannot be read is named, and the others go in.  Any number
+    of processes on any number of hosts may work on it, as on a run; interrupted or killed, the same command goes on.
 
     \b
     Example:
-      cryotile ingest antarctica.pdb granules/CS_OFFL_SIR_TDP_LI_ANTARC_*.nc --crs EPSG:3031
+      cryotile ingest antarctica.pdb granules/CS_OFFL_SIR_TDP_LI_ANTARC_*.nc --crs EPSG:3031 --backend local:8
     """
     names = tuple(name.strip() for name in columns.split(",") if name.strip())
     mapping = None if mapping_path is None else ColumnMapping.load(mapping_path)
+    points_within(memory)
     if _is_new(db):
+        if dem is not None and crs is not None:
+            Dem(dem, projected_crs(crs))
         _check_before_creating(granules, names, where, mapping)
     points = _open_or_create(db, crs, names, chunk_size)
-    criterion = None if where is None else Where.parse(where, columns=points.column_names)
-    batches = append_batches(
-        granules, points, surface_types=surfaces, where=criterion, mapping=mapping
-    )
-    reading = _ingest(granules, batches)
-    _report(reading, points)
-    if reading.problems:
-        raise CryotileError(
-            f"{len(reading.problems)} of {counted(len(granules), 'granule')} did not go in: mend or leave out what is"
-            " named above, then give the same command"
+    if dem is not None:
+        Dem(dem, points.crs)
+    if where is not None:
+        where = str(Where.parse(where, columns=points.column_names))
+    criteria = Criteria(surfaces, where, mapping_path, dem, max_dem_difference, memory)
+    frozen = freeze_ingest(points, granules, criteria, workers=_workers(backend))
+    if freeze:
+        click.echo(
+            f"{frozen.path}: {counted(len(granules), 'granule')} in {number(len(frozen.tasks))} batches;"
+            f" go on with: cryotile submit {frozen.path}, or cryotile run {frozen.path}"
         )
+        return
+    if backend == "auto" and len(frozen.tasks) == 1 and choose(os.environ).spec.startswith("local"):
+        # One batch needs no farm.
+        backend = "serial"
+    run_ingest(frozen, backend, stall=stall, shown=granules)
 
 
-def _ingest(granules: Sequence[Path], batches: Iterator[Reading]) -> Reading:
-    """Show how far it is, and each problem as it comes."""
-    reading, told = Reading(), 0
-    with bar() as progress:
-        shown = progress.add_task("ingest", total=len(granules), note="")
-        for done, reading in enumerate(batches, start=1):
-            progress.update(shown, completed=min(done, len(granules)))
-            for problem in reading.problems[told:]:
-                progress.console.print(
-                    f"cryotile: {problem}", soft_wrap=True, markup=False, highlight=False
-                )
-            told = len(reading.problems)
-    return reading
+def _workers(backend: str) -> int:
+    """Return how many workers a backend will have, as far as can be known when batches are made."""
+    spec = choose(os.environ).spec if backend == "auto" else backend
+    scheme, _, argument = spec.partition(":")
+    if scheme in ("serial", "local"):
+        return 1 if scheme == "serial" else crew_size(scheme, argument)
+    return UNKNOWN_WORKERS
+
+
+def run_ingest(
+    frozen: Ingest,
+    backend: str,
+    *,
+    stall: float | None,
+    only: Sequence[Task] | None = None,
+    shown: Sequence[Path] = (),
+) -> None:
+    """Work on an ingest, and say what came of it.
+
+    Parameters
+    ----------
+    frozen : Ingest
+        Its batches.
+    backend : str
+        Who works.
+    stall : float or None
+        Seconds.
+    only : sequence of Task or None
+        Some of the batches; None: all.
+    shown : sequence of Path
+        The granules as the user wrote them.
+
+    Raises
+    ------
+    CryotileError
+        Some granule did not go in; each is named.
+    """
+    before = set(PointDB(frozen.db_path).checksums().values())
+    share = work_through(frozen, backend, stall=stall, sizes=frozen.sizes, only=only)
+    if share:
+        report(frozen, share, before, {str(path.absolute()): str(path) for path in shown})
+    # Else another speaks for the farm: this was one of the ranks that rank 0 of an MPI program handed out to.
 
 
 def _is_new(path: Path) -> bool:
@@ -169,18 +252,6 @@ def _open_or_create(
     db = PointDB(path)
     db.check_matches(crs=crs, columns=columns or None, chunk_size=chunk_size)
     return db
-
-
-def _report(reading: Reading, db: PointDB) -> None:
-    for note, names in reading.notes.items():
-        others = f" and {counted(len(names) - 1, 'other')}" if len(names) > 1 else ""
-        click.echo(f"note: {names[0]}{others}: {note}", err=True)
-    click.echo(
-        f"{db.path}: {counted(reading.added, 'granule')} added, {number(reading.unchanged)} there already;"
-        f" {number(reading.rows)} of {number(reading.records)} points kept"
-    )
-    for line in dropped_lines(reading.dropped):
-        click.echo(line)
 
 
 @click.command()

@@ -96,12 +96,15 @@ def _extent(squares: pd.DataFrame) -> str:
 
 
 def _run(path: Path) -> Iterator[str]:
+    from cryotile.pointdb import PointDB
     from cryotile.run import Run
 
     run = Run.load(path)
     ny, nx = run.settings.grid.shape
     yield f"run          {path}, uuid {run.uuid}, task list {run.generation}"
-    yield f"point DB     {run.db_path} as of commit {run.snapshot}"
+    now = PointDB(run.db_path).snapshot if run.db_path.exists() else run.snapshot
+    grown = f"; it is at commit {now} now" if now != run.snapshot else ""
+    yield f"point DB     {run.db_path} as of commit {run.snapshot}{grown}"
     yield f"posts        {number(nx)} x {number(ny)} every {run.settings.grid.posting:g} m in {run.settings.grid.crs}"
     yield f"tiles        {number(len(run.tasks))} with points; how far it is: cryotile status {path}"
 
@@ -129,14 +132,15 @@ def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:
 
 def dropped_lines(dropped: Mapping[str, int]) -> Iterator[str]:
     """Yield a line per reason for which points were dropped, the most frequent first."""
+    from cryotile.intake import FAR_FROM_DEM, NOT_SELECTED
     from cryotile.projection import OUTSIDE_PROJECTION
     from cryotile.readers import REASONS
-    from cryotile.work import NOT_SELECTED
 
     sentences = {
         **REASONS,
         OUTSIDE_PROJECTION: "has no place in the CRS; is it the other hemisphere's?",
         NOT_SELECTED: "left out by --where",
+        FAR_FROM_DEM: "too far above or below the DEM",
     }
     for reason, count in sorted(dropped.items(), key=lambda item: -item[1]):
         if count:

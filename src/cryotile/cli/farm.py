@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from cryotile.cli.screen import number
-from cryotile.run import Run, open_db
 from cryotile.schedulers import SCHEDULERS
 from cryotile.submit import BACKENDS, make_job
 from cryotile.submit import submit as hand_in
+from cryotile.work import load_tasks
 
 __all__ = ["submit"]
 
@@ -48,7 +48,8 @@ def submit(
 ) -> None:
     """Write a job script that does what is missing of RUN, and submit it; again later, it covers what is missing then.
 
-    Lines like 'module load python' or 'source env/bin/activate' that a job needs go into run.toml:
+    Lines like 'module load python' or 'source env/bin/activate' that a job needs go into run.toml, of an ingest into
+    ingest.toml:
 
     \b
       [submit]
@@ -61,8 +62,8 @@ def submit(
     Example:
       cryotile submit run/ --scheduler slurm --members 100 -- --account=ice --time=4:00:00
     """
-    run = Run.load(run_directory)
-    open_db(run)  # Gone is better said once, now, than by every member.
+    run = load_tasks(run_directory)
+    run.check()  # Gone is better said once, now, than by every member.
     job = make_job(run, scheduler, backend=backend, members=members, options=options)
     if dry_run:
         click.echo(job.script, nl=False)
@@ -70,7 +71,7 @@ def submit(
         return
     name = hand_in(job)
     click.echo(
-        f"{run_directory}: {number(len(job.tasks))} tiles submitted as {scheduler} job {name}; its script and"
+        f"{run_directory}: {number(len(job.tasks))} {run.nouns} submitted as {scheduler} job {name}; its script and"
         f" what it prints are in {job.directory}"
     )
     click.echo(f"see how far it is: cryotile status {run_directory}")

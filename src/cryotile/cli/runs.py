@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 
 import click
 
-from cryotile.backends import open_backend
-from cryotile.backends.auto import AutoBackend
-from cryotile.cli.screen import bar, number, size
+from cryotile.backends.auto import choose
+from cryotile.cli.data import run_ingest
+from cryotile.cli.farming import BACKEND, STALL, work_through
+from cryotile.cli.screen import counted, number, size
 from cryotile.config import RECIPES, TERMS, WEIGHTS
 from cryotile.cost import estimate
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.files import sweep
-from cryotile.journal import Journaled
+from cryotile.growth import beyond_bounds, beyond_period, changed_tiles
+from cryotile.ingest import Ingest
 from cryotile.plan import REGIONS, PlanRequest
 from cryotile.pointdb import PointDB
 from cryotile.points import Bounds
 from cryotile.run import Run, open_db, plan_run
 from cryotile.submit import submitted_tasks
 from cryotile.where import Where
-from cryotile.work import FitTile
+from cryotile.work import load_tasks
 
 __all__ = ["plan", "run"]
+
+STALE_SHOWN = 12
+"""Stale tiles that a plan names; of others it tells how many."""
 
 RUN = click.argument(
     "run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False)
@@ -167,6 +172,11 @@ def _report_plan(run: Run) -> None:
     click.echo(
         f"tiles        {number(len(table))} with points, {number(len(waiting))} to do, of them {number(stale)} stale"
     )
+    if stale:
+        names = [name for name in (run.names[task.index] for task in waiting) if name in stored]
+        more = f" and {number(stale - STALE_SHOWN)} more" if stale > STALE_SHOWN else ""
+        click.echo(f"stale        {', '.join(sorted(names)[:STALE_SHOWN])}{more}")
+    _report_beyond(run, open_db(run))
     click.echo(f"points       {number(table['points'].max())} in the fullest tile's window")
     click.echo(
         f"expected     {expected.core_hours:.2g} core-hours, {size(expected.peak_bytes)} peak memory a worker"
@@ -177,54 +187,59 @@ def _report_plan(run: Run) -> None:
         )
 
 
+def _report_beyond(run: Run, db: PointDB) -> None:
+    """Name new points that the run will never see, because its bounds and its period are frozen."""
+    beyond, span = beyond_bounds(run, db), beyond_period(run, db)
+    if beyond is not None:
+        where = " ".join(f"{edge:.0f}" for edge in beyond.extent)
+        click.echo(
+            f"beyond       {number(beyond.count)} new points lie beyond the bounds of the run, within {where}"
+            " (x_min y_min x_max y_max); a new run takes them in"
+        )
+    if span is not None:
+        click.echo(
+            f"beyond       new points lie beyond the period of the run: there are some from {span[0]:%Y-%m-%d} to"
+            f" {span[1]:%Y-%m-%d} now; a new run takes them in"
+        )
+
+
 @click.command()
 @RUN
-@click.option(
-    "--backend",
-    default="auto",
-    show_default=True,
-    metavar="SPEC",
-    help="Who works: serial, local, local:8, mpi, array, index:3/100, dir, sqlite:///FILE, postgresql://HOST/NAME,"
-    " http://HOST:5000, dask:tcp://HOST:8786; auto chooses.",
-)
+@BACKEND
 @click.option(
     "--submission",
     type=int,
     metavar="NUMBER",
     help="Only what 'cryotile submit' listed under this number.",
 )
-@click.option(
-    "--stall",
-    type=float,
-    metavar="SECONDS",
-    help="End a tile that makes no progress for so long; it costs an attempt.  [default: 900]",
-)
+@STALL
 def run(run_directory: Path, backend: str, submission: int | None, stall: float | None) -> None:
     """Work on RUN until nothing is left; interrupted or killed, the same command goes on.
 
-    A member of an array job (backends array and index:K/N) works until its own share of the tiles is there.
+    A run works on the snapshot of the point DB that it was planned on.  When all its tiles are there and the point DB
+    has grown since, it is planned again first (backends serial and local; on others 'cryotile plan' does it).
+
+    A member of an array job (backends array and index:K/N) works until its own share of the tiles is there.  An ingest
+    that was frozen is worked on likewise: cryotile run ice.pdb/ingests/…
 
     \b
     Example:
       cryotile run run/ --backend local:8
     """
-    frozen = Run.load(run_directory)
-    open_db(frozen)  # Gone is better said once, now, than by every tile.
-    sweep(frozen.store.path)
-    tasks = frozen.pending(None if submission is None else submitted_tasks(frozen, submission))
-    farm = open_backend(backend, home=frozen.path, key=frozen.key, stall=stall)
-    if isinstance(farm, AutoBackend) and farm.choice.reason:
-        click.echo(f"backend {farm.choice.spec} ({farm.choice.reason})", err=True)
-    work = FitTile(frozen.path.resolve(), frozen.generation)
-    outcomes = frozen.record(farm.run(tasks, Journaled(work, frozen.journal.resolve())))
-    # Known only now: a member of an array has taken its share.
-    share = {task.index for task in tasks.share}
-    failed = 0
-    with bar() as progress:
-        shown = progress.add_task("fit", total=len(tasks), note="")
-        for outcome in outcomes:
-            failed += outcome.error is not None
-            progress.update(shown, advance=1, note=f"{failed} failed" if failed else "")
+    frozen = load_tasks(run_directory)
+    frozen.check()  # Gone is better said once, now, than by every task.
+    if isinstance(frozen, Ingest):
+        only = None if submission is None else submitted_tasks(frozen, submission)
+        run_ingest(frozen, backend, stall=stall, only=only)
+        return
+    if submission is None:
+        frozen = _planned_again(frozen, backend)
+    share = work_through(
+        frozen,
+        backend,
+        stall=stall,
+        only=None if submission is None else submitted_tasks(frozen, submission),
+    )
     if share or not frozen.tasks:
         _report_run(frozen, share)
     # Else another speaks for the farm: this was one of the ranks that rank 0 of an MPI program handed out to.
@@ -255,3 +270,30 @@ def _report_run(run: Run, share: Collection[int]) -> None:
         f"{run.path}: all {number(len(run.tasks))} tiles are there;"
         f" go on with: cryotile assemble {run.path} -o dhdt.nc"
     )
+    db = open_db(run)
+    changed = changed_tiles(run, db)
+    if changed:
+        click.echo(
+            f"{run.path}: the point DB has grown since commit {run.snapshot} (it is at {db.snapshot}), and"
+            f" {counted(len(changed), 'tile')} {'is' if len(changed) == 1 else 'are'} stale; list them with: cryotile"
+            f" plan {run.path}"
+        )
+        _report_beyond(run, db)
+
+
+def _planned_again(run: Run, backend: str) -> Run:
+    """Plan a finished run again when the point DB has grown, and say so.
+
+    Only where this process is the head of its farm: members that each planned again might do it on different commits.
+    """
+    spec = choose(os.environ).spec if backend == "auto" else backend
+    if spec.partition(":")[0] not in ("serial", "local") or run.unsealed():
+        return run
+    again = plan_run(run.path, PlanRequest())
+    waiting = len(again.unsealed())
+    if waiting:
+        click.echo(
+            f"{run.path}: the point DB has grown since commit {run.snapshot}; planned again on commit {again.snapshot}:"
+            f" {counted(waiting, 'tile')} of {number(len(again.tasks))} to do"
+        )
+    return again

@@ -18,8 +18,10 @@ from rich.text import Text
 
 from cryotile.cli.screen import clock, counted, number, span
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.run import Run
+from cryotile.ingest import Ingest
 from cryotile.status import Observer, RunStatus
+from cryotile.tasklist import TaskList
+from cryotile.work import load_tasks
 
 __all__ = ["retry", "status"]
 
@@ -38,14 +40,15 @@ _WIDE = 1000
 @click.command()
 @RUN
 def retry(run_directory: Path) -> None:
-    """Put the failed tiles of RUN back, so that the next 'cryotile run' tries them again.
+    """Put the failed tiles of RUN, or batches of an ingest, back, so that the next 'cryotile run' tries them again.
 
     \b
     Example:
       cryotile retry run/
     """
-    count = Run.load(run_directory).retry()
-    click.echo(f"{run_directory}: {number(count)} failed tiles put back")
+    tasks = load_tasks(run_directory)
+    count = tasks.retry()
+    click.echo(f"{run_directory}: {number(count)} failed {tasks.nouns} put back")
     if count:
         click.echo(f"go on with: cryotile run {run_directory}")
 
@@ -68,24 +71,24 @@ def status(place: str, watch: bool, as_json: bool) -> None:
     if place.startswith(("http://", "https://")):
         _show_server(place, watch, as_json)
         return
-    run_directory = Path(place)
-    observer = Observer(Run.load(run_directory))
+    tasks = load_tasks(Path(place))
+    observer = Observer(tasks)
     console = Console()
     if not console.is_terminal:
         # Lines are for other programs to cut.
         console.width = _WIDE
     if watch:
-        with _shown(console, run_directory, as_json) as show:
+        with _shown(console, tasks, as_json) as show:
             seen = _until_over(observer, show)
         if seen.failed:
             raise CryotileError(
-                f"{number(len(seen.failed))} of {number(seen.tiles)} tiles failed; put them back with"
-                f" 'cryotile retry {run_directory}'"
+                f"{number(len(seen.failed))} of {number(seen.tiles)} {tasks.nouns} failed; put them back with"
+                f" 'cryotile retry {tasks.path}'"
             )
     elif as_json:
         click.echo(json.dumps(asdict(observer.look())))
     else:
-        console.print(_picture(observer.look(), run_directory, console, watching=False))
+        console.print(_picture(observer.look(), tasks, console, watching=False))
 
 
 def _show_server(address: str, watch: bool, as_json: bool) -> None:
@@ -124,7 +127,7 @@ def _until_over(observer: Observer, show: Callable[[RunStatus], None]) -> RunSta
 
 
 @contextmanager
-def _shown(console: Console, run: Path, as_json: bool) -> Iterator[Callable[[RunStatus], None]]:
+def _shown(console: Console, run: TaskList, as_json: bool) -> Iterator[Callable[[RunStatus], None]]:
     """Give a function that shows a status: on a terminal in place of the last one, else a line for each that is new."""
     if console.is_terminal and not as_json:
         with Live(console=console, auto_refresh=False) as live:
@@ -144,13 +147,13 @@ def _shown(console: Console, run: Path, as_json: bool) -> Iterator[Callable[[Run
     yield show
 
 
-def _picture(seen: RunStatus, run: Path, console: Console, *, watching: bool) -> RenderableType:
+def _picture(seen: RunStatus, run: TaskList, console: Console, *, watching: bool) -> RenderableType:
     """Compose one screen."""
     parts: list[RenderableType] = [Text(_summary(seen, run), style="bold")]
     if console.is_terminal and seen.tiles:
         parts.append(_bar(seen))
     if not seen.over:
-        parts += ["", _pace(seen)]
+        parts += ["", _pace(seen, run)]
     if seen.lost:
         places = ", ".join(f"{lost.tile} on {lost.host}" for lost in seen.lost[:3])
         more = " and others" if len(seen.lost) > 3 else ""
@@ -166,10 +169,10 @@ def _picture(seen: RunStatus, run: Path, console: Console, *, watching: bool) ->
     return Group(*parts)
 
 
-def _summary(seen: RunStatus, run: Path) -> str:
+def _summary(seen: RunStatus, run: TaskList) -> str:
     return (
-        f"{run}: {number(seen.done)} of {number(seen.tiles)} tiles done, {number(len(seen.running))} running,"
-        f" {number(seen.waiting)} waiting, {number(len(seen.failed))} failed"
+        f"{run.path}: {number(seen.done)} of {number(seen.tiles)} {run.nouns} done,"
+        f" {number(len(seen.running))} running, {number(seen.waiting)} waiting, {number(len(seen.failed))} failed"
     )
 
 
@@ -181,7 +184,7 @@ def _bar(seen: RunStatus) -> RenderableType:
     return grid
 
 
-def _pace(seen: RunStatus) -> Text:
+def _pace(seen: RunStatus, run: TaskList) -> Text:
     """Say in a line who works, and how fast."""
     if not seen.hosts:
         return Text("nobody is at work", style="yellow")
@@ -189,7 +192,7 @@ def _pace(seen: RunStatus) -> Text:
     hosts = ", ".join(seen.hosts) if len(seen.hosts) <= 4 else counted(len(seen.hosts), "host")
     words = [f"{workers} on {hosts}"]
     if seen.tiles_per_minute:
-        words.append(f"{seen.tiles_per_minute:.3g} tiles a minute")
+        words.append(f"{seen.tiles_per_minute:.3g} {run.nouns} a minute")
     if seen.seconds_left is not None:
         words.append(f"about {span(seen.seconds_left)} left")
     return Text(", ".join(words))
@@ -225,15 +228,17 @@ def _with_rest(table: Table, rest: int) -> Table:
     return table
 
 
-def _next(seen: RunStatus, run: Path, watching: bool) -> str:
+def _next(seen: RunStatus, run: TaskList, watching: bool) -> str:
     if seen.hosts and not seen.over:
         return (
             "Ctrl-C leaves; the run goes on"
             if watching
-            else f"watch it with: cryotile status {run} --watch"
+            else f"watch it with: cryotile status {run.path} --watch"
         )
     if not seen.over:
-        return f"go on with: cryotile run {run}"
+        return f"go on with: cryotile run {run.path}"
     if seen.failed:
-        return f"put the failed ones back with: cryotile retry {run}"
-    return f"go on with: cryotile assemble {run} -o dhdt.nc"
+        return f"put the failed ones back with: cryotile retry {run.path}"
+    if isinstance(run, Ingest):
+        return f"see what is in the point DB: cryotile info {run.db_path}"
+    return f"go on with: cryotile assemble {run.path} -o dhdt.nc"

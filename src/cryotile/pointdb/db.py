@@ -29,8 +29,8 @@ from cryotile.pointdb.reading import Selection, parsed, read_points
 from cryotile.pointdb.remove import Removed, remove_granules
 from cryotile.pointdb.selection import Time, read_limits, touched
 from cryotile.pointdb.snapshots import Snapshots
-from cryotile.pointdb.squares import describe_squares, select_squares
-from cryotile.pointdb.state import State, describe_granules
+from cryotile.pointdb.squares import select_squares
+from cryotile.pointdb.state import describe_granules
 from cryotile.pointdb.verify import Damage, verify
 from cryotile.points import CORE_COLUMNS, Bounds, Granule
 from cryotile.projection import crs_text, projected_crs
@@ -63,7 +63,6 @@ class PointDB:
         self.path = Path(path)
         self._description = read_description(self.path)
         self._snapshots = Snapshots(self.path)
-        self._counted: tuple[State, pd.DataFrame] | None = None
 
     @classmethod
     def create(
@@ -86,11 +85,6 @@ class PointDB:
             Side of a chunk, metres; a multiple of 5 km, up to 1000 km.
         columns : mapping of str to str, or iterable of str
             Further columns to keep, float32, and their units.
-
-        Returns
-        -------
-        PointDB
-            Open.
 
         Raises
         ------
@@ -149,6 +143,13 @@ class PointDB:
         """
         return describe_granules(self._snapshots.newest.granules)
 
+    def checksums(self) -> dict[str, str]:
+        """Return checksum → id of the granules that are there now, also by commits since the point DB was opened."""
+        known = self._snapshots
+        known.newest = known.log.follow(known.newest)
+        columns = (known.newest.granules[name].to_pylist() for name in ("checksum", "id"))
+        return dict(zip(*columns, strict=True))
+
     def check_matches(
         self,
         *,
@@ -193,11 +194,9 @@ class PointDB:
             A full disk, …; the DB is as it was.
         """
         batch = granules if isinstance(granules, Batch) else Batch.of(granules)
-        known = self._snapshots
-        known.newest, appended = append_granules(
-            self.path, self._description, known.log, known.newest, batch
-        )
-        return appended
+        known, about = self._snapshots, self._description
+        known.newest, done = append_granules(self.path, about, known.log, known.newest, batch)
+        return done
 
     def read(
         self,
@@ -315,10 +314,7 @@ class PointDB:
             As :meth:`read`.
         """
         condition = parsed(where, self.column_names)
-        state = self._snapshots.at(snapshot)
-        if self._counted is None or self._counted[0] is not state:
-            self._counted = state, describe_squares(self._snapshots.log.squares(state))
-        return select_squares(self._counted[1], bounds, condition)
+        return select_squares(self._snapshots.squares(snapshot), bounds, condition)
 
     def history(self, last: int | None = None) -> pd.DataFrame:
         """Tell what the commits did, the newest first.

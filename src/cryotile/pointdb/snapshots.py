@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
 from cryotile.pointdb.entries import patiently
 from cryotile.pointdb.fragments import FragmentGone, damaged_fragment
 from cryotile.pointdb.log import Log
+from cryotile.pointdb.squares import describe_squares
 from cryotile.pointdb.state import State
 
 __all__ = ["Snapshots", "newer_state"]
@@ -32,6 +35,7 @@ class Snapshots:
         self.log = Log(path / "log")
         self.newest = self.log.load()
         self._asked_for = self.newest.number, self.newest
+        self._counted: tuple[State, pd.DataFrame] | None = None
 
     def at(self, snapshot: int | None) -> State:
         """Return the state after a commit; None: the newest that was seen."""
@@ -41,6 +45,13 @@ class Snapshots:
             known = snapshot == self.newest.number
             self._asked_for = snapshot, self.newest if known else self.log.load(snapshot)
         return self._asked_for[1]
+
+    def squares(self, snapshot: int | None) -> pd.DataFrame:
+        """Return what a commit counts, as of :func:`cryotile.pointdb.squares.describe_squares`; added up once."""
+        state = self.at(snapshot)
+        if self._counted is None or self._counted[0] is not state:
+            self._counted = state, describe_squares(self.log.squares(state))
+        return self._counted[1]
 
     def renew(self, snapshot: int | None, gone: FragmentGone) -> None:
         """Look again for a state whose fragment is gone.

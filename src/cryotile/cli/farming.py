@@ -1,0 +1,80 @@
+"""Working through a task list on a farm, for the commands that do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from cryotile.backends import open_backend
+from cryotile.backends.auto import AutoBackend
+from cryotile.cli.screen import bar
+from cryotile.ingest import Ingest
+from cryotile.journal import Journaled
+from cryotile.run import Run
+from cryotile.task import Task
+from cryotile.work import work_on
+
+__all__ = ["BACKEND", "STALL", "work_through"]
+
+BACKEND = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    metavar="SPEC",
+    help="Who works: serial, local, local:8, mpi, array, index:3/100, dir, sqlite:///FILE, postgresql://HOST/NAME,"
+    " http://HOST:5000, dask:tcp://HOST:8786; auto chooses.",
+)
+
+STALL = click.option(
+    "--stall",
+    type=float,
+    metavar="SECONDS",
+    help="End a task that makes no progress for so long; it costs an attempt.  [default: 900]",
+)
+
+
+def work_through(
+    frozen: Run | Ingest,
+    backend: str,
+    *,
+    stall: float | None,
+    sizes: Sequence[int] | None = None,
+    only: Sequence[Task] | None = None,
+) -> set[int]:
+    """Work on what is pending of a task list until nothing is left.
+
+    Parameters
+    ----------
+    frozen : Run or Ingest
+        The task list.
+    backend : str
+        Who works.
+    stall : float or None
+        Seconds.
+    sizes : sequence of int or None
+        How many things each task is about, for the bar; None: one each.
+    only : sequence of Task or None
+        The part of the list that is meant; None: all.
+
+    Returns
+    -------
+    set of int
+        The tasks that this process answers for; empty where another speaks for the farm.
+    """
+    tasks = frozen.pending(only)
+    farm = open_backend(backend, home=frozen.path, key=frozen.key, stall=stall)
+    if isinstance(farm, AutoBackend) and farm.choice.reason:
+        click.echo(f"backend {farm.choice.spec} ({farm.choice.reason})", err=True)
+    outcomes = frozen.record(farm.run(tasks, Journaled(work_on(frozen), frozen.journal.resolve())))
+    # Known only now: a member of an array has taken its share.
+    share = {task.index for task in tasks.share}
+    failed = 0
+    with bar() as progress:
+        total = len(tasks) if sizes is None else sum(sizes[task.index] for task in tasks)
+        shown = progress.add_task("fit" if sizes is None else "ingest", total=total, note="")
+        for outcome in outcomes:
+            failed += outcome.error is not None
+            advance = 1 if sizes is None else sizes[outcome.task.index]
+            progress.update(shown, advance=advance, note=f"{failed} failed" if failed else "")
+    return share

@@ -1,0 +1,285 @@
+"""Digital elevation models: how high points lie above one, from a GeoTIFF or a NetCDF file of any size and CRS.
+
+A model is read in squares, and of these only the ones that points lie in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyproj
+from pyproj.exceptions import CRSError
+
+from cryotile.errors import InvalidValue, MissingDependency
+
+__all__ = ["Dem"]
+
+BLOCK = 1024
+"""Pixels along a side of what is read at once: 8 MB."""
+
+GDAL_CACHE = 64
+"""Megabytes; GDAL's own limit is a twentieth of the machine."""
+
+_NAMES = ("dem", "elevation", "height", "surface_altitude", "z", "band1", "data")
+_STANDARD_NAMES = ("height_above_reference_ellipsoid", "surface_altitude", "height")
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Raster:
+    """Elevations at the nodes of a grid that is aligned with the axes of its CRS.
+
+    Attributes
+    ----------
+    crs : pyproj.CRS
+        Of the grid.
+    x, y : (float, float)
+        Centre of the first pixel, and from one to the next, in units of the CRS.
+    shape : (int, int)
+        Rows, columns.
+    read : callable
+        Elevations, metres, NaN where there is none, of some rows and columns.
+    """
+
+    crs: pyproj.CRS
+    x: tuple[float, float]
+    y: tuple[float, float]
+    shape: tuple[int, int]
+    read: Callable[[slice, slice], Array]
+
+
+class Dem:
+    """An elevation model, open for reading.
+
+    Parameters
+    ----------
+    path : Path
+        A GeoTIFF (with rasterio), or a NetCDF file with the elevation over ``y, x`` and a CF grid mapping; metres above
+        the WGS84 ellipsoid.
+    crs : pyproj.CRS
+        Of the points that it will be asked about.
+
+    Raises
+    ------
+    InvalidValue
+        There is no such file, it is no elevation model, its CRS is not known, or it covers nothing of ``crs``.
+    MissingDependency
+        A GeoTIFF, and rasterio is not installed.
+    """
+
+    def __init__(self, path: Path, crs: pyproj.CRS) -> None:
+        if not path.is_file():
+            raise InvalidValue(f"DEM {path} does not exist; give a GeoTIFF or NetCDF file")
+        self.path = path
+        self._raster = _open_netcdf(path) if _is_netcdf(path) else _open_geotiff(path)
+        self._transformer = (
+            None
+            if self._raster.crs == crs
+            else pyproj.Transformer.from_crs(crs, self._raster.crs, always_xy=True)
+        )
+        if not _overlap(self._raster, crs):
+            raise InvalidValue(
+                f"DEM {path} ({self._raster.crs.name}) covers no place of the point DB's CRS ({crs.name}); give the DEM"
+                " of that part of the Earth"
+            )
+
+    def difference(self, points: pd.DataFrame) -> Array:
+        """Elevation of points above the model, which is interpolated bilinearly.
+
+        Parameters
+        ----------
+        points : DataFrame
+            With ``x, y, elevation``, metres.
+
+        Returns
+        -------
+        ndarray, shape (points,)
+            Metres; NaN outside the model, and where one of the four values around the point is missing.
+        """
+        columns, rows = self._places(points)
+        ny, nx = self._raster.shape
+        inside = (columns >= 0) & (columns <= nx - 1) & (rows >= 0) & (rows <= ny - 1)
+        found = np.full(len(points), np.nan)
+        at = np.flatnonzero(inside)
+        blocks = (rows[at] // BLOCK).astype(np.int64) * (nx // BLOCK + 1) + (columns[at] // BLOCK)
+        order = np.argsort(blocks, kind="stable")
+        for group in np.split(at[order], np.flatnonzero(np.diff(blocks[order])) + 1):
+            if len(group):
+                found[group] = self._interpolated(rows[group], columns[group])
+        above: Array = points["elevation"].to_numpy(np.float64) - found
+        return above
+
+    def _places(self, points: pd.DataFrame) -> tuple[Array, Array]:
+        """Columns and rows of points, in pixels from the centre of the first one."""
+        x, y = (points[name].to_numpy(np.float64) for name in ("x", "y"))
+        if self._transformer is not None:
+            x, y = self._transformer.transform(x, y, errcheck=False)
+        raster = self._raster
+        if raster.crs.is_geographic:
+            west = min(raster.x[0], raster.x[0] + raster.x[1] * (raster.shape[1] - 1))
+            x = west + (x - west) % 360.0
+        with np.errstate(invalid="ignore"):
+            return (x - raster.x[0]) / raster.x[1], (y - raster.y[0]) / raster.y[1]
+
+    def _interpolated(self, rows: Array, columns: Array) -> Array:
+        """Elevation at places within one block."""
+        ny, nx = self._raster.shape
+        # The last row and column belong to the cells before them.
+        row = np.minimum(np.floor(rows).astype(np.int64), max(ny - 2, 0))
+        column = np.minimum(np.floor(columns).astype(np.int64), max(nx - 2, 0))
+        top, left = int(row.min()), int(column.min())
+        window = self._raster.read(
+            slice(top, min(int(row.max()) + 2, ny)), slice(left, min(int(column.max()) + 2, nx))
+        )
+        window = np.pad(window, ((0, int(ny < 2)), (0, int(nx < 2))), mode="edge")
+        down, right = rows - row, columns - column
+        row, column = row - top, column - left
+        upper = window[row, column] * (1 - right) + window[row, column + 1] * right
+        lower = window[row + 1, column] * (1 - right) + window[row + 1, column + 1] * right
+        interpolated: Array = upper * (1 - down) + lower * down
+        return interpolated
+
+
+def _is_netcdf(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8).startswith((b"CDF", b"\x89HDF\r\n\x1a\n"))
+
+
+def _open_geotiff(path: Path) -> _Raster:
+    try:
+        import rasterio
+        from rasterio.errors import RasterioIOError
+    except ImportError as error:
+        raise MissingDependency(
+            f"DEM {path} is no NetCDF file, and to read a GeoTIFF needs rasterio: pip install 'cryotile[geotiff]'"
+        ) from error
+    try:
+        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
+            file = rasterio.open(path)
+    except RasterioIOError as error:
+        raise InvalidValue(
+            f"DEM {path} is neither a GeoTIFF nor a NetCDF file; give one of these"
+        ) from error
+    transform = file.transform
+    if file.crs is None:
+        raise _no_crs(path)
+    if transform.b or transform.d:
+        raise InvalidValue(
+            f"DEM {path} is rotated; warp it to the axes of its CRS, e.g. with gdalwarp"
+        )
+
+    def read(rows: slice, columns: slice) -> Array:
+        window = rasterio.windows.Window.from_slices(rows, columns)
+        with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
+            values: Array = file.read(1, window=window, masked=True, out_dtype="float64").filled(
+                np.nan
+            )
+        return values
+
+    return _Raster(
+        pyproj.CRS.from_wkt(file.crs.to_wkt()).to_2d(),
+        (transform.c + transform.a / 2, transform.a),
+        (transform.f + transform.e / 2, transform.e),
+        (file.height, file.width),
+        read,
+    )
+
+
+def _open_netcdf(path: Path) -> _Raster:
+    file = netCDF4.Dataset(path)
+    variable = _elevation(path, file)
+    y, x = (np.asarray(file[name][:], np.float64) for name in variable.dimensions)
+
+    def read(rows: slice, columns: slice) -> Array:
+        values: Array = np.ma.filled(np.ma.asarray(variable[rows, columns], np.float64), np.nan)
+        return values
+
+    return _Raster(
+        _netcdf_crs(path, file, variable), _axis(path, x), _axis(path, y), variable.shape, read
+    )
+
+
+def _elevation(path: Path, file: netCDF4.Dataset) -> Any:
+    """Find the variable over two axes that holds the elevation."""
+    maps = {
+        name.casefold(): variable
+        for name, variable in file.variables.items()
+        if variable.ndim == 2
+        and variable.dtype.kind in "iuf"
+        and all(name in file.variables for name in variable.dimensions)
+    }
+    if len(maps) == 1:
+        return next(iter(maps.values()))
+    standard = [v for v in maps.values() if getattr(v, "standard_name", "") in _STANDARD_NAMES]
+    named = [maps[name] for name in _NAMES if name in maps]
+    if not (standard or named):
+        raise InvalidValue(
+            f"DEM {path} has {len(maps)} maps ({', '.join(sorted(maps)) or 'no variable over y, x'}), none of which"
+            f" says that it is the elevation; name one {_NAMES[0]}"
+        )
+    return (standard or named)[0]
+
+
+def _netcdf_crs(path: Path, file: netCDF4.Dataset, variable: Any) -> pyproj.CRS:
+    mapping = file.variables.get(getattr(variable, "grid_mapping", ""))
+    if mapping is not None:
+        attributes = {name: mapping.getncattr(name) for name in mapping.ncattrs()}
+        try:
+            for name in ("crs_wkt", "spatial_ref"):
+                if name in attributes:
+                    return pyproj.CRS.from_user_input(attributes[name]).to_2d()
+            return pyproj.CRS.from_cf(attributes).to_2d()
+        except (CRSError, KeyError) as error:
+            raise _no_crs(path) from error
+    if getattr(file[variable.dimensions[1]], "units", "").startswith("degree"):
+        return pyproj.CRS("EPSG:4326")
+    raise _no_crs(path)
+
+
+def _axis(path: Path, values: Array) -> tuple[float, float]:
+    steps = np.diff(values)
+    if len(values) < 2 or not np.allclose(steps, steps[0], rtol=1e-3) or steps[0] == 0:
+        raise InvalidValue(f"DEM {path} is not evenly spaced; resample it to a regular grid")
+    return float(values[0]), float((values[-1] - values[0]) / (len(values) - 1))
+
+
+def _no_crs(path: Path) -> InvalidValue:
+    return InvalidValue(
+        f"DEM {path} does not say in which CRS it is; add it, e.g. with gdal_edit.py -a_srs EPSG:3031"
+    )
+
+
+def _overlap(raster: _Raster, crs: pyproj.CRS) -> bool:
+    """Tell whether a raster covers something of where a CRS is meant to be used, on a net of places of each."""
+    use = crs.area_of_use
+    if use is None:
+        return True
+    net = np.linspace(0.0, 1.0, 41)
+    ny, nx = raster.shape
+    x, y = (
+        a.ravel()
+        for a in np.meshgrid(
+            raster.x[0] + raster.x[1] * (nx - 1) * net, raster.y[0] + raster.y[1] * (ny - 1) * net
+        )
+    )
+    to_raster = pyproj.Transformer.from_crs("EPSG:4326", raster.crs, always_xy=True)
+    longitude, latitude = to_raster.transform(x, y, direction="INVERSE", errcheck=False)
+    width = (use.east - use.west) % 360.0 or 360.0
+    here = (latitude >= use.south) & (latitude <= use.north)
+    if np.any(here & ((longitude - use.west) % 360.0 <= width)):
+        return True
+    east, north = (
+        a.ravel()
+        for a in np.meshgrid(use.west + width * net, use.south + (use.north - use.south) * net)
+    )
+    x, y = to_raster.transform(east, north, errcheck=False)
+    column, row = (x - raster.x[0]) / raster.x[1], (y - raster.y[0]) / raster.y[1]
+    return bool(np.any((column >= 0) & (column < nx) & (row >= 0) & (row < ny)))

@@ -1,0 +1,257 @@
+"""What a worker does with a batch of files: read, project, screen and append them within its share of memory."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from cryotile.batch import Batch
+from cryotile.dem import Dem
+from cryotile.errors import CryotileError, GranuleError, InvalidValue, UnwritablePath
+from cryotile.pointdb import Appended, PointDB
+from cryotile.points import Granule
+from cryotile.projection import project_batch
+from cryotile.readers import ColumnMapping, read_granule
+from cryotile.where import Where
+
+__all__ = ["FAR_FROM_DEM", "NOT_SELECTED", "Criteria", "Taken", "points_within", "take_in"]
+
+log = logging.getLogger(__name__)
+
+NOT_SELECTED = "not_selected"
+"""Reason of points that the user's ``where`` leaves out."""
+
+FAR_FROM_DEM = "far_from_dem"
+"""Reason of points whose elevation differs too much from the DEM."""
+
+WORKER_BYTES = 250e6
+"""What a worker takes before it reads a point: Python, numpy, pandas, pyarrow, PROJ."""
+
+BYTES_PER_POINT = 500.0
+"""What it takes at most for each point that it holds: as read, as projected, as stored and as sorted; measured."""
+
+BYTES_PER_RECORD = 400.0
+"""What a reader takes at most for each record of a granule before those that are not valid are dropped; measured."""
+
+MOST_POINTS = 4_000_000
+"""Points of a commit; with more, fragments would be no better and an interruption lose more."""
+
+NO_DEM_HERE = "none of its points lies where the DEM has a value, so it was not screened"
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Which points of a granule go into a point DB, and how much memory a worker may take for it.
+
+    Attributes
+    ----------
+    surface_types : tuple of str
+        Surfaces to keep.
+    where : str or None
+        Further criterion.
+    mapping : Path or None
+        The files are tables, and this file names their columns.
+    dem : Path or None
+        Elevation model that points are compared with.
+    max_dem_difference : float
+        Largest distance from it that is believed, metres.
+    memory : float
+        Of a worker, bytes.
+    """
+
+    surface_types: tuple[str, ...] = ("grounded_ice",)
+    where: str | None = None
+    mapping: Path | None = None
+    dem: Path | None = None
+    max_dem_difference: float = 100.0
+    memory: float = 2e9
+
+
+@dataclass
+class Taken:
+    """What became of files.
+
+    Attributes
+    ----------
+    ids : list of str
+        Granules that the point DB has now.
+    problems : list of (str, str)
+        Path and one line of each file that did not go in; no path where only the granule is known.
+    notes : dict of str to list of str
+        What a user should know → names of the granules that it is true of.
+    """
+
+    ids: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def count(self, appended: Appended) -> None:
+        """Add what one commit brought."""
+        self.ids += [*appended.added, *appended.unchanged]
+        self.problems += [("", line) for line in appended.refused.values()]
+        for note, names in appended.notes.items():
+            self.notes.setdefault(note, []).extend(names)
+        for name in appended.replaced:
+            self.notes.setdefault("made way for a newer delivery", []).append(name)
+
+
+def points_within(memory: float) -> int:
+    """Return how many points a worker may hold at once.
+
+    Parameters
+    ----------
+    memory : float
+        Bytes of the worker.
+
+    Raises
+    ------
+    InvalidValue
+        That is too little to read anything.
+    """
+    points = min((memory - WORKER_BYTES) / BYTES_PER_POINT, MOST_POINTS)
+    if not points >= 100_000:
+        least = (WORKER_BYTES + 100_000 * BYTES_PER_POINT) / 1e6
+        raise InvalidValue(
+            f"memory {memory / 1e6:.0f} MB is too little for a worker, which takes {WORKER_BYTES / 1e6:.0f} MB before"
+            f" it reads a point; give {least:.0f}MB or more"
+        )
+    return int(points)
+
+
+def take_in(
+    files: Sequence[Path], db: PointDB, criteria: Criteria, progress: Callable[[float], None]
+) -> Taken:
+    """Read files and commit their points; what is committed stays, whatever comes after.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        Granules.
+    db : PointDB
+        Where they go.
+    criteria : Criteria
+        Which points, and how much memory.
+    progress : callable
+        Told the fraction done.
+
+    Returns
+    -------
+    Taken
+        What became of them.
+
+    Raises
+    ------
+    CryotileError
+        The point DB cannot be written or is damaged, or the DEM cannot be read.
+    """
+    taken, limit = Taken(), points_within(criteria.memory)
+    where = None if criteria.where is None else Where.parse(criteria.where, columns=db.column_names)
+    dem = None if criteria.dem is None else Dem(criteria.dem, db.crs)
+    waiting, held = list[Granule](), 0
+    for granule in _read(files, db, criteria, taken, progress):
+        if waiting and held + len(granule.points) > limit:
+            _append(waiting, db, where, dem, criteria, taken)
+            waiting, held = [], 0
+        waiting.append(granule)
+        held += len(granule.points)
+    if waiting:
+        _append(waiting, db, where, dem, criteria, taken)
+    return taken
+
+
+def _read(
+    files: Sequence[Path],
+    db: PointDB,
+    criteria: Criteria,
+    taken: Taken,
+    progress: Callable[[float], None],
+) -> Iterator[Granule]:
+    """Yield the granules that the point DB does not have yet; those that it has, or that are bad, are noted."""
+    there = db.checksums()
+    mapping = None if criteria.mapping is None else ColumnMapping.load(criteria.mapping)
+    for done, file in enumerate(files):
+        progress(0.8 * done / len(files))
+        try:
+            if there and (id := there.get(_checksum(file))) is not None:
+                taken.ids.append(id)
+                continue
+            _refuse_giants(file, criteria.memory)
+            yield read_granule(
+                file,
+                surface_types=criteria.surface_types,
+                columns=db.columns,
+                mapping=mapping,
+            )
+        except UnwritablePath:
+            raise
+        except CryotileError as error:
+            log.debug("granule %s failed", file, exc_info=True)
+            taken.problems.append((str(file), str(error)))
+
+
+def _checksum(file: Path) -> str:
+    with suppress(OSError), file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return ""
+
+
+def _append(
+    granules: list[Granule],
+    db: PointDB,
+    where: Where | None,
+    dem: Dem | None,
+    criteria: Criteria,
+    taken: Taken,
+) -> None:
+    """Project, screen and commit granules at once."""
+    batch = project_batch(Batch.of(granules), db.crs)
+    # The points as read are not needed any more; without this they would take memory until the end.
+    granules.clear()
+    if where is not None:
+        batch = batch.keep(where.mask(batch.points), NOT_SELECTED)
+    if dem is not None:
+        above = dem.difference(batch.points)
+        known = np.bincount(batch.owners[~np.isnan(above)], minlength=len(batch.sizes))
+        unscreened = zip(batch.granules, batch.sizes, known, strict=True)
+        names = [granule.name for granule, size, seen in unscreened if size and not seen]
+        if names:
+            taken.notes.setdefault(NO_DEM_HERE, []).extend(names)
+        # Compared this way round, what has no DEM stays.
+        batch = batch.keep(~(np.abs(above) > criteria.max_dem_difference), FAR_FROM_DEM)
+    taken.count(db.append(batch))
+
+
+def _refuse_giants(file: Path, memory: float) -> None:
+    """Refuse a granule that cannot be read within the memory: a granule is read as a whole."""
+    # At most as dense as 8 bytes a record; below that it fits in any case, and is not looked into.
+    if file.exists() and file.stat().st_size / 8 * BYTES_PER_RECORD < memory - WORKER_BYTES:
+        return
+    needed = WORKER_BYTES + _records(file) * (BYTES_PER_RECORD + BYTES_PER_POINT)
+    if needed > memory:
+        raise GranuleError(
+            f"granule {file} has some {_records(file):,} records, which take up to {needed / 1e9:.1f} GB, more than a"
+            f" worker may take ({memory / 1e9:.1f} GB); give --memory {needed / 1e9:.0f}GB or more"
+        )
+
+
+def _records(file: Path) -> int:
+    """Return about how many records a granule has: the longest variable of each group, but 30 bytes a line of text."""
+    if not file.exists() or not h5py.is_hdf5(file):
+        return file.stat().st_size // 30 if file.exists() else 0
+    longest: dict[str, int] = {}
+
+    def look(name: str, node: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(node, h5py.Dataset) and node.dtype.kind in "iuf":
+            group = name.rpartition("/")[0].partition("/")[0]
+            longest[group] = max(longest.get(group, 0), node.size)
+
+    with suppress(OSError, RuntimeError, KeyError), h5py.File(file, "r", locking=False) as source:
+        source.visititems(look)
+    return sum(longest.values())
