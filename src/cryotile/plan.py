@@ -17,7 +17,15 @@ from cryotile.grid import Grid, check_bounds
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.points import Bounds
 
-__all__ = ["REGIONS", "PlanRequest", "Settings", "differences", "resolve", "within_period"]
+__all__ = [
+    "REGIONS",
+    "PlanRequest",
+    "Settings",
+    "differences",
+    "extent_of",
+    "resolve",
+    "within_period",
+]
 
 REGIONS: dict[str, tuple[str, Bounds]] = {
     "antarctica": ("EPSG:3031", (-2_700_000.0, -2_250_000.0, 2_800_000.0, 2_300_000.0)),
@@ -170,7 +178,7 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
     squares = _selected_squares(request, fit, db)
     if "platform_offset" not in fit.terms:
         _refuse_mixed_platforms(squares)
-    extent = _extent(squares)
+    extent = extent_of(squares)
     _check_scales(posting, fit.radius, extent)
     crs = db.crs_text
     grid = (
@@ -246,7 +254,7 @@ def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.D
     seen = (x_min - reach, y_min - reach, x_max + reach, y_max + reach)
     inside = within_period(db.squares(seen, where=request.where), fit.period)
     if inside.empty:
-        extent = " ".join(f"{edge:.0f}" for edge in _extent(everything))
+        extent = " ".join(f"{edge:.0f}" for edge in extent_of(everything))
         bounds = " ".join(f"{edge:g}" for edge in request.bounds)
         raise InvalidValue(
             f"bounds {bounds} hold no point; the data lie within {extent} (x_min y_min x_max y_max)"
@@ -254,7 +262,8 @@ def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.D
     return inside
 
 
-def _extent(squares: pd.DataFrame) -> Bounds:
+def extent_of(squares: pd.DataFrame) -> Bounds:
+    """Return the bounds of squares, of which there is one at least, given by ``x_min, y_min``."""
     return (
         float(squares["x_min"].min()),
         float(squares["y_min"].min()),
