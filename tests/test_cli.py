@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -456,3 +458,26 @@ def test_what_a_killed_writer_left_is_swept_up_and_what_is_young_stays(
     assert call("run", run, "--backend", "serial")[0] == 0
     assert not old.exists()
     assert young.exists()
+
+
+def test_a_reader_of_the_output_who_leaves_ends_the_command_quietly(greenland: Path) -> None:
+    words = [sys.executable, "-m", "cryotile", "info", greenland]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
+        assert told.stdout is not None
+        assert told.stderr is not None
+        told.stdout.close()
+        assert told.stderr.read() == b""
+    assert told.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("words", [("-v", "info"), ("info", "-v")])
+def test_verbose_may_stand_before_and_after_the_command(
+    call: Call, greenland: Path, words: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    level = logging.getLogger().level
+    try:
+        assert call(*words, greenland)[0] == 0
+        assert logging.getLogger().level == logging.INFO
+    finally:
+        logging.getLogger().setLevel(level)

@@ -6,15 +6,15 @@ Exit codes: 0 success, 1 something failed (and what remains is said), 2 wrong us
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from types import FrameType
 
 import click
 
+import cryotile
 from cryotile.backends import drain
-from cryotile.cli.lazy import LazyGroup
+from cryotile.cli.lazy import LazyGroup, log_level
 from cryotile.errors import CryotileError
 
 __all__ = ["cli", "main"]
@@ -43,7 +43,7 @@ COMMANDS = {
 @click.group(
     cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.version_option(package_name="cryotile")
+@click.version_option(cryotile.__version__)
 @click.option("-v", "--verbose", count=True, help="Log what happens; twice for more.")
 def cli(verbose: int) -> None:
     """Turn satellite altimetry into maps of ice elevation change.
@@ -56,8 +56,9 @@ def cli(verbose: int) -> None:
       cryotile assemble run/ -o dhdt.nc
       cryotile plot dhdt.nc -o dhdt.png
     """
-    level = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=log_level(verbose), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
 
 
 class Terminated(BaseException):
@@ -67,6 +68,7 @@ class Terminated(BaseException):
 def main() -> None:
     """Run the command line and turn every error into one line and an exit code."""
     signal.signal(signal.SIGTERM, _drain_or_leave)
+    output = sys.stdout
     try:
         code = cli.main(prog_name="cryotile", standalone_mode=False)
     except CryotileError as error:
@@ -78,10 +80,10 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted; what was saved stays, and the same command goes on")
         code = 128 + signal.SIGINT
-    except BrokenPipeError:
-        # Whoever read our output has left; Python would complain again when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
+    except SystemExit as leaving:
+        # Whoever read our output has left: click has put something harmless in its place, and calls it a failure.
+        left = sys.stdout is not output
+        code = 128 + signal.SIGPIPE if left else leaving.code
     except Terminated:
         _complain("terminated; what was saved stays, and the same command goes on")
         code = 128 + signal.SIGTERM

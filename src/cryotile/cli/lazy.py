@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 import click
 
-__all__ = ["LazyGroup"]
+__all__ = ["LazyGroup", "log_level"]
+
+
+def log_level(count: int) -> int:
+    """Return the level of logging that ``-v``, given so often, asks for."""
+    return [logging.WARNING, logging.INFO, logging.DEBUG][min(count, 2)]
+
+
+def _set_level(ctx: click.Context, param: click.Parameter, count: int) -> None:  # noqa: ARG001 - click's signature
+    if count:
+        logging.getLogger().setLevel(log_level(count))
+
+
+VERBOSE = click.Option(
+    ["-v", "--verbose"],
+    count=True,
+    expose_value=False,
+    callback=_set_level,
+    help="Log what happens; twice for more.",
+)
 
 
 class LazyGroup(click.Group):
@@ -36,4 +56,7 @@ class LazyGroup(click.Group):
             return None
         module, _, attribute = self.commands_at[cmd_name].partition(":")
         command: click.Command = getattr(import_module(module), attribute)
+        # After the command is where one adds it to a command that went wrong.
+        if VERBOSE not in command.params:
+            command.params.append(VERBOSE)
         return command
