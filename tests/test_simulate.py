@@ -300,7 +300,7 @@ def test_echoes_jump_about_so_that_some_steps_run_backwards() -> None:
 @pytest.mark.parametrize(
     ("wish", "says"),
     [
-        ({"product": "atl03"}, "atl03.*cryotempo, l2i, atl06"),
+        ({"product": "atl03"}, "atl03.*cryotempo, l2i, .*atl06"),
         ({"start": "yesterday"}, "yesterday.*2011-01-01"),
         ({"start": "NaT"}, "NaT.*2011-01-01"),
         ({"start": "1950-01-01"}, "1950-01-01.*1999"),
@@ -334,3 +334,9 @@ def test_progress_ends_at_one(tmp_path: Path) -> None:
     simulate(tmp_path, start=START, years=0.1, world=SMALL, progress=heard.append)
     assert heard == sorted(heard)
     assert heard[-1] == 1.0
+
+
+def test_the_command_line_offers_every_product_that_can_be_simulated() -> None:
+    from cryotile.cli.demo import PRODUCTS as OFFERED
+
+    assert list(OFFERED.choices) == list(PRODUCTS)

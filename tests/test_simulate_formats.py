@@ -19,18 +19,20 @@ from cryotile.simulate.mission import Mission, crossings, fly
 
 WORLD = World(bounds=(-20e3, -1370e3, 20e3, -1330e3), lrm_radius=9e3)
 START, SEED = "2019-03-01", 3
-DAYS = {"cryotempo": 150, "l2i": 70, "atl06": 50}
+DAYS = {"cryotempo": 150, "l2i": 70, "l2i-d": 20, "atl06": 50, "atl11": 100}
 
 REAL = {
     "cryotempo C": "CS_OFFL_SIR_TDP_LI_GREENL_*_C001.nc",
     "cryotempo B": "CS_OFFL_SIR_TDP_LI_ANTARC_*_B001.nc",
     "l2i lrm": "CS_LTA__SIR_LRMI2__*_E001.nc",
     "l2i sarin": "CS_OFFL_SIR_SINI2__*_D001.nc",
+    "l2i-d sarin": "CS_OFFL_SIR_SINI2__*_D001.nc",
 }
 SIMULATED = {
     "cryotempo": "*.nc",
     "l2i lrm": "CS_OFFL_SIR_LRMI2_*.nc",
     "l2i sarin": "CS_OFFL_SIR_SINI2_*.nc",
+    "l2i-d sarin": "CS_OFFL_SIR_SINI2_*.nc",
 }
 
 # Attributes whose text may differ from the real granule's; their names and types may not.
@@ -218,11 +220,32 @@ def test_a_simulated_atl06_granule_has_the_tree_of_a_real_one(
 
 
 @pytest.mark.granules
+def test_a_simulated_atl11_granule_has_the_tree_of_a_real_one(granules: Path, made: Path) -> None:
+    real = tree_of(granules / "ATL11_078805_0304_02_v002.h5")
+    ours = tree_of(sorted((made / "atl11").glob("*.h5"))[0])
+    left_out = ("METADATA", "index", "pt2/crossing_track_data")
+    there = {path: entry for path, entry in real.items() if not path.startswith(left_out)}
+    for pair in ("pt1", "pt2", "pt3"):
+        here = {path: entry for path, entry in ours.items() if path.startswith(pair)}
+        assert {path.replace(pair, "pt2", 1) for path in here} == there.keys() - {""}
+        for path, entry in here.items():
+            expected = there[path.replace(pair, "pt2", 1)]
+            assert entry.get("dtype") == expected.get("dtype"), path
+            own, theirs = entry["attributes"], expected["attributes"]
+            allowed = {"CLASS", "DIMENSION_LABELS", "description"}
+            if path == pair:
+                allowed |= {"ReferenceGroundTrack", "beam_pair", "first_cycle", "last_cycle"}
+            assert differences(theirs, own) <= allowed, path
+
+
+@pytest.mark.granules
 def test_simulated_granules_are_named_like_real_ones(granules: Path, made: Path) -> None:
     moment = r"\d{8}T\d{6}"
     patterns = {
         "cryotempo": rf"CS_OFFL_SIR_TDP_LI_(GREENL|ANTARC)_{moment}_{moment}_\d\d_\d{{5}}_[A-E]001\.nc",
         "l2i": rf"CS_(OFFL|LTA_)_SIR_(LRM|SIN)I2__{moment}_{moment}_[DE]001\.nc",
+        "l2i-d": rf"CS_(OFFL|LTA_)_SIR_(LRM|SIN)I2__{moment}_{moment}_[DE]001\.nc",
+        "atl11": r"ATL11_\d{6}_\d{4}_02_v002\.h5",
         "atl06": r"(processed_)?ATL06_\d{14}_\d{4}\d\d(0\d|1[0-4])_002_01\.h5",
     }
     for product, pattern in patterns.items():
@@ -314,6 +337,39 @@ def test_atl06_points_read_back_are_the_segments_of_best_quality_that_were_not_p
     assert_same(points, valid, degrees=0, metres=1e-4)
     assert set(points["pass_id"]) == pass_ids("icesat2", valid)
     assert echoes.groupby("number")["beam"].nunique().eq(6).all()
+
+
+def test_baseline_d_of_l2i_holds_the_points_of_baseline_e(made: Path) -> None:
+    old = {path.name.replace("_D001", "_E001"): path for path in (made / "l2i-d").iterdir()}
+    assert old
+    for name, path in old.items():
+        granule, same = read_granule(made / "l2i" / name), read_granule(path)
+        assert (same.baseline, same.id) == ("D", granule.id)
+        pd.testing.assert_frame_equal(same.points, granule.points)
+
+
+def test_atl11_points_read_back_are_midway_between_two_beams_that_both_saw_the_ground(
+    made: Path,
+) -> None:
+    points = read_back(made, "atl11")
+    echoes = echoes_of("atl11")
+    pairs = echoes.assign(pair=echoes["beam"] // 2).groupby(["number", "pair", "time"])
+    middle = pairs.agg(
+        elevation=("elevation", "mean"),
+        lost=("lost", "any"),
+        ascending=("ascending", "first"),
+        longitude=("longitude", "mean"),
+    )
+    seen = middle[~middle["lost"]].reset_index()
+    seen["time"] = seen["time"].dt.round("ms")
+    both = points.merge(seen, on="time", suffixes=("", "_seen"))
+    both = both[(both["longitude"] - both["longitude_seen"]).abs() < 1e-9]
+    assert len(both) == len(points) > 400
+    np.testing.assert_allclose(both["elevation"], both["elevation_seen"], rtol=0, atol=1e-9)
+    passes = {
+        pass_id("icesat2", n, up) for n, up in zip(seen["number"], seen["ascending"], strict=True)
+    }
+    assert set(points["pass_id"]) <= passes
 
 
 def test_heights_that_l2i_does_not_use_are_zero_and_flagged_ones_finite(made: Path) -> None:
