@@ -23,6 +23,9 @@ class MortalSQLLedger(Piecewise, SQLLedger):
         for moment in ("before_cursor_execute", "after_cursor_execute", "commit"):
             event.listen(self._database.engine, moment, self._step)
 
+    def exchange(self, outcomes, n):
+        return self.settle(outcomes), self.claim(n)
+
     def _step(self, *told) -> None:
         self._fate.step()
 

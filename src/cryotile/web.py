@@ -129,7 +129,7 @@ class Site:
         query : mapping, optional
             The query of the address.
         again : mapping, optional
-            What is added to the body, a mapping too, when the question is asked again.
+            What is added when the question is asked again: to the body, if that is a mapping, else to the query.
         repeatable : bool
             Whether to ask twice does no harm.  If it does, the question is asked again only where it is sure that
             nothing was done.
@@ -167,7 +167,10 @@ class Site:
             # Who was sent away together does not come back together.
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, _PAUSES[1])
-            body = {**body, **again} if again else body
+            if again and isinstance(body, Mapping):
+                body = {**body, **again}
+            elif again:
+                query = {**(query or {}), **again}
 
     def _try(
         self,

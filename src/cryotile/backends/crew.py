@@ -160,9 +160,10 @@ class _Crew:
             else:
                 self._employ()
             running = {c.tasks[0]: c.fraction for c in self._children if c.tasks}
+            # First of all: what has ended may not be settled yet.
+            yield from self._supply.report(running)
             if not running and (self._shift.draining() or self._supply.over()):
                 return
-            yield from self._supply.report(running)
             for child in self._stirring():
                 yield from self._hear(child)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from cryotile.backends.base import Attempt
 from cryotile.backends.suspicion import Suspicion
 from cryotile.errors import CryotileError
-from cryotile.ledgers import Lease, Ledger
+from cryotile.ledgers import Exchange, Lease, Ledger
 from cryotile.task import ATTEMPTS, Outcome, Task
 
 __all__ = ["LedgerSupply"]
@@ -21,6 +21,11 @@ __all__ = ["LedgerSupply"]
 # no worker sits on what others could do.
 _HOARD = 0.25
 _MOST = 1024
+
+# With a ledger that settles and claims in one question, what ends within so many seconds is settled together, and of
+# tasks shorter than that no start is told.  A worker that dies costs such a task no attempt; but the next one that gets
+# it knows that it came back, runs it alone, and says so first.
+_SHORT = 0.1
 
 # Behind a task that takes longer (seconds) none is queued: another worker might do it sooner.
 _LONG = 1.0
@@ -47,16 +52,19 @@ class LedgerSupply:
 
     def __init__(self, ledger: Ledger, *, children: int) -> None:
         self._ledger = ledger
+        self._exchange = ledger.exchange if isinstance(ledger, Exchange) else None
         self._children = children
         self._leases: dict[int, Lease] = {}
         self._hand: deque[Lease] = deque()
         self._started: set[Lease] = set()
+        self._seen: dict[Lease, float] = {}
+        self._ended: dict[Lease, Outcome] = {}
         self._outcomes: list[Outcome] = []
         self._suspicion = Suspicion(ledger)
         self._pace = _LONG
         self._over = self._unfit = False
         self._pause = 0.0
-        self._next_look = self._next_renewal = time.monotonic()
+        self._next_look = self._next_renewal = self._next_settling = time.monotonic()
 
     @property
     def ahead(self) -> int:
@@ -65,7 +73,7 @@ class LedgerSupply:
 
     def over(self) -> bool:
         """Tell whether the run is over, or none of what waits fits, or this worker is broken."""
-        if self._hand or self._outcomes:
+        if self._hand or self._outcomes or self._ended:
             return False
         return self._over or self._unfit or self._suspicion.broken is not None
 
@@ -86,12 +94,14 @@ class LedgerSupply:
                 self._unfit = True
                 self._hand.appendleft(lease)
                 self._give_back(list(self._hand))
-            elif lease.attempt == 1 or not taken:
+            elif not _may_kill(lease):
                 taken.append(lease.task)
             else:
-                self._hand.appendleft(lease)
-            if lease.attempt > 1:
-                # A task at which a worker may have died goes alone: were it to happen again, no other is blamed.
+                # It goes alone: were a worker to die at it again, no other is blamed.
+                if taken:
+                    self._hand.appendleft(lease)
+                elif not self._renew({lease: 0.0}):
+                    taken.append(lease.task)
                 break
         return taken
 
@@ -107,33 +117,34 @@ class LedgerSupply:
             for task, fraction in running.items()
             if (lease := self._leases.get(task.index)) is not None
         }
-        due = time.monotonic() >= self._next_renewal
-        if due:
+        now = time.monotonic()
+        if now >= self._next_renewal:
             fractions = dict.fromkeys(self._leases.values()) | fractions
             expiry = min((lease.expiry for lease in fractions), default=0.0)
-            self._next_renewal = time.monotonic() + max(expiry / _RENEWALS, _PAUSE[0])
+            self._next_renewal = now + max(expiry / _RENEWALS, _PAUSE[0])
         else:
-            fractions = {lease: f for lease, f in fractions.items() if lease not in self._started}
+            fractions = {lease: fractions[lease] for lease in self._fresh(fractions, now)}
         if fractions:
-            self._started.update(lease for lease, f in fractions.items() if f is not None)
-            lost = self._ledger.renew(fractions)
-            self._forget(lost)
-            self._hand = deque(lease for lease in self._hand if lease not in lost)
+            self._renew(fractions)
+        if self._ended and (not running or now >= self._next_settling):
+            self._turn_in()
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     def settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
-        """Settle attempts; the outcomes of tasks that are done or have failed for good, but of no lost lease."""
-        ended: dict[Lease, Outcome] = {}
+        """Settle attempts, now or with the next claim; the outcomes of tasks that are done or have failed for good."""
         for task, seconds, error, host in attempts:
             self._pace = (self._pace + seconds) / 2
             lease = self._leases.get(task.index)
             if lease is not None:
                 outcome = Outcome(task, seconds, lease.attempt, host, error)
-                ended |= self._suspicion.consider(lease, outcome)
-        outcomes = self._settle(ended)
+                self._ended |= self._suspicion.consider(lease, outcome)
         if doubted := self._suspicion.doubt():
             self._give_back([*doubted, *self._hand])
+        if self._exchange is None:
+            # With it they go with the next claim, at once if the hand is empty, or else by themselves before long.
+            self._turn_in()
+        outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
     def left(self) -> int:
@@ -141,7 +152,8 @@ class LedgerSupply:
         return self._ledger.unsettled()
 
     def release(self) -> None:
-        """Hand back all leases."""
+        """Hand back all leases but those that have ended."""
+        self._turn_in()
         self._give_back(list(self._leases.values()))
 
     def check_out(self) -> None:
@@ -161,12 +173,13 @@ class LedgerSupply:
 
     def _wanted(self) -> int:
         """Number of leases that should be in hand."""
-        idle = self._children * (1 + self.ahead) - len(self._leases) + len(self._hand)
+        at_work = len(self._leases) - len(self._ended) - len(self._hand)
+        idle = self._children * (1 + self.ahead) - at_work
         return max(1, idle, min(_MOST, int(_HOARD * self._children / max(self._pace, 1e-9))))
 
     def _look(self, wanted: int) -> None:
         """Claim leases or, when there are none, find out whether the run is over."""
-        leases = self._ledger.claim(wanted - len(self._hand))
+        leases = self._claim(wanted - len(self._hand))
         fatal = {lease: _died_at(lease) for lease in leases if lease.attempt > ATTEMPTS}
         self._leases.update((lease.task.index, lease) for lease in leases)
         self._hand.extend(lease for lease in leases if lease not in fatal)
@@ -180,15 +193,28 @@ class LedgerSupply:
             self._pause = min(max(2 * self._pause, _PAUSE[0]), _PAUSE[1])
             # Idle workers do not all look at the same moment.
             self._next_look = time.monotonic() + self._pause * random.uniform(0.5, 1.0)
-        self._outcomes += self._settle(fatal)
+        self._ended |= fatal
+        if fatal:
+            self._turn_in()
 
-    def _settle(self, ended: Mapping[Lease, Outcome]) -> list[Outcome]:
-        """Settle leases, and return what became of their tasks for good."""
-        if not ended:
-            return []
-        lost = self._ledger.settle(ended)
+    def _claim(self, n: int) -> list[Lease]:
+        """Claim leases, in exchange for those that have ended if that is one question."""
+        if self._exchange is None or not self._ended:
+            return self._ledger.claim(n)
+        lost, leases = self._exchange(self._ended, n)
+        self._conclude(lost)
+        return leases
+
+    def _turn_in(self) -> None:
+        """Settle what has ended."""
+        if self._ended:
+            self._conclude(self._ledger.settle(self._ended))
+
+    def _conclude(self, lost: Collection[Lease]) -> None:
+        """Note what became for good of tasks that were settled."""
+        ended, self._ended = self._ended, {}
+        self._next_settling = time.monotonic() + _SHORT
         self._forget(ended)
-        outcomes = []
         for lease, outcome in ended.items():
             if lease in lost:
                 logger.warning(
@@ -202,10 +228,25 @@ class LedgerSupply:
                 )
                 self._next_look = time.monotonic()
             else:
-                outcomes.append(outcome)
+                self._outcomes.append(outcome)
         if not self._leases:
             self._next_look = time.monotonic()
-        return outcomes
+
+    def _fresh(self, running: Mapping[Lease, float | None], now: float) -> list[Lease]:
+        """Return the leases whose start is to be told."""
+        fresh = [lease for lease in running if lease not in self._started]
+        self._seen = {lease: self._seen.get(lease, now) for lease in fresh}
+        if self._exchange is None or self._pace >= _SHORT:
+            return fresh
+        return [lease for lease in fresh if now - self._seen[lease] >= _SHORT]
+
+    def _renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
+        """Renew leases, and forget those that are lost."""
+        self._started.update(lease for lease, f in fractions.items() if f is not None)
+        lost = self._ledger.renew(fractions)
+        self._forget(lost)
+        self._hand = deque(lease for lease in self._hand if lease not in lost)
+        return lost
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
         """Release leases, all that are in hand among them."""
@@ -216,8 +257,15 @@ class LedgerSupply:
     def _forget(self, leases: Collection[Lease]) -> None:
         """Drop leases that have ended or are lost."""
         for lease in leases:
-            self._leases.pop(lease.task.index, None)
+            # Another one of the same task may be in hand already.
+            if self._leases.get(lease.task.index) == lease:
+                del self._leases[lease.task.index]
             self._started.discard(lease)
+
+
+def _may_kill(lease: Lease) -> bool:
+    """Tell whether a worker may have died at the task of a lease."""
+    return lease.attempt > 1 or lease.doubtful
 
 
 def _died_at(lease: Lease) -> Outcome:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from cryotile.task import Outcome, Task
 
-__all__ = ["LEASE", "Lease", "Ledger"]
+__all__ = ["LEASE", "Exchange", "Lease", "Ledger"]
 
 LEASE = 300.0
 """Seconds for which a lease is good after it was claimed or renewed."""
@@ -30,12 +30,20 @@ class Lease:
         it as failed.
     expiry : float
         Seconds for which it is good unless it is renewed.
+    turn : int
+        How many leases of the task there were, with this one, where the ledger knows.
     """
 
     task: Task
     id: str
     attempt: int
     expiry: float
+    turn: int = 1
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether an earlier lease ended without an outcome: its worker may have died at the task unheard."""
+        return self.turn > self.attempt
 
 
 class Ledger(Protocol):
@@ -128,5 +136,30 @@ class Ledger(Protocol):
         mapping of str to mapping of int to bool
             For every host that has worked on this list: which of the tasks it has done (True) or failed at (False),
             as far as that is still known.
+        """
+        ...
+
+
+@runtime_checkable
+class Exchange(Protocol):
+    """A ledger that ends leases and gives others in one question, so that a worker asks once a batch.
+
+    A ledger need not be one.
+    """
+
+    def exchange(self, outcomes: Mapping[Lease, Outcome], n: int) -> tuple[set[Lease], list[Lease]]:
+        """Settle, then claim.
+
+        Parameters
+        ----------
+        outcomes : mapping of Lease to Outcome
+            As of :meth:`Ledger.settle`.
+        n : int
+            As of :meth:`Ledger.claim`.
+
+        Returns
+        -------
+        (set of Lease, list of Lease)
+            The leases that are lost, and those that are claimed.
         """
         ...

@@ -20,6 +20,7 @@ from cryotile.ledgers.base import Lease
 from cryotile.ledgers.database import Database
 from cryotile.ledgers.runs import RunRecord
 from cryotile.ledgers.schema import State
+from cryotile.ledgers.statement import Change
 from cryotile.ledgers.stock import Listed, add_range, add_tasks, lay_out, listed
 from cryotile.task import Outcome, Task
 
@@ -85,23 +86,11 @@ class Book:
         list of Lease
             Dearest first.
         """
-        given: dict[str, Any] = {
-            "lease": secrets.randbits(62) if token is None else token,
-            "seconds": self.run.lease if seconds is None else seconds,
-        }
-        tries = iter([again])
-
-        def claim_first(connection: Connection) -> list[Lease]:
-            # Only a claim that is asked for again can have leased something.
-            found = self._claimed(connection, given) if next(tries, True) else []
-            return found or self._claim(connection, n, given)
-
-        leases = self.database.change_once(claim_first)
-        if len(leases) < n and self._has_more(leases):
-            leases += self.database.change(
-                lambda connection: self._claim_more(connection, n, leases, given)
-            )
-        return sorted(leases, key=lambda lease: (-lease.task.cost, lease.task.index))
+        call = _Claim.of(self.run, seconds, token, again=again)
+        leases = self.database.change_once(
+            lambda connection: self._claim_first(connection, n, call)
+        )
+        return self._filled(leases, n, call)
 
     def renew(
         self, fractions: Mapping[str, float | None], seconds: float | None = None
@@ -126,25 +115,32 @@ class Book:
 
     def settle(self, outcomes: Mapping[str, Outcome]) -> set[str]:
         """End leases, by their ids; see :meth:`cryotile.ledgers.Ledger.settle`."""
-        rows = {
-            id: (*place, outcome.seconds, int(outcome.error is not None))
-            for id, outcome in outcomes.items()
-            if (place := _place(id)) is not None
-        }
-        errors = {
-            rows[id][0]: outcome
-            for id, outcome in outcomes.items()
-            if id in rows and outcome.error is not None
-        }
-        settled = self._settle(rows, errors)
-        doubtful = {id: row for id, row in rows.items() if row[0] not in settled}
-        if doubtful:
-            settled |= self.database.read(
-                lambda c: set(
-                    sql.FIND_SETTLED(c, run=self.run.id, given=_given(doubtful)).scalars()
-                )
-            )
-        return {id for id in outcomes if id not in rows or rows[id][0] not in settled}
+        rows, errors = _ended(outcomes)
+        if errors:
+            settled = self.database.change(lambda c: self._settle(c, rows, errors))
+        else:
+            settled = self._change(sql.SETTLE, rows, attempts=self.run.attempts)
+        return self._lost(outcomes, rows, settled)
+
+    def exchange(
+        self,
+        outcomes: Mapping[str, Outcome],
+        n: int,
+        seconds: float | None = None,
+        *,
+        token: int | None = None,
+        again: bool = False,
+    ) -> tuple[set[str], list[Lease]]:
+        """Settle and claim in one transaction; see :meth:`settle` and :meth:`claim`."""
+        rows, errors = _ended(outcomes)
+        call = _Claim.of(self.run, seconds, token, again=again)
+
+        def settle_and_claim(connection: Connection) -> tuple[set[int], list[Lease]]:
+            settled = self._settle(connection, rows, errors) if rows else set()
+            return settled, self._claim_first(connection, n, call)
+
+        settled, leases = self.database.change(settle_and_claim)
+        return self._lost(outcomes, rows, settled), self._filled(leases, n, call)
 
     def release(self, leases: Iterable[str]) -> None:
         """Hand tasks back, by the ids of their leases; see :meth:`cryotile.ledgers.Ledger.release`."""
@@ -168,23 +164,38 @@ class Book:
 
         return self.database.read(ask)
 
-    def _claim(self, connection: Connection, n: int, given: Mapping[str, Any]) -> list[Lease]:
-        rows = sql.CLAIM(connection, run=self.run.id, worker=self.worker, n=n, **given)
-        return _leases(rows, given)
+    def _claim_first(self, connection: Connection, n: int, call: _Claim) -> list[Lease]:
+        # Only a claim that is asked for again can have leased something.
+        found = self._claimed(connection, call) if call.again else []
+        call.again = True
+        return found or self._claim(connection, n, call)
 
-    def _claimed(self, connection: Connection, given: Mapping[str, Any]) -> list[Lease]:
-        return _leases(sql.FIND_CLAIMED(connection, run=self.run.id, lease=given["lease"]), given)
+    def _claim(self, connection: Connection, n: int, call: _Claim) -> list[Lease]:
+        rows = sql.CLAIM(
+            connection, run=self.run.id, worker=self.worker, n=n, lease=call.token, seconds=call.seconds
+        )  # fmt: skip
+        return call.leases(rows)
+
+    def _claimed(self, connection: Connection, call: _Claim) -> list[Lease]:
+        return call.leases(sql.FIND_CLAIMED(connection, run=self.run.id, lease=call.token))
+
+    def _filled(self, leases: list[Lease], n: int, call: _Claim) -> list[Lease]:
+        """Claim more if that were too few and there is more; dearest first."""
+        if len(leases) < n and self._has_more(leases):
+            more = self.database.change(lambda c: self._claim_more(c, n, leases, call))
+            leases = [*leases, *more]
+        return sorted(leases, key=lambda lease: (-lease.task.cost, lease.task.index))
 
     def _claim_more(
-        self, connection: Connection, n: int, had: Sequence[Lease], given: Mapping[str, Any]
+        self, connection: Connection, n: int, had: Sequence[Lease], call: _Claim
     ) -> list[Lease]:
         """Lay out stock and reap expired leases, as long as there are fewer than ``n`` tasks to claim."""
         sql.LOCK_RUN(connection, run=self.run.id)
         known = {lease.id for lease in had}
-        found = [lease for lease in self._claimed(connection, given) if lease.id not in known]
+        found = [lease for lease in self._claimed(connection, call) if lease.id not in known]
         while (wanted := n - len(had) - len(found)) > 0:
             # Whoever had the lock before may have laid out enough.
-            if claimed := self._claim(connection, wanted, given):
+            if claimed := self._claim(connection, wanted, call):
                 found += claimed
             elif not lay_out(connection, self.run.id) and (
                 had or found or not self._reap(connection)
@@ -201,7 +212,7 @@ class Book:
         return len(sql.REAP(connection, run=self.run.id, worker=self.worker))
 
     def _change(
-        self, statement: sql.Change, rows: Mapping[str, Sequence[Any]], **more: Any
+        self, statement: Change, rows: Mapping[str, Sequence[Any]], **more: Any
     ) -> set[int]:
         """Change the tasks of leases; the indices of those of which the lease was not lost."""
         if not rows:
@@ -209,32 +220,44 @@ class Book:
         given = {"run": self.run.id, "worker": self.worker, "given": _given(rows), **more}
         return self.database.change_once(lambda c: {row.idx for row in statement(c, **given)})
 
-    def _settle(self, rows: Mapping[str, Sequence[Any]], errors: Mapping[int, Outcome]) -> set[int]:
-        """Settle leases, and note why attempts failed."""
-        if not errors:
-            return self._change(sql.SETTLE, rows, attempts=self.run.attempts)
-        run, worker, given = self.run.id, self.worker, _given(rows)
+    def _settle(
+        self,
+        connection: Connection,
+        rows: Mapping[str, Sequence[Any]],
+        errors: Mapping[int, Outcome],
+    ) -> set[int]:
+        """Settle leases, and note why attempts failed; the indices of those of which the lease was not lost."""
+        run, worker = self.run.id, self.worker
+        changed = sql.SETTLE(
+            connection, run=run, worker=worker, given=_given(rows), attempts=self.run.attempts
+        )
+        notes = [
+            {
+                "run": run,
+                "idx": row.idx,
+                "attempt": row.attempts,
+                "worker": worker,
+                "seconds": errors[row.idx].seconds,
+                "error": errors[row.idx].error,
+            }
+            for row in changed
+            if row.idx in errors
+        ]
+        sql.NOTE_FAILURE.many(connection, notes)
+        return {row.idx for row in changed}
 
-        def settle(connection: Connection) -> set[int]:
-            changed = sql.SETTLE(
-                connection, run=run, worker=worker, given=given, attempts=self.run.attempts
+    def _lost(
+        self, ids: Collection[str], rows: Mapping[str, Sequence[Any]], settled: set[int]
+    ) -> set[str]:
+        """Tell which leases are lost, of those that settled nothing just now."""
+        doubtful = {id: row for id, row in rows.items() if row[0] not in settled}
+        if doubtful:
+            given = _given(doubtful)
+            before = self.database.read(
+                lambda c: set(sql.FIND_SETTLED(c, run=self.run.id, given=given).scalars())
             )
-            notes = [
-                {
-                    "run": run,
-                    "idx": row.idx,
-                    "attempt": row.attempts,
-                    "worker": worker,
-                    "seconds": errors[row.idx].seconds,
-                    "error": errors[row.idx].error,
-                }
-                for row in changed
-                if row.idx in errors
-            ]
-            sql.NOTE_FAILURE.many(connection, notes)
-            return {row.idx for row in changed}
-
-        return self.database.change(settle)
+            settled = settled | before
+        return {id for id in ids if id not in rows or rows[id][0] not in settled}
 
     def _known(self, connection: Connection) -> tuple[float, Listed]:
         """Return what waits or is leased, and the time."""
@@ -264,13 +287,53 @@ class Book:
         sql.FORGET_FAILURES(connection, **given)
 
 
-def _leases(rows: Iterable[Any], given: Mapping[str, Any]) -> list[Lease]:
-    """Make leases of rows that are leased under a token."""
-    token, seconds = given["lease"], given["seconds"]
-    return [
-        Lease(Task(row.idx, float(row.cost)), f"{row.idx}-{token:x}", row.attempts + 1, seconds)
-        for row in rows
-    ]
+@dataclass(slots=True)
+class _Claim:
+    """One claim, however often it is asked for.
+
+    Attributes
+    ----------
+    token : int
+        By which the ledger knows it.
+    seconds : float
+        For which its leases are good.
+    again : bool
+        Whether it was asked for before, so that it may have leased something.
+    """
+
+    token: int
+    seconds: float
+    again: bool
+
+    @classmethod
+    def of(cls, run: RunRecord, seconds: float | None, token: int | None, *, again: bool) -> _Claim:
+        """Fill in what is not given."""
+        return cls(
+            secrets.randbits(62) if token is None else token,
+            run.lease if seconds is None else seconds,
+            again,
+        )
+
+    def leases(self, rows: Iterable[Any]) -> list[Lease]:
+        """Make leases of rows."""
+        token, seconds = f"{self.token:x}", self.seconds
+        return [
+            Lease(Task(idx, cost), f"{idx}-{token}", attempts + 1, seconds, turns)
+            for idx, cost, attempts, turns, *_ in rows
+        ]
+
+
+def _ended(
+    outcomes: Mapping[str, Outcome],
+) -> tuple[dict[str, tuple[int, int, float, int]], dict[int, Outcome]]:
+    """Make rows of outcomes, by the ids of their leases; and those that failed, by index."""
+    rows = {
+        id: (*place, outcome.seconds, int(outcome.error is not None))
+        for id, outcome in outcomes.items()
+        if (place := _place(id)) is not None
+    }
+    errors = {rows[id][0]: outcomes[id] for id in rows if outcomes[id].error is not None}
+    return rows, errors
 
 
 def _place(id: str) -> tuple[int, int] | None:

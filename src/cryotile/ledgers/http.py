@@ -111,10 +111,7 @@ class HTTPLedger:
         # By its token the server knows a claim that is asked for again because the answer was lost.
         body = {"worker": self._worker, "n": min(n, _LEASES), "token": secrets.token_hex(7)}
         answer = self._site.ask("POST", self._run("leases"), body=body, again={"again": True})
-        return [
-            Lease(Task(each["task"], each["cost"]), each["lease"], each["attempt"], each["expires"])
-            for each in answer["leases"]
-        ]
+        return _leases(answer)
 
     def renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
         """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
@@ -123,16 +120,17 @@ class HTTPLedger:
 
     def settle(self, outcomes: Mapping[Lease, Outcome]) -> set[Lease]:
         """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
-        rows = [
-            {
-                "lease": lease.id,
-                "seconds": outcome.seconds,
-                "error": None if outcome.error is None else outcome.error[-_LONGEST_ERROR:],
-            }
-            for lease, outcome in outcomes.items()
-        ]
         query = {"worker": self._worker["uuid"]}
-        return self._lost(outcomes, "POST", "outcomes", rows, query)
+        return self._lost(outcomes, "POST", "outcomes", _ended(outcomes), query)
+
+    def exchange(self, outcomes: Mapping[Lease, Outcome], n: int) -> tuple[set[Lease], list[Lease]]:
+        """Settle and claim in one request; see :meth:`cryotile.ledgers.Exchange.exchange`."""
+        token = secrets.token_hex(7)
+        query = {"worker": self._worker["uuid"], "claim": min(n, _LEASES), "token": token}
+        rows, path = _ended(outcomes), self._run("outcomes")
+        answer = self._site.ask("POST", path, body=rows, query=query, again={"again": 1})
+        lost = set(answer["lost"])
+        return {lease for lease in outcomes if lease.id in lost}, _leases(answer)
 
     def release(self, leases: Collection[Lease]) -> None:
         """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
@@ -189,3 +187,24 @@ def _pieces(whole: list[T], size: int) -> Iterator[list[T]]:
 def _share(fraction: float | None) -> float | None:
     """Work may report a little more than all."""
     return None if fraction is None else min(max(fraction, 0.0), 1.0)
+
+
+def _ended(outcomes: Mapping[Lease, Outcome]) -> list[dict[str, Any]]:
+    return [
+        {
+            "lease": lease.id,
+            "seconds": outcome.seconds,
+            "error": None if outcome.error is None else outcome.error[-_LONGEST_ERROR:],
+        }
+        for lease, outcome in outcomes.items()
+    ]
+
+
+def _leases(answer: Mapping[str, Any]) -> list[Lease]:
+    return [
+        Lease(
+            Task(each["task"], each["cost"]),
+            each["lease"], each["attempt"], each["expires"], each["turn"],
+        )
+        for each in answer["leases"]
+    ]  # fmt: skip

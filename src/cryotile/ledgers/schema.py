@@ -127,6 +127,8 @@ tasks = Table(
     Column("expires", Float(53)),
     Column("worker_id", BigInteger),
     Column("percent", Float(53), nullable=False, server_default="0"),
+    # Whether that is more than 0, of a task that is not settled.
+    Column("begun", Boolean, nullable=False, server_default=text("false")),
     Column("seconds", Float(53)),
     Column("settled", Float(53)),
     # Room for new versions of a row beside the old: a report of progress then touches no index.
@@ -147,6 +149,14 @@ Index(
     tasks.c.expires,
     postgresql_where=tasks.c.state == text("1"),
     sqlite_where=tasks.c.state == text("1"),
+)
+# How far a run is follows from the tallies and from what is begun: so much is looked at, and no more.
+Index(
+    "tasks_begun",
+    tasks.c.run_id,
+    tasks.c.idx,
+    postgresql_where=tasks.c.begun,
+    sqlite_where=tasks.c.begun,
 )
 Index(
     "tasks_failed",

@@ -111,6 +111,12 @@ class SQLLedger:
         lost = self._book.settle({lease.id: outcome for lease, outcome in outcomes.items()})
         return {lease for lease in outcomes if lease.id in lost}
 
+    def exchange(self, outcomes: Mapping[Lease, Outcome], n: int) -> tuple[set[Lease], list[Lease]]:
+        """Settle and claim in one transaction; see :meth:`cryotile.ledgers.Exchange.exchange`."""
+        ended = {lease.id: outcome for lease, outcome in outcomes.items()}
+        lost, leases = self._book.exchange(ended, n, self._lease)
+        return {lease for lease in outcomes if lease.id in lost}, leases
+
     def release(self, leases: Collection[Lease]) -> None:
         """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
         self._book.release(lease.id for lease in leases)

@@ -1,127 +1,8 @@
-"""Every SQL statement of the database ledger, by name, for SQLite and PostgreSQL.
-
-Both speak the same SQL but for a few words, which stand here in brackets: ``[now]`` is the database's clock,
-``[given]`` makes rows out of the JSON list ``:given``, ``[locked]`` locks the rows that a query picks and passes over
-those that others have locked, ``[lock]`` waits for these.  SQLite has one writer at a time, and nothing to lock.
-
-Statements that change what tasks are return, for each task, by how much that changes the counts of its run; the
-columns ``+leased`` to ``+attempts`` go to the tally of the worker in the same transaction.  On PostgreSQL both are one
-statement, which needs no transaction around it.
-"""
+"""Every SQL statement of the database ledger, by name, for SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from sqlalchemy import Connection, CursorResult, Row, TextClause, text
-
-__all__ = ["Change", "Statement"]
-
-_WORDS = {
-    "sqlite": {
-        "[now]": "((julianday('now') - 2440587.5) * 86400.0)",
-        "[given]": "json_each(:given)",
-        "[locked]": "",
-        "[lock]": "",
-    },
-    "postgresql": {
-        "[now]": "CAST(extract(epoch FROM clock_timestamp()) AS float8)",
-        "[given]": "json_array_elements(CAST(:given AS json))",
-        "[locked]": "FOR UPDATE SKIP LOCKED",
-        "[lock]": "FOR UPDATE",
-    },
-}
-
-# Sets of parameters that are sent at a time.
-_QUEUED = 64
-
-_COUNTS = ("leased", "done", "failed", "returned", "attempts")
-
-# add_tally: a worker's part of the counts of a run, and its sign of life.
-_ADD = f"""
-ON CONFLICT (run_id, worker_id) DO UPDATE SET
-    seen = excluded.seen, {", ".join(f"{n} = tallies.{n} + excluded.{n}" for n in _COUNTS)}
-"""
-_INTO = f"INSERT INTO tallies (run_id, worker_id, seen, {', '.join(_COUNTS)})"
-_ADD_TALLY = (
-    f"{_INTO} VALUES (:run, :worker, [now], {', '.join(f':{name}' for name in _COUNTS)}) {_ADD}"
-)
-_WITH_TALLY = f"""
-, tally AS (
-    {_INTO}
-    SELECT CAST(:run AS bigint), CAST(:worker AS bigint), [now],
-           {", ".join(f'coalesce(sum("+{name}"), 0)' for name in _COUNTS)}
-    FROM change {_ADD}
-)
-SELECT * FROM change
-"""
-
-
-class Statement:
-    """One statement.
-
-    Parameters
-    ----------
-    sql : str
-        With the words in brackets of the module.
-    """
-
-    def __init__(self, sql: str) -> None:
-        self._texts = {dialect: _translate(sql, dialect) for dialect in _WORDS}
-
-    def __call__(self, connection: Connection, /, **parameters: Any) -> CursorResult[Any]:
-        """Execute it."""
-        return connection.execute(self._texts[connection.dialect.name], parameters)
-
-    def many(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
-        """Execute it for each of several sets of parameters."""
-        # In portions: what a driver has queued and not sent yet it moves about, again and again.
-        for first in range(0, len(rows), _QUEUED):
-            portion = rows[first : first + _QUEUED]
-            connection.execute(self._texts[connection.dialect.name], portion)
-
-
-class Change:
-    """An UPDATE of tasks that adds to the tally of a worker.
-
-    Parameters
-    ----------
-    sql : str
-        The UPDATE, up to what stands before RETURNING; with ``WITH`` and its queries before it, if any.
-    returning : str
-        Columns to return.
-    counts : mapping of str to str
-        By how much one task changes each count, in SQL; 0 where not given.
-    """
-
-    def __init__(self, sql: str, *, returning: str, counts: Mapping[str, str]) -> None:
-        added = ", ".join(f'{counts.get(name, "0")} AS "+{name}"' for name in _COUNTS)
-        sql = f"{sql} RETURNING {returning}, {added}"
-        self._sqlite = _translate(sql, "sqlite")
-        self._add_tally = _translate(_ADD_TALLY, "sqlite")
-        queries, _, update = sql.rpartition("UPDATE tasks")
-        chained = f"{queries.rstrip()}, " if queries.strip() else "WITH "
-        self._postgresql = _translate(
-            f"{chained} change AS (UPDATE tasks{update}) {_WITH_TALLY}", "postgresql"
-        )
-
-    def __call__(self, connection: Connection, /, **parameters: Any) -> list[Row[Any]]:
-        """Execute it; ``run`` and ``worker`` are always among the parameters."""
-        if connection.dialect.name == "postgresql":
-            return list(connection.execute(self._postgresql, parameters))
-        rows = list(connection.execute(self._sqlite, parameters))
-        totals = {name: sum(row._mapping[f"+{name}"] for row in rows) for name in _COUNTS}
-        tally = {"run": parameters["run"], "worker": parameters["worker"], **totals}
-        connection.execute(self._add_tally, tally)
-        return rows
-
-
-def _translate(sql: str, dialect: str) -> TextClause:
-    for word, meaning in _WORDS[dialect].items():
-        sql = sql.replace(word, meaning)
-    return text(sql)
-
+from cryotile.ledgers.statement import ADD_TALLY_SQL, WITH_TALLY, Change, Statement
 
 NOW = Statement("""
 -- now: the database's clock.
@@ -130,7 +11,7 @@ SELECT [now]
 
 ADD_TALLY = Statement(f"""
 -- add_tally: for changes whose effect on the counts is worked out elsewhere.
-{_ADD_TALLY}
+{ADD_TALLY_SQL}
 """)
 
 FIND_RUN = Statement("""
@@ -177,17 +58,17 @@ WITH picked AS (
     ORDER BY cost DESC, idx LIMIT :n [locked]
 )
 UPDATE tasks SET
-    state = 1, started = false, percent = 0, turns = turns + 1,
+    state = 1, started = false, percent = 0, begun = false, turns = turns + 1,
     lease = :lease, worker_id = :worker, expires = [now] + :seconds
 FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx
 """,
-    returning="tasks.idx, cost, attempts",
+    returning="tasks.idx, cost, attempts, turns",
     counts={"leased": "1", "returned": "CASE WHEN turns > 1 THEN -1 ELSE 0 END"},
 )
 
 FIND_CLAIMED = Statement("""
 -- find_claimed: what a claim got whose answer was lost.
-SELECT idx, cost, attempts FROM tasks WHERE run_id = :run AND state = 1 AND lease = :lease
+SELECT idx, cost, attempts, turns FROM tasks WHERE run_id = :run AND state = 1 AND lease = :lease
 """)
 
 REAP = Change(
@@ -215,7 +96,7 @@ WITH given AS (
 )
 UPDATE tasks SET
     started = started OR given.percent IS NOT NULL,
-    percent = coalesce(given.percent, tasks.percent),
+    percent = coalesce(given.percent, tasks.percent), begun = coalesce(given.percent, tasks.percent) > 0,
     expires = CASE WHEN expires < [now] + 0.9 * :seconds THEN [now] + :seconds ELSE expires END
 FROM given
 WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND state = 1
@@ -236,6 +117,7 @@ UPDATE tasks SET
     state = CASE WHEN given.failed = 0 THEN 2 WHEN attempts + 1 < :attempts THEN 0 ELSE 3 END,
     attempts = CASE WHEN attempts < :attempts THEN attempts + 1 ELSE attempts END,
     percent = CASE WHEN given.failed = 0 THEN 100 ELSE percent END,
+    begun = begun AND given.failed = 1 AND attempts + 1 < :attempts,
     seconds = given.seconds, settled = [now], started = false, expires = NULL
 FROM given
 WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND state = 1
@@ -272,7 +154,7 @@ RELEASE = Change(
 WITH given AS (
     SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease FROM [given]
 )
-UPDATE tasks SET state = 0, started = false, percent = 0, lease = NULL, expires = NULL
+UPDATE tasks SET state = 0, started = false, percent = 0, begun = false, lease = NULL, expires = NULL
 FROM given
 WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND state = 1
 """,
@@ -344,7 +226,7 @@ WITH given AS (
     WHERE tasks.run_id = :run AND tasks.state = :state
 )
 UPDATE tasks SET
-    state = 0, attempts = 0, started = false, percent = 0, lease = NULL, seconds = NULL, settled = NULL
+    state = 0, attempts = 0, started = false, percent = 0, begun = false, lease = NULL, seconds = NULL, settled = NULL
 FROM given WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.state = :state
 """,
     returning="tasks.idx",
@@ -408,7 +290,8 @@ WITH change AS (
         CASE WHEN state = 0 AND turns > 0 THEN -1 ELSE 0 END AS "+returned",
         0 AS "+attempts"
 )
-{_WITH_TALLY}
+{WITH_TALLY}
+SELECT count(*) FROM change
 """)
 
 DELETE_TASKS = Statement("""

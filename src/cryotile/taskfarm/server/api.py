@@ -127,12 +127,11 @@ def settle(uuid: str) -> Any:
     again = request.args.get("again")
     if again not in (None, "1"):
         raise BadRequest("again is to be 1, or left out")
-    worker = _worker()
-    lost = server().workers.book(run, worker).settle(outcomes)
-    answer: dict[str, Any] = {"lost": sorted(lost)}
-    if n:
-        answer |= _claim(run, worker, n, token, again=again is not None)
-    return jsonify(answer)
+    book = server().workers.book(run, _worker())
+    if not n:
+        return jsonify(lost=sorted(book.settle(outcomes)))
+    lost, leases = book.exchange(outcomes, n, token=_number(token), again=again is not None)
+    return jsonify({"lost": sorted(lost), **_handed_out(run, leases)})
 
 
 @api.get("/runs/<uuid>/tasks")
@@ -282,8 +281,15 @@ def _enroll(run: RunRecord, tasks: Sequence[Task], given: Mapping[str, Any]) -> 
 def _claim(
     run: RunRecord, worker: int, n: int, token: str | None, *, again: bool
 ) -> dict[str, Any]:
-    number = None if token is None else int(token, 16)
-    leases = server().workers.book(run, worker).claim(n, token=number, again=again)
+    leases = server().workers.book(run, worker).claim(n, token=_number(token), again=again)
+    return _handed_out(run, leases)
+
+
+def _number(token: str | None) -> int | None:
+    return None if token is None else int(token, 16)
+
+
+def _handed_out(run: RunRecord, leases: Sequence[Lease]) -> dict[str, Any]:
     answer: dict[str, Any] = {"leases": [_told(lease) for lease in leases]}
     if not leases:
         counts = count(server().database, run)
@@ -298,6 +304,7 @@ def _told(lease: Lease) -> dict[str, Any]:
         "lease": lease.id,
         "attempt": lease.attempt,
         "expires": lease.expiry,
+        "turn": lease.turn,
     }
 
 

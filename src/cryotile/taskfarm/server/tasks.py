@@ -16,7 +16,7 @@ from cryotile.ledgers.book import Book
 from cryotile.ledgers.database import Database
 from cryotile.ledgers.runs import Counts, RunRecord, restart_all, restart_stranded
 from cryotile.ledgers.schema import State
-from cryotile.ledgers.statements import Change, Statement
+from cryotile.ledgers.statement import Change, Statement
 from cryotile.taskfarm.server.workers import anonymous
 
 __all__ = ["STATUSES", "SeedTask", "count", "find_task", "restart", "set_percent", "set_status"]
@@ -35,7 +35,7 @@ SELECT state, percent FROM tasks WHERE run_id = :run AND idx = :idx
 
 LOCK_TASK = Statement("""
 -- lock_task: nobody changes it until this transaction has.
-SELECT state, turns, lease, expires FROM tasks WHERE run_id = :run AND idx = :idx [lock]
+SELECT state, turns, lease, expires, percent FROM tasks WHERE run_id = :run AND idx = :idx [lock]
 """)
 
 STOCK_OF_RUN = Statement("""
@@ -46,7 +46,7 @@ SELECT size, indices, costs FROM stock WHERE run_id = :run
 SET_PERCENT = Statement("""
 -- set_percent: of a task that somebody has touched before; its lease, if it has one, begins anew.
 UPDATE tasks SET
-    percent = :percent,
+    percent = :percent, begun = (:percent > 0 AND state < 2),
     expires = CASE WHEN state = 1 AND expires < [now] + 0.9 * :seconds THEN [now] + :seconds ELSE expires END
 WHERE run_id = :run AND idx = :idx AND turns > 0
 RETURNING idx
@@ -58,7 +58,7 @@ FINISH = Change(
 WITH picked AS (SELECT idx FROM tasks WHERE run_id = :run AND idx = :idx AND state = 1)
 UPDATE tasks SET
     state = 2, percent = coalesce(CAST(:percent AS float8), percent), settled = [now],
-    started = false, expires = NULL
+    started = false, begun = false, expires = NULL
 FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx AND state = 1
 """,
     returning="tasks.idx",
@@ -68,7 +68,7 @@ FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx AND state = 1
 SET_TASK = Statement("""
 -- set_task: to any state; a lease that it has begins anew, and a task set computing without one has none.
 UPDATE tasks SET
-    state = :state, percent = coalesce(CAST(:percent AS float8), percent), started = false,
+    state = :state, percent = :percent, begun = (:begun > 0), started = false,
     turns = CASE WHEN turns = 0 THEN 1 ELSE turns END, lease = :lease,
     settled = CASE :state WHEN 2 THEN [now] ELSE NULL END,
     expires = CASE WHEN :state = 1 AND expires IS NOT NULL THEN [now] + :seconds ELSE NULL END
@@ -76,9 +76,8 @@ WHERE run_id = :run AND idx = :idx
 """)
 
 PERCENTS = Statement("""
--- percents: what is not done, but begun; from the indices of tasks that are leased or wait.
-SELECT coalesce((SELECT sum(percent) FROM tasks WHERE run_id = :run AND state = 1), 0)
-     + coalesce((SELECT sum(percent) FROM tasks WHERE run_id = :run AND state = 0 AND :returned > 0), 0)
+-- percents: of what is begun, from its index; the rest is at 0 or, when done, at 100.
+SELECT coalesce(sum(percent), 0) FROM tasks WHERE run_id = :run AND begun
 """)
 
 NOTE_RESTART = Statement("""
@@ -117,7 +116,7 @@ def count(database: Database, run: RunRecord) -> tuple[Counts, float] | None:
         if row is None:
             return None
         tasks, leased, done, failed, returned = map(int, row)
-        begun = float(PERCENTS(connection, run=run.id, returned=returned).scalar_one())
+        begun = float(PERCENTS(connection, run=run.id).scalar_one())
         counts = Counts(tasks, tasks - leased - done - failed, leased, done, failed, returned)
         return counts, min(100.0, (100.0 * done + begun) / max(1, tasks))
 
@@ -207,9 +206,10 @@ def _set(
     new = old.state if state is None else int(state)
     # A lease ends when its task is put back; that of a done task is kept, so that its worker may settle it once more.
     keeps = new == State.DONE or (new == State.LEASED == old.state)
+    percent = old.percent if percent is None else percent
     SET_TASK(
         connection, run=run, idx=index, state=new, percent=percent, seconds=seconds,
-        lease=old.lease if keeps else None,
+        lease=old.lease if keeps else None, begun=int(new < State.DONE and percent > 0),
     )  # fmt: skip
     before, after = _counts(old.state, old.turns > 0), _counts(new, True)
     change = {name: after[name] - before[name] for name in before}

@@ -11,7 +11,7 @@ from cryotile.ledgers.book import Book
 from cryotile.ledgers.database import Database
 from cryotile.ledgers.runs import RunRecord
 from cryotile.ledgers.sql import register
-from cryotile.ledgers.statements import Statement
+from cryotile.ledgers.statement import Statement
 from cryotile.taskfarm.server import body
 
 __all__ = ["NAME", "Workers", "anonymous"]

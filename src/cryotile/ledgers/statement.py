@@ -1,0 +1,135 @@
+"""What a statement in SQL is, to SQLite and to PostgreSQL.
+
+Both speak the same SQL but for a few words, which stand here in brackets: ``[now]`` is the database's clock,
+``[given]`` makes rows out of the JSON list ``:given``, ``[locked]`` locks the rows that a query picks and passes over
+those that others have locked, ``[lock]`` waits for these.  SQLite has one writer at a time, and nothing to lock.
+
+Statements that change what tasks are return, for each task, by how much that changes the counts of its run; the
+columns ``+leased`` to ``+attempts`` go to the tally of the worker in the same transaction.  On PostgreSQL both are one
+statement, which needs no transaction around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, CursorResult, Row, TextClause, text
+
+__all__ = ["ADD_TALLY_SQL", "WITH_TALLY", "Change", "Statement"]
+
+_WORDS = {
+    "sqlite": {
+        "[now]": "((julianday('now') - 2440587.5) * 86400.0)",
+        "[given]": "json_each(:given)",
+        "[locked]": "",
+        "[lock]": "",
+    },
+    "postgresql": {
+        "[now]": "CAST(extract(epoch FROM clock_timestamp()) AS float8)",
+        "[given]": "json_array_elements(CAST(:given AS json))",
+        "[locked]": "FOR UPDATE SKIP LOCKED",
+        "[lock]": "FOR UPDATE",
+    },
+}
+
+# Sets of parameters that are sent at a time.
+_QUEUED = 64
+
+_COUNTS = ("leased", "done", "failed", "returned", "attempts")
+
+# add_tally: a worker's part of the counts of a run, and its sign of life.
+_ADD = f"""
+ON CONFLICT (run_id, worker_id) DO UPDATE SET
+    seen = excluded.seen, {", ".join(f"{n} = tallies.{n} + excluded.{n}" for n in _COUNTS)}
+"""
+_INTO = f"INSERT INTO tallies (run_id, worker_id, seen, {', '.join(_COUNTS)})"
+ADD_TALLY_SQL = (
+    f"{_INTO} VALUES (:run, :worker, [now], {', '.join(f':{name}' for name in _COUNTS)}) {_ADD}"
+)
+WITH_TALLY = f"""
+, tally AS (
+    {_INTO}
+    SELECT CAST(:run AS bigint), CAST(:worker AS bigint), [now],
+           {", ".join(f'coalesce(sum("+{name}"), 0)' for name in _COUNTS)}
+    FROM change {_ADD}
+)
+"""
+
+
+class Statement:
+    """One statement.
+
+    Parameters
+    ----------
+    sql : str
+        With the words in brackets of the module.
+    """
+
+    def __init__(self, sql: str) -> None:
+        self._texts = {dialect: _translate(sql, dialect) for dialect in _WORDS}
+
+    def __call__(self, connection: Connection, /, **parameters: Any) -> CursorResult[Any]:
+        """Execute it."""
+        return connection.execute(self._texts[connection.dialect.name], parameters)
+
+    def many(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
+        """Execute it for each of several sets of parameters."""
+        # In portions: what a driver has queued and not sent yet it moves about, again and again.
+        for first in range(0, len(rows), _QUEUED):
+            portion = rows[first : first + _QUEUED]
+            connection.execute(self._texts[connection.dialect.name], portion)
+
+
+class Change:
+    """An UPDATE of tasks that adds to the tally of a worker.
+
+    Parameters
+    ----------
+    sql : str
+        The UPDATE, up to what stands before RETURNING; with ``WITH`` and its queries before it, if any.
+    returning : str
+        Columns to return.
+    counts : mapping of str to str
+        By how much one task changes each count, in SQL; 0 where not given.
+    """
+
+    def __init__(self, sql: str, *, returning: str, counts: Mapping[str, str]) -> None:
+        # What is the same for each task need not come back with each of thousands.
+        self._fixed = {
+            name: int(counts.get(name, "0")) for name in _COUNTS if _is_fixed(counts, name)
+        }
+        varying = [name for name in _COUNTS if name not in self._fixed]
+        told = "".join(f', {counts[name]} AS "+{name}"' for name in varying)
+        self._varying = [(name, -place) for place, name in enumerate(reversed(varying), 1)]
+        self._sqlite = _translate(f"{sql} RETURNING {returning}{told}", "sqlite")
+        self._add_tally = _translate(ADD_TALLY_SQL, "sqlite")
+        added = ", ".join(f'{counts.get(name, "0")} AS "+{name}"' for name in _COUNTS)
+        queries, _, update = f"{sql} RETURNING {returning}, {added}".rpartition("UPDATE tasks")
+        chained = f"{queries.rstrip()}, " if queries.strip() else "WITH "
+        columns = returning.replace("tasks.", "")
+        self._postgresql = _translate(
+            f"{chained} change AS (UPDATE tasks{update}) {WITH_TALLY} SELECT {columns} FROM change",
+            "postgresql",
+        )
+
+    def __call__(self, connection: Connection, /, **parameters: Any) -> Sequence[Row[Any]]:
+        """Execute it; ``run`` and ``worker`` are always among the parameters."""
+        if connection.dialect.name == "postgresql":
+            return connection.execute(self._postgresql, parameters).all()
+        rows = connection.execute(self._sqlite, parameters).all()
+        totals = {name: each * len(rows) for name, each in self._fixed.items()}
+        totals |= {name: sum(row[place] for row in rows) for name, place in self._varying}
+        tally = {"run": parameters["run"], "worker": parameters["worker"], **totals}
+        connection.execute(self._add_tally, tally)
+        return rows
+
+
+def _is_fixed(counts: Mapping[str, str], name: str) -> bool:
+    return counts.get(name, "0").lstrip("-").isdecimal()
+
+
+def _translate(sql: str, dialect: str) -> TextClause:
+    for word, meaning in _WORDS[dialect].items():
+        sql = sql.replace(word, meaning)
+    return text(sql)
