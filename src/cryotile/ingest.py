@@ -213,13 +213,13 @@ def freeze_ingest(
     UnwritablePath
         The point DB cannot be written.
     """
-    points_within(criteria.memory)
+    points_within(criteria.memory, len(db.columns))
     files = [file.absolute() for file in files]
     stats = [_stat(file) for file in files]
     directory = db.path / "ingests" / _digest(files, stats, criteria)
     if not (directory / FILE_NAME).exists():
         sizes = np.array([size for size, _ in stats])
-        batches = _batches(files, sizes, criteria, workers)
+        batches = _batches(files, sizes, criteria, workers, len(db.columns))
         _write(directory, files, sizes, batches, criteria)
     return Ingest.load(directory)
 
@@ -250,12 +250,16 @@ def _frozen(criteria: Criteria) -> dict[str, Any]:
 
 
 def _batches(
-    files: Sequence[Path], sizes: np.ndarray[Any, Any], criteria: Criteria, workers: int
+    files: Sequence[Path],
+    sizes: np.ndarray[Any, Any],
+    criteria: Criteria,
+    workers: int,
+    further: int,
 ) -> np.ndarray[Any, Any]:
     """Deal files to batches of neighbours with about as many points, as far as the sizes of files tell."""
     points = sizes * _points_per_byte(files, criteria)
     share = points.sum() / (workers * BATCHES_A_WORKER if workers > 1 else 1)
-    limit = min(points_within(criteria.memory), max(share, LEAST_POINTS))
+    limit = min(points_within(criteria.memory, further), max(share, LEAST_POINTS))
     batches, held, count = [0], points[0], 1
     for more in points[1:]:
         # A little more than a share is better than a small rest.

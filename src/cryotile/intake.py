@@ -34,11 +34,14 @@ FAR_FROM_DEM = "far_from_dem"
 WORKER_BYTES = 250e6
 """What a worker takes before it reads a point: Python, numpy, pandas, pyarrow, PROJ."""
 
-BYTES_PER_POINT = 500.0
-"""What it takes at most for each point that it holds: as read, as projected, as stored and as sorted; measured."""
+BYTES_PER_POINT = 300.0
+"""What it takes for each point that it holds: as read, as projected, as stored and as sorted; 220 were measured."""
 
-BYTES_PER_RECORD = 400.0
-"""What a reader takes at most for each record of a granule before those that are not valid are dropped; measured."""
+BYTES_PER_COLUMN = 40.0
+"""Likewise for each point and further column."""
+
+LEAST_POINTS = 100_000
+"""Points that there must be room for."""
 
 MOST_POINTS = 4_000_000
 """Points of a commit; with more, fragments would be no better and an interruption lose more."""
@@ -102,27 +105,30 @@ class Taken:
             self.notes.setdefault("made way for a newer delivery", []).append(name)
 
 
-def points_within(memory: float) -> int:
+def points_within(memory: float, further: int = 0) -> int:
     """Return how many points a worker may hold at once.
 
     Parameters
     ----------
     memory : float
         Bytes of the worker.
+    further : int
+        Number of further columns.
 
     Raises
     ------
     InvalidValue
         That is too little to read anything.
     """
-    points = min((memory - WORKER_BYTES) / BYTES_PER_POINT, MOST_POINTS)
-    if not points >= 100_000:
-        least = (WORKER_BYTES + 100_000 * BYTES_PER_POINT) / 1e6
+    each = BYTES_PER_POINT + BYTES_PER_COLUMN * further
+    points = (memory - WORKER_BYTES) / each
+    if not points >= LEAST_POINTS:
+        least = (WORKER_BYTES + LEAST_POINTS * each) / 1e6
         raise InvalidValue(
             f"memory {memory / 1e6:.0f} MB is too little for a worker, which takes {WORKER_BYTES / 1e6:.0f} MB before"
             f" it reads a point; give {least:.0f}MB or more"
         )
-    return int(points)
+    return int(min(points, MOST_POINTS))
 
 
 def take_in(
@@ -151,7 +157,7 @@ def take_in(
     CryotileError
         The point DB cannot be written or is damaged, or the DEM cannot be read.
     """
-    taken, limit = Taken(), points_within(criteria.memory)
+    taken, limit = Taken(), points_within(criteria.memory, len(db.columns))
     where = None if criteria.where is None else Where.parse(criteria.where, columns=db.column_names)
     dem = None if criteria.dem is None else Dem(criteria.dem, db.crs)
     waiting, held = list[Granule](), 0
@@ -231,20 +237,21 @@ def _append(
 def _refuse_giants(file: Path, memory: float) -> None:
     """Refuse a granule that cannot be read within the memory: a granule is read as a whole."""
     # At most as dense as 8 bytes a record; below that it fits in any case, and is not looked into.
-    if file.exists() and file.stat().st_size / 8 * BYTES_PER_RECORD < memory - WORKER_BYTES:
+    if not file.exists() or file.stat().st_size / 8 * BYTES_PER_POINT < memory - WORKER_BYTES:
         return
-    needed = WORKER_BYTES + _records(file) * (BYTES_PER_RECORD + BYTES_PER_POINT)
+    records = _records(file)
+    needed = WORKER_BYTES + records * BYTES_PER_POINT
     if needed > memory:
         raise GranuleError(
-            f"granule {file} has some {_records(file):,} records, which take up to {needed / 1e9:.1f} GB, more than a"
-            f" worker may take ({memory / 1e9:.1f} GB); give --memory {needed / 1e9:.0f}GB or more"
+            f"granule {file} has some {records:,} records, for which a worker needs {needed / 1e6:.0f} MB, and it may"
+            f" take {memory / 1e6:.0f} MB; give --memory {needed / 1e6:.0f}MB or more"
         )
 
 
 def _records(file: Path) -> int:
     """Return about how many records a granule has: the longest variable of each group, but 30 bytes a line of text."""
-    if not file.exists() or not h5py.is_hdf5(file):
-        return file.stat().st_size // 30 if file.exists() else 0
+    if not h5py.is_hdf5(file):
+        return file.stat().st_size // 30
     longest: dict[str, int] = {}
 
     def look(name: str, node: h5py.Group | h5py.Dataset) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cryotile.cli.screen import number
+from cryotile.cli.screen import counted, number
 from cryotile.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ def _point_db(path: Path) -> Iterator[str]:
         yield f"  {platform:10} {mode:12} {number(count):>14}"
     if db.columns:
         yield f"further      {', '.join(db.columns)}"
+    dropped: Counter[str] = Counter()
+    for reasons in granules["dropped"]:
+        dropped.update(reasons)
+    yield from dropped_lines(dropped)
     yield from _history(db)
 
 
@@ -82,7 +87,7 @@ def _history(db: PointDB) -> Iterator[str]:
     history = db.history(last=COMMITS_SHOWN)
     yield f"history      snapshot, when (UTC), what; the newest {len(history)} of {db.snapshot}"
     for commit in history.to_dict("records"):
-        what = f"{number(commit['added'])} granules in, {number(commit['removed'])} out"
+        what = f"{counted(commit['added'], 'granule')} in, {number(commit['removed'])} out"
         what = "compacted" if commit["compaction"] else what
         ended = "" if commit["available"] else ", ended by a compaction"
         yield f"  {commit['snapshot']:>10} {commit['time']:%Y-%m-%d %H:%M}  {what}{ended}"
@@ -118,7 +123,8 @@ def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:
         yield from summary
         return
     granule = read_granule(path, mapping=mapping)
-    yield f"granule      {granule.id}, {granule.product}, baseline {granule.baseline}, version {granule.version}"
+    baseline = f", baseline {granule.baseline}" if granule.baseline else ""
+    yield f"granule      {granule.id}, {granule.product}{baseline}, version {granule.version}"
     yield f"points       {number(granule.record_count)} read, {number(len(granule.points))} kept"
     yield from dropped_lines(granule.dropped)
     yield from granule.notes
