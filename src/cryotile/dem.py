@@ -27,6 +27,9 @@ BLOCK = 1024
 GDAL_CACHE = 64
 """Megabytes; GDAL's own limit is a twentieth of the machine."""
 
+BESIDE = 5.0
+"""Degrees by which people map beside the area that a CRS is meant for."""
+
 _NAMES = ("dem", "elevation", "height", "surface_altitude", "z", "band1", "data")
 _STANDARD_NAMES = ("height_above_reference_ellipsoid", "surface_altitude", "height")
 
@@ -262,24 +265,25 @@ def _overlap(raster: _Raster, crs: pyproj.CRS) -> bool:
     use = crs.area_of_use
     if use is None:
         return True
-    net = np.linspace(0.0, 1.0, 41)
+    south, north = max(use.south - BESIDE, -90.0), min(use.north + BESIDE, 90.0)
+    west, width = use.west - BESIDE, ((use.east - use.west) % 360.0 or 360.0) + 2 * BESIDE
     ny, nx = raster.shape
-    x, y = (
-        a.ravel()
-        for a in np.meshgrid(
-            raster.x[0] + raster.x[1] * (nx - 1) * net, raster.y[0] + raster.y[1] * (ny - 1) * net
-        )
-    )
+    (x, dx), (y, dy) = raster.x, raster.y
     to_raster = pyproj.Transformer.from_crs("EPSG:4326", raster.crs, always_xy=True)
-    longitude, latitude = to_raster.transform(x, y, direction="INVERSE", errcheck=False)
-    width = (use.east - use.west) % 360.0 or 360.0
-    here = (latitude >= use.south) & (latitude <= use.north)
-    if np.any(here & ((longitude - use.west) % 360.0 <= width)):
-        return True
-    east, north = (
-        a.ravel()
-        for a in np.meshgrid(use.west + width * net, use.south + (use.north - use.south) * net)
+    longitude, latitude = to_raster.transform(
+        *_net(x, dx * (nx - 1), y, dy * (ny - 1)), direction="INVERSE", errcheck=False
     )
-    x, y = to_raster.transform(east, north, errcheck=False)
-    column, row = (x - raster.x[0]) / raster.x[1], (y - raster.y[0]) / raster.y[1]
+    near = (latitude >= south) & (latitude <= north) & ((longitude - west) % 360.0 <= width)
+    if near.any():
+        return True
+    # A small area of use may lie between the places looked at in a large raster.
+    east, up = to_raster.transform(*_net(west, width, south, north - south), errcheck=False)
+    column, row = (east - x) / dx, (up - y) / dy
     return bool(np.any((column >= 0) & (column < nx) & (row >= 0) & (row < ny)))
+
+
+def _net(x: float, width: float, y: float, height: float) -> tuple[Array, Array]:
+    """Places all over a rectangle."""
+    share = np.linspace(0.0, 1.0, 41)
+    columns, rows = np.meshgrid(x + width * share, y + height * share)
+    return columns.ravel(), rows.ravel()
