@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
+import numpy.typing as npt
 
 from cryotile.cli.screen import number, track
 from cryotile.errors import CryotileError
@@ -56,6 +59,15 @@ def assemble(run_directory: Path, output: Path, partial: bool) -> None:
     click.echo(
         f"{output}: {number(fitted)} of {number(product['status'].size)} posts with a fit{hint}"
     )
+    for line in _reasons(product["status"].to_numpy()):
+        click.echo(line)
+
+
+def _reasons(status: npt.NDArray[np.int8]) -> Iterator[str]:
+    """Yield a line per reason for which posts have no fit, the most frequent first."""
+    values, counts = np.unique(status[status != Status.OK], return_counts=True)
+    for place in np.argsort(-counts, kind="stable"):
+        yield f"  no fit     {number(counts[place]):>10}  {Status(values[place]).name.lower()}"
 
 
 @click.command()
