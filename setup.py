@@ -16,7 +16,6 @@ setup(
                 "cryotile._fit",
                 ["src/cryotile/_fit.pyx"],
                 depends=[
-                    "src/cryotile/_circle.pxd",
                     *map(str, sorted(Path("src/cryotile").glob("_*.h"))),
                 ],
                 extra_compile_args=FLAGS,

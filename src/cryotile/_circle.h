@@ -24,18 +24,19 @@ static void LEVEL(clear_fit)(Post *post)
 {
     post->dhdt = post->elevation = post->c0 = post->c1 = post->dhdt_sigma = post->dhdt_sigma_formal = NAN;
     post->elevation_sigma = post->misfit_rms = post->centroid_distance = NAN;
-    for (int k = 0; k < MAX_COLUMNS; k++)
-        post->coefficients[k] = NAN;
 }
 
-static void LEVEL(fit_circle)(const Points *points, const Model *model, Circle *circle, Post *post)
+static void LEVEL(fit_circle)(
+    const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients, int64_t slots)
 {
-    bool cut_modes = true, cut_platforms = false;
+    bool cut_modes = model->modes > 1, cut_platforms = false;
     int32_t cut = 0;
     for (int k = 0; k < model->terms; k++)
         cut_modes &= model->term[k].kind != MODES;
     for (;;) {
         int missing;
+        for (int64_t k = 0; k < slots; k++)
+            coefficients[k] = NAN;
         memset(post, 0, sizeof *post);
         LEVEL(clear_fit)(post);
         post->time_start = post->time_end = NAN;
@@ -50,7 +51,7 @@ static void LEVEL(fit_circle)(const Points *points, const Model *model, Circle *
             LEVEL(fit_plane)(points, model, circle, post);
             break;
         }
-        missing = LEVEL(try_fit)(points, model, circle, post);
+        missing = LEVEL(try_fit)(points, model, circle, post, coefficients);
         if (missing < 0)
             break;
         cut_modes |= missing == MODES;
@@ -58,7 +59,31 @@ static void LEVEL(fit_circle)(const Points *points, const Model *model, Circle *
     }
     if (post->status != OK) {
         LEVEL(clear_fit)(post);
+        for (int64_t k = 0; k < slots; k++)
+            coefficients[k] = NAN;
         post->terms = 0;
     }
     post->terms |= cut;
+}
+
+/* Fits the posts that are wanted; of those whose circle may hold more points than there is room for, the status is
+   NOT_COMPUTED. */
+static void LEVEL(fit_rows)(
+    const Points *points, const Cells *cells, const Model *model, Circle *circle, const Posts *posts)
+{
+    Band bands[MAX_BANDS];
+    for (int64_t j = 0; j < posts->ny; j++) {
+        const int n_bands = LEVEL(find_bands)(cells, model->radius, posts->y[j], bands);
+        circle->y = posts->y[j];
+        for (int64_t i = 0, at = j * posts->nx; i < posts->nx; i++, at++) {
+            if (!posts->wanted[at])
+                continue;
+            circle->x = posts->x[i];
+            if (LEVEL(select_points)(points, cells, model->radius, bands, n_bands, circle))
+                LEVEL(fit_circle)(
+                    points, model, circle, &posts->posts[at], posts->coefficients + posts->slots * at, posts->slots);
+            else
+                posts->posts[at].status = NOT_COMPUTED;
+        }
+    }
 }

@@ -1,81 +1,84 @@
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-CELLS_PER_RADIUS: int
-"""Cells along one search radius."""
+_Floats = npt.NDArray[np.float64]
+_Integers = npt.NDArray[np.int64]
 
 SIMD_LEVELS: tuple[str, ...]
 """Levels of vector instructions that the kernel is compiled for, the poorest first."""
 
 POST: np.dtype[np.void]
-"""What is known of a post: dhdt, elevation, c0, c1 (m per radius), sigmas, coefficients of terms, counts, status."""
+"""What is known of a post: dhdt, elevation, c0, c1 (m per radius), sigmas, counts, terms, status."""
 
 def find_simd_level() -> str:
     """Return the richest level that this machine has."""
 
-def fit_at_posts(
-    points: npt.NDArray[np.float64],
-    extras: npt.NDArray[np.float64],
-    weights: npt.NDArray[np.float64],
-    passes: npt.NDArray[np.int32],
-    modes: npt.NDArray[np.uint8],
-    platforms: npt.NDArray[np.uint8],
-    row_y: npt.NDArray[np.int64],
-    row_start: npt.NDArray[np.int64],
-    cell_x: npt.NDArray[np.int64],
-    cell_start: npt.NDArray[np.int64],
-    post_x: npt.NDArray[np.float64],
-    post_y: npt.NDArray[np.float64],
-    wanted: npt.NDArray[np.uint8],
+def sort_points(
+    x: _Floats,
+    y: _Floats,
+    elevation: _Floats,
+    ticks: _Integers,
+    passes: _Integers,
     *,
-    terms: Sequence[tuple[int, ...]],
-    columns: int,
-    pass_total: int,
-    cell_size: float,
+    post_x: _Floats,
+    post_y: _Floats,
     radius: float,
-    min_span: float,
-    min_tolerance: float,
-    max_rate: float,
-    distance_scale: float,
-    min_points: int,
-    min_passes: int,
-    rejects: bool,
-    plain: bool,
-    majority_mode: int,
-    majority_platform: int,
-    level: str,
-) -> npt.NDArray[np.void]:
-    """Fit at every post that is wanted.
+    period: tuple[int, int],
+    tick: int,
+    epoch: int,
+    year: float,
+) -> tuple[float, tuple[Any, ...]]:
+    """Sort the points that posts may see into cells, a few to a radius, whatever else there is.
+
+    Parameters
+    ----------
+    x, y, elevation : ndarray, shape (points,)
+        Metres; a point that is not finite is left out.
+    ticks : ndarray, shape (points,)
+        Times since 1970; ticks times ``tick`` must not overflow within the period.
+    passes : ndarray, shape (points,)
+        Codes; a point with a negative one is left out.
+    post_x, post_y : ndarray, shapes (nx,), (ny,)
+        Posts, m, ascending.
+    radius : float
+        Search radius, m.
+    period : tuple of int
+        First tick and the one after the last.
+    tick : int
+        Nanoseconds of a tick.
+    epoch : int
+        Reference epoch, nanoseconds since 1970.
+    year : float
+        Nanoseconds of a year.
+
+    Returns
+    -------
+    tuple
+        The elevation furthest from 0, and the attributes of :class:`cryotile.cells.Cells`.
+    """
+
+class Kernel:
+    """The points of a tile and what is fitted to them; threads share it.
 
     Nothing is checked here: arrays that contradict each other are read out of bounds.
 
     Parameters
     ----------
-    points : ndarray, shape (points, 4)
-        x, y (m), time (years from the reference epoch), elevation (m), sorted by cell: by floor(y / cell_size), then by
-        floor(x / cell_size).
-    extras : ndarray, shape (points, extras)
-        Columns of terms that are not made of ``points``.
-    weights : ndarray, shape (points,)
-        Positive.
-    passes : ndarray, shape (points,)
-        Pass of each point, 0 to pass_total - 1.
-    modes, platforms : ndarray, shape (points,)
-        Below 10; of equally frequent ones the lowest is the majority.
-    row_y, row_start, cell_x, cell_start : ndarray
+    x, y, rows, passes, row_y, row_start, cell_x, cell_start : ndarray
         As of :class:`cryotile.cells.Cells`.
-    post_x, post_y : ndarray, shapes (nx,), (ny,)
-        Posts, m; ascending x is fastest.
-    wanted : ndarray, shape (ny, nx)
-        Posts of 0 are left alone.
-    terms, columns : sequence, int
+    extras : ndarray, shape (points, extras), or None
+        Columns of terms that are not made of ``rows``.
+    weights : ndarray, shape (points,), or None
+        Positive; None: all are 1.
+    modes, platforms : ndarray, shape (points,), or None
+        Below 10; of equally frequent ones the lowest is the majority.  None: there is but one.
+    terms, columns, slots : sequence, int, int
         As of :class:`cryotile.terms.Layout`.
-    pass_total : int
-        Number of passes.
-    cell_size : float
-        radius / CELLS_PER_RADIUS, m.
+    pass_total, mode_total : int
+        Number of passes and of modes.
     radius : float
         Search radius, m.
     min_span : float
@@ -96,9 +99,85 @@ def fit_at_posts(
         Flags of a cut to the most frequent one.
     level : str
         One of SIMD_LEVELS that the machine has.
-
-    Returns
-    -------
-    ndarray, shape (ny, nx), dtype POST
-        NaN where there is no fit.
     """
+
+    def __init__(
+        self,
+        x: _Floats,
+        y: _Floats,
+        rows: _Floats,
+        passes: npt.NDArray[np.int32],
+        row_y: _Integers,
+        row_start: _Integers,
+        cell_x: _Integers,
+        cell_start: _Integers,
+        *,
+        extras: _Floats | None,
+        weights: _Floats | None,
+        modes: npt.NDArray[np.uint8] | None,
+        platforms: npt.NDArray[np.uint8] | None,
+        terms: Sequence[tuple[int, ...]],
+        columns: int,
+        slots: int,
+        pass_total: int,
+        mode_total: int,
+        radius: float,
+        min_span: float,
+        min_tolerance: float,
+        max_rate: float,
+        distance_scale: float,
+        min_points: int,
+        min_passes: int,
+        rejects: bool,
+        plain: bool,
+        majority_mode: int,
+        majority_platform: int,
+        level: str,
+    ) -> None: ...
+    def fit(
+        self, post_x: _Floats, post_y: _Floats, wanted: npt.NDArray[np.uint8], room: int
+    ) -> tuple[npt.NDArray[np.void], _Floats]:
+        """Fit at every post that is wanted.
+
+        Parameters
+        ----------
+        post_x, post_y : ndarray, shapes (nx,), (ny,)
+            Posts, m; ascending x is fastest.
+        wanted : ndarray, shape (ny, nx)
+            Posts of 0 are left alone.
+        room : int
+            Points that there is memory for.
+
+        Returns
+        -------
+        posts : ndarray, shape (ny, nx), dtype POST
+            NaN where there is no fit; not computed where a circle may hold more points than there is room for.
+        coefficients : ndarray, shape (ny, nx, slots)
+            Of the terms.
+        """
+
+    def explain(
+        self, x: float, y: float
+    ) -> tuple[
+        np.void,
+        _Integers,
+        npt.NDArray[np.int32],
+        _Floats,
+        npt.NDArray[np.bool_],
+        npt.NDArray[np.bool_],
+    ]:
+        """Fit one post and tell what became of its points.
+
+        Returns
+        -------
+        post : void
+            Of dtype POST.
+        seen : ndarray
+            Places of the points within the radius.
+        order : ndarray
+            Places of those that were fitted, of which follow
+        residuals : ndarray
+            Metres,
+        kept, pass_kept : ndarray
+            and whether they, and their passes, were not rejected.
+        """

@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The kernel: least squares at every post of a rectangle, over points sorted into cells.
 
-It reports and never raises; :mod:`cryotile.fit` validates, sorts and documents.
+It reports and never raises; :mod:`cryotile.fit` validates and documents.
 
 Invariants
 ----------
@@ -12,36 +12,84 @@ Invariants
 
 import numpy as np
 
-from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
 
-from cryotile._circle cimport (
-    CELLS_IN_RADIUS, MAX_BANDS, Band, Cells, Circle, find_bands, move_band, select_points,
-)
+cdef extern from "_sort.h" nogil:
+    ctypedef struct Table:
+        const double *x
+        const double *y
+        const double *elevation
+        const int64_t *ticks
+        const int64_t *passes
+        int64_t count
+    ctypedef struct Window:
+        double reach, per_size
+        int64_t start, end, tick, epoch
+        double year
+    ctypedef struct Range:
+        pass
+    ctypedef struct Placed:
+        pass
+    ctypedef struct Sorted:
+        double *x
+        double *y
+        double *rows
+        int32_t *passes
+        int32_t *order
+        int64_t *row_y
+        int64_t *row_start
+        int64_t *cell_x
+        int64_t *cell_start
+        int64_t count, row_count, cell_count
+        double extreme
+    ctypedef struct Buckets:
+        const Range *columns
+        const Range *rows
+        int64_t column_ranges, row_ranges, column_slots, row_slots
+        double x_min, y_min, x_max, y_max
+        int64_t *column_starts
+        int64_t *row_starts
+        int32_t *row_of
+        Placed *placed
+    int64_t find_ranges(
+        const double *posts, int64_t count, const Window *window, Range *ranges, int64_t *slots) noexcept
+    void count_rows(const Table *table, const Window *window, Buckets *buckets) noexcept
+    void place_in_rows(const Table *table, const Window *window, Buckets *buckets) noexcept
+    void sort_rows(const Window *window, Buckets *buckets, Sorted *to) noexcept
 
 cdef extern from "_levels.h" nogil:
     enum:
-        MAX_COLUMNS
+        CELLS_IN_RADIUS
         MAX_TERMS
     ctypedef struct Term:
         int32_t kind, flag, first, count, extra, slot
     ctypedef struct Model:
         double radius, min_span, min_tolerance, max_rate, distance_scale
-        int32_t min_points, min_passes, rejects, plain, quads, extras, terms, majority_mode, majority_platform
+        int32_t min_points, min_passes, rejects, plain, modes, quads, extras, terms, majority_mode, majority_platform
+        int64_t pass_total
         Term term[12]
     ctypedef struct Points:
-        const double *points
+        const double *x
+        const double *y
+        const double *rows
         const double *extras
         const double *weights
         const int32_t *passes
         const uint8_t *modes
         const uint8_t *platforms
+    ctypedef struct Cells:
+        const int64_t *row_y
+        const int64_t *row_start
+        const int64_t *cell_x
+        const int64_t *cell_start
+        int64_t rows
+        double size, per_size
     ctypedef struct Post:
         pass
-    ctypedef struct Work "Circle":
-        double x, y
-        int64_t *index
-        int64_t count
-        int64_t *order
+    ctypedef struct Circle:
+        int64_t room, count
+        int32_t *index
+        int32_t *order
         double *rows
         double *weights
         double *residuals
@@ -51,13 +99,23 @@ cdef extern from "_levels.h" nogil:
         int32_t *numbers
         int32_t *codes
         int64_t *starts
+        int32_t passes
         double *sums
         double *medians
         double *factors
         uint8_t *pass_kept
-    ctypedef void circle_fit(const Points *points, const Model *model, Work *circle, Post *post) noexcept
+    ctypedef struct Posts:
+        const double *x
+        const double *y
+        int64_t nx, ny
+        const uint8_t *wanted
+        Post *posts
+        double *coefficients
+        int64_t slots
+    ctypedef void fit_rows(
+        const Points *points, const Cells *cells, const Model *model, Circle *circle, const Posts *posts) noexcept
     int best_level() noexcept
-    circle_fit *fit_of_level(int level) noexcept
+    fit_rows *fit_of_level(int level) noexcept
 
 CELLS_PER_RADIUS = CELLS_IN_RADIUS
 
@@ -72,7 +130,6 @@ POST = np.dtype(
                 "misfit_rms", "centroid_distance", "time_start", "time_end",
             )
         ],
-        ("coefficients", np.float64, (MAX_COLUMNS,)),
         *[
             (name, np.int32)
             for name in ("data_count", "rejected_count", "pass_count", "rejected_pass_count", "terms")
@@ -87,117 +144,230 @@ def find_simd_level():
     return SIMD_LEVELS[best_level()]
 
 
-cdef void fit_rows(
-    const Cells *cells, const Points *points, const double[::1] post_x, const double[::1] post_y,
-    const Model *model, circle_fit *fit, Circle *circle, Work *work,
-    const uint8_t[:, ::1] wanted, uint8_t[:, ::1] posts, int64_t size
-) noexcept nogil:
-    cdef Band bands[MAX_BANDS]
-    cdef int n_bands, b
-    cdef Py_ssize_t i, j
-    for j in range(post_y.shape[0]):
-        circle.y = work.y = post_y[j]
-        n_bands = find_bands(cells, circle, bands)
-        for i in range(post_x.shape[0]):
-            if not wanted[j, i]:
-                continue
-            circle.x = work.x = post_x[i]
-            for b in range(n_bands):
-                move_band(cells, &bands[b], circle.x)
-            select_points(cells, bands, n_bands, circle)
-            work.count = circle.count
-            fit(points, model, work, <Post *>&posts[j, i * size])
-
-
-def fit_at_posts(
-    const double[:, ::1] points,
-    const double[:, ::1] extras,
-    const double[::1] weights,
-    const int32_t[::1] passes,
-    const uint8_t[::1] modes,
-    const uint8_t[::1] platforms,
-    const int64_t[::1] row_y,
-    const int64_t[::1] row_start,
-    const int64_t[::1] cell_x,
-    const int64_t[::1] cell_start,
+def sort_points(
+    const double[::1] x,
+    const double[::1] y,
+    const double[::1] elevation,
+    const int64_t[::1] ticks,
+    const int64_t[::1] passes,
+    *,
     const double[::1] post_x,
     const double[::1] post_y,
-    const uint8_t[:, ::1] wanted,
-    *,
-    terms,
-    int columns,
-    int pass_total,
-    double cell_size,
     double radius,
-    double min_span,
-    double min_tolerance,
-    double max_rate,
-    double distance_scale,
-    int min_points,
-    int min_passes,
-    bint rejects,
-    bint plain,
-    int majority_mode,
-    int majority_platform,
-    str level,
+    tuple period,
+    int64_t tick,
+    int64_t epoch,
+    double year,
 ):
-    cdef int64_t n = points.shape[0], padded = n + 16
-    cdef int32_t quads = (columns + 3) // 4, k
-    cdef int64_t sums_size = 4 * (1 + quads + 2 * quads * (quads + 1))
-    result = np.zeros((post_y.shape[0], post_x.shape[0]), dtype=POST)
-    cdef uint8_t[:, ::1] posts = result.view(np.uint8).reshape(post_y.shape[0], -1)
-    # Pages that no circle fills are never touched.
-    cdef int64_t[::1] index = np.empty(padded, dtype=np.int64)
-    cdef int64_t[::1] order = np.empty(padded, dtype=np.int64)
-    cdef double[::1] rows = np.empty(padded * 4 * quads)
-    cdef double[:, ::1] columns_of_points = np.empty((3, padded))
-    cdef uint8_t[::1] kept = np.empty(padded, dtype=np.uint8)
-    cdef int32_t[::1] point_passes = np.empty(padded, dtype=np.int32)
-    cdef int32_t[::1] numbers = np.full(pass_total + 1, -1, dtype=np.int32)
-    cdef int32_t[::1] codes = np.empty(pass_total + 1, dtype=np.int32)
-    cdef int64_t[::1] starts = np.empty(pass_total + 2, dtype=np.int64)
-    cdef double[::1] sums = np.empty((pass_total + 1) * sums_size)
-    cdef double[:, ::1] of_passes = np.empty((3, 2 * pass_total + 32))
-    cdef uint8_t[::1] pass_kept = np.empty(pass_total + 1, dtype=np.uint8)
-    cdef Cells cells = Cells(
-        &points[0, 0], &passes[0], &modes[0], &row_y[0], &row_start[0], &cell_x[0], &cell_start[0],
-        row_y.shape[0], cell_size,
+    cdef int64_t n = x.shape[0], nx = post_x.shape[0], ny = post_y.shape[0], padded = (n + 8) // 8 * 8
+    cdef Table table = Table(&x[0], &y[0], &elevation[0], &ticks[0], &passes[0], n)
+    # A little more than the radius, lest rounding cut a circle.
+    cdef Window window = Window(
+        1.001 * radius, CELLS_IN_RADIUS / radius, period[0], period[1], tick, epoch, year
     )
-    cdef Points all_points
-    all_points.points = &points[0, 0]
-    all_points.extras = &extras[0, 0]
-    all_points.weights = &weights[0]
-    all_points.passes = &passes[0]
-    all_points.modes = &modes[0]
-    all_points.platforms = &platforms[0]
+    cdef int64_t[:, ::1] ranges = np.empty((nx + ny + 1, 3), np.int64)
+    cdef Buckets buckets
+    buckets.columns, buckets.rows = <Range *>&ranges[0, 0], <Range *>&ranges[nx, 0]
+    buckets.column_ranges = find_ranges(
+        &post_x[0], nx, &window, <Range *>&ranges[0, 0], &buckets.column_slots)
+    buckets.row_ranges = find_ranges(&post_y[0], ny, &window, <Range *>&ranges[nx, 0], &buckets.row_slots)
+    if nx == 0 or ny == 0:
+        table.count = 0
+    else:
+        buckets.x_min, buckets.x_max = post_x[0] - window.reach, post_x[nx - 1] + window.reach
+        buckets.y_min, buckets.y_max = post_y[0] - window.reach, post_y[ny - 1] + window.reach
+    cdef int64_t[::1] starts = np.empty(buckets.column_slots + buckets.row_slots + 4, np.int64)
+    cdef int64_t[:, ::1] row_lists = np.empty((2, min(n, buckets.row_slots) + 1), np.int64)
+    buckets.column_starts, buckets.row_starts = &starts[0], &starts[buckets.column_slots + 2]
+    # One block: the C library then has it ready again for the next tile, where many would go back to the system, whose
+    # fresh pages cost more than the sorting.
+    block = _aligned(padded * 16)
+    placed, columns = block[: padded * 6], block[padded * 6 : padded * 10].reshape(4, padded)
+    rows, pairs = block[padded * 10 : padded * 14].reshape(padded, 4), block[padded * 14 :].view(np.int32)
+    cdef double[::1] places = placed
+    cdef double[:, ::1] real = columns, points = rows
+    cdef int64_t[:, ::1] whole = columns.view(np.int64)
+    cdef int32_t[:, ::1] narrow = pairs.reshape(4, padded)
+    buckets.placed, buckets.row_of = <Placed *>&places[0], &narrow[2, 0]
+    cdef Sorted to
+    to.x, to.y, to.rows, to.passes, to.order = &real[0, 0], &real[1, 0], &points[0, 0], &narrow[0, 0], &narrow[1, 0]
+    to.row_y, to.row_start, to.cell_x, to.cell_start = &row_lists[0, 0], &row_lists[1, 0], &whole[2, 0], &whole[3, 0]
+    with nogil:
+        count_rows(&table, &window, &buckets)
+        place_in_rows(&table, &window, &buckets)
+        sort_rows(&window, &buckets, &to)
+    return to.extreme, (
+        pairs[padded : padded + to.count],
+        columns[0, : to.count],
+        columns[1, : to.count],
+        rows[: to.count],
+        pairs[: to.count],
+        np.asarray(row_lists[0, : to.row_count]),
+        np.asarray(row_lists[1, : to.row_count + 1]),
+        columns[2, : to.cell_count].view(np.int64),
+        columns[3, : to.cell_count + 1].view(np.int64),
+    )
+
+
+def _aligned(int64_t size):
+    # Vectors that straddle two lines of the cache are slow to read and slower to write.
+    block = np.empty(size + 8)
+    cdef double[::1] view = block
+    cdef int64_t start = -(<int64_t>(<size_t>&view[0]) // 8) % 8
+    if start < 0:
+        start += 8
+    return block[start : start + size]
+
+
+cdef class Scratch:
+    """What one thread works with: room for the points of a circle, and for all passes."""
+
+    cdef Circle circle
+    cdef object points, passes
+
+    def __cinit__(self, int64_t room, int64_t passes, int64_t quads, bint plain):
+        cdef int64_t padded = room + 16, rows = 0 if plain else padded
+        cdef int64_t sums = (passes + 1) * 4 * (1 + quads + 2 * quads * (quads + 1))
+        # Pages that no circle fills are never touched.
+        cdef int32_t[::1] index = np.empty(padded, np.int32)
+        cdef int32_t[:, ::1] order = np.empty((2, rows), np.int32)
+        cdef double[:, ::1] columns = np.empty((3 + 4 * quads, rows))
+        cdef uint8_t[::1] kept = np.empty(rows, np.uint8)
+        cdef int32_t[:, ::1] numbers = np.full((2, passes + 1), -1, np.int32)
+        cdef int64_t[::1] starts = np.empty(passes + 2, np.int64)
+        block = _aligned(sums + 6 * passes + 96)
+        block[:] = 0
+        cdef double[::1] of_passes = block
+        cdef uint8_t[::1] pass_kept = np.zeros(passes + 64, np.uint8)
+        self.points = (index, order, columns, kept)
+        self.passes = (numbers, starts, of_passes, pass_kept)
+        self.circle.room = room
+        self.circle.index, self.circle.order, self.circle.point_passes = &index[0], &order[0, 0], &order[1, 0]
+        self.circle.weights, self.circle.residuals = &columns[0, 0], &columns[1, 0]
+        self.circle.keys, self.circle.rows = &columns[2, 0], &columns[3, 0]
+        self.circle.kept = &kept[0]
+        self.circle.numbers, self.circle.codes, self.circle.starts = &numbers[0, 0], &numbers[1, 0], &starts[0]
+        self.circle.sums = &of_passes[0]
+        self.circle.factors = &of_passes[sums]
+        self.circle.medians = &of_passes[sums + 2 * passes + 32]
+        self.circle.pass_kept = &pass_kept[0]
+
+
+cdef class Kernel:
+    """The points of a tile and what is fitted to them; threads share it."""
+
+    cdef Points points
+    cdef Cells cells
     cdef Model model
-    model.radius, model.min_span, model.min_tolerance = radius, min_span, min_tolerance
-    model.max_rate, model.distance_scale = max_rate, distance_scale
-    model.min_points, model.min_passes, model.rejects = min_points, min_passes, rejects
-    model.plain = plain
-    model.quads, model.extras, model.terms = quads, extras.shape[1], len(terms)
-    model.majority_mode, model.majority_platform = majority_mode, majority_platform
-    for k in range(len(terms)):
-        (
-            model.term[k].kind, model.term[k].flag, model.term[k].first, model.term[k].count,
-            model.term[k].extra, model.term[k].slot,
-        ) = terms[k]
-    cdef Circle circle = Circle(0, 0, radius, &index[0], 0)
-    cdef Work work
-    work.index, work.order = &index[0], &order[0]
-    work.rows = &rows[0]
-    work.weights, work.residuals, work.keys = (
-        &columns_of_points[0, 0], &columns_of_points[1, 0], &columns_of_points[2, 0]
-    )
-    work.kept = &kept[0]
-    work.point_passes = &point_passes[0]
-    work.numbers, work.codes, work.starts = &numbers[0], &codes[0], &starts[0]
-    work.sums = &sums[0]
-    work.medians, work.factors = &of_passes[0, 0], &of_passes[2, 0]
-    work.pass_kept = &pass_kept[0]
-    cdef circle_fit *fit = fit_of_level(SIMD_LEVELS.index(level))
-    cdef int64_t size = POST.itemsize
-    if post_x.shape[0] and post_y.shape[0]:
-        with nogil:
-            fit_rows(&cells, &all_points, post_x, post_y, &model, fit, &circle, &work, wanted, posts, size)
-    return result
+    cdef fit_rows *fit_posts
+    cdef object keeps
+    cdef int64_t size, pass_total, slots
+
+    def __init__(
+        self,
+        const double[::1] x,
+        const double[::1] y,
+        const double[:, ::1] rows,
+        const int32_t[::1] passes,
+        const int64_t[::1] row_y,
+        const int64_t[::1] row_start,
+        const int64_t[::1] cell_x,
+        const int64_t[::1] cell_start,
+        *,
+        const double[:, ::1] extras,
+        const double[::1] weights,
+        const uint8_t[::1] modes,
+        const uint8_t[::1] platforms,
+        terms,
+        int columns,
+        int slots,
+        int64_t pass_total,
+        int mode_total,
+        double radius,
+        double min_span,
+        double min_tolerance,
+        double max_rate,
+        double distance_scale,
+        int min_points,
+        int min_passes,
+        bint rejects,
+        bint plain,
+        int majority_mode,
+        int majority_platform,
+        str level,
+    ):
+        cdef int k
+        self.keeps = (x, y, rows, passes, row_y, row_start, cell_x, cell_start, extras, weights, modes, platforms)
+        self.size, self.pass_total, self.slots = x.shape[0], pass_total, slots
+        self.points = Points(
+            &x[0], &y[0], &rows[0, 0], <const double *>NULL, <const double *>NULL, &passes[0],
+            <const uint8_t *>NULL, <const uint8_t *>NULL,
+        )
+        if modes is not None:
+            self.points.modes = &modes[0]
+        if platforms is not None:
+            self.points.platforms = &platforms[0]
+        if extras is not None:
+            self.points.extras = &extras[0, 0]
+        if weights is not None:
+            self.points.weights = &weights[0]
+        self.cells = Cells(
+            &row_y[0], &row_start[0], &cell_x[0], &cell_start[0], row_y.shape[0], radius / CELLS_IN_RADIUS,
+            CELLS_IN_RADIUS / radius,
+        )
+        self.model.radius, self.model.min_span, self.model.min_tolerance = radius, min_span, min_tolerance
+        self.model.max_rate, self.model.distance_scale = max_rate, distance_scale
+        self.model.min_points, self.model.min_passes, self.model.rejects = min_points, min_passes, rejects
+        self.model.plain, self.model.modes, self.model.pass_total = plain, mode_total, pass_total
+        self.model.quads, self.model.terms = (columns + 3) // 4, len(terms)
+        self.model.extras = 0 if extras is None else extras.shape[1]
+        self.model.majority_mode, self.model.majority_platform = majority_mode, majority_platform
+        for k in range(len(terms)):
+            (
+                self.model.term[k].kind, self.model.term[k].flag, self.model.term[k].first, self.model.term[k].count,
+                self.model.term[k].extra, self.model.term[k].slot,
+            ) = terms[k]
+        self.fit_posts = fit_of_level(SIMD_LEVELS.index(level))
+
+    def fit(
+        self, const double[::1] post_x, const double[::1] post_y, const uint8_t[:, ::1] wanted, int64_t room
+    ):
+        scratch = Scratch(min(room, self.size), self.pass_total, self.model.quads, self.model.plain)
+        return self._fit(scratch, post_x, post_y, wanted)
+
+    cdef tuple _fit(
+        self, Scratch scratch, const double[::1] post_x, const double[::1] post_y, const uint8_t[:, ::1] wanted
+    ):
+        cdef int64_t nx = post_x.shape[0], ny = post_y.shape[0]
+        result = np.zeros((ny, nx), dtype=POST)
+        cdef double[:, :, ::1] coefficients = np.full((ny, nx, self.slots), np.nan)
+        cdef uint8_t[:, ::1] posts = result.view(np.uint8).reshape(ny, -1)
+        cdef Posts rectangle
+        if nx and ny:
+            rectangle = Posts(
+                &post_x[0], &post_y[0], nx, ny, &wanted[0, 0], <Post *>&posts[0, 0], <double *>NULL, self.slots
+            )
+            if self.slots:
+                rectangle.coefficients = &coefficients[0, 0, 0]
+            with nogil:
+                self.fit_posts(&self.points, &self.cells, &self.model, &scratch.circle, &rectangle)
+        return result, np.asarray(coefficients)
+
+    def explain(self, double x, double y):
+        cdef Scratch scratch = Scratch(self.size, self.pass_total, self.model.quads, False)
+        cdef Circle *circle = &scratch.circle
+        cdef int64_t i
+        index, order, columns, kept = map(np.asarray, scratch.points)
+        kept[:] = False
+        columns[1] = np.nan
+        fitted, _ = self._fit(scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8))
+        pass_kept = np.zeros(circle.count, bool)
+        for i in range(circle.passes):
+            pass_kept[circle.starts[i] : circle.starts[i + 1]] = circle.pass_kept[i]
+        some = slice(circle.count)
+        return fitted[0, 0], self._seen(x, y), order[0, some], columns[1, some], kept[some].astype(bool), pass_kept
+
+    cdef object _seen(self, double x, double y):
+        # Before any are cut to the majority of a kind.
+        place = np.column_stack([np.asarray(self.keeps[0]) - x, np.asarray(self.keeps[1]) - y])
+        return np.flatnonzero(place[:, 0] * place[:, 0] + place[:, 1] * place[:, 1] < self.model.radius**2)

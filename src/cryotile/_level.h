@@ -1,8 +1,10 @@
-/* The kernel's C, compiled once for each set of vector instructions: included by _levels.h with LEVEL(name) defined.
+/* The kernel's C, compiled once for each set of vector instructions: included by _levels.h with LEVEL(name) defined, and
+   LEVEL_AVX512 where the compiler needs to be told its instructions.
 
    Every level gives the same bits.  Sums run in the order of the points, four columns of a row or eight passes side by
    side whatever the width of a register, and nothing is contracted (-ffp-contract=off) or reassociated. */
 
+#include "_select.h"
 #include "_medians.h"
 #include "_normal.h"
 #include "_terms.h"

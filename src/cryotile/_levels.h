@@ -9,9 +9,7 @@
 #include "_level.h"
 #undef LEVEL
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CRYOTILE_X86 1
-
+#ifdef CRYOTILE_X86
 #pragma GCC push_options
 #pragma GCC target("avx2")
 #define LEVEL(name) name##_avx2
@@ -22,7 +20,9 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512dq,avx512vl,prefer-vector-width=512")
 #define LEVEL(name) name##_avx512
+#define LEVEL_AVX512
 #include "_level.h"
+#undef LEVEL_AVX512
 #undef LEVEL
 #pragma GCC pop_options
 #endif
@@ -40,15 +40,15 @@ static inline int best_level(void)
     return GENERIC;
 }
 
-static inline circle_fit *fit_of_level(int level)
+static inline fit_rows *fit_of_level(int level)
 {
 #ifdef CRYOTILE_X86
     if (level == AVX512)
-        return fit_circle_avx512;
+        return fit_rows_avx512;
     if (level == AVX2)
-        return fit_circle_avx2;
+        return fit_rows_avx2;
 #endif
-    return fit_circle_generic;
+    return fit_rows_generic;
 }
 
 #endif

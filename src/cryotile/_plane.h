@@ -1,102 +1,224 @@
-/* A plane without terms, weights or rejection: the sums of the passes in one sweep, and no point is moved. */
+/* A plane without terms, weights or rejection: the sums of the passes in one sweep, and no point is moved.
 
-/* Sums of each pass, with one quad of columns; widens the span of times. */
-static void LEVEL(sum_passes)(const Points *points, const Model *model, Circle *circle, double span[2])
+   Sums of a pass, in quads:  {u v t z}  {uu vv tt zz}  {uv vt tz zu}  {ut vz n 0}; u and v in metres. */
+
+enum LEVEL(plane_sums) {
+    LEVEL(SU), LEVEL(SV), LEVEL(ST), LEVEL(SZ), LEVEL(UU), LEVEL(VV), LEVEL(TT), LEVEL(ZZ),
+    LEVEL(UV), LEVEL(VT), LEVEL(TZ), LEVEL(ZU), LEVEL(UT), LEVEL(VZ), LEVEL(N), LEVEL(PLANE_SUMS) = 16
+};
+
+/* The passes seen, in ascending order, whose marks are taken away. */
+static void LEVEL(list_passes)(const Model *model, Circle *circle)
 {
-    enum { QUADS = 6 };
-    const quad scale = {1 / model->radius, 1 / model->radius, 1, 1}, origin = *(const quad *)circle->origin;
-    double first = INFINITY, last = -INFINITY;
+    uint8_t *const seen = circle->pass_kept;
     circle->passes = 0;
-    for (int64_t i = 0; i < circle->count; i++) {
-        const quad point = *(const quad *)(points->points + 4 * circle->index[i]);
-        const quad row = (point - origin) * scale;
-        const int32_t code = points->passes[circle->index[i]];
-        int32_t number = circle->numbers[code];
-        quad *sums;
-        if (number < 0) {
-            number = circle->numbers[code] = circle->passes;
-            circle->codes[circle->passes++] = code;
-            memset(circle->sums + 4 * QUADS * (int64_t)number, 0, QUADS * sizeof(quad));
+    for (int64_t code = 0; code < model->pass_total; code += 8) {
+        uint64_t some;
+        memcpy(&some, seen + code, sizeof some);
+        for (int64_t k = code; some && k < code + 8; k++) {
+            circle->codes[circle->passes] = (int32_t)k;
+            circle->passes += seen[k];
+            seen[k] = 0;
         }
-        sums = (quad *)circle->sums + QUADS * (int64_t)number;
-        *(double *)sums += 1;
-        sums[1] += row;
-        sums[2] += row[U] * row;
-        sums[3] += row[V] * row;
-        sums[4] += row[T] * row;
-        sums[5] += row[Z] * row;
-        first = point[T] < first ? point[T] : first;
-        last = point[T] > last ? point[T] : last;
-    }
-    span[0] = first;
-    span[1] = last;
-    for (int32_t g = 0; g < circle->passes; g++) {
-        circle->numbers[circle->codes[g]] = -1;
-        circle->pass_kept[g] = 1;
-        circle->factors[g] = 1;
     }
 }
 
-static double LEVEL(sum_plane_squares)(
-    const Points *points, const Model *model, const Circle *circle, const LEVEL(Solutions) *fit)
+/* Sums of each pass, by its code, about the origin in metres and years; and the times of the first and last point. */
+static void LEVEL(sum_passes)(const Points *points, const Model *model, Circle *circle, Post *post)
 {
-    const double per_radius = 1 / model->radius, *origin = circle->origin;
-    const double cu = fit->coefficients[0][0], cv = fit->coefficients[1][0], ct = fit->coefficients[2][0];
+    const double *const rows = points->rows;
+    const int32_t *const index = circle->index, *const passes = points->passes;
+    const int64_t count = circle->count;
+    double *const sums = circle->sums;
+    uint8_t *const seen = circle->pass_kept;
+#ifdef LEVEL_AVX512
+    const __m256d origin = _mm256_loadu_pd(circle->origin);
+    const __m512i turned = _mm512_setr_epi64(1, 2, 3, 0, 2, 3, 0, 1);
+    const __m512d one = _mm512_setr_pd(0, 0, 0, 0, 0, 0, 1, 0);
+    __m256d least = _mm256_set1_pd(INFINITY), most = _mm256_set1_pd(-INFINITY);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t code = passes[index[i]];
+        double *const to = sums + LEVEL(PLANE_SUMS) * code;
+        const __m256d point = _mm256_loadu_pd(rows + 4 * (int64_t)index[i]);
+        const __m512d row = _mm512_broadcast_f64x4(_mm256_sub_pd(point, origin));
+        const __m512d first = _mm512_mask_mul_pd(row, 0xf0, row, row);
+        const __m512d second = _mm512_mask_mul_pd(one, 0x3f, row, _mm512_permutexvar_pd(turned, row));
+        least = _mm256_min_pd(least, point);
+        most = _mm256_max_pd(most, point);
+        _mm512_storeu_pd(to, _mm512_add_pd(_mm512_loadu_pd(to), first));
+        _mm512_storeu_pd(to + 8, _mm512_add_pd(_mm512_loadu_pd(to + 8), second));
+        seen[code] = 1;
+    }
+    post->time_start = least[T];
+    post->time_end = most[T];
+#else
+    const quad origin = *(const quad *)circle->origin, one = {0, 0, 1, 0};
+    const quad_masks products = {-1, -1, 0, 0};
+    double first = INFINITY, last = -INFINITY;
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t code = passes[index[i]];
+        quad *const to = (quad *)(sums + LEVEL(PLANE_SUMS) * code);
+        const quad point = *(const quad *)(rows + 4 * (int64_t)index[i]);
+        const quad row = point - origin;
+        const quad across = row * __builtin_shuffle(row, (quad_masks){2, 3, 0, 1});
+        to[0] += row;
+        to[1] += row * row;
+        to[2] += row * __builtin_shuffle(row, (quad_masks){1, 2, 3, 0});
+        to[3] += (quad)((quad_masks)across & products) + one;
+        first = point[T] < first ? point[T] : first;
+        last = point[T] > last ? point[T] : last;
+        seen[code] = 1;
+    }
+    post->time_start = first;
+    post->time_end = last;
+#endif
+    LEVEL(list_passes)(model, circle);
+    post->data_count = (int32_t)count;
+    post->pass_count = circle->passes;
+}
+
+/* Four planes side by side. */
+typedef struct {
+    quad cu, cv, ct, constant, level; /* constant: the height at the origin, about it; level: the height at the post */
+    quad rss, rate_variance;
+    quad_masks determined;
+} LEVEL(Planes);
+
+/* Quad k of four parts as columns become rows: result[c] has column c of each. */
+INLINE void LEVEL(transpose)(const quad *const parts[4], int k, quad result[4])
+{
+    const quad a = parts[0][k], b = parts[1][k], c = parts[2][k], d = parts[3][k];
+    const quad ab0 = __builtin_shuffle(a, b, (quad_masks){0, 4, 2, 6}), ab1 = __builtin_shuffle(a, b, (quad_masks){1, 5, 3, 7});
+    const quad cd0 = __builtin_shuffle(c, d, (quad_masks){0, 4, 2, 6}), cd1 = __builtin_shuffle(c, d, (quad_masks){1, 5, 3, 7});
+    result[0] = __builtin_shuffle(ab0, cd0, (quad_masks){0, 1, 4, 5});
+    result[1] = __builtin_shuffle(ab1, cd1, (quad_masks){0, 1, 4, 5});
+    result[2] = __builtin_shuffle(ab0, cd0, (quad_masks){2, 3, 6, 7});
+    result[3] = __builtin_shuffle(ab1, cd1, (quad_masks){2, 3, 6, 7});
+}
+
+INLINE quad LEVEL(inverse_of)(quad pivot, quad_masks good) { return (quad)((quad_masks)(1 / pivot) & good); }
+
+/* Leaves out each of four parts of the total and solves what remains, centred, by LDL'; as in solve. */
+INLINE void LEVEL(solve_planes)(
+    const Circle *circle, const Model *model, const double *total, const quad *const parts[4], LEVEL(Planes) *result)
+{
+    const double radius = model->radius, min_tolerance = model->min_tolerance;
+    quad s[LEVEL(PLANE_SUMS)];
+    for (int k = 0; k < 4; k++)
+        LEVEL(transpose)(parts, k, s + 4 * k);
+    for (int k = 0; k < LEVEL(PLANE_SUMS); k++)
+        s[k] = total[k] - s[k];
+    const quad n = s[LEVEL(N)], per_n = 1 / n, least = LEAST_VARIANCE * n, least_place = radius * radius * least;
+    const quad mu = s[LEVEL(SU)] * per_n, mv = s[LEVEL(SV)] * per_n, mt = s[LEVEL(ST)] * per_n, mz = s[LEVEL(SZ)] * per_n;
+    const quad uu = s[LEVEL(UU)] - s[LEVEL(SU)] * mu, uv = s[LEVEL(UV)] - s[LEVEL(SU)] * mv;
+    const quad ut = s[LEVEL(UT)] - s[LEVEL(SU)] * mt, uz = s[LEVEL(ZU)] - s[LEVEL(SU)] * mz;
+    const quad vv = s[LEVEL(VV)] - s[LEVEL(SV)] * mv, vt = s[LEVEL(VT)] - s[LEVEL(SV)] * mt;
+    const quad vz = s[LEVEL(VZ)] - s[LEVEL(SV)] * mz, tt = s[LEVEL(TT)] - s[LEVEL(ST)] * mt;
+    const quad tz = s[LEVEL(TZ)] - s[LEVEL(ST)] * mz, zz = s[LEVEL(ZZ)] - s[LEVEL(SZ)] * mz;
+    const quad_masks good_u = uu > least_place;
+    const quad iu = LEVEL(inverse_of)(uu, good_u), lv = uv * iu, ltu0 = ut * iu, lzu = uz * iu;
+    const quad v2 = vv - lv * uv, vt2 = vt - ltu0 * uv, vz2 = vz - lzu * uv;
+    const quad_masks good_v = (v2 > LEAST_PIVOT * vv) & (vv > least_place);
+    const quad iv = LEVEL(inverse_of)(v2, good_v), ltv = vt2 * iv, lzv = vz2 * iv;
+    const quad t3 = (tt - ltu0 * ut) - ltv * vt2, tz3 = (tz - ltu0 * uz) - lzv * vt2;
+    const quad_masks good_t = (t3 > LEAST_PIVOT * tt) & (tt > least);
+    const quad it = LEVEL(inverse_of)(t3, good_t);
+    result->ct = tz3 * it;
+    result->cv = lzv - ltv * result->ct;
+    result->cu = lzu - lv * result->cv - ltu0 * result->ct;
+    result->rss = ((zz - lzu * uz) - lzv * vz2) - result->ct * tz3;
+    result->rate_variance = it;
+    result->constant = mz - result->ct * mt - result->cv * mv - result->cu * mu;
+    result->level = circle->origin[Z] + mz - result->ct * (mt - circle->at_post[T])
+        - result->cv * (mv - circle->at_post[V]) - result->cu * (mu - circle->at_post[U]);
+    const quad ltu = ltu0 - lv * ltv;
+    result->determined = good_u & good_v & good_t & (uu * (iu + lv * lv * iv + ltu * ltu * it) * min_tolerance <= 1)
+        & (vv * (iv + ltv * ltv * it) * min_tolerance <= 1) & (tt * it * min_tolerance <= 1);
+}
+
+static double LEVEL(sum_plane_squares)(const Points *points, const Circle *circle, const LEVEL(Planes) *fit)
+{
+    const double *const origin = circle->origin, cu = fit->cu[0], cv = fit->cv[0], ct = fit->ct[0];
     double sum = 0;
     for (int64_t i = 0; i < circle->count; i++) {
-        const double *point = points->points + 4 * circle->index[i];
-        const double residual = (point[Z] - origin[Z]) - fit->constant[0] - cu * ((point[U] - origin[U]) * per_radius)
-            - cv * ((point[V] - origin[V]) * per_radius) - ct * (point[T] - origin[T]);
+        const double *point = points->rows + 4 * (int64_t)circle->index[i];
+        const double residual = (point[Z] - origin[Z]) - fit->constant[0] - cu * (point[U] - origin[U])
+            - cv * (point[V] - origin[V]) - ct * (point[T] - origin[T]);
         sum += residual * residual;
     }
     return sum;
 }
 
+/* A pass without which the fit is not determined carries it alone: its error cannot be told, and sigma stays NaN. */
+static void LEVEL(plane_jackknife)(
+    const Model *model, const Circle *circle, const double *total, const LEVEL(Planes) *fit, Post *post)
+{
+    quad rates = {0}, levels = {0};
+    quad_masks determined = {-1, -1, -1, -1};
+    for (int32_t g = 0; g < circle->passes; g += 4) {
+        const quad *parts[4];
+        quad_masks there;
+        quad rate, level;
+        LEVEL(Planes) without;
+        for (int p = 0; p < 4; p++) {
+            there[p] = g + p < circle->passes ? -1 : 0;
+            parts[p] = (const quad *)(circle->sums + LEVEL(PLANE_SUMS) * (int64_t)circle->codes[there[p] ? g + p : g]);
+        }
+        LEVEL(solve_planes)(circle, model, total, parts, &without);
+        rate = (quad)((quad_masks)(without.ct - fit->ct[0]) & there);
+        level = (quad)((quad_masks)(without.level - fit->level[0]) & there);
+        rates += rate * rate;
+        levels += level * level;
+        determined &= without.determined;
+    }
+    if (determined[0] & determined[1] & determined[2] & determined[3]) {
+        const double factor = (circle->passes - 1.0) / circle->passes;
+        post->dhdt_sigma = sqrt(factor * ((rates[0] + rates[2]) + (rates[1] + rates[3])));
+        post->elevation_sigma = sqrt(factor * ((levels[0] + levels[2]) + (levels[1] + levels[3])));
+    }
+}
+
 static void LEVEL(solve_plane)(const Points *points, const Model *model, Circle *circle, Post *post)
 {
-    const double per_radius = 1 / model->radius, n = (double)circle->count;
-    LEVEL(Solutions) fit;
-    double du, dv, rss, spread;
-    for (int k = 0; k < BASE; k++)
-        circle->active[k] = k;
-    circle->unknowns = 3;
-    circle->at_post[U] = (circle->x - circle->origin[U]) * per_radius;
-    circle->at_post[V] = (circle->y - circle->origin[V]) * per_radius;
+    static const double nothing[LEVEL(PLANE_SUMS)];
+    const quad *const parts[4] = {(quad *)nothing, (quad *)nothing, (quad *)nothing, (quad *)nothing};
+    const double n = (double)circle->count;
+    double total[LEVEL(PLANE_SUMS)] = {0}, du, dv, rss, spread;
+    LEVEL(Planes) fit;
+    circle->at_post[U] = circle->x - circle->origin[U];
+    circle->at_post[V] = circle->y - circle->origin[V];
     circle->at_post[T] = -circle->origin[T];
-    LEVEL(sum_kept_passes)(circle, 1, circle->factors);
-    LEVEL(solve_total)(circle, model, &fit);
-    post->status = !fit.determined[0] ? SINGULAR
-        : !(fabs(fit.coefficients[2][0]) <= model->max_rate) ? RATE_OUT_OF_BOUNDS
-                                                             : OK;
+    for (int32_t g = 0; g < circle->passes; g++)
+        for (int q = 0; q < 4; q++)
+            ((quad *)total)[q] += ((const quad *)circle->sums)[4 * (int64_t)circle->codes[g] + q];
+    LEVEL(solve_planes)(circle, model, total, parts, &fit);
+    post->status = !fit.determined[0] ? SINGULAR : !(fabs(fit.ct[0]) <= model->max_rate) ? RATE_OUT_OF_BOUNDS : OK;
     if (post->status != OK)
         return;
-    post->c0 = fit.coefficients[0][0];
-    post->c1 = fit.coefficients[1][0];
-    post->dhdt = fit.coefficients[2][0];
+    post->c0 = fit.cu[0] * model->radius;
+    post->c1 = fit.cv[0] * model->radius;
+    post->dhdt = fit.ct[0];
     post->elevation = fit.level[0];
-    /* What the sums leave to residuals has too few digits where they are a small share of the spread. */
-    spread = circle->total[LEVEL(products)(1, Z) + Z] - circle->total[4 + Z] * circle->total[4 + Z] / n;
-    rss = fit.rss[0] > LEAST_MISFIT * spread ? fit.rss[0] : LEVEL(sum_plane_squares)(points, model, circle, &fit);
+    spread = total[LEVEL(ZZ)] - total[LEVEL(SZ)] * total[LEVEL(SZ)] / n;
+    rss = fit.rss[0] > LEAST_MISFIT * spread ? fit.rss[0] : LEVEL(sum_plane_squares)(points, circle, &fit);
     post->misfit_rms = sqrt(rss / n);
     if (n > 4)
         post->dhdt_sigma_formal = sqrt(rss / (n - 4) * fit.rate_variance[0]);
-    du = circle->total[4 + U] / n - circle->at_post[U];
-    dv = circle->total[4 + V] / n - circle->at_post[V];
-    post->centroid_distance = model->radius * sqrt(du * du + dv * dv);
+    du = total[LEVEL(SU)] / n - circle->at_post[U];
+    dv = total[LEVEL(SV)] / n - circle->at_post[V];
+    post->centroid_distance = sqrt(du * du + dv * dv);
     if (post->pass_count > 1)
-        LEVEL(jackknife)(model, circle, &fit, post);
+        LEVEL(plane_jackknife)(model, circle, total, &fit, post);
 }
 
 static void LEVEL(fit_plane)(const Points *points, const Model *model, Circle *circle, Post *post)
 {
-    double span[2];
     LEVEL(find_origin)(points, circle);
-    LEVEL(sum_passes)(points, model, circle, span);
-    post->data_count = (int32_t)circle->count;
-    post->pass_count = circle->passes;
-    post->time_start = span[0];
-    post->time_end = span[1];
+    LEVEL(sum_passes)(points, model, circle, post);
     post->status = LEVEL(gate)(model, post);
     if (post->status == OK)
         LEVEL(solve_plane)(points, model, circle, post);
+    /* The next circle finds them clear. */
+    for (int32_t g = 0; g < circle->passes; g++)
+        memset(circle->sums + LEVEL(PLANE_SUMS) * (int64_t)circle->codes[g], 0, LEVEL(PLANE_SUMS) * sizeof(double));
 }

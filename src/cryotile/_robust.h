@@ -10,13 +10,13 @@ static double LEVEL(sum_squares)(const Circle *circle)
 
 /* Writes down the coefficients of the terms in the fit. */
 static void LEVEL(name_coefficients)(
-    const Model *model, const Circle *circle, const LEVEL(Solutions) *fit, Post *post)
+    const Model *model, const Circle *circle, const LEVEL(Solutions) *fit, Post *post, double *coefficients)
 {
     int at = 0;
     for (int k = 0; k < model->terms; k++) {
         const Term *term = &model->term[k];
         const int columns = LEVEL(columns_of)(term, circle);
-        double *slot = post->coefficients + term->slot;
+        double *slot = coefficients + term->slot;
         const bool modes = term->kind == MODES;
         if (!circle->determined[k] || columns == 0)
             continue;
@@ -50,7 +50,8 @@ static int LEVEL(missing_offset)(const Model *model, const Circle *circle)
     return -1;
 }
 
-static void LEVEL(fit_kept)(const Points *points, const Model *model, Circle *circle, Post *post)
+static void LEVEL(fit_kept)(
+    const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients)
 {
     LEVEL(Solutions) fit;
     double moved = 0, rss;
@@ -77,7 +78,7 @@ static void LEVEL(fit_kept)(const Points *points, const Model *model, Circle *ci
     post->misfit_rms = sqrt(rss / circle->total[0]);
     if (post->data_count > n + 1)
         post->dhdt_sigma_formal = sqrt(rss / (post->data_count - n - 1) * fit.rate_variance[0]);
-    LEVEL(name_coefficients)(model, circle, &fit, post);
+    LEVEL(name_coefficients)(model, circle, &fit, post, coefficients);
     if (post->pass_count > 1)
         LEVEL(jackknife)(model, circle, &fit, post);
     post->status = !(fabs(post->dhdt) <= model->max_rate) ? RATE_OUT_OF_BOUNDS
@@ -86,7 +87,8 @@ static void LEVEL(fit_kept)(const Points *points, const Model *model, Circle *ci
 }
 
 /* Fits the points of the circle; returns the kind of an offset that they need and do not determine, else -1. */
-static int LEVEL(try_fit)(const Points *points, const Model *model, Circle *circle, Post *post)
+static int LEVEL(try_fit)(
+    const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients)
 {
     const int64_t size = LEVEL(sums_size)(model->quads);
     LEVEL(sort_by_pass)(points, circle);
@@ -121,6 +123,6 @@ static int LEVEL(try_fit)(const Points *points, const Model *model, Circle *circ
     }
     const int missing = LEVEL(missing_offset)(model, circle);
     if (missing < 0)
-        LEVEL(fit_kept)(points, model, circle, post);
+        LEVEL(fit_kept)(points, model, circle, post, coefficients);
     return missing;
 }

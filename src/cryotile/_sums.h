@@ -17,7 +17,7 @@ static void LEVEL(describe)(const Points *points, Circle *circle, Post *post)
     for (int32_t g = 0; g < circle->passes; g++) {
         const int32_t before = post->data_count;
         for (int64_t i = circle->starts[g]; i < circle->starts[g + 1]; i++) {
-            const double *point = points->points + 4 * circle->order[i];
+            const double *point = points->rows + 4 * (int64_t)circle->order[i];
             if (!circle->kept[i])
                 continue;
             post->data_count++;

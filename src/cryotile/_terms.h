@@ -42,7 +42,7 @@ static void LEVEL(find_origin)(const Points *points, Circle *circle)
     const int64_t taken = circle->count < 16 ? circle->count : 16;
     quad mean = {0};
     for (int64_t i = 0; i < taken; i++)
-        mean += *(const quad *)(points->points + 4 * circle->index[i * circle->count / taken]);
+        mean += *(const quad *)(points->rows + 4 * (int64_t)circle->index[i * circle->count / taken]);
     *(quad *)circle->origin = mean / (double)taken;
 }
 
@@ -61,9 +61,9 @@ static void LEVEL(weigh)(const Points *points, const Model *model, Circle *circl
 {
     const double per_scale = model->distance_scale > 0 ? 1 / model->distance_scale : 0;
     for (int64_t i = 0; i < circle->count; i++) {
-        const double *point = points->points + 4 * circle->order[i];
+        const double *point = points->rows + 4 * (int64_t)circle->order[i];
         const double dx = point[0] - circle->x, dy = point[1] - circle->y;
-        circle->weights[i] = points->weights[circle->order[i]];
+        circle->weights[i] = points->weights ? points->weights[circle->order[i]] : 1;
         if (per_scale > 0)
             circle->weights[i] *= LEVEL(exponential)(-sqrt(dx * dx + dy * dy) * per_scale);
     }
@@ -90,10 +90,10 @@ static void LEVEL(fill_offsets)(const uint8_t *category, const Term *term, Circl
 {
     double(*codes)[MAX_CATEGORIES] = modes ? circle->codes_of_mode : circle->codes_of_platform;
     int seen = 0, columns;
-    for (int64_t i = 0; i < circle->count; i++)
+    for (int64_t i = 0; category && i < circle->count; i++)
         seen |= 1 << category[circle->order[i]];
-    columns = LEVEL(code_categories)(seen, codes);
-    for (int64_t i = 0; i < circle->count; i++)
+    columns = category ? LEVEL(code_categories)(seen, codes) : 0;
+    for (int64_t i = 0; columns && i < circle->count; i++)
         memcpy(circle->rows + stride * i + term->first, codes[category[circle->order[i]]], columns * sizeof(double));
     *(modes ? &circle->columns_of_mode : &circle->columns_of_platform) = columns;
     *(modes ? &circle->seen_modes : &circle->seen_platforms) = seen;
@@ -104,7 +104,7 @@ static bool LEVEL(fill_extra)(const Points *points, const Model *model, Circle *
 {
     bool known = true;
     for (int64_t i = 0; i < circle->count; i++) {
-        const double value = points->extras[model->extras * circle->order[i] + extra];
+        const double value = points->extras[(int64_t)model->extras * circle->order[i] + extra];
         known &= value == value;
         circle->rows[4 * model->quads * i + column] = value == value ? value : 0;
     }
@@ -179,7 +179,7 @@ static void LEVEL(fill_rows)(const Points *points, const Model *model, Circle *c
     const quad scale = {per_radius, per_radius, 1, 1}, origin = *(quad *)circle->origin, nothing = {0};
     quad *rows = (quad *)circle->rows;
     for (int64_t i = 0; i < circle->count; i++, rows += model->quads) {
-        rows[0] = (*(const quad *)(points->points + 4 * circle->order[i]) - origin) * scale;
+        rows[0] = (*(const quad *)(points->rows + 4 * (int64_t)circle->order[i]) - origin) * scale;
         for (int q = 1; q < model->quads; q++)
             rows[q] = nothing;
     }

@@ -8,8 +8,14 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CRYOTILE_X86 1
+#include <immintrin.h>
+#endif
+
 typedef double quad __attribute__((vector_size(32), aligned(8)));
 typedef double eight __attribute__((vector_size(64), aligned(8)));
+typedef int64_t quad_masks __attribute__((vector_size(32), aligned(8)));
 typedef int64_t eight_masks __attribute__((vector_size(64), aligned(8)));
 
 #define INLINE static inline __attribute__((always_inline))
@@ -18,6 +24,8 @@ enum {
     MAX_COLUMNS = 32,    /* of a row: u v tau z, then those of the terms */
     MAX_CATEGORIES = 10, /* of an offset: modes or platforms, and the unknown one */
     MAX_TERMS = 12,
+    CELLS_IN_RADIUS = 4, /* smaller cells cost more look-ups than the points that they save */
+    MAX_BANDS = 16,      /* rows of cells that a circle can touch: 2 * 4 + 2, and what rounding may add */
 };
 
 enum { U, V, T, Z, BASE }; /* the first columns of a row */
@@ -38,6 +46,8 @@ typedef struct {
 typedef struct {
     double radius, min_span, min_tolerance, max_rate, distance_scale; /* scale: 0 is no weight by distance */
     int32_t min_points, min_passes, rejects, plain; /* plain: neither terms, weights nor rejection */
+    int32_t modes;         /* how many there are among all points */
+    int64_t pass_total;    /* of all points */
     int32_t quads;         /* of a row */
     int32_t extras;        /* columns of Points.extras */
     int32_t terms, majority_mode, majority_platform; /* number of terms; flags */
@@ -45,17 +55,30 @@ typedef struct {
 } Model;
 
 typedef struct {
-    const double *points;  /* (n, 4): x, y, tau, z */
+    const double *x, *y;   /* (n,) */
+    const double *rows;    /* (n, 4): x, y, tau, z */
     const double *extras;  /* (n, extras) */
-    const double *weights; /* (n,) */
+    const double *weights; /* (n,), or NULL: all are 1 */
     const int32_t *passes;
     const uint8_t *modes, *platforms;
 } Points;
 
+/* As cryotile.cells.Cells. */
+typedef struct {
+    const int64_t *row_y, *row_start, *cell_x, *cell_start;
+    int64_t rows;
+    double size, per_size;
+} Cells;
+
+/* One row of cells under the posts of one y: the circle's half width in it, and the cells it covered last. */
+typedef struct {
+    double half_width;
+    int64_t first, last, low, high;
+} Band;
+
 typedef struct {
     double dhdt, elevation, c0, c1, dhdt_sigma, dhdt_sigma_formal, elevation_sigma;
     double misfit_rms, centroid_distance, time_start, time_end;
-    double coefficients[MAX_COLUMNS];
     int32_t data_count, rejected_count, pass_count, rejected_pass_count, terms;
     int8_t status;
 } Post;
@@ -63,9 +86,9 @@ typedef struct {
 /* The points of a circle lie pass by pass, each pass in the order in which the circle met it. */
 typedef struct {
     double x, y;
-    int64_t *index;        /* of the points, in the circle's order; room for one more */
-    int64_t count;
-    int64_t *order;        /* of the points, pass by pass */
+    int64_t room, count;   /* points that all of this has room for, and that there are */
+    int32_t *index;        /* of the points, in the circle's order; room for eight more */
+    int32_t *order;        /* of the points, pass by pass */
     double *rows;          /* (count, 4 * quads) */
     double *weights, *residuals, *keys; /* (count + 8,); keys: what a median is taken of, infinite where a point is out */
     uint8_t *kept;
@@ -89,8 +112,17 @@ typedef struct {
     int32_t seen_modes, seen_platforms;  /* bits */
 } Circle;
 
-typedef void circle_fit(const Points *points, const Model *model, Circle *circle, Post *post);
+/* Posts where posts are wanted, by rows of y. */
+typedef struct {
+    const double *x, *y;
+    int64_t nx, ny;
+    const uint8_t *wanted;
+    Post *posts;
+    double *coefficients; /* (ny, nx, slots) */
+    int64_t slots;
+} Posts;
 
+typedef void fit_rows(const Points *points, const Cells *cells, const Model *model, Circle *circle, const Posts *posts);
 
 /* A column whose rms spread is under 1e-6 of its scale (radius, year, 1) is constant to rounding. */
 static const double LEAST_VARIANCE = 1e-12;

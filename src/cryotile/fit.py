@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -12,27 +13,43 @@ import pandas as pd
 import pyproj
 import xarray as xr
 
-from cryotile._fit import CELLS_PER_RADIUS, find_simd_level, fit_at_posts
-from cryotile.cells import sort_into_cells
+from cryotile._fit import Kernel, find_simd_level
+from cryotile.cells import Cells
 from cryotile.config import SECONDS_PER_YEAR, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
 from cryotile.outputs import Status, Term, axis_attrs, fit_variables, settings_attrs
 from cryotile.projection import point_scale
-from cryotile.sample import NS_PER_YEAR, Sample, epoch_nanoseconds, take_sample
+from cryotile.sample import (
+    NS_PER_YEAR,
+    Sample,
+    epoch_nanoseconds,
+    extra_columns,
+    sort_into_cells,
+    take_sample,
+)
 from cryotile.student import quantile_975
-from cryotile.terms import Layout, coefficients, lay_out
+from cryotile.terms import (
+    Layout,
+    category_numbers,
+    coefficients,
+    lay_out,
+    point_weights,
+)
 
-__all__ = ["fit_posts", "simd_level"]
+__all__ = ["Reason", "explain_post", "fit_posts", "simd_level"]
 
 MAX_RADII = 2e9
 """Radii between a post and the origin of the CRS, beyond which the rounding of coordinates shows in the circle."""
+
+ROOM = 1 << 18
+"""Points in the circle of a post that each of several threads has room for; fuller circles wait for their turn."""
 
 _DAYS_PER_YEAR = SECONDS_PER_YEAR / 86_400
 _ROBUST = FitConfig()
 _LEVEL = find_simd_level()
 
 _Floats = npt.NDArray[np.float64]
-_Fitted = npt.NDArray[np.void]
+_Parts = tuple[npt.NDArray[np.void], _Floats]
 
 
 def simd_level() -> str:
@@ -96,20 +113,75 @@ def fit_posts(
     if threads < 1:
         raise InvalidValue(f"threads {threads} is not 1 or more; give the cores there are")
     x, y = _axis(post_x, "post_x", config.radius), _axis(post_y, "post_y", config.radius)
-    sample = take_sample(points, x, y, config)
-    layout = lay_out(
-        sample.config, modes=_distinct(sample.modes), platforms=_distinct(sample.platforms)
-    )
-    fitted = _fit(sample, layout, x, y, config.radius, np.ones((y.size, x.size), np.uint8), threads)
-    radius = np.full(fitted.shape, config.radius)
+    sample = take_sample(points, config)
+    fitted, layout = _fit(sample, x, y, np.ones((y.size, x.size), np.uint8), config.radius, threads)
+    radius = np.full(fitted.posts.shape, config.radius)
     for wider in config.fallback_radii:
-        open_posts = fitted["status"] != Status.OK
-        again = _fit(sample, layout, x, y, wider, open_posts.view(np.uint8), threads)
-        mended = open_posts & (again["status"] == Status.OK)
-        fitted[mended] = again[mended]
+        open_posts = fitted.posts["status"] != Status.OK
+        again, _ = _fit(sample, x, y, open_posts.view(np.uint8), wider, threads)
+        mended = open_posts & (again.posts["status"] == Status.OK)
+        fitted.posts[mended] = again.posts[mended]
+        fitted.coefficients[mended] = again.coefficients[mended]
         radius[mended] = wider
     crs = points.attrs.get("crs") if crs is None else crs
     return _dataset(fitted, layout, sample.config, _Posts(x, y, radius, crs))
+
+
+class Reason(StrEnum):
+    """Why a point within the radius of a post is in its fit, or not."""
+
+    KEPT = "kept"
+    POINT_REJECTED = "point_rejected"
+    PASS_REJECTED = "pass_rejected"
+    OTHER_KIND = "other_kind"
+
+
+def explain_post(points: pd.DataFrame, x: float, y: float, config: FitConfig) -> pd.DataFrame:
+    """Tell what the fit at one post made of each point within its radius.
+
+    Parameters
+    ----------
+    points : DataFrame
+        As of :func:`fit_posts`.
+    x, y : float
+        The post, m.
+    config : FitConfig
+        As of :func:`fit_posts`; of several radii, the one whose fit the post has.
+
+    Returns
+    -------
+    DataFrame, one row per point within the radius and the period, in the order of ``points``
+        ``index`` (place in ``points``), ``pass_id``, ``reason`` (of :class:`Reason`; ``other_kind``: a mode or platform
+        that is not the majority's) and ``residual`` (m, elevation less the fit that the post came to, whether it counts
+        or not; NaN where there was none).  ``attrs`` has ``status`` (:class:`cryotile.outputs.Status`) and ``radius``.
+
+    Raises
+    ------
+    InvalidValue
+        As :func:`fit_posts`.
+    """
+    post = _axis([x], "x", config.radius), _axis([y], "y", config.radius)
+    sample = take_sample(points, config)
+    radii = (config.radius, *config.fallback_radii)
+    explained = {radius: _explain(sample, *post, radius) for radius in radii}
+    radius = next((r for r in radii if explained[r].attrs["status"] == Status.OK), config.radius)
+    return explained[radius]
+
+
+def _explain(sample: Sample, x: _Floats, y: _Floats, radius: float) -> pd.DataFrame:
+    cells = sort_into_cells(sample, x, y, radius)
+    kernel, _ = _kernel(sample, cells, radius, plain=False)
+    post, seen, order, residuals, kept, pass_kept = kernel.explain(x[0], y[0])
+    reason = np.where(
+        kept, Reason.KEPT, np.where(pass_kept, Reason.POINT_REJECTED, Reason.PASS_REJECTED)
+    )
+    told = pd.DataFrame({"reason": reason, "residual": residuals}, index=cells.order[order])
+    told = told.reindex(np.sort(cells.order[seen]))
+    told["reason"] = told["reason"].fillna(Reason.OTHER_KIND.value).astype(str)
+    told.insert(0, "pass_id", sample.points["pass_id"].to_numpy()[told.index])
+    told = told.rename_axis("index").reset_index()
+    told.attrs = {"status": Status(int(post["status"])), "radius": radius}
+    return told
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,74 +192,91 @@ class _Posts:
     crs: pyproj.CRS | str | None
 
 
-def _distinct(numbers: npt.NDArray[np.uint8]) -> int:
-    return max(1, np.unique(numbers).size)
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    posts: npt.NDArray[np.void]
+    coefficients: _Floats
 
 
 def _fit(
     sample: Sample,
-    layout: Layout,
     x: _Floats,
     y: _Floats,
-    radius: float,
     wanted: npt.NDArray[np.uint8],
+    radius: float,
     threads: int,
-) -> _Fitted:
+) -> tuple[_Fitted, Layout]:
+    cells = sort_into_cells(sample, x, y, radius)
+    kernel, layout = _kernel(sample, cells, radius)
+    if threads == 1 or y.size < 2:
+        return _Fitted(*kernel.fit(x, y, wanted, cells.order.size)), layout
+    fitted = _side_by_side(lambda some: kernel.fit(x, y[some], wanted[some], ROOM), y.size, threads)
+    crowded = wanted.view(bool) & (fitted.posts["status"] == Status.NOT_COMPUTED)
+    if crowded.any():
+        alone = _Fitted(*kernel.fit(x, y, crowded.view(np.uint8), cells.order.size))
+        fitted.posts[crowded] = alone.posts[crowded]
+        fitted.coefficients[crowded] = alone.coefficients[crowded]
+    return fitted, layout
+
+
+def _kernel(
+    sample: Sample, cells: Cells, radius: float, *, plain: bool = True
+) -> tuple[Kernel, Layout]:
+    """Hand points and settings to the kernel, which goes the short way to a plain plane unless told not to."""
     config = sample.config
-    cells = sort_into_cells(sample.rows[:, 0], sample.rows[:, 1], radius / CELLS_PER_RADIUS)
-    order = cells.order
-    # The kernel takes the address of a first extra, whether there is one or not.
-    extras = np.column_stack([sample.extras, np.zeros(order.size)]).take(order, axis=0)
-    rows, weights = sample.rows.take(order, axis=0), sample.weights.take(order)
-    passes, modes = sample.passes.take(order), sample.modes.take(order)
-    platforms = sample.platforms.take(order)
+    modes, platforms = (
+        category_numbers(sample.points, cells.order, name) for name in ("mode", "platform")
+    )
+    mode_total, platform_total = _distinct(modes), _distinct(platforms)
+    layout = lay_out(config, modes=mode_total, platforms=platform_total)
     period = [parse_instant(text) for text in config.period or ()]
     share = (period[1] - period[0]).value / NS_PER_YEAR * config.min_span_share if period else 0.0
+    kernel = Kernel(
+        cells.x,
+        cells.y,
+        cells.rows,
+        cells.passes,
+        cells.row_y,
+        cells.row_start,
+        cells.cell_x,
+        cells.cell_start,
+        extras=extra_columns(sample, cells, layout.extras),
+        weights=point_weights(sample.points, cells.order, config)
+        if "uncertainty" in config.weights
+        else None,
+        modes=modes,
+        platforms=platforms,
+        terms=layout.terms,
+        columns=layout.columns,
+        slots=layout.slot_total,
+        pass_total=sample.pass_total,
+        mode_total=mode_total,
+        radius=radius,
+        min_span=max(config.min_span_days / _DAYS_PER_YEAR, share),
+        min_tolerance=config.min_tolerance,
+        max_rate=config.max_rate,
+        distance_scale=config.distance_scale if "distance" in config.weights else 0.0,
+        min_points=config.min_points,
+        min_passes=config.min_passes,
+        rejects=config.rejects,
+        plain=plain and not (config.terms or config.weights or config.rejects),
+        majority_mode=Term.MAJORITY_MODE.value,
+        majority_platform=Term.MAJORITY_PLATFORM.value,
+        level=_LEVEL,
+    )
+    return kernel, layout
 
-    def fit_some(some: slice) -> _Fitted:
-        return fit_at_posts(
-            rows,
-            extras,
-            weights,
-            passes,
-            modes,
-            platforms,
-            cells.row_y,
-            cells.row_start,
-            cells.cell_x,
-            cells.cell_start,
-            x,
-            y[some],
-            wanted[some],
-            terms=layout.terms,
-            columns=layout.columns,
-            pass_total=sample.pass_total,
-            cell_size=radius / CELLS_PER_RADIUS,
-            radius=radius,
-            min_span=max(config.min_span_days / _DAYS_PER_YEAR, share),
-            min_tolerance=config.min_tolerance,
-            max_rate=config.max_rate,
-            distance_scale=config.distance_scale if "distance" in config.weights else 0.0,
-            min_points=config.min_points,
-            min_passes=config.min_passes,
-            rejects=config.rejects,
-            plain=not (config.terms or config.weights or config.rejects),
-            majority_mode=Term.MAJORITY_MODE.value,
-            majority_platform=Term.MAJORITY_PLATFORM.value,
-            level=_LEVEL,
-        )
 
-    return _side_by_side(fit_some, y.size, threads)
+def _distinct(numbers: npt.NDArray[np.uint8] | None) -> int:
+    return 1 if numbers is None else max(1, int(np.count_nonzero(np.bincount(numbers))))
 
 
-def _side_by_side(fit_some: Callable[[slice], _Fitted], rows: int, threads: int) -> _Fitted:
+def _side_by_side(fit_some: Callable[[slice], _Parts], rows: int, threads: int) -> _Fitted:
     """Fit rows of posts in several threads; no more than a few rows wait for the slowest."""
-    if threads == 1 or rows < 2:
-        return fit_some(slice(0, rows))
     step = max(1, rows // (8 * threads))
     with ThreadPoolExecutor(threads) as pool:
-        parts = pool.map(fit_some, (slice(k, k + step) for k in range(0, rows, step)))
-        return np.concatenate(list(parts))
+        parts = list(pool.map(fit_some, (slice(k, k + step) for k in range(0, rows, step))))
+    return _Fitted(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def _axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:
@@ -212,28 +301,28 @@ def _axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:
 
 def _dataset(fitted: _Fitted, layout: Layout, config: FitConfig, posts: _Posts) -> xr.Dataset:
     """Name what the kernel gave, in SI units."""
-    has_fit = fitted["status"] == Status.OK
+    found = fitted.posts
+    has_fit = found["status"] == Status.OK
     per_metre = _point_scale(posts.x, posts.y, posts.crs) / posts.radius
-    dof = np.where(has_fit, fitted["pass_count"] - 1, 0)
-    values = {name: fitted[name] for name in fitted.dtype.names or ()} | {
-        "dhdt_ci95": fitted["dhdt_sigma"] * quantile_975(dof),
+    dof = np.where(has_fit, found["pass_count"] - 1, 0)
+    values = {name: found[name] for name in found.dtype.names or ()} | {
+        "dhdt_ci95": found["dhdt_sigma"] * quantile_975(dof),
         "dhdt_dof": dof,
-        "slope_x": fitted["c0"] * per_metre,
-        "slope_y": fitted["c1"] * per_metre,
-        "time_start": _instants(fitted["time_start"], config),
-        "time_end": _instants(fitted["time_end"], config),
+        "slope_x": found["c0"] * per_metre,
+        "slope_y": found["c1"] * per_metre,
+        "time_start": _instants(found["time_start"], config),
+        "time_end": _instants(found["time_end"], config),
         "radius": np.where(has_fit, posts.radius, np.nan),
-        **coefficients(fitted, layout, posts.radius),
+        **coefficients(fitted.coefficients, layout, posts.radius),
     }
+    # Ready variables and coordinates spare xarray half of its work, which is as long as the fit of a thousand posts.
+    axes = {name: (name, axis, axis_attrs(name)) for name, axis in (("y", posts.y), ("x", posts.x))}
     return xr.Dataset(
         {
-            v.name: (("y", "x"), values[v.name].astype(v.dtype), dict(v.attrs))
+            v.name: xr.Variable(("y", "x"), values[v.name].astype(v.dtype), dict(v.attrs))
             for v in fit_variables(config)
         },
-        coords={
-            "y": ("y", posts.y, axis_attrs("y")),
-            "x": ("x", posts.x, axis_attrs("x")),
-        },
+        coords=xr.Coordinates(axes),
         attrs=settings_attrs(config),
     )
 

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cryotile._fit import sort_points
+from cryotile.cells import Cells
 from cryotile.config import SECONDS_PER_YEAR, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
-from cryotile.terms import annual_columns, category_numbers, lay_out, point_weights
+from cryotile.terms import annual_columns
 
-__all__ = ["NS_PER_YEAR", "Sample", "epoch_nanoseconds", "take_sample"]
+__all__ = [
+    "NS_PER_YEAR",
+    "Sample",
+    "epoch_nanoseconds",
+    "extra_columns",
+    "sort_into_cells",
+    "take_sample",
+]
 
 REQUIRED_COLUMNS = ("x", "y", "time", "elevation", "pass_id")
 
@@ -21,58 +31,60 @@ MAX_ELEVATION = 1e7
 
 NS_PER_YEAR = SECONDS_PER_YEAR * 1e9
 
+_NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+_NAT = np.iinfo(np.int64).min
+
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """The points that posts may see, and the config with its period.
+    """The columns of a table of points that every fit needs, checked.
 
     Attributes
     ----------
+    points : DataFrame
+        The table.
     config : FitConfig
         With period and reference epoch.
-    rows : ndarray, shape (points, 4)
-        x, y (m), years from the reference epoch, elevation (m).
-    extras : ndarray, shape (points, extras)
-        Columns of terms, as of :class:`cryotile.terms.Layout`.
-    weights : ndarray, shape (points,)
-        All but those by distance.
-    passes : ndarray, shape (points,)
-        Codes from 0 to ``pass_total`` - 1.
+    x, y, elevation : ndarray of float64, shape (points,)
+        Metres; not finite where a point has none.
+    ticks : ndarray of int64, shape (points,)
+        Times since 1970.
+    tick : int
+        Nanoseconds of a tick.
+    passes : ndarray of int64, shape (points,)
+        Codes from 0 to ``pass_total`` - 1; negative: the point is not to be used.
     pass_total : int
         Number of passes among all points given.
-    modes, platforms : ndarray, shape (points,)
-        Their places in the lists of them.
     """
 
+    points: pd.DataFrame
     config: FitConfig
-    rows: _Floats
-    extras: _Floats
-    weights: _Floats
-    passes: npt.NDArray[np.int32]
+    x: _Floats
+    y: _Floats
+    elevation: _Floats
+    ticks: _Integers
+    tick: int
+    passes: _Integers
     pass_total: int
-    modes: npt.NDArray[np.uint8]
-    platforms: npt.NDArray[np.uint8]
 
 
-def take_sample(points: pd.DataFrame, x: _Floats, y: _Floats, config: FitConfig) -> Sample:
-    """Take from a DataFrame the points that posts may see.
+def take_sample(points: pd.DataFrame, config: FitConfig) -> Sample:
+    """Take from a DataFrame what every fit needs.
 
     Parameters
     ----------
     points : DataFrame
         As of :func:`cryotile.fit.fit_posts`.
-    x, y : ndarray, shapes (nx,), (ny,)
-        Posts, m.
     config : FitConfig
         What is fitted.
 
     Raises
     ------
     InvalidValue
-        A column is missing or has values without meaning, or platforms mix.
+        A column is missing or has values without meaning.
     """
     for name in (*REQUIRED_COLUMNS, *config.column_terms):
         if name not in points.columns:
@@ -80,52 +92,100 @@ def take_sample(points: pd.DataFrame, x: _Floats, y: _Floats, config: FitConfig)
                 f"points have no column {name!r}; they need {', '.join(REQUIRED_COLUMNS)}, as PointDB.read gives them,"
                 " and the columns that are terms"
             )
-    times = _times(points["time"])
-    if times.notna().any():
-        config = config.frozen(times.min(), times.max())
-    place = {name: _floats(points[name]) for name in ("x", "y", "elevation")}
-    passes, distinct = pd.factorize(points["pass_id"])
-    known = _within_reach(place, x, y, config.reach) & _within_period(times, config) & (passes >= 0)
+    ticks, unit = _ticks(points["time"])
+    if config.period is None or config.reference_epoch is None:
+        config = _frozen(config, ticks, unit)
+    passes, distinct = pd.factorize(points["pass_id"].to_numpy(), sort=True)
     for name in config.column_terms:
-        known &= np.isfinite(_known_floats(points[name]))
-    seen = np.flatnonzero(known)
-    if "platform_offset" not in config.terms:
-        _refuse_mixed_platforms(points, seen)
-    times = times.take(seen)
-    elevation = place["elevation"].take(seen)
-    _refuse_fill_values(elevation)
+        passes = np.where(np.isfinite(_known_floats(points[name])), passes, -1)
+    x, y, elevation = (
+        np.ascontiguousarray(_floats(points[name])) for name in ("x", "y", "elevation")
+    )
     return Sample(
+        points,
         config,
-        np.column_stack(
-            [place["x"].take(seen), place["y"].take(seen), _years(times, config), elevation]
-        ),
-        _extras(points, seen, times, config),
-        point_weights(points, seen, config),
-        passes.take(seen).astype(np.int32),
+        x,
+        y,
+        elevation,
+        ticks,
+        _NANOSECONDS[unit],
+        passes.astype(np.int64, copy=False),
         len(distinct),
-        category_numbers(points, seen, "mode"),
-        category_numbers(points, seen, "platform"),
     )
 
 
-def _extras(
-    points: pd.DataFrame, seen: _Integers, times: pd.DatetimeIndex, config: FitConfig
-) -> _Floats:
-    """Return the columns of terms that the kernel does not make itself, in the order of their layout."""
+def sort_into_cells(sample: Sample, x: _Floats, y: _Floats, radius: float) -> Cells:
+    """Sort the points that posts may see into the square cells that suit a radius.
+
+    Parameters
+    ----------
+    sample : Sample
+        All points.
+    x, y : ndarray, shapes (nx,), (ny,)
+        Posts, m.
+    radius : float
+        Search radius, m.
+
+    Raises
+    ------
+    InvalidValue
+        An elevation is a fill value, or platforms mix.
+    """
+    config = sample.config
+    extreme, columns = sort_points(
+        sample.x,
+        sample.y,
+        sample.elevation,
+        sample.ticks,
+        sample.passes,
+        post_x=np.sort(x),
+        post_y=np.sort(y),
+        radius=radius,
+        period=_period_in_ticks(config, sample.tick),
+        tick=sample.tick,
+        epoch=epoch_nanoseconds(config),
+        year=NS_PER_YEAR,
+    )
+    cells = Cells(*columns)
+    if "platform_offset" not in config.terms:
+        _refuse_mixed_platforms(sample.points, cells.order)
+    if abs(extreme) > MAX_ELEVATION:
+        raise InvalidValue(
+            f"column 'elevation' holds {extreme:g} m, which is beyond ±{MAX_ELEVATION:g} m; leave fill values out"
+        )
+    return cells
+
+
+def extra_columns(sample: Sample, cells: Cells, names: Sequence[str]) -> _Floats | None:
+    """Return the columns of terms that the kernel does not make itself.
+
+    Parameters
+    ----------
+    sample : Sample
+        All points.
+    cells : Cells
+        Those that posts may see.
+    names : sequence of str
+        As of :class:`cryotile.terms.Layout`.
+
+    Returns
+    -------
+    ndarray, shape (points, names), or None
+        NaN where a direction is not known; None without names.
+    """
     columns: list[_Floats] = []
-    for name in lay_out(config, modes=1, platforms=1).extras:
+    for name in names:
         if name == "cos":
-            columns += annual_columns(
-                times.as_unit("ns").asi8, config.reference_epoch or "1970-01-01"
-            )
+            nanoseconds = sample.ticks.take(cells.order) * sample.tick
+            columns += annual_columns(nanoseconds, sample.config.reference_epoch or "1970-01-01")
         elif name == "ascending":
-            columns.append(_direction(points, seen))
+            columns.append(_direction(sample.points, cells.order))
         elif name != "sin":
-            columns.append(_floats(points[name]).take(seen))
-    return np.column_stack([np.empty((seen.size, 0)), *columns])
+            columns.append(_floats(sample.points[name]).take(cells.order))
+    return np.column_stack(columns) if columns else None
 
 
-def _direction(points: pd.DataFrame, seen: _Integers) -> _Floats:
+def _direction(points: pd.DataFrame, seen: npt.NDArray[np.integer]) -> _Floats:
     """Return +½ on ascending and −½ on descending passes, NaN where that is not known."""
     if "ascending" not in points.columns:
         return np.full(seen.size, np.nan)
@@ -141,22 +201,25 @@ def _known_floats(column: pd.Series) -> _Floats:
     return values
 
 
-def _refuse_fill_values(elevation: _Floats) -> None:
-    beyond = elevation[np.abs(elevation) > MAX_ELEVATION]
-    if beyond.size:
-        raise InvalidValue(
-            f"column 'elevation' holds {beyond[0]:g} m, which is beyond ±{MAX_ELEVATION:g} m; leave fill values out"
-        )
-
-
-def _times(column: pd.Series) -> pd.DatetimeIndex:
+def _ticks(column: pd.Series) -> tuple[_Integers, str]:
+    """Return times as numbers and their unit."""
     if not pd.api.types.is_datetime64_any_dtype(column.dtype):
         raise InvalidValue(
             f"column 'time' is {column.dtype}, which does not say what it counts;"
             " give datetime64 (UTC), e.g. by pandas.to_datetime"
         )
+    # A time zone is only how an instant is shown.
     times = pd.DatetimeIndex(column)
-    return times if times.tz is None else times.tz_convert(None)
+    return np.ascontiguousarray(times.asi8), times.unit
+
+
+def _frozen(config: FitConfig, ticks: _Integers, unit: str) -> FitConfig:
+    if ticks.size and ticks.min() == _NAT:
+        ticks = ticks[ticks != _NAT]
+    if not ticks.size:
+        return config
+    ends = (pd.Timestamp(int(end) * _NANOSECONDS[unit]) for end in (ticks.min(), ticks.max()))
+    return config.frozen(*ends)
 
 
 def _floats(column: pd.Series) -> _Floats:
@@ -170,30 +233,11 @@ def _floats(column: pd.Series) -> _Floats:
         ) from None
 
 
-def _within_reach(
-    place: dict[str, _Floats], x: _Floats, y: _Floats, radius: float
-) -> npt.NDArray[np.bool_]:
-    # A little more than the radius, lest rounding cut a circle; comparisons are False for NaN.
-    reach = 1.001 * radius
-    within = np.isfinite(place["elevation"])
-    for name, posts in (("x", x), ("y", y)):
-        within &= place[name] >= posts.min(initial=np.inf) - reach
-        within &= place[name] <= posts.max(initial=-np.inf) + reach
-    return within
-
-
-def _within_period(times: pd.DatetimeIndex, config: FitConfig) -> npt.NDArray[np.bool_]:
+def _period_in_ticks(config: FitConfig, tick: int) -> tuple[int, int]:
     if config.period is None:  # then there is no time at all
-        return np.zeros(times.size, bool)
-    start, end = (parse_instant(text) for text in config.period)
-    within: npt.NDArray[np.bool_] = (times >= start) & (times < end)
-    return within
-
-
-def _years(times: pd.DatetimeIndex, config: FitConfig) -> _Floats:
-    # Nanoseconds cannot overflow within the period; the same instant gives the same bits, whatever its unit was.
-    years: _Floats = (times.as_unit("ns").asi8 - epoch_nanoseconds(config)) / NS_PER_YEAR
-    return years
+        return 0, 0
+    start, end = (parse_instant(text).value for text in config.period)
+    return -(-start // tick), -(-end // tick)
 
 
 def epoch_nanoseconds(config: FitConfig) -> int:
@@ -201,7 +245,7 @@ def epoch_nanoseconds(config: FitConfig) -> int:
     return 0 if config.reference_epoch is None else parse_instant(config.reference_epoch).value
 
 
-def _refuse_mixed_platforms(points: pd.DataFrame, seen: _Integers) -> None:
+def _refuse_mixed_platforms(points: pd.DataFrame, seen: npt.NDArray[np.integer]) -> None:
     if "platform" not in points.columns:
         return
     names = sorted(map(str, points["platform"].take(seen).dropna().unique()))

@@ -26,15 +26,18 @@ def quantile_975(dof: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     Parameters
     ----------
     dof : ndarray of int, any shape
-        Degrees of freedom.
+        Degrees of freedom, not negative.
 
     Returns
     -------
     ndarray, the shape of ``dof``
         Good to 1e-11, relative; NaN where there is no degree of freedom.
     """
-    distinct, where = np.unique(dof, return_inverse=True)
-    return np.array([_quantile(int(n)) for n in distinct])[where].reshape(dof.shape)
+    present = np.flatnonzero(np.bincount(dof.ravel()))
+    table = np.full(dof.max(initial=0) + 1, np.nan)
+    table[present] = [_quantile(int(n)) for n in present]
+    quantiles: _Floats = table[dof]
+    return quantiles
 
 
 @cache

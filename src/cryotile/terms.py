@@ -46,12 +46,15 @@ class Layout:
         What the extras hold: ``cos``, ``sin``, ``ascending`` and point columns.
     slots : dict of str to int
         Term → first of its coefficients.
+    slot_total : int
+        Number of coefficients.
     """
 
     terms: tuple[tuple[int, ...], ...]
     columns: int
     extras: tuple[str, ...]
     slots: dict[str, int]
+    slot_total: int
 
 
 def lay_out(config: FitConfig, *, modes: int, platforms: int) -> Layout:
@@ -80,7 +83,7 @@ def lay_out(config: FitConfig, *, modes: int, platforms: int) -> Layout:
         extras += further
         columns += count
         slot += _SLOTS_OF_OFFSET if name in offsets else _SLOTS.get(name, 1)
-    return Layout(tuple(terms), columns, tuple(extras), slots)
+    return Layout(tuple(terms), columns, tuple(extras), slots, slot)
 
 
 def _flag(name: str, config: FitConfig) -> int:
@@ -118,13 +121,15 @@ def annual_columns(nanoseconds: _Integers, epoch: str) -> tuple[_Floats, _Floats
     return np.where(turned, -cosine, cosine), np.where(turned, -sine, sine)
 
 
-def category_numbers(points: pd.DataFrame, seen: _Integers, name: str) -> npt.NDArray[np.uint8]:
+def category_numbers(
+    points: pd.DataFrame, seen: npt.NDArray[np.integer], name: str
+) -> npt.NDArray[np.uint8] | None:
     """Number each point's mode or platform in the order of their lists; where none is given, that is one more.
 
     Parameters
     ----------
     points : DataFrame
-        The column may be absent.
+        Without the column there are no numbers.
     seen : ndarray of int
         Which points.
     name : {"mode", "platform"}
@@ -137,7 +142,7 @@ def category_numbers(points: pd.DataFrame, seen: _Integers, name: str) -> npt.ND
     """
     known = _CATEGORIES[name]
     if name not in points.columns:
-        return np.zeros(seen.size, np.uint8)
+        return None
     values = points[name].take(seen).astype("category").cat
     unknown = [str(value) for value in values.categories if value not in known]
     if unknown:
@@ -148,7 +153,9 @@ def category_numbers(points: pd.DataFrame, seen: _Integers, name: str) -> npt.ND
     return numbers.take(values.codes)
 
 
-def point_weights(points: pd.DataFrame, seen: _Integers, config: FitConfig) -> _Floats:
+def point_weights(
+    points: pd.DataFrame, seen: npt.NDArray[np.integer], config: FitConfig
+) -> _Floats:
     """Return the weight of each point, but for its distance from the post.
 
     Parameters
@@ -181,21 +188,18 @@ def point_weights(points: pd.DataFrame, seen: _Integers, config: FitConfig) -> _
     return 1 / (uncertainty**2 + config.uncertainty_floor**2)
 
 
-def coefficients(
-    fitted: npt.NDArray[np.void], layout: Layout, radius: _Floats
-) -> dict[str, _Floats]:
+def coefficients(values: _Floats, layout: Layout, radius: _Floats) -> dict[str, _Floats]:
     """Name the coefficients of the terms, in SI units.
 
     Parameters
     ----------
-    fitted : ndarray, shape (ny, nx)
-        As the kernel gives it.
+    values : ndarray, shape (ny, nx, slots)
+        As the kernel gives them.
     layout : Layout
         Of its terms.
     radius : ndarray, shape (ny, nx)
         Search radius of each fit, metres.
     """
-    values = fitted["coefficients"]
     named: dict[str, _Floats] = {}
     for term, slot in layout.slots.items():
         first = values[..., slot]

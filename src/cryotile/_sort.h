@@ -1,0 +1,181 @@
+/* Points sorted into cells: those of a table that posts may see, in the order in which circles are swept. */
+
+#ifndef CRYOTILE_SORT_H
+#define CRYOTILE_SORT_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef struct {
+    const double *x, *y, *elevation;
+    const int64_t *ticks;  /* since 1970, in units of `tick` nanoseconds; NaT is the least number */
+    const int64_t *passes; /* negative where a point is not to be used */
+    int64_t count;
+} Table;
+
+typedef struct {
+    double reach, per_size;      /* a little over the largest radius, m; cells per metre */
+    int64_t start, end;          /* of the period, ticks, half open */
+    int64_t tick, epoch;         /* nanoseconds; of the reference epoch, since 1970 */
+    double year;                 /* nanoseconds */
+} Window;
+
+/* Numbers of rows or columns of cells that posts may see, and the slot of the first of them. */
+typedef struct {
+    int64_t first, last, slot;
+} Range;
+
+typedef struct {
+    double row[4];               /* x, y, tau, z */
+    int32_t pass, point, column; /* column: its slot */
+} Placed;
+
+typedef struct {
+    double *x, *y, *rows;        /* rows: (count, 4) */
+    int32_t *passes, *order;
+    int64_t *row_y, *row_start, *cell_x, *cell_start; /* one longer than there are rows, and than points */
+    int64_t count, row_count, cell_count;
+    double extreme;              /* elevation furthest from 0 */
+} Sorted;
+
+/* The cell that a coordinate is in; what rounding does to the quotient is within the slack of find_bands. */
+static inline int64_t cell_of(double coordinate, double per_size)
+{
+    const double quotient = coordinate * per_size;
+    const int64_t whole = (int64_t)quotient;
+    return whole - (quotient < (double)whole);
+}
+
+/* The cells that posts, in ascending order, may see along one axis; returns how many ranges they form.  However far
+   posts lie apart, there are but a few cells for each. */
+static int64_t find_ranges(const double *posts, int64_t count, const Window *window, Range *ranges, int64_t *slots)
+{
+    int64_t n = 0;
+    *slots = 0;
+    for (int64_t k = 0; k < count; k++) {
+        const int64_t first = cell_of(posts[k] - window->reach, window->per_size);
+        const int64_t last = cell_of(posts[k] + window->reach, window->per_size);
+        if (n == 0 || first > ranges[n - 1].last + 1) {
+            *slots += n ? ranges[n - 1].last - ranges[n - 1].first + 1 : 0;
+            ranges[n++] = (Range){first, last, *slots};
+        } else
+            ranges[n - 1].last = last;
+    }
+    *slots += n ? ranges[n - 1].last - ranges[n - 1].first + 1 : 0;
+    return n;
+}
+
+/* The slot of a cell, or -1 where no post sees it. */
+static inline int64_t slot_of(const Range *ranges, int64_t n, int64_t cell)
+{
+    int64_t low = 0;
+    for (int64_t high = n; high - low > 1;) {
+        const int64_t middle = (low + high) / 2;
+        if (ranges[middle].first <= cell)
+            low = middle;
+        else
+            high = middle;
+    }
+    return cell < ranges[low].first || cell > ranges[low].last ? -1 : ranges[low].slot + (cell - ranges[low].first);
+}
+
+typedef struct {
+    const Range *columns, *rows;
+    int64_t column_ranges, row_ranges, column_slots, row_slots;
+    double x_min, y_min, x_max, y_max; /* what the ranges are within, closed */
+    int64_t *column_starts, *row_starts; /* two longer than there are slots */
+    int32_t *row_of;             /* slot of each point's row; row_slots where no post sees it */
+    Placed *placed;              /* by rows */
+} Buckets;
+
+/* Finds the row of each point and counts the points of each; comparisons are false for NaN. */
+static void count_rows(const Table *table, const Window *window, Buckets *buckets)
+{
+    int64_t *const counts = buckets->row_starts;
+    memset(counts, 0, (buckets->row_slots + 2) * sizeof *counts);
+    for (int64_t i = 0; i < table->count; i++) {
+        const double x = table->x[i], y = table->y[i];
+        int64_t slot = -1;
+        if ((x >= buckets->x_min) & (x <= buckets->x_max) & (y >= buckets->y_min) & (y <= buckets->y_max)
+            & (table->ticks[i] >= window->start) & (table->ticks[i] < window->end)
+            & (table->elevation[i] - table->elevation[i] == 0) & (table->passes[i] >= 0)
+            && slot_of(buckets->columns, buckets->column_ranges, cell_of(x, window->per_size)) >= 0)
+            slot = slot_of(buckets->rows, buckets->row_ranges, cell_of(y, window->per_size));
+        slot = slot < 0 ? buckets->row_slots : slot;
+        buckets->row_of[i] = (int32_t)slot;
+        counts[slot + 1]++;
+    }
+    for (int64_t r = 0; r < buckets->row_slots; r++)
+        counts[r + 1] += counts[r];
+}
+
+/* Copies the points row by row; the start of a row moves to that of the next. */
+static void place_in_rows(const Table *table, const Window *window, Buckets *buckets)
+{
+    for (int64_t i = 0; i < table->count; i++) {
+        const int32_t row = buckets->row_of[i];
+        if (row == buckets->row_slots)
+            continue;
+        buckets->placed[buckets->row_starts[row]++] = (Placed){
+            {table->x[i], table->y[i], (double)(table->ticks[i] * window->tick - window->epoch) / window->year,
+             table->elevation[i]},
+            (int32_t)table->passes[i],
+            (int32_t)i,
+            (int32_t)slot_of(buckets->columns, buckets->column_ranges, cell_of(table->x[i], window->per_size)),
+        };
+    }
+}
+
+/* Sorts the points first..last of a row by column, and lists its cells. */
+static void sort_row(const Window *window, Buckets *buckets, int64_t first, int64_t last, Sorted *to)
+{
+    int64_t *const starts = buckets->column_starts, start = first;
+    memset(starts, 0, (buckets->column_slots + 2) * sizeof *starts);
+    for (int64_t k = first; k < last; k++)
+        starts[buckets->placed[k].column + 2]++;
+    for (int64_t c = 0; c < buckets->column_slots; c++) {
+        const int64_t count = starts[c + 2];
+        starts[c + 1] = start;
+        start += count;
+    }
+    for (int64_t k = first; k < last; k++) {
+        const Placed *from = buckets->placed + k;
+        const int64_t i = starts[from->column + 1]++;
+        memcpy(to->rows + 4 * i, from->row, sizeof from->row);
+        to->x[i] = from->row[0];
+        to->y[i] = from->row[1];
+        to->passes[i] = from->pass;
+        to->order[i] = from->point;
+        to->extreme = fabs(from->row[3]) > fabs(to->extreme) ? from->row[3] : to->extreme;
+    }
+    to->row_y[to->row_count] = cell_of(buckets->placed[first].row[1], window->per_size);
+    to->row_start[to->row_count++] = to->cell_count;
+    for (int64_t c = 0, begin = first; c < buckets->column_slots; c++) {
+        const int64_t end = starts[c + 1];
+        if (end == begin)
+            continue;
+        to->cell_x[to->cell_count] = cell_of(to->x[begin], window->per_size);
+        to->cell_start[to->cell_count++] = begin;
+        begin = end;
+    }
+}
+
+/* By row, within a row by column, within a cell in the order of the table. */
+static void sort_rows(const Window *window, Buckets *buckets, Sorted *to)
+{
+    int64_t first = 0;
+    to->row_count = to->cell_count = 0;
+    to->extreme = 0;
+    for (int64_t r = 0; r < buckets->row_slots; r++) {
+        const int64_t last = buckets->row_starts[r];
+        if (last > first)
+            sort_row(window, buckets, first, last, to);
+        first = last;
+    }
+    to->count = first;
+    to->row_start[to->row_count] = to->cell_count;
+    to->cell_start[to->cell_count] = to->count;
+}
+
+#endif
