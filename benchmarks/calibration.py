@@ -244,7 +244,7 @@ def main() -> None:
     for name, summary in (("coverage", coverage), ("large-errors", large), ("rms", rms)):
         print(f"{summary.round(4).to_string()}\n")
         summary.to_csv(
-            options.out / f"calibration-{name}.csv", float_format="%.5g", index=name == "rms"
+            options.out / f"calibration-{name}.csv", float_format="%.3g", index=name == "rms"
         )
     plot_coverage(coverage, large, options.out / "calibration-coverage.svg")
     plot_rms(rms, options.out / "calibration-rms.svg")

@@ -35,7 +35,13 @@ _METADATA: dict[str, dict[str, None]] = {
 }
 
 # Names in cmocean.  Of dh/dt the field is used to seeing loss in red.
-_DIVERGING = {"dhdt": "balance_r", "slope_x": "balance", "slope_y": "balance"}
+_DIVERGING = {
+    "dhdt": "balance_r",
+    "dhdt_difference": "balance_r",
+    "dhdt_difference_ratio": "balance_r",
+    "slope_x": "balance",
+    "slope_y": "balance",
+}
 _SEQUENTIAL = {"elevation": "ice", "time_start": "thermal", "time_end": "thermal"}
 
 _FLAG_COLOURS = (

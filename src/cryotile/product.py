@@ -33,11 +33,19 @@ __all__ = ["read_product", "summarize_product", "write_product"]
 MARK = "cryotile_version"
 """The global attribute by which a product is told from any other NetCDF file."""
 
+TITLE = "Ice elevation change rate from satellite altimetry"
+
 _GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
 
 def write_product(
-    mosaic: xr.Dataset, path: Path, *, grid: Grid, config: FitConfig, where: str | None = None
+    mosaic: xr.Dataset,
+    path: Path,
+    *,
+    grid: Grid,
+    config: FitConfig,
+    where: str | None = None,
+    title: str = TITLE,
 ) -> None:
     """Write a mosaic with its metadata, whole or not at all.
 
@@ -53,6 +61,8 @@ def write_product(
         What was fitted.
     where : str or None
         The expression that selected the points.
+    title : str
+        What it is a map of.
 
     Raises
     ------
@@ -68,7 +78,7 @@ def write_product(
         raise InvalidValue(
             f"{path} ends in neither .nc nor .tif; name the product e.g. {path.stem}.nc"
         )
-    product = _with_metadata(mosaic, grid, config, where)
+    product = _with_metadata(mosaic, grid, config, where).assign_attrs(title=title)
     if suffix in _GEOTIFF_SUFFIXES:
         _write_geotiff(product, path, grid)
         return
@@ -229,7 +239,7 @@ def _global_attributes(
     )
     attributes = {
         "Conventions": "CF-1.11",
-        "title": "Ice elevation change rate from satellite altimetry",
+        "title": TITLE,
         "summary": (
             f"Least-squares fit of a surface and its rate of change (recipe {config.recipe}) to the elevations within"
             f" {config.radius:g} m of each post, every {grid.posting:g} m. A post without a fit has NaN, and status"

@@ -10,12 +10,11 @@ from typing import Any
 import pandas as pd
 
 from cryotile.fit import fit_posts
-from cryotile.grid import Tile
 from cryotile.ingest import FILE_NAME as INGEST_FILE
 from cryotile.ingest import Ingest
 from cryotile.intake import take_in
 from cryotile.pointdb import PointDB
-from cryotile.points import CORE_COLUMNS
+from cryotile.points import CORE_COLUMNS, Bounds
 from cryotile.run import Run, open_db
 from cryotile.task import Progress, Task, Work
 
@@ -76,15 +75,15 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
         Told the fraction done.
     """
     tile = run.tile(task.index)
-    points = read_window(run, db, tile)
+    points = read_window(run, db, tile.window(run.settings.fit.reach))
     progress(0.3)
     fitted = fit_posts(points, tile.x, tile.y, run.settings.fit)
     progress(0.9)
     run.store.save(tile, fitted, run.fingerprint(task.index))
 
 
-def read_window(run: Run, db: PointDB, tile: Tile) -> pd.DataFrame:
-    """Read the points that the posts of a tile may see: those that the run selects, as of its snapshot.
+def read_window(run: Run, db: PointDB, window: Bounds) -> pd.DataFrame:
+    """Read the points that a run selects, as of its snapshot.
 
     Parameters
     ----------
@@ -92,13 +91,13 @@ def read_window(run: Run, db: PointDB, tile: Tile) -> pd.DataFrame:
         Settings and snapshot.
     db : PointDB
         The points.
-    tile : Tile
-        Which posts.
+    window : Bounds
+        What some posts see: their bounds and the largest radius around, m.
     """
     config = run.settings.fit
     assert config.period is not None
     return db.read(
-        tile.window(config.reach),
+        window,
         columns=(*CORE_COLUMNS, *config.column_terms),
         where=run.settings.where,
         time=config.period,

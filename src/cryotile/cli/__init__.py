@@ -34,6 +34,7 @@ COMMANDS = {
     "submit": "cryotile.cli.farm:submit",
     "assemble": "cryotile.cli.product:assemble",
     "plot": "cryotile.cli.product:plot",
+    "validate": "cryotile.cli.validate:validate",
     "serve": "cryotile.cli.server:serve",
     "user": "cryotile.cli.server:user",
     "farm": "cryotile.cli.remote:farm",
