@@ -2,7 +2,7 @@
 
 ==========  ==============================================================================================
 runs        one task list: its key, its size, how long a lease is good, how many attempts a task gets
-stock       tasks that are listed but not laid out yet, dearest first, a thousand or a whole range in a row
+stock       tasks that are listed but not laid out yet, dearest first, thousands or a whole range in a row
 tasks       one row a task, from when its turn comes near; whether it waits, is leased, done or has failed
 tallies     for each worker by how much it changed the counts of a run, and when it was last heard of
 failures    one row a failed attempt: whose, and why
@@ -10,7 +10,7 @@ workers     host and process of each worker
 ==========  ==============================================================================================
 
 A count of a run is the sum of its tallies.  Each worker adds to a row of its own, so that no two ever wait for each
-other, and nobody counts tasks.  Since tasks wait as stock, to list a million or to put a million back costs thousands
+other, and nobody counts tasks.  Since tasks wait as stock, to list a million or to put a million back costs hundreds
 of rows, not millions; a task that has no row waits, and no attempt at it was made.
 
 All times are seconds since 1970 by the database's clock.  There are no foreign keys: rows come and go with their run,

@@ -2,7 +2,9 @@
 
 Both speak the same SQL but for a few words, which stand here in brackets: ``[now]`` is the database's clock,
 ``[given]`` makes rows out of the JSON list ``:given``, ``[locked]`` locks the rows that a query picks and passes over
-those that others have locked, ``[lock]`` waits for these.  SQLite has one writer at a time, and nothing to lock.
+those that others have locked, ``[lock]`` waits for these.  SQLite has one writer at a time, and nothing to lock.  But
+it does not know how many rows are in which state, so ``[waiting]``, ``[leased]``, ``[failed]`` and ``[begun]`` name the
+index, and what is given is MATERIALIZED, so that it is this whose rows are looked up, and not the other way round.
 
 Statements that change what tasks are return, for each task, by how much that changes the counts of its run; the
 columns ``+leased`` to ``+attempts`` go to the tally of the worker in the same transaction.  On PostgreSQL both are one
@@ -24,12 +26,20 @@ _WORDS = {
         "[given]": "json_each(:given)",
         "[locked]": "",
         "[lock]": "",
+        "[waiting]": "INDEXED BY tasks_waiting",
+        "[leased]": "INDEXED BY tasks_leased",
+        "[failed]": "INDEXED BY tasks_failed",
+        "[begun]": "INDEXED BY tasks_begun",
     },
     "postgresql": {
         "[now]": "CAST(extract(epoch FROM clock_timestamp()) AS float8)",
         "[given]": "json_array_elements(CAST(:given AS json))",
         "[locked]": "FOR UPDATE SKIP LOCKED",
         "[lock]": "FOR UPDATE",
+        "[waiting]": "",
+        "[leased]": "",
+        "[failed]": "",
+        "[begun]": "",
     },
 }
 

@@ -89,7 +89,7 @@ FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx
 RENEW = Change(
     """
 -- renew: a lease that is good for almost its whole length stays as it is, so that progress touches no index.
-WITH given AS (
+WITH given AS MATERIALIZED (
     SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
            CAST(value->>2 AS float8) AS percent
     FROM [given]
@@ -108,7 +108,7 @@ WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.leas
 SETTLE = Change(
     """
 -- settle: what is still leased under the given lease; a failed attempt waits again, unless it was the last.
-WITH given AS (
+WITH given AS MATERIALIZED (
     SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
            CAST(value->>2 AS float8) AS seconds, CAST(value->>3 AS integer) AS failed
     FROM [given]
@@ -134,10 +134,11 @@ WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.leas
 
 FIND_SETTLED = Statement("""
 -- find_settled: which tasks the given leases have settled before; the other leases are lost.
-SELECT tasks.idx FROM tasks
-JOIN (SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease FROM [given]) AS given
-  ON tasks.idx = given.idx AND tasks.lease = given.lease
-WHERE tasks.run_id = :run AND tasks.state <> 1
+WITH given AS MATERIALIZED (
+    SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease FROM [given]
+)
+SELECT tasks.idx FROM given CROSS JOIN tasks
+WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND tasks.state <> 1
 """)
 
 NOTE_FAILURE = Statement("""
@@ -151,7 +152,7 @@ ON CONFLICT (run_id, idx, attempt) DO UPDATE SET
 RELEASE = Change(
     """
 -- release: handed back, and nothing charged.
-WITH given AS (
+WITH given AS MATERIALIZED (
     SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease FROM [given]
 )
 UPDATE tasks SET state = 0, started = false, percent = 0, begun = false, lease = NULL, expires = NULL
@@ -164,7 +165,8 @@ WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.leas
 
 OPEN_TASKS = Statement("""
 -- open_tasks: indices of what is laid out and not settled.
-SELECT idx FROM tasks WHERE run_id = :run AND state < 2
+SELECT idx FROM tasks [waiting] WHERE run_id = :run AND state = 0
+UNION ALL SELECT idx FROM tasks [leased] WHERE run_id = :run AND state = 1
 """)
 
 SETTLED_TASKS = Statement("""
@@ -200,15 +202,9 @@ UPDATE stock SET taken = :taken WHERE run_id = :run AND number = :number
 """)
 
 LAY_OUT = Statement("""
--- lay_out: a task whose turn comes near gets its row, unless somebody has asked for it before.
-INSERT INTO tasks (run_id, idx, cost) VALUES (:run, :idx, :cost) ON CONFLICT (run_id, idx) DO NOTHING
-""")
-
-LAY_OUT_ARRAYS = Statement("""
--- lay_out_arrays: the same for many tasks at once, in PostgreSQL's words.
+-- lay_out: tasks whose turn comes near get their rows, unless somebody has asked for one before.
 INSERT INTO tasks (run_id, idx, cost)
-SELECT :run, listed.idx, listed.cost
-FROM unnest(CAST(:indices AS bigint[]), CAST(:costs AS float8[])) AS listed (idx, cost)
+SELECT CAST(:run AS bigint), CAST(value->>0 AS bigint), CAST(value->>1 AS float8) FROM [given] WHERE true
 ON CONFLICT (run_id, idx) DO NOTHING
 """)
 
@@ -220,11 +216,7 @@ UPDATE runs SET tasks = tasks + :count WHERE id = :run
 REOPEN = Change(
     """
 -- reopen: settled, but the result is lost or the task is to be tried again; no attempt was made.
-WITH given AS (
-    SELECT tasks.idx, tasks.state FROM tasks
-    JOIN (SELECT CAST(value->>0 AS bigint) AS idx FROM [given]) AS listed ON tasks.idx = listed.idx
-    WHERE tasks.run_id = :run AND tasks.state = :state
-)
+WITH given AS MATERIALIZED (SELECT CAST(value->>0 AS bigint) AS idx FROM [given])
 UPDATE tasks SET
     state = 0, attempts = 0, started = false, percent = 0, begun = false, lease = NULL, seconds = NULL, settled = NULL
 FROM given WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.state = :state
@@ -267,7 +259,7 @@ RESTART_STRANDED = Change(
     """
 -- restart_stranded: what somebody set computing without a lease, or whose lease has expired, waits again.
 WITH picked AS (
-    SELECT idx FROM tasks
+    SELECT idx FROM tasks [leased]
     WHERE run_id = :run AND state = 1 AND (expires IS NULL OR expires < [now]) [locked]
 )
 UPDATE tasks SET
@@ -332,6 +324,6 @@ SELECT 1 FROM stock WHERE run_id = :run AND taken < size LIMIT 1
 STOCK_OR_EXPIRED_LEFT = Statement("""
 -- stock_or_expired_left: whether there is something to claim for who found nothing; another may just have laid it out.
 SELECT 1 WHERE EXISTS (SELECT 1 FROM stock WHERE run_id = :run AND taken < size)
-            OR EXISTS (SELECT 1 FROM tasks WHERE run_id = :run AND state = 0)
-            OR EXISTS (SELECT 1 FROM tasks WHERE run_id = :run AND state = 1 AND expires < [now])
+            OR EXISTS (SELECT 1 FROM tasks [waiting] WHERE run_id = :run AND state = 0)
+            OR EXISTS (SELECT 1 FROM tasks [leased] WHERE run_id = :run AND state = 1 AND expires < [now])
 """)

@@ -1,11 +1,12 @@
 """What is listed and not laid out: tasks of a run that take their rows in the table only when their turn comes near.
 
-To list a million tasks, as to let a million wait again, is then a thousand rows; and a run of two thousand million
+To list a million tasks, as to let a million wait again, is then hundreds of rows; and a run of two thousand million
 tasks that somebody asks for by mistake is one row.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -19,7 +20,7 @@ from cryotile.task import Task
 __all__ = ["Listed", "add_range", "add_tasks", "lay_out", "listed"]
 
 # Tasks in a row of stock, and laid out at a time.
-_PORTION = 1024
+_PORTION = 4096
 
 
 class Listed:
@@ -84,13 +85,8 @@ def lay_out(connection: Connection, run_id: int) -> bool:
     else:
         indices = np.frombuffer(row.indices, "<i8")[row.taken : stop].tolist()
         costs = np.frombuffer(row.costs, "<f8")[row.taken : stop].tolist()
-    if connection.dialect.name == "postgresql":
-        sql.LAY_OUT_ARRAYS(connection, run=run_id, indices=indices, costs=costs)
-    else:
-        places = zip(indices, costs, strict=True)
-        sql.LAY_OUT.many(
-            connection, [{"run": run_id, "idx": idx, "cost": cost} for idx, cost in places]
-        )
+    rows = list(zip(indices, costs, strict=True))
+    sql.LAY_OUT(connection, run=run_id, given=json.dumps(rows))
     sql.TAKE_STOCK(connection, run=run_id, number=row.number, taken=stop)
     return True
 

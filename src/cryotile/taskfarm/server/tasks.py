@@ -5,6 +5,7 @@ A task that has failed, which the seed does not know, counts as waiting; a resta
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ WHERE run_id = :run AND idx = :idx
 
 PERCENTS = Statement("""
 -- percents: of what is begun, from its index; the rest is at 0 or, when done, at 100.
-SELECT coalesce(sum(percent), 0) FROM tasks WHERE run_id = :run AND begun
+SELECT coalesce(sum(percent), 0) FROM tasks [begun] WHERE run_id = :run AND begun
 """)
 
 NOTE_RESTART = Statement("""
@@ -88,7 +89,7 @@ ON CONFLICT (run_id, worker_id) DO UPDATE SET seen = excluded.seen, returned = e
 
 FAILED = Statement("""
 -- failed: indices of tasks that failed for good.
-SELECT idx FROM tasks WHERE run_id = :run AND state = 3
+SELECT idx FROM tasks [failed] WHERE run_id = :run AND state = 3
 """)
 
 
@@ -201,7 +202,7 @@ def _set(
         cost = _find_stocked(connection, run, index)
         if cost is None:
             return False
-        sql.LAY_OUT.many(connection, [{"run": run, "idx": index, "cost": cost}])
+        sql.LAY_OUT(connection, run=run, given=json.dumps([[index, cost]]))
         old = LOCK_TASK(connection, run=run, idx=index).one()
     new = old.state if state is None else int(state)
     # A lease ends when its task is put back; that of a done task is kept, so that its worker may settle it once more.
