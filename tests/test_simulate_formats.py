@@ -19,7 +19,7 @@ from cryotile.simulate.mission import Mission, crossings, fly
 
 WORLD = World(bounds=(-20e3, -1370e3, 20e3, -1330e3), lrm_radius=9e3)
 START, SEED = "2019-03-01", 3
-DAYS = {"cryotempo": 150, "l2i": 70, "l2i-d": 20, "atl06": 50, "atl11": 100}
+DAYS = {"cryotempo": 150, "l2i": 70, "l2": 20, "l2i-d": 20, "atl06": 50, "atl11": 100}
 
 REAL = {
     "cryotempo C": "CS_OFFL_SIR_TDP_LI_GREENL_*_C001.nc",
@@ -27,12 +27,14 @@ REAL = {
     "l2i lrm": "CS_LTA__SIR_LRMI2__*_E001.nc",
     "l2i sarin": "CS_OFFL_SIR_SINI2__*_D001.nc",
     "l2i-d sarin": "CS_OFFL_SIR_SINI2__*_D001.nc",
+    "l2 sar": "CS_LTA__SIR_SAR_2__*_E001.nc",
 }
 SIMULATED = {
     "cryotempo": "*.nc",
     "l2i lrm": "CS_OFFL_SIR_LRMI2_*.nc",
     "l2i sarin": "CS_OFFL_SIR_SINI2_*.nc",
     "l2i-d sarin": "CS_OFFL_SIR_SINI2_*.nc",
+    "l2 sar": "CS_OFFL_SIR_SIN_2_*.nc",
 }
 
 # Attributes whose text may differ from the real granule's; their names and types may not.
@@ -244,6 +246,7 @@ def test_simulated_granules_are_named_like_real_ones(granules: Path, made: Path)
     patterns = {
         "cryotempo": rf"CS_OFFL_SIR_TDP_LI_(GREENL|ANTARC)_{moment}_{moment}_\d\d_\d{{5}}_[A-E]001\.nc",
         "l2i": rf"CS_(OFFL|LTA_)_SIR_(LRM|SIN)I2__{moment}_{moment}_[DE]001\.nc",
+        "l2": rf"CS_(OFFL|LTA_)_SIR_(LRM|SIN|SAR)_2__{moment}_{moment}_E001\.nc",
         "l2i-d": rf"CS_(OFFL|LTA_)_SIR_(LRM|SIN)I2__{moment}_{moment}_[DE]001\.nc",
         "atl11": r"ATL11_\d{6}_\d{4}_02_v002\.h5",
         "atl06": r"(processed_)?ATL06_\d{14}_\d{4}\d\d(0\d|1[0-4])_002_01\.h5",
@@ -337,6 +340,16 @@ def test_atl06_points_read_back_are_the_segments_of_best_quality_that_were_not_p
     assert_same(points, valid, degrees=0, metres=1e-4)
     assert set(points["pass_id"]) == pass_ids("icesat2", valid)
     assert echoes.groupby("number")["beam"].nunique().eq(6).all()
+
+
+def test_level2_holds_the_points_of_l2i(made: Path) -> None:
+    plain = sorted((made / "l2").iterdir())
+    assert plain
+    for path in plain:
+        name = path.name.replace("LRM_2_", "LRMI2_").replace("SIN_2_", "SINI2_")
+        granule, same = read_granule(made / "l2i" / name), read_granule(path)
+        assert same.product == "cryosat2_l2"
+        pd.testing.assert_frame_equal(same.points, granule.points)
 
 
 def test_baseline_d_of_l2i_holds_the_points_of_baseline_e(made: Path) -> None:

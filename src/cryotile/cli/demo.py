@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["demo", "simulate"]
 
 PRODUCTS = click.Choice(
-    ["cryotempo", "l2i", "l2i-d", "atl06", "atl11", "eolis", "csv", "parquet", "hdf5", "netcdf"]
+    [
+        "cryotempo",
+        "l2i",
+        "l2",
+        "l2i-d",
+        "atl06",
+        "atl11",
+        "eolis",
+        "csv",
+        "parquet",
+        "hdf5",
+        "netcdf",
+    ]
 )
 
 

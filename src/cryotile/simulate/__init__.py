@@ -82,6 +82,7 @@ def _track(orbit: Orbit, crossing: Crossing) -> tuple[float, ...]:
 PRODUCTS: Mapping[str, Product] = {
     "cryotempo": Product(CRYOSAT2, Noise(), _each(cryotempo.write)),
     "l2i": Product(CRYOSAT2, Noise(), _each(l2i.write)),
+    "l2": Product(CRYOSAT2, Noise(), _each(l2i.write_l2)),
     "l2i-d": Product(CRYOSAT2, Noise(), _each(l2i.write_baseline_d)),
     "atl06": Product(ICESAT2, atl06.NOISE, _each(atl06.write), tuple(atl06.BEAMS.values())),
     "atl11": Product(ICESAT2, atl06.NOISE, atl11.write, tuple(atl06.BEAMS.values()), _track),
@@ -91,8 +92,8 @@ PRODUCTS: Mapping[str, Product] = {
     "hdf5": Product(CRYOSAT2, Noise(), tables.write_hdf5, together=_month),
     "netcdf": Product(CRYOSAT2, Noise(), tables.write_netcdf, together=_month),
 }
-"""What :func:`simulate` can write: Cryo-TEMPO land ice, CryoSat-2 L2I (SARIn and LRM, Baselines E and D), ICESat-2
-ATL06 and ATL11, Cryo-TEMPO EOLIS points, and tables of CryoSat-2 points in four formats."""
+"""What :func:`simulate` can write: Cryo-TEMPO land ice, CryoSat-2 L2I (Baselines E and D) and L2 in SARIn and LRM,
+ICESat-2 ATL06 and ATL11, Cryo-TEMPO EOLIS points, and tables of CryoSat-2 points in four formats."""
 
 
 def simulate(

@@ -1,4 +1,4 @@
-"""Granules of ESA's CryoSat-2 Level-2 in-depth product (L2I), Baselines E and D, in SARIn and LRM."""
+"""Granules of ESA's CryoSat-2 Level-2 products in SARIn and LRM: in depth (L2I), Baselines E and D, and plain (L2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryotile.simulate.mission import Flyover, Mission
 from cryotile.simulate.orbit import Orbit
 from cryotile.simulate.world import SEA_LEVEL, World
 
-__all__ = ["write", "write_baseline_d"]
+__all__ = ["write", "write_baseline_d", "write_l2"]
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -24,6 +24,9 @@ BLOCK = 20  # records in a 1 Hz block
 ALWAYS = 1 | 2  # swh_error and alt_wind_error stand on every record of the real granules
 XTRACK_ANGLE_ERROR = 16
 HEIGHT_ERROR = {1: 4096, 2: 2048, 3: 1024}
+STATUS = {4096: 16777216, 2048: 8388608, 1024: 4194304, 16: 2048}
+"""Error bit of L2I → that of the same error in ``flag_prod_status_20_ku`` of L2."""
+
 SURFACES = np.array([0, 2, 2, 3])  # ocean, grounded and floating ice, land in surf_type_20_ku
 HEIGHTS_APPLIED = {"lrm": 479_171_616, "sarin": 210_690_624}
 """Corrections listed in ``flag_height_20_ku``, as in the real granules."""
@@ -41,6 +44,7 @@ CORRECTIONS = {
 }
 """Typical values, m; they are in the heights already."""
 
+CODES = {"lrm": "LRMI2_", "sarin": "SINI2_"}
 RENAMED = ("radar_freeboard_20_ku", "freeboard_20_ku")  # from Baseline D to E
 NEW_IN_E = ("snow_depth_cor_20_ku", "flag_sea_ice_type_20_ku")
 LONGER_IN_E = ("flag_cor_err_20_ku", "flag_cor_status_20_ku")  # by the flag of the sea-ice type
@@ -61,7 +65,13 @@ def write(directory: Path, flyover: Flyover) -> list[Path]:
     list of Path
         The granules, in order of time.
     """
-    return _write(directory, flyover, header("l2i"), "E")
+    return _write(directory, flyover, header("l2i"), CODES)
+
+
+def write_l2(directory: Path, flyover: Flyover) -> list[Path]:
+    """Write one flyover as :func:`write` does, but in the plain Level-2 product, Baseline E."""
+    codes = {"lrm": "LRM_2_", "sarin": "SIN_2_"}
+    return _write(directory, flyover, header("l2"), codes)
 
 
 def write_baseline_d(directory: Path, flyover: Flyover) -> list[Path]:
@@ -77,7 +87,7 @@ def write_baseline_d(directory: Path, flyover: Flyover) -> list[Path]:
     names = {"long_name": "sea-ice freeboard", "standard_name": "sea_ice_freeboard"}
     variables[old] = {**entry, "attributes": dict(sorted((entry["attributes"] | names).items()))}
     variables = dict(sorted(variables.items()))
-    return _write(directory, flyover, {**table, "variables": variables}, "D")
+    return _write(directory, flyover, {**table, "variables": variables}, CODES, baseline="D")
 
 
 def _with_fewer_flags(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,15 +100,19 @@ def _with_fewer_flags(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write(
-    directory: Path, flyover: Flyover, table: Mapping[str, Any], baseline: str
+    directory: Path,
+    flyover: Flyover,
+    table: Mapping[str, Any],
+    codes: Mapping[str, str],
+    *,
+    baseline: str = "E",
 ) -> list[Path]:
     mission = flyover.mission
     paths = []
     for mode, echoes in _stretches(mission.world, flyover.beams[0]):
         data = _variables(table["variables"], mission, mode, echoes)
         start, stop = (pd.Timestamp(t) for t in (echoes["time"].iloc[0], echoes["time"].iloc[-1]))
-        code = {"lrm": "LRMI2_", "sarin": "SINI2_"}[mode]
-        name = f"CS_OFFL_SIR_{code}_{start:%Y%m%dT%H%M%S}_{stop:%Y%m%dT%H%M%S}_{baseline}001"
+        name = f"CS_OFFL_SIR_{codes[mode]}_{start:%Y%m%dT%H%M%S}_{stop:%Y%m%dT%H%M%S}_{baseline}001"
         others = {n for of, names in table["only"].items() if of != mode for n in names}
         listed = {n: a for n, a in table["attributes"].items() if n not in others}
         facts = _facts(flyover, mode, echoes, data) | {"product_name": name}
@@ -158,6 +172,12 @@ def _places(orbit: Orbit, column: Arrays) -> Arrays:
         "orb_alt_rate_20_ku": np.gradient(altitude) / orbit.interval,
         "geoid_20_ku": np.full(len(altitude), SEA_LEVEL),
         "mean_sea_surf_sea_ice_20_ku": np.full(len(altitude), SEA_LEVEL),
+        # L2 has nadir once a block.
+        "lat_01": column["nadir_latitude"][::BLOCK],
+        "lon_01": column["nadir_longitude"][::BLOCK],
+        "alt_01": altitude[::BLOCK],
+        "geoid_01": np.full(len(altitude[::BLOCK]), SEA_LEVEL),
+        "mean_sea_surf_sea_ice_01": np.full(len(altitude[::BLOCK]), SEA_LEVEL),
     }
 
 
@@ -190,6 +210,7 @@ def _counts(sizes: Mapping[str, int], column: Arrays) -> Arrays:
         "ind_first_meas_20hz_01": record[::BLOCK],
         "rec_count_20_ku": record + 1,
         "seq_count_20_ku": record % 2**14,
+        "num_valid_01": np.minimum(BLOCK, len(record) - record[::BLOCK]),
         "space_3d": np.arange(3),
     }
 
@@ -207,8 +228,10 @@ def _flags(world: World, mode: str, column: Arrays) -> Arrays:
         quality = ALWAYS | HEIGHT_ERROR[3] * lost
         quality |= HEIGHT_ERROR[1] * (lost | (record % 15 == 0))
         quality |= HEIGHT_ERROR[2] * (lost | (record % 22 == 0))
+    status = sum(bit * (quality & error > 0) for error, bit in STATUS.items())
     return {
         "flag_quality_20_ku": quality,
+        "flag_prod_status_20_ku": np.asarray(status),
         "flag_sarin_ambiguity_warning_20_ku": ambiguous,
         "flag_height_20_ku": np.full(len(nadir), HEIGHTS_APPLIED[mode]),
         "flag_surf_type_class_20_ku": np.full(len(nadir), {"lrm": 4, "sarin": 48}[mode]),
@@ -242,8 +265,8 @@ def _facts(flyover: Flyover, mode: str, echoes: pd.DataFrame, data: Arrays) -> d
         leaps = np.timedelta64(int(leap_seconds(time)), "s")
         facts[f"sensing_{sensing}"] = f"{pd.Timestamp(time):%d-%b-%Y %H:%M:%S.%f}".upper()
         facts[f"{record}_record_time"] = f"TAI={_iso(time + leaps)}"
-        facts[f"{record}_record_lat"] = round(data["lat_20_ku"][row] / 10)
-        facts[f"{record}_record_lon"] = round(data["lon_20_ku"][row] / 10)
+        facts[f"{record}_record_lat"] = round(1e6 * echoes["nadir_latitude"].iloc[row])
+        facts[f"{record}_record_lon"] = round(1e6 * echoes["nadir_longitude"].iloc[row])
         facts[f"rel_time_acs_node_{sensing}"] = (time - node_time[0]) / np.timedelta64(1, "s")
     return facts
 
