@@ -165,6 +165,7 @@ class Kernel:
         _Floats,
         npt.NDArray[np.bool_],
         npt.NDArray[np.bool_],
+        _Floats,
     ]:
         """Fit one post and tell what became of its points.
 
@@ -179,5 +180,7 @@ class Kernel:
         residuals : ndarray
             Metres,
         kept, pass_kept : ndarray
-            and whether they, and their passes, were not rejected.
+            whether they, and their passes, were not rejected,
+        offset : ndarray
+            and the residuals of their passes in the screen, metres, NaN where there was none.
         """

@@ -360,12 +360,18 @@ cdef class Kernel:
         index, order, columns, kept = map(np.asarray, scratch.points)
         kept[:] = False
         columns[1] = np.nan
+        np.asarray(scratch.passes[2])[:] = np.nan
         fitted, _ = self._fit(scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8))
-        pass_kept = np.zeros(circle.count, bool)
+        pass_kept, offset = np.zeros(circle.count, bool), np.full(circle.count, np.nan)
         for i in range(circle.passes):
-            pass_kept[circle.starts[i] : circle.starts[i + 1]] = circle.pass_kept[i]
+            of_pass = slice(circle.starts[i], circle.starts[i + 1])
+            pass_kept[of_pass] = circle.pass_kept[i]
+            if self.model.rejects:
+                offset[of_pass] = circle.medians[i]
         some = slice(circle.count)
-        return fitted[0, 0], self._seen(x, y), order[0, some], columns[1, some], kept[some].astype(bool), pass_kept
+        return (
+            fitted[0, 0], self._seen(x, y), order[0, some], columns[1, some], kept[some].astype(bool), pass_kept, offset
+        )
 
     cdef object _seen(self, double x, double y):
         # Before any are cut to the majority of a kind.

@@ -152,8 +152,10 @@ def explain_post(points: pd.DataFrame, x: float, y: float, config: FitConfig) ->
     -------
     DataFrame, one row per point within the radius and the period, in the order of ``points``
         ``index`` (place in ``points``), ``pass_id``, ``reason`` (of :class:`Reason`; ``other_kind``: a mode or platform
-        that is not the majority's) and ``residual`` (m, elevation less the fit that the post came to, whether it counts
-        or not; NaN where there was none).  ``attrs`` has ``status`` (:class:`cryotile.outputs.Status`) and ``radius``.
+        that is not the majority's), ``residual`` (m, elevation less the fit that the post came to, whether it counts
+        or not; NaN where there was none) and ``pass_offset`` (m, the median residual of its pass about that of all
+        passes when whole passes were screened; NaN where they were not).  ``attrs`` has ``status``
+        (:class:`cryotile.outputs.Status`) and ``radius``.
 
     Raises
     ------
@@ -171,11 +173,13 @@ def explain_post(points: pd.DataFrame, x: float, y: float, config: FitConfig) ->
 def _explain(sample: Sample, x: _Floats, y: _Floats, radius: float) -> pd.DataFrame:
     cells = sort_into_cells(sample, x, y, radius)
     kernel, _ = _kernel(sample, cells, radius, plain=False)
-    post, seen, order, residuals, kept, pass_kept = kernel.explain(x[0], y[0])
+    post, seen, order, residuals, kept, pass_kept, offset = kernel.explain(x[0], y[0])
     reason = np.where(
         kept, Reason.KEPT, np.where(pass_kept, Reason.POINT_REJECTED, Reason.PASS_REJECTED)
     )
-    told = pd.DataFrame({"reason": reason, "residual": residuals}, index=cells.order[order])
+    told = pd.DataFrame(
+        {"reason": reason, "residual": residuals, "pass_offset": offset}, index=cells.order[order]
+    )
     told = told.reindex(np.sort(cells.order[seen]))
     told["reason"] = told["reason"].fillna(Reason.OTHER_KIND.value).astype(str)
     told.insert(0, "pass_id", sample.points["pass_id"].to_numpy()[told.index])
