@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cryotile.pointdb.encoding import Stored
 from cryotile.pointdb.layout import RANK_BITS, places
 
-__all__ = ["in_total_order"]
+__all__ = ["has_no_ties", "in_total_order"]
 
 Int64 = npt.NDArray[np.int64]
 
@@ -37,6 +37,20 @@ def in_total_order(stored: Stored, chunk_size: float) -> Stored:
     """
     rows = _sorting_rows(_levels(stored, chunk_size))
     return stored if rows is None else {name: values[rows] for name, values in stored.items()}
+
+
+def has_no_ties(stored: Stored) -> bool:
+    """Tell whether points that are sorted by chunk, square, time, x and y are in total order, because no two tie.
+
+    Parameters
+    ----------
+    stored : dict of str to ndarray
+        With ``x_cm``, ``y_cm`` and ``time``.
+    """
+    tied = stored["time"][1:] == stored["time"][:-1]
+    for name in ("x_cm", "y_cm"):
+        tied &= stored[name][1:] == stored[name][:-1]
+    return not tied.any()
 
 
 def _levels(stored: Stored, chunk_size: float) -> Iterator[npt.NDArray[Any]]:

@@ -19,7 +19,7 @@ from cryotile.grid import Tile
 from cryotile.pointdb.description import Description
 from cryotile.pointdb.encoding import SCALES, decode, from_table, stored_names
 from cryotile.pointdb.fragments import FragmentGone, damaged_fragment
-from cryotile.pointdb.order import in_total_order
+from cryotile.pointdb.order import has_no_ties, in_total_order
 from cryotile.pointdb.selection import Limits, Time, read_limits, row_filter
 from cryotile.points import CATEGORIES, CORE_COLUMNS, Bounds
 from cryotile.where import Where
@@ -106,7 +106,7 @@ def read_points(
     description : Description
         Of it.
     entries : sequence of mapping
-        What the log says of the fragments: ``path`` and ``checksum``.
+        What the log says of the fragments: ``path``, ``chunk`` and ``checksum``; by chunk.
     selection : Selection
         Which points.
 
@@ -127,7 +127,11 @@ def read_points(
     if where is not None:
         keep = where.mask(decode(stored, sorted(where.columns)))
         stored = {name: values[keep] for name, values in stored.items()}
-    points = decode(in_total_order(stored, description.chunk_size), selection.columns)
+    chunks = [entry["chunk"] for entry in entries]
+    # Fragments are sorted, and here each stands for a chunk; columns that are not read may have ordered ties.
+    if len(set(chunks)) < len(chunks) or not has_no_ties(stored):
+        stored = in_total_order(stored, description.chunk_size)
+    points = decode(stored, selection.columns)
     points.attrs["crs"] = description.crs
     return points
 
