@@ -51,7 +51,7 @@ docs: $(VENV)/with-plot,docs
 	@echo docs/_build/html/index.html
 
 bench-taskfarm: $(VENV)/with-all,test,bench
-	PYTHONPATH=tests $(BIN)/python benchmarks/taskfarm.py --plot docs/_static/bench-taskfarm.svg
+	PYTHONPATH=tests $(BIN)/python benchmarks/taskfarm.py --output docs/_static
 
 bench-pointdb: $(VENV)/with-all,test
 	$(BIN)/python benchmarks/pointdb.py --plot docs/_static/bench-pointdb.png
