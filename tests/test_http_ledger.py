@@ -212,6 +212,35 @@ def test_status_shows_how_far_the_runs_of_a_server_are(server, key, capsys, monk
     assert (run["done"], run["leased"]) == (1, 2)
 
 
+def test_who_watches_a_server_sees_each_change_of_its_runs_until_they_are_over(tmp_path):
+    with FarmServer(tmp_path) as farm:
+        ledger = HTTPLedger(farm.url, "watched/1")
+        ledger.enroll(make_tasks(2))
+        one, two = ledger.claim(2)
+        words = [sys.executable, "-m", "cryotile", "status", farm.url, "--watch"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        watch = subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert watch.stdout is not None
+        first = "watched/1: 0 of 2 tasks done, 2 leased, 0 waiting, 0 failed\n"
+        assert watch.stdout.readline() == first
+        ledger.settle(ended(one) | ended(two, error="no"))
+        for attempt in (2, 3):
+            (again,) = ledger.claim()
+            assert again.attempt == attempt
+            ledger.settle(ended(again, error="ValueError: no ice"))
+        rest, complaint = watch.communicate(timeout=60)
+        last = "watched/1: 1 of 2 tasks done, 0 leased, 0 waiting, 1 failed"
+        assert rest.splitlines()[-1] == last
+        # What failed is no success, and where the reason is said stands in the complaint, without the password.
+        assert watch.returncode == 1
+        assert f"cryotile status {farm.address}'" in complaint
+        shown = subprocess.check_output(words[:-1], env=environment, text=True)
+        assert f"task {two.task.index} on " in shown
+        assert "ValueError: no ice" in shown
+
+
 @pytest.mark.parametrize(
     ("name", "last"),
     [("count_primes.py", "17984 primes below 200000"), ("first_farm.py", "100.0 % done")],

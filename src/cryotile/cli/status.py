@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cryotile.cli.screen import clock, counted, number, span
-from cryotile.errors import CryotileError, InvalidValue
+from cryotile.errors import CryotileError
 from cryotile.ingest import Ingest
 from cryotile.status import Observer, RunStatus
 from cryotile.tasklist import TaskList
@@ -66,10 +66,12 @@ def status(place: str, watch: bool, as_json: bool) -> None:
     \b
     Example:
       cryotile status run/ --watch
-      cryotile status https://token@farm.example
+      cryotile status https://token@farm.example --watch
     """
     if place.startswith(("http://", "https://")):
-        _show_server(place, watch, as_json)
+        from cryotile.cli.server_status import show_server, watch_server
+
+        (watch_server if watch else show_server)(place, as_json=as_json)
         return
     tasks = load_tasks(Path(place))
     observer = Observer(tasks)
@@ -89,31 +91,6 @@ def status(place: str, watch: bool, as_json: bool) -> None:
         click.echo(json.dumps(asdict(observer.look())))
     else:
         console.print(_picture(observer.look(), tasks, console, watching=False))
-
-
-def _show_server(address: str, watch: bool, as_json: bool) -> None:
-    """Show the runs of a task-farm server."""
-    from cryotile.ledgers.http import open_api
-
-    if watch:
-        raise InvalidValue(
-            "--watch is for a run directory; to watch the runs of a server, open its address in a browser"
-        )
-    runs = open_api(address, patience=0.0).ask("GET", "runs")["runs"]
-    if as_json:
-        for run in runs:
-            click.echo(json.dumps(run))
-        return
-    table = _table("run", "tasks", "done", "leased", "waiting", "failed")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for run in runs:
-        counts = (run[state] for state in ("tasks", "done", "leased", "waiting", "failed"))
-        table.add_row(run["name"] or run["key"], *map(number, counts))
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDE
-    console.print(table if runs else "no runs")
 
 
 def _until_over(observer: Observer, show: Callable[[RunStatus], None]) -> RunStatus:

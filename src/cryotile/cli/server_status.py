@@ -1,0 +1,155 @@
+"""What ``status`` says of a task-farm server: how far its runs are, how fast they go, and what failed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cryotile.cli.screen import number, span
+from cryotile.errors import CryotileError
+from cryotile.ledgers.http import open_api
+from cryotile.web import Site
+
+__all__ = ["show_server", "watch_server"]
+
+Run = Mapping[str, Any]
+
+_PAUSE = 2.0
+_WIDE = 1000
+
+# Failures that are shown of a run.
+_FEW = 3
+
+
+def show_server(address: str, *, as_json: bool) -> None:
+    """Show the runs of a task-farm server.
+
+    Parameters
+    ----------
+    address : str
+        Of the server, see :func:`cryotile.ledgers.http.open_api`.
+    as_json : bool
+        Whether to print an object a line.
+    """
+    site = open_api(address, patience=0.0)
+    runs = _look(site)
+    if as_json:
+        for run in runs:
+            click.echo(json.dumps(run))
+    else:
+        _console().print(_picture(site, runs, {}))
+
+
+def watch_server(address: str, *, as_json: bool) -> None:
+    """Show the runs of a task-farm server until all are over; where there is no terminal, a line for each change.
+
+    Parameters
+    ----------
+    address : str
+        Of the server, see :func:`cryotile.ledgers.http.open_api`.
+    as_json : bool
+        Whether these lines are objects.
+
+    Raises
+    ------
+    CryotileError
+        Tasks have failed.
+    """
+    site, console = open_api(address), _console()
+    first: dict[str, Run] = {}
+    last: dict[str, str] = {}
+    with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
+        while True:
+            runs = _look(site)
+            first = {run["run"]: first.get(run["run"], run) for run in runs}
+            if console.is_terminal and not as_json:
+                live.update(_picture(site, runs, first), refresh=True)
+            else:
+                _print_changes(runs, last, as_json=as_json)
+            if not any(run["waiting"] + run["leased"] for run in runs):
+                break
+            time.sleep(_PAUSE)
+    if failed := sum(run["failed"] for run in runs):
+        raise CryotileError(
+            f"{number(failed)} tasks failed; 'cryotile status {_without_secret(site)}' says why"
+        )
+
+
+def _look(site: Site) -> list[Run]:
+    runs: list[Run] = site.ask("GET", "runs")["runs"]
+    return runs
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        # Lines are for other programs to cut.
+        console.width = _WIDE
+    return console
+
+
+def _picture(site: Site, runs: Sequence[Run], first: Mapping[str, Run]) -> RenderableType:
+    """Compose one screen; with the first look at each run it says how fast they go."""
+    if not runs:
+        return Text("no runs")
+    titles = ["run", "tasks", "done", "leased", "waiting", "failed"]
+    titles += ["a minute", "left"] if first else []
+    table = Table(*titles, box=None, padding=(0, 3, 0, 0), header_style="dim")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for run in runs:
+        counts = [number(run[state]) for state in ("tasks", "done", "leased", "waiting", "failed")]
+        pace = _pace(first[run["run"]], run) if first else []
+        table.add_row(run["name"] or run["key"], *counts, *pace)
+    return Group(table, *(line for run in runs if run["failed"] for line in _failures(site, run)))
+
+
+def _pace(first: Run, run: Run) -> list[str]:
+    """Say how many tasks were done a minute since the first look, and how long the rest will take."""
+    done, seconds = run["done"] - first["done"], run["clock"] - first["clock"]
+    if done <= 0 or seconds <= 0:
+        return ["", ""]
+    left = run["waiting"] + run["leased"]
+    return [f"{60 * done / seconds:.3g}", span(left * seconds / done) if left else ""]
+
+
+def _failures(site: Site, run: Run) -> list[Text]:
+    """Say why the first tasks of a run failed."""
+    query = {"state": "failed", "limit": _FEW}
+    tasks = site.ask("GET", f"runs/{run['run']}/tasks", query=query)["tasks"]
+    lines = [Text(f"failed of {run['name'] or run['key']}:")]
+    for task in tasks:
+        reason = (task["error"] or "").rstrip().rpartition("\n")[2]
+        lines.append(Text(f"  task {task['task']} on {task['host']}: {reason}"))
+    if (rest := run["failed"] - len(tasks)) > 0:
+        lines.append(Text(f"  and {number(rest)} more"))
+    return lines
+
+
+def _print_changes(runs: Sequence[Run], last: dict[str, str], *, as_json: bool) -> None:
+    """Print a line for each run that has changed."""
+    for run in runs:
+        state = {name: value for name, value in run.items() if name != "clock"}
+        line = json.dumps(state)
+        if last.get(run["run"]) != line:
+            last[run["run"]] = line
+            click.echo(line if as_json else _summary(run))
+
+
+def _summary(run: Run) -> str:
+    return (
+        f"{run['name'] or run['key']}: {number(run['done'])} of {number(run['tasks'])} tasks done, "
+        f"{number(run['leased'])} leased, {number(run['waiting'])} waiting, {number(run['failed'])} failed"
+    )
+
+
+def _without_secret(site: Site) -> str:
+    return site.base.removesuffix("/api/v1/")
