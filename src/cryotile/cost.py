@@ -29,7 +29,7 @@ BYTES_PER_WORKER = 250e6
 
 
 def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) -> pd.DataFrame:
-    """List the tiles that have points, dearest first, with what each will cost and a digest of its points.
+    """List the tiles that have points and a wanted post, dearest first, with costs and digests of their points.
 
     Parameters
     ----------
@@ -51,6 +51,8 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
         db.squares(where=settings.where, snapshot=snapshot), settings.fit.period
     )
     tiles = settings.grid.tiles(settings.tile_size)
+    if settings.mask is not None:
+        tiles = [tile for tile in tiles if settings.mask.of(tile).any()]
     rows = _tile_rows(tiles, squares, settings.fit.reach)
     table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
     table = table[table["points"] > 0]

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from cryotile.grid import Grid, Tile
+from cryotile.mask import Mask
 from cryotile.outputs import VARIABLES, Status, Variable
 from cryotile.tiles import TileStore
 
@@ -21,6 +22,7 @@ def mosaic(
     tiles: Iterable[Tile],
     empty: Iterable[Tile] = (),
     variables: Sequence[Variable] = VARIABLES,
+    mask: Mask | None = None,
 ) -> xr.Dataset:
     """Put tiles side by side over the whole grid.
 
@@ -36,11 +38,13 @@ def mosaic(
         Tiles of the grid in whose windows there is no point: their posts get status ``no_points``.
     variables : sequence of Variable
         What the tiles hold, as of :func:`cryotile.outputs.fit_variables`.
+    mask : Mask or None
+        The posts that are wanted; None: all.
 
     Returns
     -------
     Dataset, dimensions (y, x)
-        All variables.  Posts of any other tile have status ``not_computed``.
+        All variables.  Posts of any other tile, and those that are not wanted, have status ``not_computed``.
 
     Raises
     ------
@@ -54,6 +58,8 @@ def mosaic(
             array[_place(grid, tile)] = fitted[name].to_numpy()
     for tile in empty:
         arrays["status"][_place(grid, tile)] = np.int8(Status.NO_POINTS)
+    if mask is not None:
+        arrays["status"][~mask.inside] = np.int8(Status.NOT_COMPUTED)
     attributes = {variable.name: variable.attrs for variable in variables}
     return xr.Dataset(
         {name: (("y", "x"), array, attributes[name]) for name, array in arrays.items()},

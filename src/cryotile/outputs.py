@@ -9,12 +9,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum, IntFlag
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from cryotile.config import SECONDS_PER_YEAR, FitConfig
 from cryotile.points import MODES, PLATFORM_CODES
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = [
     "FIRST_COLUMN_FLAG",
@@ -25,6 +29,7 @@ __all__ = [
     "axis_attrs",
     "fit_variables",
     "settings_attrs",
+    "without",
 ]
 
 
@@ -235,6 +240,35 @@ def fit_variables(config: FitConfig) -> tuple[Variable, ...]:
     shared = [_terms(config.column_terms) if v.name == "terms" else v for v in VARIABLES]
     place = next(k for k, v in enumerate(shared) if v.name == "data_count")
     return (*shared[:place], *added, *shared[place:])
+
+
+def without(fitted: xr.Dataset, posts: npt.NDArray[np.bool_], config: FitConfig) -> xr.Dataset:
+    """Return a fitted tile in which some posts are not computed.
+
+    Parameters
+    ----------
+    fitted : Dataset, dimensions (y, x)
+        As of :func:`cryotile.fit_posts`.
+    posts : ndarray of bool, shape (ny, nx)
+        The posts that are not wanted.
+    config : FitConfig
+        Settings of the fit.
+
+    Returns
+    -------
+    Dataset
+        The same elsewhere.
+    """
+    blanks = {variable.name: variable.empty(posts.shape) for variable in fit_variables(config)}
+    wanted = {
+        name: (
+            fitted[name].dims,
+            np.where(posts, blank, fitted[name].to_numpy()),
+            fitted[name].attrs,
+        )
+        for name, blank in blanks.items()
+    }
+    return fitted.assign(wanted)
 
 
 def axis_attrs(name: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import cast
 
 import pandas as pd
@@ -14,6 +15,7 @@ import pandas as pd
 from cryotile.config import TERMS, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
 from cryotile.grid import Grid, check_bounds
+from cryotile.mask import Mask
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.points import Bounds
 
@@ -60,6 +62,8 @@ class PlanRequest:
         Posts lie inside; default: the selected points' extent.
     where : str or None
         Expression that selects points.
+    mask : str or None
+        File that says at which posts a map is wanted, see :class:`cryotile.mask.Mask`; default: at all.
     period : (str, str) or None
         First instant and first instant after the last, UTC; default: whole years that cover the selected points.
     reference_epoch : str or None
@@ -76,6 +80,7 @@ class PlanRequest:
     weights: tuple[str, ...] | None = None
     bounds: Bounds | None = None
     where: str | None = None
+    mask: str | None = None
     period: tuple[str, str] | None = None
     reference_epoch: str | None = None
     tile_size: int | None = None
@@ -95,12 +100,15 @@ class Settings:
         Expression that selects points, canonical.
     fit : FitConfig
         Settings of the fit, period and reference epoch resolved.
+    mask : Mask or None
+        The posts that are wanted; None: all.
     """
 
     grid: Grid
     tile_size: int
     where: str | None
     fit: FitConfig
+    mask: Mask | None = None
 
     def as_request(self) -> PlanRequest:
         """Return the request that would resolve to exactly these settings."""
@@ -113,6 +121,7 @@ class Settings:
             weights=self.fit.weights,
             bounds=self.grid.bounds,
             where=self.where,
+            mask=None if self.mask is None else self.mask.source,
             period=self.fit.period,
             reference_epoch=self.fit.reference_epoch,
             tile_size=self.tile_size,
@@ -147,6 +156,8 @@ def _meant(name: str, value: object) -> object:
     """Return what a setting means: an instant can be written in several ways."""
     if name == "period":
         return [parse_instant(str(text)) for text in cast("tuple[str, str]", value)]
+    if name == "mask":
+        return None if value is None else Path(str(value)).resolve()
     return parse_instant(str(value)) if name == "reference_epoch" else value
 
 
@@ -187,7 +198,8 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
         else Grid.covering(extent, posting, crs)
     )
     fit = fit.frozen(squares["time_min"].min(), squares["time_max"].max())
-    return Settings(grid=grid, tile_size=tile_size, where=request.where, fit=fit)
+    mask = None if request.mask is None else Mask.read(Path(request.mask), grid)
+    return Settings(grid=grid, tile_size=tile_size, where=request.where, fit=fit, mask=mask)
 
 
 def _check_columns(fit: FitConfig, db: PointDB) -> None:

@@ -21,6 +21,7 @@ from cryotile.config import FitConfig
 from cryotile.errors import DamagedFile, InvalidValue, MissingDependency
 from cryotile.files import atomic_path
 from cryotile.grid import Grid
+from cryotile.mask import Mask
 from cryotile.netcdf import days, write_dataset
 from cryotile.outputs import Status, axis_attrs, settings_attrs
 from cryotile.projection import areal_scale, projected_crs
@@ -45,6 +46,7 @@ def write_product(
     grid: Grid,
     config: FitConfig,
     where: str | None = None,
+    mask: Mask | None = None,
     title: str = TITLE,
 ) -> None:
     """Write a mosaic with its metadata, whole or not at all.
@@ -61,6 +63,8 @@ def write_product(
         What was fitted.
     where : str or None
         The expression that selected the points.
+    mask : Mask or None
+        The posts that were wanted; None: all.
     title : str
         What it is a map of.
 
@@ -79,6 +83,9 @@ def write_product(
             f"{path} ends in neither .nc nor .tif; name the product e.g. {path.stem}.nc"
         )
     product = _with_metadata(mosaic, grid, config, where).assign_attrs(title=title)
+    if mask is not None:
+        # Its content names it, its path would say where the product was made.
+        product.attrs["mask"] = f"{Path(mask.source).name}, SHA-256 of its posts {mask.digest}"
     if suffix in _GEOTIFF_SUFFIXES:
         _write_geotiff(product, path, grid)
         return

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
@@ -92,7 +93,7 @@ class Run(TaskList):
                 path=directory,
                 uuid=frozen["uuid"],
                 db_path=Path(frozen["point_db"]),
-                settings=frozen_settings(frozen),
+                settings=frozen_settings(directory, frozen),
                 generation=generation,
                 snapshot=read_snapshot(directory, generation),
             )
@@ -144,6 +145,8 @@ class Run(TaskList):
         digest = self._settings_digest.copy()
         posts = (tile.columns.start, tile.columns.stop, tile.rows.start, tile.rows.stop)
         digest.update(f"{posts} {table['points'][index]} {table['digest'][index]}".encode())
+        if self.settings.mask is not None:
+            digest.update(np.packbits(self.settings.mask.of(tile)).tobytes())
         return digest.hexdigest()
 
     def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:

@@ -4,6 +4,7 @@
 
     run/
       run.toml                  what was frozen: settings, point DB, version; written once
+      mask.npz                  the posts that are wanted, where not all are
       generations/0001/         one task list: snapshot of the point DB and tasks.parquet, dearest first
       tiles/                    the tile store, which alone says what is done
       failed/                   one small file per tile that failed, until it is retried
@@ -20,6 +21,7 @@ import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import pandas as pd
 import tomli_w
@@ -29,6 +31,7 @@ from cryotile.config import FitConfig
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath
 from cryotile.files import fsync_directory, write_text
 from cryotile.grid import Grid
+from cryotile.mask import Mask
 from cryotile.plan import Settings
 from cryotile.pointdb import PointDB
 
@@ -42,6 +45,7 @@ __all__ = [
     "write_generation",
 ]
 
+MASK = "mask.npz"
 FORMAT = "cryotile run"
 FORMAT_VERSION = 1
 
@@ -73,6 +77,8 @@ def make_run_directory(
         for name in ("generations", "tiles", "failed", "journal"):
             (temporary / name).mkdir(parents=True)
         write_generation(temporary, 1, table, db.snapshot)
+        if settings.mask is not None:
+            (temporary / MASK).write_bytes(settings.mask.packed())
         write_text(temporary / "run.toml", tomli_w.dumps(_frozen(settings, db)))
         # Whole or not at all; a directory that is not empty is never replaced.
         temporary.rename(directory)
@@ -163,16 +169,38 @@ def read_frozen(directory: Path) -> dict[str, Any]:
     return frozen
 
 
-def frozen_settings(frozen: dict[str, Any]) -> Settings:
-    """Make settings of what :func:`read_frozen` returned."""
-    grid, fit = frozen["grid"], dict(frozen["fit"])
+def frozen_settings(directory: Path, frozen: dict[str, Any]) -> Settings:
+    """Make settings of what :func:`read_frozen` returned of a run directory.
+
+    Raises
+    ------
+    DamagedFile
+        Its mask is not the one that was frozen.
+    """
+    table, fit = frozen["grid"], dict(frozen["fit"])
     fit["period"] = tuple(fit["period"])
+    grid = Grid(table["crs"], tuple(table["bounds"]), table["posting"])
     return Settings(
-        grid=Grid(grid["crs"], tuple(grid["bounds"]), grid["posting"]),
-        tile_size=grid["tile_size"],
+        grid=grid,
+        tile_size=table["tile_size"],
         where=frozen["selection"].get("where"),
         fit=FitConfig(**fit),
+        mask=_frozen_mask(directory / MASK, frozen["selection"], grid),
     )
+
+
+def _frozen_mask(path: Path, selection: dict[str, str], grid: Grid) -> Mask | None:
+    if "mask" not in selection:
+        return None
+    try:
+        mask = Mask.load(path, selection["mask"], grid)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        mask = None
+    if mask is None or mask.digest != selection["mask_digest"]:
+        raise DamagedFile(
+            f"{path} is not the mask that the run was planned with; restore it, or plan into a new directory"
+        )
+    return mask
 
 
 def _frozen(settings: Settings, db: PointDB) -> dict[str, Any]:
@@ -183,6 +211,8 @@ def _frozen(settings: Settings, db: PointDB) -> dict[str, Any]:
     }
     grid = settings.grid
     selection = {} if settings.where is None else {"where": settings.where}
+    if settings.mask is not None:
+        selection |= {"mask": settings.mask.source, "mask_digest": settings.mask.digest}
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

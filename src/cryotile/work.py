@@ -13,6 +13,7 @@ from cryotile.fit import fit_posts
 from cryotile.ingest import FILE_NAME as INGEST_FILE
 from cryotile.ingest import Ingest
 from cryotile.intake import take_in
+from cryotile.outputs import without
 from cryotile.pointdb import PointDB
 from cryotile.points import CORE_COLUMNS, Bounds
 from cryotile.run import Run, open_db
@@ -78,6 +79,8 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
     points = read_window(run, db, tile.window(run.settings.fit.reach))
     progress(0.3)
     fitted = fit_posts(points, tile.x, tile.y, run.settings.fit)
+    if run.settings.mask is not None:
+        fitted = without(fitted, ~run.settings.mask.of(tile), run.settings.fit)
     progress(0.9)
     run.store.save(tile, fitted, run.fingerprint(task.index))
 

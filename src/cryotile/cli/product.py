@@ -50,9 +50,15 @@ def assemble(run_directory: Path, output: Path, partial: bool) -> None:
         tiles=track(tiles, "assemble", len(tiles)),
         empty=run.empty_tiles(),
         variables=fit_variables(run.settings.fit),
+        mask=run.settings.mask,
     )
     write_product(
-        product, output, grid=run.settings.grid, config=run.settings.fit, where=run.settings.where
+        product,
+        output,
+        grid=run.settings.grid,
+        config=run.settings.fit,
+        where=run.settings.where,
+        mask=run.settings.mask,
     )
     fitted = int((product["status"] == Status.OK).sum())
     hint = f"; look at it with: cryotile plot {output}" if output.suffix == ".nc" else ""

@@ -56,6 +56,13 @@ RUN = click.argument(
     "--where", metavar="EXPR", help="Which points to fit, e.g. \"platform == 'icesat2'\"."
 )
 @click.option(
+    "--mask",
+    type=click.Path(readable=False),
+    metavar="FILE",
+    help="Where a map is wanted: inside the polygons of a GeoPackage, or where a GeoTIFF is not 0.  [default: all"
+    " posts]",
+)
+@click.option(
     "--period",
     nargs=2,
     metavar="START END",
@@ -99,6 +106,7 @@ def plan(
     bounds: Bounds | None,
     region: str | None,
     where: str | None,
+    mask: str | None,
     period: tuple[str, str] | None,
     reference_epoch: str | None,
     tile_size: int | None,
@@ -129,6 +137,7 @@ def plan(
         fallback_radii=fallback_radii or None,
         bounds=bounds,
         where=where,
+        mask=mask,
         period=period,
         reference_epoch=reference_epoch,
         tile_size=tile_size,
