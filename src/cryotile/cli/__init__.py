@@ -34,6 +34,7 @@ COMMANDS = {
     "submit": "cryotile.cli.farm:submit",
     "assemble": "cryotile.cli.product:assemble",
     "plot": "cryotile.cli.product:plot",
+    "explain": "cryotile.cli.explain:explain",
     "validate": "cryotile.cli.validate:validate",
     "serve": "cryotile.cli.server:serve",
     "user": "cryotile.cli.server:user",

@@ -1,0 +1,229 @@
+"""The command ``explain``: why a post is what it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+import pyproj
+
+from cryotile.cli.screen import number
+from cryotile.errors import CryotileError, InvalidValue
+from cryotile.explain import Explanation, explain_at
+from cryotile.files import atomic_path, make_directory, writing
+from cryotile.fit import Reason
+from cryotile.outputs import Status
+from cryotile.run import Run
+
+__all__ = ["explain"]
+
+TABLES = (".csv", ".parquet")
+
+
+@click.command()
+@click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False))
+@click.option(
+    "--at",
+    type=float,
+    nargs=2,
+    required=True,
+    metavar="X Y",
+    help="A place, metres in the CRS of RUN; the nearest post is taken.",
+)
+@click.option("--lonlat", is_flag=True, help="X and Y are longitude and latitude, degrees.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="Where to draw the residuals: PNG, PDF or SVG.  [default: RUN/explained/x…_y….png]",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="Write the points with what became of each: .csv or .parquet.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
+def explain(
+    run_directory: Path,
+    at: tuple[float, float],
+    lonlat: bool,
+    plot: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Explain one post of RUN: its passes and points, what was rejected and why, its gates, terms and status.
+
+    The post is fitted again, by the kernel that made the tiles, and compared with what RUN has there; RUN need not
+    have been worked on.
+
+    \b
+    Example:
+      cryotile explain run/ --at -12000 -1342000
+      cryotile explain run/ --lonlat --at -44.9 77.9 --output points.csv
+    """
+    if output is not None and output.suffix.lower() not in TABLES:
+        raise InvalidValue(
+            f"{output} ends in neither {' nor '.join(TABLES)}; name it e.g. points.csv"
+        )
+    run = Run.load(run_directory)
+    x, y = _to_metres(run, at) if lonlat else at
+    found = explain_at(run, x, y)
+    picture = _draw(run, found, plot)
+    if output is not None:
+        _write_points(found.points, output)
+    if as_json:
+        click.echo(json.dumps(_as_json(found) | {"plot": str(picture)}, indent=1))
+    else:
+        for line in _lines(run, found, math.hypot(found.x - x, found.y - y)):
+            click.echo(line)
+        click.echo(f"\nplot         {picture}")
+        if output is not None:
+            click.echo(f"points       {output}")
+    if not found.stored.agrees(found.fit) and found.stored.status != Status.NOT_COMPUTED:
+        raise CryotileError(
+            f"tile {found.stored.tile} of {run.path} has dhdt {found.stored.dhdt:.9g} m/yr and this machine gives"
+            f" {float(found.fit['dhdt']):.9g}: it was made by another kernel; remove the tile and run again"
+        )
+
+
+def _to_metres(run: Run, at: tuple[float, float]) -> tuple[float, float]:
+    longitude, latitude = at
+    if not (-180 <= longitude <= 360 and -90 <= latitude <= 90):
+        raise InvalidValue(
+            f"longitude {longitude:g}, latitude {latitude:g} are no degrees; give --at LONGITUDE LATITUDE, or metres"
+            " without --lonlat"
+        )
+    to_metres = pyproj.Transformer.from_crs("EPSG:4326", run.settings.grid.crs, always_xy=True)
+    x, y = to_metres.transform(longitude, latitude)
+    return float(x), float(y)
+
+
+def _draw(run: Run, found: Explanation, path: Path | None) -> Path:
+    from cryotile.postplot import plot_post
+
+    if path is None:
+        path = run.path / "explained" / f"x{found.x:.0f}_y{found.y:.0f}.png"
+        with writing(path.parent):
+            make_directory(path.parent)
+    points = found.points.assign(
+        east=found.points["x"] - found.x, north=found.points["y"] - found.y
+    )
+    title = f"post at x {found.x:.12g} m, y {found.y:.12g} m: {_status(found)}"
+    if found.fit["status"] == Status.OK:
+        title += f", dh/dt {_rate(found)}"
+    assert found.config.period is not None
+    plot_post(points, path, radius=found.config.radius, period=found.config.period, title=title)
+    return path
+
+
+def _status(found: Explanation) -> str:
+    return Status(int(found.fit["status"])).name.lower()
+
+
+def _rate(found: Explanation) -> str:
+    return f"{float(found.fit['dhdt']):+.3f} ± {float(found.fit['dhdt_ci95']):.3f} m/yr"
+
+
+def _write_points(points: pd.DataFrame, path: Path) -> None:
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".csv":
+            points.to_csv(temporary, index=False)
+        else:
+            points.to_parquet(temporary, index=False)
+
+
+def _lines(run: Run, found: Explanation, away: float) -> Iterator[str]:
+    fit = found.fit
+    yield (
+        f"post         x {found.x:.12g} m, y {found.y:.12g} m in {run.settings.grid.crs}"
+        f" (longitude {found.longitude:.5f}, latitude {found.latitude:.5f}), {away:.0f} m from the place asked for"
+    )
+    yield f"tile         {found.stored.tile}: {_compared(found)}"
+    yield f"status       {_status(found)}"
+    if fit["status"] == Status.OK:
+        yield f"dh/dt        {_rate(found)} (95 %, {int(fit['dhdt_dof'])} degrees of freedom)"
+    tried = run.settings.fit.fallback_radii
+    yield f"radius       {found.config.radius:g} m" + (
+        f" (of {', '.join(f'{r:g}' for r in (run.settings.fit.radius, *tried))} m)" if tried else ""
+    )
+    counts = found.points["reason"].value_counts()
+    yield f"points       {number(len(found.points))} within the radius: " + (
+        ", ".join(f"{number(counts[r])} {r.replace('_', ' ')}" for r in Reason if r in counts)
+        or "none"
+    )
+    yield "\ngates"
+    for gate in found.gates:
+        what = {None: "not reached", True: "passed", False: "FAILED"}[gate.passed]
+        ask = "at most" if gate.name == "|dh/dt|" else "at least"
+        value = "" if math.isnan(gate.value) else f"{gate.value:.4g} {gate.units}"
+        yield (
+            f"  {gate.name:28} {value:>14}   {ask} {gate.threshold:.4g} {gate.units}".ljust(76)
+            + what
+        )
+    if found.terms:
+        yield "\nterms"
+    for term in found.terms:
+        what = {None: "-", True: "fitted", False: "dropped"}[term.fitted]
+        yield f"  {term.name:16} {what:8} {term.reason}"
+    if len(found.passes):
+        yield "\npasses"
+        yield from _pass_lines(found.passes)
+
+
+def _pass_lines(passes: pd.DataFrame) -> Iterator[str]:
+    yield (
+        f"  {'pass_id':>12} {'time (UTC)':16} {'direction':10} {'mode':11} {'platform':10} {'n':>5} {'out':>5}"
+        f" {'median':>9}  verdict"
+    )
+    for row in passes.to_dict("records"):
+        residual = "" if math.isnan(row["median_residual"]) else f"{row['median_residual']:+.2f} m"
+        yield (
+            f"  {row['pass_id']:>12} {row['time']:%Y-%m-%d %H:%M} {row['direction']:10} {row['mode']:11}"
+            f" {row['platform']:10} {row['points']:>5} {row['rejected']:>5} {residual:>9}  {row['verdict']}"
+        )
+
+
+def _compared(found: Explanation) -> str:
+    if found.stored.status == Status.NOT_COMPUTED:
+        return "not fitted yet"
+    same = found.stored.agrees(found.fit)
+    return "its dhdt and status are these, to 1e-9 m/yr" if same else "its dhdt or status DIFFERS"
+
+
+def _as_json(found: Explanation) -> dict[str, Any]:
+    fit = {name: _plain(variable.item()) for name, variable in found.fit.data_vars.items()}
+    passes = found.passes.astype({"time": str}).to_dict("records")
+    return {
+        "x": found.x,
+        "y": found.y,
+        "longitude": found.longitude,
+        "latitude": found.latitude,
+        "status": _status(found),
+        "radius": found.config.radius,
+        "fit": fit | {name: str(found.fit[name].values) for name in ("time_start", "time_end")},
+        "stored": {
+            "tile": found.stored.tile,
+            "dhdt": _plain(found.stored.dhdt),
+            "status": found.stored.status.name.lower(),
+            "agrees": found.stored.agrees(found.fit),
+        },
+        "gates": [
+            {name: _plain(value) for name, value in asdict(gate).items()} for gate in found.gates
+        ],
+        "terms": [asdict(term) for term in found.terms],
+        "points": {r.value: int((found.points["reason"] == r).sum()) for r in Reason},
+        "passes": [{name: _plain(value) for name, value in row.items()} for row in passes],
+    }
+
+
+def _plain(value: Any) -> Any:
+    # JSON knows neither NaN nor infinity.
+    return None if isinstance(value, float) and not math.isfinite(value) else value
