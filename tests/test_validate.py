@@ -14,11 +14,11 @@ import xarray as xr
 
 from cryotile import fit_posts
 from cryotile.cli import main
+from cryotile.halves import SPLITS, agreement, compare, halves, variables
 from cryotile.outputs import Status
 from cryotile.pointdb import PointDB
 from cryotile.product import read_product
 from cryotile.run import Run
-from cryotile.validate import SPLITS, agreement, compare, halves, variables
 from flown_run import fly_over, make_run
 
 Said = tuple[int, str, str]

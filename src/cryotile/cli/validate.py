@@ -14,9 +14,10 @@ from cryotile.backends import open_backend
 from cryotile.cli.screen import bar, counted, number
 from cryotile.errors import CryotileError
 from cryotile.files import write_text
+from cryotile.halves import SPLITS, Agreement
 from cryotile.run import Run, open_db
 from cryotile.task import Pending, Task
-from cryotile.validate import SPLITS, Agreement, ValidateTile, Validation
+from cryotile.validate import ValidateTile, Validation
 
 __all__ = ["validate"]
 
