@@ -24,6 +24,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,13 +51,19 @@ _FILES = frozenset({"dem", "mapping"})
 """Criteria that are files."""
 
 BATCH_GRANULES = 1000
-"""Granules of a batch at most, so that an interrupted ingest has lost little."""
+"""Granules of a batch, so that an interrupted ingest has lost little."""
 
 LEAST_POINTS = 100_000
 """Points of a batch, where there are so many: smaller ones make many small fragments."""
 
 BATCHES_A_WORKER = 2
 """So that one that is slow does not keep the others waiting for long."""
+
+SPARE = 1.1
+"""Batches may hold so many times as many points as is estimated, and still be one commit."""
+
+POINTS_PER_GRANULE = 1000
+"""A granule takes as long to open as so many points to read."""
 
 SAMPLED = 8
 """Granules that are read to tell how many points a byte stands for."""
@@ -256,17 +263,15 @@ def _batches(
     workers: int,
     further: int,
 ) -> np.ndarray[Any, Any]:
-    """Deal files to batches of neighbours with about as many points, as far as the sizes of files tell."""
+    """Deal files to batches of neighbours that take equally long, as far as the sizes of files tell."""
     points = sizes * _points_per_byte(files, criteria)
-    share = points.sum() / (workers * BATCHES_A_WORKER if workers > 1 else 1)
-    limit = min(points_within(criteria.memory, further), max(share, LEAST_POINTS))
-    batches, held, count = [0], points[0], 1
-    for more in points[1:]:
-        # A little more than a share is better than a small rest.
-        begin = held + more > 1.001 * limit or count == BATCH_GRANULES
-        batches.append(batches[-1] + begin)
-        held, count = (more, 1) if begin else (held + more, count + 1)
-    numbers = np.array(batches)
+    most = points_within(criteria.memory, further)
+    wanted = min(workers * BATCHES_A_WORKER if workers > 1 else 1, points.sum() / LEAST_POINTS)
+    count = ceil(max(wanted, SPARE * points.sum() / most, len(files) / BATCH_GRANULES))
+    effort = points + POINTS_PER_GRANULE
+    # Where the middle of a granule falls, when all efforts lie in a row.
+    middle = (np.cumsum(effort) - effort / 2) / effort.sum()
+    numbers = np.unique((middle * count).astype(np.int64), return_inverse=True)[1]
     order = np.argsort(-np.bincount(numbers, weights=sizes), kind="stable")
     ranks: np.ndarray[Any, Any] = np.argsort(order)[numbers]
     return ranks

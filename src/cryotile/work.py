@@ -138,18 +138,22 @@ class IngestBatch:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrive in a worker, and open the point DB at once, see :class:`FitTile`."""
         self.__dict__.update(state)
-        _opened_ingest(self.ingest)
+        self._open()
 
     def __call__(self, task: Task, progress: Progress) -> None:
         """Take a batch in, and note what became of it."""
-        ingest, db = _opened_ingest(self.ingest)
+        ingest, db = self._open()
         ingest.save(task.index, take_in(ingest.files(task.index), db, ingest.criteria, progress))
+
+    def _open(self) -> tuple[Ingest, PointDB]:
+        # A point DB that was made anew in the same place is another one, with ingests of other names.
+        ingest = Ingest.load(self.ingest)
+        return ingest, _opened_db(ingest.db_path, ingest.uuid)
 
 
 @lru_cache(maxsize=1)
-def _opened_ingest(path: Path) -> tuple[Ingest, PointDB]:
-    ingest = Ingest.load(path)
-    return ingest, PointDB(ingest.db_path)
+def _opened_db(path: Path, _ingest: str) -> PointDB:
+    return PointDB(path)
 
 
 def load_tasks(path: Path) -> Run | Ingest:
