@@ -211,23 +211,22 @@ class _Table:
         if name not in self.places:
             return np.full(self.length, default, dtype=np.int8)
         position = {word: code for code, word in enumerate(words)}
-        return np.asarray(self._classes(name).map(position).fillna(unknown), dtype=np.int8)
+        return self._translated(name, position, unknown)
 
     def _flags(self, name: str) -> pd.arrays.BooleanArray:
-        meaning = {"true": True, "1": True, "false": False, "0": False}
-        flags = self._classes(name).map(meaning)
-        known = flags.notna().to_numpy()
-        return pd.arrays.BooleanArray(known & (flags == True).to_numpy(bool), ~known)  # noqa: E712
+        flags = self._translated(name, {"true": 1, "1": 1, "false": 0, "0": 0}, -1)
+        return pd.arrays.BooleanArray(flags == 1, flags == -1)
 
-    def _classes(self, name: str) -> pd.Series[Any]:
-        """Words of a column of classes, those of the mapping's values in cryotile's terms."""
+    def _translated(self, name: str, numbers: Mapping[str, int], unknown: int) -> NDArray[np.int8]:
+        """Numbers of the words in a column of classes, which the mapping may put in cryotile's terms."""
         column = self.places[name]
-        series = self.series[column.name]
-        # A class is one of few, however many rows there are.
-        codes, found = pd.factorize(series)
-        spelt = [_spelt(value) for value in found]
-        words = [column.meanings.get(word) for word in spelt] if column.meanings else spelt
-        return pd.Series([*words, None], dtype=object).take(codes).reset_index(drop=True)
+        # A class is one of few, however many rows there are; a missing one has the last place.
+        places, found = pd.factorize(self.series[column.name])
+        words: list[str | None] = [_spelt(value) for value in found]
+        if column.meanings:
+            words = [column.meanings.get(str(word)) for word in words]
+        known = [numbers.get(str(word), unknown) for word in words]
+        return np.array([*known, unknown], dtype=np.int8)[places]
 
     def _require(self, good: NDArray[np.bool_], name: str, rule: str) -> None:
         if good.all():
