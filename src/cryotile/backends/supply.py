@@ -56,6 +56,7 @@ class LedgerSupply:
         self._children = children
         self._leases: dict[int, Lease] = {}
         self._hand: deque[Lease] = deque()
+        self._at_work: set[int] = set()
         self._started: set[Lease] = set()
         self._seen: dict[Lease, float] = {}
         self._ended: dict[Lease, Outcome] = {}
@@ -97,16 +98,18 @@ class LedgerSupply:
             elif not _may_kill(lease):
                 taken.append(lease.task)
             else:
-                # It goes alone: were a worker to die at it again, no other is blamed.
-                if taken:
+                # It goes alone, and behind no other: were a worker to die at it again, nothing else is blamed.
+                if taken or len(self._at_work) >= self._children:
                     self._hand.appendleft(lease)
-                elif not self._renew({lease: 0.0}):
+                elif self._announce(lease):
                     taken.append(lease.task)
                 break
+        self._at_work.update(task.index for task in taken)
         return taken
 
     def put_back(self, tasks: Sequence[Task]) -> None:
         """Keep the leases of tasks that were not started, at the head."""
+        self._at_work.difference_update(task.index for task in tasks)
         leases = [self._leases[task.index] for task in tasks if task.index in self._leases]
         self._hand.extendleft(reversed(leases))
 
@@ -126,7 +129,8 @@ class LedgerSupply:
             fractions = {lease: fractions[lease] for lease in self._fresh(fractions, now)}
         if fractions:
             self._renew(fractions)
-        if self._ended and (not running or now >= self._next_settling):
+        if not running or now >= self._next_settling or self._started & self._ended.keys():
+            # At once if it was told to run: were this worker to die now, it would be charged.
             self._turn_in()
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
@@ -135,6 +139,7 @@ class LedgerSupply:
         """Settle attempts, now or with the next claim; the outcomes of tasks that are done or have failed for good."""
         for task, seconds, error, host in attempts:
             self._pace = (self._pace + seconds) / 2
+            self._at_work.discard(task.index)
             lease = self._leases.get(task.index)
             if lease is not None:
                 outcome = Outcome(task, seconds, lease.attempt, host, error)
@@ -239,6 +244,11 @@ class LedgerSupply:
         if self._exchange is None or self._pace >= _SHORT:
             return fresh
         return [lease for lease in fresh if now - self._seen[lease] >= _SHORT]
+
+    def _announce(self, lease: Lease) -> bool:
+        """Tell that a task is to run, and that those before it have ended; False when its lease is lost."""
+        self._turn_in()
+        return not self._renew({lease: 0.0})
 
     def _renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
         """Renew leases, and forget those that are lost."""
