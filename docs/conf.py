@@ -19,7 +19,8 @@ extensions = [
     "sphinx_click",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build"]
+# What benchmarks write there is included elsewhere.
+exclude_patterns = ["_build", "_static"]
 highlight_language = "text"
 smartquotes_action = "qe"  # options keep both their hyphens
 

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from cryotile.errors import CryotileError
+from cryotile.ledgers.statements import (
+    CLAIM,
+    COUNT,
+    FIND_SETTLED,
+    REAP,
+    RELEASE,
+    RENEW,
+    SETTLE,
+    STOCK_OR_EXPIRED_LEFT,
+)
 from cryotile.taskfarm.server import create_app
+from cryotile.taskfarm.server.listing import SEE_RUN
+from cryotile.taskfarm.server.tasks import PERCENTS
 from farm_server import Farm, basic, sqlite_farm
-from services.postgres import Postgres
+from services.pgbouncer import PgBouncer
+from services.postgres import Postgres, postgres
 
-__all__ = ["sqlite_farm"]
+__all__ = ["postgres", "sqlite_farm"]
 
 
 def test_a_restart_of_postgresql_loses_nothing_that_was_acknowledged():
@@ -65,3 +85,78 @@ def test_a_database_of_a_newer_version_is_refused(sqlite_farm):
     sqlite_farm.sql("UPDATE schema_versions SET version = 99 WHERE part = 'server'")
     with pytest.raises(CryotileError, match="version 99"):
         create_app(sqlite_farm.settings)
+
+
+def test_behind_a_pooler_that_gives_each_transaction_another_connection_all_goes_as_without(
+    postgres,
+):
+    with PgBouncer(postgres, connections=3) as pgbouncer:
+        farm = Farm(pgbouncer.url)
+        run, workers = farm.run(60), [farm.worker(f"w{number}") for number in range(6)]
+
+        def work(worker: str) -> list[int]:
+            done = []
+            while (task := farm.claim(run, worker)) is not None:
+                assert farm.put(run, task, percentCompleted=50) == 204
+                assert farm.put(run, task, status="done", percentCompleted=100) == 204
+                done.append(task)
+            return done
+
+        farm.token()
+        with ThreadPoolExecutor(len(workers)) as pool:
+            done = [task for part in pool.map(work, workers) for task in part]
+        assert sorted(done) == list(range(60))
+        assert farm.counts(run) == (0, 0, 60)
+        farm.database.engine.dispose()
+
+
+def test_a_claim_waits_for_no_other_claim_of_its_run(postgres):
+    farm = Farm(postgres.url)
+    run = farm.run(4)
+    first = farm.claim(run, farm.worker("first"))
+    with farm.database.engine.connect() as other:
+        # Somebody else is in the midst of claiming task 1, and has not committed.
+        other.execute(text("SELECT idx FROM tasks WHERE state = 0 AND idx = 1 FOR UPDATE"))
+        assert farm.claim(run, "first") == 2
+    assert first == 0
+    farm.database.engine.dispose()
+
+
+def test_a_claim_and_the_answer_how_far_a_run_is_look_at_no_task_but_those_they_name(sqlite_farm):
+    for statement in (CLAIM, SETTLE, RENEW, RELEASE, REAP):
+        assert_searches(sqlite_farm, statement._sqlite)
+    for question in (COUNT, FIND_SETTLED, STOCK_OR_EXPIRED_LEFT, PERCENTS, SEE_RUN):
+        assert_searches(sqlite_farm, question._texts["sqlite"])
+
+
+def assert_searches(farm: Farm, statement: TextClause) -> None:
+    """Check that a statement finds tasks by an index: by number, or among those in the state that it needs."""
+    given = dict.fromkeys(statement.compile().params, 0) | {"given": "[]"}
+    with farm.database.engine.connect() as connection:
+        plan = connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"), given)
+        steps = [row.detail for row in plan if re.search(r"\btasks\b", row.detail)]
+    whole = [step for step in steps if step.startswith("SCAN") or step.endswith("(run_id=?)")]
+    # These hold the tasks of one state alone.
+    assert all(re.search("INDEX tasks_(waiting|begun)", step) for step in whole), steps
+
+
+def test_the_database_of_the_seeds_variable_is_neither_used_nor_touched_by_tests(tmp_path):
+    """The seed's tests drop the tables of ``$DATABASE_URL``."""
+    precious = tmp_path / "precious.db"
+    with closing(sqlite3.connect(precious)) as database:
+        database.execute("CREATE TABLE runs (id)")
+        database.commit()
+    before = precious.read_bytes()
+    tests = Path(__file__).parent
+    test = "test_server_seed.py::test_a_fresh_run_counts_nothing[sqlite]"
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        cwd=tests,
+        env={**os.environ, "DATABASE_URL": f"sqlite:///{precious}", "PYTHONPATH": str(tests.parent / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout
+    assert precious.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.db"]
