@@ -24,6 +24,7 @@ from cryotile.run import Run
 from flown_run import REQUEST, WORLD, fly_over, make_run, work
 from reference import in_circle
 from reference_robust import fit_robust, offset_codes, tolerance
+from test_mask import geopackage, polygon
 
 X, Y = WORLD.centre
 EPOCH = "2015-01-01"
@@ -316,6 +317,19 @@ def test_a_run_that_was_not_worked_on_is_explained_too(
     code, said, _ = call("explain", planned(tmp_path, points).path, "--at", X, Y)
     assert code == 0
     assert "not fitted yet" in said
+
+
+def test_a_post_outside_of_the_mask_says_so(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    east = [(X - 500, Y - 9e3), (X + 9e3, Y - 9e3), (X + 9e3, Y + 9e3), (X - 500, Y + 9e3)]
+    ice = geopackage(tmp_path / "east.gpkg", polygon(east), crs=WORLD.crs)
+    run = planned(tmp_path, points, mask=str(ice))
+    work(run)
+    assert "these, to 1e-9 m/yr" in call("explain", run.path, "--at", X, Y)[1]
+    code, said, _ = call("explain", run.path, "--at", X - 1000, Y)
+    assert code == 0
+    assert "outside of the run's mask" in said
 
 
 def test_a_tile_that_tells_another_story_is_an_error(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from cryotile.outputs import Status
 from cryotile.pointdb import PointDB
 from cryotile.product import read_product
 from cryotile.run import Run
-from flown_run import fly_over, make_run
+from flown_run import REQUEST, WORLD, fly_over, make_run
+from test_mask import geopackage, polygon
 
 Said = tuple[int, str, str]
 Call = Callable[..., Said]
@@ -181,6 +183,23 @@ def test_a_half_is_fitted_as_it_would_be_alone(call: Call, run: Run) -> None:
         == product["dhdt_odd"].to_numpy()[with_tile].tobytes()
     )
     assert not (run.path / "validation" / "ascending-descending.nc").exists()
+
+
+def test_posts_outside_of_the_mask_are_not_compared(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    x, y = WORLD.centre
+    east = [(x - 500, y - 9e3), (x + 9e3, y - 9e3), (x + 9e3, y + 9e3), (x - 500, y + 9e3)]
+    ice = geopackage(tmp_path / "east.gpkg", polygon(east), crs=WORLD.crs)
+    run = make_run(tmp_path, points, dataclasses.replace(REQUEST, mask=str(ice)))
+    words = ("--split", "odd-even", "--backend", "serial")
+    assert call("validate", run.path, *words)[0] == 0
+    product = read_product(run.path / "validation" / "odd-even.nc")
+    west = (product["x"] < x - 500).to_numpy()
+    assert (product["status"].to_numpy()[:, west] == Status.NOT_COMPUTED).all()
+    compared = np.isfinite(product["dhdt_difference"].to_numpy())
+    assert not compared[:, west].any()
+    assert compared[:, ~west].sum() > 50
 
 
 def test_a_trend_of_odd_passes_alone_is_found(

@@ -39,12 +39,15 @@ class StoredPost:
     dhdt : float
         m/yr; NaN without a fit, or where there is no tile.
     status : Status
-        ``NOT_COMPUTED`` where there is no tile.
+        ``NOT_COMPUTED`` where there is no tile, or the post is not wanted.
+    wanted : bool
+        Whether the post is inside of the run's mask.
     """
 
     tile: str
     dhdt: float
     status: Status
+    wanted: bool = True
 
     def agrees(self, fit: xr.Dataset) -> bool:
         """Tell whether a fit is that of the tile."""
@@ -258,13 +261,16 @@ def _verdict(points: pd.DataFrame) -> str:
 
 def _stored(run: Run, i: int, j: int) -> StoredPost:
     """Look up the post in the run's tile."""
-    size, table = run.settings.tile_size, run.table
-    found = np.flatnonzero((table["ix"] == i // size) & (table["iy"] == j // size))
+    grid, size, mask = run.settings.grid, run.settings.tile_size, run.settings.mask
+    at = j - grid.rows.start, i - grid.columns.start
+    wanted = mask is None or bool(mask.inside[at])
+    found = np.flatnonzero((run.table["ix"] == i // size) & (run.table["iy"] == j // size))
     if not found.size:
         name = f"x{i // size:+05d}_y{j // size:+05d}"
-        return StoredPost(name, np.nan, Status.NO_POINTS)
+        status = Status.NO_POINTS if wanted else Status.NOT_COMPUTED
+        return StoredPost(name, np.nan, status, wanted)
     tile: Tile = run.tile(int(found[0]))
     if not run.store.is_current(tile, run.fingerprint(int(found[0]))):
-        return StoredPost(tile.name, np.nan, Status.NOT_COMPUTED)
+        return StoredPost(tile.name, np.nan, Status.NOT_COMPUTED, wanted)
     post = run.store.load(tile).isel(x=tile.columns.index(i), y=tile.rows.index(j))
-    return StoredPost(tile.name, float(post["dhdt"]), Status(int(post["status"])))
+    return StoredPost(tile.name, float(post["dhdt"]), Status(int(post["status"])), wanted)

@@ -13,14 +13,13 @@ from pathlib import Path
 import xarray as xr
 
 from cryotile.files import make_directory, writing
-from cryotile.fit import fit_posts
 from cryotile.halves import SPLITS, Agreement, agreement, compare, halves, variables
 from cryotile.mosaic import mosaic
 from cryotile.product import write_product
 from cryotile.run import Run
 from cryotile.task import Progress, Task
 from cryotile.tiles import TileStore
-from cryotile.work import opened_run, read_window
+from cryotile.work import fit_wanted, opened_run, read_window
 
 __all__ = ["ValidateTile", "Validation"]
 
@@ -47,16 +46,16 @@ class ValidateTile:
         """Compare the halves in the tile of a task, by each split that is not there already."""
         run, db = opened_run(self.run, self.generation)
         validation = Validation(run)
-        tile, config = run.tile(task.index), run.settings.fit
+        tile = run.tile(task.index)
         open_splits = [s for s in self.splits if not validation.is_current(s, task)]
         if not open_splits:
             return
-        points = read_window(run, db, tile.window(config.reach))
+        points = read_window(run, db, tile.window(run.settings.fit.reach))
         for done, split in enumerate(open_splits, start=1):
             progress((done - 0.7) / len(open_splits))
             fits = []
             for half in halves(points, split):
-                fits.append(fit_posts(points[half], tile.x, tile.y, config))
+                fits.append(fit_wanted(run, points[half], tile))
                 progress((done - 0.7 + 0.3 * len(fits)) / len(open_splits))
             validation.save(split, task, compare(fits[0], fits[1], SPLITS[split]))
 
@@ -125,6 +124,7 @@ class Validation:
             tiles=(run.tile(task.index) for task in tasks),
             empty=run.empty_tiles(),
             variables=variables(names),
+            mask=settings.mask,
         )
         path = self.path / f"{split}.nc"
         title = f"Elevation change rate of {names[0]} less {names[1]} passes"
@@ -134,6 +134,7 @@ class Validation:
             grid=settings.grid,
             config=settings.fit,
             where=settings.where,
+            mask=settings.mask,
             title=title,
         )
         return path, agreement(differences, names)

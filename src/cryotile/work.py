@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import xarray as xr
 
 from cryotile.fit import fit_posts
+from cryotile.grid import Tile
 from cryotile.ingest import FILE_NAME as INGEST_FILE
 from cryotile.ingest import Ingest
 from cryotile.intake import take_in
@@ -23,6 +25,7 @@ __all__ = [
     "FitTile",
     "IngestBatch",
     "fit_tile",
+    "fit_wanted",
     "load_tasks",
     "opened_run",
     "read_window",
@@ -78,11 +81,27 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
     tile = run.tile(task.index)
     points = read_window(run, db, tile.window(run.settings.fit.reach))
     progress(0.3)
-    fitted = fit_posts(points, tile.x, tile.y, run.settings.fit)
-    if run.settings.mask is not None:
-        fitted = without(fitted, ~run.settings.mask.of(tile), run.settings.fit)
+    fitted = fit_wanted(run, points, tile)
     progress(0.9)
     run.store.save(tile, fitted, run.fingerprint(task.index))
+
+
+def fit_wanted(run: Run, points: pd.DataFrame, tile: Tile) -> xr.Dataset:
+    """Fit the posts of a tile where the run wants a map.
+
+    Parameters
+    ----------
+    run : Run
+        Settings.
+    points : DataFrame
+        In the tile's window.
+    tile : Tile
+        Which posts; those outside of the run's mask are ``not_computed``.
+    """
+    fitted = fit_posts(points, tile.x, tile.y, run.settings.fit)
+    if run.settings.mask is None:
+        return fitted
+    return without(fitted, ~run.settings.mask.of(tile), run.settings.fit)
 
 
 def read_window(run: Run, db: PointDB, window: Bounds) -> pd.DataFrame:

@@ -192,6 +192,8 @@ def _pass_lines(passes: pd.DataFrame) -> Iterator[str]:
 
 
 def _compared(found: Explanation) -> str:
+    if not found.stored.wanted:
+        return "the post is outside of the run's mask, where no map is made"
     if found.stored.status == Status.NOT_COMPUTED:
         return "not fitted yet"
     same = found.stored.agrees(found.fit)
