@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cryotile.cli import main
@@ -81,3 +83,54 @@ def test_what_verify_names_is_removed_and_ingested_again(db: PointDB, call: Call
     assert call("verify", db.path)[0] == 0
     appended = PointDB(db.path).append([granule(seed, 200) for seed in range(3)])
     assert (len(appended.added), len(appended.unchanged)) == (1, 2)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_commit_is_set_aside_and_what_it_brought_ingested_again(
+    db: PointDB, call: Call, damage: str
+) -> None:
+    expected = db.read()
+    entry = db.path / "log" / "00000002"
+    if damage == "cut":
+        (entry / "commit.json").write_bytes((entry / "commit.json").read_bytes()[:100])
+    else:
+        shutil.rmtree(entry)
+    for command in ("verify", "info"):
+        code, _, complaint = call(command, db.path)
+        assert code == 1
+        assert "log/00000002" in complaint
+        assert "'cryotile remove DB --damaged'" in complaint
+    code, said, _ = call("remove", db.path, "--damaged")
+    assert code == 0
+    assert "MADE_UP_2.nc" in said
+    assert "'cryotile run' on each directory" in said
+    assert call("verify", db.path)[0] == 0
+    mended = PointDB(db.path)
+    assert mended.granules["id"].to_list() == ["made-up-0"]
+    mended.append([granule(seed, 200) for seed in range(3)])
+    pd.testing.assert_frame_equal(PointDB(db.path).read(), expected, check_exact=True)
+    assert call("compact", db.path)[0] == 0
+    assert call("verify", db.path)[0] == 0
+
+
+def test_damage_behind_a_checkpoint_costs_no_more_than_history(
+    db: PointDB, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cryotile.pointdb.log.CHECKPOINT_INTERVAL", 4)
+    monkeypatch.setattr("cryotile.pointdb.entries.CHECKPOINT_INTERVAL", 4)
+    for seed in range(3, 9):
+        db.append([granule(seed, 60)])
+    expected, log = db.read(), db.path / "log"
+    (log / "00000008" / "all-fragments.parquet").write_bytes(b"torn")
+    # The checkpoint before it will do.
+    pd.testing.assert_frame_equal(PointDB(db.path).read(), expected, check_exact=True)
+    pd.testing.assert_frame_equal(PointDB(db.path).squares(), db.squares(), check_exact=True)
+    shutil.rmtree(log / "00000002")
+    pd.testing.assert_frame_equal(PointDB(db.path).read(), expected, check_exact=True)
+    code, said, _ = call("verify", db.path)
+    assert code == 1
+    assert "00000002" in said
+    assert "00000008" in said
+    for seed in range(9, 12):
+        PointDB(db.path).append([granule(seed, 60)])
+    assert len(PointDB(db.path).granules) == 12

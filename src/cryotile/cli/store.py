@@ -9,6 +9,7 @@ import click
 from cryotile.cli.screen import number, size
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.pointdb import PointDB
+from cryotile.pointdb.mend import set_damage_aside
 
 __all__ = ["compact", "remove", "verify"]
 
@@ -21,7 +22,8 @@ DB = click.argument("db", type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--damaged",
     is_flag=True,
-    help="Remove those with points in fragments that are damaged, and name them.",
+    help="Remove those with points in fragments that are damaged, and name them.  A damaged commit of the log, on which"
+    " the newest state rests, is set aside with all later ones; nobody may write meanwhile.",
 )
 def remove(db: Path, granules: tuple[str, ...], damaged: bool) -> None:
     """Remove the points of GRANULES, given by id or file name, from the point DB.
@@ -30,6 +32,8 @@ def remove(db: Path, granules: tuple[str, ...], damaged: bool) -> None:
     Example:
       cryotile remove greenland.pdb ATL06_20190504213219_05500306_006_02.h5
     """
+    if damaged:
+        _set_aside(db)
     points = PointDB(db)
     names = [Path(granule).name for granule in granules]
     if damaged:
@@ -42,6 +46,21 @@ def remove(db: Path, granules: tuple[str, ...], damaged: bool) -> None:
     click.echo(
         f"{db}: {number(len(removed.granules))} granules removed, {number(removed.rows)} points; snapshot"
         f" {removed.snapshot}"
+    )
+
+
+def _set_aside(db: Path) -> None:
+    """Take what is damaged of the log out of it, and say what to ingest again."""
+    aside = set_damage_aside(db)
+    if aside is None:
+        return
+    for name in aside.granules:
+        click.echo(name)
+    moved = ", ".join(map(str, aside.numbers))
+    click.echo(
+        f"{db}: commits {moved} are in {aside.directory} now; ingest what they brought again: the granules"
+        f" named above, and what stands in those that cannot be read; 'cryotile run' on each directory of"
+        f" {db / 'ingests'} does so"
     )
 
 

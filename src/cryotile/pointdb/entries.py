@@ -27,7 +27,12 @@ __all__ = ["Entries", "NumberTaken", "patiently", "write_table"]
 VISIBILITY_LIMIT = 10.0
 """Seconds after which what a file server says is there must be visible."""
 
-_REMEDY = "put it back from a copy, or move it and all later ones out of log/ and ingest again what they brought"
+_REMEDY = (
+    "put it back from a copy, or let 'cryotile remove DB --damaged' set it and all later ones aside"
+)
+
+CHECKPOINT_INTERVAL = 64
+"""Every commit whose number is a multiple of this carries the whole state, so that opening reads few entries."""
 
 
 _BEFORE_COMPACTION = {"compaction": False, "history": {"oldest": 0, "kept": []}, "fenced": []}
@@ -60,7 +65,7 @@ class Entries:
         Raises
         ------
         DamagedFile
-            One before it is missing.
+            One before it is missing, and no checkpoint later than that stands in for it.
         """
         try:
             names = [path.name for path in self.directory.iterdir()]
@@ -70,8 +75,9 @@ class Entries:
         # A rename replaces an empty directory, so it is no commit, just the place of one.
         if numbers and not any(self.path(numbers[-1]).iterdir()):
             numbers.pop()
+        checkpoint = numbers[-1] // CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL if numbers else 0
         for earlier, later in pairwise([0, *numbers]):
-            if later != earlier + 1:
+            if later != earlier + 1 and later > checkpoint:
                 raise self.missing(earlier + 1)
         return numbers[-1] if numbers else 0
 
@@ -86,7 +92,12 @@ class Entries:
             There is none.
         """
         path = self.path(number) / "commit.json"
-        content = read_sealed(path)
+        try:
+            content = read_sealed(path)
+        except DamagedFile as error:
+            raise DamagedFile(
+                f"{path} is not what was written: its checksum differs; {_REMEDY}"
+            ) from error
         if content["number"] != number:
             raise DamagedFile(f"{path} is that of commit {content['number']}; {_REMEDY}")
         return _BEFORE_COMPACTION | content

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +15,11 @@ import pyarrow as pa
 from cryotile import __version__
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.files import fsync_directory, write_sealed, writing
-from cryotile.pointdb.entries import Entries, NumberTaken, write_table
+from cryotile.pointdb.entries import CHECKPOINT_INTERVAL, Entries, NumberTaken, write_table
 from cryotile.pointdb.squares import add_up
 from cryotile.pointdb.state import GRANULES, Change, State, apply
 
 __all__ = ["CHECKPOINT_INTERVAL", "CHECKPOINT_TABLES", "Log"]
-
-CHECKPOINT_INTERVAL = 64
-"""Every commit whose number is a multiple of this carries the whole state, so that opening reads few entries."""
 
 CHECKPOINT_TABLES = ("all-granules", "all-fragments", "all-squares")
 
@@ -212,11 +210,15 @@ class Log:
 
     def _state(self, number: int) -> State:
         later: list[dict[str, Any]] = []
+        begin = State()
         for entry in self.history(number):
             if entry["checkpoint"]:
-                return apply(self._checkpoint(entry), reversed(later))
+                # What a damaged one held follows from the entries before it, too.
+                with suppress(DamagedFile):
+                    begin = self._checkpoint(entry)
+                    break
             later.append(entry)
-        return apply(State(), reversed(later))
+        return replace(apply(begin, reversed(later)), checkpoint=begin.checkpoint)
 
     def _checkpoint(self, entry: Mapping[str, Any]) -> State:
         number, checksums = entry["number"], entry["checkpoint"]
