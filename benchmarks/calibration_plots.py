@@ -25,10 +25,17 @@ ASKED = (93, 98)
 def plot_coverage(coverage: pd.DataFrame, large: pd.DataFrame, path: Path) -> None:
     """How often the interval holds the truth, by world and by number of passes; and where passes err by more."""
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+        figure = Figure(figsize=(9.5, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
         _worlds(left, coverage)
         _large_errors(right, large)
+        figure.legend(
+            *left.get_legend_handles_labels(),
+            frameon=False,
+            fontsize=8,
+            ncols=4,
+            loc="outside lower left",
+        )
         figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
@@ -60,9 +67,6 @@ def _worlds(axes: Axes, coverage: pd.DataFrame) -> None:
     axes.set_ylabel("truth within the interval (%)")
     axes.set_title("± dhdt_ci95 of the recipe robust", loc="left", fontsize=10)
     axes.set_ylim(None, 101)
-    axes.legend(
-        frameon=False, fontsize=7.5, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.13)
-    )
 
 
 def _large_errors(axes: Axes, large: pd.DataFrame) -> None:
