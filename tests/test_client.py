@@ -20,7 +20,7 @@ from cryotile.taskfarm import TaskFarm, TaskFarmWorker, tfRuns
 from cryotile.testing.backends import RecordingWork, make_tasks
 from services.farm import PASSWORD, USER, FarmServer
 from services.postgres import Postgres
-from services.seed import SeedServer, seed_client
+from services.seed import SeedServer, seed_client, seed_stress
 
 WHO = (USER, PASSWORD)
 
@@ -249,6 +249,27 @@ def test_the_talks_example_runs_with_the_published_client_on_our_server(our_api,
 
 def test_the_talks_example_runs_with_our_client_when_its_import_line_is_changed(api):
     assert run_talk(sys.executable, "cryotile.taskfarm", api) == list(range(7))
+
+
+STRESS = """
+import sys
+from stress import stress
+# Each client needs a task at least, or the stress test fails to tell how long its tasks took.
+print(stress(*sys.argv[1:], 60, 4).ntasks.sum())
+"""
+
+
+def test_the_published_stress_test_runs_on_our_server(our_api, request):
+    places = seed_stress(request.config.cache.mkdir("seed-client"))
+    done = subprocess.run(
+        [sys.executable, "-c", STRESS, *WHO, our_api],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == "60"
 
 
 def test_the_published_manager_manages_runs_on_our_server(our_api, programs):

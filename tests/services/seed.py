@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ from typing import Self
 from services.farm import PASSWORD, USER, await_answer, free_port
 from services.provide import unavailable
 
-_CLIENT = [["taskfarm-worker==0.4.0"]]
+_CLIENT = [["taskfarm-worker==0.4.0", "setuptools<80", "wheel"]]
 
 # The newest of what it still works with.  It is built with setuptools' pkg_resources, which newer ones lack.
 _SERVER = [
@@ -36,6 +37,22 @@ _SERVER = [
 def seed_client(place: Path) -> Path:
     """Directory of the programs of the seed's client, installed in ``place`` if it is not there."""
     return _installed(place, _CLIENT, sys.executable)
+
+
+def seed_stress(place: Path) -> list[Path]:
+    """Where to import the seed's stress test from, and its client; the test is in the archive of its sources alone."""
+    programs = seed_client(place)
+    sources = place / "sources"
+    if not sources.exists():
+        pip = [str(programs / "python"), "-m", "pip", "download", "-q", "--no-deps"]
+        pip += ["--no-build-isolation", "--no-binary", "taskfarm-worker", "-d", str(place)]
+        _call([*pip, "taskfarm-worker==0.4.0"])
+        (archive,) = place.glob("taskfarm*worker-0.4.0.tar.gz")
+        with tarfile.open(archive) as packed:
+            packed.extractall(sources, filter="data")
+    (stress,) = sources.glob("*/stress")
+    (packages,) = place.glob("lib/*/site-packages")
+    return [stress, packages]
 
 
 class SeedServer:
@@ -119,15 +136,17 @@ def _installed(place: Path, steps: Sequence[Sequence[str]], python: str) -> Path
     """Install packages into an environment, unless that was done before; the directory of its programs."""
     done, wanted = place / "installed", repr(steps)
     if not done.exists() or done.read_text() != wanted:
-        outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         commands = [[python, "-m", "venv", "--clear", str(place)]]
         pip = [str(place / "bin" / "python"), "-m", "pip", "install", "-q"]
         commands += [[*pip, *step] for step in steps]
         for command in commands:
-            answer = subprocess.run(
-                command, env=outside, capture_output=True, text=True, check=False
-            )
-            if answer.returncode != 0:
-                unavailable(f"{' '.join(command)}: {answer.stderr.strip()[-2000:]}")
+            _call(command)
         done.write_text(wanted)
     return place / "bin"
+
+
+def _call(command: Sequence[str]) -> None:
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    answer = subprocess.run(command, env=outside, capture_output=True, text=True, check=False)
+    if answer.returncode != 0:
+        unavailable(f"{' '.join(command)}: {answer.stderr.strip()[-2000:]}")
