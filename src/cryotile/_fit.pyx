@@ -86,6 +86,8 @@ cdef extern from "_levels.h" nogil:
         double size, per_size
     ctypedef struct Post:
         pass
+    ctypedef struct Pass:
+        pass
     ctypedef struct Circle:
         int64_t room, count
         int32_t *index
@@ -94,6 +96,7 @@ cdef extern from "_levels.h" nogil:
         double *weights
         double *residuals
         double *keys
+        double *spare
         uint8_t *kept
         int32_t *point_passes
         int32_t *numbers
@@ -104,6 +107,7 @@ cdef extern from "_levels.h" nogil:
         double *medians
         double *factors
         uint8_t *pass_kept
+        Pass *described
     ctypedef struct Posts:
         const double *x
         const double *y
@@ -231,11 +235,11 @@ cdef class Scratch:
         # Pages that no circle fills are never touched.
         cdef int32_t[::1] index = np.empty(padded, np.int32)
         cdef int32_t[:, ::1] order = np.empty((2, rows), np.int32)
-        cdef double[:, ::1] columns = np.empty((3 + 4 * quads, rows))
+        cdef double[:, ::1] columns = np.empty((4 + 4 * quads, rows))
         cdef uint8_t[::1] kept = np.empty(rows, np.uint8)
         cdef int32_t[:, ::1] numbers = np.full((2, passes + 1), -1, np.int32)
         cdef int64_t[::1] starts = np.empty(passes + 2, np.int64)
-        block = _aligned(sums + 6 * passes + 96)
+        block = _aligned(sums + 11 * passes + 101)
         block[:] = 0
         cdef double[::1] of_passes = block
         cdef uint8_t[::1] pass_kept = np.zeros(passes + 64, np.uint8)
@@ -244,12 +248,13 @@ cdef class Scratch:
         self.circle.room = room
         self.circle.index, self.circle.order, self.circle.point_passes = &index[0], &order[0, 0], &order[1, 0]
         self.circle.weights, self.circle.residuals = &columns[0, 0], &columns[1, 0]
-        self.circle.keys, self.circle.rows = &columns[2, 0], &columns[3, 0]
+        self.circle.keys, self.circle.spare, self.circle.rows = &columns[2, 0], &columns[3, 0], &columns[4, 0]
         self.circle.kept = &kept[0]
         self.circle.numbers, self.circle.codes, self.circle.starts = &numbers[0, 0], &numbers[1, 0], &starts[0]
         self.circle.sums = &of_passes[0]
         self.circle.factors = &of_passes[sums]
         self.circle.medians = &of_passes[sums + 2 * passes + 32]
+        self.circle.described = <Pass *>&of_passes[sums + 6 * passes + 96]
         self.circle.pass_kept = &pass_kept[0]
 
 

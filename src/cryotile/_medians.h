@@ -45,81 +45,156 @@ INLINE double LEVEL(next_above)(const double *values, int64_t count, double boun
     return total >= n ? bound : next;
 }
 
-/* The k-th smallest.  The guess that it lies from low to below high costs sweeps where it is wrong, no digits. */
-static double LEVEL(kth)(const double *values, int64_t count, double low, double high, int64_t k)
+/* Packs the values from low to below high, in their order, into `to`, which may be `from`, and pads them; returns how
+   many they are. */
+INLINE int64_t LEVEL(pack)(const double *from, int64_t count, double low, double high, double *to, int64_t *below)
 {
-    int64_t below_low, below_high, below[2];
-    double width = high - low;
+    int64_t k = 0, lower = 0;
+#ifdef LEVEL_AVX512
+    const __m512d least = _mm512_set1_pd(low), most = _mm512_set1_pd(high);
+    for (int64_t i = 0; i < count; i += 8) {
+        const __m512d v = _mm512_loadu_pd(from + i);
+        const __mmask8 under = _mm512_cmp_pd_mask(v, least, _CMP_LT_OQ);
+        const __mmask8 inside = _mm512_cmp_pd_mask(v, most, _CMP_LT_OQ) & ~under;
+        _mm512_storeu_pd(to + k, _mm512_maskz_compress_pd(inside, v));
+        lower += __builtin_popcount(under);
+        k += __builtin_popcount(inside);
+    }
+#else
+    for (int64_t i = 0; i < count; i++) {
+        const double v = from[i];
+        to[k] = v;
+        lower += v < low;
+        k += (v >= low) & (v < high);
+    }
+#endif
+    *below = lower;
+    for (int64_t i = k; i < k + 8; i++)
+        to[i] = INFINITY;
+    return k;
+}
+
+/* The values of ranks k and k + 1 among up to RANKED, padded to a multiple of 8: the rank of each is how many are
+   smaller. */
+INLINE void LEVEL(pick_ranked)(const double *values, int64_t n, int64_t k, double picked[2])
+{
+    const eight nothing = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    eight lower = nothing, upper = nothing;
+    for (int64_t b = 0; b < n; b += 8) {
+        const eight v = *(const eight *)(values + b);
+        eight_masks rank = {0};
+        for (int64_t i = 0; i < n; i++)
+            rank -= v > values[i];
+        lower = LEVEL(larger)(lower, LEVEL(where)((rank <= k) & (v < INFINITY), v, nothing));
+        upper = LEVEL(larger)(upper, LEVEL(where)((rank <= k + 1) & (v < INFINITY), v, nothing));
+    }
+    picked[0] = picked[1] = -INFINITY;
+    for (int l = 0; l < 8; l++) {
+        picked[0] = lower[l] > picked[0] ? lower[l] : picked[0];
+        picked[1] = upper[l] > picked[1] ? upper[l] : picked[1];
+    }
+}
+
+/* Median of the `kept` finite values among `count`.  The guess that it lies from low to below high costs sweeps where
+   it is wrong, no digits.  `spare` has room for all and eight more. */
+static double LEVEL(median)(
+    const double *values, int64_t count, int64_t kept, double low, double high, double *spare)
+{
+    const int64_t k = (kept - 1) / 2;
+    int64_t below, inside, within[2];
+    double width = high - low, picked[2];
     bool halve = false;
     if (!(width > 0))
         width = 1e-12, high = low + width;
     for (;;) {
-        LEVEL(count_below)(values, count, low, high, below);
-        below_low = below[0], below_high = below[1];
-        if (below_low <= k && below_high > k)
+        inside = LEVEL(pack)(values, count, low, high, spare, &below);
+        if (below <= k && below + inside > k)
             break;
         width *= 8;
-        if (below_low > k)
+        if (below > k)
             high = low, low = high - width;
         else
             low = high, high = low + width;
     }
-    while (below_high - below_low > FEW) {
+    while (inside > RANKED) {
         /* Were the values spread evenly, it would be here, give or take the root of their number. */
-        const double inside = below_high - below_low;
-        const double share = halve ? 0.5 : (k + 0.5 - below_low) / inside, slack = halve ? 0 : 0.6 / sqrt(inside);
+        const double share = halve ? 0.5 : (k + 0.5 - below) / inside, slack = halve ? 0 : 0.6 / sqrt(inside);
         double a = low + (high - low) * (share - slack), b = low + (high - low) * (share + slack);
+        int64_t skipped, end = inside;
         a = a > low ? a : low;
         b = b < high ? b : high;
-        if (halve && !(a > low && a < high))
-            return low; /* low and high are neighbours among floats: what lies between is low */
-        LEVEL(count_below)(values, count, a, b, below);
+        if (halve && !(a > low && a < high)) {
+            /* low and high are neighbours among floats: what lies between is low */
+            picked[0] = picked[1] = low;
+            if (k + 1 >= below + inside && kept % 2 == 0)
+                picked[1] = LEVEL(next_above)(values, count, low, kept / 2 + 1);
+            return kept % 2 ? picked[0] : (picked[0] + picked[1]) / 2;
+        }
+        LEVEL(count_below)(spare, (inside + 7) / 8 * 8, a, b, within);
+        skipped = 0;
         for (int side = 0; side < 2; side++) {
             const double bound = side ? b : a;
-            if (below[side] <= k && bound > low)
-                low = bound, below_low = below[side];
-            else if (below[side] > k && bound < high)
-                high = bound, below_high = below[side];
+            if (below + within[side] <= k && bound > low)
+                low = bound, skipped = within[side];
+            else if (below + within[side] > k && bound < high)
+                high = bound, end = within[side];
         }
-        halve = below_high - below_low > inside / 2;
+        halve = end - skipped > inside / 2;
+        LEVEL(pack)(spare, (inside + 7) / 8 * 8, low, high, spare, within);
+        below += skipped;
+        inside = end - skipped;
     }
-    /* The values from low on, in turn, until k are below. */
-    for (double value = nextafter(low, -INFINITY);;) {
-        value = LEVEL(next_above)(values, count, value, INT64_MAX);
-        LEVEL(count_below)(values, count, value, nextafter(value, INFINITY), below);
-        if (below[1] > k)
-            return value;
-    }
+    LEVEL(pick_ranked)(spare, inside, k - below, picked);
+    if (kept % 2)
+        return picked[0];
+    if (k + 1 >= below + inside)
+        picked[1] = LEVEL(next_above)(values, count, picked[0], kept / 2 + 1);
+    return (picked[0] + picked[1]) / 2;
 }
 
-/* Median of the `kept` finite values among `count`, guessed to lie from low to below high. */
-static double LEVEL(median)(const double *values, int64_t count, int64_t kept, double low, double high)
-{
-    const double middle = LEVEL(kth)(values, count, low, high, (kept - 1) / 2);
-    return kept % 2 ? middle : (middle + LEVEL(next_above)(values, count, middle, kept / 2 + 1)) / 2;
-}
-
-/* Median of 1 to RANKED finite values: the rank of each is how many are smaller. */
+/* Median of 1 to RANKED finite values. */
 static double LEVEL(small_median)(const double *values, int64_t n)
 {
-    const int64_t k = (n - 1) / 2;
-    const eight nothing = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
-    double padded[RANKED], first = -INFINITY, second = -INFINITY;
-    eight lower = nothing, upper = nothing;
+    double padded[RANKED], picked[2];
     memcpy(padded, values, n * sizeof(double));
     for (int64_t i = n; i % 8; i++)
         padded[i] = INFINITY;
-    for (int64_t b = 0; b < n; b += 8) {
-        const eight v = *(const eight *)(padded + b);
-        eight_masks rank = {0};
-        for (int64_t i = 0; i < n; i++)
-            rank -= v > padded[i];
-        lower = LEVEL(larger)(lower, LEVEL(where)((rank <= k) & (v < INFINITY), v, nothing));
-        upper = LEVEL(larger)(upper, LEVEL(where)((rank <= n / 2) & (v < INFINITY), v, nothing));
+    LEVEL(pick_ranked)(padded, n, (n - 1) / 2, picked);
+    return n % 2 ? picked[0] : (picked[0] + picked[1]) / 2;
+}
+
+INLINE void LEVEL(order)(eight *a, eight *b)
+{
+    const eight_masks less = *a < *b;
+    const eight low = LEVEL(where)(less, *a, *b);
+    *b = LEVEL(where)(less, *b, *a);
+    *a = low;
+}
+
+/* Medians of eight runs of 1 to n values side by side, by Batcher's odd-even merging. */
+static void LEVEL(medians_of_eight)(int n, const double *values, const int64_t *starts, double *medians)
+{
+    eight v[RANKED];
+#ifdef LEVEL_AVX512
+    const __m512i first = _mm512_loadu_si512(starts), end = _mm512_loadu_si512(starts + 1);
+    for (int j = 0; j < n; j++) {
+        const __m512i at = _mm512_add_epi64(first, _mm512_set1_epi64(j));
+        v[j] = _mm512_mask_i64gather_pd(_mm512_set1_pd(INFINITY), _mm512_cmplt_epi64_mask(at, end), at, values, 8);
     }
-    for (int l = 0; l < 8; l++) {
-        first = lower[l] > first ? lower[l] : first;
-        second = upper[l] > second ? upper[l] : second;
+#else
+    for (int j = 0; j < n; j++)
+        for (int p = 0; p < 8; p++)
+            v[j][p] = starts[p] + j < starts[p + 1] ? values[starts[p] + j] : INFINITY;
+#endif
+    for (int p = 1; p < n; p *= 2)
+        for (int k = p; k > 0; k /= 2)
+            for (int j = k % p; j + k < n; j += 2 * k)
+                for (int i = j; i < j + k && i + k < n; i++)
+                    if ((i ^ (i + k)) < 2 * p) /* of the same 2 p */
+                        LEVEL(order)(&v[i], &v[i + k]);
+    for (int p = 0; p < 8; p++) {
+        const int64_t count = starts[p + 1] - starts[p];
+        const double middle = v[(count - 1) / 2][p];
+        medians[p] = count % 2 ? middle : (middle + v[count / 2][p]) / 2;
     }
-    return n % 2 ? first : (first + second) / 2;
 }

@@ -65,31 +65,33 @@ typedef struct {
     eight_masks determined;
 } LEVEL(Solutions);
 
-/* Leaves out each of up to 8 parts of the total and solves what remains, centred, by LDL'.  Columns of terms come first,
+/* One of the total's sums, of eight parts left out in turn, or of none. */
+INLINE eight LEVEL(without)(const double *total, const double *const *parts, int at)
+{
+    eight rest;
+    for (int p = 0; p < 8; p++)
+        rest[p] = parts ? total[at] - parts[p][at] : total[at];
+    return rest;
+}
+
+/* Leaves out each of up to 8 parts of the total, or none, and solves what remains, centred, by LDL'.  Columns of terms come first,
    then u, v and tau, so that the last pivot is the tolerance of the rate times its variance.  A column of a term that
    what is left does not vary in has coefficient 0. */
-static void LEVEL(solve)(
-    const Circle *circle, const double *total, const double *const parts[8], int quads, double min_tolerance,
+INLINE void LEVEL(solve)(
+    const Circle *circle, const double *total, const double *const *parts, int quads, double min_tolerance,
     LEVEL(Solutions) *result)
 {
     const int n = circle->unknowns;
     eight a[MAX_COLUMNS][MAX_COLUMNS], l[MAX_COLUMNS][MAX_COLUMNS];
-    eight sums[MAX_COLUMNS], spread[MAX_COLUMNS], inverse[MAX_COLUMNS], per_weight, weight;
+    eight sums[MAX_COLUMNS], spread[MAX_COLUMNS], inverse[MAX_COLUMNS];
+    const eight weight = LEVEL(without)(total, parts, 0), per_weight = 1 / weight;
     eight_masks good[MAX_COLUMNS];
     const int32_t *column = circle->active; /* column[n] is Z */
-    for (int p = 0; p < 8; p++)
-        weight[p] = total[0] - parts[p][0];
-    per_weight = 1 / weight;
     for (int i = 0; i <= n; i++) {
-        const int at = 4 + column[i];
-        for (int p = 0; p < 8; p++)
-            sums[i][p] = total[at] - parts[p][at];
+        sums[i] = LEVEL(without)(total, parts, 4 + column[i]);
         for (int j = 0; j <= i; j++) {
             const int high = column[i] > column[j] ? column[i] : column[j], low = column[i] + column[j] - high;
-            const int here = LEVEL(products)(quads, high) + low;
-            for (int p = 0; p < 8; p++)
-                a[i][j][p] = total[here] - parts[p][here];
-            a[i][j] -= sums[i] * sums[j] * per_weight;
+            a[i][j] = LEVEL(without)(total, parts, LEVEL(products)(quads, high) + low) - sums[i] * sums[j] * per_weight;
         }
         spread[i] = a[i][i];
     }
@@ -152,4 +154,16 @@ static void LEVEL(tolerances)(double *a, int n, double least, double *tolerance)
         }
         tolerance[c] = 1 / (inverse * spread[c]);
     }
+}
+
+/* Quad k of four parts as columns become rows: result[c] has column c of each. */
+INLINE void LEVEL(transpose)(const quad *const parts[4], int k, quad result[4])
+{
+    const quad a = parts[0][k], b = parts[1][k], c = parts[2][k], d = parts[3][k];
+    const quad ab0 = __builtin_shuffle(a, b, (quad_masks){0, 4, 2, 6}), ab1 = __builtin_shuffle(a, b, (quad_masks){1, 5, 3, 7});
+    const quad cd0 = __builtin_shuffle(c, d, (quad_masks){0, 4, 2, 6}), cd1 = __builtin_shuffle(c, d, (quad_masks){1, 5, 3, 7});
+    result[0] = __builtin_shuffle(ab0, cd0, (quad_masks){0, 1, 4, 5});
+    result[1] = __builtin_shuffle(ab1, cd1, (quad_masks){0, 1, 4, 5});
+    result[2] = __builtin_shuffle(ab0, cd0, (quad_masks){2, 3, 6, 7});
+    result[3] = __builtin_shuffle(ab1, cd1, (quad_masks){2, 3, 6, 7});
 }

@@ -84,18 +84,6 @@ typedef struct {
     quad_masks determined;
 } LEVEL(Planes);
 
-/* Quad k of four parts as columns become rows: result[c] has column c of each. */
-INLINE void LEVEL(transpose)(const quad *const parts[4], int k, quad result[4])
-{
-    const quad a = parts[0][k], b = parts[1][k], c = parts[2][k], d = parts[3][k];
-    const quad ab0 = __builtin_shuffle(a, b, (quad_masks){0, 4, 2, 6}), ab1 = __builtin_shuffle(a, b, (quad_masks){1, 5, 3, 7});
-    const quad cd0 = __builtin_shuffle(c, d, (quad_masks){0, 4, 2, 6}), cd1 = __builtin_shuffle(c, d, (quad_masks){1, 5, 3, 7});
-    result[0] = __builtin_shuffle(ab0, cd0, (quad_masks){0, 1, 4, 5});
-    result[1] = __builtin_shuffle(ab1, cd1, (quad_masks){0, 1, 4, 5});
-    result[2] = __builtin_shuffle(ab0, cd0, (quad_masks){2, 3, 6, 7});
-    result[3] = __builtin_shuffle(ab1, cd1, (quad_masks){2, 3, 6, 7});
-}
-
 INLINE quad LEVEL(inverse_of)(quad pivot, quad_masks good) { return (quad)((quad_masks)(1 / pivot) & good); }
 
 /* Leaves out each of four parts of the total and solves what remains, centred, by LDL'; as in solve. */

@@ -61,7 +61,7 @@ static void LEVEL(fit_kept)(
     LEVEL(find_residuals)(circle, model, &fit);
     if (model->rejects) {
         moved = LEVEL(reject_points)(model, circle, &fit, sqrt(fmax(fit.rss[0], 0) / circle->total[0]));
-        LEVEL(describe)(points, circle, post);
+        LEVEL(describe)(model, circle, post);
         post->status = LEVEL(gate)(model, post);
         if (post->status != OK)
             return;
@@ -93,13 +93,17 @@ static int LEVEL(try_fit)(
     const int64_t size = LEVEL(sums_size)(model->quads);
     LEVEL(sort_by_pass)(points, circle);
     memset(circle->kept, 1, circle->count);
-    LEVEL(describe)(points, circle, post);
+    for (int32_t g = 0; g < circle->passes; g++)
+        circle->described[g].count = -1;
+    LEVEL(find_origin)(points, circle);
+    LEVEL(fill_rows)(points, model, circle);
+    LEVEL(describe)(model, circle, post);
     post->status = LEVEL(gate)(model, post);
     if (post->status != OK)
         return -1;
-    LEVEL(find_origin)(points, circle);
     LEVEL(weigh)(points, model, circle);
-    LEVEL(fill_rows)(points, model, circle);
+    for (int k = 0; k < model->terms; k++)
+        LEVEL(fill_term)(points, model, circle, k);
     memset(circle->sums, 0, circle->passes * size * sizeof(double));
     for (int32_t g = 0; g < circle->passes; g++) {
         const int64_t start = circle->starts[g];
@@ -110,7 +114,7 @@ static int LEVEL(try_fit)(
     }
     if (model->rejects) {
         LEVEL(screen_passes)(model, circle);
-        LEVEL(describe)(points, circle, post);
+        LEVEL(describe)(model, circle, post);
         post->status = LEVEL(gate)(model, post);
         if (post->status != OK)
             return -1;

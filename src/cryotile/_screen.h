@@ -1,27 +1,45 @@
 /* Rejection: whole passes, then points, which may come back. */
 
-static double LEVEL(any_median)(double *values, int64_t count, double low, double high)
+/* Of values with room for 7 more, which are overwritten. */
+static double LEVEL(any_median)(double *values, int64_t count, double low, double high, double *spare)
 {
     int64_t padded = count;
     if (count <= RANKED)
         return LEVEL(small_median)(values, count);
     while (padded % 8)
         values[padded++] = INFINITY;
-    return LEVEL(median)(values, padded, count, low, high);
+    return LEVEL(median)(values, padded, count, low, high, spare);
+}
+
+/* Median residual of each pass, eight small ones at a time. */
+static void LEVEL(find_medians)(const Circle *circle, double *medians)
+{
+    for (int32_t g = 0; g < circle->passes;) {
+        const int64_t *const starts = circle->starts + g;
+        int64_t most = 0;
+        const int32_t n = circle->passes - g < 8 ? circle->passes - g : 8;
+        for (int32_t p = 0; p < n; p++)
+            most = starts[p + 1] - starts[p] > most ? starts[p + 1] - starts[p] : most;
+        if (n == 8 && most <= RANKED)
+            LEVEL(medians_of_eight)((int)most, circle->residuals, starts, medians + g);
+        else
+            for (int32_t p = 0; p < n; p++) {
+                const double guess = circle->medians[g + p];
+                const int64_t count = starts[p + 1] - starts[p];
+                memcpy(circle->keys, circle->residuals + starts[p], count * sizeof(double));
+                medians[g + p] = LEVEL(any_median)(circle->keys, count, guess - 0.1, guess + 0.1, circle->spare);
+            }
+        g += n;
+    }
 }
 
 /* Residual of each pass: its median, about the median of all; returns by how much the most changed one has. */
 static double LEVEL(find_pass_medians)(Circle *circle)
 {
     double *const medians = circle->medians, *const now = circle->medians + circle->passes + 8, most = 0, middle;
-    for (int32_t g = 0; g < circle->passes; g++) {
-        const int64_t start = circle->starts[g], count = circle->starts[g + 1] - start;
-        const double guess = medians[g];
-        memcpy(circle->keys, circle->residuals + start, count * sizeof(double));
-        now[g] = LEVEL(any_median)(circle->keys, count, guess - 0.1, guess + 0.1);
-    }
+    LEVEL(find_medians)(circle, now);
     memcpy(circle->keys, now, circle->passes * sizeof(double));
-    middle = LEVEL(any_median)(circle->keys, circle->passes, -0.1, 0.1);
+    middle = LEVEL(any_median)(circle->keys, circle->passes, -0.1, 0.1, circle->spare);
     for (int32_t g = 0; g < circle->passes; g++) {
         const double change = fabs(now[g] - middle - medians[g]);
         most = change > most ? change : most;
@@ -49,11 +67,14 @@ static void LEVEL(screen_passes)(const Model *model, Circle *circle)
     }
     for (int32_t g = 0; g < circle->passes; g++)
         circle->keys[g] = fabs(circle->medians[g]);
-    scale = fmax(MAD_TO_SIGMA * LEVEL(any_median)(circle->keys, circle->passes, 0, 0.1), PASS_FLOOR);
+    scale = fmax(MAD_TO_SIGMA * LEVEL(any_median)(circle->keys, circle->passes, 0, 0.1, circle->spare), PASS_FLOOR);
     for (int32_t g = 0; g < circle->passes; g++) {
         circle->factors[g] = 1;
         circle->pass_kept[g] = fabs(circle->medians[g]) <= 4 * scale;
-        memset(circle->kept + circle->starts[g], circle->pass_kept[g], circle->starts[g + 1] - circle->starts[g]);
+        if (!circle->pass_kept[g]) {
+            memset(circle->kept + circle->starts[g], 0, circle->starts[g + 1] - circle->starts[g]);
+            circle->described[g].count = -1;
+        }
     }
 }
 
@@ -85,6 +106,7 @@ static bool LEVEL(exchange_points)(const Model *model, Circle *circle, double mi
             LEVEL(add_rows)(model->quads, circle->rows + stride * i, &weight, 1, circle->sums + (int64_t)size * g);
             LEVEL(add_rows)(model->quads, circle->rows + stride * i, &weight, 1, circle->total);
             circle->kept[i] = keep;
+            circle->described[g].count = -1;
             changed = true;
         }
     }
@@ -104,9 +126,9 @@ static double LEVEL(reject_points)(const Model *model, Circle *circle, LEVEL(Sol
         if (kept == 0)
             return 0;
         LEVEL(fill_keys)(circle, false, 0);
-        middle = LEVEL(median)(circle->keys, padded, kept, middle - slack * mad, middle + slack * mad);
+        middle = LEVEL(median)(circle->keys, padded, kept, middle - slack * mad, middle + slack * mad, circle->spare);
         LEVEL(fill_keys)(circle, true, middle);
-        mad = LEVEL(median)(circle->keys, padded, kept, (1 - slack) * mad, (1 + slack / 3) * mad);
+        mad = LEVEL(median)(circle->keys, padded, kept, (1 - slack) * mad, (1 + slack / 3) * mad, circle->spare);
         slack = 0.1;
         if (!LEVEL(exchange_points)(model, circle, middle, 3 * fmax(MAD_TO_SIGMA * mad, SCALE_FLOOR)))
             return 0;

@@ -9,61 +9,93 @@ static int LEVEL(gate)(const Model *model, Post *post)
                                                : OK;
 }
 
-/* Counts and times of the points that are kept. */
-static void LEVEL(describe)(const Points *points, Circle *circle, Post *post)
+/* What is kept of a pass, about the origin. */
+static void LEVEL(describe_pass)(const Model *model, Circle *circle, int32_t g)
 {
-    double first = INFINITY, last = -INFINITY, u = 0, v = 0;
-    post->data_count = post->pass_count = 0;
-    for (int32_t g = 0; g < circle->passes; g++) {
-        const int32_t before = post->data_count;
-        for (int64_t i = circle->starts[g]; i < circle->starts[g + 1]; i++) {
-            const double *point = points->rows + 4 * (int64_t)circle->order[i];
-            if (!circle->kept[i])
-                continue;
-            post->data_count++;
-            first = point[2] < first ? point[2] : first;
-            last = point[2] > last ? point[2] : last;
-            u += point[0] - circle->x;
-            v += point[1] - circle->y;
-        }
-        circle->pass_kept[g] = post->data_count > before;
-        post->pass_count += circle->pass_kept[g];
+    Pass pass = {.first = INFINITY, .last = -INFINITY};
+    const int stride = 4 * model->quads;
+    for (int64_t i = circle->starts[g]; i < circle->starts[g + 1]; i++) {
+        const double *row = circle->rows + stride * i;
+        if (!circle->kept[i])
+            continue;
+        pass.count++;
+        pass.first = row[T] < pass.first ? row[T] : pass.first;
+        pass.last = row[T] > pass.last ? row[T] : pass.last;
+        pass.u += row[U];
+        pass.v += row[V];
     }
-    post->time_start = first;
-    post->time_end = last;
-    post->rejected_count = (int32_t)(circle->count - post->data_count);
-    post->rejected_pass_count = circle->passes - post->pass_count;
-    post->centroid_distance = sqrt(u * u + v * v) / post->data_count;
+    circle->described[g] = pass;
 }
 
+/* Counts and times of the points that are kept, from their passes: of few does anything change. */
+static void LEVEL(describe)(const Model *model, Circle *circle, Post *post)
+{
+    double first = INFINITY, last = -INFINITY, u = 0, v = 0;
+    int64_t count = 0;
+    post->pass_count = 0;
+    for (int32_t g = 0; g < circle->passes; g++) {
+        const Pass *pass = circle->described + g;
+        if (pass->count < 0)
+            LEVEL(describe_pass)(model, circle, g);
+        circle->pass_kept[g] = pass->count > 0;
+        post->pass_count += pass->count > 0;
+        count += pass->count;
+        first = pass->first < first ? pass->first : first;
+        last = pass->last > last ? pass->last : last;
+        u += pass->u;
+        v += pass->v;
+    }
+    post->data_count = (int32_t)count;
+    post->time_start = first + circle->origin[T];
+    post->time_end = last + circle->origin[T];
+    post->rejected_count = (int32_t)(circle->count - count);
+    post->rejected_pass_count = circle->passes - post->pass_count;
+    u = u / count - circle->at_post[U];
+    v = v / count - circle->at_post[V];
+    post->centroid_distance = model->radius * sqrt(u * u + v * v);
+}
+
+/* Four sums at a time in registers. */
 static void LEVEL(sum_kept_passes)(Circle *circle, int quads, const double *factors)
 {
     const int size = LEVEL(sums_size)(quads) / 4;
     quad *total = (quad *)circle->total;
-    memset(circle->total, 0, 4 * size * sizeof(double));
-    for (int32_t g = 0; g < circle->passes; g++) {
-        const quad *pass = (const quad *)circle->sums + (int64_t)size * g;
-        if (circle->pass_kept[g])
-            for (int q = 0; q < size; q++)
-                total[q] += factors[g] * pass[q];
+    for (int first = 0; first < size; first += 4) {
+        const int n = size - first < 4 ? size - first : 4;
+        const quad *pass = (const quad *)circle->sums + first;
+        quad sum[4] = {0};
+        for (int32_t g = 0; g < circle->passes; g++, pass += size) {
+            if (!circle->pass_kept[g])
+                continue;
+            /* What lies behind the last sum is not used. */
+            for (int q = 0; q < 4; q++)
+                sum[q] += factors[g] * pass[q];
+        }
+        for (int q = 0; q < n; q++)
+            total[first + q] = sum[q];
     }
 }
 
 static void LEVEL(solve_total)(const Circle *circle, const Model *model, LEVEL(Solutions) *fit)
 {
-    static const double nothing[sizeof circle->total / sizeof(double)];
-    const double *const parts[8] = {nothing, nothing, nothing, nothing, nothing, nothing, nothing, nothing};
-    LEVEL(solve)(circle, circle->total, parts, model->quads, model->min_tolerance, fit);
+    LEVEL(solve)(circle, circle->total, NULL, model->quads, model->min_tolerance, fit);
 }
 
+/* Four points at a time: the quads of their products, summed, turned, and summed again. */
 INLINE void LEVEL(residuals_of)(const int quads, Circle *circle, const quad *factors, double constant)
 {
     const quad *row = (const quad *)circle->rows;
-    for (int64_t i = 0; i < circle->count; i++, row += quads) {
-        quad sum = row[0] * factors[0];
-        for (int q = 1; q < quads; q++)
-            sum += row[q] * factors[q];
-        circle->residuals[i] = ((sum[0] + sum[2]) + (sum[1] + sum[3])) - constant;
+    for (int64_t i = 0; i < circle->count; i += 4) {
+        quad sum[4], turned[4];
+        const quad *parts[4];
+        for (int p = 0; p < 4; p++, row += quads) {
+            parts[p] = sum + p;
+            sum[p] = row[0] * factors[0];
+            for (int q = 1; q < quads; q++)
+                sum[p] += row[q] * factors[q];
+        }
+        LEVEL(transpose)(parts, 0, turned);
+        *(quad *)(circle->residuals + i) = ((turned[0] + turned[2]) + (turned[1] + turned[3])) - constant;
     }
 }
 

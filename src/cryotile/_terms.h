@@ -122,7 +122,7 @@ static double LEVEL(centre_named)(Circle *circle, int stride, int column)
         low = value < low ? value : low;
         high = value > high && value < INFINITY ? value : high;
     }
-    middle = LEVEL(median)(circle->keys, padded, circle->count, low, high);
+    middle = LEVEL(median)(circle->keys, padded, circle->count, low, high, circle->spare);
     unit = high - middle > middle - low ? high - middle : middle - low;
     unit = unit > 0 ? unit : 1;
     for (int64_t i = 0; i < circle->count; i++)
@@ -172,7 +172,7 @@ static void LEVEL(fill_term)(const Points *points, const Model *model, Circle *c
     circle->determined[which] = known;
 }
 
-/* Rows about the origin, u and v in radii. */
+/* Rows about the origin, u and v in radii, without the columns of terms. */
 static void LEVEL(fill_rows)(const Points *points, const Model *model, Circle *circle)
 {
     const double per_radius = 1 / model->radius;
@@ -187,8 +187,6 @@ static void LEVEL(fill_rows)(const Points *points, const Model *model, Circle *c
     circle->at_post[U] = (circle->x - circle->origin[U]) * per_radius;
     circle->at_post[V] = (circle->y - circle->origin[V]) * per_radius;
     circle->at_post[T] = -circle->origin[T];
-    for (int k = 0; k < model->terms; k++)
-        LEVEL(fill_term)(points, model, circle, k);
 }
 
 /* Number of columns of a term at this post. */

@@ -83,6 +83,12 @@ typedef struct {
     int8_t status;
 } Post;
 
+/* What is kept of a pass; count: negative where that is not known. */
+typedef struct {
+    double first, last, u, v; /* times; sums of places from the post, m */
+    int64_t count;
+} Pass;
+
 /* The points of a circle lie pass by pass, each pass in the order in which the circle met it. */
 typedef struct {
     double x, y;
@@ -90,7 +96,8 @@ typedef struct {
     int32_t *index;        /* of the points, in the circle's order; room for eight more */
     int32_t *order;        /* of the points, pass by pass */
     double *rows;          /* (count, 4 * quads) */
-    double *weights, *residuals, *keys; /* (count + 8,); keys: what a median is taken of, infinite where a point is out */
+    double *weights, *residuals, *keys, *spare; /* (count + 8,); keys: what a median is taken of, infinite where a
+                                                   point is out; spare: what is left of them */
     uint8_t *kept;
     int32_t *point_passes; /* number of each point's pass, in the circle's order */
     int32_t *numbers;      /* pass code -> its number within the circle, -1 elsewhere */
@@ -99,6 +106,7 @@ typedef struct {
     double *sums;          /* (passes, size of sums) */
     double *medians, *factors; /* (passes + 8,) */
     uint8_t *pass_kept;
+    Pass *described;
     int32_t passes;
     double origin[BASE];
     double at_post[MAX_COLUMNS];  /* each column at the post, about the origin */
@@ -146,7 +154,6 @@ static const double SCALE_FLOOR = 1e-3;  /* m: exact data otherwise lose points 
 static const double MAD_TO_SIGMA = 1.4826;
 enum { SCREEN_ROUNDS = 10, ROUNDS = 5 };
 
-/* Medians: of up to FEW values taken in turn, of up to RANKED by their ranks. */
-enum { FEW = 2, RANKED = 32 };
+enum { RANKED = 32 }; /* medians of up to so many are found by ranks */
 
 #endif
