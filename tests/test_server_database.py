@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import TextClause, text
 
 from cryotile.errors import CryotileError
+from cryotile.ledgers.schema import State
 from cryotile.ledgers.statements import (
     CLAIM,
     COUNT,
@@ -27,7 +28,7 @@ from cryotile.ledgers.statements import (
     STOCK_OR_EXPIRED_LEFT,
 )
 from cryotile.taskfarm.server import create_app
-from cryotile.taskfarm.server.listing import SEE_RUN
+from cryotile.taskfarm.server.listing import LIST_TASKS, SEE_RUN
 from cryotile.taskfarm.server.tasks import PERCENTS
 from farm_server import Farm, basic, sqlite_farm
 from services.pgbouncer import PgBouncer
@@ -125,7 +126,14 @@ def test_a_claim_waits_for_no_other_claim_of_its_run(postgres):
 def test_a_claim_and_the_answer_how_far_a_run_is_look_at_no_task_but_those_they_name(sqlite_farm):
     for statement in (CLAIM, SETTLE, RENEW, RELEASE, REAP):
         assert_searches(sqlite_farm, statement._sqlite)
-    for question in (COUNT, FIND_SETTLED, STOCK_OR_EXPIRED_LEFT, PERCENTS, SEE_RUN):
+    for question in (
+        COUNT,
+        FIND_SETTLED,
+        STOCK_OR_EXPIRED_LEFT,
+        PERCENTS,
+        SEE_RUN,
+        LIST_TASKS[State.FAILED],
+    ):
         assert_searches(sqlite_farm, question._texts["sqlite"])
 
 
@@ -137,7 +145,7 @@ def assert_searches(farm: Farm, statement: TextClause) -> None:
         steps = [row.detail for row in plan if re.search(r"\btasks\b", row.detail)]
     whole = [step for step in steps if step.startswith("SCAN") or step.endswith("(run_id=?)")]
     # These hold the tasks of one state alone.
-    assert all(re.search("INDEX tasks_(waiting|begun)", step) for step in whole), steps
+    assert all(re.search("INDEX tasks_(waiting|begun|failed)", step) for step in whole), steps
 
 
 def test_the_database_of_the_seeds_variable_is_neither_used_nor_touched_by_tests(tmp_path):

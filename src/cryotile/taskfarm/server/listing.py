@@ -34,18 +34,24 @@ SEE_RUN = Statement(f"""
 {_COLUMNS} WHERE runs.id = :run {_GROUPED}
 """)
 
-LIST_TASKS = Statement("""
--- list_tasks: those of one state, from its index, with the last failure of those that have one.
+# Those that failed are few among many, and have an index in the order of their numbers.
+_INDICES = {State.LEASED: "", State.DONE: "", State.FAILED: "[failed]"}
+
+LIST_TASKS = {
+    state: Statement(f"""
+-- list_tasks: those of one state, with the last failure of those that have one.
 SELECT tasks.idx, tasks.attempts, tasks.percent, tasks.seconds, workers.host, failures.error,
        coalesce(tasks.settled, tasks.expires) AS at
-FROM tasks
+FROM tasks {index}
 LEFT JOIN workers ON workers.id = tasks.worker_id
 LEFT JOIN failures ON failures.run_id = tasks.run_id AND failures.idx = tasks.idx
      AND failures.attempt = (SELECT max(attempt) FROM failures AS others
                              WHERE others.run_id = tasks.run_id AND others.idx = tasks.idx)
-WHERE tasks.run_id = :run AND tasks.state = :state AND tasks.idx > :after
+WHERE tasks.run_id = :run AND tasks.state = {int(state)} AND tasks.idx > :after
 ORDER BY tasks.idx LIMIT :limit
 """)
+    for state, index in _INDICES.items()
+}
 
 LIST_WORKERS = Statement("""
 -- list_workers: of a run, last sign of life first.
@@ -79,7 +85,7 @@ def list_tasks(
     """Return some tasks of a state, by index."""
 
     def ask(connection: Connection) -> list[dict[str, Any]]:
-        rows = LIST_TASKS(connection, run=run.id, state=int(state), after=after, limit=limit)
+        rows = LIST_TASKS[state](connection, run=run.id, after=after, limit=limit)
         return [
             {
                 "task": row.idx,
