@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from scipy import stats
 
 from cryotile import fit_posts
 from cryotile.cli import main
@@ -131,6 +132,19 @@ def test_sigmas_that_are_half_of_what_they_should_be_double_the_spread() -> None
     assert everything.within_ci95 < 0.75
 
 
+def test_few_degrees_of_freedom_have_wide_intervals() -> None:
+    names = SPLITS["odd-even"]
+    found = compare(*made_up_fits(40_000, 2), names)
+    quantile = found["dhdt_difference_ci95"] / found["dhdt_difference_sigma"]
+    dof = found["dhdt_difference_dof"].to_numpy()
+    exact = stats.t.ppf(0.975, np.where(dof < 5, np.floor(dof), dof))
+    np.testing.assert_allclose(quantile, exact, rtol=1e-3)
+    everything = agreement(found, names)[0]
+    assert everything.within_ci95 > 0.95
+    assert everything.plain_expected < np.inf
+    assert agreement(compare(*made_up_fits(9, 1), names), names)[0].plain_expected == np.inf
+
+
 def test_where_either_half_has_no_sigma_there_is_no_difference() -> None:
     one, other = made_up_fits(4, 9)
     one["dhdt_sigma"][0, 1], other["dhdt"][0, 2] = np.nan, np.nan
@@ -242,6 +256,22 @@ def test_children_give_the_bytes_of_one_process(
         assert call("validate", run.path, *words)[0] == 0
         products.append((run.path / "validation" / "odd-even.nc").read_bytes())
     assert products[0] == products[1]
+
+
+def test_the_plane_recipe_can_be_validated_too(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    few = points[points["pass_id"].isin(points["pass_id"].unique()[::6])]
+    run = make_run(tmp_path, few, dataclasses.replace(REQUEST, recipe="plane"))
+    code, said, complaints = call(
+        "validate", run.path, "--backend", "serial", "--split", "odd-even"
+    )
+    assert (code, complaints) == (0, "")
+    assert "odd less even passes" in said
+    everything = json.loads((run.path / "validation" / "validation.json").read_text())["odd-even"][
+        0
+    ]
+    assert everything["posts"] > 50
 
 
 def test_halves_without_a_fit_are_told_in_one_line(
