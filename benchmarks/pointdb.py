@@ -22,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -34,6 +35,7 @@ import pyarrow.parquet as pq
 import pyproj
 
 from cryotile import fit, work
+from cryotile._fit import Kernel
 from cryotile.ingest import freeze_ingest
 from cryotile.intake import Criteria, take_in
 from cryotile.plan import PlanRequest
@@ -298,13 +300,16 @@ def disk_to_disk(scratch: Path, db: PointDB, corner: float, repeats: int) -> dic
 
         return call
 
+    def kernel(*arguments: Any, **options: Any) -> SimpleNamespace:
+        return SimpleNamespace(fit=timed("kernel", Kernel(*arguments, **options).fit))
+
     watched = [
-        (fit, "fit_at_posts", "kernel"),
         (work, "read_window", "read"),
         (work, "fit_posts", "fit"),
         (type(run.store), "save", "save"),
     ]
     with ExitStack() as stack:
+        stack.enter_context(patch.object(fit, "Kernel", kernel))
         for place, name, what in watched:
             stack.enter_context(patch.object(place, name, timed(what, getattr(place, name))))
         times = medians(

@@ -24,6 +24,7 @@ from cryotile.errors import InvalidValue
 from cryotile.ingest import Ingest, freeze_ingest
 from cryotile.intake import Criteria, points_within, take_in
 from cryotile.pointdb import PointDB
+from cryotile.points import Granule
 from cryotile.readers import read_granule
 from cryotile.simulate import World, simulate
 from made_up import granule
@@ -293,3 +294,30 @@ def test_a_granule_whose_points_cannot_be_stored_keeps_no_other_out(tmp_path: Pa
     appended = db.append([granule(1, 50), bad, granule(3, 50)])
     assert appended.added == ("made-up-1", "made-up-3")
     assert "pass_id" in appended.refused["made-up-2"]
+
+
+def test_a_batch_that_fails_three_times_is_put_back_by_retry(
+    call: Call, mission: list[Path], whole: PointDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, reads = tmp_path / "ice.pdb", []
+
+    def fall_over(file: Path, **options: object) -> Granule:
+        if file == mission[5]:
+            reads.append(file)
+            raise RuntimeError("a reader of a third party fell over")
+        return read_granule(file, **options)
+
+    monkeypatch.setattr(intake, "read_granule", fall_over)
+    monkeypatch.setattr(ingest, "read_granule", read_granule)
+    words = ("ingest", path, *mission, "--crs", WORLD.crs, "--backend", "serial")
+    for _ in range(2):
+        code, _, complaint = call(*words)
+        assert code == 1
+        assert "1 of 1 batches did not go in (the first: RuntimeError: a reader" in complaint
+        assert f"'cryotile retry {frozen(path).path}'" in complaint
+    assert len(reads) == 3
+    assert "1 failed" in call("status", frozen(path).path)[1]
+    monkeypatch.undo()
+    assert "1 failed batches put back" in call("retry", frozen(path).path)[1]
+    assert call(*words)[0] == 0
+    same_points(PointDB(path), whole)
