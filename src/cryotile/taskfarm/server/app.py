@@ -7,7 +7,8 @@ import math
 import secrets
 from typing import Any
 
-from flask import Flask, Response, g, jsonify, request
+from flask import Flask, Request, Response, g, jsonify, request
+from flask.sessions import NullSession, SecureCookieSession, SecureCookieSessionInterface
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
@@ -43,6 +44,16 @@ _HEADERS = {
 }
 
 
+class _Sessions(SecureCookieSessionInterface):
+    """Sessions of the page; programs have none, and are not kept waiting for what signs them."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """Read the session of a request."""
+        if request.path.startswith("/api/"):
+            return NullSession()
+        return super().open_session(app, request)
+
+
 def create_app(settings: Settings | None = None) -> Flask:
     """Make the application; the tables are created or upgraded if need be.
 
@@ -66,6 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     database.change(_upgrade)
     app = Flask("cryotile.taskfarm.server", static_folder=None)
+    app.session_interface = _Sessions()
     app.config.update(
         SECRET_KEY=settings.key(),
         SQLALCHEMY_DATABASE_URI=database.engine.url,
