@@ -14,7 +14,7 @@ import numpy as np
 
 from cryotile.batch import Batch
 from cryotile.dem import Dem
-from cryotile.errors import CryotileError, GranuleError, InvalidValue, UnwritablePath
+from cryotile.errors import CryotileError, GranuleError, InvalidValue
 from cryotile.pointdb import Appended, PointDB
 from cryotile.points import Granule
 from cryotile.projection import project_batch
@@ -157,81 +157,77 @@ def take_in(
     CryotileError
         The point DB cannot be written or is damaged, or the DEM cannot be read.
     """
-    taken, limit = Taken(), points_within(criteria.memory, len(db.columns))
-    where = None if criteria.where is None else Where.parse(criteria.where, columns=db.column_names)
-    dem = None if criteria.dem is None else Dem(criteria.dem, db.crs)
+    intake = _Intake(db, criteria)
+    limit = points_within(criteria.memory, len(db.columns))
     waiting, held = list[Granule](), 0
-    for granule in _read(files, db, criteria, taken, progress):
+    for granule in intake.read(files, progress):
         if waiting and held + len(granule.points) > limit:
-            _append(waiting, db, where, dem, criteria, taken)
+            intake.append(waiting)
             waiting, held = [], 0
         waiting.append(granule)
         held += len(granule.points)
     if waiting:
-        _append(waiting, db, where, dem, criteria, taken)
-    return taken
+        intake.append(waiting)
+    return intake.taken
 
 
-def _read(
-    files: Sequence[Path],
-    db: PointDB,
-    criteria: Criteria,
-    taken: Taken,
-    progress: Callable[[float], None],
-) -> Iterator[Granule]:
-    """Yield the granules that the point DB does not have yet; those that it has, or that are bad, are noted."""
-    there = db.checksums()
-    mapping = None if criteria.mapping is None else ColumnMapping.load(criteria.mapping)
-    for done, file in enumerate(files):
-        progress(0.8 * done / len(files))
-        try:
-            if there and (id := there.get(_checksum(file))) is not None:
-                taken.ids.append(id)
-                continue
-            _refuse_giants(file, criteria.memory)
-            yield read_granule(
-                file,
-                surface_types=criteria.surface_types,
-                columns=db.columns,
-                mapping=mapping,
-            )
-        except UnwritablePath:
-            raise
-        except CryotileError as error:
-            log.debug("granule %s failed", file, exc_info=True)
-            taken.problems.append((str(file), str(error)))
+class _Intake:
+    """A point DB, what goes into it, and what became of the files so far."""
+
+    def __init__(self, db: PointDB, criteria: Criteria) -> None:
+        self._db, self._criteria = db, criteria
+        where, mapping, dem = criteria.where, criteria.mapping, criteria.dem
+        self._where = None if where is None else Where.parse(where, columns=db.column_names)
+        self._mapping = None if mapping is None else ColumnMapping.load(mapping)
+        self._dem = None if dem is None else Dem(dem, db.crs)
+        self.taken = Taken()
+
+    def read(self, files: Sequence[Path], progress: Callable[[float], None]) -> Iterator[Granule]:
+        """Yield the granules that the point DB does not have yet; note those that it has, and the bad ones."""
+        there = self._db.checksums()
+        for done, file in enumerate(files):
+            progress(0.8 * done / len(files))
+            try:
+                if there and (id := there.get(_checksum(file))) is not None:
+                    self.taken.ids.append(id)
+                    continue
+                _refuse_giants(file, self._criteria.memory)
+                yield read_granule(
+                    file,
+                    surface_types=self._criteria.surface_types,
+                    columns=self._db.columns,
+                    mapping=self._mapping,
+                )
+            except CryotileError as error:
+                log.debug("granule %s failed", file, exc_info=True)
+                self.taken.problems.append((str(file), str(error)))
+
+    def append(self, granules: list[Granule]) -> None:
+        """Project, screen and commit granules at once; the list is empty afterwards."""
+        batch = project_batch(Batch.of(granules), self._db.crs)
+        # The points as read are not needed any more; without this they would take memory until the end.
+        granules.clear()
+        if self._where is not None:
+            batch = batch.keep(self._where.mask(batch.points), NOT_SELECTED)
+        if self._dem is not None:
+            batch = self._screened(batch, self._dem)
+        self.taken.count(self._db.append(batch))
+
+    def _screened(self, batch: Batch, dem: Dem) -> Batch:
+        above = dem.difference(batch.points)
+        known = np.bincount(batch.owners[~np.isnan(above)], minlength=len(batch.sizes))
+        unscreened = zip(batch.granules, batch.sizes, known, strict=True)
+        names = [granule.name for granule, size, seen in unscreened if size and not seen]
+        if names:
+            self.taken.notes.setdefault(NO_DEM_HERE, []).extend(names)
+        # Compared this way round, what has no DEM stays.
+        return batch.keep(~(np.abs(above) > self._criteria.max_dem_difference), FAR_FROM_DEM)
 
 
 def _checksum(file: Path) -> str:
     with suppress(OSError), file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
     return ""
-
-
-def _append(
-    granules: list[Granule],
-    db: PointDB,
-    where: Where | None,
-    dem: Dem | None,
-    criteria: Criteria,
-    taken: Taken,
-) -> None:
-    """Project, screen and commit granules at once."""
-    batch = project_batch(Batch.of(granules), db.crs)
-    # The points as read are not needed any more; without this they would take memory until the end.
-    granules.clear()
-    if where is not None:
-        batch = batch.keep(where.mask(batch.points), NOT_SELECTED)
-    if dem is not None:
-        above = dem.difference(batch.points)
-        known = np.bincount(batch.owners[~np.isnan(above)], minlength=len(batch.sizes))
-        unscreened = zip(batch.granules, batch.sizes, known, strict=True)
-        names = [granule.name for granule, size, seen in unscreened if size and not seen]
-        if names:
-            taken.notes.setdefault(NO_DEM_HERE, []).extend(names)
-        # Compared this way round, what has no DEM stays.
-        batch = batch.keep(~(np.abs(above) > criteria.max_dem_difference), FAR_FROM_DEM)
-    taken.count(db.append(batch))
 
 
 def _refuse_giants(file: Path, memory: float) -> None:
