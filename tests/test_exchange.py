@@ -73,6 +73,17 @@ def test_an_exchange_settles_what_has_ended_and_claims_what_waits(open_ledger):
     assert ledger.unsettled() == 0
 
 
+def test_however_much_there_is_to_say_of_failures_it_is_said(open_ledger):
+    ledger = open_ledger(lease=60.0)
+    ledger.enroll(alike(200))
+    errors = "".join(map(chr, range(0x4E00, 0x9800)))
+    outcomes = ended(*ledger.claim(200), error=errors)
+    lost, leases = ledger.exchange(outcomes, 200)
+    assert lost == set()
+    assert {lease.attempt for lease in leases} == {2}
+    assert len(leases) == 200
+
+
 def test_an_exchange_whose_answer_was_lost_happens_once(farm):
     run = farm.ask("POST", "/api/v1/runs", {"count": 5, "key": uuid.uuid4().hex + "/1"}).json["run"]
     worker = {"uuid": uuid.uuid4().hex, "host": "here", "pid": 1}

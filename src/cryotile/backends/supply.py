@@ -157,8 +157,8 @@ class LedgerSupply:
         return self._ledger.unsettled()
 
     def release(self) -> None:
-        """Hand back all leases but those that have ended."""
-        self._turn_in()
+        """Hand back all leases; what is not settled yet is tried again, uncharged: who leaves does not wait."""
+        self._ended.clear()
         self._give_back(list(self._leases.values()))
 
     def check_out(self) -> None:

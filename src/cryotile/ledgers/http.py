@@ -23,6 +23,9 @@ _WITNESSED = 100
 # The end of an error says what was wrong; a message of megabytes would not be taken.
 _LONGEST_ERROR = 20_000
 
+# So many of these, at their longest, are a body that the server takes.
+_ERRORS = 64
+
 # What is handed back comes back anyway when its lease has expired: a worker that leaves does not wait long (seconds).
 _PARTING = 5.0
 
@@ -121,16 +124,22 @@ class HTTPLedger:
     def settle(self, outcomes: Mapping[Lease, Outcome]) -> set[Lease]:
         """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
         query = {"worker": self._worker["uuid"]}
-        return self._lost(outcomes, "POST", "outcomes", _ended(outcomes), query)
+        lost: set[Lease] = set()
+        for piece in _bodies(outcomes):
+            lost |= self._lost(piece, "POST", "outcomes", _ended(piece), query)
+        return lost
 
     def exchange(self, outcomes: Mapping[Lease, Outcome], n: int) -> tuple[set[Lease], list[Lease]]:
         """Settle and claim in one request; see :meth:`cryotile.ledgers.Exchange.exchange`."""
+        *first, last = list(_bodies(outcomes)) or [{}]
+        gone = {lease for piece in first for lease in self.settle(piece)}
         token = secrets.token_hex(7)
         query = {"worker": self._worker["uuid"], "claim": min(n, _LEASES), "token": token}
-        rows, path = _ended(outcomes), self._run("outcomes")
-        answer = self._site.ask("POST", path, body=rows, query=query, again={"again": 1})
+        answer = self._site.ask(
+            "POST", self._run("outcomes"), body=_ended(last), query=query, again={"again": 1}
+        )
         lost = set(answer["lost"])
-        return {lease for lease in outcomes if lease.id in lost}, _leases(answer)
+        return gone | {lease for lease in last if lease.id in lost}, _leases(answer)
 
     def release(self, leases: Collection[Lease]) -> None:
         """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
@@ -187,6 +196,20 @@ def _pieces(whole: list[T], size: int) -> Iterator[list[T]]:
 def _share(fraction: float | None) -> float | None:
     """Work may report a little more than all."""
     return None if fraction is None else min(max(fraction, 0.0), 1.0)
+
+
+def _bodies(outcomes: Mapping[Lease, Outcome]) -> Iterator[dict[Lease, Outcome]]:
+    """Cut outcomes into what one request can carry."""
+    piece: dict[Lease, Outcome] = {}
+    errors = 0
+    for lease, outcome in outcomes.items():
+        errors += outcome.error is not None
+        if errors > _ERRORS or len(piece) == _LEASES:
+            yield piece
+            piece, errors = {}, int(outcome.error is not None)
+        piece[lease] = outcome
+    if piece:
+        yield piece
 
 
 def _ended(outcomes: Mapping[Lease, Outcome]) -> list[dict[str, Any]]:
