@@ -319,6 +319,22 @@ def test_a_run_that_was_not_worked_on_is_explained_too(
     assert "not fitted yet" in said
 
 
+def test_a_rate_that_one_pass_carries_alone_has_no_interval(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    near = in_circle(points, X, Y, 1500.0)
+    long = near[near.groupby("pass_id")["x"].transform("size") > 8]
+    up = long["ascending"].astype(bool)
+    ends = near["pass_id"].isin([long[up]["pass_id"].iloc[0], long[~up]["pass_id"].iloc[-1]])
+    bounds = (X - 2000, Y - 2000, X + 2000, Y + 2000)
+    run = planned(tmp_path, near[ends], recipe="plane", bounds=bounds)
+    code, said, _ = call("explain", run.path, "--at", X, Y)
+    assert code == 0
+    assert "without an interval" in said
+    assert "no limit" in said
+    assert "nan" not in said
+
+
 def test_a_post_outside_of_the_mask_says_so(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:

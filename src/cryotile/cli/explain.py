@@ -129,7 +129,10 @@ def _status(found: Explanation) -> str:
 
 
 def _rate(found: Explanation) -> str:
-    return f"{float(found.fit['dhdt']):+.3f} ± {float(found.fit['dhdt_ci95']):.3f} m/yr"
+    rate, interval = (float(found.fit[name]) for name in ("dhdt", "dhdt_ci95"))
+    if math.isnan(interval):
+        return f"{rate:+.3f} m/yr, without an interval: one pass carries the fit alone"
+    return f"{rate:+.3f} ± {interval:.3f} m/yr (95 %)"
 
 
 def _write_points(points: pd.DataFrame, path: Path) -> None:
@@ -149,7 +152,7 @@ def _lines(run: Run, found: Explanation, away: float) -> Iterator[str]:
     yield f"tile         {found.stored.tile}: {_compared(found)}"
     yield f"status       {_status(found)}"
     if fit["status"] == Status.OK:
-        yield f"dh/dt        {_rate(found)} (95 %, {int(fit['dhdt_dof'])} degrees of freedom)"
+        yield f"dh/dt        {_rate(found)}, {int(fit['dhdt_dof'])} degrees of freedom"
     tried = run.settings.fit.fallback_radii
     yield f"radius       {found.config.radius:g} m" + (
         f" (of {', '.join(f'{r:g}' for r in (run.settings.fit.radius, *tried))} m)" if tried else ""
@@ -163,11 +166,11 @@ def _lines(run: Run, found: Explanation, away: float) -> Iterator[str]:
     for gate in found.gates:
         what = {None: "not reached", True: "passed", False: "FAILED"}[gate.passed]
         ask = "at most" if gate.name == "|dh/dt|" else "at least"
-        value = "" if math.isnan(gate.value) else f"{gate.value:.4g} {gate.units}"
-        yield (
-            f"  {gate.name:28} {value:>14}   {ask} {gate.threshold:.4g} {gate.units}".ljust(76)
-            + what
+        asked = (
+            f"{ask} {gate.threshold:.4g} {gate.units}" if gate.threshold < math.inf else "no limit"
         )
+        value = "" if math.isnan(gate.value) else f"{gate.value:.4g} {gate.units}"
+        yield f"  {gate.name:28} {value:>14}   {asked}".ljust(76) + what
     if found.terms:
         yield "\nterms"
     for term in found.terms:
