@@ -274,6 +274,19 @@ def test_the_plane_recipe_can_be_validated_too(
     assert everything["posts"] > 50
 
 
+def test_members_do_their_share_and_whoever_comes_last_reports(call: Call, run: Run) -> None:
+    words = ("validate", run.path, "--split", "odd-even", "--max-tiles", 3, "--backend")
+    for member in range(2):
+        code, said, _ = call(*words, f"index:{member}/2")
+        assert code == 0
+        assert "this member's" in said
+    tiles = run.path / "validation" / "tiles" / "odd-even"
+    before = {tile: tile.stat().st_mtime_ns for tile in tiles.glob("*.nc")}
+    assert len(before) == 3
+    assert "odd less even passes" in call(*words, "serial")[1]
+    assert all(tile.stat().st_mtime_ns == time for tile, time in before.items())
+
+
 def test_halves_without_a_fit_are_told_in_one_line(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:

@@ -68,7 +68,7 @@ def validate(
         if share:
             click.echo(
                 f"{run.path}: this member's {number(len(share))} of {counted(len(tasks), 'tile')} are compared;"
-                f" when all are, give once: cryotile validate {run.path}"
+                " when all are, give the command once more, with --backend serial"
             )
         return
     click.echo(
