@@ -180,6 +180,8 @@ def test_both_splits_of_a_run_are_compared_and_mapped(call: Call, run: Run) -> N
         assert (run.path / "validation" / f"{split}.png").read_bytes().startswith(b"\x89PNG")
         product = read_product(run.path / "validation" / f"{split}.nc")
         compared = int(np.isfinite(product["dhdt_difference_ratio"]).sum())
+        assert product.attrs["title"] == f"Elevation change rate of {one} less {other} passes"
+        assert "dhdt_difference median" in call("info", run.path / "validation" / f"{split}.nc")[1]
         assert record[split][0]["posts"] == compared > 100
         assert 0.5 < record[split][0]["robust"] < 1.5
         assert record[split][0]["within_ci95"] > 0.85

@@ -152,10 +152,13 @@ def summarize_product(path: Path) -> list[str] | None:
     """
     if not _is_product(path):
         return None
-    product = read_product(path, ["dhdt", "status"])
-    ny, nx = product["dhdt"].shape
+    with h5py.File(path, "r") as file:
+        # What a validation leaves is a product, too, of the differences of two rates.
+        name = "dhdt" if "dhdt" in file else "dhdt_difference"
+    product = read_product(path, [name, "status"])
+    ny, nx = product[name].shape
     about = product.attrs
-    dhdt = product["dhdt"].to_numpy()
+    dhdt = product[name].to_numpy()
     dhdt = dhdt[np.isfinite(dhdt)]
     lines = [
         f"product      {path}, made by cryotile {about[MARK]}",
@@ -167,7 +170,7 @@ def summarize_product(path: Path) -> list[str] | None:
         lines.append(f"period       {about['time_coverage_start']} to {about['time_coverage_end']}")
     if dhdt.size:
         low, middle, high = np.percentile(dhdt, [5, 50, 95])
-        lines.append(f"dhdt         median {middle:.3f} m/yr, 90 % within {low:.3f} to {high:.3f}")
+        lines.append(f"{name:12} median {middle:.3f} m/yr, 90 % within {low:.3f} to {high:.3f}")
     counts = np.bincount(product["status"].to_numpy().ravel(), minlength=len(Status))
     return lines + [
         f"  {status.name.lower():20} {counts[status]:>12,} posts"
