@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -365,6 +366,8 @@ def main() -> None:
         "--output", type=Path, help="directory for bench-taskfarm.md and bench-taskfarm.svg"
     )
     options = parser.parse_args()
+    # Ended by a signal, it ends its servers, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     table, before, start = Table(options.size, options.rows), os.getloadavg()[0], time.monotonic()
     with ExitStack() as stack:
         measure(table, Servers(table, stack, options.environments.resolve()))
