@@ -145,6 +145,20 @@ def measure(points: pd.DataFrame, radius: float, rounds: int) -> pd.DataFrame:
     return pd.DataFrame(rows[1:])
 
 
+def speed_up(points: pd.DataFrame, radius: float, recipe: str, rounds: int) -> float:
+    """By how much two threads are faster than one: the median of ratios of elapsed times."""
+    config = FitConfig(radius=radius, recipe=recipe, terms=("quadratic",) * (recipe == "robust"))
+    ratios = []
+    for _ in range(rounds):
+        elapsed = []
+        for threads in (1, 2):
+            start = time.perf_counter()
+            fit_posts(points, POSTS, POSTS, config, threads=threads)
+            elapsed.append(time.perf_counter() - start)
+        ratios.append(elapsed[0] / elapsed[1])
+    return float(np.median(ratios))
+
+
 def plot(medians: pd.DataFrame, path: Path) -> None:
     import matplotlib as mpl
 
@@ -164,13 +178,17 @@ def main() -> None:
     medians = {}
     print(f"posts/s, one thread, medians of {options.rounds} interleaved rounds, {simd_level()}")
     for per_post, radius in DENSITIES:
-        rates = measure(make_points(per_post, radius), radius, options.rounds)
+        points = make_points(per_post, radius)
+        rates = measure(points, radius, options.rounds)
         medians[per_post] = rates.median()
         print(f"\n{per_post} points a post, radius {radius:g} m")
         for name, value in medians[per_post].items():
             print(f"  {name:18} {value:10.0f}")
         for one, other in RATIOS:
             print(f"  {one} / {other}: {(rates[one] / rates[other]).median():.2f}", flush=True)
+        for recipe in ("plane", "robust"):
+            gain = speed_up(points, radius, recipe, options.rounds)
+            print(f"  {recipe}, two threads / one: {gain:.2f}", flush=True)
     if options.plot:
         plot(pd.DataFrame(medians).T, options.plot)
 

@@ -323,6 +323,20 @@ def test_the_circle_of_any_radius_holds_what_brute_force_finds(radius):
     assert counts.to_numpy().tolist() == expected
 
 
+def test_posts_far_apart_see_the_points_around_each_of_them():
+    near = make_points(200, extent=3.0)
+    places = np.array([-4.1e9, -7e6, 0.0, 1e3, 2e6, 3.9e9])
+    points = pd.concat(
+        [near.assign(x=near["x"] + a, y=near["y"] + b) for a in places for b in (0.0, 5e8)]
+    )
+    config = FitConfig(recipe="plane", radius=2.5, period=CONFIG.period)
+    counts = fit_posts(points, places + 300, [5e8 - 200, -200.0], config)["data_count"].to_numpy()
+    for a, column in zip(places, counts.T, strict=True):
+        for b, count in zip((5e8, 0.0), column, strict=True):
+            assert count == len(in_circle(points, a + 300, b - 200, 2.5))
+    assert counts.min() > 50
+
+
 # --- columns as users have them
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,3 +95,25 @@ def test_a_crowd_at_one_post_is_fitted_like_any_other():
     fits = fit_posts(points.drop(columns="mode"), [300.0], [-200.0], FitConfig(period=PERIOD))
     assert fits["status"].item() == Status.OK
     assert fits["data_count"].item() > 190_000
+
+
+def test_millions_of_points_at_one_post_are_fitted_in_the_memory_of_the_points():
+    size = 10_000_000 if os.environ.get("CRYOTILE_LONG") else 1_000_000
+    generator = np.random.default_rng(0)
+    years = generator.uniform(0, 10, size)
+    points = pd.DataFrame(
+        {
+            "x": generator.uniform(-1400, 1400, size),
+            "y": generator.uniform(-1400, 1400, size),
+            "time": np.datetime64("2011-01-01", "s")
+            + (years * 31_557_600).astype("timedelta64[s]"),
+            "elevation": 0.25 * years + generator.normal(0, 1, size),
+            "pass_id": np.arange(size) % 50,
+        }
+    )
+    for recipe in ("plane", "robust"):
+        config = FitConfig(recipe=recipe, terms=(), period=PERIOD)
+        fit = fit_posts(points, [0.0], [0.0], config)
+        assert fit["status"].item() == Status.OK
+        assert fit["dhdt"].item() == pytest.approx(0.25, abs=6 * 2 / size**0.5)
+        assert fit["data_count"].item() + fit["rejected_count"].item() == size

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
+import cryotile.fit
 from cryotile import FitConfig, fit_posts
 from cryotile.errors import InvalidValue
 from cryotile.outputs import Status, Term
@@ -395,3 +396,14 @@ def test_the_bytes_do_not_depend_on_threads_or_on_the_tile():
     part = fit_posts(near, axis[3:8], axis[4:11], config)
     assert part.identical(whole.isel(x=slice(3, 8), y=slice(4, 11)))
     assert (whole["status"] == Status.OK).mean() > 0.9
+
+
+@pytest.mark.parametrize("recipe", ["plane", "robust"])
+def test_circles_that_are_too_full_for_a_thread_wait_and_get_the_same_bytes(recipe, monkeypatch):
+    points = make_points(3000, passes=60).drop(columns="mode")
+    points[["x", "y"]] = np.random.default_rng(0).normal(0, 3000, (len(points), 2))
+    axis = np.arange(-3000.0, 3001.0, 1000.0)
+    config = FitConfig(recipe=recipe, period=CONFIG.period)
+    whole = fit_posts(points, axis, axis, config)
+    monkeypatch.setattr(cryotile.fit, "ROOM", int(whole["data_count"].median()))
+    assert whole.identical(fit_posts(points, axis, axis, config, threads=3))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from cryotile.cost import VISITS_PER_SECOND
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue
 from cryotile.plan import PlanRequest
 from cryotile.pointdb import PointDB
@@ -112,7 +113,7 @@ def test_pbs_has_no_array_of_one(run: Run) -> None:
 
 
 def test_time_and_memory_follow_from_the_plan(run: Run) -> None:
-    run.table["cost"] = 5e7 * 3600.0
+    run.table["cost"] = VISITS_PER_SECOND * 3600.0
     run.table["points"] = 4_000_000
     count = len(run.tasks)
     # An hour of one core for each tile.

@@ -16,8 +16,11 @@ from cryotile.tasklist import Estimate
 
 __all__ = ["estimate", "tile_table"]
 
-VISITS_PER_SECOND = 5e7
-"""Pairs of point and post that one core fits a second, measured on two cores of a 2020s server, plane recipe."""
+VISITS_PER_SECOND = 2.5e7
+"""Pairs of point and post that one core fits a second, measured on two cores of a 2020s server, robust recipe."""
+
+PLANE_SHARE = 0.1
+"""Time of a visit of the plane recipe in that of a robust one."""
 
 # One core reads, decodes and sorts some 3 million points a second, and opens and saves a tile in a tenth of a second.
 # Without these, whoever is dealt the margin of an ice sheet would get thousands of tiles that cost nothing.
@@ -43,9 +46,9 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
     Returns
     -------
     DataFrame, one row per tile
-        ``ix, iy`` (tile), ``cost`` (expected points visited: pairs of a point and a post within the radius, and as many
-        as could be visited while the points are read and the tile is saved), ``points`` (in the 5 km squares that the
-        tile's window touches), ``digest`` (uint64, of those squares).
+        ``ix, iy`` (tile), ``cost`` (expected points visited: pairs of a point and a post within the radius, a tenth of
+        them where planes are fitted, and as many as could be visited while the points are read and the tile is saved),
+        ``points`` (in the 5 km squares that the tile's window touches), ``digest`` (uint64, of those squares).
     """
     squares = within_period(
         db.squares(where=settings.where, snapshot=snapshot), settings.fit.period
@@ -53,7 +56,8 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
     tiles = settings.grid.tiles(settings.tile_size)
     if settings.mask is not None:
         tiles = [tile for tile in tiles if settings.mask.of(tile).any()]
-    rows = _tile_rows(tiles, squares, settings.fit.reach)
+    share = 1.0 if settings.fit.rejects else PLANE_SHARE
+    rows = _tile_rows(tiles, squares, settings.fit.reach, share)
     table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
     table = table[table["points"] > 0]
     return table.sort_values(["cost", "iy", "ix"], ascending=[False, True, True], ignore_index=True)
@@ -64,7 +68,9 @@ _Row = tuple[int, int, float, int, int]
 _COLUMNS = {"ix": "int32", "iy": "int32", "cost": "float64", "points": "int64", "digest": "uint64"}
 
 
-def _tile_rows(tiles: Sequence[Tile], squares: pd.DataFrame, radius: float) -> list[_Row]:
+def _tile_rows(
+    tiles: Sequence[Tile], squares: pd.DataFrame, radius: float, share: float
+) -> list[_Row]:
     # Sorted by rows of squares, so that a tile looks at its own band only.
     squares = squares.sort_values(["y_min", "x_min"], ignore_index=True)
     x, y = squares["x_min"].to_numpy(), squares["y_min"].to_numpy()
@@ -78,7 +84,7 @@ def _tile_rows(tiles: Sequence[Tile], squares: pd.DataFrame, radius: float) -> l
         near = np.arange(low, high)
         near = near[(x[near] > x_min - SQUARE_SIZE) & (x[near] <= x_max)]
         visits = count[near] @ _visits(tile, x[near], y[near], radius)
-        cost = visits + VISITS_PER_READ * count[near].sum() + VISITS_PER_TILE
+        cost = share * visits + VISITS_PER_READ * count[near].sum() + VISITS_PER_TILE
         # Sums of uint64 wrap, which is what an order-free digest wants.
         rows.append(
             (tile.ix, tile.iy, float(cost), int(count[near].sum()), int(digest[near].sum()))
