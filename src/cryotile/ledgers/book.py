@@ -18,9 +18,9 @@ from sqlalchemy import Connection
 from cryotile.ledgers import statements as sql
 from cryotile.ledgers.base import Lease
 from cryotile.ledgers.database import Database
+from cryotile.ledgers.dialect import Change
 from cryotile.ledgers.runs import RunRecord
 from cryotile.ledgers.schema import State
-from cryotile.ledgers.statement import Change
 from cryotile.ledgers.stock import Listed, add_range, add_tasks, lay_out, listed
 from cryotile.task import Outcome, Task
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryotile.ledgers.statement import ADD_TALLY_SQL, WITH_TALLY, Change, Statement
+from cryotile.ledgers.dialect import ADD_TALLY_SQL, WITH_TALLY, Change, Statement
 
 NOW = Statement("""
 -- now: the database's clock.

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, Row
 
 from cryotile.ledgers.database import Database
+from cryotile.ledgers.dialect import Statement
 from cryotile.ledgers.runs import RunRecord
 from cryotile.ledgers.schema import State
-from cryotile.ledgers.statement import Statement
 from cryotile.taskfarm.server.auth import Principal
 
 __all__ = ["list_runs", "list_tasks", "list_workers", "see_run", "settled_since"]

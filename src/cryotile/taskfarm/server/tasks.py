@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 from cryotile.ledgers import statements as sql
 from cryotile.ledgers.book import Book
 from cryotile.ledgers.database import Database
+from cryotile.ledgers.dialect import Change, Statement
 from cryotile.ledgers.runs import Counts, RunRecord, restart_all, restart_stranded
 from cryotile.ledgers.schema import State
-from cryotile.ledgers.statement import Change, Statement
 from cryotile.taskfarm.server.workers import anonymous
 
 __all__ = ["STATUSES", "SeedTask", "count", "find_task", "restart", "set_percent", "set_status"]

@@ -9,9 +9,9 @@ from typing import Any
 
 from cryotile.ledgers.book import Book
 from cryotile.ledgers.database import Database
+from cryotile.ledgers.dialect import Statement
 from cryotile.ledgers.runs import RunRecord
 from cryotile.ledgers.sql import register
-from cryotile.ledgers.statement import Statement
 from cryotile.taskfarm.server import body
 
 __all__ = ["NAME", "Workers", "anonymous"]

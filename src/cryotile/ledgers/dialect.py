@@ -1,4 +1,4 @@
-"""What a statement in SQL is, to SQLite and to PostgreSQL.
+"""What a statement is in the dialects of SQLite and of PostgreSQL.
 
 Both speak the same SQL but for a few words, which stand here in brackets: ``[now]`` is the database's clock,
 ``[given]`` makes rows out of the JSON list ``:given``, ``[locked]`` locks the rows that a query picks and passes over
