@@ -60,7 +60,8 @@ bench-backends: $(VENV)/with-all,test,bench
 	PYTHONPATH=tests $(BIN)/python benchmarks/backends --services
 
 bench-fit: $(VENV)/with-all,test,bench
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/fit.py --plot docs/_static/bench-fit.svg
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/fit.py --plot docs/_static/bench-fit.svg \
+		--table docs/_static/bench-fit.inc
 
 calibration: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/calibration.py --processes 2

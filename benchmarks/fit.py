@@ -9,6 +9,7 @@ time of one thread is taken, which other work on the machine disturbs least.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -121,13 +122,15 @@ CONTENDERS: dict[str, Contender] = {
     "numba robust": numba_loop(robust, direction=True),
     "fit_posts robust": fitted("robust", "quadratic", "direction"),
 }
-RATIOS = (
-    ("fit_posts plane", "mask loop"),
-    ("fit_posts plane", "cKDTree + lstsq"),
-    ("fit_posts plane", "numba plane"),
-    ("fit_posts plane", "best numba plane"),
-    ("fit_posts robust", "numba robust"),
-)
+# How many times faster one should be than the other, at each density; NaN: no goal.
+RATIOS = {
+    ("fit_posts plane", "mask loop"): (np.nan, 500.0, np.nan),
+    ("fit_posts plane", "cKDTree + lstsq"): (np.nan, np.nan, np.nan),
+    ("fit_posts plane", "numba plane"): (2.0, 3.0, 4.0),
+    ("fit_posts plane", "best numba plane"): (1.0, 1.0, 1.0),
+    ("fit_posts robust", "numba robust"): (3.0, 3.0, 3.0),
+}
+THREADS = 1.8  # how many times faster two threads should be than one
 
 
 def rate(contender: Contender, points: pd.DataFrame, radius: float) -> float:
@@ -170,27 +173,58 @@ def plot(medians: pd.DataFrame, path: Path) -> None:
     axes.figure.savefig(path)
 
 
+def judge(ratio: float, goal: float) -> str:
+    """Write a ratio beside what it should be."""
+    if np.isnan(goal):
+        return f"{ratio:.3g}"
+    return f"{ratio:.3g} ({'' if ratio >= goal else 'missed, '}≥ {goal:g})"
+
+
+def table(medians: dict[int, pd.Series], ratios: dict[str, list[str]], rounds: int) -> str:
+    """Make the page's table: posts a second, then ratios."""
+    heads = [f"{count} points, {radius / 1000:g} km" for count, radius in DENSITIES]
+    lines = [f"| | {' | '.join(heads)} |", "| --- | ---: | ---: | ---: |"]
+    for name in CONTENDERS:
+        figures = [f"{each[name]:,.0f}" for each in medians.values()]
+        lines.append(f"| {name}, posts/s | {' | '.join(figures)} |")
+    lines += [f"| {what} | {' | '.join(shown)} |" for what, shown in ratios.items()]
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    note = (
+        f"Medians of {rounds} interleaved rounds; {simd_level()}; load average at the end {load}."
+    )
+    return "\n".join([*lines, "", note, ""])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--plot", type=Path, help="Where to save the plot.")
+    parser.add_argument("--table", type=Path, help="Where to save the table.")
     options = parser.parse_args()
-    medians = {}
+    medians: dict[int, pd.Series] = {}
+    ratios: dict[str, list[str]] = {}
     print(f"posts/s, one thread, medians of {options.rounds} interleaved rounds, {simd_level()}")
-    for per_post, radius in DENSITIES:
+    for number, (per_post, radius) in enumerate(DENSITIES):
         points = make_points(per_post, radius)
         rates = measure(points, radius, options.rounds)
         medians[per_post] = rates.median()
         print(f"\n{per_post} points a post, radius {radius:g} m")
         for name, value in medians[per_post].items():
             print(f"  {name:18} {value:10.0f}")
-        for one, other in RATIOS:
-            print(f"  {one} / {other}: {(rates[one] / rates[other]).median():.2f}", flush=True)
+        found = {
+            f"{one} / {other}": ((rates[one] / rates[other]).median(), goals[number])
+            for (one, other), goals in RATIOS.items()
+        }
         for recipe in ("plane", "robust"):
             gain = speed_up(points, radius, recipe, options.rounds)
-            print(f"  {recipe}, two threads / one: {gain:.2f}", flush=True)
+            found[f"fit_posts {recipe}, two threads / one"] = gain, THREADS
+        for what, (ratio, goal) in found.items():
+            ratios.setdefault(what, []).append(judge(ratio, goal))
+            print(f"  {what}: {ratios[what][-1]}", flush=True)
     if options.plot:
         plot(pd.DataFrame(medians).T, options.plot)
+    if options.table:
+        options.table.write_text(table(medians, ratios, options.rounds))
 
 
 if __name__ == "__main__":

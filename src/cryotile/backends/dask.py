@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,21 +61,8 @@ class DaskBackend:
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do the tasks in the cluster's workers; see :meth:`cryotile.backends.Backend.run`."""
-        left = {task.index: task for task in tasks}
-        while left:
-            before = len(left)
-            try:
-                for outcome in self._run_connected(list(left.values()), work):
-                    del left[outcome.task.index]
-                    yield outcome
-            except CryotileError as error:
-                # All is cancelled when the connection breaks, though the scheduler may be there.
-                if not isinstance(error.__cause__, CancelledError) or len(left) == before:
-                    raise
-                logger.warning("the connection to the Dask scheduler at %s broke", self.argument)
-
-    def _run_connected(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
-        """Do the tasks while one connection holds."""
+        if not tasks:
+            return
         with self._connect() as client:
             threads = client.nthreads()
             _advise(self.argument, threads)
