@@ -61,8 +61,9 @@ class Benchmark:
 
     def go_on(self, measures: Iterable[str]) -> None:
         """Keep what was measured before, but for these measures of these contenders."""
-        fresh = self.results["contenders"]
-        self.results = json.loads(self._kept.read_text())
+        fresh, machine = self.results["contenders"], self.results["machine"]
+        self.results = json.loads(self._kept.read_text()) | {"machine": machine, "minutes": 0}
+        self.results["earlier"] = [each for each in MEASURES if each not in measures]
         for name, nothing in fresh.items():
             known = self.results["contenders"].setdefault(name, nothing)
             for measure in measures:

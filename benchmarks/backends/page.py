@@ -21,7 +21,7 @@ PAGE = """\
 
 All backends beside what else one would take, in one run of `make bench-backends` ({minutes:.0f} minutes) on {cores}
 cores of {processor}, Python {python}, {date}; load average {load:.1f} when it began{end}. Absolute figures are
-this machine's; ratios carry over.
+this machine's; ratios carry over.{earlier}
 
 ```{{figure}} ../_static/backends.svg
 :alt: Bars for each backend and each measure of the table below.
@@ -111,6 +111,7 @@ def write_page(results: Results, path: Path) -> str:
         **{key: machine[key] for key in ("cores", "processor", "python", "date", "load")},
         end=f", {machine['load at end']:.1f} when it ended" if "load at end" in machine else "",
         minutes=results["minutes"],
+        earlier=_earlier(results),
         table=table,
         workers=min(seats),
         pullers=max(seats),
@@ -127,6 +128,12 @@ def write_page(results: Results, path: Path) -> str:
     )
     path.write_text(text.rstrip() + "\n")
     return f"{table}\n\n{targets}"
+
+
+def _earlier(results: Results) -> str:
+    """Say what was not measured in this run."""
+    kept = results.get("earlier")
+    return f" Of an earlier run: {', '.join(kept)}." if kept else ""
 
 
 def _table(results: Results) -> str:
