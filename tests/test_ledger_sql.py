@@ -19,6 +19,7 @@ from cryotile.ledgers.database import Unreachable
 from cryotile.ledgers.runs import count, create_run, delete_run, find_run, restart_all
 from cryotile.ledgers.schema import upgrade
 from cryotile.ledgers.sql import SQLLedger, open_database
+from cryotile.ledgers.statements import NOW
 from cryotile.task import Outcome, Task
 from cryotile.testing.backends import MakeBackend, SupervisedContract
 from cryotile.testing.ledgers import LedgerContract, OpenLedger
@@ -198,6 +199,22 @@ def test_a_run_of_two_thousand_million_tasks_is_one_row_and_starts_at_once(url):
     assert [lease.task.index for lease in book.claim(1)] == [0]
     delete_run(database, run)
     assert find_run(database, run.uuid) is None
+
+
+def test_what_was_settled_since_its_owner_began_to_look_stays_settled(url):
+    ledger, database = SQLLedger(url, "run/1"), open_database(url)
+    tasks = [Task(index, 1.0) for index in range(3)]
+    ledger.enroll(tasks)
+    (lease,) = ledger.claim()
+    began = database.read(lambda connection: NOW(connection).scalar_one())
+    ledger.settle({lease: Outcome(lease.task, 1.0, 1, "here")})
+    run = find_run(database, "run/1")
+    assert run is not None
+    Book(database, run, 0).enroll(tasks, began)
+    assert ledger.unsettled() == 2
+    # Who looks now, and misses the result all the same, has lost it.
+    Book(database, run, 0).enroll(tasks)
+    assert ledger.unsettled() == 3
 
 
 def test_a_claim_whose_answer_was_lost_is_answered_again(url):

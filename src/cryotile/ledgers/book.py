@@ -47,10 +47,20 @@ class Book:
     run: RunRecord
     worker: int
 
-    def enroll(self, tasks: Sequence[Task]) -> None:
-        """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`."""
+    def enroll(self, tasks: Sequence[Task], seen: float | None = None) -> None:
+        """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            All that is missing.
+        seen : float, optional
+            By the database's clock, when their owner began to find that out, if that was before this call: what was
+            settled since is not missing.
+        """
         # Before the tasks are looked at: what is settled while their owner finds out what is missing is not missing.
-        before, known = self.database.read(self._known)
+        now, known = self.database.read(self._known)
+        before = now if seen is None else seen
         unknown = [task for task in tasks if task.index not in known]
         # Mostly the list is known, as to all workers but the first.
         if unknown:

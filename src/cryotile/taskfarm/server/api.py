@@ -21,7 +21,6 @@ from cryotile.taskfarm.server.listing import (
     list_tasks,
     list_workers,
     see_run,
-    settled_since,
 )
 from cryotile.taskfarm.server.served import server
 from cryotile.taskfarm.server.workers import anonymous
@@ -270,12 +269,8 @@ def _enroll_range(run: RunRecord, size: int) -> None:
 
 
 def _enroll(run: RunRecord, tasks: Sequence[Task], given: Mapping[str, Any]) -> None:
-    if "seen" not in given:
-        server().workers.book(run, 0).enroll(tasks)
-        return
-    seen = body.quantity(given["seen"], "seen", 0, 1e11)
-    settled = settled_since(server().database, run, seen)
-    server().workers.book(run, 0).enroll([task for task in tasks if task.index not in settled])
+    seen = body.quantity(given["seen"], "seen", 0, 1e11) if "seen" in given else None
+    server().workers.book(run, 0).enroll(tasks, seen)
 
 
 def _claim(

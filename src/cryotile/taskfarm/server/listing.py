@@ -12,7 +12,7 @@ from cryotile.ledgers.runs import RunRecord
 from cryotile.ledgers.schema import State
 from cryotile.taskfarm.server.auth import Principal
 
-__all__ = ["list_runs", "list_tasks", "list_workers", "see_run", "settled_since"]
+__all__ = ["list_runs", "list_tasks", "list_workers", "see_run"]
 
 _COLUMNS = """
 SELECT runs.id, runs.uuid, runs.key, runs.name, runs.owner, runs.created, runs.lease, runs.attempts, runs.tasks,
@@ -60,11 +60,6 @@ FROM tallies JOIN workers ON workers.id = tallies.worker_id
 WHERE tallies.run_id = :run ORDER BY seen DESC, workers.id
 """)
 
-SETTLED_SINCE = Statement("""
--- settled_since: indices of what was settled later than at a time.
-SELECT idx FROM tasks WHERE run_id = :run AND state > 1 AND settled > :seen
-""")
-
 
 def list_runs(database: Database, who: Principal) -> list[Row[Any]]:
     """Return the runs of which somebody is a member."""
@@ -107,11 +102,4 @@ def list_workers(database: Database, run: RunRecord) -> list[dict[str, Any]]:
     """Return the workers of a run."""
     return database.read(
         lambda connection: [dict(row._mapping) for row in LIST_WORKERS(connection, run=run.id)]
-    )
-
-
-def settled_since(database: Database, run: RunRecord, seen: float) -> set[int]:
-    """Return the indices of tasks that were settled after a time, by the database's clock."""
-    return database.read(
-        lambda connection: set(SETTLED_SINCE(connection, run=run.id, seen=seen).scalars())
     )
