@@ -1,11 +1,15 @@
-"""What every test may use: the real granules that stand beside the project."""
+"""What every test may use: the real granules that stand beside the project, and the command line."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from cryotile.cli import main
 
 # So that a broken contract is explained like any other failed assertion.
 pytest.register_assert_rewrite("cryotile.testing")
@@ -23,3 +27,19 @@ def granules() -> Path:
             pytest.skip(message)
         pytest.fail(message)
     return directory
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process and return its exit code, output and complaints."""
+
+    def cryotile(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        said = capsys.readouterr()
+        return int(leaving.value.code or 0), said.out, said.err
+
+    return cryotile

@@ -16,27 +16,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cryotile.cli import main
 from cryotile.pointdb import PointDB
 
-Said = tuple[int, str, str]
-Call = Callable[..., Said]
+Call = Callable[..., tuple[int, str, str]]
 
 W_GREENLAND = (-190_000, -2_290_000, -150_000, -2_260_000)
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process and return its exit code, output and complaints."""
-
-    def cryotile(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        said = capsys.readouterr()
-        return int(leaving.value.code or 0), said.out, said.err
-
-    return cryotile
 
 
 @pytest.fixture(scope="session")
@@ -234,7 +218,7 @@ def test_a_plan_that_makes_no_sense_is_refused_in_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def plan_laser(call: Call, greenland: Path, run: Path, *options: object) -> Said:
+def plan_laser(call: Call, greenland: Path, run: Path, *options: object) -> tuple[int, str, str]:
     return call(
         "plan",
         run,

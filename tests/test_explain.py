@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pandas as pd
 import pytest
 
 from cryotile import fit_posts
-from cryotile.cli import main
 from cryotile.diagnosis import explain_terms
 from cryotile.errors import InvalidValue
 from cryotile.explain import Explanation, explain_at, nearest_post
@@ -30,20 +28,7 @@ X, Y = WORLD.centre
 EPOCH = "2015-01-01"
 PLACES = [(X, Y), (X + 3000, Y - 2000), (X - 4000, Y + 4000), (X - 6000, Y - 1000), (X, Y + 8000)]
 
-Said = tuple[int, str, str]
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def cryotile(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        said = capsys.readouterr()
-        return int(leaving.value.code or 0), said.out, said.err
-
-    return cryotile
+Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ import pytest
 import cryotile
 from cryotile import ingest, intake
 from cryotile.batch import Batch
-from cryotile.cli import main
 from cryotile.errors import InvalidValue
 from cryotile.ingest import Ingest, freeze_ingest
 from cryotile.intake import Criteria, points_within, take_in
@@ -54,20 +53,6 @@ def whole(mission: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Poin
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some thousand points are worth a batch."""
     monkeypatch.setattr(ingest, "LEAST_POINTS", 2000)
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process and return its exit code, output and complaints."""
-
-    def command(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        said = capsys.readouterr()
-        return int(leaving.value.code or 0), said.out, said.err
-
-    return command
 
 
 def ignore(fraction: float) -> None:

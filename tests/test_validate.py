@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import xarray as xr
 from scipy import stats
 
 from cryotile import fit_posts
-from cryotile.cli import main
 from cryotile.halves import SPLITS, agreement, compare, halves, variables
 from cryotile.outputs import Status
 from cryotile.pointdb import PointDB
@@ -24,20 +22,7 @@ from cryotile.run import Run
 from flown_run import REQUEST, WORLD, fly_over, make_run
 from test_mask import geopackage, polygon
 
-Said = tuple[int, str, str]
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def cryotile(*words: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
-        with pytest.raises(SystemExit) as leaving:
-            main()
-        said = capsys.readouterr()
-        return int(leaving.value.code or 0), said.out, said.err
-
-    return cryotile
+Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
