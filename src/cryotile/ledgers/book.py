@@ -56,7 +56,7 @@ class Book:
             All that is missing.
         seen : float, optional
             By the database's clock, when their owner began to find that out, if that was before this call: what was
-            settled since is not missing.
+            settled after that is not missing.
         """
         # Before the tasks are looked at: what is settled while their owner finds out what is missing is not missing.
         now, known = self.database.read(self._known)
