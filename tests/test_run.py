@@ -6,7 +6,9 @@ import dataclasses
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from cryotile.backends import open_backend
 from cryotile.errors import CryotileError, InvalidValue
@@ -15,7 +17,7 @@ from cryotile.plan import PlanRequest
 from cryotile.pointdb import PointDB
 from cryotile.run import Run, open_db, plan_run
 from cryotile.task import Outcome, Progress, Task
-from cryotile.work import FitTile
+from cryotile.work import FitTile, fit_wanted, read_window
 from made_up import granule, points, with_points
 from small_run import REQUEST, fit, make_run, tile_file
 
@@ -197,3 +199,36 @@ def test_a_run_goes_on_after_a_compaction_that_ended_its_snapshot(run: Run) -> N
     assert open_db(again).has_snapshot(again.snapshot)
     assert again.missing() == [task for task in again.tasks if task.index != 0]
     fit(again, 1)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"recipe": "plane"},
+        {"terms": ("quadratic", "direction", "mode_offset"), "weights": ("uncertainty",)},
+        {"terms": ("platform_offset", "power"), "where": None},
+    ],
+    ids=["plane", "weighted", "named column"],
+)
+def test_columns_that_a_fit_does_not_look_at_make_no_difference(
+    tmp_path: Path, asked: dict[str, object]
+) -> None:
+    frame = points(1, 6000, extent=6e3)
+    rates = (frame["time"] - frame["time"].min()) / np.timedelta64(10**9, "ms")
+    frame["time"] = frame["time"].min() + (rates * 140e9).round().astype("timedelta64[ms]")
+    frame["elevation"] = 1000 + frame["x"] / 100 - rates * 4 + np.sin(np.arange(6000.0))
+    frame["uncertainty"] = 0.1 + 0.2 * (frame.index % 7)
+    frame["power"] = np.cos(np.arange(6000.0))
+    db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031", columns=["power"])
+    db.append([with_points(granule(1), frame)])
+    run = plan_run(tmp_path / "run", dataclasses.replace(REQUEST, **asked), db=db)
+    tile, config = run.tile(0), run.settings.fit
+    window = tile.window(config.reach)
+    few = read_window(run, db, window, columns=config.point_columns)
+    everything = read_window(run, db, window)
+    assert set(few) < set(everything)
+    expected = fit_wanted(run, everything, tile)
+    assert (expected["status"] == 0).any()
+    xr.testing.assert_identical(fit_wanted(run, few, tile), expected)
+    fit(run, 0)
+    xr.testing.assert_identical(run.store.load(tile), expected)

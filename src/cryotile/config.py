@@ -195,6 +195,15 @@ class FitConfig:
         """Terms that are point columns."""
         return tuple(name for name in self.terms if name not in TERMS)
 
+    @property
+    def point_columns(self) -> tuple[str, ...]:
+        """Columns of points that a fit looks at: others make no difference to it, and need not be read."""
+        # Platform and mode are looked at even by a plane: platforms that mix are refused, of modes the majority counts.
+        names = ["x", "y", "time", "elevation", "pass_id", "platform", "mode"]
+        names += ["ascending"] * ("direction" in self.terms)
+        names += ["uncertainty"] * ("uncertainty" in self.weights)
+        return tuple(dict.fromkeys([*names, *self.column_terms]))
+
     def _check_radii(self) -> None:
         low, high = _RADII
         for radius in (self.radius, *self.fallback_radii):

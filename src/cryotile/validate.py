@@ -50,7 +50,10 @@ class ValidateTile:
         open_splits = [s for s in self.splits if not validation.is_current(s, task)]
         if not open_splits:
             return
-        points = read_window(run, db, tile.window(run.settings.fit.reach))
+        config = run.settings.fit
+        # By "ascending" halves are told apart, whether it is a term or not.
+        columns = tuple(dict.fromkeys([*config.point_columns, "ascending"]))
+        points = read_window(run, db, tile.window(config.reach), columns=columns)
         for done, split in enumerate(open_splits, start=1):
             progress((done - 0.7) / len(open_splits))
             fits = []

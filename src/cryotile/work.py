@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -79,7 +80,8 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
         Told the fraction done.
     """
     tile = run.tile(task.index)
-    points = read_window(run, db, tile.window(run.settings.fit.reach))
+    config = run.settings.fit
+    points = read_window(run, db, tile.window(config.reach), columns=config.point_columns)
     progress(0.3)
     fitted = fit_wanted(run, points, tile)
     progress(0.9)
@@ -104,7 +106,9 @@ def fit_wanted(run: Run, points: pd.DataFrame, tile: Tile) -> xr.Dataset:
     return without(fitted, ~run.settings.mask.of(tile), run.settings.fit)
 
 
-def read_window(run: Run, db: PointDB, window: Bounds) -> pd.DataFrame:
+def read_window(
+    run: Run, db: PointDB, window: Bounds, *, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Read the points that a run selects, as of its snapshot.
 
     Parameters
@@ -115,12 +119,14 @@ def read_window(run: Run, db: PointDB, window: Bounds) -> pd.DataFrame:
         The points.
     window : Bounds
         What some posts see: their bounds and the largest radius around, m.
+    columns : sequence of str or None
+        Of the points; None: core columns and those that are terms.
     """
     config = run.settings.fit
     assert config.period is not None
     return db.read(
         window,
-        columns=(*CORE_COLUMNS, *config.column_terms),
+        columns=(*CORE_COLUMNS, *config.column_terms) if columns is None else columns,
         where=run.settings.where,
         time=config.period,
         snapshot=run.snapshot,
