@@ -31,14 +31,14 @@ COMMANDS = {
     "run": "cryotile.cli.runs:run",
     "retry": "cryotile.cli.status:retry",
     "status": "cryotile.cli.status:status",
-    "submit": "cryotile.cli.farm:submit",
+    "submit": "cryotile.cli.submit:submit",
     "assemble": "cryotile.cli.product:assemble",
     "plot": "cryotile.cli.product:plot",
     "explain": "cryotile.cli.explain:explain",
     "validate": "cryotile.cli.validate:validate",
     "serve": "cryotile.cli.server:serve",
     "user": "cryotile.cli.server:user",
-    "farm": "cryotile.cli.remote:farm",
+    "farm": "cryotile.cli.farm:farm",
 }
 
 
