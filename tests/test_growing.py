@@ -29,12 +29,12 @@ RADIUS, SQUARE = 2000.0, 5000.0
 def cryotile(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Run a command in this process to its end and return what it printed."""
 
-    def call(*words: object) -> str:
+    def call(*words: object, status: int = 0) -> str:
         monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             main()
         printed = capsys.readouterr()
-        assert ended.value.code == 0, printed.out + printed.err
+        assert ended.value.code == status, printed.out + printed.err
         return printed.out + printed.err
 
     return call
@@ -141,6 +141,36 @@ def test_members_of_a_farm_leave_planning_to_plan(run: Path, cryotile: Call) -> 
     said = cryotile("run", run, "--backend", "dir")
     assert "tiles are stale" in said
     assert Run.load(run).generation == 1
+
+
+def test_submitting_a_finished_run_that_grew_leads_to_plan(run: Path, cryotile: Call) -> None:
+    words = ["submit", run, "--scheduler", "slurm", "--members", 2, "--dry-run"]
+    assert "grown" not in cryotile(*words, status=1)
+    add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
+    said = cryotile(*words, status=1)
+    assert "grown since commit 1 (it is at 2)" in said
+    assert f"cryotile plan {run}\n" in said
+    assert "no tile to do" in said
+    cryotile("plan", run)
+    said = cryotile(*words)
+    assert "--array=" in said
+    assert "grown" not in said
+
+
+def test_submitting_an_unfinished_run_that_grew_says_so_beside_the_script(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    next((run / "tiles").rglob("*.nc")).unlink()
+    add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
+    words = ["submit", str(run), "--scheduler", "slurm", "--members", "2", "--dry-run"]
+    monkeypatch.setattr(sys, "argv", ["cryotile", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("#!/bin/bash")
+    assert "grown" not in printed.out
+    assert "grown since commit 1" in printed.err
 
 
 def test_a_tile_that_had_no_points_is_listed_when_some_come(tmp_path: Path, cryotile: Call) -> None:

@@ -11,11 +11,11 @@ import click
 from cryotile.backends.auto import choose
 from cryotile.cli.data import run_ingest
 from cryotile.cli.farming import BACKEND, STALL, work_through
+from cryotile.cli.grown import beyond_lines, grown_lines
 from cryotile.cli.screen import counted, number, size
 from cryotile.config import RECIPES, TERMS, WEIGHTS
 from cryotile.cost import estimate
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.growth import beyond_bounds, beyond_period, changed_tiles
 from cryotile.ingest import Ingest
 from cryotile.plan import REGIONS, PlanRequest
 from cryotile.pointdb import PointDB
@@ -185,7 +185,8 @@ def _report_plan(run: Run) -> None:
         names = [name for name in (run.names[task.index] for task in waiting) if name in stored]
         more = f" and {number(stale - STALE_SHOWN)} more" if stale > STALE_SHOWN else ""
         click.echo(f"stale        {', '.join(sorted(names)[:STALE_SHOWN])}{more}")
-    _report_beyond(run, open_db(run))
+    for line in beyond_lines(run, open_db(run)):
+        click.echo(line)
     click.echo(f"points       {number(table['points'].max())} in the fullest tile's window")
     click.echo(
         f"expected     {expected.core_hours:.2g} core-hours, {size(expected.peak_bytes)} peak memory a worker"
@@ -193,22 +194,6 @@ def _report_plan(run: Run) -> None:
     if settings.fit.recipe == "plane":
         click.echo(
             "note         recipe plane gates on neither the share of the period nor six passes"
-        )
-
-
-def _report_beyond(run: Run, db: PointDB) -> None:
-    """Name new points that the run will never see, because its bounds and its period are frozen."""
-    beyond, span = beyond_bounds(run, db), beyond_period(run, db)
-    if beyond is not None:
-        where = " ".join(f"{edge:.0f}" for edge in beyond.extent)
-        click.echo(
-            f"beyond       {number(beyond.count)} new points lie beyond the bounds of the run, within {where}"
-            " (x_min y_min x_max y_max); a new run takes them in"
-        )
-    if span is not None:
-        click.echo(
-            f"beyond       new points lie beyond the period of the run: there are some from {span[0]:%Y-%m-%d} to"
-            f" {span[1]:%Y-%m-%d} now; a new run takes them in"
         )
 
 
@@ -279,15 +264,8 @@ def _report_run(run: Run, share: Collection[int]) -> None:
         f"{run.path}: all {number(len(run.tasks))} tiles are there;"
         f" go on with: cryotile assemble {run.path} -o dhdt.nc"
     )
-    db = open_db(run)
-    changed = changed_tiles(run, db)
-    if changed:
-        click.echo(
-            f"{run.path}: the point DB has grown since commit {run.snapshot} (it is at {db.snapshot}), and"
-            f" {counted(len(changed), 'tile')} {'is' if len(changed) == 1 else 'are'} stale; list them with: cryotile"
-            f" plan {run.path}"
-        )
-        _report_beyond(run, db)
+    for line in grown_lines(run):
+        click.echo(line)
 
 
 def _planned_again(run: Run, backend: str) -> Run:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import click
 
+from cryotile.cli.grown import grown_lines
 from cryotile.cli.screen import number
+from cryotile.run import Run
 from cryotile.schedulers import SCHEDULERS
 from cryotile.submit import BACKENDS, make_job
 from cryotile.submit import submit as hand_in
@@ -64,6 +66,10 @@ def submit(
     """
     run = load_tasks(run_directory)
     run.check()  # Gone is better said once, now, than by every member.
+    if isinstance(run, Run):
+        # Its own list is what a job works on; a script that is shown stays fit for a pipe.
+        for line in grown_lines(run):
+            click.echo(line, err=True)
     job = make_job(run, scheduler, backend=backend, members=members, options=options)
     if dry_run:
         click.echo(job.script, nl=False)
