@@ -8,11 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from cryotile.cli import main
 
 # So that a broken contract is explained like any other failed assertion.
 pytest.register_assert_rewrite("cryotile.testing")
+
+# Hypothesis draws the same examples everywhere, and does not hold it against one that the machine is busy.
+settings.load_profile("ci")
 
 PROJECT = Path(__file__).resolve().parent.parent
 

@@ -51,7 +51,7 @@ def hostile(seed: int, size: int, spread: float, days: int, passes: int) -> pd.D
     return pd.concat([points, points.iloc[: size // 3]])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     size=st.integers(0, 400),

@@ -211,7 +211,6 @@ class SQLMachine(LedgerMachine):
 MODEL = settings(
     max_examples=15,
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 

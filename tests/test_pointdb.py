@@ -417,7 +417,7 @@ def test_swath_points_take_less_than_16_bytes(tmp_path: Path) -> None:
     assert sum(sizes) / count < 16
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32), st.integers(0, 60), st.integers(1, 5), st.sampled_from([5e3, 35e3, 1e6])
 )

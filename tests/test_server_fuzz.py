@@ -44,10 +44,7 @@ BODY = {
     ]
 }
 
-FEW = settings(
-    max_examples=12, deadline=None, derandomize=True, database=None,
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
+FEW = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 
 
 def _seed_document():

@@ -210,7 +210,6 @@ def test_a_run_is_what_the_model_says(sqlite_farm):
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=40, stateful_step_count=25, deadline=None, derandomize=True,
-            database=None, suppress_health_check=list(HealthCheck),
+            max_examples=40, stateful_step_count=25, suppress_health_check=list(HealthCheck)
         ),
-    )  # fmt: skip
+    )

@@ -232,7 +232,7 @@ TABLE = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CONDITIONS, TABLE)
 def test_missing_values_are_decided_as_a_database_does(text: str, points: pd.DataFrame) -> None:
     columns = points.astype(object).where(points.notna(), None)
@@ -248,7 +248,7 @@ def test_missing_values_are_decided_as_a_database_does(text: str, points: pd.Dat
     assert Where.parse(str(where)).condition == where.condition
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(CONDITIONS, TABLE)
 def test_pruning_never_loses_a_point(text: str, points: pd.DataFrame) -> None:
     where = Where.parse(text)
