@@ -133,7 +133,7 @@ def write_page(results: Results, path: Path) -> str:
 def _earlier(results: Results) -> str:
     """Say what was not measured in this run."""
     kept = results.get("earlier")
-    return f" Of an earlier run: {', '.join(kept)}." if kept else ""
+    return f" Measured in an earlier run: {', '.join(kept)}." if kept else ""
 
 
 def _table(results: Results) -> str:
