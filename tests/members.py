@@ -85,7 +85,8 @@ class SmallRun:
         poll.register(reader, select.POLLIN)
         while not poll.poll(500):
             assert submitting.poll() is None, (*submitting.communicate(), self.printed())
-        pid = int(os.read(reader, 100))
+        # Where members have several children, each may have said it by now.
+        pid = int(os.read(reader, 100).split()[0])
         os.close(reader)
         # Whoever comes next is not held.
         self.pipe.unlink()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -62,14 +64,30 @@ def test_a_member_looks_at_its_own_tasks_only() -> None:
     assert len(looked_at) == 10
 
 
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from cryotile.backends.array import IndexBackend
+from cryotile.backends.deal import deal
+from cryotile.testing.backends import RecordingWork, make_tasks
+
+if __name__ == "__main__":
+    tasks = make_tasks(20)
+    first, second, *_ = deal(tasks, 2)[1]
+    work = RecordingWork(Path(sys.argv[1]), {second.index: ("hang", 1)})
+    outcomes = IndexBackend("1/2", children=1).run(tasks, work)
+    assert next(outcomes).task == first
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def test_a_member_that_dies_leaves_its_share_to_the_next_submission(tmp_path: Path) -> None:
     tasks, work = make_tasks(20), RecordingWork(tmp_path)
-    dead = os.fork()
-    if not dead:
-        outcomes = IndexBackend("1/2", children=1).run(tasks, work)
-        next(iter(outcomes))
-        os.kill(os.getpid(), signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(dead, 0)[1]) == -signal.SIGKILL
+    # It comes no further than its second task.
+    script = [sys.executable, "-c", DYING, str(tmp_path)]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    dead = subprocess.run(script, env={**os.environ, **path}, check=False)
+    assert dead.returncode == -signal.SIGKILL
     run_members(range(1), 2, lambda: tasks, work)
     missing = [task for task in tasks if task.index not in work.ended]
     assert missing

@@ -78,6 +78,7 @@ def test_progress_goes_on_to_the_farm_and_is_written_down_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[float] = []
+    monkeypatch.setattr(journal, "PROGRESS_INTERVAL", 3600.0)
     Journaled(do_nothing, tmp_path / "often")(TASK, heard.append)
     assert heard == [0.5]
     assert len(lines(tmp_path / "often")) == 3
@@ -176,6 +177,8 @@ def test_a_process_is_alive_until_it_has_ended_even_if_nobody_waits_for_it() -> 
     assert is_alive(name) is False
 
 
+# Newer Pythons warn of a fork beside other threads; this child takes no lock of theirs.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_each_thread_and_each_forked_process_has_a_file_of_its_own(tmp_path: Path) -> None:
     do(tmp_path, TASK)
     thread = threading.Thread(target=do, args=(tmp_path, TASK))

@@ -97,6 +97,8 @@ class Farmer:
         self._last_words: float | None = None
         self._next_round = now
         self._last_heard = now
+        # When it listened last: who was away for long blames nobody for silence.
+        self._listened = now
         self._last_loss = ""
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -142,6 +144,7 @@ class Farmer:
     def _listen(self) -> list[_Seat]:
         """Take in the messages that have come; the workers they are from."""
         heard: dict[int, _Seat] = {}
+        self._listened = time.monotonic()
         for _ in range(_MOST_MESSAGES):
             if (message := self._line.receive()) is None:
                 break
@@ -285,9 +288,9 @@ class Farmer:
         for seat in list(self._seats.values()):
             if seat.rank in failed:
                 self._bury(seat, "was lost")
-            elif now - seat.heard > (SILENCE if seat.is_open else COMING):
+            elif (silence := self._listened - seat.heard) > (SILENCE if seat.is_open else COMING):
                 self._line.write_off(seat.rank)
-                self._bury(seat, f"was silent for {now - seat.heard:.0f} s")
+                self._bury(seat, f"was silent for {silence:.0f} s")
         yield from self._settle()
         running = {
             next(iter(seat.tasks.values())): seat.fraction
