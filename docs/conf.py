@@ -47,4 +47,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "cryotile"
 html_sidebars = {"**": []}  # pages without children: the header is all the navigation there is
 html_static_path = ["_static"]
-html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_toc_level": 2,
+}
