@@ -17,7 +17,7 @@ from cryotile.errors import CryotileError, InvalidValue
 from cryotile.ledgers.dir import DirLedger
 from cryotile.task import Outcome, Progress, Task
 from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
-from cryotile.testing.ledgers import await_claim, claim_all, ended
+from cryotile.testing.ledgers import await_tasks, claim_all, ended
 
 
 class TestDir(SupervisedContract):
@@ -83,7 +83,7 @@ def test_a_task_that_has_killed_three_workers_is_failed_by_the_next(tmp_path):
     for attempt in range(1, 4):
         victim = DirLedger(tmp_path, "run/1", lease=0.3)
         victim.enroll(tasks)
-        lease = next(lease for lease in await_claim(victim) if lease.task == tasks[0])
+        (lease,) = (lease for lease in await_tasks(victim, 3) if lease.task == tasks[0])
         assert lease.attempt == attempt
         victim.renew({lease: 0.0})
     work = RecordingWork(tmp_path)
