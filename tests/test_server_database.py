@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -29,7 +30,7 @@ from cryotile.ledgers.statements import (
 )
 from cryotile.taskfarm.server import create_app
 from cryotile.taskfarm.server.listing import LIST_TASKS, SEE_RUN
-from cryotile.taskfarm.server.tasks import PERCENTS
+from cryotile.taskfarm.server.tasks import FINISH, PERCENTS, SET_PERCENT
 from farm_server import Farm, basic, sqlite_farm
 from services.pgbouncer import PgBouncer
 from services.postgres import Postgres, postgres
@@ -146,6 +147,69 @@ def assert_searches(farm: Farm, statement: TextClause) -> None:
     whole = [step for step in steps if step.startswith("SCAN") or step.endswith("(run_id=?)")]
     # These hold the tasks of one state alone.
     assert all(re.search("INDEX tasks_(waiting|begun|failed)", step) for step in whole), steps
+
+
+def test_of_a_run_that_postgresql_has_no_statistics_of_it_reads_the_tasks_that_are_named_alone(
+    postgres,
+):
+    farm = Farm(postgres.url)
+    farm.sql("""
+        INSERT INTO tasks (run_id, idx, cost, state, turns, lease)
+        SELECT -1, i, 0, 2, 1, 7 FROM generate_series(1, 60000) AS i
+    """)
+    with farm.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
+        other.execute(text("VACUUM ANALYZE tasks"))
+    # Rows of 4096 tasks are laid out with the first claim.
+    name = farm.run(4096)
+    run = farm.sql("SELECT id FROM runs WHERE uuid = :name", name=name)[0][0]
+    tasks = [farm.claim(name, farm.worker()) for _ in range(3)]
+    lease = farm.sql("SELECT lease FROM tasks WHERE run_id = :run AND idx = 1", run=run)[0][0]
+    named = {"given": json.dumps([[task, lease, 0.0, 0] for task in tasks]), "idx": 1}
+    values = named | {"run": run, "worker": 1, "n": 3, "lease": 1, "seconds": 9.0, "attempts": 3}
+    values["percent"] = 1.0
+    statements = [each._postgresql for each in (CLAIM, SETTLE, RENEW, RELEASE, FINISH)]
+    for statement in (*statements, FIND_SETTLED._texts["postgresql"]):
+        assert _rows_read(farm, statement, values) <= 100
+    farm.sql("DELETE FROM tasks WHERE run_id < 0")
+    farm.database.engine.dispose()
+
+
+def _rows_read(farm: Farm, statement: TextClause, values: dict[str, object]) -> int:
+    """How many rows of tasks a statement of PostgreSQL reads, and passes on or not; it is undone."""
+    given = {name: values[name] for name in statement.compile().params}
+    explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+    with farm.database.engine.connect() as connection:
+        plan = connection.execute(explain, given).scalar_one()[0]["Plan"]
+        connection.rollback()
+    return max(map(_rows_of_node, _nodes(plan)))
+
+
+def _nodes(plan: dict[str, object]) -> list[dict[str, object]]:
+    return [plan, *(node for child in plan.get("Plans", []) for node in _nodes(child))]
+
+
+def _rows_of_node(node: dict[str, object]) -> int:
+    dropped = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
+    return (node["Actual Rows"] + dropped) * node["Actual Loops"]
+
+
+def test_postgresql_writes_a_claim_and_an_outcome_to_its_disk_at_once_and_a_percentage_soon(
+    postgres,
+):
+    farm = Farm(postgres.url)
+    name = farm.run(3)
+    assert farm.claim(name, farm.worker()) == 0
+    run = farm.sql("SELECT id FROM runs WHERE uuid = :name", name=name)[0][0]
+
+    def commits(statement, **values):
+        with farm.database.engine.begin() as connection:
+            assert len(list(statement(connection, run=run, **values))) == 1
+            return connection.execute(text("SHOW synchronous_commit")).scalar_one()
+
+    assert commits(SET_PERCENT, idx=0, percent=5.0, seconds=9.0) == "off"
+    assert commits(FINISH, idx=0, percent=None, worker=-1) == "on"
+    assert commits(CLAIM, worker=1, n=1, lease=1, seconds=9.0) == "on"
+    farm.database.engine.dispose()
 
 
 def test_the_database_of_the_seeds_variable_is_neither_used_nor_touched_by_tests(tmp_path):

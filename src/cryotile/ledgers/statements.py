@@ -1,4 +1,9 @@
-"""Every SQL statement of the database ledger, by name, for SQLite and PostgreSQL."""
+"""Every SQL statement of the database ledger, by name, for SQLite and PostgreSQL.
+
+PostgreSQL's statistics know nothing of a run that was listed a moment ago, and a planner that believes it to be empty
+reads all of it for each lease.  So tasks that are picked or given bring their ``run_id`` with them: tasks can then be
+found by their whole key alone.  ``state + 0`` is no use of an index by state.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +57,7 @@ CLAIM = Change(
     """
 -- claim: the dearest that wait, from the index of those that do.  What is in stock is laid out first if it is dearer.
 WITH picked AS (
-    SELECT idx FROM tasks
+    SELECT run_id, idx FROM tasks
     WHERE run_id = :run AND state = 0 AND cost >= coalesce(
         (SELECT max(top) FROM stock WHERE run_id = :run AND taken < size), -1.7e308)
     ORDER BY cost DESC, idx LIMIT :n [locked]
@@ -60,7 +65,7 @@ WITH picked AS (
 UPDATE tasks SET
     state = 1, started = false, percent = 0, begun = false, turns = turns + 1,
     lease = :lease, worker_id = :worker, expires = [now] + :seconds
-FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx
+FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
 """,
     returning="tasks.idx, cost, attempts, turns",
     counts={"leased": "1", "returned": "CASE WHEN turns > 1 THEN -1 ELSE 0 END"},
@@ -75,12 +80,12 @@ REAP = Change(
     """
 -- reap: whose lease has expired waits again; only a task that was started is charged.  Asked for when nothing waits.
 WITH picked AS (
-    SELECT idx FROM tasks WHERE run_id = :run AND state = 1 AND expires < [now] [locked]
+    SELECT run_id, idx FROM tasks WHERE run_id = :run AND state = 1 AND expires < [now] [locked]
 )
 UPDATE tasks SET
     state = 0, attempts = attempts + CASE WHEN started THEN 1 ELSE 0 END,
     started = false, lease = NULL, expires = NULL
-FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx
+FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
 """,
     returning="tasks.idx",
     counts={"leased": "-1", "returned": "1"},
@@ -90,7 +95,7 @@ RENEW = Change(
     """
 -- renew: a lease that is good for almost its whole length stays as it is, so that progress touches no index.
 WITH given AS MATERIALIZED (
-    SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
+    SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
            CAST(value->>2 AS float8) AS percent
     FROM [given]
 )
@@ -99,7 +104,7 @@ UPDATE tasks SET
     percent = coalesce(given.percent, tasks.percent), begun = coalesce(given.percent, tasks.percent) > 0,
     expires = CASE WHEN expires < [now] + 0.9 * :seconds THEN [now] + :seconds ELSE expires END
 FROM given
-WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND state = 1
+WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease AND state + 0 = 1
 """,
     returning="tasks.idx",
     counts={},
@@ -109,7 +114,7 @@ SETTLE = Change(
     """
 -- settle: what is still leased under the given lease; a failed attempt waits again, unless it was the last.
 WITH given AS MATERIALIZED (
-    SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
+    SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
            CAST(value->>2 AS float8) AS seconds, CAST(value->>3 AS integer) AS failed
     FROM [given]
 )
@@ -120,7 +125,7 @@ UPDATE tasks SET
     begun = begun AND given.failed = 1 AND attempts + 1 < :attempts,
     seconds = given.seconds, settled = [now], started = false, expires = NULL
 FROM given
-WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND state = 1
+WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease AND state + 0 = 1
 """,
     returning="tasks.idx, attempts",
     counts={
@@ -135,10 +140,11 @@ WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.leas
 FIND_SETTLED = Statement("""
 -- find_settled: which tasks the given leases have settled before; the other leases are lost.
 WITH given AS MATERIALIZED (
-    SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease FROM [given]
+    SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease
+    FROM [given]
 )
 SELECT tasks.idx FROM given CROSS JOIN tasks
-WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND tasks.state <> 1
+WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease AND tasks.state <> 1
 """)
 
 NOTE_FAILURE = Statement("""
@@ -153,11 +159,12 @@ RELEASE = Change(
     """
 -- release: handed back, and nothing charged.
 WITH given AS MATERIALIZED (
-    SELECT CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease FROM [given]
+    SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease
+    FROM [given]
 )
 UPDATE tasks SET state = 0, started = false, percent = 0, begun = false, lease = NULL, expires = NULL
 FROM given
-WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.lease = given.lease AND state = 1
+WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease AND state + 0 = 1
 """,
     returning="tasks.idx",
     counts={"leased": "-1", "returned": "1"},
@@ -216,10 +223,10 @@ UPDATE runs SET tasks = tasks + :count WHERE id = :run
 REOPEN = Change(
     """
 -- reopen: settled, but the result is lost or the task is to be tried again; no attempt was made.
-WITH given AS MATERIALIZED (SELECT CAST(value->>0 AS bigint) AS idx FROM [given])
+WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
 UPDATE tasks SET
     state = 0, attempts = 0, started = false, percent = 0, begun = false, lease = NULL, seconds = NULL, settled = NULL
-FROM given WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.state = :state
+FROM given WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND state + 0 = :state
 """,
     returning="tasks.idx",
     counts={
@@ -231,8 +238,8 @@ FROM given WHERE tasks.run_id = :run AND tasks.idx = given.idx AND tasks.state =
 
 FORGET_FAILURES = Statement("""
 -- forget_failures: those of tasks that are open again.
-DELETE FROM failures
-WHERE run_id = :run AND idx IN (SELECT CAST(value->>0 AS bigint) FROM [given])
+WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
+DELETE FROM failures WHERE (run_id, idx) IN (SELECT run_id, idx FROM given)
 """)
 
 HOSTS = Statement("""
@@ -243,11 +250,13 @@ WHERE run_id = :run AND attempts > 0
 
 WITNESSES = Statement("""
 -- witnesses: which hosts have done tasks, and which have failed at them.
-SELECT host, idx, 1 AS done FROM tasks JOIN workers ON workers.id = tasks.worker_id
-WHERE run_id = :run AND state = 2 AND idx IN (SELECT CAST(value->>0 AS bigint) FROM [given])
+WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
+SELECT host, idx, 1 AS done
+FROM given JOIN tasks USING (run_id, idx) JOIN workers ON workers.id = tasks.worker_id
+WHERE state = 2
 UNION ALL
-SELECT host, idx, 0 FROM failures JOIN workers ON workers.id = failures.worker_id
-WHERE run_id = :run AND idx IN (SELECT CAST(value->>0 AS bigint) FROM [given])
+SELECT host, idx, 0
+FROM given JOIN failures USING (run_id, idx) JOIN workers ON workers.id = failures.worker_id
 """)
 
 RESTOCK = Statement("""
@@ -259,13 +268,13 @@ RESTART_STRANDED = Change(
     """
 -- restart_stranded: what somebody set computing without a lease, or whose lease has expired, waits again.
 WITH picked AS (
-    SELECT idx FROM tasks [leased]
+    SELECT run_id, idx FROM tasks [leased]
     WHERE run_id = :run AND state = 1 AND (expires IS NULL OR expires < [now]) [locked]
 )
 UPDATE tasks SET
     state = 0, attempts = attempts + CASE WHEN started THEN 1 ELSE 0 END,
     started = false, lease = NULL, expires = NULL
-FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx
+FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
 """,
     returning="tasks.idx",
     counts={"leased": "-1", "returned": "1"},

@@ -50,19 +50,18 @@ UPDATE tasks SET
     percent = :percent, begun = (:percent > 0 AND state < 2),
     expires = CASE WHEN state = 1 AND expires < [now] + 0.9 * :seconds THEN [now] + :seconds ELSE expires END
 WHERE run_id = :run AND idx = :idx AND turns > 0
-RETURNING idx
+RETURNING idx [unhurried]
 """)
 
 FINISH = Change(
     """
 -- finish: what somebody is computing is done, whoever says so.
-WITH picked AS (SELECT idx FROM tasks WHERE run_id = :run AND idx = :idx AND state = 1)
 UPDATE tasks SET
     state = 2, percent = coalesce(CAST(:percent AS float8), percent), settled = [now],
     started = false, begun = false, expires = NULL
-FROM picked WHERE tasks.run_id = :run AND tasks.idx = picked.idx AND state = 1
+WHERE run_id = :run AND idx = :idx AND state + 0 = 1
 """,
-    returning="tasks.idx",
+    returning="idx",
     counts={"leased": "-1", "done": "1", "attempts": "1"},
 )
 
