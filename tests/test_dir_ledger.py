@@ -20,7 +20,7 @@ from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.ledgers.dir import DirLedger
 from cryotile.ledgers.tree import Trace, publish_list
 from cryotile.task import Task
-from cryotile.testing.ledgers import await_claim, claim_all, ended
+from cryotile.testing.leases import await_claim, claim_all, ended
 
 SOURCES = str(Path(__file__).parent.parent / "src")
 

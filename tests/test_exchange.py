@@ -21,7 +21,7 @@ from cryotile.ledgers import Exchange
 from cryotile.ledgers.http import HTTPLedger
 from cryotile.ledgers.sql import SQLLedger
 from cryotile.task import ATTEMPTS, Progress, Task
-from cryotile.testing.ledgers import OpenLedger, await_claim, ended
+from cryotile.testing.leases import OpenLedger, await_claim, ended
 from farm_server import farm
 from services.farm import FarmServer
 from services.postgres import postgres

@@ -28,7 +28,8 @@ from cryotile.ledgers.http import HTTPLedger
 from cryotile.task import Outcome, Task
 from cryotile.taskfarm.client import log_in
 from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
-from cryotile.testing.ledgers import LedgerContract, OpenLedger, ended
+from cryotile.testing.leases import OpenLedger, ended
+from cryotile.testing.ledgers import LedgerContract
 from cryotile.web import Refused, Unanswered
 from services.farm import PASSWORD, USER, FarmServer
 from small_run import make_run

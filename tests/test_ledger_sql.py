@@ -22,7 +22,8 @@ from cryotile.ledgers.sql import SQLLedger, open_database
 from cryotile.ledgers.statements import NOW
 from cryotile.task import Outcome, Task
 from cryotile.testing.backends import MakeBackend, SupervisedContract
-from cryotile.testing.ledgers import LedgerContract, OpenLedger
+from cryotile.testing.leases import OpenLedger
+from cryotile.testing.ledgers import LedgerContract
 from services.pgbouncer import PgBouncer
 from services.postgres import Postgres, postgres
 

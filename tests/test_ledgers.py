@@ -6,7 +6,8 @@ import pytest
 
 from cryotile.ledgers import LEASE
 from cryotile.ledgers.dir import DirLedger
-from cryotile.testing.ledgers import LedgerContract, OpenLedger
+from cryotile.testing.leases import OpenLedger
+from cryotile.testing.ledgers import LedgerContract
 
 
 class TestDir(LedgerContract):

@@ -17,7 +17,7 @@ from cryotile.errors import CryotileError, InvalidValue
 from cryotile.ledgers.dir import DirLedger
 from cryotile.task import Outcome, Progress, Task
 from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
-from cryotile.testing.ledgers import await_tasks, claim_all, ended
+from cryotile.testing.leases import await_tasks, claim_all, ended
 
 
 class TestDir(SupervisedContract):

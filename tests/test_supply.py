@@ -9,7 +9,7 @@ from cryotile.backends.supply import LedgerSupply
 from cryotile.ledgers.dir import DirLedger
 from cryotile.task import Task
 from cryotile.testing.backends import make_tasks
-from cryotile.testing.ledgers import await_claim, claim_all, ended
+from cryotile.testing.leases import await_claim, claim_all, ended
 
 
 def any_task(task: Task) -> bool:

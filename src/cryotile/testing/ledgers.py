@@ -21,70 +21,26 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import pytest
 
-from cryotile.ledgers import LEASE, Lease, Ledger
-from cryotile.task import ATTEMPTS, Outcome, Pending, Task
+from cryotile.ledgers import Lease
+from cryotile.task import ATTEMPTS, Pending, Task
+from cryotile.testing.leases import (
+    DEADLINE,
+    SHORT,
+    TICK,
+    OpenLedger,
+    await_tasks,
+    claim_all,
+    ended,
+    indices,
+    tasks_of,
+)
 
-__all__ = ["LedgerContract", "OpenLedger", "await_claim", "await_tasks", "claim_all", "ended"]
-
-
-# Of a lease in a test that waits for its end (seconds), and until the test gives up.
-_SHORT = 0.5
-_DEADLINE = 60.0
-@@TICK@@
-
-class OpenLedger(Protocol):
-    """Opens the ledger under test, as one more worker."""
-
-    def __call__(self, host: str = "here", key: str = "run/1", lease: float = LEASE) -> Ledger:
-        """Open it on a host, for a task list, with a lease length (seconds)."""
-        ...
-
-
-def tasks_of(count: int) -> list[Task]:
-    """Make tasks in no order of cost, with indices that are not their positions."""
-    return [Task(2 * number + 5, float((number * 7919) % count)) for number in range(count)]
-
-
-def ended(*leases: Lease, error: str | None = None) -> dict[Lease, Outcome]:
-    """Make the outcome of an attempt for each of some leases."""
-    return {lease: Outcome(lease.task, 0.1, lease.attempt, "here", error) for lease in leases}
-
-
-def claim_all(ledger: Ledger, n: int = 1) -> list[Lease]:
-    """Claim ``n`` at a time until nothing waits."""
-    leases: list[Lease] = []
-    while found := ledger.claim(n):
-        leases += found
-    return leases
-
-
-def await_claim(ledger: Ledger) -> list[Lease]:
-    """Claim again and again until something waits."""
-    end, pause = time.monotonic() + _DEADLINE, threading.Event()
-    while time.monotonic() < end:
-        if leases := ledger.claim(100):
-            return leases
-        pause.wait(_SHORT / 10)
-    raise AssertionError(f"nothing to claim for {_DEADLINE:g} s")
-
-
-def await_tasks(ledger: Ledger, count: int) -> list[Lease]:
-    """Claim until there are leases of so many tasks; of one that expired meanwhile the new one counts."""
-    leases: dict[Task, Lease] = {}
-    while len(leases) < count:
-        leases |= {lease.task: lease for lease in await_claim(ledger)}
-    return list(leases.values())
-
-
-def indices(leases: Collection[Lease]) -> list[int]:
-    """Return the task indices of leases."""
-    return [lease.task.index for lease in leases]
+__all__ = ["LedgerContract"]
 
 
 class LedgerContract:
@@ -145,7 +101,7 @@ class LedgerContract:
 
         def work(number: int) -> list[Lease]:
             ledger = open_ledger(f"host {number}")
-            start.wait(_DEADLINE)
+            start.wait(DEADLINE)
             leases: list[Lease] = []
             while found := ledger.claim(1 + 3 * number):
                 ledger.renew(dict.fromkeys(found, 0.0))
@@ -247,7 +203,7 @@ class LedgerContract:
         self, open_ledger: OpenLedger
     ) -> None:
         """All of it waits again when the lease has expired."""
-        dead, other = open_ledger("a", lease=_SHORT), open_ledger("b", lease=_SHORT)
+        dead, other = open_ledger("a", lease=SHORT), open_ledger("b", lease=SHORT)
         dead.enroll(tasks_of(20))
         leases = await_tasks(dead, 20)
         dead.renew({lease: 0.0 if lease is leases[3] else None for lease in leases})
@@ -261,7 +217,7 @@ class LedgerContract:
         self, open_ledger: OpenLedger
     ) -> None:
         """A worker that slept past its lease comes back."""
-        sleeper, other = open_ledger("a", lease=_SHORT), open_ledger("b", lease=_SHORT)
+        sleeper, other = open_ledger("a", lease=SHORT), open_ledger("b", lease=SHORT)
         sleeper.enroll(tasks_of(2))
         (old,), (unaware,) = sleeper.claim(), sleeper.claim()
         taken = await_tasks(other, 2)
@@ -294,13 +250,13 @@ class LedgerContract:
         self, open_ledger: OpenLedger
     ) -> None:
         """The fourth lease says so by its number; the tasks beside it are done."""
-        open_ledger(lease=_SHORT).enroll([Task(1, 2.0), Task(2, 1.0)])
+        open_ledger(lease=SHORT).enroll([Task(1, 2.0), Task(2, 1.0)])
         for attempt in range(1, ATTEMPTS + 1):
-            victim = open_ledger(f"host {attempt}", lease=_SHORT)
+            victim = open_ledger(f"host {attempt}", lease=SHORT)
             lease = min(await_tasks(victim, 2), key=lambda lease: lease.task.index)
             assert lease.attempt == attempt
             victim.renew({lease: 0.0})
-        survivor = open_ledger("b", lease=_SHORT)
+        survivor = open_ledger("b", lease=SHORT)
         leases = await_tasks(survivor, 2)
         numbers = {lease.task.index: lease.attempt for lease in leases}
         assert numbers == {1: ATTEMPTS + 1, 2: 1}
@@ -331,7 +287,7 @@ class LedgerContract:
 
         def enroll(number: int) -> None:
             ledger = open_ledger(f"host {number}")
-            start.wait(_DEADLINE)
+            start.wait(DEADLINE)
             ledger.enroll(tasks[number * 10 :])
 
         with ThreadPoolExecutor(4) as pool:
@@ -373,10 +329,10 @@ class LedgerContract:
         first, second, *_ = claim_all(ledger)
         ledger.settle(ended(first))
         tick = threading.Event()
-        tick.wait(_TICK)
+        tick.wait(TICK)
 
         def find_missing(frozen: Sequence[Task]) -> list[Task]:
-            tick.wait(_TICK)
+            tick.wait(TICK)
             ledger.settle(ended(second))
             return list(frozen)
 

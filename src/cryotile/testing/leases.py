@@ -1,0 +1,82 @@
+"""What the contract of ledgers is written with: lists of tasks, outcomes of leases, and claims until there are some."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection
+from typing import Protocol
+
+from cryotile.ledgers import LEASE, Lease, Ledger
+from cryotile.task import Outcome, Task
+
+__all__ = [
+    "DEADLINE",
+    "SHORT",
+    "TICK",
+    "OpenLedger",
+    "await_claim",
+    "await_tasks",
+    "claim_all",
+    "ended",
+    "indices",
+    "tasks_of",
+]
+
+SHORT = 0.5
+"""Seconds of a lease in a test that waits for its end."""
+
+DEADLINE = 60.0
+"""Seconds until a test that waits gives up."""
+
+TICK = 0.02
+"""Seconds after which every ledger's clock is later than it was; that of SQLite has milliseconds."""
+
+
+class OpenLedger(Protocol):
+    """Opens the ledger under test, as one more worker."""
+
+    def __call__(self, host: str = "here", key: str = "run/1", lease: float = LEASE) -> Ledger:
+        """Open it on a host, for a task list, with a lease length (seconds)."""
+        ...
+
+
+def tasks_of(count: int) -> list[Task]:
+    """Make tasks in no order of cost, with indices that are not their positions."""
+    return [Task(2 * number + 5, float((number * 7919) % count)) for number in range(count)]
+
+
+def ended(*leases: Lease, error: str | None = None) -> dict[Lease, Outcome]:
+    """Make the outcome of an attempt for each of some leases."""
+    return {lease: Outcome(lease.task, 0.1, lease.attempt, "here", error) for lease in leases}
+
+
+def claim_all(ledger: Ledger, n: int = 1) -> list[Lease]:
+    """Claim ``n`` at a time until nothing waits."""
+    leases: list[Lease] = []
+    while found := ledger.claim(n):
+        leases += found
+    return leases
+
+
+def await_claim(ledger: Ledger) -> list[Lease]:
+    """Claim again and again until something waits."""
+    end, pause = time.monotonic() + DEADLINE, threading.Event()
+    while time.monotonic() < end:
+        if leases := ledger.claim(100):
+            return leases
+        pause.wait(SHORT / 10)
+    raise AssertionError(f"nothing to claim for {DEADLINE:g} s")
+
+
+def await_tasks(ledger: Ledger, count: int) -> list[Lease]:
+    """Claim until there are leases of so many tasks; of one that expired meanwhile the new one counts."""
+    leases: dict[Task, Lease] = {}
+    while len(leases) < count:
+        leases |= {lease.task: lease for lease in await_claim(ledger)}
+    return list(leases.values())
+
+
+def indices(leases: Collection[Lease]) -> list[int]:
+    """Return the task indices of leases."""
+    return [lease.task.index for lease in leases]
