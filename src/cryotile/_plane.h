@@ -11,16 +11,18 @@ enum LEVEL(plane_sums) {
 static void LEVEL(list_passes)(const Model *model, Circle *circle)
 {
     uint8_t *const seen = circle->pass_kept;
-    circle->passes = 0;
+    int32_t *const codes = circle->codes;
+    int32_t passes = 0;
     for (int64_t code = 0; code < model->pass_total; code += 8) {
         uint64_t some;
         memcpy(&some, seen + code, sizeof some);
         for (int64_t k = code; some && k < code + 8; k++) {
-            circle->codes[circle->passes] = (int32_t)k;
-            circle->passes += seen[k];
+            codes[passes] = (int32_t)k;
+            passes += seen[k];
             seen[k] = 0;
         }
     }
+    circle->passes = passes;
 }
 
 /* Sums of each pass, by its code, about the origin in metres and years; and the times of the first and last point. */
@@ -77,40 +79,55 @@ static void LEVEL(sum_passes)(const Points *points, const Model *model, Circle *
     post->pass_count = circle->passes;
 }
 
-/* Four planes side by side. */
+/* Eight planes side by side. */
 typedef struct {
-    quad cu, cv, ct, constant, level; /* constant: the height at the origin, about it; level: the height at the post */
-    quad rss, rate_variance;
-    quad_masks determined;
+    eight cu, cv, ct, constant, level; /* constant: the height at the origin, about it; level: the height at the post */
+    eight rss, rate_variance;
+    eight_masks determined;
 } LEVEL(Planes);
 
-INLINE quad LEVEL(inverse_of)(quad pivot, quad_masks good) { return (quad)((quad_masks)(1 / pivot) & good); }
+INLINE eight LEVEL(side_by_side)(quad low, quad high)
+{
+#ifdef LEVEL_AVX512
+    return (eight)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)low), (__m256d)high, 1);
+#else
+    eight both;
+    ((quad *)&both)[0] = low;
+    ((quad *)&both)[1] = high;
+    return both;
+#endif
+}
 
-/* Leaves out each of four parts of the total and solves what remains, centred, by LDL'; as in solve. */
+INLINE eight LEVEL(inverse_of)(eight pivot, eight_masks good) { return (eight)((eight_masks)(1 / pivot) & good); }
+
+/* Leaves out each of eight parts of the total and solves what remains, centred, by LDL'; as in solve. */
 INLINE void LEVEL(solve_planes)(
-    const Circle *circle, const Model *model, const double *total, const quad *const parts[4], LEVEL(Planes) *result)
+    const Circle *circle, const Model *model, const double *total, const quad *const parts[8], LEVEL(Planes) *result)
 {
     const double radius = model->radius, min_tolerance = model->min_tolerance;
-    quad s[LEVEL(PLANE_SUMS)];
-    for (int k = 0; k < 4; k++)
-        LEVEL(transpose)(parts, k, s + 4 * k);
-    for (int k = 0; k < LEVEL(PLANE_SUMS); k++)
-        s[k] = total[k] - s[k];
-    const quad n = s[LEVEL(N)], per_n = 1 / n, least = LEAST_VARIANCE * n, least_place = radius * radius * least;
-    const quad mu = s[LEVEL(SU)] * per_n, mv = s[LEVEL(SV)] * per_n, mt = s[LEVEL(ST)] * per_n, mz = s[LEVEL(SZ)] * per_n;
-    const quad uu = s[LEVEL(UU)] - s[LEVEL(SU)] * mu, uv = s[LEVEL(UV)] - s[LEVEL(SU)] * mv;
-    const quad ut = s[LEVEL(UT)] - s[LEVEL(SU)] * mt, uz = s[LEVEL(ZU)] - s[LEVEL(SU)] * mz;
-    const quad vv = s[LEVEL(VV)] - s[LEVEL(SV)] * mv, vt = s[LEVEL(VT)] - s[LEVEL(SV)] * mt;
-    const quad vz = s[LEVEL(VZ)] - s[LEVEL(SV)] * mz, tt = s[LEVEL(TT)] - s[LEVEL(ST)] * mt;
-    const quad tz = s[LEVEL(TZ)] - s[LEVEL(ST)] * mz, zz = s[LEVEL(ZZ)] - s[LEVEL(SZ)] * mz;
-    const quad_masks good_u = uu > least_place;
-    const quad iu = LEVEL(inverse_of)(uu, good_u), lv = uv * iu, ltu0 = ut * iu, lzu = uz * iu;
-    const quad v2 = vv - lv * uv, vt2 = vt - ltu0 * uv, vz2 = vz - lzu * uv;
-    const quad_masks good_v = (v2 > LEAST_PIVOT * vv) & (vv > least_place);
-    const quad iv = LEVEL(inverse_of)(v2, good_v), ltv = vt2 * iv, lzv = vz2 * iv;
-    const quad t3 = (tt - ltu0 * ut) - ltv * vt2, tz3 = (tz - ltu0 * uz) - lzv * vt2;
-    const quad_masks good_t = (t3 > LEAST_PIVOT * tt) & (tt > least);
-    const quad it = LEVEL(inverse_of)(t3, good_t);
+    eight s[LEVEL(PLANE_SUMS)];
+    for (int k = 0; k < 4; k++) {
+        quad low[4], high[4];
+        LEVEL(transpose)(parts, k, low);
+        LEVEL(transpose)(parts + 4, k, high);
+        for (int c = 0; c < 4; c++)
+            s[4 * k + c] = total[4 * k + c] - LEVEL(side_by_side)(low[c], high[c]);
+    }
+    const eight n = s[LEVEL(N)], per_n = 1 / n, least = LEAST_VARIANCE * n, least_place = radius * radius * least;
+    const eight mu = s[LEVEL(SU)] * per_n, mv = s[LEVEL(SV)] * per_n, mt = s[LEVEL(ST)] * per_n, mz = s[LEVEL(SZ)] * per_n;
+    const eight uu = s[LEVEL(UU)] - s[LEVEL(SU)] * mu, uv = s[LEVEL(UV)] - s[LEVEL(SU)] * mv;
+    const eight ut = s[LEVEL(UT)] - s[LEVEL(SU)] * mt, uz = s[LEVEL(ZU)] - s[LEVEL(SU)] * mz;
+    const eight vv = s[LEVEL(VV)] - s[LEVEL(SV)] * mv, vt = s[LEVEL(VT)] - s[LEVEL(SV)] * mt;
+    const eight vz = s[LEVEL(VZ)] - s[LEVEL(SV)] * mz, tt = s[LEVEL(TT)] - s[LEVEL(ST)] * mt;
+    const eight tz = s[LEVEL(TZ)] - s[LEVEL(ST)] * mz, zz = s[LEVEL(ZZ)] - s[LEVEL(SZ)] * mz;
+    const eight_masks good_u = uu > least_place;
+    const eight iu = LEVEL(inverse_of)(uu, good_u), lv = uv * iu, ltu0 = ut * iu, lzu = uz * iu;
+    const eight v2 = vv - lv * uv, vt2 = vt - ltu0 * uv, vz2 = vz - lzu * uv;
+    const eight_masks good_v = (v2 > LEAST_PIVOT * vv) & (vv > least_place);
+    const eight iv = LEVEL(inverse_of)(v2, good_v), ltv = vt2 * iv, lzv = vz2 * iv;
+    const eight t3 = (tt - ltu0 * ut) - ltv * vt2, tz3 = (tz - ltu0 * uz) - lzv * vt2;
+    const eight_masks good_t = (t3 > LEAST_PIVOT * tt) & (tt > least);
+    const eight it = LEVEL(inverse_of)(t3, good_t);
     result->ct = tz3 * it;
     result->cv = lzv - ltv * result->ct;
     result->cu = lzu - lv * result->cv - ltu0 * result->ct;
@@ -119,7 +136,7 @@ INLINE void LEVEL(solve_planes)(
     result->constant = mz - result->ct * mt - result->cv * mv - result->cu * mu;
     result->level = circle->origin[Z] + mz - result->ct * (mt - circle->at_post[T])
         - result->cv * (mv - circle->at_post[V]) - result->cu * (mu - circle->at_post[U]);
-    const quad ltu = ltu0 - lv * ltv;
+    const eight ltu = ltu0 - lv * ltv;
     result->determined = good_u & good_v & good_t & (uu * (iu + lv * lv * iv + ltu * ltu * it) * min_tolerance <= 1)
         & (vv * (iv + ltv * ltv * it) * min_tolerance <= 1) & (tt * it * min_tolerance <= 1);
 }
@@ -137,39 +154,47 @@ static double LEVEL(sum_plane_squares)(const Points *points, const Circle *circl
     return sum;
 }
 
+INLINE double LEVEL(sum_of)(eight values)
+{
+    return ((values[0] + values[4]) + (values[2] + values[6])) + ((values[1] + values[5]) + (values[3] + values[7]));
+}
+
 /* A pass without which the fit is not determined carries it alone: its error cannot be told, and sigma stays NaN. */
 static void LEVEL(plane_jackknife)(
     const Model *model, const Circle *circle, const double *total, const LEVEL(Planes) *fit, Post *post)
 {
-    quad rates = {0}, levels = {0};
-    quad_masks determined = {-1, -1, -1, -1};
-    for (int32_t g = 0; g < circle->passes; g += 4) {
-        const quad *parts[4];
-        quad_masks there;
-        quad rate, level;
+    const eight_masks lanes = {0, 1, 2, 3, 4, 5, 6, 7};
+    const double factor = (circle->passes - 1.0) / circle->passes;
+    eight rates = {0}, levels = {0};
+    eight_masks lost = {0};
+    for (int32_t g = 0; g < circle->passes; g += 8) {
+        const eight_masks there = lanes < circle->passes - (int64_t)g;
+        const quad *parts[8];
+        eight rate, level;
         LEVEL(Planes) without;
-        for (int p = 0; p < 4; p++) {
-            there[p] = g + p < circle->passes ? -1 : 0;
-            parts[p] = (const quad *)(circle->sums + LEVEL(PLANE_SUMS) * (int64_t)circle->codes[there[p] ? g + p : g]);
-        }
+        for (int p = 0; p < 8; p++)
+            parts[p] = (const quad *)(circle->sums
+                + LEVEL(PLANE_SUMS) * (int64_t)circle->codes[g + p < circle->passes ? g + p : g]);
         LEVEL(solve_planes)(circle, model, total, parts, &without);
-        rate = (quad)((quad_masks)(without.ct - fit->ct[0]) & there);
-        level = (quad)((quad_masks)(without.level - fit->level[0]) & there);
+        rate = (eight)((eight_masks)(without.ct - fit->ct[0]) & there);
+        level = (eight)((eight_masks)(without.level - fit->level[0]) & there);
         rates += rate * rate;
         levels += level * level;
-        determined &= without.determined;
+        lost |= ~without.determined;
     }
-    if (determined[0] & determined[1] & determined[2] & determined[3]) {
-        const double factor = (circle->passes - 1.0) / circle->passes;
-        post->dhdt_sigma = sqrt(factor * ((rates[0] + rates[2]) + (rates[1] + rates[3])));
-        post->elevation_sigma = sqrt(factor * ((levels[0] + levels[2]) + (levels[1] + levels[3])));
-    }
+    for (int p = 0; p < 8; p++)
+        if (lost[p])
+            return;
+    post->dhdt_sigma = sqrt(factor * LEVEL(sum_of)(rates));
+    post->elevation_sigma = sqrt(factor * LEVEL(sum_of)(levels));
 }
 
 static void LEVEL(solve_plane)(const Points *points, const Model *model, Circle *circle, Post *post)
 {
     static const double nothing[LEVEL(PLANE_SUMS)];
-    const quad *const parts[4] = {(quad *)nothing, (quad *)nothing, (quad *)nothing, (quad *)nothing};
+    const quad *const parts[8] = {
+        (quad *)nothing, (quad *)nothing, (quad *)nothing, (quad *)nothing,
+        (quad *)nothing, (quad *)nothing, (quad *)nothing, (quad *)nothing};
     const double n = (double)circle->count;
     double total[LEVEL(PLANE_SUMS)] = {0}, du, dv, rss, spread;
     LEVEL(Planes) fit;

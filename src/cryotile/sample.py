@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -95,7 +96,7 @@ def take_sample(points: pd.DataFrame, config: FitConfig) -> Sample:
     ticks, unit = _ticks(points["time"])
     if config.period is None or config.reference_epoch is None:
         config = _frozen(config, ticks, unit)
-    passes, distinct = pd.factorize(points["pass_id"].to_numpy(), sort=True)
+    passes, pass_total = _number_passes(points["pass_id"].to_numpy())
     for name in config.column_terms:
         passes = np.where(np.isfinite(_known_floats(points[name])), passes, -1)
     x, y, elevation = (
@@ -109,8 +110,8 @@ def take_sample(points: pd.DataFrame, config: FitConfig) -> Sample:
         elevation,
         ticks,
         _NANOSECONDS[unit],
-        passes.astype(np.int64, copy=False),
-        len(distinct),
+        passes,
+        pass_total,
     )
 
 
@@ -199,6 +200,19 @@ def _known_floats(column: pd.Series) -> _Floats:
             f"column {column.name!r} has no finite value, so it cannot be a term; leave it out of terms"
         )
     return values
+
+
+def _number_passes(ids: npt.NDArray[Any]) -> tuple[_Integers, int]:
+    """Return codes of passes in the order of their ids, negative where a point has none, and how many there are."""
+    if ids.dtype.kind != "i" or not ids.size:
+        codes, distinct = pd.factorize(ids, sort=True)
+        return codes.astype(np.int64, copy=False), len(distinct)
+    # Points mostly come pass by pass: it is enough to look at the first point of each run.
+    heads = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
+    codes, distinct = pd.factorize(ids[heads], sort=True)
+    return np.repeat(codes.astype(np.int64, copy=False), np.diff(heads, append=ids.size)), len(
+        distinct
+    )
 
 
 def _ticks(column: pd.Series) -> tuple[_Integers, str]:
