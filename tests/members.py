@@ -21,7 +21,7 @@ from made_up import granule
 
 # Python imports a module of this name wherever it starts, in a member and in its children alike.
 HOLD = '''
-import os, signal
+import contextlib, os, signal
 import cryotile.work
 
 pipe = os.environ.get("TEST_PIPE", "")
@@ -30,8 +30,8 @@ fit_tile, done = cryotile.work.fit_tile, []
 def fit_or_hold(run, db, task, progress):
     """Do one tile; then tell the member's process id through the pipe, and hang."""
     if done:
-        # open() would make a file where the pipe is gone, and hold the next submission, too.
-        if os.path.exists(pipe):
+        # Unlike open() this makes no file where the pipe is gone, which would hold the next submission, too.
+        with contextlib.suppress(OSError):
             os.write(os.open(pipe, os.O_WRONLY), b"%d\\n" % os.getppid())
         while True:
             signal.pause()
