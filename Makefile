@@ -54,7 +54,7 @@ bench-taskfarm: $(VENV)/with-all,test,bench
 	PYTHONPATH=tests $(BIN)/python benchmarks/taskfarm.py --output docs/_static
 
 bench-pointdb: $(VENV)/with-all,test
-	$(BIN)/python benchmarks/pointdb.py --plot docs/_static/bench-pointdb.png --table docs/_static/bench-pointdb.inc
+	$(BIN)/python benchmarks/pointdb --plot docs/_static/bench-pointdb.png --table docs/_static/bench-pointdb.inc
 
 bench-backends: $(VENV)/with-all,test,bench
 	PYTHONPATH=tests $(BIN)/python benchmarks/backends --services

@@ -1,0 +1,136 @@
+"""How fast a tile is read, and how fast it comes from disk to disk."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow.dataset as ds
+from made import grown, ignore, medians
+
+from cryotile import fit, work
+from cryotile._fit import Kernel
+from cryotile.plan import PlanRequest
+from cryotile.pointdb import PointDB
+from cryotile.run import plan_run
+from cryotile.work import fit_tile
+
+TILE = 50e3
+MARGIN = 2e3
+COLUMNS = ["x", "y", "time", "elevation", "pass_id"]
+STORED = ["x_cm", "y_cm", "time", "elevation_mm", "pass_id"]
+
+
+def read(scratch: Path, counts: list[int], repeats: int) -> dict[str, float]:
+    """Read a tile with its margin against a bare read of all row groups of the fragments it touches.
+
+    One tile lies within a chunk, so that the bare read has the least to do, the other where four meet.
+    """
+    found: dict[str, float] = {}
+    for count in counts:
+        db = grown(scratch / f"{count}.pdb", count)
+        chunk = 1000 * np.sqrt(count / 200) / 2 // 100e3 * 100e3
+        for where, corner in (("within a chunk", chunk + 10e3), ("across four", chunk - 25e3)):
+            label = f"{count / 1e6:g} million, {where}"
+            found |= {f"{label}: {k}": v for k, v in read_tile(db, corner, repeats).items()}
+        found[f"{count / 1e6:g} million: fragments"] = len(db.fragments())
+        if count == counts[-1]:
+            found |= disk_to_disk(scratch, db, chunk, repeats)
+        shutil.rmtree(db.path)
+    return found
+
+
+def read_tile(db: PointDB, corner: float, repeats: int) -> dict[str, float]:
+    low, high = corner - MARGIN, corner + TILE + MARGIN
+    paths = [str(path) for path in db.fragments((low, low, high, high))]
+    inside = within(low, low, high, high)
+    times = medians(
+        {
+            "ours": lambda: db.read((low, low, high, high), columns=COLUMNS),
+            "bare": lambda: ds.dataset(paths).to_table(columns=STORED),
+            "filtered": lambda: ds.dataset(paths).to_table(columns=STORED, filter=inside),
+        },
+        2 * repeats,
+    )
+    points = len(db.read((low, low, high, high), columns=["time"]))
+    return {
+        "points of the tile": points,
+        "ms": times["ours"] * 1000,
+        "ns a point": times["ours"] / points * 1e9,
+        "of a bare read": times["ours"] / times["bare"],
+        "of a bare read with the bounds as filter": times["ours"] / times["filtered"],
+    }
+
+
+def within(x_min: float, y_min: float, x_max: float, y_max: float) -> ds.Expression:
+    x, y = ds.field("x_cm"), ds.field("y_cm")
+    first = (x >= int(x_min * 100)) & (y >= int(y_min * 100))
+    return first & (x <= int(x_max * 100)) & (y <= int(y_max * 100))
+
+
+def disk_to_disk(scratch: Path, db: PointDB, corner: float, repeats: int) -> dict[str, float]:
+    """A tile from the point DB to its file, against a bare read and the kernel alone.
+
+    A post sees some 2500 points: the radius of 2 km in 200 points/km², which is that of swath data.
+    """
+    bounds = (corner, corner, corner + TILE, corner + TILE)
+    request = PlanRequest(
+        posting=1000.0, radius=MARGIN, recipe="plane", bounds=bounds, tile_size=round(TILE / 1000)
+    )
+    run = plan_run(scratch / "run", request, db=db)
+    # The dearest, that is a whole one.
+    task = run.tasks[0]
+    window = run.tile(0).window(MARGIN)
+    paths = [str(path) for path in db.fragments(window)]
+    inside = within(*window)
+    spent = {"kernel": [], "read": [], "fit": [], "save": []}
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            begin = time.perf_counter()
+            result = function(*arguments, **options)
+            spent[name].append(time.perf_counter() - begin)
+            return result
+
+        return call
+
+    def kernel(*arguments: Any, **options: Any) -> SimpleNamespace:
+        return SimpleNamespace(fit=timed("kernel", Kernel(*arguments, **options).fit))
+
+    watched = [
+        (work, "read_window", "read"),
+        (work, "fit_posts", "fit"),
+        (type(run.store), "save", "save"),
+    ]
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(fit, "Kernel", kernel))
+        for place, name, what in watched:
+            stack.enter_context(patch.object(place, name, timed(what, getattr(place, name))))
+        times = medians(
+            {
+                "whole": lambda: fit_tile(run, db, task, ignore),
+                "bare": lambda: ds.dataset(paths).to_table(columns=STORED),
+                "filtered": lambda: ds.dataset(paths).to_table(columns=STORED, filter=inside),
+            },
+            2 * repeats,
+        )
+    part = {name: statistics.median(values) for name, values in spent.items()}
+    return {
+        "disk to disk: ms": times["whole"] * 1000,
+        "disk to disk: ms of a bare read": times["bare"] * 1000,
+        "disk to disk: ms of the kernel": part["kernel"] * 1000,
+        "disk to disk: ms of reading": part["read"] * 1000,
+        "disk to disk: ms of the fit around the kernel": (part["fit"] - part["kernel"]) * 1000,
+        "disk to disk: ms of saving": part["save"] * 1000,
+        "disk to disk: of (bare read + kernel)": times["whole"] / (times["bare"] + part["kernel"]),
+        "disk to disk: of (bare read with the bounds as filter + kernel)": times["whole"]
+        / (times["filtered"] + part["kernel"]),
+    }
