@@ -293,6 +293,26 @@ def test_tasks_that_take_no_time_are_submitted_together():
     assert pool.submissions < 500
 
 
+def test_towards_the_end_of_the_list_batches_get_smaller():
+    batches = []
+
+    class Pool(CountingPool):
+        def submit(self, function, work, tasks):
+            batches.append([task.index for task in tasks])
+            return super().submit(function, work, tasks)
+
+    with Pool() as pool:
+        backend = ExecutorBackend(pool, window=2, batch_seconds=60.0, workers=2)
+        assert len(list(backend.run(make_tasks(1000), do_nothing))) == 1000
+    # No more than half of a fair share of what is left: however short tasks are, the last ones go one by one.
+    left = 1000
+    for batch in batches:
+        assert len(batch) <= max(1, left // 4)
+        left -= len(batch)
+    assert max(map(len, batches)) > 100
+    assert left == 0
+
+
 def test_two_threads_of_a_process_never_work_at_the_same_time():
     working = threading.Lock()
 
@@ -383,21 +403,22 @@ def test_tasks_of_a_dask_worker_that_is_killed_are_done_by_another(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     work = NotePid(tmp_path / "pipe", tasks[3].index)
     with DaskCluster(tmp_path, workers=2) as cluster:
-        killer = threading.Thread(target=kill_who_writes, args=[tmp_path / "pipe"])
-        killer.start()
-        outcomes = list(DaskBackend(cluster.address).run(tasks, work))
-        killer.join()
+        with ThreadPoolExecutor(1) as pool:
+            killing = pool.submit(kill_who_writes, tmp_path / "pipe")
+            outcomes = list(DaskBackend(cluster.address).run(tasks, work))
         # One of the two is gone for good.
-        assert [worker.wait(60) for worker in cluster.workers if worker.poll() is not None]
+        (killed,) = (worker for worker in cluster.workers if worker.pid == killing.result())
+        assert killed.wait(60) == -signal.SIGKILL
     assert indices(outcomes) == [task.index for task in tasks]
     assert all(outcome.error is None for outcome in outcomes)
 
 
-def kill_who_writes(pipe: Path) -> None:
-    """Wait for a process's number in a pipe; take the pipe away, and kill the process."""
+def kill_who_writes(pipe: Path) -> int:
+    """Wait for a process's number in a pipe; take the pipe away, kill the process, and return the number."""
     number = int(pipe.read_text())
     pipe.unlink()
     os.kill(number, signal.SIGKILL)
+    return number
 
 
 def test_a_task_that_kills_its_dask_workers_fails_alone(tmp_path):

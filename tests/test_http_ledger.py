@@ -10,7 +10,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -142,11 +142,17 @@ def test_a_farm_survives_that_its_server_is_killed(tmp_path, key):
     outcomes: list[Outcome] = []
     with FarmServer(tmp_path) as mortal, ThreadPoolExecutor(1) as starter:
         farm = open_backend(f"{mortal.url}?children=2", home=None, key=key)
+        starting: Future[None] | None = None
         for outcome in farm.run(tasks, work):
             outcomes.append(outcome)
             if len(outcomes) in (1, 150):
+                # One that is still starting would be missed.
+                if starting is not None:
+                    starting.result()
                 mortal.kill()
-                starter.submit(mortal.start)
+                starting = starter.submit(mortal.start)
+        assert starting is not None
+        starting.result()
         assert HTTPLedger(mortal.url, key).unsettled() == 0
     assert sorted(outcome.task.index for outcome in outcomes) == [task.index for task in tasks]
     assert sorted(work.ended) == [task.index for task in tasks]

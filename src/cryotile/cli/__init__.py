@@ -104,4 +104,6 @@ def _drain_or_leave(_number: int, _frame: FrameType | None) -> None:
     # A farm at work lets its tasks end, for a while.  Where there is none, and the second time, the exception unwinds
     # through every `finally`, so that children end and temporary files go.
     if not drain.begin():
+        # The third time does not disturb what is on its way out.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated
