@@ -236,6 +236,7 @@ def test_a_granule_that_is_too_large_for_the_memory_is_refused_by_name(
 ) -> None:
     giant = tmp_path / "giant.nc"
     with h5py.File(giant, "w") as file:
+        file.attrs["short_name"] = "ATL06"
         file["beam/elevation"] = np.random.default_rng(1).normal(size=(2, 150_000))
     taken = take_in([giant], PointDB(whole.path), Criteria(memory=290e6), ignore)
     ((path, problem),) = taken.problems

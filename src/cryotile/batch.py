@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -12,7 +12,7 @@ import pandas as pd
 
 from cryotile.points import Granule
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "InPieces"]
 
 _NO_POINTS = pd.DataFrame()
 
@@ -86,3 +86,20 @@ class Batch:
             replace(granule, points=self.points.iloc[end - size : end].reset_index(drop=True))
             for granule, size, end in zip(self.granules, self.sizes.tolist(), ends, strict=True)
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class InPieces:
+    """A granule with more points than memory holds.
+
+    Attributes
+    ----------
+    granule : Granule
+        What it is; its counts and points are those of its pieces.
+    batches : callable
+        Returns its pieces, one after the other, each a batch of this granule alone; called again where all of them are
+        needed once more.
+    """
+
+    granule: Granule
+    batches: Callable[[], Iterable[Batch]]

@@ -11,14 +11,17 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from cryotile.batch import Batch
+from cryotile.batch import Batch, InPieces
 from cryotile.dem import Dem
 from cryotile.errors import CryotileError, GranuleError, InvalidValue
 from cryotile.pointdb import Appended, PointDB
 from cryotile.points import Granule
 from cryotile.projection import project_batch
-from cryotile.readers import ColumnMapping, read_granule
+from cryotile.readers import ColumnMapping, is_table, read_granule, table_reader
+from cryotile.readers.pieces import survey_table
 from cryotile.where import Where
 
 __all__ = ["FAR_FROM_DEM", "NOT_SELECTED", "Criteria", "Taken", "points_within", "take_in"]
@@ -39,6 +42,9 @@ BYTES_PER_POINT = 300.0
 
 BYTES_PER_COLUMN = 40.0
 """Likewise for each point and further column."""
+
+BYTES_PER_ROW = 800.0
+"""What it takes for each row of a piece of a table, which is held until its points are written; 670 were measured."""
 
 LEAST_POINTS = 100_000
 """Points that there must be room for."""
@@ -161,11 +167,15 @@ def take_in(
     limit = points_within(criteria.memory, len(db.columns))
     waiting, held = list[Granule](), 0
     for granule in intake.read(files, progress):
-        if waiting and held + len(granule.points) > limit:
+        size = limit if isinstance(granule, Path) else len(granule.points)
+        if waiting and held + size > limit:
             intake.append(waiting)
             waiting, held = [], 0
-        waiting.append(granule)
-        held += len(granule.points)
+        if isinstance(granule, Path):
+            intake.append_long(granule, progress)
+        else:
+            waiting.append(granule)
+            held += size
     if waiting:
         intake.append(waiting)
     return intake.taken
@@ -182,46 +192,116 @@ class _Intake:
         self._dem = None if dem is None else Dem(dem, db.crs)
         self.taken = Taken()
 
-    def read(self, files: Sequence[Path], progress: Callable[[float], None]) -> Iterator[Granule]:
-        """Yield the granules that the point DB does not have yet; note those that it has, and the bad ones."""
+    def read(
+        self, files: Sequence[Path], progress: Callable[[float], None]
+    ) -> Iterator[Granule | Path]:
+        """Yield the granules that the point DB does not have yet; note those that it has, and the bad ones.
+
+        Of a table that memory does not hold, only the path.
+        """
         there = self._db.checksums()
         for done, file in enumerate(files):
             progress(0.8 * done / len(files))
             try:
                 if there and (id := there.get(_checksum(file))) is not None:
                     self.taken.ids.append(id)
-                    continue
-                _refuse_giants(file, self._criteria.memory)
-                yield read_granule(
-                    file,
-                    surface_types=self._criteria.surface_types,
-                    columns=self._db.columns,
-                    mapping=self._mapping,
-                )
+                elif self._is_long(file):
+                    yield file
+                else:
+                    yield read_granule(
+                        file,
+                        surface_types=self._criteria.surface_types,
+                        columns=self._db.columns,
+                        mapping=self._mapping,
+                    )
             except CryotileError as error:
-                log.debug("granule %s failed", file, exc_info=True)
-                self.taken.problems.append((str(file), str(error)))
+                self._complain(file, error)
 
     def append(self, granules: list[Granule]) -> None:
         """Project, screen and commit granules at once; the list is empty afterwards."""
-        batch = project_batch(Batch.of(granules), self._db.crs)
+        batch = Batch.of(granules)
         # The points as read are not needed any more; without this they would take memory until the end.
         granules.clear()
-        if self._where is not None:
-            batch = batch.keep(self._where.mask(batch.points), NOT_SELECTED)
-        if self._dem is not None:
-            batch = self._screened(batch, self._dem)
+        batch, unscreened = self._selected(batch)
+        if unscreened:
+            self.taken.notes.setdefault(NO_DEM_HERE, []).extend(unscreened)
         self.taken.count(self._db.append(batch))
 
-    def _screened(self, batch: Batch, dem: Dem) -> Batch:
-        above = dem.difference(batch.points)
+    def append_long(self, file: Path, progress: Callable[[float], None]) -> None:
+        """Read a table twice, in pieces: for what only all of it tells, and to project, screen and write its points."""
+        rows = _rows_within(self._criteria.memory, len(self._db.columns))
+        unscreened = list[bool]()
+
+        def seen() -> None:
+            # Says that this is alive; how far it is, nobody knows.
+            progress(0.0)
+
+        def batches() -> Iterator[Batch]:
+            unscreened.clear()
+            for piece in pieces:
+                batch, names = self._selected(Batch.of([piece]))
+                unscreened.append(bool(names) or not batch.sizes.any())
+                yield batch
+                seen()
+
+        try:
+            pieces = survey_table(
+                file,
+                table_reader(self._mapping),
+                rows=rows,
+                surface_types=self._criteria.surface_types,
+                columns=self._db.columns,
+                seen=seen,
+            )
+            self.taken.count(self._db.append(InPieces(pieces.granule, batches)))
+        except (GranuleError, InvalidValue) as error:
+            self._complain(file, error)
+            return
+        if self._dem is not None and all(unscreened):
+            self.taken.notes.setdefault(NO_DEM_HERE, []).append(file.name)
+
+    def _complain(self, file: Path, error: CryotileError) -> None:
+        log.debug("granule %s failed", file, exc_info=error)
+        told = str(error) if str(file) in str(error) else f"granule {file}: {error}"
+        self.taken.problems.append((str(file), told))
+
+    def _is_long(self, file: Path) -> bool:
+        """Tell whether a file is a table that has to be read in pieces.
+
+        Raises
+        ------
+        GranuleError
+            Memory does not hold it, and it is no table: granules are read as a whole.
+        """
+        memory = self._criteria.memory
+        # At most as dense as 8 bytes a record; below that it fits in any case, and is not looked into.
+        if not file.exists() or file.stat().st_size / 8 * BYTES_PER_ROW < memory - WORKER_BYTES:
+            return False
+        records = _records(file)
+        if is_table(file, self._mapping):
+            return records > _rows_within(memory, len(self._db.columns))
+        needed = WORKER_BYTES + records * BYTES_PER_POINT
+        if needed > memory:
+            raise GranuleError(
+                f"granule {file} has some {records:,} records, for which a worker needs {needed / 1e6:.0f} MB, and it"
+                f" may take {memory / 1e6:.0f} MB; give --memory {needed / 1e6:.0f}MB or more"
+            )
+        return False
+
+    def _selected(self, batch: Batch) -> tuple[Batch, list[str]]:
+        """Project points and leave out what is not wanted; and name the granules that no DEM could be asked about."""
+        batch = project_batch(batch, self._db.crs)
+        if self._where is not None:
+            batch = batch.keep(self._where.mask(batch.points), NOT_SELECTED)
+        if self._dem is None:
+            return batch, []
+        above = self._dem.difference(batch.points)
         known = np.bincount(batch.owners[~np.isnan(above)], minlength=len(batch.sizes))
-        unscreened = zip(batch.granules, batch.sizes, known, strict=True)
-        names = [granule.name for granule, size, seen in unscreened if size and not seen]
-        if names:
-            self.taken.notes.setdefault(NO_DEM_HERE, []).extend(names)
+        named = zip(batch.granules, batch.sizes, known, strict=True)
+        unscreened = [granule.name for granule, size, seen in named if size and not seen]
         # Compared this way round, what has no DEM stays.
-        return batch.keep(~(np.abs(above) > self._criteria.max_dem_difference), FAR_FROM_DEM)
+        near = ~(np.abs(above) > self._criteria.max_dem_difference)
+        return batch.keep(near, FAR_FROM_DEM), unscreened
 
 
 def _checksum(file: Path) -> str:
@@ -230,24 +310,21 @@ def _checksum(file: Path) -> str:
     return ""
 
 
-def _refuse_giants(file: Path, memory: float) -> None:
-    """Refuse a granule that cannot be read within the memory: a granule is read as a whole."""
-    # At most as dense as 8 bytes a record; below that it fits in any case, and is not looked into.
-    if not file.exists() or file.stat().st_size / 8 * BYTES_PER_POINT < memory - WORKER_BYTES:
-        return
-    records = _records(file)
-    needed = WORKER_BYTES + records * BYTES_PER_POINT
-    if needed > memory:
-        raise GranuleError(
-            f"granule {file} has some {records:,} records, for which a worker needs {needed / 1e6:.0f} MB, and it may"
-            f" take {memory / 1e6:.0f} MB; give --memory {needed / 1e6:.0f}MB or more"
-        )
+def _rows_within(memory: float, further: int) -> int:
+    """Return how many rows of a table a worker may hold at once."""
+    each = BYTES_PER_ROW + BYTES_PER_COLUMN * further
+    return int(min((memory - WORKER_BYTES) / each, MOST_POINTS))
 
 
 def _records(file: Path) -> int:
     """Return about how many records a granule has: the longest variable of each group, but 30 bytes a line of text."""
     if not h5py.is_hdf5(file):
-        return file.stat().st_size // 30
+        with file.open("rb") as stream:
+            head = stream.read(4)
+        if head == b"PAR1":
+            with suppress(OSError, pa.ArrowException):
+                return int(pq.read_metadata(file).num_rows)
+        return file.stat().st_size // (8 if head.startswith(b"\x1f\x8b") else 30)
     longest: dict[str, int] = {}
 
     def look(name: str, node: h5py.Group | h5py.Dataset) -> None:

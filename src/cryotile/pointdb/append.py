@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cryotile.batch import Batch
+from cryotile.batch import Batch, InPieces
 from cryotile.errors import InvalidValue
 from cryotile.pointdb.commit import commit_change
 from cryotile.pointdb.description import Description
@@ -83,9 +85,9 @@ class _Verdict:
 
 
 def append_granules(
-    root: Path, description: Description, log: Log, state: State, batch: Batch
+    root: Path, description: Description, log: Log, state: State, batch: Batch | InPieces
 ) -> tuple[State, Appended]:
-    """Commit the points of several granules at once.
+    """Commit the points of several granules, or of one that comes in pieces, at once.
 
     Parameters
     ----------
@@ -97,7 +99,7 @@ def append_granules(
         Of it.
     state : State
         What the caller knows of it.
-    batch : Batch
+    batch : Batch or InPieces
         The granules, projected.
 
     Returns
@@ -106,15 +108,46 @@ def append_granules(
         The newest.
     Appended
         What became of them.
+
+    Raises
+    ------
+    InvalidValue
+        A point that cannot be stored, in a piece.  In a batch it only keeps its own granule out.
     """
-    batch, stored, unfit = _encoded(batch, [name for name, _ in description.further])
-    granules = batch.granules
+    place, further = _Place(root, description, log), [name for name, _ in description.further]
+    if isinstance(batch, InPieces):
+        return _append(place, state, (batch.granule,), partial(_encoded_pieces, batch, further))
+    batch, stored, unfit = _encoded(batch, further)
+    after, appended = _append(place, state, batch.granules, lambda: [(batch, stored)])
+    return after, replace(appended, refused={**unfit, **appended.refused})
+
+
+def _encoded_pieces(granule: InPieces, further: Sequence[str]) -> Iterator[tuple[Batch, Stored]]:
+    for batch in granule.batches():
+        yield batch, encode(batch.points, further)
+
+
+class _Place(NamedTuple):
+    """A point DB."""
+
+    root: Path
+    description: Description
+    log: Log
+
+
+def _append(
+    place: _Place,
+    state: State,
+    granules: Sequence[Granule],
+    pieces: Callable[[], Iterable[tuple[Batch, Stored]]],
+) -> tuple[State, Appended]:
+    """Commit granules, of each of which every piece has some points, in their order; and as they are stored."""
 
     def prepare(state: State, writer: Writer) -> Change | None:
         verdict = _sort_out(granules, state)
         if not verdict.new:
             return None
-        return _written(description, log, state, writer, verdict, batch, stored)
+        return _written(place, state, writer, verdict, granules, pieces())
 
     def stands(change: Change, state: State) -> bool:
         verdict = _sort_out(granules, state)
@@ -124,15 +157,15 @@ def append_granules(
             and change.removed_granules == verdict.replaced
         )
 
-    done = commit_change(root, log, state, prepare, stands)
+    done = commit_change(place.root, place.log, state, prepare, stands)
     verdict = _sort_out(granules, done.before)
     return done.after, Appended(
         snapshot=done.after.number,
         added=tuple(granules[at].id for at in verdict.new),
         unchanged=tuple(verdict.unchanged),
         replaced=tuple(verdict.names_replaced),
-        refused={**unfit, **verdict.refused},
-        rows=int(batch.sizes[verdict.new].sum()),
+        refused=verdict.refused,
+        rows=0 if done.change is None else sum(row["rows"] for row in done.change.granules),
         notes={}
         if done.change is None
         else shared_passes(done.change.granules, done.before.granules),
@@ -203,31 +236,34 @@ def _objection(granule: Granule, there: Granule | _There) -> str | None:
 
 
 def _written(
-    description: Description,
-    log: Log,
+    place: _Place,
     state: State,
     writer: Writer,
     verdict: _Verdict,
-    batch: Batch,
-    stored: Stored,
+    granules: Sequence[Granule],
+    pieces: Iterable[tuple[Batch, Stored]],
 ) -> Change:
     taken = set(state.granules["number"].to_numpy().tolist())
-    numbers = np.full(len(batch.granules), -1, np.int32)
-    ends = np.cumsum(batch.sizes)
-    rows = []
+    numbers = np.full(len(granules), -1, np.int32)
     for at in verdict.new:
-        granule = batch.granules[at]
-        numbers[at] = _granule_number(granule, taken)
+        numbers[at] = _granule_number(granules[at], taken)
         taken.add(int(numbers[at]))
-        own = slice(ends[at] - batch.sizes[at], ends[at])
-        rows.append(_row(int(numbers[at]), granule, {n: v[own] for n, v in stored.items()}))
-    new = stored | {"granule": numbers[batch.owners]}
-    if len(rows) < len(numbers):
-        new = {name: values[new["granule"] >= 0] for name, values in new.items()}
-    new = in_total_order(new, description.chunk_size)
-    written = rewrite(description, log, state, writer, new=new, gone=verdict.replaced)
+    tallies = {at: _Tally(granules[at]) for at in verdict.new}
+
+    def new() -> Iterator[Stored]:
+        for batch, stored in pieces:
+            ends = np.cumsum(batch.sizes)
+            for at, tally in tallies.items():
+                own = slice(ends[at] - batch.sizes[at], ends[at])
+                tally.count(batch.granules[at], {n: v[own] for n, v in stored.items()})
+            points = stored | {"granule": numbers[batch.owners]}
+            if len(tallies) < len(numbers):
+                points = {n: values[points["granule"] >= 0] for n, values in points.items()}
+            yield in_total_order(points, place.description.chunk_size)
+
+    written = rewrite(place.description, place.log, state, writer, new=new(), gone=verdict.replaced)
     return Change(
-        rows,
+        [tally.row(int(numbers[at])) for at, tally in tallies.items()],
         written.added,
         written.squares,
         verdict.replaced,
@@ -248,23 +284,48 @@ def _granule_number(granule: Granule, taken: set[int]) -> int:
     return number
 
 
-def _row(number: int, granule: Granule, points: Stored) -> dict[str, Any]:
-    times = points["time"]
-    platforms = np.unique(points["platform"])
-    return {
-        "number": number,
-        "id": granule.id,
-        "name": granule.name,
-        "product": granule.product,
-        "baseline": granule.baseline,
-        "version": int(granule.version),
-        "checksum": granule.checksum,
-        "rows": len(times),
-        "record_count": int(granule.record_count),
-        "dropped": json.dumps({reason: int(n) for reason, n in granule.dropped.items()}),
-        "notes": list(granule.notes),
-        "platforms": [CATEGORIES["platform"][code] for code in platforms],
-        "passes": np.unique(points["pass_id"]).tolist(),
-        "time_min": int(times.min()) if len(times) else None,
-        "time_max": int(times.max()) if len(times) else None,
-    }
+@dataclass(eq=False)
+class _Tally:
+    """What the log is to say of a granule whose points come in pieces."""
+
+    granule: Granule
+    rows: int = 0
+    record_count: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: dict[str, None] = field(default_factory=dict)
+    platforms: set[int] = field(default_factory=set)
+    passes: set[int] = field(default_factory=set)
+    times: list[int] = field(default_factory=list)
+
+    def count(self, piece: Granule, points: Stored) -> None:
+        """Add a piece: what was dropped of it, and the points as they are stored."""
+        self.rows += len(points["time"])
+        self.record_count += int(piece.record_count)
+        self.dropped.update({reason: int(n) for reason, n in piece.dropped.items()})
+        self.notes |= dict.fromkeys(piece.notes)
+        self.platforms.update(np.unique(points["platform"]).tolist())
+        self.passes.update(np.unique(points["pass_id"]).tolist())
+        if len(points["time"]):
+            times = [*self.times, int(points["time"].min()), int(points["time"].max())]
+            self.times = [min(times), max(times)]
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Row of :data:`cryotile.pointdb.state.GRANULES`."""
+        granule = self.granule
+        return {
+            "number": number,
+            "id": granule.id,
+            "name": granule.name,
+            "product": granule.product,
+            "baseline": granule.baseline,
+            "version": int(granule.version),
+            "checksum": granule.checksum,
+            "rows": self.rows,
+            "record_count": self.record_count,
+            "dropped": json.dumps(self.dropped),
+            "notes": list(self.notes),
+            "platforms": [CATEGORIES["platform"][code] for code in sorted(self.platforms)],
+            "passes": sorted(self.passes),
+            "time_min": self.times[0] if self.times else None,
+            "time_max": self.times[1] if self.times else None,
+        }

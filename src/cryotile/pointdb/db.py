@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pyproj
 
-from cryotile.batch import Batch
+from cryotile.batch import Batch, InPieces
 from cryotile.errors import InvalidValue
 from cryotile.grid import Tile
 from cryotile.pointdb.append import Appended, append_granules
@@ -171,7 +171,7 @@ class PointDB:
         """
         self._description.check_matches(self.path, crs=crs, columns=columns, chunk_size=chunk_size)
 
-    def append(self, granules: Sequence[Granule] | Batch) -> Appended:
+    def append(self, granules: Sequence[Granule] | Batch | InPieces) -> Appended:
         """Add the points of projected granules: one fragment per chunk that they touch, one commit.
 
         A granule that is there already (by id, baseline, version and content) is left alone, a newer baseline or
@@ -179,7 +179,7 @@ class PointDB:
 
         Parameters
         ----------
-        granules : sequence of Granule, or Batch
+        granules : sequence of Granule, Batch or InPieces
             With ``x, y``; a further column of the DB that one lacks is NaN there, others are left out.  Without points,
             a granule is recorded with 0 rows.
 
@@ -193,7 +193,7 @@ class PointDB:
         UnwritablePath
             A full disk, …; the DB is as it was.
         """
-        batch = granules if isinstance(granules, Batch) else Batch.of(granules)
+        batch = Batch.of(granules) if isinstance(granules, Sequence) else granules
         known, about = self._snapshots, self._description
         known.newest, done = append_granules(self.path, about, known.log, known.newest, batch)
         return done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,9 @@ from cryotile.pointdb.state import State
 from cryotile.pointdb.writers import Writer
 
 __all__ = ["Rewriting", "fragments_of", "merged", "rewrite"]
+
+MOST_CHANGES = 64
+"""Changes of squares that are held before they are added up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +52,7 @@ def rewrite(
     state: State,
     writer: Writer,
     *,
-    new: Stored | None = None,
+    new: Iterable[Stored] = (),
     gone: Collection[int] = (),
 ) -> Rewriting:
     """Write new points, and again the fragments that hold points of some granules, without these.
@@ -66,8 +69,9 @@ def rewrite(
         Of it.
     writer : Writer
         Of the change.
-    new : dict of str to ndarray or None
-        All stored columns, in total order.
+    new : iterable of dict of str to ndarray
+        All stored columns of new points, in pieces that are each in total order; gone through once, and each piece may
+        be forgotten before the next.
     gone : collection of int
         Numbers of the granules whose points go.
 
@@ -83,24 +87,29 @@ def rewrite(
     FragmentGone
         One is not there, and may be replaced.
     """
-    old = fragments_of(state, gone)
+    old: dict[int, list[dict[str, Any]]] = {}
+    for entry in fragments_of(state, gone):
+        old.setdefault(entry["chunk"], []).append(entry)
+    replaced = [entry["path"] for entries in old.values() for entry in entries]
     work = _Work(description, log, state, writer, frozenset(gone))
-    chunks: dict[int, list[Stored]] = {}
-    if new is not None:
-        work.changes.append(count_squares(new))
-        chunks = {chunk: [points] for chunk, points in by_chunk(new, description.chunk_size)}
 
     def pieces() -> Iterator[tuple[int, Stored]]:
-        for chunk in sorted(chunks.keys() | {entry["chunk"] for entry in old}):
-            touched = [entry for entry in old if entry["chunk"] == chunk]
-            parts = [p for p in work.without(touched) if len(p["time"])] + chunks.pop(chunk, [])
-            if parts:
+        for points in new:
+            work.note(count_squares(points))
+            for chunk, part in by_chunk(points, description.chunk_size):
+                stay = [p for p in work.without(old.pop(chunk, ())) if len(p["time"])]
                 # What is of one fragment, or new, is in order already.
-                alone = len(parts) == 1
-                yield chunk, parts[0] if alone else merged(parts, description.chunk_size)
+                yield chunk, merged([*stay, part], description.chunk_size) if stay else part
+        for chunk, entries in sorted(old.items()):
+            stay = [p for p in work.without(entries) if len(p["time"])]
+            if stay:
+                yield (
+                    chunk,
+                    stay[0] if len(stay) == 1 else merged(stay, description.chunk_size),
+                )
 
     added = write_fragments(writer, pieces(), description.schema)
-    return Rewriting(added, [entry["path"] for entry in old], add_up(work.changes))
+    return Rewriting(added, replaced, add_up(work.changes))
 
 
 def merged(parts: Sequence[Stored], chunk_size: float) -> Stored:
@@ -126,6 +135,13 @@ class _Work:
     gone: frozenset[int]
     changes: list[pa.Table] = field(default_factory=list)
 
+    def note(self, *changes: pa.Table) -> None:
+        """Keep what changes of the squares."""
+        self.changes.extend(changes)
+        # Of many pieces, each with all squares, no more than a few are held.
+        if len(self.changes) > MOST_CHANGES:
+            self.changes[:] = [add_up(self.changes)]
+
     def without(self, entries: Sequence[Mapping[str, Any]]) -> list[Stored]:
         """Return what stays of the fragments of one chunk, and note what that changes of its squares."""
         stay, changes, lost = list[Stored](), list[pa.Table](), set[str]()
@@ -140,7 +156,7 @@ class _Work:
             leaves = np.isin(points["granule"], list(self.gone))
             changes.append(taken_away(count_squares(_rows(points, leaves))))
             stay.append(_rows(points, ~leaves))
-        self.changes.extend([self._recount(entries, stay)] if lost else changes)
+        self.note(*([self._recount(entries, stay)] if lost else changes))
         return stay
 
     def _can_be_lost(self, entry: Mapping[str, Any]) -> bool:

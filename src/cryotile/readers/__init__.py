@@ -13,7 +13,7 @@ from cryotile.points import SURFACE_TYPES, Granule
 from cryotile.readers.base import REASONS, Reader
 from cryotile.readers.mapping import ColumnMapping
 from cryotile.readers.source import Source, open_source
-from cryotile.readers.table import TableReader
+from cryotile.readers.table import TABLE, TableReader
 
 __all__ = [
     "REASONS",
@@ -22,7 +22,9 @@ __all__ = [
     "all_readers",
     "find_reader",
     "further_columns",
+    "is_table",
     "read_granule",
+    "table_reader",
 ]
 
 GROUP = "cryotile.readers"
@@ -77,7 +79,7 @@ def read_granule(
     if columns:
         _require(columns, tuple(further_columns(mapping)), "further column")
     with open_source(Path(path)) as source:
-        reader = _reader_of(source) if mapping is None else TableReader(mapping)
+        reader = _reader_of(source) if mapping is None else table_reader(mapping)
         return reader.read(source, surface_types=surface_types, columns=columns)
 
 
@@ -101,6 +103,22 @@ def find_reader(path: str | os.PathLike[str]) -> Reader:
     """
     with open_source(Path(path)) as source:
         return _reader_of(source)
+
+
+def table_reader(mapping: ColumnMapping | None = None) -> TableReader:
+    """Return the reader of tables of a mapping; None: under cryotile's own names."""
+    return TABLE if mapping is None else TableReader(mapping)
+
+
+def is_table(path: Path, mapping: ColumnMapping | None = None) -> bool:
+    """Tell whether a file is read as a table: by a mapping it is, else if no other reader knows its content.
+
+    Raises
+    ------
+    GranuleError
+        As :func:`find_reader`.
+    """
+    return mapping is not None or find_reader(path) is TABLE
 
 
 def further_columns(mapping: ColumnMapping | None = None) -> dict[str, str]:

@@ -188,6 +188,7 @@ def build_granule(
     surface_types: Sequence[str],
     columns: Sequence[str],
     notes: tuple[str, ...] = (),
+    checksum: str | None = None,
 ) -> Granule:
     """Drop what is not valid or not asked for, and make a granule of the rest.
 
@@ -205,6 +206,8 @@ def build_granule(
         Further columns to hand out; NaN where the records have none of that name.
     notes : tuple of str
         What a user should know.
+    checksum : str or None
+        Of the file, if it is known already.
 
     Returns
     -------
@@ -224,7 +227,7 @@ def build_granule(
         baseline=identity.baseline,
         version=identity.version,
         name=source.path.name,
-        checksum=source.checksum(),
+        checksum=source.checksum() if checksum is None else checksum,
         record_count=keep.size,
         dropped=dropped,
         points=_frame(records, keep, columns),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import h5py
 import numpy as np
@@ -18,11 +19,20 @@ from cryotile.errors import GranuleError
 from cryotile.readers.mapping import TextLayout
 from cryotile.readers.source import Source
 
-__all__ = ["Columns", "open_columns"]
+__all__ = ["Columns", "Piece", "open_columns"]
+
+HEAD = 1000
+"""Rows of a text by which its columns of text are told."""
 
 _PARQUET, _NETCDF3, _GZIP = b"PAR1", b"CDF", b"\x1f\x8b"
+T = TypeVar("T")
+
 _DAMAGE = (OSError, ValueError, RuntimeError, pa.ArrowException, pd.errors.ParserWarning)
 """What pandas, pyarrow and netCDF4 raise when a file is not what its first bytes promise."""
+
+
+Piece: TypeAlias = "dict[str, pd.Series[Any]]"
+"""Some rows of some columns, as pandas keeps them: numbers with NaN, instants, text."""
 
 
 @dataclass(frozen=True)
@@ -36,18 +46,19 @@ class Columns:
     names : tuple of str
         Of all columns, in the order of the file.
     load : callable
-        Names → columns as pandas keeps them (numbers with NaN, instants, text), and none that was not asked for.
+        Names, and rows of a piece or None → pieces with these columns and none that was not asked for; without a number
+        of rows a single one.
     units : mapping of str to str
         What the file says that its numbers count.
     """
 
     path: Path
     names: tuple[str, ...]
-    load: Callable[[Sequence[str]], dict[str, pd.Series[Any]]]
+    load: Callable[[Sequence[str], int | None], Iterator[Piece]]
     units: Mapping[str, str]
 
-    def read(self, wanted: Sequence[str]) -> dict[str, pd.Series[Any]]:
-        """Read columns, which must be there and equally long.
+    def read(self, wanted: Sequence[str], *, rows: int | None = None) -> Iterator[Piece]:
+        """Read columns, which must be there and equally long, in pieces of so many rows; None: in one.
 
         Raises
         ------
@@ -60,19 +71,22 @@ class Columns:
                     f"granule {self.path} has no column {name!r} (it has {_some(self.names)}); correct the mapping"
                 )
         try:
-            columns = self.load(list(dict.fromkeys(wanted)))
+            for columns in self.load(list(dict.fromkeys(wanted)), rows):
+                self._check_lengths(columns)
+                yield columns
         except _DAMAGE as error:
             reason = " ".join(str(error).split())
             raise GranuleError(
                 f"granule {self.path} cannot be read as a table ({reason}); mend the file, or its layout in the mapping"
             ) from error
+
+    def _check_lengths(self, columns: Piece) -> None:
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())
             raise GranuleError(
                 f"granule {self.path} has columns of different lengths ({listed}); map columns of one table"
             )
-        return columns
 
 
 def open_columns(source: Source, layout: TextLayout) -> Columns:
@@ -116,24 +130,39 @@ def _hdf5(source: Source, file: h5py.File) -> Columns:
 
     file.visititems(note)
 
-    def load(wanted: Sequence[str]) -> dict[str, pd.Series[Any]]:
-        return {name: pd.Series(_hdf5_column(source, file[name], name)) for name in wanted}
+    def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
+        for part in _parts(max(file[name].size for name in wanted), rows):
+            yield {name: pd.Series(_hdf5_column(source, file[name], name, part)) for name in wanted}
 
     units = {name: source.attribute("units", of=name) for name in names}
     return Columns(source.path, tuple(names), load, _stated(units))
 
 
-def _hdf5_column(source: Source, dataset: h5py.Dataset, name: str) -> Any:
+def _parts(length: int, rows: int | None) -> Iterator[slice]:
+    """Cut so many rows into pieces, of which there is one at least."""
+    step = length if rows is None else rows
+    for start in range(0, max(length, 1), max(step, 1)):
+        yield slice(start, start + step)
+
+
+def _hdf5_column(source: Source, dataset: h5py.Dataset, name: str, part: slice) -> Any:
     if h5py.check_string_dtype(dataset.dtype) is not None:
-        return dataset.asstr()[()]
-    return dataset[()] if dataset.dtype.kind == "b" else source.values(name)
+        return dataset.asstr()[part]
+    return dataset[part] if dataset.dtype.kind == "b" else source.values(name, part=part)
 
 
 def _parquet(path: Path) -> Columns:
     schema = pq.read_schema(path)
 
-    def load(wanted: Sequence[str]) -> dict[str, pd.Series[Any]]:
-        table = pq.read_table(path, columns=list(wanted), partitioning=None)
+    def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
+        if rows is None:
+            yield piece(pq.read_table(path, columns=list(wanted), partitioning=None), wanted)
+            return
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(rows, columns=list(wanted)):
+                yield piece(pa.Table.from_batches([batch]), wanted)
+
+    def piece(table: pa.Table, wanted: Sequence[str]) -> Piece:
         frame = table.to_pandas(ignore_metadata=True)
         return {name: frame[name] for name in wanted}
 
@@ -147,12 +176,13 @@ def _parquet(path: Path) -> Columns:
 def _netcdf3(path: Path) -> Columns:
     import netCDF4
 
-    def load(wanted: Sequence[str]) -> dict[str, pd.Series[Any]]:
+    def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
         with netCDF4.Dataset(path) as dataset:
-            return {
-                name: pd.Series(np.ma.filled(dataset[name][:].astype(np.float64), np.nan))
-                for name in wanted
-            }
+            for part in _parts(max(dataset[name].size for name in wanted), rows):
+                yield {
+                    name: pd.Series(np.ma.filled(dataset[name][part].astype(np.float64), np.nan))
+                    for name in wanted
+                }
 
     with netCDF4.Dataset(path) as dataset:
         flat = {
@@ -164,32 +194,48 @@ def _netcdf3(path: Path) -> Columns:
 
 
 def _text(path: Path, layout: TextLayout, *, gzipped: bool) -> Columns:
-    read_csv: Callable[..., pd.DataFrame] = pd.read_csv
+    read_csv: Callable[..., Any] = partial(
+        pd.read_csv,
+        path,
+        sep=r"\s+" if layout.delimiter == "whitespace" else layout.delimiter,
+        comment=layout.comment,
+        names=layout.names or None,
+        header=None if layout.names else 0,
+        index_col=False,
+        skipinitialspace=True,
+        compression="gzip" if gzipped else None,
+        # A column is of one type, however long it is.
+        low_memory=False,
+    )
 
-    def load(wanted: Sequence[str] | None, rows: int | None = None) -> dict[str, pd.Series[Any]]:
-        with warnings.catch_warnings():
-            # Of rows that are longer than the first: what is beyond would be lost.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return parse(wanted, rows)
+    def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
+        if rows is None:
+            yield piece(read_csv(usecols=wanted))
+            return
+        # What is text at the head is text in all pieces, also where one happens to hold digits alone.
+        head = read_csv(usecols=wanted, nrows=HEAD)
+        texts = dict.fromkeys(head.select_dtypes(["object", "string"]), str)
+        with read_csv(usecols=wanted, chunksize=rows, dtype=texts) as frames:
+            for frame in frames:
+                yield piece(frame.reset_index(drop=True))
 
-    def parse(wanted: Sequence[str] | None, rows: int | None) -> dict[str, pd.Series[Any]]:
-        frame = read_csv(
-            path,
-            sep=r"\s+" if layout.delimiter == "whitespace" else layout.delimiter,
-            comment=layout.comment,
-            names=layout.names or None,
-            header=None if layout.names else 0,
-            usecols=wanted,
-            nrows=rows,
-            index_col=False,
-            skipinitialspace=True,
-            compression="gzip" if gzipped else None,
-            # A column is of one type, however long it is.
-            low_memory=False,
-        )
+    def piece(frame: pd.DataFrame) -> Piece:
         return {str(name): frame[name] for name in frame.columns}
 
-    return Columns(path, tuple(load(None, 0)), load, {})
+    def strictly(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
+        pieces = load(wanted, rows)
+        while (found := _strictly(lambda: next(pieces, None))) is not None:
+            yield found
+
+    names = _strictly(lambda: read_csv(nrows=0)).columns
+    return Columns(path, tuple(map(str, names)), strictly, {})
+
+
+def _strictly(read: Callable[[], T]) -> T:
+    """Read text and take it for damage when a row is longer than the first: what is beyond would be lost."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return read()
 
 
 def _stated(units: Mapping[str, object]) -> dict[str, str]:

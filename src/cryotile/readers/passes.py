@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["LONGEST_GAP", "NOTE", "infer_passes"]
+__all__ = ["LONGEST_GAP", "NOTE", "PassSurvey", "infer_passes"]
 
 LONGEST_GAP = np.timedelta64(600, "s")
 """A longer gap between two points of a platform is one between two passes; a satellite crosses Greenland in less."""
 
 NOTE = "passes were inferred from gaps of more than 600 s in time, directions from how latitude changes along them"
+
+_GAP = int(LONGEST_GAP / np.timedelta64(1, "ms"))
 
 _FEWEST = 3
 _STRAIGHT = 0.9
@@ -41,37 +43,116 @@ def infer_passes(
     ascending : BooleanArray, shape (points,)
         Whether the pass leads north; NA where that cannot be told.
     """
-    known = ~np.isnat(time)
-    milliseconds = np.where(known, time.astype("datetime64[ms]").astype(np.int64), 0)
-    order = np.lexsort((milliseconds, platform))
-    gap = np.diff(milliseconds[order]) > LONGEST_GAP / np.timedelta64(1, "ms")
-    begins = np.append(True, gap | (np.diff(platform[order]) != 0))[: len(order)]
-    number = np.empty(len(order), np.int64)
-    number[order] = np.cumsum(begins) - 1
-    first = milliseconds[order][begins] // (1000 * 600)
-    orbit = first.astype(np.int64) % 2**31
-    north = _leads_north(number, milliseconds - milliseconds.min(initial=0), latitude, known)
-    return orbit[number], north[number]
+    survey = PassSurvey()
+    survey.add(platform, time, latitude)
+    return survey.of(platform, time)
 
 
-def _leads_north(
-    number: NDArray[np.int64],
-    milliseconds: NDArray[np.int64],
-    latitude: NDArray[np.float64],
-    known: NDArray[np.bool_],
-) -> pd.arrays.BooleanArray:
-    """Direction of each pass, from the correlation of latitude with time along it."""
-    usable = known & (np.abs(latitude) <= 90.0)
-    frame = pd.DataFrame({"t": milliseconds[usable] / 1000.0, "u": latitude[usable]})
-    # Centred per pass before squares are taken, or years in seconds would swallow the differences.
-    passes = number[usable]
-    frame -= frame.groupby(passes).transform("mean")
-    sums = (
-        frame.assign(tt=frame["t"] ** 2, uu=frame["u"] ** 2, tu=frame["t"] * frame["u"], n=1.0)
-        .groupby(passes)[["tt", "uu", "tu", "n"]]
-        .sum()
-        .reindex(range(int(number.max(initial=-1)) + 1), fill_value=0.0)
+class PassSurvey:
+    """The passes of points that come piece by piece, in any order: what is kept of them is a few numbers a pass."""
+
+    def __init__(self) -> None:
+        self._passes = _summed_up(pd.DataFrame(columns=list(_COLUMNS)).astype(_COLUMNS))
+
+    def add(
+        self,
+        platform: NDArray[np.int64],
+        time: NDArray[np.datetime64],
+        latitude: NDArray[np.float64],
+    ) -> None:
+        """Take in points; the arguments are those of :func:`infer_passes`."""
+        known = ~np.isnat(time)
+        points = pd.DataFrame(
+            {"platform": platform[known], "first": _milliseconds(time[known])}, copy=False
+        )
+        u = latitude[known]
+        usable = np.abs(u) <= 90.0
+        points = points.assign(
+            last=points["first"], n=usable * 1.0, t=0.0, u=np.where(usable, u, 0.0)
+        )
+        points = points.assign(tt=0.0, uu=0.0, tu=0.0)
+        own = _summed_up(points)
+        self._passes = _summed_up(pd.concat([self._passes, own], ignore_index=True))
+
+    def of(
+        self, platform: NDArray[np.int64], time: NDArray[np.datetime64]
+    ) -> tuple[NDArray[np.int64], pd.arrays.BooleanArray]:
+        """Return orbit and direction of points that were taken in, as :func:`infer_passes` does."""
+        passes, known = self._passes, ~np.isnat(time)
+        platforms = np.unique(passes["platform"])
+        firsts = np.unique(passes["first"])
+
+        def place(platform: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.int64]:
+            """Number that grows with the platform, then with the time."""
+            code = np.searchsorted(platforms, platform)
+            return code * (len(firsts) + 1) + np.searchsorted(firsts, first, side="right")
+
+        begins = place(passes["platform"].to_numpy(), passes["first"].to_numpy())
+        at = (
+            np.searchsorted(begins, place(platform[known], _milliseconds(time[known])), "right") - 1
+        )
+        orbit = np.zeros(len(time), np.int64)
+        orbit[known] = (passes["first"].to_numpy()[at] // _GAP) % 2**31
+        north, told = np.zeros(len(time), bool), np.zeros(len(time), bool)
+        north[known], told[known] = (column[at] for column in _directions(passes))
+        return orbit, pd.arrays.BooleanArray(north, ~told)
+
+
+_COLUMNS = {
+    "platform": "int64",
+    "first": "int64",
+    "last": "int64",
+    "n": "float64",
+    "t": "float64",
+    "u": "float64",
+    "tt": "float64",
+    "uu": "float64",
+    "tu": "float64",
+}
+"""Of a pass, or part of one: first and last moment (ms since 1970), number of points with a latitude, their means of
+time (s since the first moment) and latitude, and the sums of squares and products about the means."""
+
+
+def _milliseconds(time: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    return time.astype("datetime64[ms]").astype(np.int64)
+
+
+def _summed_up(parts: pd.DataFrame) -> pd.DataFrame:
+    """Put parts of passes together that no gap divides; sorted by platform, then time."""
+    parts = parts.sort_values(["platform", "first"], ignore_index=True)
+    so_far = parts.groupby("platform")["last"].cummax()
+    begins = (parts["first"] - so_far.shift(fill_value=0) > _GAP) | (
+        parts["platform"] != parts["platform"].shift()
     )
-    least = _STRAIGHT * np.sqrt(sums["tt"] * sums["uu"])
-    told = (sums["n"] >= _FEWEST) & (sums["tu"].abs() >= least) & (least > 0)
-    return pd.arrays.BooleanArray((sums["tu"] > 0).to_numpy(bool), ~told.to_numpy(bool))
+    number = begins.cumsum().to_numpy()
+    n = parts["n"].to_numpy()
+
+    def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(number, weights=values)[1:].astype(np.float64, copy=False)
+
+    first = parts["first"].to_numpy()[begins]
+    # Moments about means, or squares of years in seconds would swallow the differences.
+    count = total(n)
+    late = parts["t"].to_numpy() + (parts["first"].to_numpy() - first[number - 1]) / 1000.0
+    t, u = (total(n * x) / np.maximum(count, 1.0) for x in (late, parts["u"].to_numpy()))
+    dt, du = late - t[number - 1], parts["u"].to_numpy() - u[number - 1]
+    return pd.DataFrame(
+        {
+            "platform": parts["platform"].to_numpy()[begins],
+            "first": first,
+            "last": parts.groupby(number)["last"].max().to_numpy(),
+            "n": count,
+            "t": t,
+            "u": u,
+            "tt": total(parts["tt"].to_numpy() + n * dt * dt),
+            "uu": total(parts["uu"].to_numpy() + n * du * du),
+            "tu": total(parts["tu"].to_numpy() + n * dt * du),
+        }
+    ).astype(_COLUMNS)
+
+
+def _directions(passes: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each pass leads north, and whether that can be told: from the correlation of latitude with time."""
+    least = _STRAIGHT * np.sqrt(passes["tt"] * passes["uu"])
+    told = (passes["n"] >= _FEWEST) & (passes["tu"].abs() >= least) & (least > 0)
+    return (passes["tu"] > 0).to_numpy(bool), told.to_numpy(bool)

@@ -115,13 +115,15 @@ class Source:
             raise self.lacks(f"value in its variable {name}")
         return int(raw.flat[0])
 
-    def values(self, name: str, shape: Shape | None = None) -> NDArray[np.float64]:
+    def values(
+        self, name: str, shape: Shape | None = None, *, part: slice | None = None
+    ) -> NDArray[np.float64]:
         """Variable ``name`` in the unit that the file declares; NaN where it holds the fill value.
 
-        Parameters and errors are those of :meth:`raw`.
+        Parameters and errors are those of :meth:`raw`; of a long variable only a ``part`` may be asked for.
         """
         dataset = self._dataset(name)
-        raw = self._numbers(name, dataset, shape)
+        raw = self._numbers(name, dataset, shape, part)
         scale, offset, fill = (
             self._attribute(dataset, key) for key in ("scale_factor", "add_offset", "_FillValue")
         )
@@ -210,13 +212,21 @@ class Source:
         except _DAMAGE as error:
             raise self.damaged(f"attribute {name}", error) from error
 
-    def _numbers(self, name: str, dataset: h5py.h5d.DatasetID, shape: Shape | None) -> NDArray[Any]:
+    def _numbers(
+        self,
+        name: str,
+        dataset: h5py.h5d.DatasetID,
+        shape: Shape | None,
+        part: slice | None = None,
+    ) -> NDArray[Any]:
         if dataset.dtype.kind not in "iuf":
             raise self.lacks(f"numbers in its variable /{name}")
         if shape is not None and dataset.shape != shape:
             raise self.lacks(f"{shape} values in its variable /{name} (it has {dataset.shape})")
-        values = np.empty(dataset.shape, dataset.dtype)
         try:
+            if part is not None:
+                return np.asarray(h5py.Dataset(dataset)[part])
+            values = np.empty(dataset.shape, dataset.dtype)
             dataset.read(h5py.h5s.ALL, h5py.h5s.ALL, values)
         except _DAMAGE as error:
             raise self.damaged(f"variable /{name}", error) from error
