@@ -66,6 +66,9 @@ class ExecutorBackend:
     batch_seconds : float
         Shorter tasks are submitted in batches of about this length, seconds: so much earlier than others may a worker
         have nothing left to do.  Where a submission is a job of its own (submitit), let it be the length of a job.
+    workers : int, optional
+        How many workers the executor has, where that is known: towards the end of the list batches get smaller, so
+        that all have something to do to the last.
 
     Raises
     ------
@@ -74,7 +77,12 @@ class ExecutorBackend:
     """
 
     def __init__(
-        self, executor: Executor, *, window: int = WINDOW, batch_seconds: float = BATCH_SECONDS
+        self,
+        executor: Executor,
+        *,
+        window: int = WINDOW,
+        batch_seconds: float = BATCH_SECONDS,
+        workers: int | None = None,
     ) -> None:
         if window < 1:
             raise InvalidValue(
@@ -87,6 +95,7 @@ class ExecutorBackend:
         self.executor = executor
         self.window = window
         self.batch_seconds = batch_seconds
+        self.workers = workers
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do the tasks in the executor's workers; see :meth:`cryotile.backends.Backend.run`."""
@@ -159,8 +168,11 @@ class _Farm:
 
     def _batch_size(self) -> int:
         """How many tasks go together; those come that are no dearer, so that this takes no longer than it should."""
-        short = self._backend.batch_seconds / max(self._pace, 1e-9)
-        return max(1, min(int(short), _MOST_IN_BATCH))
+        most = _MOST_IN_BATCH
+        if self._backend.workers:
+            # No more than half of a fair share of what is left, so that all workers end together.
+            most = min(most, self._agenda.stock() // (2 * self._backend.workers))
+        return max(1, min(int(self._backend.batch_seconds / max(self._pace, 1e-9)), most))
 
     def _may_go(self, task: Task) -> bool:
         """Tell whether a task may be submitted beside others; one that may have ended two workers is tried alone."""
