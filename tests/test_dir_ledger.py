@@ -332,3 +332,36 @@ def test_a_worker_may_die_at_every_step(tmp_path, monkeypatch):
             break
         assert code == -signal.SIGKILL
     assert step > 100
+
+
+@pytest.mark.parametrize("size", [1, 10, 300])
+def test_who_has_little_time_claims_the_dearest_tasks_that_fit_and_leaves_the_others(
+    tmp_path, size
+):
+    ledger, other = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
+    tasks = tasks_of(1000)
+    ledger.enroll(tasks)
+    # Of what was handed back, too, only what fits.
+    ledger.release(ledger.claim(20))
+    claimed: list[Task] = []
+    while leases := ledger.claim_fitting(size, lambda task: task.cost < 700.5):
+        claimed += [lease.task for lease in leases]
+        ledger.settle(ended(*leases))
+    assert sorted(claimed, key=lambda task: -task.cost) == tasks[300:]
+    # Files that many tasks share come in the order of the list.
+    assert claimed == tasks[300:] or size > 1
+    assert [lease.task for lease in claim_all(other, size)] == tasks[:300] or size > 1
+    assert other.unsettled() == 300
+
+
+def test_tasks_that_fit_come_back_from_the_dead(tmp_path):
+    dead = DirLedger(tmp_path, "run/1", lease=0.3)
+    tasks = tasks_of(10)
+    dead.enroll(tasks)
+    dead.claim(10)
+    ledger = DirLedger(tmp_path, "run/1", lease=0.3)
+    found: list[Task] = []
+    while len(found) < 5:
+        found += [lease.task for lease in ledger.claim_fitting(2, lambda task: task.cost < 5.5)]
+    assert found == tasks[5:]
+    assert ledger.unsettled() == 10

@@ -129,3 +129,28 @@ def test_a_failure_that_comes_at_once_is_settled_when_something_else_succeeds(le
     (task,) = supply.take(1, any_task)
     (outcome,) = supply.settle([Attempt(task, 0.0, None)])
     assert (outcome.task, outcome.attempts) == (first, 2)
+
+
+def test_a_worker_with_little_time_left_goes_on_with_cheaper_tasks(ledger, other):
+    tasks = make_tasks(600)
+    ledger.enroll(tasks)
+    supply = LedgerSupply(ledger, children=2)
+
+    def fits(task: Task) -> bool:
+        return task.cost < 200
+
+    done: list[Task] = []
+    while not supply.over():
+        supply.stock()
+        done += [
+            outcome.task
+            for task in supply.take(1, fits)
+            for outcome in supply.settle([Attempt(task, 2.0, None)])
+        ]
+        supply.report({})
+    # Dearest first, each once, and all of them.
+    assert done == [task for task in tasks if fits(task)]
+    # What is too dear is there for who has the time, and was charged nothing.
+    left = claim_all(other, 20)
+    assert [lease.task for lease in left] == [task for task in tasks if not fits(task)]
+    assert {lease.attempt for lease in left} == {1}

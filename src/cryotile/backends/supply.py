@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from cryotile.backends.base import Attempt
 from cryotile.backends.suspicion import Suspicion
 from cryotile.errors import CryotileError
-from cryotile.ledgers import Exchange, Lease, Ledger
+from cryotile.ledgers import Exchange, Fits, Lease, Ledger, Selective
 from cryotile.task import ATTEMPTS, Outcome, Task
 
 __all__ = ["LedgerSupply"]
@@ -64,6 +64,7 @@ class LedgerSupply:
         self._suspicion = Suspicion(ledger)
         self._pace = _LONG
         self._over = self._unfit = False
+        self._fits: Fits | None = None
         self._pause = 0.0
         self._next_look = self._next_renewal = self._next_settling = time.monotonic()
 
@@ -87,14 +88,13 @@ class LedgerSupply:
         return len(self._hand)
 
     def take(self, count: int, fits: Callable[[Task], bool]) -> list[Task]:
-        """Hand out the next tasks that fit; those that do not are released, and no more are claimed."""
+        """Hand out the next tasks that fit; those that do not are released, for workers with more time."""
         taken: list[Task] = []
+        unfit: list[Lease] = []
         while self._hand and len(taken) < count:
             lease = self._hand.popleft()
             if not fits(lease.task):
-                self._unfit = True
-                self._hand.appendleft(lease)
-                self._give_back(list(self._hand))
+                unfit.append(lease)
             elif not _may_kill(lease):
                 taken.append(lease.task)
             else:
@@ -105,6 +105,10 @@ class LedgerSupply:
                     taken.append(lease.task)
                 break
         self._at_work.update(task.index for task in taken)
+        if unfit:
+            self._give_back(unfit)
+            # From now on only what fits is claimed; a ledger that cannot tell is asked no more.
+            self._fits, self._unfit = fits, not isinstance(self._ledger, Selective)
         return taken
 
     def put_back(self, tasks: Sequence[Task]) -> None:
@@ -185,6 +189,8 @@ class LedgerSupply:
     def _look(self, wanted: int) -> None:
         """Claim leases or, when there are none, find out whether the run is over."""
         leases = self._claim(wanted - len(self._hand))
+        # Nothing that fits waits, and as time goes by less will.
+        self._unfit |= self._fits is not None and not leases
         fatal = {lease: _died_at(lease) for lease in leases if lease.attempt > ATTEMPTS}
         self._leases.update((lease.task.index, lease) for lease in leases)
         self._hand.extend(lease for lease in leases if lease not in fatal)
@@ -204,6 +210,9 @@ class LedgerSupply:
 
     def _claim(self, n: int) -> list[Lease]:
         """Claim leases, in exchange for those that have ended if that is one question."""
+        if self._fits is not None and isinstance(self._ledger, Selective):
+            self._turn_in()
+            return self._ledger.claim_fitting(n, self._fits)
         if self._exchange is None or not self._ended:
             return self._ledger.claim(n)
         lost, leases = self._exchange(self._ended, n)
@@ -259,10 +268,11 @@ class LedgerSupply:
         return lost
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
-        """Release leases, all that are in hand among them."""
+        """Release leases, in hand or not."""
         self._ledger.release(leases)
         self._forget(leases)
-        self._hand.clear()
+        returned = set(leases)
+        self._hand = deque(lease for lease in self._hand if lease not in returned)
 
     def _forget(self, leases: Collection[Lease]) -> None:
         """Drop leases that have ended or are lost."""

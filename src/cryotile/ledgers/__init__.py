@@ -5,6 +5,6 @@ Third parties prove a ledger of their own with :class:`cryotile.testing.ledgers.
 
 from __future__ import annotations
 
-from cryotile.ledgers.base import LEASE, Exchange, Lease, Ledger
+from cryotile.ledgers.base import LEASE, Exchange, Fits, Lease, Ledger, Selective
 
-__all__ = ["LEASE", "Exchange", "Lease", "Ledger"]
+__all__ = ["LEASE", "Exchange", "Fits", "Lease", "Ledger", "Selective"]

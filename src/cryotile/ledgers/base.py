@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from cryotile.task import Outcome, Task
 
-__all__ = ["LEASE", "Exchange", "Lease", "Ledger"]
+__all__ = ["LEASE", "Exchange", "Fits", "Lease", "Ledger", "Selective"]
 
 LEASE = 300.0
 """Seconds for which a lease is good after it was claimed or renewed."""
+
+Fits = Callable[[Task], bool]
+"""Tells whether a task would end in time; where one does, so does every cheaper one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,5 +164,30 @@ class Exchange(Protocol):
         -------
         (set of Lease, list of Lease)
             The leases that are lost, and those that are claimed.
+        """
+        ...
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A ledger that passes over the tasks for which the job of a worker has no time left.
+
+    A ledger need not be one.
+    """
+
+    def claim_fitting(self, n: int, fits: Fits) -> list[Lease]:
+        """Lease the dearest waiting tasks of those that fit.
+
+        Parameters
+        ----------
+        n : int
+            How many at most.
+        fits : callable
+            Tells whether a task does.
+
+        Returns
+        -------
+        list of Lease
+            As of :meth:`Ledger.claim`.
         """
         ...

@@ -7,7 +7,7 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
-from cryotile.ledgers.base import Lease
+from cryotile.ledgers.base import Fits, Lease
 from cryotile.ledgers.claims import Chain, Claim, create, remove
 from cryotile.ledgers.holdings import Holding, Holdings
 from cryotile.ledgers.seals import seal
@@ -19,15 +19,29 @@ __all__ = ["Claimant"]
 
 
 class _Basket:
-    """Leases gathered so far, and room for more."""
+    """Leases gathered so far, and room for more: of tasks that fit, where some do not."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, fits: Fits | None) -> None:
         self.leases: list[Lease] = []
         self._size = size
+        self._fits = fits
 
     @property
     def room(self) -> int:
         return self._size - len(self.leases)
+
+    @property
+    def selects(self) -> bool:
+        """Whether some tasks may not fit."""
+        return self._fits is not None
+
+    def takes(self, node: Node, offset: int) -> bool:
+        """Tell whether a task of a node fits."""
+        return self._fits is None or self._fits(node.tasks.task(node.start + offset))
+
+    def takes_some(self, node: Node) -> bool:
+        """Tell whether any task of a node fits: the last is the cheapest."""
+        return self.takes(node, node.count - 1)
 
 
 class Claimant:
@@ -70,9 +84,9 @@ class Claimant:
         while (tasks := open_list(self._root, len(self.lists))) is not None:
             self.lists.append(tasks)
 
-    def claim(self, wanted: int) -> list[Lease]:
-        """Claim tasks, the dearest that wait first."""
-        basket = _Basket(wanted)
+    def claim(self, wanted: int, fits: Fits | None = None) -> list[Lease]:
+        """Claim tasks, the dearest that wait first; only those that fit, where it is said which do."""
+        basket = _Basket(wanted, fits)
         self._crowded = False
         # The first time, what workers of this machine that are gone have left comes before all else.
         if not self._swept:
@@ -104,10 +118,18 @@ class Claimant:
 
     def _claim_new(self, tasks: TaskList, basket: _Basket) -> None:
         """Claim tasks of a list that were never claimed, in its order."""
-        while basket.room and (bucket := tasks.next_bucket()) is not None:
-            if not self._gather(bucket, see(bucket), basket):
+        skipped = False
+        for bucket in tasks.next_buckets():
+            if not basket.room:
                 return
-            tasks.pass_over(bucket)
+            if not basket.takes_some(bucket):
+                skipped = True
+            elif not self._gather(bucket, see(bucket), basket):
+                if basket.leases or not basket.selects:
+                    return
+                skipped = True
+            elif not skipped:
+                tasks.pass_over(bucket)
 
     def _claim_returned(self, basket: _Basket) -> None:
         """Claim tasks that others have handed back, or were found to have given up."""
@@ -130,6 +152,8 @@ class Claimant:
                     continue
                 room = basket.room
                 if not self._gather(bucket, trace, basket, again=True):
+                    if basket.selects and basket.room:
+                        continue
                     return
                 if basket.room == room:
                     seal(self._survey, bucket, trace)
@@ -144,12 +168,12 @@ class Claimant:
         """
         if trace.done:
             return True
-        if not basket.room:
+        if not basket.room or not basket.takes_some(node):
             return False
         if trace.epochs:
             return self._inherit(node, trace.epochs, basket) if again else True
         if not trace.split:
-            if node.count <= basket.room or node.size == 1:
+            if node.size == 1 or (node.count <= basket.room and basket.takes(node, 0)):
                 if self._take(node, 0, basket):
                     return True
             elif basket.leases:
@@ -193,9 +217,9 @@ class Claimant:
         for claim in gone:
             chain.expire(claim)
         waiting = chain.waiting()
-        covered = waiting[: basket.room]
+        covered = [offset for offset in waiting if basket.takes(node, offset)][: basket.room]
         if not covered:
-            return True
+            return not waiting
         taken = self._take(
             node,
             epochs[-1] + 1,

@@ -37,7 +37,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cryotile.files import writing
-from cryotile.ledgers.base import LEASE, Lease
+from cryotile.ledgers.base import LEASE, Fits, Lease
 from cryotile.ledgers.claimant import Claimant
 from cryotile.ledgers.claims import append, remove, touch
 from cryotile.ledgers.holdings import Holding, Holdings
@@ -99,6 +99,11 @@ class DirLedger:
         """Lease waiting tasks; see :meth:`cryotile.ledgers.Ledger.claim`."""
         with writing(Path(self._root)):
             return self._claimant.claim(n)
+
+    def claim_fitting(self, n: int, fits: Fits) -> list[Lease]:
+        """Lease waiting tasks that fit; see :meth:`cryotile.ledgers.Selective.claim_fitting`."""
+        with writing(Path(self._root)):
+            return self._claimant.claim(n, fits)
 
     def renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
         """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""

@@ -174,6 +174,10 @@ class TaskList:
         """Give the first bucket that may hold a task which was never claimed; None when all were passed over."""
         return self.bucket(self._cursor) if self._cursor < self.buckets else None
 
+    def next_buckets(self) -> Iterator[Node]:
+        """Give the buckets from :meth:`next_bucket` on."""
+        return map(self.bucket, range(self._cursor, self.buckets))
+
     def pass_over(self, bucket: Node) -> None:
         """Note that the next bucket holds no task which was never claimed."""
         self._cursor = bucket.start // BUCKET + 1
