@@ -155,6 +155,29 @@ def test_a_stall_limit_that_is_not_positive_is_refused(spec, stall):
         open_backend(spec, home=None, key="k", stall=stall)
 
 
+def test_leases_last_as_long_as_the_user_says(tmp_path):
+    for spec in ("dir:1", f"sqlite:///{tmp_path / 'farm.sqlite'}?children=1"):
+        backend = open_backend(spec, home=tmp_path, key="k", lease=7.0)
+        backend.ledger.enroll([Task(0, 1.0)])
+        (lease,) = backend.ledger.claim()
+        assert lease.expiry == 7.0
+    assert open_backend("mpi", home=tmp_path, key="k", lease=7.0).lease == 7.0
+
+
+@pytest.mark.parametrize("lease", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("spec", ["dir:2", "mpi", "sqlite:///farm.sqlite", "http://token@farm"])
+def test_a_lease_that_is_not_positive_is_refused(spec, lease, tmp_path):
+    with pytest.raises(InvalidValue, match="so long after a worker has died"):
+        open_backend(spec, home=tmp_path, key="k", lease=lease)
+
+
+@pytest.mark.parametrize("spec", ["serial", "local:2", "index:0/2", "taskfarm+http://a:b@farm"])
+def test_a_backend_without_leases_says_so(spec, tmp_path):
+    with pytest.raises(InvalidValue, match=r"has no leases .* leave --lease out") as caught:
+        open_backend(spec, home=tmp_path, key="k", lease=60.0)
+    assert "\n" not in str(caught.value)
+
+
 class ThirdParty:
     def __init__(self, argument, home, key):
         self.built_with = (argument, home, key)

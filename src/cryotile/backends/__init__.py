@@ -8,6 +8,7 @@ backend through the entry-point group ``cryotile.backends`` and prove it with
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import cast
 
@@ -35,7 +36,14 @@ _BUILT_IN = {
 }
 
 
-def open_backend(spec: str, *, home: Path | None, key: str, stall: float | None = None) -> Backend:
+def open_backend(
+    spec: str,
+    *,
+    home: Path | None,
+    key: str,
+    stall: float | None = None,
+    lease: float | None = None,
+) -> Backend:
     """Build the backend that a user named.
 
     Parameters
@@ -49,6 +57,8 @@ def open_backend(spec: str, *, home: Path | None, key: str, stall: float | None 
         Name of the task list; another list has another key.
     stall : float, optional
         Seconds without progress after which an attempt counts as hung; the backend's own limit when not given.
+    lease : float, optional
+        Seconds without a sign of life after which others take over a worker's tasks; the backend's own when not given.
 
     Returns
     -------
@@ -57,7 +67,7 @@ def open_backend(spec: str, *, home: Path | None, key: str, stall: float | None 
     Raises
     ------
     InvalidValue
-        No such backend is installed, or its argument is wrong.
+        No such backend is installed, its argument is wrong, or it has no leases.
     """
     scheme, _, argument = spec.partition(":")
     backends = installed_backends()
@@ -68,6 +78,13 @@ def open_backend(spec: str, *, home: Path | None, key: str, stall: float | None 
     module, _, name = backends[scheme].partition(":")
     make = getattr(import_module(module), name)
     limits = {} if stall is None else {"stall": stall}
+    if lease is not None:
+        if "lease" not in signature(make).parameters:
+            raise InvalidValue(
+                f"backend {spec!r} has no leases to last {lease:g} s; leave --lease out, or choose a backend whose "
+                "workers come and go: dir, mpi, sqlite, postgresql, http"
+            )
+        limits["lease"] = lease
     return cast(
         "Backend", make(spec if argument.startswith("//") else argument, home, key, **limits)
     )

@@ -35,7 +35,7 @@ class AutoBackend:
     ----------
     argument : str
         Must be empty.
-    home, key, stall
+    home, key, stall, lease
         As the chosen backend takes them.
 
     Attributes
@@ -50,14 +50,20 @@ class AutoBackend:
     """
 
     def __init__(
-        self, argument: str = "", home: Path | None = None, key: str = "", *, stall: float = STALL
+        self,
+        argument: str = "",
+        home: Path | None = None,
+        key: str = "",
+        *,
+        stall: float = STALL,
+        lease: float | None = None,
     ) -> None:
         if argument:
             raise InvalidValue(
                 f"backend 'auto:{argument}': auto takes no argument; write auto, or local:{argument} for children"
             )
         self.choice = choose(os.environ)
-        self._backend = open_backend(self.choice.spec, home=home, key=key, stall=stall)
+        self._backend = open_backend(self.choice.spec, home=home, key=key, stall=stall, lease=lease)
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do the tasks as the chosen backend does; see :meth:`cryotile.backends.Backend.run`."""

@@ -14,7 +14,16 @@ from typing import NamedTuple, Protocol
 from cryotile.errors import InvalidValue, UnwritablePath
 from cryotile.task import ATTEMPTS, Outcome, Progress, Task, Work
 
-__all__ = ["ATTEMPTS", "STALL", "Agenda", "Attempt", "Backend", "attempt", "checked_stall"]
+__all__ = [
+    "ATTEMPTS",
+    "STALL",
+    "Agenda",
+    "Attempt",
+    "Backend",
+    "attempt",
+    "checked_lease",
+    "checked_stall",
+]
 
 STALL = 900.0
 """Seconds without a progress call after which an attempt counts as hung."""
@@ -27,7 +36,8 @@ class Backend(Protocol):
 
     A class is built as ``Class(argument, home, key)``: ``argument`` is what stands behind the scheme in the
     user's string, ``home`` a directory that all members of the farm see (or None), ``key`` the name of the
-    task list.  Where the user sets a stall limit, ``stall=seconds`` comes with it.
+    task list.  Where the user sets a stall limit, ``stall=seconds`` comes with it; and ``lease=seconds``, if the class
+    takes that, where the user says how long leases last.
     """
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
@@ -163,3 +173,19 @@ def checked_stall(stall: float) -> float:
             f"without a progress call, e.g. {STALL:g}"
         )
     return stall
+
+
+def checked_lease(lease: float) -> float:
+    """Give ``lease`` back.
+
+    Raises
+    ------
+    InvalidValue
+        It is not a positive number of seconds.
+    """
+    if not (isfinite(lease) and lease > 0):
+        raise InvalidValue(
+            f"lease {lease} s is not a positive number; give seconds, e.g. 60: so long after a worker has died others "
+            "take over its tasks"
+        )
+    return lease

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cryotile.backends import crew
-from cryotile.backends.base import STALL, checked_stall
+from cryotile.backends.base import STALL, checked_lease, checked_stall
 from cryotile.backends.supply import LedgerSupply
 from cryotile.errors import InvalidValue
 from cryotile.ledgers import LEASE, Ledger
@@ -81,7 +81,8 @@ class DirBackend(PullBackend):
     Raises
     ------
     InvalidValue
-        The number of children is not a positive integer, the stall limit is not positive, or there is no directory.
+        The number of children is not a positive integer, the stall limit or the lease is not positive, or there is no
+        directory.
     """
 
     def __init__(
@@ -98,7 +99,9 @@ class DirBackend(PullBackend):
                 "backend 'dir' needs a directory that all its workers see, and got none; use local, or give it a home"
             )
         children = crew.crew_size("dir", argument)
-        super().__init__(DirLedger(home, key, lease=lease), children=children, stall=stall)
+        super().__init__(
+            DirLedger(home, key, lease=checked_lease(lease)), children=children, stall=stall
+        )
 
 
 class SQLBackend(PullBackend):
@@ -120,8 +123,8 @@ class SQLBackend(PullBackend):
     Raises
     ------
     InvalidValue
-        The address or the number of children is wrong, the stall limit is not positive, or SQLite's file is on a
-        network file system.
+        The address or the number of children is wrong, the stall limit or the lease is not positive, or SQLite's file
+        is on a network file system.
     MissingDependency
         The libraries for databases are not installed.
     """
@@ -139,7 +142,9 @@ class SQLBackend(PullBackend):
         from cryotile.ledgers.sql import SQLLedger
 
         address, children = without_children(argument)
-        super().__init__(SQLLedger(address, key, lease=lease), children=children, stall=stall)
+        super().__init__(
+            SQLLedger(address, key, lease=checked_lease(lease)), children=children, stall=stall
+        )
 
 
 class HTTPBackend(PullBackend):
@@ -162,7 +167,7 @@ class HTTPBackend(PullBackend):
     Raises
     ------
     InvalidValue
-        The address or the number of children is wrong, or the stall limit is not positive.
+        The address or the number of children is wrong, or the stall limit or the lease is not positive.
     MissingDependency
         requests is not installed.
     """
@@ -180,7 +185,9 @@ class HTTPBackend(PullBackend):
         from cryotile.ledgers.http import HTTPLedger
 
         address, children = without_children(argument)
-        super().__init__(HTTPLedger(address, key, lease=lease), children=children, stall=stall)
+        super().__init__(
+            HTTPLedger(address, key, lease=checked_lease(lease)), children=children, stall=stall
+        )
 
 
 def without_children(address: str) -> tuple[str, int]:

@@ -12,7 +12,7 @@ import click
 from cryotile.backends.auto import choose
 from cryotile.backends.crew import crew_size
 from cryotile.cli.describe import describe
-from cryotile.cli.farming import BACKEND, STALL, work_through
+from cryotile.cli.farming import BACKEND, LEASE, STALL, work_through
 from cryotile.cli.intake import report
 from cryotile.cli.screen import SIZE, counted, number
 from cryotile.dem import Dem
@@ -100,6 +100,7 @@ MAPPING = click.option(
 )
 @BACKEND
 @STALL
+@LEASE
 @click.option(
     "--freeze",
     is_flag=True,
@@ -119,6 +120,7 @@ def ingest(
     memory: float,
     backend: str,
     stall: float | None,
+    lease: float | None,
     freeze: bool,
 ) -> None:
     """Read GRANULES, project their points and add them to the point DB.
@@ -153,7 +155,7 @@ def ingest(
     if backend == "auto" and len(frozen.tasks) == 1 and choose(os.environ).spec.startswith("local"):
         # One batch needs no farm.
         backend = "serial"
-    run_ingest(frozen, backend, stall=stall, shown=granules)
+    run_ingest(frozen, backend, stall=stall, lease=lease, shown=granules)
 
 
 def _workers(backend: str) -> int:
@@ -170,6 +172,7 @@ def run_ingest(
     backend: str,
     *,
     stall: float | None,
+    lease: float | None,
     only: Sequence[Task] | None = None,
     shown: Sequence[Path] = (),
 ) -> None:
@@ -181,7 +184,7 @@ def run_ingest(
         Its batches.
     backend : str
         Who works.
-    stall : float or None
+    stall, lease : float or None
         Seconds.
     only : sequence of Task or None
         Some of the batches; None: all.
@@ -194,7 +197,7 @@ def run_ingest(
         Some granule did not go in; each is named.
     """
     before = set(PointDB(frozen.db_path).checksums().values())
-    share = work_through(frozen, backend, stall=stall, sizes=frozen.sizes, only=only)
+    share = work_through(frozen, backend, stall=stall, lease=lease, sizes=frozen.sizes, only=only)
     if share:
         report(frozen, share, before, {str(path.absolute()): str(path) for path in shown})
     # Else another speaks for the farm: this was one of the ranks that rank 0 of an MPI program handed out to.

@@ -15,7 +15,7 @@ from cryotile.run import Run
 from cryotile.task import Task
 from cryotile.work import work_on
 
-__all__ = ["BACKEND", "STALL", "work_through"]
+__all__ = ["BACKEND", "LEASE", "STALL", "work_through"]
 
 BACKEND = click.option(
     "--backend",
@@ -33,12 +33,21 @@ STALL = click.option(
     help="End a task that makes no progress for so long; it costs an attempt.  [default: 900]",
 )
 
+LEASE = click.option(
+    "--lease",
+    type=float,
+    metavar="SECONDS",
+    help="So long after the last sign of life of a worker others take over its tasks; for backends whose workers come"
+    " and go (dir, mpi, a database, a server).  [default: 300]",
+)
+
 
 def work_through(
     frozen: Run | Ingest,
     backend: str,
     *,
     stall: float | None,
+    lease: float | None,
     sizes: Sequence[int] | None = None,
     only: Sequence[Task] | None = None,
 ) -> set[int]:
@@ -50,7 +59,7 @@ def work_through(
         The task list.
     backend : str
         Who works.
-    stall : float or None
+    stall, lease : float or None
         Seconds.
     sizes : sequence of int or None
         How many things each task is about, for the bar; None: one each.
@@ -63,7 +72,7 @@ def work_through(
         The tasks that this process answers for; empty where another speaks for the farm.
     """
     tasks = frozen.pending(only)
-    farm = open_backend(backend, home=frozen.path, key=frozen.key, stall=stall)
+    farm = open_backend(backend, home=frozen.path, key=frozen.key, stall=stall, lease=lease)
     if isinstance(farm, AutoBackend) and farm.choice.reason:
         click.echo(f"backend {farm.choice.spec} ({farm.choice.reason})", err=True)
     outcomes = frozen.record(farm.run(tasks, Journaled(work_on(frozen), frozen.journal.resolve())))

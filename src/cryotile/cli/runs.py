@@ -10,7 +10,7 @@ import click
 
 from cryotile.backends.auto import choose
 from cryotile.cli.data import run_ingest
-from cryotile.cli.farming import BACKEND, STALL, work_through
+from cryotile.cli.farming import BACKEND, LEASE, STALL, work_through
 from cryotile.cli.grown import beyond_lines, grown_lines
 from cryotile.cli.screen import counted, number, size
 from cryotile.config import RECIPES, TERMS, WEIGHTS
@@ -207,7 +207,14 @@ def _report_plan(run: Run) -> None:
     help="Only what 'cryotile submit' listed under this number.",
 )
 @STALL
-def run(run_directory: Path, backend: str, submission: int | None, stall: float | None) -> None:
+@LEASE
+def run(
+    run_directory: Path,
+    backend: str,
+    submission: int | None,
+    stall: float | None,
+    lease: float | None,
+) -> None:
     """Work on RUN until nothing is left; interrupted or killed, the same command goes on.
 
     A run works on the snapshot of the point DB that it was planned on.  When all its tiles are there and the point DB
@@ -224,7 +231,7 @@ def run(run_directory: Path, backend: str, submission: int | None, stall: float 
     frozen.check()  # Gone is better said once, now, than by every task.
     if isinstance(frozen, Ingest):
         only = None if submission is None else submitted_tasks(frozen, submission)
-        run_ingest(frozen, backend, stall=stall, only=only)
+        run_ingest(frozen, backend, stall=stall, lease=lease, only=only)
         return
     if submission is None:
         frozen = _planned_again(frozen, backend)
@@ -232,6 +239,7 @@ def run(run_directory: Path, backend: str, submission: int | None, stall: float 
         frozen,
         backend,
         stall=stall,
+        lease=lease,
         only=None if submission is None else submitted_tasks(frozen, submission),
     )
     if share or not frozen.tasks:

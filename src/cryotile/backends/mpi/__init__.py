@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cryotile.backends.base import STALL, Agenda, checked_stall
+from cryotile.backends.base import STALL, Agenda, checked_lease, checked_stall
 from cryotile.backends.cores import usable_cores
 from cryotile.backends.crew import Supply
 from cryotile.backends.local import LocalBackend
@@ -27,7 +27,7 @@ from cryotile.backends.pull import DirBackend
 from cryotile.backends.shift import Shift
 from cryotile.backends.supply import LedgerSupply
 from cryotile.errors import InvalidValue
-from cryotile.ledgers import Ledger
+from cryotile.ledgers import LEASE, Ledger
 from cryotile.ledgers.dir import DirLedger
 from cryotile.task import Outcome, Pending, Task, Work
 
@@ -56,11 +56,13 @@ class MPIBackend:
         Name of the task list.
     stall : float
         Seconds without a progress call after which a child is ended, which costs its task an attempt.
+    lease : float
+        Seconds after which other jobs take over the tasks of one that has died.
 
     Raises
     ------
     InvalidValue
-        There is an argument, or the stall limit is not positive.
+        There is an argument, or the stall limit or the lease is not positive.
     """
 
     def __init__(
@@ -70,12 +72,14 @@ class MPIBackend:
         key: str = "",
         *,
         stall: float = STALL,
+        lease: float = LEASE,
     ) -> None:
         if argument:
             raise InvalidValue(
                 f"backend 'mpi:{argument}': mpi takes no argument, mpirun says how many; write mpirun -n {argument} …"
             )
         self.stall = checked_stall(stall)
+        self.lease = checked_lease(lease)
         self._home, self._key = home, key
         self._place = place_in_mpi(os.environ)
 
@@ -129,7 +133,10 @@ class MPIBackend:
         )
         if self._home is None:
             return LocalBackend(str(children), stall=self.stall).run(tasks, work)
-        return DirBackend(str(children), self._home, self._key, stall=self.stall).run(tasks, work)
+        backend = DirBackend(
+            str(children), self._home, self._key, stall=self.stall, lease=self.lease
+        )
+        return backend.run(tasks, work)
 
     def _farm(self, wire: Wire, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Be rank 0."""
@@ -137,7 +144,8 @@ class MPIBackend:
             if self._home is None:
                 yield from _hand_out(wire, Agenda(tasks))
             else:
-                yield from _share(wire, DirLedger(self._home, self._key), tasks)
+                ledger = DirLedger(self._home, self._key, lease=self.lease)
+                yield from _share(wire, ledger, tasks)
         finally:
             wire.end()
 
