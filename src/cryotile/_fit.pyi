@@ -60,6 +60,17 @@ def sort_points(
         The elevation furthest from 0, and the attributes of :class:`cryotile.cells.Cells`.
     """
 
+def seasons(nanoseconds: _Integers, start: int, length: int) -> _Floats:
+    """Return cosine and sine of the season, shape (2, points); the bits are the same on every machine.
+
+    Parameters
+    ----------
+    nanoseconds : ndarray, shape (points,)
+        Since 1970.
+    start, length : int
+        Of a year, nanoseconds.
+    """
+
 class Kernel:
     """The points of a tile and what is fitted to them; threads share it.
 

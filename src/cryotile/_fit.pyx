@@ -57,6 +57,12 @@ cdef extern from "_sort.h" nogil:
     void place_in_rows(const Table *table, const Window *window, Buckets *buckets) noexcept
     void sort_rows(const Window *window, Buckets *buckets, Sorted *to) noexcept
 
+cdef extern from "_season.h" nogil:
+    ctypedef struct Year:
+        int64_t start, length
+    void find_seasons(
+        const Year *year, const int64_t *nanoseconds, int64_t count, double *cosines, double *sines) noexcept
+
 cdef extern from "_levels.h" nogil:
     enum:
         CELLS_IN_RADIUS
@@ -221,6 +227,16 @@ def _aligned(int64_t size):
     if start < 0:
         start += 8
     return block[start : start + size]
+
+
+def seasons(const int64_t[::1] nanoseconds, int64_t start, int64_t length):
+    cdef int64_t count = nanoseconds.shape[0]
+    cdef double[:, ::1] columns = np.empty((2, count))
+    cdef Year year = Year(start, length)
+    if count:
+        with nogil:
+            find_seasons(&year, &nanoseconds[0], count, &columns[0, 0], &columns[1, 0])
+    return np.asarray(columns)
 
 
 cdef class Scratch:

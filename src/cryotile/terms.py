@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cryotile._fit import seasons
 from cryotile.config import SECONDS_PER_YEAR, TERMS, FitConfig, parse_instant
 from cryotile.errors import InvalidValue
 from cryotile.outputs import FIRST_COLUMN_FLAG, Term
@@ -95,8 +96,6 @@ def _flag(name: str, config: FitConfig) -> int:
 def annual_columns(nanoseconds: _Integers, epoch: str) -> tuple[_Floats, _Floats]:
     """Return cosine and sine of the season: one turn a year, from 1 January of the reference epoch's year.
 
-    By Taylor polynomials, whose bits are the same on every machine.
-
     Parameters
     ----------
     nanoseconds : ndarray of int64, shape (points,)
@@ -106,19 +105,8 @@ def annual_columns(nanoseconds: _Integers, epoch: str) -> tuple[_Floats, _Floats
     """
     january = pd.Timestamp(parse_instant(epoch).year, 1, 1).as_unit("ns").value
     year = int(SECONDS_PER_YEAR * 1e9)
-    turn = np.remainder(nanoseconds - january, year) / year
-    quarter = np.rint(4 * turn)
-    angle = 2 * np.pi * (turn - quarter / 4)
-    square = angle * angle
-    cosine, sine = np.ones_like(angle), np.ones_like(angle)
-    for n in range(16, 0, -2):
-        cosine = 1 - cosine * square / (n * (n - 1))
-        sine = 1 - sine * square / (n * (n + 1))
-    sine *= angle
-    odd = quarter % 2 == 1
-    cosine, sine = np.where(odd, -sine, cosine), np.where(odd, cosine, sine)
-    turned = quarter % 4 >= 2
-    return np.where(turned, -cosine, cosine), np.where(turned, -sine, sine)
+    cosines, sines = seasons(np.ascontiguousarray(nanoseconds), january, year)
+    return cosines, sines
 
 
 def category_numbers(
