@@ -10,9 +10,11 @@ from importlib.metadata import Distribution, distribution
 from pathlib import PurePosixPath
 
 import pytest
+from click import Context
 
 import cryotile
 from conftest import PROJECT
+from cryotile.cli import cli
 
 HEAVY = {
     "click",
@@ -57,8 +59,16 @@ def test_settings_and_errors_are_known_without_the_stores_and_the_fit():
     assert heavy_after("from cryotile import CryotileError, FitConfig") == set()
 
 
-def test_the_names_of_the_commands_are_known_without_the_science():
-    assert heavy_after("from cryotile.cli import cli; cli.list_commands(None)") == {"click"}
+def test_help_tells_of_every_command_without_the_science():
+    asked = "from cryotile.cli import cli; cli.main(['--help'], standalone_mode=False)"
+    assert heavy_after(asked) == {"click"}
+
+
+def test_every_command_is_where_help_believes_it_to_be():
+    for name in cli.list_commands(Context(cli)):
+        command = cli.get_command(Context(cli), name)
+        assert command is not None
+        assert command.name == name
 
 
 @pytest.mark.parametrize("name", cryotile.__all__)

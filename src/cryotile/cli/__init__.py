@@ -14,36 +14,56 @@ import click
 
 import cryotile
 from cryotile.backends import drain
-from cryotile.cli.lazy import LazyGroup, log_level
+from cryotile.cli.lazy import LazyGroup, Place, log_level
 from cryotile.errors import CryotileError
 
 __all__ = ["cli", "main"]
 
 COMMANDS = {
-    "demo": "cryotile.cli.demo:demo",
-    "simulate": "cryotile.cli.demo:simulate",
-    "ingest": "cryotile.cli.data:ingest",
-    "info": "cryotile.cli.data:info",
-    "remove": "cryotile.cli.store:remove",
-    "compact": "cryotile.cli.store:compact",
-    "verify": "cryotile.cli.store:verify",
-    "plan": "cryotile.cli.runs:plan",
-    "run": "cryotile.cli.runs:run",
-    "retry": "cryotile.cli.status:retry",
-    "status": "cryotile.cli.status:status",
-    "submit": "cryotile.cli.submit:submit",
-    "assemble": "cryotile.cli.product:assemble",
-    "plot": "cryotile.cli.product:plot",
-    "explain": "cryotile.cli.explain:explain",
-    "validate": "cryotile.cli.validate:validate",
-    "serve": "cryotile.cli.server:serve",
-    "user": "cryotile.cli.server:user",
-    "farm": "cryotile.cli.farm:farm",
+    "From granules to a map": {
+        "ingest": Place(
+            "cryotile.cli.data:ingest", "Read granules and add their points to a point DB"
+        ),
+        "plan": Place("cryotile.cli.runs:plan", "Freeze a run: its grid, its settings, its tiles"),
+        "run": Place("cryotile.cli.runs:run", "Work on a run until nothing is left; again: go on"),
+        "status": Place("cryotile.cli.status:status", "Say how far a run, or a server, is"),
+        "retry": Place("cryotile.cli.status:retry", "Put back what failed"),
+        "submit": Place("cryotile.cli.submit:submit", "Submit what is missing of a run as a job"),
+        "assemble": Place(
+            "cryotile.cli.product:assemble", "Write the product: all tiles side by side"
+        ),
+        "plot": Place("cryotile.cli.product:plot", "Draw a map of a product"),
+    },
+    "Looking closer": {
+        "info": Place("cryotile.cli.data:info", "Say what a point DB, run, granule or product is"),
+        "explain": Place("cryotile.cli.explain:explain", "Why one post is what it is"),
+        "validate": Place(
+            "cryotile.cli.validate:validate", "Do the halves of your own data agree?"
+        ),
+    },
+    "Looking after a point DB": {
+        "remove": Place("cryotile.cli.store:remove", "Take granules out"),
+        "compact": Place(
+            "cryotile.cli.store:compact", "Merge small fragments, delete what is superseded"
+        ),
+        "verify": Place("cryotile.cli.store:verify", "Check every file against the log"),
+    },
+    "A mission of known truth": {
+        "demo": Place(
+            "cryotile.cli.demo:demo", "The whole path on a simulated mission, ends with a map"
+        ),
+        "simulate": Place("cryotile.cli.demo:simulate", "Write granules of a simulated mission"),
+    },
+    "A task-farm server": {
+        "serve": Place("cryotile.cli.server:serve", "Serve a task farm to workers on any hosts"),
+        "user": Place("cryotile.cli.server:user", "Add, remove and list its users"),
+        "farm": Place("cryotile.cli.farm:farm", "Look after its runs"),
+    },
 }
 
 
 @click.group(
-    cls=LazyGroup, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+    cls=LazyGroup, sections=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.version_option(cryotile.__version__)
 @click.option("-v", "--verbose", count=True, help="Log what happens; twice for more.")
