@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def test_other_libraries_do_the_same(other_mpi: MPI, tmp_path: Path) -> None:
         tasks[91].index: ("raise", 1),
     }
     work = RecordingWork(tmp_path, faults | {tasks[200].index: ("hang", 1)})
-    outcomes = list(MPIFarm(other_mpi, workers=3, stall=1.0).run(tasks, work))
+    outcomes = list(MPIFarm(other_mpi, workers=3, stall=3.0).run(tasks, work))
     assert Counter(outcome.task for outcome in outcomes) == Counter(tasks)
     assert [o.task for o in outcomes if o.error is not None] == [tasks[90]]
     attempts = {o.task: o.attempts for o in outcomes if o.attempts > 1}
@@ -88,51 +88,65 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class ShowWorkers:
-    """Work of some milliseconds that tells who does it: ``task.rank.child``, all but the task being process ids."""
+class GatedWork:
+    """Work of some milliseconds, but for the tasks behind a gate: these wait in their middle until it is moved.
+
+    Who waits there leaves a note, ``task.rank.child``, the latter two being process ids.
+    """
 
     directory: Path
 
     def __call__(self, task: Task, progress: Progress) -> None:
-        note = self.directory / f"{task.index}.{os.getppid()}.{os.getpid()}"
-        note.touch()
         end = time.monotonic() + 0.01
         while time.monotonic() < end:
             progress(0.5)
-        note.unlink()
+        if task.index > self._gate():
+            (self.directory / f"{task.index}.{os.getppid()}.{os.getpid()}").touch()
+        while task.index > self._gate():
+            progress(0.5)
 
-    def at_work(self) -> list[tuple[int, int]]:
-        """Ranks and children in the middle of a task, by process id; some of them may be gone."""
-        notes = [note.name.split(".") for note in self.directory.iterdir()]
-        return sorted({(int(rank), int(child)) for _, rank, child in notes})
+    def move_gate(self, task: Task) -> None:
+        """Let the tasks up to this one through."""
+        new = self.directory / "new"
+        new.write_text(str(task.index))
+        new.rename(self.directory / "gate")
+
+    def await_waiting(self, gone: Collection[int] = ()) -> list[tuple[int, int]]:
+        """Return ranks and children in the middle of a task behind the gate, by process id, when there are some."""
+        gate, waiting = self._gate(), set[tuple[int, int]]()
+        while not waiting:
+            for note in self.directory.glob("*.*.*"):
+                task, *pids = map(int, note.name.split("."))
+                if task > gate and not set(pids) & set(gone):
+                    waiting.add((pids[0], pids[1]))
+        return sorted(waiting)
+
+    def _gate(self) -> int:
+        return int((self.directory / "gate").read_text())
 
 
-def kill(pid: int, number: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-        return True
-    return False
+# So many tasks lie between a moment and its gate: more than may wait for somebody who waits there himself.
+BEFORE_GATE = 40
 
 
 def run_and_kill(
-    farm: MPIFarm, work: ShowWorkers, *, seed: int, kills: int, what: int
-) -> tuple[list[Outcome], int]:
-    """Run 400 tasks and kill ranks (what = 0) or children (1) at random moments; the outcomes, and how many."""
+    farm: MPIFarm, work: GatedWork, *, seed: int, kills: int, what: int
+) -> list[Outcome]:
+    """Run 400 tasks and kill ranks (what = 0) or children (1) in the middle of tasks, at random moments of the run."""
     rng = random.Random(seed)
-    tasks, killed = make_tasks(400), set[int]()
-    moments = rng.sample(range(1, 380), kills)
-    outcomes: list[Outcome] = []
+    tasks, killed, outcomes = make_tasks(400), list[int](), list[Outcome]()
+    *moments, _ = ends = [*sorted(rng.sample(range(1, 340), kills)), len(tasks) - 1 - BEFORE_GATE]
+    work.move_gate(tasks[ends[0] + BEFORE_GATE])
     for outcome in farm.run(tasks, work):
         outcomes.append(outcome)
-        victims = [pids[what] for pids in work.at_work() if pids[what] not in killed]
-        if len(outcomes) in moments and victims:
-            victim = rng.choice(victims)
-            killed |= {victim} if kill(victim, signal.SIGKILL) else set()
+        if len(outcomes) in moments:
+            killed.append(rng.choice(work.await_waiting(gone=killed))[what])
+            os.kill(killed[-1], signal.SIGKILL)
+            work.move_gate(tasks[ends[len(killed)] + BEFORE_GATE])
     assert Counter(outcome.task for outcome in outcomes) == Counter(tasks)
     assert all(outcome.error is None for outcome in outcomes)
-    # Whoever was killed between two tasks was at none.
-    assert sum(outcome.attempts - 1 for outcome in outcomes) <= len(killed)
-    return outcomes, len(killed)
+    assert len(killed) == sum(outcome.attempts - 1 for outcome in outcomes) == kills
+    return outcomes
 
 
 @pytest.mark.parametrize("seed", range(max(1, KILLS // 40)))
@@ -140,9 +154,7 @@ def test_children_killed_at_random_moments_cost_an_attempt_each(
     openmpi: MPI, tmp_path: Path, seed: int
 ) -> None:
     farm, kills = MPIFarm(openmpi, workers=4), min(KILLS, 40)
-    outcomes, killed = run_and_kill(farm, ShowWorkers(tmp_path), seed=seed, kills=kills, what=1)
-    assert killed >= kills / 2
-    assert any(outcome.attempts > 1 for outcome in outcomes)
+    run_and_kill(farm, GatedWork(tmp_path), seed=seed, kills=kills, what=1)
 
 
 @pytest.mark.parametrize("seed", range(max(1, KILLS // 20)))
@@ -150,8 +162,7 @@ def test_ranks_killed_at_random_moments_are_done_without(
     openmpi: MPI, tmp_path: Path, seed: int
 ) -> None:
     farm = MPIFarm(openmpi, workers=5, options=ULFM)
-    _, killed = run_and_kill(farm, ShowWorkers(tmp_path), seed=seed, kills=3, what=0)
-    assert killed
+    run_and_kill(farm, GatedWork(tmp_path), seed=seed, kills=3, what=0)
     assert "was lost; the farm goes on without it" in farm.messages
 
 
@@ -166,14 +177,16 @@ def test_ranks_killed_at_random_moments_are_done_without(
 def test_a_rank_that_raises_or_leaves_or_hangs_is_done_without(
     openmpi: MPI, tmp_path: Path, number: signal.Signals, reason: str
 ) -> None:
-    tasks, work = make_tasks(400), ShowWorkers(tmp_path)
-    farm = MPIFarm(openmpi, workers=3, options=ULFM, silence=1.5)
-    outcomes, hit = [], False
+    tasks, work = make_tasks(400), GatedWork(tmp_path)
+    farm = MPIFarm(openmpi, workers=3, options=ULFM, silence=4.0)
+    work.move_gate(tasks[100 + BEFORE_GATE])
+    outcomes = []
     for outcome in farm.run(tasks, work):
         outcomes.append(outcome)
-        if len(outcomes) >= 100 and not hit:
-            hit = any(kill(rank, number) for rank, _ in work.at_work()[:1])
-    assert hit
+        if len(outcomes) == 100:
+            rank, _ = work.await_waiting()[0]
+            os.kill(rank, number)
+            work.move_gate(tasks[-1])
     assert Counter(outcome.task for outcome in outcomes) == Counter(tasks)
     assert all(outcome.error is None for outcome in outcomes)
     assert reason in farm.messages
@@ -187,7 +200,7 @@ def test_work_that_ranks_cannot_pickle_is_refused_by_rank_0(openmpi: MPI, tmp_pa
         "list(MPIBackend().run([Task(0, 1.0)], lambda task, progress: None))\n"
     )
     program = openmpi.start(3, [script])
-    _, complaint = program.communicate(timeout=60)
+    _, complaint = program.communicate(timeout=240)
     assert b"CryotileError: all workers are gone" in complaint
     assert b"cannot be pickled" in complaint
 
@@ -208,7 +221,7 @@ def test_a_program_may_run_one_farm_after_the_other(openmpi: MPI, tmp_path: Path
         "    print(len(first), len(second), len({outcome.task for outcome in second}))\n"
     )
     program = openmpi.start(3, [script])
-    said, _ = program.communicate(timeout=60)
+    said, _ = program.communicate(timeout=240)
     assert (program.returncode, said) == (0, b"5 300 300\n")
 
 
@@ -243,9 +256,24 @@ def on_two_hosts(mpi: MPI, hosts: TwoHosts, workers: int) -> MPIFarm:
     return MPIFarm(replace(mpi, mpirun=tuple(launcher)), workers)
 
 
+@dataclass(frozen=True)
+class MeetOn:
+    """Work that begins when it has been called on two hosts."""
+
+    notes: Path
+    work: RecordingWork
+
+    def __call__(self, task: Task, progress: Progress) -> None:
+        (self.notes / socket.gethostname()).touch()
+        while len(list(self.notes.iterdir())) < 2:
+            progress(0.0)
+        self.work(task, progress)
+
+
 def test_a_farm_spans_hosts(openmpi: MPI, two_hosts: TwoHosts, tmp_path: Path) -> None:
-    tasks = make_tasks(200)
-    work = RecordingWork(tmp_path, {tasks[7].index: ("kill", 1)})
+    tasks, notes = make_tasks(200), tmp_path / "notes"
+    notes.mkdir()
+    work = MeetOn(notes, RecordingWork(tmp_path, {tasks[7].index: ("kill", 1)}))
     outcomes = list(on_two_hosts(openmpi, two_hosts, workers=3).run(tasks, work))
     assert Counter(outcome.task for outcome in outcomes) == Counter(tasks)
     assert {outcome.host for outcome in outcomes} == set(two_hosts.names)

@@ -32,7 +32,8 @@ def test_a_member_that_is_ended_leaves_its_share_to_the_next_submission(
     small = small_run(tmp_path, HOLD_SECOND, "export CRYOTILE_GRACE=0.5")
     command = small.cryotile("submit", *MEMBERS, "--", "--wait", environment=slurm.environment)
     small.held_member(command)
-    (job,) = set(slurm.call("squeue", "-h", "-o", "%F").split())
+    # Of another test's a job may be completing still.
+    (job,) = set(slurm.call("squeue", "-h", "-t", "RUNNING,PENDING", "-o", "%F").split())
     slurm.call("scancel", "--full", end, f"{job}_1")
     said, complaint = command.communicate(timeout=240)
     assert command.returncode == 0, complaint

@@ -131,7 +131,8 @@ def _programs() -> tuple[Path, dict[str, Any]]:
     if not _debian() and os.geteuid() == 0 and shutil.which("apt-get"):
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for words in (["update"], ["install", "--yes", "--no-install-recommends", "postgresql"]):
-            command = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", *words]
+            patience = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=5"]
+            command = ["apt-get", "-q", *patience, *words]
             subprocess.run(command, env=quiet, capture_output=True, check=False)
     found = _debian() or _on_path() or _in_wheel()
     if found is None:

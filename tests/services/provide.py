@@ -45,7 +45,8 @@ def _missing(programs: Sequence[str]) -> list[str]:
 
 def _apt(*words: str) -> None:
     # Another test session may be installing: wait for its lock.
-    command = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", *words]
+    patience = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=5"]
+    command = ["apt-get", "-q", *patience, *words]
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     answer = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
     if answer.returncode != 0:
