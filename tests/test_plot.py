@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from cryotile.caption import caption
 from cryotile.errors import InvalidValue, MissingDependency, UnwritablePath
+from cryotile.graticule import draw_graticule
 from cryotile.grid import Grid
 from cryotile.mapview import MapView
 from cryotile.outputs import Status
 from cryotile.plot import plot_product, round_up
 from cryotile.product import read_product, write_product
+from cryotile.projection import projected_crs
 from maps import CONFIG, GRID, made_up
 
 mpl_image = pytest.importorskip("matplotlib.image")
@@ -107,6 +109,36 @@ def test_a_map_around_the_pole_can_be_drawn(tmp_path: Path, crs: str) -> None:
     product = product_of(tmp_path / "dhdt.nc", fitted_everywhere(grid), grid=grid)
     plot_product(product, tmp_path / "dhdt.png")
     assert colours_of(tmp_path / "dhdt.png").std() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("crs", "extent"),
+    [
+        ("EPSG:3413", (-212.0, -123.0, -2170.0, -1949.0)),
+        ("EPSG:3413", (-900.0, -100.0, -1450.0, -1300.0)),
+        ("EPSG:3031", (-2000.0, 2000.0, -2000.0, 2000.0)),
+        ("EPSG:32719", (600.0, 700.0, 5400.0, 5500.0)),
+    ],
+    ids=["slim", "low", "pole", "square"],
+)
+def test_labels_of_meridians_and_parallels_keep_off_each_other_and_the_frame(
+    crs: str, extent: tuple[float, float, float, float]
+) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    across, up = extent[1] - extent[0], extent[3] - extent[2]
+    figure = Figure(figsize=(6 * across / max(across, up), 6 * up / max(across, up)))
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0), xlim=extent[:2], ylim=extent[2:])
+    draw_graticule(axes, projected_crs(crs), extent)
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in axes.texts]
+    assert len(boxes) >= 4
+    frame = axes.get_window_extent()
+    for number, box in enumerate(boxes):
+        assert frame.x0 < box.x0 < box.x1 < frame.x1
+        assert frame.y0 < box.y0 < box.y1 < frame.y1
+        assert not any(box.overlaps(other) for other in boxes[:number])
 
 
 def test_a_product_without_any_fit_is_drawn_and_says_so(tmp_path: Path) -> None:

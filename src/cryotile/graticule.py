@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,9 @@ STEPS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 45.0, 90.0)
 """Degrees between lines; the smallest that gives no more than :data:`LINES`."""
 
 LINES = 6
+
+FONT_SIZE = 6.0
+"""Points."""
 
 _Values = npt.NDArray[np.float64]
 
@@ -51,15 +55,16 @@ def draw_graticule(axes: Axes, crs: pyproj.CRS, extent: Extent) -> None:
         south, north = (south, 90.0) if north > 0 else (-90.0, north)
     along_parallel = np.linspace(west - 1, east + 1, 400) + middle
     along_meridian = np.linspace(max(south - 1, -90.0), min(north + 1, 90.0), 400)
+    lines = _Lines(axes, extent)
     for level in _levels(south, north):
         if abs(level) == 90.0:
             continue  # the pole is a point
         line = to_degrees.transform(along_parallel, np.full(400, level), direction="INVERSE")
-        _draw_line(axes, line, extent, label=_degrees(level, "NS"), at_rim=False)
+        lines.draw(line, label=_degrees(level, "NS"), at_rim=False)
     for level in _levels(west + middle, east + middle):
         line = to_degrees.transform(np.full(400, level), along_meridian, direction="INVERSE")
         label = _degrees((level + 180.0) % 360.0 - 180.0, "EW")
-        _draw_line(axes, line, extent, label=label, at_rim=polar)
+        lines.draw(line, label=label, at_rim=polar)
 
 
 def _holds_pole(offset: _Values, latitude: _Values) -> bool:
@@ -77,31 +82,57 @@ def _degrees(value: float, letters: str) -> str:
     return f"{abs(value):.4g}°{letter}"
 
 
-def _draw_line(
-    axes: Axes, line: tuple[_Values, _Values], extent: Extent, *, label: str, at_rim: bool
-) -> None:
-    x, y = line[0] / 1e3, line[1] / 1e3
-    left, right, bottom, top = extent
-    margin_x, margin_y = 0.03 * (right - left), 0.03 * (top - bottom)
-    axes.plot(x, y, color="0.35", linewidth=0.4, alpha=0.55, zorder=3)
-    inside = np.flatnonzero(
-        (x > left + margin_x)
-        & (x < right - margin_x)
-        & (y > bottom + margin_y)
-        & (y < top - margin_y)
-    )
-    if inside.size < 2:
-        return
-    # Labels stand where lines come nearest to the upper left corner; those of meridians around a pole, at the rim.
-    away = x[inside] / (right - left) - y[inside] / (top - bottom)
-    at = inside[np.argmin(-np.hypot(x[inside], y[inside]) if at_rim else away)]
-    axes.annotate(
-        label,
-        (x[at], y[at]),
-        fontsize=6,
-        color="0.3",
-        ha="center",
-        va="center",
-        zorder=4,
-        bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "alpha": 0.7, "linewidth": 0},
-    )
+@dataclass(frozen=True, eq=False)
+class _Lines:
+    """Lines that are drawn, and the labels that they have so far."""
+
+    axes: Axes
+    extent: Extent
+    labels: list[tuple[float, float, float]] = field(default_factory=list)
+    """Middle (km) and half width (km) of each."""
+
+    def draw(self, line: tuple[_Values, _Values], *, label: str, at_rim: bool) -> None:
+        """Draw a line (m), and its label where there is room for it."""
+        x, y = line[0] / 1e3, line[1] / 1e3
+        self.axes.plot(x, y, color="0.35", linewidth=0.4, alpha=0.55, zorder=3)
+        across, up = self._half_sizes(label)
+        at = self._place(x, y, across, up, at_rim)
+        if at is None:
+            return
+        self.labels.append((x[at], y[at], across))
+        self.axes.annotate(
+            label,
+            (x[at], y[at]),
+            fontsize=FONT_SIZE,
+            color="0.3",
+            ha="center",
+            va="center",
+            zorder=4,
+            bbox={"boxstyle": "round,pad=0.12", "facecolor": "white", "alpha": 0.7, "linewidth": 0},
+        )
+
+    def _half_sizes(self, label: str) -> tuple[float, float]:
+        """Half of the width and height of a label with some air, km."""
+        left, right, bottom, top = self.extent
+        figure, place = self.axes.get_figure(root=True), self.axes.get_position()
+        assert figure is not None
+        wide, high = figure.get_size_inches()
+        # The letters are about two thirds as wide as high.
+        width, height = FONT_SIZE * (0.65 * len(label) + 0.8), FONT_SIZE * 1.7
+        return (
+            width / 2 / (72 * wide * place.width) * (right - left),
+            height / 2 / (72 * high * place.height) * (top - bottom),
+        )
+
+    def _place(self, x: _Values, y: _Values, across: float, up: float, at_rim: bool) -> int | None:
+        """Where along a line its label fits best, off the frame and off other labels."""
+        left, right, bottom, top = self.extent
+        room = (x > left + across) & (x < right - across) & (y > bottom + up) & (y < top - up)
+        for other_x, other_y, other_across in self.labels:
+            room &= (np.abs(x - other_x) > across + other_across) | (np.abs(y - other_y) > 2 * up)
+        inside = np.flatnonzero(room)
+        if inside.size == 0:
+            return None
+        # As near as can be to the upper left corner; of meridians around a pole, to the rim.
+        away = x[inside] / (right - left) - y[inside] / (top - bottom)
+        return int(inside[np.argmin(-np.hypot(x[inside], y[inside]) if at_rim else away)])
