@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import PROJECT
 from cryotile.backends import open_backend
 from cryotile.backends.array import ArrayBackend, IndexBackend, Place, place_in_array
 from cryotile.backends.base import STALL
@@ -182,3 +183,56 @@ def test_array_takes_its_place_from_the_environment(monkeypatch: pytest.MonkeyPa
     assert (backend.place, backend.stall) == (Place(3, 5), 7.0)
     with pytest.raises(InvalidValue, match="array takes no argument"):
         open_backend("array:3", home=None, key="k")
+
+
+STUB = """#!/bin/sh
+exec "$PYTHON" -c 'import os, sys; from cryotile.backends.array import place_in_array
+print(*sys.argv[1:], *place_in_array(os.environ))' "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "environment"),
+    [
+        (
+            "slurm",
+            {
+                "SLURM_ARRAY_TASK_ID": "7",
+                "SLURM_ARRAY_TASK_MIN": "0",
+                "SLURM_ARRAY_TASK_MAX": "99",
+                "SLURM_ARRAY_TASK_STEP": "1",
+                "SLURM_ARRAY_TASK_COUNT": "100",
+            },
+        ),
+        ("pbs", {"PBS_ARRAY_INDEX": "7"}),
+        (
+            "sge",
+            {
+                "SGE_TASK_ID": "8",
+                "SGE_TASK_FIRST": "1",
+                "SGE_TASK_LAST": "100",
+                "SGE_TASK_STEPSIZE": "1",
+            },
+        ),
+    ],
+)
+def test_the_job_scripts_that_come_along_work_on_a_run_as_members_of_a_hundred(
+    scheduler: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    stub = tmp_path / "cryotile"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    surroundings = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "RUN": "/data/my run",
+    }
+    said = subprocess.run(
+        ["bash", PROJECT / "deploy" / f"{scheduler}.sh"],
+        env=surroundings | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "run /data/my run --backend array 7 100\n"
