@@ -256,18 +256,38 @@ def test_directions_that_are_not_known_are_not_fitted():
         assert not int(fit_one(other)["terms"]) & Term.DIRECTION
 
 
-@pytest.mark.parametrize(
-    ("passes", "terms"), [(9, Term.DIRECTION | Term.ANNUAL), (8, Term.DIRECTION)]
-)
-def test_time_like_terms_need_five_passes_to_spare(passes, terms):
+def passes_with_direction(passes):
+    """Passes of about one length, at several seasons and in both directions."""
     points = make_points(400, passes=passes, sigma=0, shared=0, outliers=0).drop(columns="mode")
     number = (points["pass_id"] - 2**32).to_numpy()
     days = np.linspace(10, 3400, passes) + np.resize([0, 100, 230], passes)
     points["time"] = np.datetime64("2011-01-01", "ms") + (days[number] * 86_400_000).astype(
         "timedelta64[ms]"
     )
-    points["ascending"] = pd.array(number % 4 < 2, dtype="boolean")
-    assert int(fit_one(points)["terms"]) == Term.QUADRATIC | terms
+    return points.assign(ascending=pd.array(number % 4 < 2, dtype="boolean"))
+
+
+@pytest.mark.parametrize(
+    ("passes", "terms"), [(9, Term.DIRECTION | Term.ANNUAL), (8, Term.DIRECTION)]
+)
+def test_time_like_terms_need_five_passes_to_spare(passes, terms):
+    assert int(fit_one(passes_with_direction(passes))["terms"]) == Term.QUADRATIC | terms
+
+
+def test_a_pass_all_of_whose_points_are_rejected_no_longer_counts_for_the_terms():
+    points = passes_with_direction(7)
+    assert int(fit_one(points)["terms"]) & Term.DIRECTION
+    # Its median is as it was, so that it is not screened as a pass.
+    last = points.index[points["pass_id"] == points["pass_id"].max()]
+    up, down = last[::2], last[1::2]
+    points.loc[up, "elevation"] += 40.0
+    points.loc[down, "elevation"] -= 40.0
+    fit, without = fit_one(points), fit_one(points.drop(index=last))
+    assert fit["status"] == Status.OK
+    assert int(fit["pass_count"]) == 6
+    assert int(fit["rejected_pass_count"]) == 1
+    assert int(fit["terms"]) == int(without["terms"]) == Term.QUADRATIC
+    assert float(fit["dhdt"]) == pytest.approx(float(without["dhdt"]), abs=0.01)
 
 
 def test_a_quadratic_that_a_track_does_not_determine_is_dropped_and_the_post_is_not_lost():

@@ -50,25 +50,51 @@ static int LEVEL(missing_offset)(const Model *model, const Circle *circle)
     return -1;
 }
 
-static void LEVEL(fit_kept)(
+/* Terms that are listed, and the fit of what is kept. */
+static void LEVEL(fit_terms)(const Model *model, Circle *circle, LEVEL(Solutions) *fit)
+{
+    LEVEL(list_columns)(model, circle, false);
+    LEVEL(solve_total)(circle, model, fit);
+    LEVEL(find_residuals)(circle, model, fit);
+}
+
+/* Keeps the terms that the kept passes determine; false: u, v and tau are not determined. */
+static bool LEVEL(choose_terms)(const Model *model, Circle *circle)
+{
+    LEVEL(drop_time_like)(model, circle);
+    return LEVEL(drop_undetermined)(model, circle);
+}
+
+/* Returns the kind of an offset that became undetermined, else -1. */
+static int LEVEL(fit_kept)(
     const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients)
 {
     LEVEL(Solutions) fit;
     double moved = 0, rss;
-    LEVEL(list_columns)(model, circle, false);
-    const int n = circle->unknowns;
-    LEVEL(solve_total)(circle, model, &fit);
-    LEVEL(find_residuals)(circle, model, &fit);
+    LEVEL(fit_terms)(model, circle, &fit);
     if (model->rejects) {
+        const int32_t passes = post->pass_count;
         moved = LEVEL(reject_points)(model, circle, &fit, sqrt(fmax(fit.rss[0], 0) / circle->total[0]));
         LEVEL(describe)(model, circle, post);
         post->status = LEVEL(gate)(model, post);
         if (post->status != OK)
-            return;
+            return -1;
+        if (post->pass_count < passes) {
+            /* All points of a pass went: what is left may determine fewer terms. */
+            if (!LEVEL(choose_terms)(model, circle)) {
+                post->status = SINGULAR;
+                return -1;
+            }
+            const int missing = LEVEL(missing_offset)(model, circle);
+            if (missing >= 0)
+                return missing;
+            LEVEL(fit_terms)(model, circle, &fit);
+        }
     }
+    const int n = circle->unknowns;
     if (!fit.determined[0] || post->data_count <= n) {
         post->status = fit.determined[0] ? TOO_FEW_POINTS : SINGULAR;
-        return;
+        return -1;
     }
     rss = LEVEL(sum_squares)(circle);
     post->dhdt = fit.coefficients[n - 1][0];
@@ -84,6 +110,7 @@ static void LEVEL(fit_kept)(
     post->status = !(fabs(post->dhdt) <= model->max_rate) ? RATE_OUT_OF_BOUNDS
         : moved > post->dhdt_sigma_formal ? NOT_CONVERGED
                                           : OK;
+    return -1;
 }
 
 /* Fits the points of the circle; returns the kind of an offset that they need and do not determine, else -1. */
@@ -120,13 +147,10 @@ static int LEVEL(try_fit)(
             return -1;
     }
     LEVEL(sum_kept_passes)(circle, model->quads, circle->factors);
-    LEVEL(drop_time_like)(model, circle);
-    if (!LEVEL(drop_undetermined)(model, circle)) {
+    if (!LEVEL(choose_terms)(model, circle)) {
         post->status = SINGULAR;
         return -1;
     }
     const int missing = LEVEL(missing_offset)(model, circle);
-    if (missing < 0)
-        LEVEL(fit_kept)(points, model, circle, post, coefficients);
-    return missing;
+    return missing < 0 ? LEVEL(fit_kept)(points, model, circle, post, coefficients) : missing;
 }
