@@ -73,6 +73,22 @@ def test_one_request_settles_a_batch_and_claims_the_next(farm, key):
     assert run.ask("POST", "/outcomes?claim=1", []).status_code == 400
 
 
+def test_a_worker_may_give_its_uuid_alone_and_is_known_by_its_leases(farm, key):
+    run = Run(farm, key=key, count=4)
+    name = "this-is-all-it-says"
+    first = run.claim(2, worker=name)
+    answer = run.settle(*first, query="claim=5")
+    assert answer["lost"] == []
+    assert [each["task"] for each in answer["leases"]] == [2, 3]
+    assert run.settle(*answer["leases"], query="") == {"lost": []}
+    workers = run.ask("GET", "/workers").json["workers"]
+    assert [(w["uuid"], w["attempts"], w["leased"]) for w in workers] == [(name, 4, 0)]
+    # It is the same worker as that of the seed's words.
+    other = Run(farm, key=f"{key}/other", count=1)
+    assert other.claim(1, worker=farm.worker()) != []
+    assert other.ask("GET", "/workers").json["workers"][0]["host"] == "here"
+
+
 def test_a_claim_whose_answer_was_lost_gets_the_same_leases(farm, key):
     run = Run(farm, key=key, count=9)
     first = run.claim(3, token="abc")
@@ -221,12 +237,13 @@ WRONG = [
     ("POST", "", {"seen": "now", "tasks": [[0, 1]]}),
     ("POST", "", {"more": 1}),
     ("POST", "/R/leases", {}),
-    ("POST", "/R/leases", {"worker": "w"}),
     ("POST", "/R/leases", {"worker": WORKER, "n": 0}),
     ("POST", "/R/leases", {"worker": WORKER, "n": 10_001}),
     ("POST", "/R/leases", {"worker": WORKER, "token": "xyz"}),
     ("POST", "/R/leases", {"worker": WORKER, "again": 1}),
     ("POST", "/R/leases", {"worker": WORKER | {"pid": 2**31}}),
+    ("POST", "/R/leases", {"worker": "a worker"}),
+    ("POST", "/R/leases", {"worker": 7}),
     ("PATCH", "/R/leases", {"lease": "0-1"}),
     ("PATCH", "/R/leases", [{"fraction": 1}]),
     ("PATCH", "/R/leases", [{"lease": "0-1", "fraction": 1.1}]),
@@ -238,6 +255,7 @@ WRONG = [
     ("POST", "/R/outcomes", [{"lease": "0-1", "seconds": -1}]),
     ("POST", "/R/outcomes", [{"lease": "0-1", "seconds": 1, "error": 1}]),
     ("POST", "/R/outcomes?claim=x&worker=w", []),
+    ("POST", "/R/outcomes?claim=1", [{"lease": "0-1", "seconds": 1}]),
     ("POST", "/R/outcomes?claim=1&worker=w&again=2", []),
     ("GET", "/R/tasks?state=leased&limit=0", None),
     ("GET", "/R/tasks?state=leased&after=99999999999999999999", None),

@@ -156,6 +156,13 @@ class Book:
         """Hand tasks back, by the ids of their leases; see :meth:`cryotile.ledgers.Ledger.release`."""
         self._change(sql.RELEASE, {id: place for id in leases if (place := _place(id)) is not None})
 
+    def holder(self, leases: Iterable[str]) -> int | None:
+        """Return the number of a worker that has or had one of some leases, by their ids; None when none did."""
+        rows = {id: place for id in leases if (place := _place(id)) is not None}
+        return self.database.read(
+            lambda c: sql.FIND_HOLDER(c, run=self.run.id, given=_given(rows)).scalar_one_or_none()
+        )
+
     def reopen(self, indices: Collection[int]) -> None:
         """Let those of some tasks that are settled wait again, with no attempt made."""
         self.database.change(lambda connection: self._reopen(connection, indices))

@@ -112,15 +112,15 @@ class Database:
         self.name = address.render_as_string(hide_password=True)
         self._patience = patience
         self._file = address.database if address.get_backend_name() == "sqlite" else None
-        self.engine = _make_engine(address, connections)
-        self._single = self.engine
+        # Mostly a question is one statement: a connection of PostgreSQL's is set up for more where more are asked.
+        self._single = self.engine = _make_engine(address, connections)
         if self._file is None:
-            self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+            self.engine = self._single.execution_options(isolation_level="READ COMMITTED")
         self._reader = self._single.execution_options(reads=True)
         self._errors = (DBAPIError, NoConnection, self.engine.dialect.loaded_dbapi.Error)
         # Whoever forgets this database leaves no connection open.
-        weakref.finalize(self, self.engine.dispose)
-        self._closer = _Closer(self.engine, linger)
+        weakref.finalize(self, self._single.dispose)
+        self._closer = _Closer(self._single, linger)
 
     def read(self, ask: Callable[[Connection], T]) -> T:
         """Ask for what is there; ``ask`` may be called again."""
@@ -258,7 +258,7 @@ def _make_engine(address: URL, connections: int) -> Engine:
         options: dict[str, Any] = {"prepare_threshold": None, "connect_timeout": 10}
         try:
             return create_engine(
-                address, connect_args=options, isolation_level="READ COMMITTED", **limits
+                address, connect_args=options, isolation_level="AUTOCOMMIT", **limits
             )
         except ImportError as error:
             raise MissingDependency(

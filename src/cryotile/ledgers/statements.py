@@ -147,6 +147,16 @@ SELECT tasks.idx FROM given CROSS JOIN tasks
 WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease AND tasks.state <> 1
 """)
 
+FIND_HOLDER = Statement("""
+-- find_holder: a worker that has, or had, one of the given leases.
+WITH given AS MATERIALIZED (
+    SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease
+    FROM [given]
+)
+SELECT tasks.worker_id FROM given CROSS JOIN tasks
+WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease LIMIT 1
+""")
+
 NOTE_FAILURE = Statement("""
 -- note_failure: why an attempt failed.
 INSERT INTO failures (run_id, idx, attempt, worker_id, seconds, error, at)

@@ -77,7 +77,6 @@ def claim(uuid: str) -> Any:
     """Claim tasks for a worker."""
     run = _run(uuid, "worker")
     given = body.members(body.read_json(), required=("worker",), optional=("n", "token", "again"))
-    worker = body.members(given["worker"], required=("uuid", "host", "pid"))
     n = body.whole(given.get("n", 1), "n", 1, _BATCH)
     token = given.get("token")
     if token is not None:
@@ -85,8 +84,7 @@ def claim(uuid: str) -> Any:
     again = given.get("again", False)
     if not isinstance(again, bool):
         raise BadRequest("again is to be true or false")
-    number = server().workers.register(worker, worker["host"])
-    return jsonify(_claim(run, number, n, token, again=again))
+    return jsonify(_claim(run, _claimant(given["worker"]), n, token, again=again))
 
 
 @api.patch("/runs/<uuid>/leases")
@@ -118,17 +116,23 @@ def settle(uuid: str) -> Any:
     run = _run(uuid, "worker")
     outcomes = dict(map(_outcome, body.sequence(body.read_json(), _BATCH)))
     n = body.query_number("claim", 0, 1, _BATCH)
-    if n and "worker" not in request.args:
-        raise BadRequest("claim is given and no worker; give its uuid")
     token = request.args.get("token")
     if token is not None:
         token = body.text(token, "token", _TOKEN)
     again = request.args.get("again")
     if again not in (None, "1"):
         raise BadRequest("again is to be 1, or left out")
-    book = server().workers.book(run, _worker())
+    workers, worker = server().workers, _worker()
+    if "worker" not in request.args:
+        # Who had the leases settles them.
+        worker = workers.book(run, worker).holder(outcomes) or worker
+    book = workers.book(run, worker)
     if not n:
         return jsonify(lost=sorted(book.settle(outcomes)))
+    if worker < 0:
+        raise BadRequest(
+            "claim is given, and neither worker nor a lease that one had; give its uuid"
+        )
     lost, leases = book.exchange(outcomes, n, token=_number(token), again=again is not None)
     return jsonify({"lost": sorted(lost), **_handed_out(run, leases)})
 
@@ -278,6 +282,17 @@ def _claim(
 ) -> dict[str, Any]:
     leases = server().workers.book(run, worker).claim(n, token=_number(token), again=again)
     return _handed_out(run, leases)
+
+
+def _claimant(given: object) -> int:
+    """Return the number of a worker that says who it is, or only what its uuid is."""
+    workers = server().workers
+    if isinstance(given, str):
+        if (known := workers.find(given)) is not None:
+            return known
+        given = {"uuid": given, "host": request.remote_addr or "-", "pid": 0}
+    worker = body.members(given, required=("uuid", "host", "pid"))
+    return workers.register(worker, worker["host"])
 
 
 def _number(token: str | None) -> int | None:

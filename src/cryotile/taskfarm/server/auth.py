@@ -305,5 +305,5 @@ def member_run(uuid: str, role: str) -> RunRecord:
     if run is None or has is None:
         raise NotFound(f"run {uuid} is unknown, or you are no member of it; ask its owner")
     if MEMBER_ROLES.index(has) < MEMBER_ROLES.index(role):
-        raise Forbidden(f"you are {has} of run {uuid}, this needs a {role}; ask its owner")
+        raise Forbidden(f"you are {has} of run {uuid}, this needs the role {role}; ask its owner")
     return run
