@@ -22,7 +22,8 @@ from cryotile.intake import Criteria, points_within
 from cryotile.pointdb import PointDB
 from cryotile.points import CORE_COLUMNS
 from cryotile.projection import projected_crs
-from cryotile.readers import ColumnMapping, find_reader, further_columns, read_granule
+from cryotile.readers import ColumnMapping, find_reader, further_columns, table_reader
+from cryotile.readers.source import open_source
 from cryotile.task import Task
 from cryotile.where import Where
 
@@ -237,7 +238,8 @@ def _problem(granule: Path, mapping: ColumnMapping | None) -> str:
         if mapping is None:
             find_reader(granule)
         else:
-            read_granule(granule, mapping=mapping)
+            with open_source(granule) as source:
+                table_reader(mapping).check(source)
     except CryotileError as error:
         return f"cryotile: {error}"
     return ""
