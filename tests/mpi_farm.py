@@ -29,7 +29,7 @@ from services.mpi import MPI
 DRAIN, CLOSE = b"d", b"c"
 
 # Loaded libraries and a farm that winds down: on a busy machine.
-PATIENCE = 60
+PATIENCE = 240
 
 
 @dataclass

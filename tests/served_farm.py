@@ -35,7 +35,7 @@ class Served:
     def cryotile(self, *arguments):
         return subprocess.run(
             [sys.executable, "-m", "cryotile", *arguments],
-            env=self.environment, capture_output=True, text=True, check=False, timeout=120,
+            env=self.environment, capture_output=True, text=True, check=False, timeout=240,
         )  # fmt: skip
 
     def farm(self, *arguments):
@@ -68,7 +68,7 @@ class Served:
             server.stdout.close()
 
     def _wait(self, server):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline and server.poll() is None:
             try:
                 if self.ask("GET", "/healthz")[0] == 200:
@@ -79,7 +79,7 @@ class Served:
         pytest.fail("the server did not start")
 
     def ask(self, method, path, body=None, *, token="", connection=None):
-        client = connection or HTTPConnection("127.0.0.1", self.port, timeout=60)
+        client = connection or HTTPConnection("127.0.0.1", self.port, timeout=240)
         try:
             client.request(
                 method,
@@ -95,7 +95,7 @@ class Served:
         return answer.status, json.loads(text) if text else None
 
     def log_in(self):
-        client = HTTPConnection("127.0.0.1", self.port, timeout=60)
+        client = HTTPConnection("127.0.0.1", self.port, timeout=240)
         client.request("GET", "/api/token", headers=basic("ann", PASSWORD))
         token = json.loads(client.getresponse().read())["token"]
         client.close()

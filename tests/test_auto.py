@@ -128,7 +128,7 @@ def test_a_member_of_an_array_job_needs_no_option(run: Run):
 def test_under_mpirun_the_command_needs_no_option(openmpi: MPI, run: Run):
     words = ("-m", "cryotile", "run", run.path)
     process = openmpi.start(3, words)
-    said, complaint = process.communicate(timeout=120)
+    said, complaint = process.communicate(timeout=240)
     assert process.returncode == 0, complaint
     assert complaint.count(b"backend mpi (this is one of 3 ranks of an MPI program)\n") == 1
     assert said.count(b"tiles are there") == 1

@@ -247,7 +247,7 @@ def run_script(path: Path, text: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PYTHONPATH": SOURCES},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
 
 

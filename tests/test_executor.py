@@ -487,7 +487,7 @@ def test_the_executor_of_mpi4py_hands_tasks_to_the_ranks(openmpi: MPI, tmp_path)
     script = tmp_path / "script.py"
     script.write_text(MPI_SCRIPT)
     process = openmpi.start(3, ["-m", "mpi4py.futures", script, tmp_path])
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     # 50 tasks, of which one needed a second attempt.
     assert said.split() == [b"50", b"51"]
@@ -503,7 +503,7 @@ def test_a_run_on_dask_leaves_the_tiles_that_any_other_backend_leaves(cluster_of
     done = small.cryotile(
         *words, environment={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     )
-    said, complaint = done.communicate(timeout=120)
+    said, complaint = done.communicate(timeout=240)
     assert done.returncode == 0, complaint
     assert f"all {len(small.run.tasks)} tiles are there" in said
     assert small.tiles() == small.expected

@@ -237,7 +237,7 @@ def test_who_watches_a_server_sees_each_change_of_its_runs_until_they_are_over(t
             (again,) = ledger.claim()
             assert again.attempt == attempt
             ledger.settle(ended(again, error="ValueError: no ice"))
-        rest, complaint = watch.communicate(timeout=60)
+        rest, complaint = watch.communicate(timeout=240)
         last = "watched/1: 1 of 2 tasks done, 0 leased, 0 waiting, 1 failed"
         assert rest.splitlines()[-1] == last
         # What failed is no success, and where the reason is said stands in the complaint, without the password.

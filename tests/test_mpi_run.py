@@ -24,7 +24,7 @@ def start(mpi: MPI, run: Path, ranks: int = 3) -> subprocess.Popen[bytes]:
 def test_tiles_are_those_of_serial_and_one_rank_says_so(openmpi: MPI, tmp_path: Path) -> None:
     small = small_run(tmp_path, "false")
     command = start(openmpi, small.run.path)
-    said, complaint = command.communicate(timeout=120)
+    said, complaint = command.communicate(timeout=240)
     assert (command.returncode, complaint) == (0, b"")
     assert said.count(b"\n") == 1
     assert b"tiles are there" in said
@@ -35,7 +35,7 @@ def test_several_programs_share_a_run(openmpi: MPI, mpich: MPI, tmp_path: Path) 
     small = small_run(tmp_path, "false")
     commands = [start(mpi, small.run.path) for mpi in (openmpi, mpich)]
     for command in commands:
-        said, complaint = command.communicate(timeout=120)
+        said, complaint = command.communicate(timeout=240)
         assert (command.returncode, complaint) == (0, b"")
         assert b"tiles are there" in said
     assert small.tiles() == small.expected
@@ -51,11 +51,11 @@ def test_a_run_that_is_killed_altogether_goes_on(
     command = start(openmpi, small.run.path)
     # A child is in the middle of its second tile.  Without fault tolerance no rank outlives another.
     os.kill(small.held_member(command), signal.SIGKILL)
-    command.communicate(timeout=60)
+    command.communicate(timeout=240)
     assert command.returncode != 0
     assert 0 < len(small.tiles()) < len(small.expected)
     again = start(openmpi, small.run.path)
-    again.communicate(timeout=120)
+    again.communicate(timeout=240)
     assert again.returncode == 0
     assert small.tiles() == small.expected
 
@@ -63,7 +63,7 @@ def test_a_run_that_is_killed_altogether_goes_on(
 def test_a_launcher_of_another_library_is_refused(openmpi: MPI, mpich: MPI, tmp_path: Path) -> None:
     small = small_run(tmp_path, "false")
     command = start(replace(openmpi, mpirun=mpich.mpirun), small.run.path, ranks=2)
-    _, complaint = command.communicate(timeout=60)
+    _, complaint = command.communicate(timeout=240)
     assert command.returncode == 2
     assert b"which finds no other; use the mpirun of that library" in complaint
     assert not small.tiles()

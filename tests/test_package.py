@@ -41,7 +41,7 @@ def loaded_after(statement: str) -> set[str]:
     """Names of the top-level modules that a fresh interpreter has loaded after a statement."""
     program = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
     shown = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=240
     )
     return set(shown.stdout.split())
 

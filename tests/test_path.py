@@ -34,7 +34,7 @@ def cryotile(*words: object) -> subprocess.Popen[str]:
 
 def finished(process: subprocess.Popen[str]) -> str:
     """Wait for a command to succeed and return what it said."""
-    said, complaint = process.communicate(timeout=120)
+    said, complaint = process.communicate(timeout=240)
     assert process.returncode == 0, complaint
     return said
 
@@ -163,7 +163,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     # Each of the two stores one tile and comes to no end with the next.
     assert held.held_member(process) == process.pid
     process.send_signal(number)
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=240)
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), complaint
     assert "Traceback" not in complaint
     before = {tile: tile.stat().st_mtime_ns for tile in (run / "tiles").glob("*.nc")}
@@ -276,7 +276,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_stored(
     free = os.statvfs(small_disk)
     filler.write_bytes(b"\0" * (free.f_bavail * free.f_frsize - 150_000))
     process = cryotile("run", run, "--backend", backend)
-    _, complaint = process.communicate(timeout=120)
+    _, complaint = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "No space left" in complaint
     assert len(complaint.splitlines()) == 1

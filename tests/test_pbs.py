@@ -60,5 +60,5 @@ def test_the_array_is_not_changed_behind_its_members_backs(
     small = small_run(tmp_path, "false")
     words = ("submit", "--scheduler", "pbs", "--members", 3, "--", option)
     command = small.cryotile(*words, environment=pbs.environment)
-    assert "use --members" in command.communicate(timeout=60)[1]
+    assert "use --members" in command.communicate(timeout=240)[1]
     assert command.returncode == 2

@@ -108,7 +108,7 @@ def test_a_host_where_all_fails_leaves_the_tasks_to_others(tmp_path, caplog):
         bad = PullBackend(DirLedger(tmp_path, "run/1", host="bad"), children=1)
         run = pool.submit(lambda: list(bad.run(tasks[1:], bad_work)))
         # The good one takes part when the bad one has tried three.
-        deadline, pause = time.monotonic() + 60, threading.Event()
+        deadline, pause = time.monotonic() + 240, threading.Event()
         while len(bad_work.tried()) < 3 and time.monotonic() < deadline:
             pause.wait(0.05)
         good_work = Refusing(tmp_path, "bad", "good")

@@ -20,7 +20,7 @@ def test_processes_hand_out_each_task_once_over_connections_that_stay_open(serve
         run = served.ask("POST", "/api/run", {"numTasks": 120}, token=token)[1]["uuid"]
 
         def work(name):
-            connection = HTTPConnection("127.0.0.1", served.port, timeout=60)
+            connection = HTTPConnection("127.0.0.1", served.port, timeout=240)
             connection.connect()
             place = connection.sock.getsockname()
             known = {"uuid": name, "hostname": "h", "pid": 1}

@@ -262,7 +262,7 @@ def test_watching_ends_with_the_run_and_says_each_change_once(run: Run) -> None:
     first = watch.stdout.readline()
     assert "2 waiting, 0 failed" in first
     fit(run, 0, 1)
-    rest, complaint = watch.communicate(timeout=60)
+    rest, complaint = watch.communicate(timeout=240)
     assert watch.returncode == 0, complaint
     said = [first, *rest.splitlines(keepends=True)]
     assert len(set(said)) == len(said)
@@ -282,7 +282,7 @@ def test_who_stops_watching_leaves_with_130(run: Run) -> None:
     assert watch.stdout is not None
     watch.stdout.readline()
     watch.send_signal(signal.SIGINT)
-    _, complaint = watch.communicate(timeout=60)
+    _, complaint = watch.communicate(timeout=240)
     assert watch.returncode == 130
     assert "Traceback" not in complaint
 

@@ -259,7 +259,7 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(tmp_path: Path) -> None:
     small = small_run(tmp_path, "false")
     words = ("submit", "--scheduler", "slurm", "--members", 3, "--dry-run", "--", "-A", "my ice")
     command = small.cryotile(*words, environment=dict(os.environ))
-    said = command.communicate(timeout=60)[0]
+    said = command.communicate(timeout=240)[0]
     assert command.returncode == 0
     assert said.startswith("#!/bin/bash -l\n#SBATCH --job-name=ice-small-run\n")
     assert said.splitlines()[-1].startswith("# submitted by: sbatch --parsable -A 'my ice' job.sh")
@@ -274,7 +274,7 @@ def test_every_member_exits_0_when_its_own_share_is_there(tmp_path: Path) -> Non
         command = small.cryotile(
             "run", "--backend", f"index:{member}/3", environment=dict(os.environ)
         )
-        said, complaint = command.communicate(timeout=120)
+        said, complaint = command.communicate(timeout=240)
         codes[member] = command.returncode
         assert ("tiles are there" in said) == (command.returncode == 0)
         assert ("1 of " in complaint and "failed" in complaint) == (command.returncode == 1)
@@ -295,7 +295,7 @@ def test_a_run_that_is_asked_to_stop_drains_and_returns_143(tmp_path: Path) -> N
     small = small_run(tmp_path, "false")
     command = start_and_hold(small, tmp_path, "0.5")
     command.send_signal(signal.SIGTERM)
-    complaint = command.communicate(timeout=60)[1]
+    complaint = command.communicate(timeout=240)[1]
     assert command.returncode == 143
     assert complaint.count("\n") == 1
     assert f"{len(small.run.tasks) - 1} tasks left" in complaint

@@ -149,15 +149,15 @@ class GridEngine:
         return any(line.split()[0] == self._host and line.split()[6] != "-" for line in lines)
 
     def _daemon(self, name: str) -> None:
-        subprocess.run([self._programs[name]], env=self.environment, check=True, timeout=60)
+        subprocess.run([self._programs[name]], env=self.environment, check=True, timeout=240)
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            command, env=self.environment, capture_output=True, text=True, timeout=240, check=False
         )
 
 
-def _wait(condition: Callable[[], bool], complaint: str, seconds: float = 60.0) -> None:
+def _wait(condition: Callable[[], bool], complaint: str, seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

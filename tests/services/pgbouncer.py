@@ -16,7 +16,7 @@ from services.postgres import Postgres, rights
 from services.provide import provide
 
 # How long its start may take, seconds.
-_LIMIT = 60.0
+_LIMIT = 240.0
 
 
 class PgBouncer:

@@ -21,7 +21,7 @@ import pytest
 from services.provide import unavailable
 
 # How long a start or a stop may take, seconds.
-_LIMIT = 60.0
+_LIMIT = 240.0
 
 # Debian keeps PostgreSQL's programs off the PATH, by major version.
 _DEBIAN = Path("/usr/lib/postgresql")

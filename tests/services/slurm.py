@@ -104,7 +104,7 @@ class Slurm:
     def call(self, *command: str) -> str:
         """Run a command of Slurm's and return what it says."""
         answer = subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            command, env=self.environment, capture_output=True, text=True, timeout=240, check=False
         )
         return answer.stdout.strip()
 
@@ -139,7 +139,7 @@ class Slurm:
                 )
             )
 
-    def _wait(self, condition, complaint: str, seconds: float = 60.0) -> None:
+    def _wait(self, condition, complaint: str, seconds: float = 240.0) -> None:
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
