@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.h' -o -name '*.json' -o -name '*.html')
 
-.PHONY: help demo test test-faults lint format docs calibration bench-backends bench-fit bench-pointdb bench-taskfarm clean
+.PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make lint       ruff, mypy and import-linter'
 	@echo 'make format     let ruff format the code'
 	@echo 'make docs       build the documentation in docs/_build/html'
+	@echo 'make gallery    draw the pictures of the gallery anew, in docs/_static'
 	@echo 'make bench-taskfarm  the task-farm server beside the first one; table, and plot in docs/_static'
 	@echo 'make bench-pointdb  size and speed of the point DB; table, and plot in docs/_static'
 	@echo 'make bench-backends  compare the backends (12 minutes): docs/backends/benchmark.md'
@@ -49,6 +50,11 @@ format: $(VENV)/with-all,dev,test
 docs: $(VENV)/with-plot,docs
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+gallery: $(VENV)/with-plot
+	for script in docs/gallery/*.py; do \
+		$(BIN)/python $$script docs/_static/gallery-$$(basename $$script .py).png || exit 1; \
+	done
 
 bench-taskfarm: $(VENV)/with-all,test,bench
 	PYTHONPATH=tests $(BIN)/python benchmarks/taskfarm.py --output docs/_static

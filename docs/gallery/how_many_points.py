@@ -1,0 +1,24 @@
+"""How many points a point DB has where, counted without reading one of them."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+import cryotile
+from cryotile.projection import project_granule
+from cryotile.simulate import simulate
+
+with tempfile.TemporaryDirectory() as scratch:
+    db = cryotile.PointDB.create(Path(scratch) / "ice.pdb", "EPSG:3413")
+    paths = simulate(Path(scratch) / "granules", years=0.25)
+    db.append([project_granule(cryotile.read_granule(path), db.crs) for path in paths])
+    squares = db.squares(where="mode == 'sarin_poca'")
+
+count = squares.pivot_table(index="y_min", columns="x_min", values="count", aggfunc="sum")
+figure, axis = plt.subplots(figsize=(5, 4), layout="constrained")
+image = axis.pcolormesh(count.columns / 1e3 + 2.5, count.index / 1e3 + 2.5, count, cmap="viridis")
+axis.set(xlabel="x (km)", ylabel="y (km)", aspect="equal", title=f"{count.sum().sum():,.0f} points")
+figure.colorbar(image, label="points in a square of 5 km")
+figure.savefig(sys.argv[1], dpi=80)
