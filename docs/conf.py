@@ -48,6 +48,7 @@ html_title = "cryotile"
 html_sidebars = {"**": []}  # pages without children: the header is all the navigation there is
 html_static_path = ["_static"]
 html_theme_options = {
+    "header_links_before_dropdown": 6,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 2,

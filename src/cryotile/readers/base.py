@@ -130,7 +130,7 @@ class Identity:
 class Records:
     """All records of a granule, before any is dropped; arrays of one length.
 
-    Attributes
+    Parameters
     ----------
     platform : str or ndarray of int8, shape (records,)
         A key of :data:`cryotile.points.PLATFORM_CODES`; of several, their positions in it, −1 where unknown.
