@@ -124,7 +124,7 @@ def test_of_workers_that_start_at_once_none_leaves_while_tasks_wait(our_api):
     start = threading.Barrier(16)
 
     def claim(worker: TaskFarmWorker) -> int | None:
-        start.wait(60)
+        start.wait(240)
         return worker.task
 
     with ThreadPoolExecutor(16) as pool:
@@ -252,10 +252,23 @@ def test_the_talks_example_runs_with_our_client_when_its_import_line_is_changed(
 
 
 STRESS = """
-import sys
-from stress import stress
-# Each client needs a task at least, or the stress test fails to tell how long its tasks took.
-print(stress(*sys.argv[1:], 60, 4).ntasks.sum())
+import multiprocessing, stress, sys
+
+# Each client needs a task at least, or the stress test fails to tell how long its tasks took: so all have their first
+# one before any is done.
+all_at_work = multiprocessing.Barrier(4)
+
+class Worker(stress.TaskFarmWorker):
+    waited = False
+
+    def done(self):
+        if not self.waited:
+            all_at_work.wait()
+            self.waited = True
+        super().done()
+
+stress.TaskFarmWorker = Worker
+print(stress.stress(*sys.argv[1:], 60, 4).ntasks.sum())
 """
 
 

@@ -247,9 +247,9 @@ def test_a_full_disk_under_sqlite_loses_nothing_and_the_run_goes_on_when_there_i
 
         with ThreadPoolExecutor(1) as pool:
             rest = pool.submit(go_on)
-            assert refused.wait(60)
+            assert refused.wait(240)
             filler.unlink()
-            rest.result(120)
+            rest.result(240)
         assert len(settled) == 2900
         assert not settled & {lease.task.index for lease in done}
         assert ledger.unsettled() == 0

@@ -92,7 +92,7 @@ def work_together(url: str, workers: int) -> None:
 
     def work(number: int) -> list[int]:
         ledger = SQLLedger(url, "many/1", host=f"host {number}")
-        start.wait(120)
+        start.wait(500)
         done = []
         while leases := ledger.claim():
             ended = {lease: Outcome(lease.task, 0.1, 1, "here") for lease in leases}
