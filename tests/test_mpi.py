@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -32,6 +33,8 @@ from services.hosts import TwoHosts, two_hosts
 from services.mpi import MPI, debian_openmpi, mpich, openmpi
 
 __all__ = ["debian_openmpi", "mpich", "openmpi", "two_hosts"]
+
+SOURCES = Path(__file__).parents[1] / "src"
 
 # `make test-faults` takes the long form.
 KILLS = 200 if os.environ.get("CRYOTILE_LONG") else 6
@@ -329,6 +332,24 @@ def test_without_mpi4py_rank_0_works_and_the_others_answer_for_nothing(
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     assert len(list(MPIBackend().run(make_tasks(20), work))) == 20
     assert "pip install 'cryotile[mpi]'" in caplog.text
+
+
+def test_ranks_do_not_wait_for_ever_for_mpi_to_start(tmp_path: Path) -> None:
+    package = tmp_path / "mpi4py"
+    package.mkdir()
+    (package / "__init__.py").write_text("class rc: finalize = None\n")
+    # As with --with-ft ulfm when a rank is lost on the way.
+    (package / "MPI.py").write_text("import threading\nthreading.Event().wait()\n")
+    program = "from cryotile.backends.mpi import wire; wire.MEETING = 0.1; wire.Wire()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{SOURCES}"},
+        stderr=subprocess.PIPE,
+        timeout=100,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert b"Timeout" in ended.stderr
 
 
 def test_a_single_rank_has_one_child(

@@ -6,10 +6,13 @@ Nobody waits inside MPI: its blocking calls burn a core, and wait for the dead a
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import os
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 from cryotile.backends.mpi import letters
@@ -18,7 +21,10 @@ from cryotile.errors import CryotileError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-__all__ = ["Wire"]
+__all__ = ["MEETING", "Wire"]
+
+MEETING = 600.0
+"""Seconds that MPI may take to start: it waits for all ranks, and for one that was lost meanwhile, for ever."""
 
 # MPI has tags of at least 15 bits.  Each farm of a program has its own, so that nothing late reaches the next one.
 _FIRST_TAG, _TAGS = 17_000, 8_192
@@ -66,7 +72,8 @@ class Wire:
             mpi4py.rc.finalize = False
             Wire._finalizes = True
         # The import starts MPI.
-        from mpi4py import MPI
+        with _limited():
+            from mpi4py import MPI
 
         self._mpi = MPI
         # Not a duplicate of it: making one waits for all ranks, and one may never come.
@@ -195,6 +202,16 @@ class Wire:
                 f"MPI ({self.library}) failed: {error}; run again to go on"
             ) from error
         self.failed()
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """End this process when what it is at takes longer than :data:`MEETING`; in MPI no Python code could do that."""
+    faulthandler.dump_traceback_later(MEETING, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _leave(last: Wire) -> None:
