@@ -159,6 +159,14 @@ def test_what_is_no_model_of_the_place_is_refused_in_one_line(tmp_path: Path) ->
         Dem(text, GREENLAND)
 
 
+def test_a_file_without_a_map_is_no_model(tmp_path: Path) -> None:
+    with netCDF4.Dataset(tmp_path / "track.nc", "w") as file:
+        file.createDimension("time", 3)
+        file.createVariable("elevation", "f8", ("time",))[:] = 1.0
+    with pytest.raises(InvalidValue, match=r"has no map \(no variable over y, x\); give a GeoTIFF"):
+        Dem(tmp_path / "track.nc", GREENLAND)
+
+
 def test_without_rasterio_a_geotiff_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ def test_a_granule_is_removed_by_the_name_of_its_file(db: PointDB, call: Call) -
     code, out, _ = call("remove", db.path, "granules/MADE_UP_1.nc")
     assert code == 0
     assert "MADE_UP_1.nc" in out
-    assert "1 granules removed, 200 points; snapshot 4" in out
+    assert "1 granule removed, 200 points; snapshot 4" in out
     code, _, err = call("remove", db.path, "MADE_UP_1.nc")
     assert code == 2
     assert "MADE_UP_1.nc is not in point DB" in err

@@ -389,3 +389,23 @@ def test_the_command_line_ingests_a_table_by_its_mapping(foreign, tmp_path):
     assert "0 granules added, 1 there already" in again.stdout
     told = cryotile("info", table, "--mapping", tmp_path / "mapping.toml")
     assert "my_survey" in told.stdout
+
+
+def test_info_on_a_table_tells_platforms_apart_and_names_some_passes(call, tmp_path):
+    count = 60
+    path = tmp_path / "years.csv"
+    pd.DataFrame(
+        {
+            "longitude": -40.0,
+            "latitude": 75.0,
+            "time": pd.Timestamp("2015-01-01") + pd.to_timedelta(np.arange(count), unit="D"),
+            "elevation": 2000.0,
+            "platform": np.where(np.arange(count) % 3, "cryosat2", "icesat2"),
+            "mode": np.where(np.arange(count) % 3, "lrm", "laser"),
+        }
+    ).to_csv(path, index=False)
+    code, said, _ = call("info", path)
+    assert code == 0
+    assert re.search(r"^  cryosat2 +lrm +40$", said, re.MULTILINE)
+    assert re.search(r"^  icesat2 +laser +20$", said, re.MULTILINE)
+    assert re.search(r"^passes +(\d+, ){19}\d+ and 40 more$", said, re.MULTILINE)

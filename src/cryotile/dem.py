@@ -223,10 +223,14 @@ def _elevation(path: Path, file: netCDF4.Dataset) -> Any:
         return next(iter(maps.values()))
     standard = [v for v in maps.values() if getattr(v, "standard_name", "") in _STANDARD_NAMES]
     named = [maps[name] for name in _NAMES if name in maps]
+    if not maps:
+        raise InvalidValue(
+            f"DEM {path} has no map (no variable over y, x); give a GeoTIFF or NetCDF file of elevations on a grid"
+        )
     if not (standard or named):
         raise InvalidValue(
-            f"DEM {path} has {len(maps)} maps ({', '.join(sorted(maps)) or 'no variable over y, x'}), none of which"
-            f" says that it is the elevation; name one {_NAMES[0]}"
+            f"DEM {path} has {len(maps)} maps ({', '.join(sorted(maps))}), none of which says that it is the elevation;"
+            f" name one {_NAMES[0]}"
         )
     return (standard or named)[0]
 

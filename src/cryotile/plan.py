@@ -256,7 +256,7 @@ def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.D
     everything = within_period(everything, fit.period)
     if everything.empty and fit.period is not None:
         raise InvalidValue(
-            f"period {fit.period[0]} to {fit.period[1]} holds no point; the data span {span}"
+            f"period {fit.period[0]} to {fit.period[1]} holds no point; give one that overlaps with the data, {span}"
         )
     if request.bounds is None:
         return everything
@@ -269,7 +269,7 @@ def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.D
         extent = " ".join(f"{edge:.0f}" for edge in extent_of(everything))
         bounds = " ".join(f"{edge:g}" for edge in request.bounds)
         raise InvalidValue(
-            f"bounds {bounds} hold no point; the data lie within {extent} (x_min y_min x_max y_max)"
+            f"bounds {bounds} hold no point; give some that overlap with the data, {extent} (x_min y_min x_max y_max)"
         )
     return inside
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["describe"]
 
+PASSES_SHOWN = 20
+"""Of a granule, which may be a table of years."""
+
 COMMITS_SHOWN = 10
 """Of the history of a point DB; PointDB.history tells all."""
 
@@ -131,9 +134,14 @@ def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:
     if not granule.points.empty:
         time = granule.points["time"]
         yield f"time         {time.min():%Y-%m-%d %H:%M:%S} to {time.max():%Y-%m-%d %H:%M:%S} UTC"
-        yield f"passes       {', '.join(map(str, sorted(granule.points['pass_id'].unique())))}"
-        for mode, count in granule.points["mode"].astype(str).value_counts().items():
-            yield f"  {granule.points['platform'].iloc[0]:10} {mode:12} {number(count):>14}"
+        passes = sorted(granule.points["pass_id"].unique())
+        more = (
+            f" and {number(len(passes) - PASSES_SHOWN)} more" if len(passes) > PASSES_SHOWN else ""
+        )
+        yield f"passes       {', '.join(map(str, passes[:PASSES_SHOWN]))}{more}"
+        kinds = granule.points[["platform", "mode"]].astype(str).value_counts()
+        for (platform, mode), count in kinds.items():
+            yield f"  {platform:10} {mode:12} {number(count):>14}"
 
 
 def dropped_lines(dropped: Mapping[str, int]) -> Iterator[str]:

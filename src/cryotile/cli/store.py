@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cryotile.cli.screen import number, size
+from cryotile.cli.screen import counted, number, size
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.mend import set_damage_aside
@@ -44,7 +44,7 @@ def remove(db: Path, granules: tuple[str, ...], damaged: bool) -> None:
     for name in removed.granules:
         click.echo(name)
     click.echo(
-        f"{db}: {number(len(removed.granules))} granules removed, {number(removed.rows)} points; snapshot"
+        f"{db}: {counted(len(removed.granules), 'granule')} removed, {number(removed.rows)} points; snapshot"
         f" {removed.snapshot}"
     )
 
