@@ -112,9 +112,11 @@ def nearest_post(grid: Grid, x: float, y: float) -> tuple[int, int]:
     """
     numbers = []
     for name, value, posts in (("x", x, grid.columns), ("y", y, grid.rows)):
+        # What is not finite is no post's number, as the one behind the last is none.
         number = round(value / grid.posting) if math.isfinite(value) else posts.stop
         if number not in posts:
             low, high = posts[0] * grid.posting, posts[-1] * grid.posting
+            # Hardly anybody means a place within 360 m of the pole.
             degrees = "; for degrees use --lonlat" if abs(x) <= 360 and abs(y) <= 90 else ""
             raise InvalidValue(
                 f"{name} {value:.12g} m is outside of the grid, whose posts stand from {low:.12g} to {high:.12g} m in"
@@ -144,8 +146,10 @@ def explain_at(run: Run, x: float, y: float) -> Explanation:
     place = (i * grid.posting, j * grid.posting)
     (x, y), reach = place, run.settings.fit.reach
     points = read_window(run, open_db(run), (x - reach, y - reach, x + reach, y + reach))
+    # Through the same door as the tiles: else another fit might be explained.
     fit = fit_posts(points, [x], [y], run.settings.fit).isel(x=0, y=0)
     near = _judged(points, place, run.settings.fit)
+    # Gates and terms are those of the radius whose fit the post has.
     config = replace(run.settings.fit, radius=near.attrs["radius"], fallback_radii=())
     undecided = (Reason.KEPT, Reason.POINT_REJECTED)
     terms, tolerances = _judged_terms(near[near["reason"].isin(undecided)], place, config, fit)

@@ -56,6 +56,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except CryotileError:
+        # Whoever raised it knew more; some of them are an OSError, too.
         raise
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "choose another directory")
@@ -91,6 +92,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             fsync(temporary)
+            # Beside the file, so on its file system, where a rename is whole or not at all.
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -107,6 +109,7 @@ def sweep(directory: Path, *, age: float = 3600.0) -> None:
     age : float
         What was written to in the last so many seconds stays: its writer may live.
     """
+    # The clocks of hosts and file servers differ, but hardly by an hour.
     youngest = time.time() - age
     for path in directory.glob(".*.tmp"):
         with suppress(FileNotFoundError):
@@ -133,6 +136,7 @@ def write_durably(path: Path, content: bytes) -> None:
     content : bytes
         All of it.
     """
+    # Exclusively: what is there already belongs to somebody else.
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -143,6 +147,7 @@ def make_directory(path: Path) -> None:
     """Create a directory and those above it, so that they survive a crash; one that exists is left alone."""
     missing = [p for p in (path, *path.parents) if not p.is_dir()]
     for directory in reversed(missing):
+        # Another process may make it at the same moment.
         directory.mkdir(exist_ok=True)
         fsync_directory(directory.parent)
 
@@ -199,6 +204,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     FileNotFoundError
         There is none.
     """
+    # By its bytes, before anything is parsed: damage may look like anything.
     raw = path.read_bytes()
     body = raw[_SEAL_LENGTH:]
     if raw[:_SEAL_LENGTH] != _SEAL.format(hashlib.sha256(body).hexdigest()).encode():

@@ -148,6 +148,7 @@ class Ingest(TaskList):
     def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:
         """Return the batches whose granules are not all in the point DB."""
         tasks = self.tasks if tasks is None else tasks
+        # The point DB is the truth; what was noted of a batch only says which granules to look for in it.
         there = set(PointDB(self.db_path).checksums().values())
         taken = {task.index: self.taken(task.index) for task in tasks}
         return [task for task in tasks if not _is_in(taken[task.index], there)]
@@ -190,6 +191,7 @@ class Ingest(TaskList):
 
 
 def _is_in(taken: Taken | None, there: Collection[str]) -> bool:
+    # With a problem it is not done: the file may be mended by the next time.
     return taken is not None and not taken.problems and all(id in there for id in taken.ids)
 
 
@@ -221,6 +223,7 @@ def freeze_ingest(
         The point DB cannot be written.
     """
     points_within(criteria.memory, len(db.columns))
+    # Workers may be started in other directories.
     files = [file.absolute() for file in files]
     stats = [_stat(file) for file in files]
     directory = db.path / "ingests" / _digest(files, stats, criteria)
@@ -241,9 +244,11 @@ def _stat(file: Path) -> tuple[int, int]:
 
 def _digest(files: Sequence[Path], stats: Sequence[tuple[int, int]], criteria: Criteria) -> str:
     digest = hashlib.sha256(json.dumps(_frozen(criteria), sort_keys=True).encode())
+    # A mapping or an elevation model that was changed in place makes another ingest, too.
     for name in sorted(_FILES):
         path = getattr(criteria, name)
         digest.update(repr(path and _stat(path)).encode())
+    # By size and time, not by content: to read all of it would take as long as to ingest it.
     for file, stat in zip(files, stats, strict=True):
         digest.update(f"{file}\0{stat}\0".encode())
     return digest.hexdigest()[:16]
@@ -266,12 +271,14 @@ def _batches(
     """Deal files to batches of neighbours that take equally long, as far as the sizes of files tell."""
     points = sizes * _points_per_byte(files, criteria)
     most = points_within(criteria.memory, further)
+    # So many that workers end together, but none so small that its commit takes longer than its points.
     wanted = min(workers * BATCHES_A_WORKER if workers > 1 else 1, points.sum() / LEAST_POINTS)
     count = ceil(max(wanted, SPARE * points.sum() / most, len(files) / BATCH_GRANULES))
     effort = points + POINTS_PER_GRANULE
     # Where the middle of a granule falls, when all efforts lie in a row.
     middle = (np.cumsum(effort) - effort / 2) / effort.sum()
     numbers = np.unique((middle * count).astype(np.int64), return_inverse=True)[1]
+    # A batch's number is its place in the list: dearest first.
     order = np.argsort(-np.bincount(numbers, weights=sizes), kind="stable")
     ranks: np.ndarray[Any, Any] = np.argsort(order)[numbers]
     return ranks
@@ -281,6 +288,7 @@ def _points_per_byte(files: Sequence[Path], criteria: Criteria) -> float:
     """Read some granules of all and tell how many points a byte of theirs stands for."""
     if len(files) == 1:
         return POINTS_PER_BYTE
+    # From first to last, for neighbours are alike.
     chosen = np.unique(np.linspace(0, len(files) - 1, SAMPLED).astype(np.int64))
     mapping = None if criteria.mapping is None else ColumnMapping.load(criteria.mapping)
     points = bytes_read = 0
@@ -330,6 +338,7 @@ def _write(
             temporary.rename(directory)
             fsync_directory(directory.parent)
         except OSError:
+            # Who was faster froze the same: the directory is named by the digest of all that matters.
             if not (directory / FILE_NAME).exists():
                 raise
         finally:

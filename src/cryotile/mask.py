@@ -65,6 +65,7 @@ class Mask:
         """
         if not path.is_file():
             raise InvalidValue(f"mask {path} does not exist; {_REMEDY}")
+        # A GeoPackage is an SQLite database, whatever its name ends in.
         with path.open("rb") as stream:
             vector = stream.read(15) == b"SQLite format 3"
         inside = _within_polygons(path, grid) if vector else _not_zero(path, grid)
@@ -118,6 +119,7 @@ def _not_zero(path: Path, grid: Grid) -> npt.NDArray[np.bool_]:
                 band, known = posts.read(1), posts.read_masks(1)
     except RasterioError as error:
         raise InvalidValue(f"mask {path} cannot be read ({_one_line(error)}); {_REMEDY}") from error
+    # Rasters run from the north, grids from the south; NaN is not equal to itself.
     inside: npt.NDArray[np.bool_] = ((band != 0) & (known != 0) & (band == band))[::-1]
     return inside
 
@@ -160,6 +162,7 @@ def _rasterio(path: Path) -> Any:
 
 def _polygons(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """CRS (WKT) and GeoJSON geometry of each polygon in a GeoPackage (OGC 12-128r15)."""
+    # Read-only, or SQLite might leave files of its own beside the user's.
     file = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
     try:
         layers = file.execute(
@@ -182,6 +185,7 @@ class _Geometry:
 
     def __init__(self, blob: bytes) -> None:
         self.blob = blob
+        # Magic, version, flags and CRS take 8 bytes; the flags say how long the envelope behind them is.
         self.at = 8 + self._ENVELOPES[blob[3] >> 1 & 7]
 
     def polygons(self) -> Iterator[dict[str, Any]]:

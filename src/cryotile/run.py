@@ -143,6 +143,7 @@ class Run(TaskList):
         """Digest of all that the content of a tile follows from: settings, the tile's posts and its points."""
         tile, table = self.tile(index), self._columns
         digest = self._settings_digest.copy()
+        # Posts, too: at its edges one grid cuts off more of a tile than another.
         posts = (tile.columns.start, tile.columns.stop, tile.rows.start, tile.rows.stop)
         digest.update(f"{posts} {table['points'][index]} {table['digest'][index]}".encode())
         if self.settings.mask is not None:
@@ -155,6 +156,7 @@ class Run(TaskList):
         Every byte of the tiles that are there is looked at; :meth:`unsealed` is quick.
         """
         tasks = self.tasks if tasks is None else tasks
+        # One listing, not a look for each tile: a file server answers few questions a second.
         stored = self.store.names()
         there = [task for task in tasks if self.tile(task.index).name in stored] if stored else []
         expected = [(self.tile(task.index), self.fingerprint(task.index)) for task in there]
@@ -277,6 +279,7 @@ def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
     if db.snapshot == run.snapshot:
         return run
     table = tile_table(run.settings, db)
+    # New points that no tile sees make no new list, as long as workers can read the old snapshot.
     if table.equals(run.table) and db.has_snapshot(run.snapshot):
         return run
     write_generation(run.path, run.generation + 1, table, db.snapshot)

@@ -84,6 +84,7 @@ def make_run_directory(
         temporary.rename(directory)
         fsync_directory(directory.parent)
     except OSError as error:
+        # Else somebody planned at the same moment; the caller finds out whether with the same options.
         if not (directory / "run.toml").exists():
             raise UnwritablePath(
                 f"run directory {directory} cannot be written: {error.strerror}; choose one that can"
@@ -135,6 +136,7 @@ def newest_generation(directory: Path) -> int:
     DamagedFile
         There is none.
     """
+    # What begins with a dot is being written.
     numbers = [int(entry.name) for entry in (directory / "generations").glob("[0-9]*")]
     if not numbers:
         raise DamagedFile(
@@ -195,6 +197,7 @@ def _frozen_mask(path: Path, selection: dict[str, str], grid: Grid) -> Mask | No
     try:
         mask = Mask.load(path, selection["mask"], grid)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        # What numpy makes of damaged bytes.
         mask = None
     if mask is None or mask.digest != selection["mask_digest"]:
         raise DamagedFile(
@@ -204,6 +207,7 @@ def _frozen_mask(path: Path, selection: dict[str, str], grid: Grid) -> Mask | No
 
 
 def _frozen(settings: Settings, db: PointDB) -> dict[str, Any]:
+    # TOML has neither tuples nor a null.
     fit = {
         name: list(v) if isinstance(v, tuple) else v
         for name, v in asdict(settings.fit).items()
@@ -218,6 +222,7 @@ def _frozen(settings: Settings, db: PointDB) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "cryotile_version": cryotile.__version__,
         "uuid": uuid.uuid4().hex,
+        # Workers may be started in other directories.
         "point_db": str(db.path.resolve()),
         "grid": {
             "crs": grid.crs,
@@ -253,6 +258,7 @@ def _check_version(directory: Path, frozen: dict[str, Any]) -> None:
         raise InvalidValue(
             f"{directory / 'run.toml'} is not a cryotile run's; make one with 'cryotile plan'"
         )
+    # Tiles of one map must agree at their seams to the last bit, and any version may change that one.
     theirs = frozen["cryotile_version"]
     if frozen["format_version"] != FORMAT_VERSION or theirs != cryotile.__version__:
         raise InvalidValue(

@@ -197,6 +197,7 @@ def _rate(crew: Iterable[Worker], now: float, worth: npt.NDArray[np.float64]) ->
         if worker.ended:
             begin = worker.ended[0].time - worker.ended[0].seconds
             done = worth[[task.task for task in worker.ended]].sum()
+            # A second at least: a worker that has just begun would else seem as fast as you like.
             rate += float(done) / max(1.0, max(now, worker.heard) - begin)
     return rate
 

@@ -145,6 +145,7 @@ class TaskList(ABC):
         """Put failed tasks back and return how many there were."""
         records = list((self.path / "failed").glob("*.json"))
         for record in records:
+            # Somebody else may be putting it back, too.
             record.unlink(missing_ok=True)
         return len(records)
 

@@ -104,6 +104,7 @@ class TileStore:
             It is absent, truncated, altered, or another tile.
         """
         dataset = read_dataset(bytes(self._unseal(tile)[0]))
+        # A seal tells that nothing was altered, not that nobody has renamed the file.
         if not (np.array_equal(dataset["x"], tile.x) and np.array_equal(dataset["y"], tile.y)):
             raise DamagedFile(
                 f"{self.file(tile)} holds other posts than its name says; run again to make it"

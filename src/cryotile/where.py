@@ -260,6 +260,7 @@ class _Parser:
         return found
 
     def _joined(self, word: str, parts: list[Condition]) -> Condition:
+        # Flat, so that what was written in two ways has one canonical text.
         flat: list[Condition] = []
         for part in parts:
             flat += part.parts if isinstance(part, Joined) and part.word == word else (part,)
@@ -272,6 +273,7 @@ class _Parser:
         symbol = _SYMBOLS.get(type(op)) or self._refuse("'is' is not known; write == or !=")
         if isinstance(left, ast.Constant) and not isinstance(right, ast.Constant):
             left, symbol, right = right, _MIRRORED[symbol], left
+        # As a negation it is undecided where the equality is: at missing values, as in SQL.
         if symbol == "!=":
             return Not(self._comparison("==", left, right))
         return self._comparison(symbol, left, right)
@@ -282,6 +284,7 @@ class _Parser:
         found = self._joined("or", [self._comparison("==", left, e) for e in right.elts])
         parts = found.parts if isinstance(found, Joined) else (found,)
         texts = {text for part in parts if isinstance(part, Among) for text in part.texts}
+        # Sorted, for the same reason.
         return Among(self._column(left), tuple(sorted(texts))) if texts else found
 
     def _comparison(self, symbol: str, left: ast.expr, right: ast.expr) -> Condition:
@@ -356,6 +359,7 @@ class _Parser:
 
     def _descend(self) -> None:
         self._depth += 1
+        # Before Python's own limit, which is reached at other depths on other machines.
         if self._depth > MAX_DEPTH:
             self._refuse(f"it is more than {MAX_DEPTH} levels deep")
 

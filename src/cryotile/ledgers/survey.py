@@ -43,6 +43,7 @@ class Survey:
 
     def claims(self, node: Node, epochs: Sequence[int]) -> list[Claim]:
         """Read claims of a node by their numbers; those that are gone are left out."""
+        # To forget costs another look at some files, to remember all of a large run costs memory.
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
         claims = []
@@ -60,6 +61,7 @@ class Survey:
         Only changes are looked for, by this observer's own monotonic clock: no two clocks are compared.  So the
         first look at a claim starts its time, and a claim that changes starts it again.
         """
+        # Of this machine's processes the system knows, and nobody need wait for a lease.
         if is_alive(claim.process) is False:
             return True
         now = time.monotonic()
@@ -127,6 +129,7 @@ class Survey:
                 ended = found.setdefault(host, {})
                 if position in asked:
                     ended[asked[position]] = error is None
+        # Records that were cut short do not say whose work it was.
         found.pop("", None)
         return found
 

@@ -150,6 +150,7 @@ def _append(
         return _written(place, state, writer, verdict, granules, pieces())
 
     def stands(change: Change, state: State) -> bool:
+        # What others committed meanwhile may have made some of these old, or the same again.
         verdict = _sort_out(granules, state)
         ids = [row["id"] for row in change.granules]
         return (
@@ -175,6 +176,7 @@ def _append(
 def _encoded(batch: Batch, further: Sequence[str]) -> tuple[Batch, Stored, dict[str, str]]:
     """Granules, their points as they are stored, and by id those whose points cannot be."""
     try:
+        # All of them at once: hardly ever is there one that cannot be stored.
         return batch, encode(batch.points, further), {}
     except InvalidValue:
         fit, unfit = list[Granule](), dict[str, str]()
@@ -247,6 +249,7 @@ def _written(
     numbers = np.full(len(granules), -1, np.int32)
     for at in verdict.new:
         numbers[at] = _granule_number(granules[at], taken)
+        # Two of one batch may clash, too.
         taken.add(int(numbers[at]))
     tallies = {at: _Tally(granules[at]) for at in verdict.new}
 
@@ -257,6 +260,7 @@ def _written(
                 own = slice(ends[at] - batch.sizes[at], ends[at])
                 tally.count(batch.granules[at], {n: v[own] for n, v in stored.items()})
             points = stored | {"granule": numbers[batch.owners]}
+            # Of granules that are there already, or are refused, no point is stored.
             if len(tallies) < len(numbers):
                 points = {n: values[points["granule"] >= 0] for n, values in points.items()}
             yield in_total_order(points, place.description.chunk_size)
@@ -278,6 +282,7 @@ def _granule_number(granule: Granule, taken: set[int]) -> int:
     A writer that loses a commit need not write its fragments again, as it would if numbers were counted.
     """
     name = f"{granule.id} {granule.baseline} {granule.version}"
+    # 31 bits, for the column of the fragments is INT32 and numbers are not negative.
     number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") >> 1
     while number in taken:
         number = (number + 1) % 2**31

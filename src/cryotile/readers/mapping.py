@@ -120,6 +120,7 @@ class ColumnMapping:
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
+            # No TOML file begins with a brace.
             table = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
         except OSError as error:
             raise InvalidValue(
