@@ -58,6 +58,7 @@ _FLAG_COLOURS = (
 
 _NO_FIT, _NOT_COMPUTED, _NO_POINTS = (0.80, 0.80, 0.80), (0.94, 0.90, 0.80), (1.0, 1.0, 1.0)
 
+# The salt gives the elements of an SVG the same names each time: equal maps, equal bytes.
 _STYLE: dict[Any, Any] = {"font.size": 9, "axes.linewidth": 0.6, "svg.hashsalt": "cryotile"}
 
 MAP_INCHES, SLIMMEST = 6.0, 0.4
@@ -125,6 +126,7 @@ def _draw(product: xr.Dataset, variable: str) -> Figure:
     bottom = BOTTOM + CAPTION_LINE * len(lines)
     total_width, total_height = LEFT + width + RIGHT, bottom + height + TOP
     figure = Figure(figsize=(total_width, total_height))
+    # No pyplot, whose figures outlive the call and whose windows belong to the user.
     FigureCanvasAgg(figure)
 
     def place(x: float, y: float, across: float, up: float) -> Axes:

@@ -63,6 +63,7 @@ class Atl11:
             time=icesat2.utc_times(source, gather("delta_time")),
             elevation=gather("h_corr"),
             uncertainty=gather("h_corr_sigma"),
+            # Passes that ascend have odd numbers, see points.pass_id.
             pass_id=gather("descending_pass") + ascending,
             ascending=ascending,
             mode=np.full(azimuth.shape, MODES.index("laser"), dtype=np.int8),

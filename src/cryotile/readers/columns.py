@@ -156,6 +156,7 @@ def _parquet(path: Path) -> Columns:
 
     def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
         if rows is None:
+            # Without partitioning: a directory called year=2020 adds no column.
             yield piece(pq.read_table(path, columns=list(wanted), partitioning=None), wanted)
             return
         with pq.ParquetFile(path, pre_buffer=False) as file:

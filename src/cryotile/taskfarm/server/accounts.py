@@ -61,6 +61,7 @@ def _changing(
             session.execute(text("UPDATE access SET version = version + 1"))
         session.commit()
     except BaseException:
+        # Ctrl-C, too: half a change must not wait in the session for the next commit.
         session.rollback()
         raise
 
@@ -120,6 +121,7 @@ def add_user(name: str, password: str, role: str | None = None) -> bool:
     InvalidValue
         Name, password or role are none.
     """
+    # Either may be sent as the user of HTTP Basic, so a name must not look like a token.
     if NAME.fullmatch(name) is None or TOKEN.fullmatch(name) is not None:
         raise InvalidValue(
             f"user name {name!r} is none; up to 64 letters, digits and ._@+-, a letter or digit first"

@@ -142,6 +142,7 @@ def get_tasks(uuid: str) -> Any:
     """List tasks of one state, a page at a time."""
     run = _run(uuid, "viewer")
     state = request.args.get("state", "")
+    # Those that wait may be a million, and in stock they have no rows of their own.
     if state not in ("leased", "done", "failed"):
         raise BadRequest("state is to be leased, done or failed")
     limit = body.query_number("limit", 1000, 1, _BATCH)
@@ -210,6 +211,7 @@ def _seen(run: RunRecord) -> dict[str, Any]:
 
 def _describe(row: Row[Any]) -> dict[str, Any]:
     who = principal()
+    # What waits is not counted: in stock it has no rows.
     settled = int(row.leased) + int(row.done) + int(row.failed)
     return {
         "run": row.uuid,
@@ -301,6 +303,7 @@ def _number(token: str | None) -> int | None:
 
 def _handed_out(run: RunRecord, leases: Sequence[Lease]) -> dict[str, Any]:
     answer: dict[str, Any] = {"leases": [_told(lease) for lease in leases]}
+    # Who gets nothing asks next whether the run is over.
     if not leases:
         counts = count(server().database, run)
         answer["unsettled"] = counts.waiting + counts.leased
