@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,12 @@ from cryotile.points import Granule
 from cryotile.readers import read_granule
 from cryotile.simulate import World, simulate
 from made_up import granule
+from services.dask import DaskCluster
+from services.farm import FarmServer
+from services.mpi import MPI, openmpi
+from services.postgres import postgres
+
+__all__ = ["openmpi", "postgres"]
 
 WORLD = World(bounds=(-300e3, -1500e3, 300e3, -900e3))
 
@@ -98,6 +105,67 @@ def test_members_of_an_array_job_share_an_ingest(
         assert code == 0
         added += int(said.split(": ")[1].split()[0])
     assert added == len(mission)
+    same_points(PointDB(path), whole)
+
+
+def start(*words: object, **environment: str) -> subprocess.Popen[bytes]:
+    """Start a command."""
+    source = str(Path(cryotile.__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-m", "cryotile", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": source, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@contextmanager
+def farm(
+    style: str, words: Sequence[object], request: pytest.FixtureRequest, home: Path
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start an ingest on a farm that needs a service: one program, or the members that share it."""
+    if style == "array":
+        array = {"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "2"}
+        array |= {"SLURM_ARRAY_TASK_STEP": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+        array |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_JOB_ID": "7"}
+        yield [
+            start(*words, "--backend", "array", SLURM_ARRAY_TASK_ID=number, **array)
+            for number in ("1", "2")
+        ]
+    elif style == "dask":
+        with DaskCluster(home, workers=2) as cluster:
+            yield [start(*words, "--backend", f"dask:{cluster.address}")]
+    elif style == "http":
+        with FarmServer(home) as server:
+            yield [start(*words, "--backend", server.url) for _ in range(2)]
+    elif style == "mpi":
+        mpi: MPI = request.getfixturevalue("openmpi")
+        yield [mpi.start(3, ["-m", "cryotile", *words, "--backend", "mpi"])]
+    else:
+        url = request.getfixturevalue("postgres").url
+        yield [start(*words, "--backend", url) for _ in range(2)]
+
+
+@pytest.mark.parametrize("style", ["array", "dask", "http", "mpi", "postgresql"])
+def test_an_ingest_on_a_farm_of_many_hosts_makes_the_same_point_db(
+    style: str,
+    mission: list[Path],
+    whole: PointDB,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    path = tmp_path / "ice.pdb"
+    # The commands find what is frozen, and its batches, of which a mission as short as this would have one only.
+    frozen = freeze_ingest(PointDB.create(path, WORLD.crs), mission, Criteria(), workers=3)
+    assert len(frozen.tasks) >= 3
+    words = ["ingest", path, *mission, "--crs", WORLD.crs]
+    with farm(style, words, request, tmp_path) as commands:
+        answers = [command.communicate(timeout=240) for command in commands]
+    assert [command.returncode for command in commands] == [0] * len(commands), answers
+    assert [directory.name for directory in (path / "ingests").iterdir()] == [frozen.path.name]
+    assert frozen.missing() == []
+    # Each batch once, in a commit of its own.
+    assert PointDB(path).snapshot == len(frozen.tasks)
     same_points(PointDB(path), whole)
 
 
