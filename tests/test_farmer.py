@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 
 import pytest
 
-from cryotile.backends.base import Agenda
+from cryotile.backends.base import Agenda, Attempt
 from cryotile.backends.mpi import farmer, letters
 from cryotile.backends.mpi.farmer import Farmer
 from cryotile.backends.shift import Shift
@@ -190,6 +191,23 @@ def test_a_silent_worker_is_written_off_and_sent_away_if_it_speaks_again(
         (other, 1, 1.0),
         (dearest, 2, 1.0),
     ]
+
+
+def test_rank_0_that_was_away_for_long_blames_no_worker_for_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, sleep=lambda seconds: None)
+    monkeypatch.setattr(farmer, "time", clock)
+
+    class Slow(Agenda):
+        def settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+            clock.now += 2 * farmer.SILENCE
+            return super().settle(attempts)
+
+    stage, tasks = Stage({1: taking(1.0), 2: taking(1.0)}), make_tasks(2)
+    with Shift() as shift:
+        check_done(list(Farmer(stage, [1, 2], Slow(tasks), shift).outcomes()), tasks)
+    assert not stage.written_off
 
 
 def test_a_farm_without_workers_says_who_was_the_last() -> None:
