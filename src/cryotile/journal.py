@@ -3,7 +3,8 @@
 Every worker appends to a file of its own, ``<host>-<pid>-<random>.jsonl``, a line at a time:
 
 ====================================================================  =============================================
-``{"time": 1732.5, "process": "…"}``                                  the first line: see :mod:`cryotile.processes`
+``{"time": 1732.5, "process": "…", "farm": "…"}``                     the first line: the worker and its parent, see
+                                                                      :mod:`cryotile.processes`
 ``{"time": 1732.6, "start": 17}``                                     an attempt at task 17 begins
 ``{"time": 1742.7, "task": 17, "fraction": 0.3, "seconds": 10.1}``    it goes on; every 10 s at most
 ``{"time": 1760.1, "end": 17, "seconds": 27.5}``                      its result is saved
@@ -24,11 +25,13 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cryotile.processes import is_alive, this_process
+from cryotile.processes import is_alive, parent_process, this_process
+from cryotile.pulse import FAINT, pulse_ages
 from cryotile.task import Progress, Task, Work
 
 __all__ = ["SILENCE", "Ended", "Journaled", "Journals", "Worker"]
@@ -37,8 +40,8 @@ PROGRESS_INTERVAL = 10.0
 """Seconds between two lines on the progress of a task."""
 
 SILENCE = 1000.0
-"""Seconds after which a worker on another machine that writes nothing is taken for lost; a farm ends one that makes no
-progress for 900 s."""
+"""Seconds after which a worker on another machine that writes nothing is taken for lost, if nothing is known of the
+process that runs its farm (:mod:`cryotile.pulse`); a farm ends one that makes no progress for 900 s."""
 
 # Of a long journal only the end is read: some hundred tasks say how a worker is doing.
 _TAIL = 32_768
@@ -109,7 +112,8 @@ class _Journal:
         try:
             if self._file is None:
                 self._file = self._open()
-                self._append(f'"process": {json.dumps(this_process())}')
+                own, farm = json.dumps(this_process()), json.dumps(parent_process())
+                self._append(f'"process": {own}, "farm": {farm}')
             self._append(members)
         except OSError as error:
             if not self._warned:
@@ -171,6 +175,10 @@ class Worker:
         Its process.
     process : str
         The same so that it can be told whether it has ended; see :mod:`cryotile.processes`.
+    farm : str
+        The process that started it, likewise.
+    pulse : float
+        Seconds since the one or the other, on another machine, has given a sign of life; 0 where that is not known.
     task : int or None
         Index of the task at hand.
     since : float
@@ -186,6 +194,8 @@ class Worker:
     host: str
     pid: int
     process: str = ""
+    farm: str = ""
+    pulse: float = 0.0
     task: int | None = None
     since: float = 0.0
     fraction: float = 0.0
@@ -193,7 +203,7 @@ class Worker:
     ended: deque[Ended] = field(default_factory=lambda: deque(maxlen=256))
 
     def is_lost(self, now: float) -> bool:
-        """Tell whether the worker has ended: for sure on this machine, by its long silence on others.
+        """Tell whether the worker has ended: for sure on this machine, by silence on others, its farm's or its own.
 
         Parameters
         ----------
@@ -201,7 +211,9 @@ class Worker:
             Unix time.
         """
         alive = is_alive(self.process)
-        return now - self.heard > SILENCE if alive is None else not alive
+        if alive is not None:
+            return not alive
+        return self.pulse > FAINT or now - self.heard > SILENCE
 
     def hear(self, line: dict[str, Any]) -> None:
         """Take in a line of its journal."""
@@ -211,7 +223,7 @@ class Worker:
             if "error" not in line:
                 self.ended.append(Ended(line["end"], line["time"], line["seconds"]))
         elif "process" in line:
-            self.process = line["process"]
+            self.process, self.farm = line["process"], line.get("farm", "")
         else:
             self.task = line.get("start", line.get("task"))
             self.since = line["time"] - line.get("seconds", 0.0)
@@ -240,7 +252,18 @@ class Journals:
             names = []
         for name in names:
             self._read(name)
-        return list(self._workers.values())
+        workers = list(self._workers.values())
+        self._take_pulses(
+            [w for w in workers if w.task is not None and is_alive(w.process) is None]
+        )
+        return workers
+
+    def _take_pulses(self, workers: Sequence[Worker]) -> None:
+        """Note how long ago the farms of workers on other machines have given a sign of life."""
+        processes = {name for worker in workers for name in (worker.process, worker.farm) if name}
+        ages = pulse_ages(self._directory, processes)
+        for worker in workers:
+            worker.pulse = ages.get(worker.farm, ages.get(worker.process, 0.0))
 
     def _read(self, name: str) -> None:
         if name not in self._workers:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-__all__ = ["is_alive", "this_process"]
+__all__ = ["is_alive", "parent_process", "this_process"]
 
 
 def this_process() -> str:
@@ -21,7 +21,12 @@ def this_process() -> str:
     str
         Empty where a system does not say.
     """
-    return f"{_machine()}:{os.getpid()}:{_birth(os.getpid())}" if _machine() else ""
+    return _name(os.getpid())
+
+
+def parent_process() -> str:
+    """Name the process that started this one, likewise; another one if that has ended."""
+    return _name(os.getppid())
 
 
 def is_alive(process: str) -> bool | None:
@@ -49,6 +54,10 @@ def is_alive(process: str) -> bool | None:
         return False
     seen = _birth(int(number))
     return None if seen is None else seen == birth
+
+
+def _name(number: int) -> str:
+    return f"{_machine()}:{number}:{_birth(number)}" if _machine() else ""
 
 
 @cache

@@ -11,6 +11,7 @@ from cryotile.backends.auto import AutoBackend
 from cryotile.cli.screen import bar
 from cryotile.ingest import Ingest
 from cryotile.journal import Journaled
+from cryotile.pulse import Pulse
 from cryotile.run import Run
 from cryotile.task import Task
 from cryotile.work import work_on
@@ -75,11 +76,12 @@ def work_through(
     farm = open_backend(backend, home=frozen.path, key=frozen.key, stall=stall, lease=lease)
     if isinstance(farm, AutoBackend) and farm.choice.reason:
         click.echo(f"backend {farm.choice.spec} ({farm.choice.reason})", err=True)
-    outcomes = frozen.record(farm.run(tasks, Journaled(work_on(frozen), frozen.journal.resolve())))
+    journal = frozen.journal.resolve()
+    outcomes = frozen.record(farm.run(tasks, Journaled(work_on(frozen), journal)))
     # Known only now: a member of an array has taken its share.
     share = {task.index for task in tasks.share}
     failed = 0
-    with bar() as progress:
+    with Pulse(journal), bar() as progress:
         total = len(tasks) if sizes is None else sum(sizes[task.index] for task in tasks)
         shown = progress.add_task("fit" if sizes is None else "ingest", total=total, note="")
         for outcome in outcomes:
