@@ -138,7 +138,9 @@ class SignallingWork:
 
 @dataclass(frozen=True)
 class StoppingWork:
-    """Work whose first task asks the process that runs the backend to stop, and goes on for another two seconds.
+    """Work whose first task asks the process that runs the backend to stop, and goes on for another four seconds.
+
+    By then the process has heard, however busy the machine is, and has taken back what was not started.
 
     Attributes
     ----------
@@ -158,7 +160,7 @@ class StoppingWork:
         """Signal if due, take time, and note."""
         if task.index == self.first:
             os.kill(self.process, signal.SIGTERM)
-            end = time.monotonic() + 2.0
+            end = time.monotonic() + 4.0
             while time.monotonic() < end:
                 progress(0.5)
         self.recording(task, progress)
