@@ -26,6 +26,9 @@ INTERVAL = 15.0
 FAINT = 120.0
 """Seconds after which a process that gave none is taken for lost; NFS may show a change a minute late."""
 
+# A file server that hangs keeps a process that leaves for so many seconds.
+_PATIENCE = 15.0
+
 _SUFFIX = ".pulse"
 
 logger = logging.getLogger(__name__)
@@ -58,8 +61,7 @@ class Pulse:
         trace: TracebackType | None,
     ) -> None:
         self._over.set()
-        # A file server that hangs must not keep a process that leaves.
-        self._thread.join(INTERVAL)
+        self._thread.join(_PATIENCE)
         with suppress(OSError):
             # It leaves in good order: nobody needs to wait to be sure that it is gone.
             os.utime(self._path, (0, 0))
