@@ -5,8 +5,10 @@ SQLite with synchronous=FULL::
 
     PYTHONPATH=tests python benchmarks/taskfarm.py
 
-The stress test goes round the servers three times, and medians are shown.  Clients are ours, so that all servers are
-asked alike; only the row of the seed's client is its own program.  A row that fails says so, and the others go on.
+The stress test goes round the servers three times, and medians are shown.  A full server is compared with an empty one,
+in turns: a disk that others use, too, syncs a block now in a tenth of a millisecond and now in ten, as the last row
+says.  Clients are ours, so that all servers are asked alike; only the row of the seed's client is its own program.  A
+row that fails says so, and the others go on.
 """
 
 from __future__ import annotations
@@ -19,17 +21,12 @@ import sys
 import tempfile
 import textwrap
 import time
-import traceback
 import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
-
-from _pytest.outcomes import OutcomeException
 
 from cryotile.ledgers.http import HTTPLedger
 from cryotile.ledgers.sql import SQLLedger
@@ -37,12 +34,34 @@ from cryotile.task import Task
 from cryotile.taskfarm import TaskFarm
 from cryotile.web import Site
 from farm_clients import UPDATES, WHO, claim_all, clients, cpu_seconds, empty_tasks, put, stress
+from farm_table import (
+    BARE,
+    BESIDE,
+    CLAIMS,
+    CPU,
+    EMPTY,
+    INFO,
+    NATIVE_INFO,
+    ONES,
+    OURS,
+    RATE,
+    RESTART,
+    ROWS,
+    SEED,
+    SEEDS_CLIENT,
+    STRESS,
+    SYNC,
+    UPDATE,
+    UPDATE_16,
+    Table,
+    plot,
+)
 from services.farm import FarmServer, await_answer, free_port
 from services.postgres import Postgres
 from services.seed import SeedServer, seed_client
 
-BARE, SEED, OURS = "bare PUT", "seed, PostgreSQL", ("PostgreSQL", "SQLite")
-COLUMNS = (BARE, SEED, *OURS)
+# Times that the disk is asked, and bytes that it is given, as a database does.
+SYNCS, BLOCK = 50, 8192
 # Rounds of the stress test, but on a busy machine none is begun after so many seconds.
 ROUNDS, PATIENCE = 3, 180.0
 
@@ -60,100 +79,22 @@ LOOP = """
 """
 
 
-@dataclass(frozen=True)
-class Row:
-    """What is measured, and what is to be reached.
-
-    Attributes
-    ----------
-    name : str
-        With its unit.
-    goal : str
-        In words.
-    reached : callable
-        Tells of a column's value, with all values of the table, whether it is reached.
-    """
-
-    name: str
-    goal: str
-    reached: Callable[[float, Table], bool]
-
-
-STRESS, RATE = "stress test, 4 clients: requests/s", "stress test, 4 clients: tasks/s"
-ROWS = [
-    Row(STRESS, "≥ 0.4 of the bare PUT", lambda x, t: x >= 0.4 * t.value(STRESS, BARE)),
-    Row(RATE, "≥ 3 times the seed", lambda x, t: x >= 3 * t.value(RATE, SEED)),
-    Row("the same beside {rows} rows, of that", "≥ 0.8", lambda x, _: x >= 0.8),
-    Row("mean update, 1 client, ms", "≤ 3", lambda x, _: x <= 3),
-    Row("mean update, 16 clients, ms", "≤ 25", lambda x, _: x <= 25),
-    Row("server's processor time a request, ms", "≤ 1.2", lambda x, _: x <= 1.2),
-    Row("the seed's client, 2 workers: tasks/s", "≥ 100", lambda x, _: x >= 100),
-    Row("run info beside {rows} rows, ms", "≤ 5", lambda x, _: x <= 5),
-    Row("native run info beside {rows} rows, ms", "≤ 5", lambda x, _: x <= 5),
-    Row("restart all of {rows}, s", "≤ 2", lambda x, _: x <= 2),
-    Row("our client, 2 workers, empty tasks/s", "≥ 5000", lambda x, _: x >= 5000),
-    Row("8 processes claim by 20: tasks/s", "≥ 2000, none twice", lambda x, _: x >= 2000),
-    Row("8 processes claim one by one: tasks/s", "none twice", lambda x, _: x > 0),
-]
-(_, _, BESIDE, UPDATE, UPDATE_16, CPU, SEEDS_CLIENT, INFO, NATIVE_INFO, RESTART, EMPTY, CLAIMS, ONES) = (
-    row.name for row in ROWS
-)  # fmt: skip
-
-
-@dataclass
-class Table:
-    """Results by row and column; several of one place are measured again, and their median counts."""
-
-    size: int
-    rows: int
-    found: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
-    failed: dict[tuple[str, str], str] = field(default_factory=dict)
-
-    def add(self, row: str, column: str, value: float) -> None:
-        """Note a result, and say it."""
-        self.found[row, column].append(value)
-        print(f"{row.format(rows=self.rows)}, {column}: {value:.4g}", file=sys.stderr, flush=True)
-
-    def value(self, row: str, column: str) -> float:
-        """Return a result; not a number when there is none."""
-        return median(self.found.get((row, column), [float("nan")]))
-
-    @contextmanager
-    def trying(self, column: str, *rows: str) -> Iterator[None]:
-        """Go on if the measurement of some rows fails, and show that it did."""
-        try:
-            yield
-        # A service that is not to be had ends a test, in pytest's way.
-        except (Exception, OutcomeException) as error:  # noqa: BLE001 - whatever it is, the other rows go on
-            traceback.print_exc()
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:100]
-            self.failed |= {(row, column): said for row in rows}
-
-    def cell(self, row: Row, column: str) -> str:
-        """Say what came out, with ✓ or ✗ where something is to be reached."""
-        if (row.name, column) in self.failed:
-            return f"failed ({self.failed[row.name, column]})"
-        if (row.name, column) not in self.found:
-            return ""
-        value = self.value(row.name, column)
-        mark = f" {'✓' if row.reached(value, self) else '✗'}" if column in OURS else ""
-        return f"{value:.3g}{mark}"
-
-    def text(self) -> str:
-        """Return it as Markdown."""
-        lines = [f"| | {' | '.join(COLUMNS)} | to reach |", "|---" * (len(COLUMNS) + 2) + "|"]
-        for row in ROWS:
-            cells = " | ".join(self.cell(row, column) for column in COLUMNS)
-            lines.append(f"| {row.name.format(rows=f'{self.rows:,}')} | {cells} | {row.goal} |")
-        return "\n".join(lines)
-
-
 def measure_bare(table: Table, url: str, leader: int) -> None:
     """Measure a server that keeps nothing."""
     used, count = cpu_seconds(leader), (UPDATES + 2) * table.size
     _, seconds = clients(4, put, url, count)
     table.add(STRESS, BARE, 4 * count / seconds)
     table.add(CPU, BARE, 1e3 * (cpu_seconds(leader) - used) / (4 * count))
+
+
+def measure_disk(table: Table, directory: Path) -> None:
+    """Measure how long the disk takes for what every transaction waits for."""
+    with (directory / "block").open("wb") as file:
+        for _ in range(SYNCS):
+            start = time.perf_counter()
+            os.pwrite(file.fileno(), bytes(BLOCK), 0)
+            os.fdatasync(file.fileno())
+            table.found[SYNC, BARE].append(1e3 * (time.perf_counter() - start))
 
 
 def measure_stress(table: Table, column: str, url: str, leader: int, tasks: int) -> None:
@@ -226,19 +167,24 @@ def fill(table: Table, server: FarmServer) -> TaskFarm:
     return run
 
 
-def measure_full(table: Table, column: str, server: FarmServer) -> None:
+def measure_full(table: Table, column: str, server: FarmServer, directory: Path) -> None:
     """Measure what many rows make of claims, of asking and of restarting."""
     run = fill(table, server)
-    tasks = table.size
-    other = TaskFarm(*WHO, numTasks=4 * tasks, url_base=server.seed_url).uuid
-    _, seconds = clients(4, stress, server.seed_url, other, tasks)
-    table.add(BESIDE, column, 4 * tasks / seconds / table.value(RATE, column))
+    with our_server(column, directory) as (empty, _):
+        for _ in range(ROUNDS):
+            alone, beside = (_stress_seconds(each, table.size) for each in (empty, server))
+            table.add(BESIDE, column, alone / beside)
     site = Site(f"{server.address}/api/v1", auth=WHO)
     table.add(INFO, column, _milliseconds(lambda: run.info("")))
     table.add(NATIVE_INFO, column, _milliseconds(lambda: site.ask("GET", f"runs/{run.uuid}")))
     start = time.perf_counter()
     run.restart(everything=True)
     table.add(RESTART, column, time.perf_counter() - start)
+
+
+def _stress_seconds(server: FarmServer, tasks: int) -> float:
+    run = TaskFarm(*WHO, numTasks=4 * tasks, url_base=server.seed_url).uuid
+    return clients(4, stress, server.seed_url, run, tasks)[1]
 
 
 def _milliseconds(ask: Callable[[], Any]) -> float:
@@ -267,34 +213,42 @@ def bare_server(directory: Path) -> Iterator[tuple[str, int]]:
         server.wait()
 
 
+@contextmanager
+def our_server(column: str, directory: Path) -> Iterator[tuple[FarmServer, str]]:
+    """Serve with a new database of one kind: the server, and the address of its database."""
+    with ExitStack() as stack:
+        url = f"sqlite:///{directory / 'farm.db'}"
+        if column == "PostgreSQL":
+            url = stack.enter_context(Postgres()).url
+        yield stack.enter_context(FarmServer(directory, url)), url
+
+
 class Servers:
     """All servers, each with a database of its own; those that do not start are left out."""
 
     def __init__(self, table: Table, stack: ExitStack, environments: Path) -> None:
-        self._scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        self.scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         self.bare = self.seed = self.python = None
         self.ours: dict[str, tuple[FarmServer, str]] = {}
         with table.trying(BARE, STRESS):
-            self.bare = stack.enter_context(bare_server(self._directory(BARE)))
+            self.bare = stack.enter_context(bare_server(self.directory(BARE)))
         with table.trying(SEED, STRESS, RATE, UPDATE, UPDATE_16, CPU):
             url = stack.enter_context(Postgres()).url
-            place, directory = environments / "server", self._directory("seed")
+            place, directory = environments / "server", self.directory("seed")
             self.seed = stack.enter_context(
                 SeedServer(place, directory, database_url=url, processes=2)
             )
         for column in OURS:
             with table.trying(column, *(row.name for row in ROWS)):
-                directory = self._directory(column)
-                url = f"sqlite:///{directory / 'farm.db'}"
-                if column == "PostgreSQL":
-                    url = stack.enter_context(Postgres()).url
-                self.ours[column] = stack.enter_context(FarmServer(directory, url)), url
+                server = our_server(column, self.directory(column))
+                self.ours[column] = stack.enter_context(server)
         with table.trying(SEED, SEEDS_CLIENT):
             self.python = seed_client(environments / "client") / "python"
 
-    def _directory(self, name: str) -> Path:
-        (self._scratch / name).mkdir()
-        return self._scratch / name
+    def directory(self, name: str) -> Path:
+        """Make a directory for a server."""
+        (self.scratch / name).mkdir()
+        return self.scratch / name
 
 
 def measure(table: Table, servers: Servers) -> None:
@@ -303,6 +257,7 @@ def measure(table: Table, servers: Servers) -> None:
     for turn in range(ROUNDS):
         if turn and time.monotonic() - start > PATIENCE:
             break
+        measure_disk(table, servers.scratch)
         if servers.bare:
             with table.trying(BARE, STRESS, CPU):
                 measure_bare(table, *servers.bare)
@@ -329,29 +284,7 @@ def measure(table: Table, servers: Servers) -> None:
         with table.trying(column, CLAIMS, ONES):
             measure_claims(table, column, database)
         with table.trying(column, BESIDE, INFO, NATIVE_INFO, RESTART):
-            measure_full(table, column, server)
-
-
-def plot(table: Table, path: Path) -> None:
-    """Plot each row's values, relative to the largest."""
-    from matplotlib import pyplot as plt
-
-    height = 0.8 / len(COLUMNS)
-    figure, axes = plt.subplots(figsize=(9, 0.75 * len(ROWS) + 1), layout="constrained")
-    for number, row in enumerate(ROWS):
-        values = {c: table.value(row.name, c) for c in COLUMNS if (row.name, c) in table.found}
-        for column, value in values.items():
-            place = COLUMNS.index(column)
-            y, width = number + place * height, value / max(values.values())
-            axes.barh(y, width, height, color=f"C{place}")
-            axes.text(width, y, f" {value:.3g}", va="center", fontsize=7)
-    handles = [axes.barh(0, 0, color=f"C{place}") for place in range(len(COLUMNS))]
-    names = [f"{row.name.format(rows=f'{table.rows:,}')}\nto reach: {row.goal}" for row in ROWS]
-    axes.set_yticks([number + 0.4 - height / 2 for number in range(len(ROWS))], names, fontsize=8)
-    axes.set(xticks=[], xlim=(0, 1.15))
-    axes.invert_yaxis()
-    axes.legend(handles, COLUMNS, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=5)
-    figure.savefig(path)
+            measure_full(table, column, server, servers.directory(f"{column} empty"))
 
 
 def main() -> None:
