@@ -289,6 +289,18 @@ def test_what_is_wrong_in_a_later_piece_keeps_the_whole_table_out_and_nothing_el
     assert set(db.path.glob("chunks/*/*/*/*/*.parquet")) == set(db.fragments())
 
 
+def test_a_table_of_hours_gives_a_sign_of_life_with_each_piece(
+    table: pd.DataFrame, tmp_path: Path, mapping_file: Path, little_memory: None
+) -> None:
+    told: list[float] = []
+    files = [save(table[:ROWS], tmp_path, "parquet"), save(table, tmp_path, "csv")]
+    db = make_db(tmp_path / "ice.pdb")
+    assert take_in(files, db, Criteria(mapping=mapping_file), told.append).problems == []
+    pieces = -(-len(table) // ROWS)
+    assert told.count(0.4) == 1 + 2 * pieces
+    assert told == sorted(told)
+
+
 def test_another_writer_in_between_does_no_harm(
     table: pd.DataFrame,
     tmp_path: Path,

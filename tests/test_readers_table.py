@@ -16,6 +16,7 @@ import pandas as pd
 import pyproj
 import pytest
 
+from cryotile.cli import describe
 from cryotile.errors import CryotileError, GranuleError, InvalidValue
 from cryotile.points import SURFACE_TYPES, pass_id
 from cryotile.readers import ColumnMapping, read_granule
@@ -391,7 +392,8 @@ def test_the_command_line_ingests_a_table_by_its_mapping(foreign, tmp_path):
     assert "my_survey" in told.stdout
 
 
-def test_info_on_a_table_tells_platforms_apart_and_names_some_passes(call, tmp_path):
+def test_info_on_a_table_tells_platforms_apart_and_names_some_passes(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(describe, "ROWS_AT_ONCE", 7)
     count = 60
     path = tmp_path / "years.csv"
     pd.DataFrame(
@@ -406,6 +408,9 @@ def test_info_on_a_table_tells_platforms_apart_and_names_some_passes(call, tmp_p
     ).to_csv(path, index=False)
     code, said, _ = call("info", path)
     assert code == 0
+    assert "\npoints       60 read, 60 kept\n" in said
+    assert said.count("inferred") == 1
+    assert re.search(r"^time +2015-01-01 00:00:00 to 2015-03-01 00:00:00 UTC$", said, re.MULTILINE)
     assert re.search(r"^  cryosat2 +lrm +40$", said, re.MULTILINE)
     assert re.search(r"^  icesat2 +laser +20$", said, re.MULTILINE)
     assert re.search(r"^passes +(\d+, ){19}\d+ and 40 more$", said, re.MULTILINE)

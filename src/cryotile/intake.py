@@ -190,6 +190,7 @@ class _Intake:
         self._where = None if where is None else Where.parse(where, columns=db.column_names)
         self._mapping = None if mapping is None else ColumnMapping.load(mapping)
         self._dem = None if dem is None else Dem(dem, db.crs)
+        self._done = 0.0
         self.taken = Taken()
 
     def read(
@@ -201,7 +202,8 @@ class _Intake:
         """
         there = self._db.checksums()
         for done, file in enumerate(files):
-            progress(0.8 * done / len(files))
+            self._done = 0.8 * done / len(files)
+            progress(self._done)
             try:
                 if there and (id := there.get(_checksum(file))) is not None:
                     self.taken.ids.append(id)
@@ -233,8 +235,8 @@ class _Intake:
         unscreened = list[bool]()
 
         def seen() -> None:
-            # Says that this is alive; how far it is, nobody knows.
-            progress(0.0)
+            # Says that this is alive; how many pieces there are, nobody knows.
+            progress(self._done)
 
         def batches() -> Iterator[Batch]:
             unscreened.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,16 @@ from cryotile.errors import InvalidValue
 
 if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
+    from cryotile.points import Granule
     from cryotile.readers import ColumnMapping
 
 __all__ = ["describe"]
 
 PASSES_SHOWN = 20
 """Of a granule, which may be a table of years."""
+
+ROWS_AT_ONCE = 500_000
+"""Of a table, which memory may not hold."""
 
 COMMITS_SHOWN = 10
 """Of the history of a point DB; PointDB.history tells all."""
@@ -119,28 +123,54 @@ def _run(path: Path) -> Iterator[str]:
 
 def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:
     from cryotile.product import summarize_product
-    from cryotile.readers import read_granule
+    from cryotile.readers import is_table, read_granule, table_reader
+    from cryotile.readers.pieces import survey_table
 
     summary = summarize_product(path) if mapping is None else None
     if summary is not None:
         yield from summary
         return
-    granule = read_granule(path, mapping=mapping)
+    if not is_table(path, mapping):
+        granule = read_granule(path)
+        yield from _granule(granule, [granule])
+        return
+    pieces = survey_table(
+        path,
+        table_reader(mapping),
+        rows=ROWS_AT_ONCE,
+        surface_types=("grounded_ice",),
+        columns=(),
+        seen=lambda: None,
+    )
+    yield from _granule(pieces.granule, pieces)
+
+
+def _granule(granule: Granule, pieces: Iterable[Granule]) -> Iterator[str]:
+    """Yield the lines that describe a granule, from pieces of which each has some of its points."""
+    read = kept = 0
+    dropped, kinds = Counter[str](), Counter[tuple[str, str]]()
+    notes, passes, times = dict[str, None](), set[int](), list[pd.Timestamp]()
+    for piece in pieces:
+        points = piece.points
+        read, kept = read + piece.record_count, kept + len(points)
+        dropped.update(piece.dropped)
+        notes |= dict.fromkeys(piece.notes)
+        passes.update(points["pass_id"].unique().tolist())
+        kinds.update(zip(points["platform"], points["mode"], strict=True))
+        if len(points):
+            times = [*times, points["time"].min(), points["time"].max()]
     baseline = f", baseline {granule.baseline}" if granule.baseline else ""
     yield f"granule      {granule.id}, {granule.product}{baseline}, version {granule.version}"
-    yield f"points       {number(granule.record_count)} read, {number(len(granule.points))} kept"
-    yield from dropped_lines(granule.dropped)
-    yield from granule.notes
-    if not granule.points.empty:
-        time = granule.points["time"]
-        yield f"time         {time.min():%Y-%m-%d %H:%M:%S} to {time.max():%Y-%m-%d %H:%M:%S} UTC"
-        passes = sorted(granule.points["pass_id"].unique())
+    yield f"points       {number(read)} read, {number(kept)} kept"
+    yield from dropped_lines(dropped)
+    yield from notes
+    if times:
+        yield f"time         {min(times):%Y-%m-%d %H:%M:%S} to {max(times):%Y-%m-%d %H:%M:%S} UTC"
         more = (
             f" and {number(len(passes) - PASSES_SHOWN)} more" if len(passes) > PASSES_SHOWN else ""
         )
-        yield f"passes       {', '.join(map(str, passes[:PASSES_SHOWN]))}{more}"
-        kinds = granule.points[["platform", "mode"]].astype(str).value_counts()
-        for (platform, mode), count in kinds.items():
+        yield f"passes       {', '.join(map(str, sorted(passes)[:PASSES_SHOWN]))}{more}"
+        for (platform, mode), count in kinds.most_common():
             yield f"  {platform:10} {mode:12} {number(count):>14}"
 
 
