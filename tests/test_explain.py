@@ -316,8 +316,23 @@ def test_a_rate_that_one_pass_carries_alone_has_no_interval(
     code, said, _ = call("explain", run.path, "--at", X, Y)
     assert code == 0
     assert "without an interval" in said
+    assert "degrees of freedom" not in said
     assert "no limit" in said
     assert "nan" not in said
+
+
+def test_a_crossing_of_seconds_has_a_span_of_less_than_a_hundredth_of_a_day(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    near = in_circle(points, X, Y, 1500.0)
+    once = near[near["pass_id"] == near["pass_id"].value_counts().idxmax()]
+    bounds = (X - 2000, Y - 2000, X + 2000, Y + 2000)
+    run = planned(tmp_path, once, recipe="plane", bounds=bounds)
+    code, said, _ = call("explain", run.path, "--at", X, Y)
+    assert code == 0
+    (line,) = (line for line in said.splitlines() if "time span" in line)
+    assert "< 0.01 days" in line
+    assert line.endswith("FAILED")
 
 
 def test_a_post_outside_of_the_mask_says_so(

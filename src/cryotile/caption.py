@@ -40,7 +40,7 @@ def caption(product: xr.Dataset, variable: str, view: MapView) -> str:
     about = product.attrs
     fitted = product["status"].to_numpy() == Status.OK
     sentences = [
-        f"{_posts(int(fitted.sum()))} with a fit, every {_length(about['posting'])},"
+        f"{_posts(int(fitted.sum()))} with {_fit(variable)}, every {_length(about['posting'])},"
         f" to points within {_length(about['radius'])}; recipe {about['recipe']}{_period(about)}.",
         _warning(product, fitted) if "yr-1" in product[variable].attrs.get("units", "") else "",
         _legend(view),
@@ -51,6 +51,10 @@ def caption(product: xr.Dataset, variable: str, view: MapView) -> str:
 
 def _posts(count: int) -> str:
     return {0: "No post", 1: "1 post"}.get(count, f"{count:,} posts")
+
+
+def _fit(variable: str) -> str:
+    return "a fit to both halves" if variable.startswith("dhdt_difference") else "a fit"
 
 
 def _length(metres: float) -> str:

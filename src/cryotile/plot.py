@@ -213,7 +213,8 @@ def _flag_colours(meanings: list[str], values: _Values) -> _Colours:
     shown = np.unique(values[np.isfinite(values)]).astype(int)
     shown = shown if shown.size else np.zeros(1, int)
     edges = np.append(shown - 0.5, shown[-1] + 0.5)
-    names = [meanings[flag].replace("_", " ") for flag in shown]
+    # Beside the bar there is room for so many letters.
+    names = [textwrap.fill(meanings[flag].replace("_", " "), 13) for flag in shown]
     centres = (edges[1:] + edges[:-1]) / 2
     colours = ListedColormap([_FLAG_COLOURS[flag] for flag in shown])
     return colours, BoundaryNorm(edges, shown.size), dict(zip(centres, names, strict=True))
@@ -259,9 +260,12 @@ def _title(variable: xr.DataArray) -> str:
     return f"{text[0].upper()}{text[1:]}"
 
 
+_NAMES = {"dhdt": "dh/dt", "dhdt_difference_ratio": "difference over its standard error"}
+
+
 def _label(variable: xr.DataArray) -> str:
     if variable.dtype.kind == "M":
         return f"{variable.name} (year)"
-    name = "dh/dt" if variable.name == "dhdt" else str(variable.name)
+    name = _NAMES.get(str(variable.name), str(variable.name))
     units = str(variable.attrs.get("units", "1")).replace("yr-1", "yr⁻¹").replace("m2", "m²")
     return name if units == "1" else f"{name} ({units})"

@@ -124,6 +124,14 @@ def _draw(run: Run, found: Explanation, path: Path | None) -> Path:
     return path
 
 
+_WHAT_BECAME = {
+    Reason.KEPT: "kept",
+    Reason.POINT_REJECTED: "rejected",
+    Reason.PASS_REJECTED: "rejected with their pass",
+    Reason.OTHER_KIND: "of another kind",
+}
+
+
 def _status(found: Explanation) -> str:
     return Status(int(found.fit["status"])).name.lower()
 
@@ -152,15 +160,17 @@ def _lines(run: Run, found: Explanation, away: float) -> Iterator[str]:
     yield f"tile         {found.stored.tile}: {_compared(found)}"
     yield f"status       {_status(found)}"
     if fit["status"] == Status.OK:
-        yield f"dh/dt        {_rate(found)}, {int(fit['dhdt_dof'])} degrees of freedom"
+        known = (
+            "" if math.isnan(fit["dhdt_ci95"]) else f", {int(fit['dhdt_dof'])} degrees of freedom"
+        )
+        yield f"dh/dt        {_rate(found)}{known}"
     tried = run.settings.fit.fallback_radii
     yield f"radius       {found.config.radius:g} m" + (
         f" (of {', '.join(f'{r:g}' for r in (run.settings.fit.radius, *tried))} m)" if tried else ""
     )
     counts = found.points["reason"].value_counts()
     yield f"points       {number(len(found.points))} within the radius: " + (
-        ", ".join(f"{number(counts[r])} {r.replace('_', ' ')}" for r in Reason if r in counts)
-        or "none"
+        ", ".join(f"{number(counts[r])} {_WHAT_BECAME[r]}" for r in Reason if r in counts) or "none"
     )
     yield "\ngates"
     for gate in found.gates:
@@ -169,7 +179,10 @@ def _lines(run: Run, found: Explanation, away: float) -> Iterator[str]:
         asked = (
             f"{ask} {gate.threshold:.4g} {gate.units}" if gate.threshold < math.inf else "no limit"
         )
+        # A pass that crosses in a second has a span, but none to be read in days.
+        least = 0.01 if gate.units == "days" else 0.0
         value = "" if math.isnan(gate.value) else f"{gate.value:.4g} {gate.units}"
+        value = f"< {least} {gate.units}" if gate.value < least else value
         yield f"  {gate.name:28} {value:>14}   {asked}".ljust(76) + what
     if found.terms:
         yield "\nterms"

@@ -77,7 +77,7 @@ def validate(
     found = {split: _report(validation, split, tasks) for split in chosen}
     if not any(found.values()):
         raise CryotileError(
-            f"{run.path}: no two halves can be compared, because hardly a post has a fit to either half of its passes;"
+            f"{run.path}: no two halves can be compared, because hardly a post has a fit to both halves of its passes;"
             " plan a run with a larger radius or a longer period"
         )
     record = {split: [_as_json(part) for part in parts] for split, parts in found.items()}
@@ -125,7 +125,7 @@ def _report(validation: Validation, split: str, tasks: Sequence[Task]) -> list[A
     product, parts = validation.assemble(split, tasks)
     click.echo(f"\n{one} less {other} passes")
     if not parts:
-        click.echo("  hardly a post has a fit to either half: nothing to compare")
+        click.echo("  hardly a post has a fit to both halves: nothing to compare")
         return parts
     click.echo(
         "  passes            posts   rms (expected)   robust (expected)   within ci95 (0.95)"
