@@ -141,6 +141,14 @@ def test_labels_of_meridians_and_parallels_keep_off_each_other_and_the_frame(
         assert not any(box.overlaps(other) for other in boxes[:number])
 
 
+def test_the_name_of_every_status_ends_within_the_picture(tmp_path: Path) -> None:
+    statuses = fitted_everywhere()
+    statuses[0, : len(Status)] = list(Status)
+    out = tmp_path / "status.png"
+    plot_product(product_of(tmp_path / "all.nc", statuses), out, variable="status")
+    assert (colours_of(out)[:, -8:] == 1.0).all()
+
+
 def test_a_product_without_any_fit_is_drawn_and_says_so(tmp_path: Path) -> None:
     product = product_of(tmp_path / "dhdt.nc", np.full(GRID.shape, Status.NO_POINTS))
     plot_product(product, tmp_path / "dhdt.png")

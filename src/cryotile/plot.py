@@ -214,7 +214,7 @@ def _flag_colours(meanings: list[str], values: _Values) -> _Colours:
     shown = shown if shown.size else np.zeros(1, int)
     edges = np.append(shown - 0.5, shown[-1] + 0.5)
     # Beside the bar there is room for so many letters.
-    names = [textwrap.fill(meanings[flag].replace("_", " "), 13) for flag in shown]
+    names = [textwrap.fill(meanings[flag].replace("_", " "), 12) for flag in shown]
     centres = (edges[1:] + edges[:-1]) / 2
     colours = ListedColormap([_FLAG_COLOURS[flag] for flag in shown])
     return colours, BoundaryNorm(edges, shown.size), dict(zip(centres, names, strict=True))
