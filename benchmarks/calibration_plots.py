@@ -80,6 +80,14 @@ def _large_errors(axes: Axes, large: pd.DataFrame) -> None:
             color=COLOURS[k],
             label=stratum,
         )
+        axes.plot(
+            some["world"].astype(float),
+            100 * some["coverage, nothing rejected"],
+            ":",
+            lw=1,
+            color=COLOURS[k],
+        )
+    axes.plot([], [], ":", lw=1, color="0.3", label="nothing rejected")
     _target(axes)
     axes.set_xlabel("error that a pass shares (m)")
     axes.set_title("larger errors of passes", loc="left", fontsize=10)

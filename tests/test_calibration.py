@@ -45,6 +45,21 @@ def test_each_kind_of_world_has_posts_of_few_and_of_many_passes(calibration, flo
             assert points["pass_id"].value_counts().max() <= calibration.POINTS_OF_SPARSE_PASS
 
 
+def test_the_study_tells_what_rejection_costs_in_worlds_where_nothing_ought_to_go(
+    calibration,
+) -> None:
+    table = calibration.study_seed(0, EXTENT)
+    worlds = table.groupby("recipe")["world"].unique()
+    honest = {kind.name for kind in (*calibration.KINDS, *calibration.LARGE_ERRORS) if kind.honest}
+    assert set(worlds["keeps all"]) == honest
+    assert set(worlds["robust"]) > honest
+    kept = table[table["recipe"] == "keeps all"]["pass_count"]
+    assert (
+        kept.sum()
+        > table[table["world"].isin(honest) & (table["recipe"] == "robust")]["pass_count"].sum()
+    )
+
+
 def test_one_pass_of_each_post_is_off(calibration, flown) -> None:
     kind = next(k for k in calibration.KINDS if k.off == 50)
     points = calibration.thin(flown, kind, np.random.default_rng(0))
@@ -57,6 +72,7 @@ def test_coverage_counts_the_posts_whose_interval_holds_the_truth(calibration) -
     table = pd.DataFrame(
         {
             "world": "white noise",
+            "recipe": "robust",
             "pass_count": 7,
             "error": np.r_[np.full(90, 0.1), np.full(10, -0.3)],
             "dhdt_ci95": 0.2,
