@@ -110,14 +110,17 @@ static void count_rows(const Table *table, const Window *window, Buckets *bucket
         counts[r + 1] += counts[r];
 }
 
-/* Copies the points row by row; the start of a row moves to that of the next. */
+/* Copies the points row by row; the start of a row moves to that of the next.  Here and in sort_row, what is written soon
+   is fetched ahead (past the end, too, which does no harm): the wait for it was more than half of the time. */
 static void place_in_rows(const Table *table, const Window *window, Buckets *buckets)
 {
     for (int64_t i = 0; i < table->count; i++) {
         const int32_t row = buckets->row_of[i];
         if (row == buckets->row_slots)
             continue;
-        buckets->placed[buckets->row_starts[row]++] = (Placed){
+        Placed *const place = buckets->placed + buckets->row_starts[row]++;
+        __builtin_prefetch(place + 6, 1);
+        *place = (Placed){
             {table->x[i], table->y[i], (double)(table->ticks[i] * window->tick - window->epoch) / window->year,
              table->elevation[i]},
             (int32_t)table->passes[i],
@@ -125,6 +128,19 @@ static void place_in_rows(const Table *table, const Window *window, Buckets *buc
             (int32_t)slot_of(buckets->columns, buckets->column_ranges, cell_of(table->x[i], window->per_size)),
         };
     }
+}
+
+/* Fetches the places of the next row, while those of this one are written.  Always inline: a call without a result GCC
+   leaves out. */
+static inline __attribute__((always_inline)) void fetch_ahead(const Sorted *to, int64_t now, int64_t later)
+{
+    __builtin_prefetch(to->rows + 4 * later, 1);
+    if (now % 8)
+        return;
+    __builtin_prefetch(to->x + later, 1);
+    __builtin_prefetch(to->y + later, 1);
+    __builtin_prefetch(to->passes + later, 1);
+    __builtin_prefetch(to->order + later, 1);
 }
 
 /* Sorts the points first..last of a row by column, and lists its cells. */
@@ -141,6 +157,7 @@ static void sort_row(const Window *window, Buckets *buckets, int64_t first, int6
     }
     for (int64_t k = first; k < last; k++) {
         const Placed *from = buckets->placed + k;
+        fetch_ahead(to, k, k + (last - first));
         const int64_t i = starts[from->column + 1]++;
         memcpy(to->rows + 4 * i, from->row, sizeof from->row);
         to->x[i] = from->row[0];
