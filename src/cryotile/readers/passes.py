@@ -119,28 +119,33 @@ def _milliseconds(time: NDArray[np.datetime64]) -> NDArray[np.int64]:
 
 def _summed_up(parts: pd.DataFrame) -> pd.DataFrame:
     """Put parts of passes together that no gap divides; sorted by platform, then time."""
-    parts = parts.sort_values(["platform", "first"], ignore_index=True)
-    so_far = parts.groupby("platform")["last"].cummax()
-    begins = (parts["first"] - so_far.shift(fill_value=0) > _GAP) | (
-        parts["platform"] != parts["platform"].shift()
-    )
-    number = begins.cumsum().to_numpy()
+    order = np.lexsort((parts["first"], parts["platform"]))
+    if (np.diff(order) < 0).any():
+        parts = parts.take(order).reset_index(drop=True)
+    platform, first, last = (parts[name].to_numpy() for name in ("platform", "first", "last"))
+    other = np.ones(len(platform), bool)
+    other[1:] = platform[1:] != platform[:-1]
+    so_far = last
+    if ((np.diff(last, prepend=0) < 0) & ~other).any():
+        so_far = parts.groupby("platform")["last"].cummax().to_numpy()
+    begins = other.copy()
+    begins[1:] |= first[1:] - so_far[:-1] > _GAP
+    starts, number = np.flatnonzero(begins), np.cumsum(begins)
     n = parts["n"].to_numpy()
 
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.bincount(number, weights=values)[1:].astype(np.float64, copy=False)
 
-    first = parts["first"].to_numpy()[begins]
     # Moments about means, or squares of years in seconds would swallow the differences.
     count = total(n)
-    late = parts["t"].to_numpy() + (parts["first"].to_numpy() - first[number - 1]) / 1000.0
+    late = parts["t"].to_numpy() + (first - first[starts][number - 1]) / 1000.0
     t, u = (total(n * x) / np.maximum(count, 1.0) for x in (late, parts["u"].to_numpy()))
     dt, du = late - t[number - 1], parts["u"].to_numpy() - u[number - 1]
     return pd.DataFrame(
         {
-            "platform": parts["platform"].to_numpy()[begins],
-            "first": first,
-            "last": parts.groupby(number)["last"].max().to_numpy(),
+            "platform": platform[starts],
+            "first": first[starts],
+            "last": np.maximum.reduceat(last, starts) if len(starts) else last,
             "n": count,
             "t": t,
             "u": u,
