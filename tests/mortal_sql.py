@@ -21,7 +21,8 @@ class MortalSQLLedger(Piecewise, SQLLedger):
         super().__init__(url, key, lease=LEASE)
         self._fate = fate
         for moment in ("before_cursor_execute", "after_cursor_execute", "commit"):
-            event.listen(self._database.engine, moment, self._step)
+            # The one that all others come from, whether they ask one statement or several.
+            event.listen(self._database._single, moment, self._step)
 
     def exchange(self, outcomes, n):
         return self.settle(outcomes), self.claim(n)
