@@ -149,6 +149,17 @@ def test_the_name_of_every_status_ends_within_the_picture(tmp_path: Path) -> Non
     assert (colours_of(out)[:, -8:] == 1.0).all()
 
 
+def test_a_long_title_has_two_lines_and_ends_within_the_picture(tmp_path: Path) -> None:
+    slim = Grid(GRID.crs, (0, 0, 4e3, 40e3), 1000.0)
+    product = product_of(tmp_path / "slim.nc", fitted_everywhere(slim), grid=slim)
+    for name in ("dhdt", "dhdt_sigma_formal"):
+        plot_product(product, tmp_path / f"{name}.png", variable=name)
+    short, long = (colours_of(tmp_path / f"{n}.png") for n in ("dhdt", "dhdt_sigma_formal"))
+    assert (long[:, -4:] == 1).all()
+    assert short.shape[1] == long.shape[1]
+    assert len(long) > len(short)
+
+
 def test_a_product_without_any_fit_is_drawn_and_says_so(tmp_path: Path) -> None:
     product = product_of(tmp_path / "dhdt.nc", np.full(GRID.shape, Status.NO_POINTS))
     plot_product(product, tmp_path / "dhdt.png")

@@ -67,6 +67,9 @@ MAP_INCHES, SLIMMEST = 6.0, 0.4
 LEFT, RIGHT, TOP, BOTTOM, CAPTION_LINE = 0.8, 1.35, 0.45, 0.65, 0.155
 """Inches around a map: tick labels, colour bar, title, and below it axis label and lines of text."""
 
+TITLE_LINE = 0.22
+"""Inches for each line of the title but the first."""
+
 _Values = npt.NDArray[np.float64]
 _Colours = tuple["Colormap", "Normalize", dict[float, str]]
 
@@ -124,7 +127,9 @@ def _draw(product: xr.Dataset, variable: str) -> Figure:
     width, height = _map_inches(window)
     lines = textwrap.wrap(caption(product, variable, view), int(18 * (LEFT + width)))
     bottom = BOTTOM + CAPTION_LINE * len(lines)
-    total_width, total_height = LEFT + width + RIGHT, bottom + height + TOP
+    title = textwrap.wrap(_title(product[variable]), int(9 * (width + RIGHT)))
+    total_width = LEFT + width + RIGHT
+    total_height = bottom + height + TOP + TITLE_LINE * (len(title) - 1)
     figure = Figure(figsize=(total_width, total_height))
     # No pyplot, whose figures outlive the call and whose windows belong to the user.
     FigureCanvasAgg(figure)
@@ -144,7 +149,7 @@ def _draw(product: xr.Dataset, variable: str) -> Figure:
         cmap=colours,
         norm=norm,
     )
-    _dress(axes, product, window, _title(product[variable]))
+    _dress(axes, product, window, "\n".join(title))
     bar_axes = place(LEFT + width + 0.15, bottom + 0.04 * height, 0.17, 0.92 * height)
     extend = "neither" if ticks else _extend(view.values, norm)
     bar = figure.colorbar(image, cax=bar_axes, extend=extend, extendfrac=0.04)
