@@ -16,7 +16,7 @@ from cryotile.backends.base import STALL
 from cryotile.backends.cores import usable_cores
 from cryotile.backends.local import LocalBackend
 from cryotile.backends.serial import SerialBackend
-from cryotile.errors import CryotileError, InvalidValue
+from cryotile.errors import CryotileError, InvalidValue, MissingDependency
 from cryotile.task import Progress, Task
 from cryotile.testing.backends import (
     BackendContract,
@@ -175,12 +175,25 @@ def test_a_lease_that_is_not_positive_is_refused(spec, lease, tmp_path):
 def test_a_backend_without_leases_says_so(spec, tmp_path):
     with pytest.raises(InvalidValue, match=r"has no leases .* leave --lease out") as caught:
         open_backend(spec, home=tmp_path, key="k", lease=60.0)
+    # Nor does an address in it tell a password.
     assert "\n" not in str(caught.value)
+    assert "a:b" not in str(caught.value)
 
 
 class ThirdParty:
     def __init__(self, argument, home, key):
         self.built_with = (argument, home, key)
+
+
+@pytest.mark.parametrize("place", ["a_module_that_is_gone:Farm", f"{__name__}:NoSuchFarm"])
+def test_a_third_party_s_backend_that_cannot_be_loaded_is_named_in_one_line(monkeypatch, place):
+    entries = EntryPoints([EntryPoint("cloud", place, "cryotile.backends")])
+    monkeypatch.setattr(
+        "importlib.metadata.entry_points", lambda group: entries.select(group=group)
+    )
+    with pytest.raises(MissingDependency, match=f"'cloud' cannot be loaded from {place}") as caught:
+        open_backend("cloud:8", home=None, key="k")
+    assert "\n" not in str(caught.value)
 
 
 def test_third_parties_add_backends_by_entry_point(monkeypatch, tmp_path):

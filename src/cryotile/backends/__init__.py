@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from cryotile.backends.base import Backend
-from cryotile.errors import InvalidValue
+from cryotile.errors import InvalidValue, MissingDependency
 
 __all__ = ["Backend", "installed_backends", "open_backend"]
 
@@ -68,6 +68,8 @@ def open_backend(
     ------
     InvalidValue
         No such backend is installed, its argument is wrong, or it has no leases.
+    MissingDependency
+        It is not there, or something that it needs.
     """
     scheme, _, argument = spec.partition(":")
     backends = installed_backends()
@@ -76,12 +78,20 @@ def open_backend(
             f"backend {spec!r} is unknown; installed are {', '.join(sorted(backends))}"
         )
     module, _, name = backends[scheme].partition(":")
-    make = getattr(import_module(module), name)
+    try:
+        make = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise MissingDependency(
+            f"backend {scheme!r} cannot be loaded from {backends[scheme]} ({reason}); install again what brings it, with "
+            "all that it needs, or choose another backend"
+        ) from error
     limits = {} if stall is None else {"stall": stall}
+    # The scheme alone: an address may hold a password.
     if lease is not None:
         if "lease" not in signature(make).parameters:
             raise InvalidValue(
-                f"backend {spec!r} has no leases to last {lease:g} s; leave --lease out, or choose a backend whose "
+                f"backend {scheme!r} has no leases to last {lease:g} s; leave --lease out, or choose a backend whose "
                 "workers come and go: dir, mpi, sqlite, postgresql, http"
             )
         limits["lease"] = lease
