@@ -30,7 +30,7 @@ from cryotile.ledgers.statements import (
 )
 from cryotile.taskfarm.server import create_app
 from cryotile.taskfarm.server.listing import LIST_TASKS, SEE_RUN
-from cryotile.taskfarm.server.tasks import FINISH, PERCENTS, SET_PERCENT
+from cryotile.taskfarm.server.tasks import FINISH, PERCENTS
 from farm_server import Farm, basic, sqlite_farm
 from services.pgbouncer import PgBouncer
 from services.postgres import Postgres, postgres
@@ -191,25 +191,6 @@ def _nodes(plan: dict[str, object]) -> list[dict[str, object]]:
 def _rows_of_node(node: dict[str, object]) -> int:
     dropped = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
     return (node["Actual Rows"] + dropped) * node["Actual Loops"]
-
-
-def test_postgresql_writes_a_claim_and_an_outcome_to_its_disk_at_once_and_a_percentage_soon(
-    postgres,
-):
-    farm = Farm(postgres.url)
-    name = farm.run(3)
-    assert farm.claim(name, farm.worker()) == 0
-    run = farm.sql("SELECT id FROM runs WHERE uuid = :name", name=name)[0][0]
-
-    def commits(statement, **values):
-        with farm.database.engine.begin() as connection:
-            assert len(list(statement(connection, run=run, **values))) == 1
-            return connection.execute(text("SHOW synchronous_commit")).scalar_one()
-
-    assert commits(SET_PERCENT, idx=0, percent=5.0, seconds=9.0) == "off"
-    assert commits(FINISH, idx=0, percent=None, worker=-1) == "on"
-    assert commits(CLAIM, worker=1, n=1, lease=1, seconds=9.0) == "on"
-    farm.database.engine.dispose()
 
 
 def test_the_database_of_the_seeds_variable_is_neither_used_nor_touched_by_tests(tmp_path):

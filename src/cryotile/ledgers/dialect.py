@@ -6,9 +6,6 @@ those that others have locked, ``[lock]`` waits for these.  SQLite has one write
 it does not know how many rows are in which state, so ``[waiting]``, ``[leased]``, ``[failed]`` and ``[begun]`` name the
 index, and what is given is MATERIALIZED, so that it is this whose rows are looked up, and not the other way round.
 
-``[unhurried]``, after the columns that a statement returns, is for what a worker may lose: PostgreSQL acknowledges it
-before it is on the disk, where the next change that is not so takes it; a crash within half a second undoes it.
-
 Statements that change what tasks are return, for each task, by how much that changes the counts of its run; the
 columns ``+leased`` to ``+attempts`` go to the tally of the worker in the same transaction.  On PostgreSQL both are one
 statement, which needs no transaction around it.
@@ -29,7 +26,6 @@ _WORDS = {
         "[given]": "json_each(:given)",
         "[locked]": "",
         "[lock]": "",
-        "[unhurried]": "",
         "[waiting]": "INDEXED BY tasks_waiting",
         "[leased]": "INDEXED BY tasks_leased",
         "[failed]": "INDEXED BY tasks_failed",
@@ -40,8 +36,6 @@ _WORDS = {
         "[given]": "json_array_elements(CAST(:given AS json))",
         "[locked]": "FOR UPDATE SKIP LOCKED",
         "[lock]": "FOR UPDATE",
-        # Until the end of the transaction, so that it holds behind a connection pooler, too.
-        "[unhurried]": ", set_config('synchronous_commit', 'off', true)",
         "[waiting]": "",
         "[leased]": "",
         "[failed]": "",

@@ -50,7 +50,7 @@ UPDATE tasks SET
     percent = :percent, begun = (:percent > 0 AND state < 2),
     expires = CASE WHEN state = 1 AND expires < [now] + 0.9 * :seconds THEN [now] + :seconds ELSE expires END
 WHERE run_id = :run AND idx = :idx AND turns > 0
-RETURNING idx [unhurried]
+RETURNING idx
 """)
 
 FINISH = Change(
