@@ -23,6 +23,9 @@ MS_PER_DAY = 86_400_000.0
 CHUNK = 256
 """Posts along a side of what is compressed as one piece."""
 
+HELD = 2**21
+"""Bytes of a variable that the library holds before it writes them: some pieces."""
+
 PROBE = 2**20
 """Bytes that are written to find out whether the disk is full."""
 
@@ -74,6 +77,9 @@ def _write_variable(file: netCDF4.Dataset, name: str, variable: xr.Variable) -> 
         chunksizes=[min(CHUNK, size) for size in variable.shape] if is_map else None,
         fill_value=np.nan if is_map and values.dtype.kind == "f" else False,
     )
+    if is_map:
+        # The library would hold all that is written until the file is closed, as much again as the maps themselves.
+        created.set_var_chunk_cache(size=HELD)
     created.set_auto_maskandscale(False)
     created.setncatts(attributes)
     created[...] = values

@@ -234,9 +234,10 @@ def _corner(grid: Grid) -> tuple[float, float]:
 
 def _cell_area(crs: pyproj.CRS, grid: Grid) -> npt.NDArray[np.float64]:
     # Row by row: the factors of all posts at once would need ten times the memory of the result.
-    x = grid.x
-    rows = [areal_scale(crs, x, np.full_like(x, y)) for y in grid.y]
-    return grid.posting**2 / np.stack(rows)
+    x, area = grid.x, np.empty(grid.shape)
+    for row, y in enumerate(grid.y):
+        area[row] = grid.posting**2 / areal_scale(crs, x, np.full_like(x, y))
+    return area
 
 
 def _global_attributes(
