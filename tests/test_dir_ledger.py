@@ -354,14 +354,16 @@ def test_who_has_little_time_claims_the_dearest_tasks_that_fit_and_leaves_the_ot
     assert other.unsettled() == 300
 
 
-def test_tasks_that_fit_come_back_from_the_dead(tmp_path):
-    dead = DirLedger(tmp_path, "run/1", lease=0.3)
+def test_of_what_another_has_handed_back_only_what_fits_is_claimed(tmp_path):
+    first, ledger = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
     tasks = tasks_of(10)
-    dead.enroll(tasks)
-    dead.claim(10)
-    ledger = DirLedger(tmp_path, "run/1", lease=0.3)
+    first.enroll(tasks)
+    leases = first.claim(10)
+    # What is settled keeps the claim, so that the rest of it is inherited.
+    first.settle(ended(leases[9]))
+    first.release(leases[:9])
     found: list[Task] = []
-    while len(found) < 5:
-        found += [lease.task for lease in ledger.claim_fitting(2, lambda task: task.cost < 5.5)]
-    assert found == tasks[5:]
-    assert ledger.unsettled() == 10
+    while claimed := ledger.claim_fitting(2, lambda task: task.cost < 5.5):
+        found += [lease.task for lease in claimed]
+    assert found == tasks[5:9]
+    assert [lease.task for lease in claim_all(first, 2)] == tasks[:5]

@@ -83,8 +83,8 @@ def open_backend(
     except (ImportError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise MissingDependency(
-            f"backend {scheme!r} cannot be loaded from {backends[scheme]} ({reason}); install again what brings it, with "
-            "all that it needs, or choose another backend"
+            f"backend {scheme!r} cannot be loaded from {backends[scheme]} ({reason}); install again what brings it, "
+            "with all that it needs, or choose another backend"
         ) from error
     limits = {} if stall is None else {"stall": stall}
     # The scheme alone: an address may hold a password.
