@@ -149,8 +149,7 @@ def check_results(url: str, directory: Path, kills: int) -> None:
     outcomes = {int(index): good == "1" for index, good in lines}
     # A task at which processes died three times has failed; all others are done.
     database = open_database(url)
-    with database.engine.connect() as connection:
-        rows = connection.execute(task_rows.select()).all()
+    rows = database.read(lambda connection: connection.execute(task_rows.select()).all())
     states = {row.idx: State(row.state) for row in rows}
     failed = {index for index, state in states.items() if state is State.FAILED}
     assert 3 * len(failed) <= kills

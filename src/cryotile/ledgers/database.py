@@ -88,7 +88,7 @@ class Database:
     Attributes
     ----------
     engine : Engine
-        SQLAlchemy's, for who wants to ask more.
+        SQLAlchemy's, for who keeps its connections (``linger`` infinite) and wants to ask more.
     name : str
         The address without its password.
 
