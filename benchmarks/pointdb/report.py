@@ -65,4 +65,4 @@ def draw(lines: list[Line], path: Path) -> None:
         axes.text(0.02, row, f"{line.value:.3g}", va="center", color="white")
     axes.invert_yaxis()
     axes.set_xlabel("measured over what it should reach")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight")
