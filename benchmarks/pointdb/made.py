@@ -14,6 +14,9 @@ import pandas as pd
 from cryotile.pointdb import PointDB
 from cryotile.points import Granule
 
+SWATH = 200.0  # points/km² of swath data
+MIDDLE = 676 / (np.pi * 2**2)  # points/km² of which a post sees 676 within 2 km
+
 START = np.datetime64("2015-01-01", "ms")
 
 
@@ -53,10 +56,15 @@ def as_granule(number: int, points: pd.DataFrame) -> Granule:
     return Granule(name, "swath", "D", 1, name, f"{number:064x}", len(points), {}, points)
 
 
-def grown(path: Path, count: int, batch: int = 1_000_000) -> PointDB:
-    """A DB of so many points as dense as a swath DB is, in a square that grows with them."""
+def side_of(count: int, density: float) -> float:
+    """The side, m, of a square in which so many points have a density a km²."""
+    return 1000 * float(np.sqrt(count / density))
+
+
+def grown(path: Path, count: int, batch: int = 1_000_000, density: float = SWATH) -> PointDB:
+    """A DB of so many points, in a square that grows with them."""
     db = PointDB.create(path, "EPSG:3031")
-    side = 1000 * np.sqrt(count / 200)
+    side = side_of(count, density)
     for number in range(max(1, count // batch)):
         db.append([as_granule(number, swath(number, min(batch, count), side))])
     db.compact()

@@ -12,9 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import pyarrow.dataset as ds
-from made import grown, ignore, medians
+from made import MIDDLE, SWATH, grown, ignore, medians, side_of
 
 from cryotile import fit, work
 from cryotile._fit import Kernel
@@ -37,15 +36,18 @@ def read(scratch: Path, counts: list[int], repeats: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for count in counts:
         db = grown(scratch / f"{count}.pdb", count)
-        chunk = 1000 * np.sqrt(count / 200) / 2 // 100e3 * 100e3
+        chunk = middle_chunk(side_of(count, SWATH))
         for where, corner in (("within a chunk", chunk + 10e3), ("across four", chunk - 25e3)):
             label = f"{count / 1e6:g} million, {where}"
             found |= {f"{label}: {k}": v for k, v in read_tile(db, corner, repeats).items()}
         found[f"{count / 1e6:g} million: fragments"] = len(db.fragments())
-        if count == counts[-1]:
-            found |= disk_to_disk(scratch, db, chunk, repeats)
         shutil.rmtree(db.path)
-    return found
+    return found | disk_to_disk(scratch, counts[0], repeats)
+
+
+def middle_chunk(side: float) -> float:
+    """The corner, on both axes, of a chunk amid a square."""
+    return side / 2 // 100e3 * 100e3
 
 
 def read_tile(db: PointDB, corner: float, repeats: int) -> dict[str, float]:
@@ -76,11 +78,10 @@ def within(x_min: float, y_min: float, x_max: float, y_max: float) -> ds.Express
     return first & (x <= int(x_max * 100)) & (y <= int(y_max * 100))
 
 
-def disk_to_disk(scratch: Path, db: PointDB, corner: float, repeats: int) -> dict[str, float]:
-    """A tile from the point DB to its file, against a bare read and the kernel alone.
-
-    A post sees some 2500 points: the radius of 2 km in 200 points/km², which is that of swath data.
-    """
+def disk_to_disk(scratch: Path, count: int, repeats: int) -> dict[str, float]:
+    """A tile from the point DB to its file, against a bare read and the kernel alone, where a post sees 676 points."""
+    db = grown(scratch / "middle.pdb", count, density=MIDDLE)
+    corner = middle_chunk(side_of(count, MIDDLE))
     bounds = (corner, corner, corner + TILE, corner + TILE)
     request = PlanRequest(
         posting=1000.0, radius=MARGIN, recipe="plane", bounds=bounds, tile_size=round(TILE / 1000)
