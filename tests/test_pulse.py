@@ -70,7 +70,8 @@ def test_a_farm_gives_signs_of_life_until_it_leaves(
 def test_a_farm_that_cannot_give_signs_of_life_works_all_the_same(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Pulse(tmp_path / "file" / "journal"):
-        pass
+        (tmp_path / "work").touch()
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "work"}
 
 
 def test_a_journal_names_the_farm_of_its_worker(tmp_path: Path) -> None:

@@ -172,9 +172,7 @@ def sort_points(
     cdef int64_t n = x.shape[0], nx = post_x.shape[0], ny = post_y.shape[0], padded = (n + 8) // 8 * 8
     cdef Table table = Table(&x[0], &y[0], &elevation[0], &ticks[0], &passes[0], n)
     # A little more than the radius, lest rounding cut a circle.
-    cdef Window window = Window(
-        1.001 * radius, CELLS_IN_RADIUS / radius, period[0], period[1], tick, epoch, year
-    )
+    cdef Window window = Window(1.001 * radius, CELLS_IN_RADIUS / radius, period[0], period[1], tick, epoch, year)
     cdef int64_t[:, ::1] ranges = np.empty((nx + ny + 1, 3), np.int64)
     cdef Buckets buckets
     buckets.columns, buckets.rows = <Range *>&ranges[0, 0], <Range *>&ranges[nx, 0]

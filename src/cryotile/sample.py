@@ -210,9 +210,8 @@ def _number_passes(ids: npt.NDArray[Any]) -> tuple[_Integers, int]:
     # Points mostly come pass by pass: it is enough to look at the first point of each run.
     heads = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
     codes, distinct = pd.factorize(ids[heads], sort=True)
-    return np.repeat(codes.astype(np.int64, copy=False), np.diff(heads, append=ids.size)), len(
-        distinct
-    )
+    numbers = np.repeat(codes.astype(np.int64, copy=False), np.diff(heads, append=ids.size))
+    return numbers, len(distinct)
 
 
 def _ticks(column: pd.Series) -> tuple[_Integers, str]:

@@ -167,12 +167,8 @@ def checked_stall(stall: float) -> float:
     InvalidValue
         It is not a positive number of seconds.
     """
-    if not (isfinite(stall) and stall > 0):
-        raise InvalidValue(
-            f"stall limit {stall} s is not a positive number; give seconds, more than the longest task goes "
-            f"without a progress call, e.g. {STALL:g}"
-        )
-    return stall
+    remedy = f"more than the longest task goes without a progress call, e.g. {STALL:g}"
+    return _checked_seconds(stall, "stall limit", remedy)
 
 
 def checked_lease(lease: float) -> float:
@@ -183,9 +179,11 @@ def checked_lease(lease: float) -> float:
     InvalidValue
         It is not a positive number of seconds.
     """
-    if not (isfinite(lease) and lease > 0):
-        raise InvalidValue(
-            f"lease {lease} s is not a positive number; give seconds, e.g. 60: so long after a worker has died others "
-            "take over its tasks"
-        )
-    return lease
+    remedy = "e.g. 60: so long after a worker has died others take over its tasks"
+    return _checked_seconds(lease, "lease", remedy)
+
+
+def _checked_seconds(seconds: float, what: str, remedy: str) -> float:
+    if not (isfinite(seconds) and seconds > 0):
+        raise InvalidValue(f"{what} {seconds} s is not a positive number; give seconds, {remedy}")
+    return seconds
