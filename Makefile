@@ -7,7 +7,7 @@ PYTEST_ARGS ?=
 
 # What an installed cryotile is made of: pip runs again only when one of these is newer than its stamp.
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
-	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.h' -o -name '*.json' -o -name '*.html')
+	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.json' -o -name '*.html')
 
 .PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm clean
 .DELETE_ON_ERROR:
@@ -34,8 +34,8 @@ test: $(VENV)/with-all,test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-faults: $(VENV)/with-all,test
-	CRYOTILE_LONG=1 $(BIN)/python -m pytest --timeout 3000 tests/test_faults.py tests/test_faults_sql.py \
-		tests/test_server_faults.py tests/test_mpi.py tests/test_pointdb_faults.py $(PYTEST_ARGS)
+	CRYOTILE_LONG=1 $(BIN)/python -m pytest --timeout 3000 tests/backends/test_faults.py tests/ledgers/test_faults_sql.py \
+		tests/taskfarm/test_server_faults.py tests/backends/test_mpi.py tests/pointdb/test_faults.py $(PYTEST_ARGS)
 
 lint: $(VENV)/with-all,dev,test
 	$(BIN)/ruff check .
@@ -57,13 +57,13 @@ gallery: $(VENV)/with-plot
 	done
 
 bench-taskfarm: $(VENV)/with-all,test,bench
-	PYTHONPATH=tests $(BIN)/python benchmarks/taskfarm.py --output docs/_static
+	PYTHONPATH=. $(BIN)/python benchmarks/taskfarm.py --output docs/_static
 
 bench-pointdb: $(VENV)/with-all,test
 	$(BIN)/python benchmarks/pointdb --plot docs/_static/bench-pointdb.png --table docs/_static/bench-pointdb.inc
 
 bench-backends: $(VENV)/with-all,test,bench
-	PYTHONPATH=tests $(BIN)/python benchmarks/backends --services
+	PYTHONPATH=. $(BIN)/python benchmarks/backends --services
 
 bench-fit: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/fit.py --plot docs/_static/bench-fit.svg \

@@ -16,7 +16,7 @@ setup(
                 "cryotile._fit",
                 ["src/cryotile/_fit.pyx"],
                 depends=[
-                    *map(str, sorted(Path("src/cryotile").glob("_*.h"))),
+                    *map(str, sorted(Path("src/cryotile/kernel").glob("*.h"))),
                 ],
                 extra_compile_args=FLAGS,
             ),

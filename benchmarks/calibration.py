@@ -25,7 +25,7 @@ import pandas as pd
 from calibration_plots import plot_coverage, plot_rms
 from calibration_rms import rms_errors
 from cryotile import FitConfig, fit_posts
-from cryotile.outputs import Status
+from cryotile.fit.variables import Status
 from cryotile.points import SURFACE_TYPES
 from cryotile.simulate.mission import Mission, Noise, crossings, fly
 from cryotile.simulate.orbit import CRYOSAT2

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.services.farm import PASSWORD, USER
+
 from cryotile.backends import open_backend
-from cryotile.ledgers.sql import SQLLedger
-from cryotile.task import Task
+from cryotile.farm.http import Site
+from cryotile.farm.task import Task
+from cryotile.ledgers.sql.ledger import SQLLedger
 from cryotile.taskfarm import TaskFarmWorker
-from cryotile.web import Site
 from nothing import do_nothing
-from services.farm import PASSWORD, USER
 
 __all__ = ["UPDATES", "WHO", "claim_all", "clients", "cpu_seconds", "empty_tasks", "put", "stress"]
 

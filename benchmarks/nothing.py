@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryotile.task import Progress, Task
+from cryotile.farm.task import Progress, Task
 
 __all__ = ["do_nothing"]
 

@@ -3,7 +3,7 @@
 All run under gunicorn with two processes, on this machine, with their clients beside them; PostgreSQL with fsync,
 SQLite with synchronous=FULL::
 
-    PYTHONPATH=tests python benchmarks/taskfarm.py
+    PYTHONPATH=. python benchmarks/taskfarm.py
 
 The stress test goes round the servers three times, and medians are shown.  A full server is compared with an empty one,
 in turns: a disk that others use, too, syncs a block now in a tenth of a millisecond and now in ten, as the last row
@@ -28,11 +28,15 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from tests.support.services.farm import FarmServer, await_answer, free_port
+from tests.support.services.postgres import Postgres
+from tests.support.services.seed import SeedServer, seed_client
+
+from cryotile.farm.http import Site
+from cryotile.farm.task import Task
 from cryotile.ledgers.http import HTTPLedger
-from cryotile.ledgers.sql import SQLLedger
-from cryotile.task import Task
+from cryotile.ledgers.sql.ledger import SQLLedger
 from cryotile.taskfarm import TaskFarm
-from cryotile.web import Site
 from farm_clients import UPDATES, WHO, claim_all, clients, cpu_seconds, empty_tasks, put, stress
 from farm_table import (
     BARE,
@@ -56,9 +60,6 @@ from farm_table import (
     Table,
     plot,
 )
-from services.farm import FarmServer, await_answer, free_port
-from services.postgres import Postgres
-from services.seed import SeedServer, seed_client
 
 # Times that the disk is asked, and bytes that it is given, as a database does.
 SYNCS, BLOCK = 50, 8192

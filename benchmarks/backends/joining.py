@@ -10,8 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from cryotile.ledgers.dir import DirLedger
-from cryotile.task import Outcome, Task
+from cryotile.farm.task import Outcome, Task
+from cryotile.ledgers.directory.ledger import DirLedger
 
 __all__ = ["seconds_to_join"]
 

@@ -40,11 +40,11 @@ class Scale:
         Part of the usual number of empty tasks.
     naps, workers
         Of the makespan: the issue's list, and for how many workers.
-    killed, crew
+    killed, pool
         Equal naps of which one is killed, and for how many workers.
     posting : float or None
         Of the real map, m; the demo's is 1000.  None: no map.
-    farmer : float
+    coordinator : float
         Seconds for which rank 0 is watched.
     """
 
@@ -53,12 +53,14 @@ class Scale:
     naps: Naps = LOGNORMAL
     workers: int = 16
     killed: Naps = EQUAL
-    crew: int = 4
+    pool: int = 4
     posting: float | None = 316.0
-    farmer: float = 20.0
+    coordinator: float = 20.0
 
 
-SHORT = Scale(rounds=1, empty=0.1, naps=Naps(500, 0.05, 1.0), workers=8, posting=None, farmer=5.0)
+SHORT = Scale(
+    rounds=1, empty=0.1, naps=Naps(500, 0.05, 1.0), workers=8, posting=None, coordinator=5.0
+)
 
 # Processes of a contender that shares a ledger, when it does empty tasks; the others have this many workers.
 PULLERS = 8

@@ -41,12 +41,12 @@ Start-up
   too.
 
 All at work
-: From launching the command until the last of {crew} workers has started: {crew} interpreters on {cores} cores.
+: From launching the command until the last of {pool} workers has started: {pool} interpreters on {cores} cores.
 
 Makespan / ideal
 : {count} tasks that sleep {mean:g} s on average, their logarithms normal with σ = {sigma:g}, neighbours alike, on
-  {crew} workers, from when all are there. Ideal is the sum over {crew}, or the longest, whichever is more. Costs are
-  known within 20 %, and all get the list dearest first. Dealt in equal blocks, in the order of the map and with no
+  {pool} workers, from when all are there. Ideal is the sum over {pool}, or the longest, whichever is more. Costs are
+  known within 20 %, and all get the list costliest first. Dealt in equal blocks, in the order of the map and with no
   regard to costs, the same tasks would take {blocks:.2f} times the ideal.
 
 Lost to a kill
@@ -116,12 +116,12 @@ def write_page(results: Results, path: Path) -> str:
         workers=min(seats),
         pullers=max(seats),
         rounds=scale["rounds"],
-        crew=scale["workers"],
+        pool=scale["workers"],
         **naps._asdict(),
         blocks=_equal_blocks(naps, scale["workers"]),
         killed=killed.count,
         nap=killed.mean,
-        hands=scale["crew"],
+        hands=scale["pool"],
         same=_sameness(results),
         targets=targets,
         lost="\n".join(_losses(results)),
@@ -183,7 +183,7 @@ def _targets(results: Results) -> Iterator[Target]:
             yield Target(
                 f"`{name}`: makespan over ideal", f"≤ {most}", f"{ratio:.3f}", ratio <= most
             )
-    if share := results.get("farmer", {}).get("share"):
+    if share := results.get("coordinator", {}).get("share"):
         what = "`mpi`: share of a core that rank 0 takes, 1000 workers with a million tasks of 10 s"
         yield Target(what, "< 10 %", f"{100 * share:.1f} %", share < 0.1)
     if seconds := results.get("joining"):

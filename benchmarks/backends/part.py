@@ -18,7 +18,7 @@ from typing import Any
 from contenders import CONTENDERS, Job, ledger
 from works import Nap, Naps, do_nothing, equal_tasks
 
-from cryotile.task import Pending, Task
+from cryotile.farm.task import Pending, Task
 
 
 def job_of(order: dict[str, Any], member: int) -> Job:
@@ -26,8 +26,8 @@ def job_of(order: dict[str, Any], member: int) -> Job:
     home = Path(order["home"])
     if "run" in order:
         # Only here: what else is measured should start without the ice.
-        from cryotile.run import Run
-        from cryotile.work import FitTile
+        from cryotile.runs.run import Run
+        from cryotile.runs.work import FitTile
 
         run = Run.load(order["run"])
         work = FitTile(run.path, run.generation)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from cryotile.task import Progress, Task
+from cryotile.farm.task import Progress, Task
 
 # Correlation of the logarithms of neighbours' costs: neighbouring tiles see about as many points.
 LIKENESS = 0.9
@@ -53,7 +53,7 @@ class Naps(NamedTuple):
         return max(sum(self.seconds()) / workers, max(self.seconds()))
 
     def tasks(self) -> list[Task]:
-        """Tasks whose costs are known roughly, dearest first."""
+        """Tasks whose costs are known roughly, costliest first."""
         rng = random.Random(2)
         known = [
             seconds * rng.uniform(1 - UNCERTAINTY, 1 + UNCERTAINTY) for seconds in self.seconds()

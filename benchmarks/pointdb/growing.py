@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 from made import as_granule, medians, swath
 from reading import MARGIN, TILE
 
-from cryotile.plan import PlanRequest
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.compact import FULL
 from cryotile.pointdb.layout import chunk_directory, chunk_numbers
 from cryotile.pointdb.log import _write_checkpoint
 from cryotile.pointdb.squares import SQUARES
 from cryotile.pointdb.state import FRAGMENTS, GRANULES, State
-from cryotile.run import plan_run
+from cryotile.runs.plan import PlanRequest
+from cryotile.runs.run import plan_run
 
 REGION = (-2_200e3, -2_200e3, 2_200e3, 2_200e3)
 WHOLE = 1e11

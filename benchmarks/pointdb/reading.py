@@ -15,12 +15,13 @@ from unittest.mock import patch
 import pyarrow.dataset as ds
 from made import MIDDLE, SWATH, grown, ignore, medians, side_of
 
-from cryotile import fit, work
 from cryotile._fit import Kernel
-from cryotile.plan import PlanRequest
+from cryotile.fit import posts as fit
 from cryotile.pointdb import PointDB
-from cryotile.run import plan_run
-from cryotile.work import fit_tile
+from cryotile.runs import work
+from cryotile.runs.plan import PlanRequest
+from cryotile.runs.run import plan_run
+from cryotile.runs.work import fit_tile
 
 TILE = 50e3
 MARGIN = 2e3
@@ -87,7 +88,7 @@ def disk_to_disk(scratch: Path, count: int, repeats: int) -> dict[str, float]:
         posting=1000.0, radius=MARGIN, recipe="plane", bounds=bounds, tile_size=round(TILE / 1000)
     )
     run = plan_run(scratch / "run", request, db=db)
-    # The dearest, that is a whole one.
+    # The costliest, that is a whole one.
     task = run.tasks[0]
     window = run.tile(0).window(MARGIN)
     paths = [str(path) for path in db.fragments(window)]

@@ -14,17 +14,17 @@ import pandas as pd
 import pyproj
 from made import as_granule, ignore, medians, swath
 
-from cryotile.ingest import freeze_ingest
-from cryotile.intake import Criteria, take_in
+from cryotile.farm.task import Task
+from cryotile.geo.projection import project
 from cryotile.pointdb import PointDB
 from cryotile.pointdb import fragments as fragment_files
 from cryotile.pointdb.encoding import encode, schema, to_table
-from cryotile.pointdb.order import in_total_order
-from cryotile.projection import project
+from cryotile.pointdb.sort_order import in_total_order
 from cryotile.readers import read_granule
+from cryotile.runs.ingest import freeze_ingest
+from cryotile.runs.ingest_batch import Criteria, take_in
+from cryotile.runs.work import IngestBatch
 from cryotile.simulate import World, simulate
-from cryotile.task import Task
-from cryotile.work import IngestBatch
 
 
 def size(scratch: Path) -> dict[str, float]:

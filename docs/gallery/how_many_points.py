@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 import cryotile
-from cryotile.projection import project_granule
+from cryotile.geo.projection import project_granule
 from cryotile.simulate import simulate
 
 with tempfile.TemporaryDirectory() as scratch:

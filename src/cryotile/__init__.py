@@ -12,25 +12,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cryotile.config import FitConfig
     from cryotile.errors import CryotileError
-    from cryotile.fit import fit_posts
-    from cryotile.grid import Grid, Tile
+    from cryotile.fit.config import FitConfig
+    from cryotile.fit.posts import fit_posts
+    from cryotile.geo.grid import Grid, Tile
     from cryotile.pointdb import PointDB
     from cryotile.readers import read_granule
-    from cryotile.run import Run
+    from cryotile.runs.run import Run
 
 __version__ = "0.1.0"
 
 # Name → module.  Resolved on first use, so that importing cryotile stays light.
 _HOME = {
     "CryotileError": "cryotile.errors",
-    "FitConfig": "cryotile.config",
-    "Grid": "cryotile.grid",
+    "FitConfig": "cryotile.fit.config",
+    "Grid": "cryotile.geo.grid",
     "PointDB": "cryotile.pointdb",
-    "Run": "cryotile.run",
-    "Tile": "cryotile.grid",
-    "fit_posts": "cryotile.fit",
+    "Run": "cryotile.runs.run",
+    "Tile": "cryotile.geo.grid",
+    "fit_posts": "cryotile.fit.posts",
     "read_granule": "cryotile.readers",
 }
 

@@ -57,7 +57,7 @@ def sort_points(
     Returns
     -------
     tuple
-        The elevation furthest from 0, and the attributes of :class:`cryotile.cells.Cells`.
+        The elevation furthest from 0, and the attributes of :class:`cryotile.fit.cells.Cells`.
     """
 
 def seasons(nanoseconds: _Integers, start: int, length: int) -> _Floats:
@@ -79,7 +79,7 @@ class Kernel:
     Parameters
     ----------
     x, y, rows, passes, row_y, row_start, cell_x, cell_start : ndarray
-        As of :class:`cryotile.cells.Cells`.
+        As of :class:`cryotile.fit.cells.Cells`.
     extras : ndarray, shape (points, extras), or None
         Columns of terms that are not made of ``rows``.
     weights : ndarray, shape (points,), or None
@@ -87,7 +87,7 @@ class Kernel:
     modes, platforms : ndarray, shape (points,), or None
         Below 10; of equally frequent ones the lowest is the majority.  None: there is but one.
     terms, columns, slots : sequence, int, int
-        As of :class:`cryotile.terms.Layout`.
+        As of :class:`cryotile.fit.terms.Layout`.
     pass_total, mode_total : int
         Number of passes and of modes.
     radius : float

@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The kernel: least squares at every post of a rectangle, over points sorted into cells.
 
-It reports and never raises; :mod:`cryotile.fit` validates and documents.
+It reports and never raises; :mod:`cryotile.fit.posts` validates and documents.
 
 Invariants
 ----------
@@ -14,7 +14,7 @@ import numpy as np
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
 
-cdef extern from "_sort.h" nogil:
+cdef extern from "kernel/sort.h" nogil:
     ctypedef struct Table:
         const double *x
         const double *y
@@ -57,13 +57,13 @@ cdef extern from "_sort.h" nogil:
     void place_in_rows(const Table *table, const Window *window, Buckets *buckets) noexcept
     void sort_rows(const Window *window, Buckets *buckets, Sorted *to) noexcept
 
-cdef extern from "_season.h" nogil:
+cdef extern from "kernel/season.h" nogil:
     ctypedef struct Year:
         int64_t start, length
     void find_seasons(
         const Year *year, const int64_t *nanoseconds, int64_t count, double *cosines, double *sines) noexcept
 
-cdef extern from "_levels.h" nogil:
+cdef extern from "kernel/levels.h" nogil:
     enum:
         CELLS_IN_RADIUS
         MAX_TERMS

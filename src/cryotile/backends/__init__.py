@@ -31,8 +31,8 @@ _BUILT_IN = {
     "postgresql": "cryotile.backends.pull:SQLBackend",
     "serial": "cryotile.backends.serial:SerialBackend",
     "sqlite": "cryotile.backends.pull:SQLBackend",
-    "taskfarm+http": "cryotile.backends.seed:SeedBackend",
-    "taskfarm+https": "cryotile.backends.seed:SeedBackend",
+    "taskfarm+http": "cryotile.backends.legacy:SeedBackend",
+    "taskfarm+https": "cryotile.backends.legacy:SeedBackend",
 }
 
 

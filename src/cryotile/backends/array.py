@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from cryotile.backends import crew
-from cryotile.backends.base import STALL, Agenda, checked_stall
+from cryotile.backends import pool
+from cryotile.backends.base import STALL, TaskQueue, checked_stall
 from cryotile.backends.cores import usable_cores
-from cryotile.backends.deal import deal
+from cryotile.backends.partition import deal
 from cryotile.errors import InvalidValue
-from cryotile.task import Outcome, Pending, Task, Work
+from cryotile.farm.task import Outcome, Pending, Task, Work
 
 __all__ = ["ArrayBackend", "IndexBackend", "Place", "array_scheduler", "place_in_array"]
 
@@ -35,7 +35,7 @@ class Place(NamedTuple):
 class IndexBackend:
     """Does one share of the list, in children of this process.
 
-    Where the tasks are :class:`~cryotile.task.Pending`, the frozen list is dealt, and of this member's share
+    Where the tasks are :class:`~cryotile.farm.task.Pending`, the frozen list is dealt, and of this member's share
     what is pending is done.  A plain list is its own frozen list.
 
     Parameters
@@ -89,7 +89,7 @@ class IndexBackend:
 
     def _outcomes(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         if tasks:
-            yield from crew.work(Agenda(tasks), work, children=self.children, stall=self.stall)
+            yield from pool.work(TaskQueue(tasks), work, children=self.children, stall=self.stall)
 
 
 class ArrayBackend(IndexBackend):

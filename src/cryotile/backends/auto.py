@@ -13,7 +13,7 @@ from cryotile.backends.base import STALL
 from cryotile.backends.cores import count_cores
 from cryotile.backends.mpi.launch import place_in_mpi
 from cryotile.errors import InvalidValue
-from cryotile.task import Outcome, Task, Work
+from cryotile.farm.task import Outcome, Task, Work
 
 __all__ = ["AutoBackend", "Choice", "choose"]
 

@@ -12,14 +12,14 @@ from math import isfinite
 from typing import NamedTuple, Protocol
 
 from cryotile.errors import InvalidValue, UnwritablePath
-from cryotile.task import ATTEMPTS, Outcome, Progress, Task, Work
+from cryotile.farm.task import ATTEMPTS, Outcome, Progress, Task, Work
 
 __all__ = [
     "ATTEMPTS",
     "STALL",
-    "Agenda",
     "Attempt",
     "Backend",
+    "TaskQueue",
     "attempt",
     "checked_lease",
     "checked_stall",
@@ -46,7 +46,7 @@ class Backend(Protocol):
         Parameters
         ----------
         tasks : sequence of Task
-            In the order in which they start, dearest first; each index once.
+            In the order in which they start, costliest first; each index once.
         work : Work
             Does one task; picklable.
 
@@ -86,7 +86,7 @@ def attempt(work: Work, task: Task, progress: Progress) -> Attempt:
     return Attempt(task, time.perf_counter() - start, error)
 
 
-class Agenda:
+class TaskQueue:
     """The tasks that wait, in their order, and the failed attempts made of each.
 
     Parameters
@@ -152,7 +152,7 @@ class Agenda:
                 "task %d: attempt %d of %d failed: %s", task.index, attempts, ATTEMPTS, reason
             )
             self._failures[task.index] = attempts
-            # At the head: a task that failed is still the dearest that waits.
+            # At the head: a task that failed is still the costliest that waits.
             self._waiting.appendleft(task)
             return None
         self._left -= 1

@@ -27,20 +27,20 @@ from types import TracebackType
 from typing import Self
 
 from cryotile.backends.base import STALL, Attempt
-from cryotile.backends.inside import (
+from cryotile.backends.child_main import (
     DONE,
     FAILED,
     PROGRESS,
     REPORT,
     TASK,
     UNFIT,
-    Blueprint,
+    WorkSpec,
     loading_main,
 )
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.task import Task, Work
+from cryotile.farm.task import Task, Work
 
-__all__ = ["Child", "Nursery"]
+__all__ = ["Child", "ChildFactory"]
 
 # Imports from a busy cluster file system take minutes and make no progress calls.
 _START_LIMIT = 300.0
@@ -51,7 +51,7 @@ _GRACE = 5.0
 _READ_SIZE = 1 << 16
 
 
-class Nursery:
+class ChildFactory:
     """Starts children for one work, and leaves none behind.
 
     At the end of the ``with`` block idle children leave by themselves; all others, and all after an error, are killed.
@@ -84,14 +84,14 @@ class Nursery:
         self._stall = stall
         self._environment = environment
         self._children: set[Child] = set()
-        content = pickle.dumps(_blueprint(work))
+        content = pickle.dumps(_work_spec(work))
         # A nameless file: of any size, read by every child when it comes to it, and gone with the last of them.
-        self._blueprint = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by __exit__
-        self._blueprint.write(content)
+        self._work_spec = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by __exit__
+        self._work_spec.write(content)
 
     def start(self) -> Child:
         """Start a child; it takes tasks at once, and does them when it has loaded the work."""
-        child = Child(self._blueprint.fileno(), self._stall, environment=self._environment)
+        child = Child(self._work_spec.fileno(), self._stall, environment=self._environment)
         self._children = {other for other in self._children if other.alive} | {child}
         return child
 
@@ -113,7 +113,7 @@ class Nursery:
                 child.kill()
         for child in alive:
             child.bury()
-        self._blueprint.close()
+        self._work_spec.close()
 
 
 class Child:
@@ -121,8 +121,8 @@ class Child:
 
     Parameters
     ----------
-    blueprint : int
-        Descriptor of a file with the pickled :class:`~cryotile.backends.inside.Blueprint`.
+    work_spec : int
+        Descriptor of a file with the pickled :class:`~cryotile.backends.child_main.WorkSpec`.
     stall : float
         Seconds without a report after which the child counts as hung.
     environment : mapping of str to str, optional
@@ -143,7 +143,7 @@ class Child:
     """
 
     def __init__(
-        self, blueprint: int, stall: float, *, environment: Mapping[str, str] | None = None
+        self, work_spec: int, stall: float, *, environment: Mapping[str, str] | None = None
     ) -> None:
         self.tasks: deque[Task] = deque()
         self.ready = False
@@ -159,7 +159,7 @@ class Child:
         self._unread = task_end
         os.set_blocking(task_end, False)
         os.set_blocking(self._reports, False)
-        inherited = (blueprint, task_end, report_end, lifeline_end)
+        inherited = (work_spec, task_end, report_end, lifeline_end)
         try:
             self._process = _spawn(inherited, environment)
         except OSError:
@@ -306,7 +306,7 @@ class Child:
                 os.close(descriptor)
 
 
-def _blueprint(work: Work) -> Blueprint:
+def _work_spec(work: Work) -> WorkSpec:
     """Pickle the work and, when it is defined in the parent's script, note which that is."""
     try:
         pickled = pickle.dumps(work)
@@ -316,16 +316,16 @@ def _blueprint(work: Work) -> Blueprint:
             "a dataclass at the top level of a module"
         ) from error
     if b"__main__" not in pickled:
-        return Blueprint(pickled)
+        return WorkSpec(pickled)
     script = sys.modules["__main__"]
     if script.__spec__ is not None:
-        return Blueprint(pickled, main_name=script.__spec__.name)
+        return WorkSpec(pickled, main_name=script.__spec__.name)
     if script.__file__ is None:
         raise InvalidValue(
             f"work {_name(work)} is defined in an interactive session, where no child process finds it; "
             "put it in a module"
         )
-    return Blueprint(pickled, main_path=str(Path(script.__file__).resolve()))
+    return WorkSpec(pickled, main_path=str(Path(script.__file__).resolve()))
 
 
 def _name(work: Work) -> str:
@@ -338,7 +338,7 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     """Start an interpreter that finds modules where this one does and lives as a child on the given descriptors."""
     path = [str(entry) for entry in sys.path]
-    code = f"import sys; sys.path[:] = {path}; from cryotile.backends.inside import main; main{descriptors}"
+    code = f"import sys; sys.path[:] = {path}; from cryotile.backends.child_main import main; main{descriptors}"
     return subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.DEVNULL,

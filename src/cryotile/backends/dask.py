@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cryotile.backends.base import STALL, checked_stall
 from cryotile.backends.executor import WINDOW, ExecutorBackend
 from cryotile.errors import CryotileError, InvalidValue, MissingDependency
-from cryotile.task import Outcome, Task, Work
+from cryotile.farm.task import Outcome, Task, Work
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -16,10 +16,10 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from contextlib import suppress
 from pickle import PickleError
 
-from cryotile.backends.base import ATTEMPTS, Agenda, Attempt, attempt
-from cryotile.backends.shift import Shift
+from cryotile.backends.base import ATTEMPTS, Attempt, TaskQueue, attempt
+from cryotile.backends.deadline import Deadline
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.task import Outcome, Task, Work
+from cryotile.farm.task import Outcome, Task, Work
 
 __all__ = ["BATCH_SECONDS", "WINDOW", "ExecutorBackend"]
 
@@ -31,7 +31,7 @@ BATCH_SECONDS = 0.1
 
 _MOST_IN_BATCH = 1000
 
-# Seconds between looks at the shift, and at futures that do not call back.
+# Seconds between looks at the deadline, and at futures that do not call back.
 _ROUND = 0.5
 
 # So many submissions in a row that do not come back, or a whole window of them, mean that none ever will.
@@ -101,24 +101,26 @@ class ExecutorBackend:
         """Do the tasks in the executor's workers; see :meth:`cryotile.backends.Backend.run`."""
         if not tasks:
             return
-        agenda = Agenda(tasks)
-        with Shift() as shift:
-            farm = _Farm(self, work, agenda, shift)
+        task_queue = TaskQueue(tasks)
+        with Deadline() as deadline:
+            farm = _Farm(self, work, task_queue, deadline)
             try:
                 yield from farm.outcomes()
             finally:
                 farm.recall()
-            shift.check_out(agenda.left())
+            deadline.check_out(task_queue.left())
 
 
 class _Farm:
     """What an executor has of one list of tasks."""
 
-    def __init__(self, backend: ExecutorBackend, work: Work, agenda: Agenda, shift: Shift) -> None:
+    def __init__(
+        self, backend: ExecutorBackend, work: Work, task_queue: TaskQueue, deadline: Deadline
+    ) -> None:
         self._backend = backend
         self._work = work
-        self._agenda = agenda
-        self._shift = shift
+        self._task_queue = task_queue
+        self._deadline = deadline
         self._submitted: dict[_Future, list[Task]] = {}
         self._ended: queue.SimpleQueue[_Future] = queue.SimpleQueue()
         self._silent: set[_Future] = set()
@@ -129,13 +131,13 @@ class _Farm:
         self._futile = 0
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Keep the executor busy until nothing is left, or the shift ends."""
+        """Keep the executor busy until nothing is left, or the deadline ends."""
         while True:
-            if self._shift.draining():
+            if self._deadline.draining():
                 self.recall()
             else:
                 self._submit()
-            if not self._submitted or self._shift.over():
+            if not self._submitted or self._deadline.over():
                 return
             for future in self._stirring():
                 # What was recalled calls back, too.
@@ -148,14 +150,14 @@ class _Farm:
             # Parsl cannot cancel.  A future that does not call back is a job of its own, and cancelled even if it runs.
             with suppress(NotImplementedError):
                 if future.cancel() or future in self._silent:
-                    self._agenda.put_back(self._forget(future))
+                    self._task_queue.put_back(self._forget(future))
 
     def _submit(self) -> None:
         """Fill the window."""
         while len(self._submitted) < self._backend.window and not self._alone:
-            tasks = self._agenda.take(self._batch_size(), self._may_go)
+            tasks = self._task_queue.take(self._batch_size(), self._may_go)
             if not tasks and not self._submitted:
-                tasks = self._agenda.take(1, self._shift.may_start)
+                tasks = self._task_queue.take(1, self._deadline.may_start)
                 self._alone = True
             if not tasks:
                 return
@@ -171,13 +173,13 @@ class _Farm:
         most = _MOST_IN_BATCH
         if self._backend.workers:
             # No more than half of a fair share of what is left, so that all workers end together.
-            most = min(most, self._agenda.stock() // (2 * self._backend.workers))
+            most = min(most, self._task_queue.stock() // (2 * self._backend.workers))
         return max(1, min(int(self._backend.batch_seconds / max(self._pace, 1e-9)), most))
 
     def _may_go(self, task: Task) -> bool:
         """Tell whether a task may be submitted beside others; one that may have ended two workers is tried alone."""
         suspect = task.index in self._lost and self._failures[task.index] == ATTEMPTS - 1
-        return not suspect and self._shift.may_start(task)
+        return not suspect and self._deadline.may_start(task)
 
     def _begin(self, tasks: list[Task]) -> _Future:
         """Submit tasks."""
@@ -206,7 +208,7 @@ class _Farm:
             error = cancelled
         attempts = self._done(future) if error is None else self._lose(tasks, error)
         self._failures.update(each.task.index for each in attempts if each.error is not None)
-        return self._agenda.settle(attempts)
+        return self._task_queue.settle(attempts)
 
     def _done(self, future: _Future) -> list[Attempt]:
         """Take the attempts of a submission that came back."""
@@ -214,7 +216,7 @@ class _Farm:
         self._futile = 0
         self._pace = sum(each.seconds for each in attempts) / len(attempts)
         for each in attempts:
-            self._shift.ended(each)
+            self._deadline.ended(each)
         return attempts
 
     def _lose(self, tasks: list[Task], error: BaseException) -> list[Attempt]:
@@ -243,7 +245,7 @@ class _Farm:
 
     def _broken(self, error: BaseException) -> CryotileError:
         return CryotileError(
-            f"the executor broke ({_one_line(error)}) with {self._agenda.left()} tasks left; what is done stays, and "
+            f"the executor broke ({_one_line(error)}) with {self._task_queue.left()} tasks left; what is done stays, and "
             "the same command goes on when the executor is there again"
         )
 

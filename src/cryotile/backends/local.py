@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cryotile.backends import crew
-from cryotile.backends.base import STALL, Agenda, checked_stall
-from cryotile.task import Outcome, Task, Work
+from cryotile.backends import pool
+from cryotile.backends.base import STALL, TaskQueue, checked_stall
+from cryotile.farm.task import Outcome, Task, Work
 
 __all__ = ["LocalBackend"]
 
@@ -40,10 +40,10 @@ class LocalBackend:
         *,
         stall: float = STALL,
     ) -> None:
-        self.children = crew.crew_size("local", argument)
+        self.children = pool.pool_size("local", argument)
         self.stall = checked_stall(stall)
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do the tasks in children; see :meth:`cryotile.backends.Backend.run`."""
         if tasks:
-            yield from crew.work(Agenda(tasks), work, children=self.children, stall=self.stall)
+            yield from pool.work(TaskQueue(tasks), work, children=self.children, stall=self.stall)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cryotile.backends import crew
+from cryotile.backends import pool
 from cryotile.backends.base import STALL, checked_lease, checked_stall
-from cryotile.backends.supply import LedgerSupply
+from cryotile.backends.task_source import LedgerSource
 from cryotile.errors import InvalidValue
+from cryotile.farm.task import Outcome, Task, Work
 from cryotile.ledgers import LEASE, Ledger
-from cryotile.ledgers.dir import DirLedger
-from cryotile.task import Outcome, Task, Work
+from cryotile.ledgers.directory.ledger import DirLedger
 
 __all__ = ["DirBackend", "HTTPBackend", "PullBackend", "SQLBackend", "without_children"]
 
@@ -53,13 +53,13 @@ class PullBackend:
         self.ledger.enroll(tasks)
         if not tasks:
             return
-        supply = LedgerSupply(self.ledger, children=self.children)
+        task_source = LedgerSource(self.ledger, children=self.children)
         try:
-            yield from crew.work(supply, work, children=self.children, stall=self.stall)
+            yield from pool.work(task_source, work, children=self.children, stall=self.stall)
         finally:
             # However this ends: nobody has to wait until leases expire, and no attempt is charged.
-            supply.release()
-        supply.check_out()
+            task_source.release()
+        task_source.check_out()
 
 
 class DirBackend(PullBackend):
@@ -98,7 +98,7 @@ class DirBackend(PullBackend):
             raise InvalidValue(
                 "backend 'dir' needs a directory that all its workers see, and got none; use local, or give it a home"
             )
-        children = crew.crew_size("dir", argument)
+        children = pool.pool_size("dir", argument)
         super().__init__(
             DirLedger(home, key, lease=checked_lease(lease)), children=children, stall=stall
         )
@@ -139,7 +139,7 @@ class SQLBackend(PullBackend):
         lease: float = LEASE,
     ) -> None:
         # Imported here: the other pull backends need no database.
-        from cryotile.ledgers.sql import SQLLedger
+        from cryotile.ledgers.sql.ledger import SQLLedger
 
         address, children = without_children(argument)
         super().__init__(
@@ -213,5 +213,5 @@ def without_children(address: str) -> tuple[str, int]:
     ours = [option for option in options if option.startswith("children=")]
     rest = "&".join(option for option in options if option not in ours)
     scheme = place.partition(":")[0]
-    size = crew.crew_size(scheme, ours[-1].removeprefix("children=") if ours else "")
+    size = pool.pool_size(scheme, ours[-1].removeprefix("children=") if ours else "")
     return f"{place}?{rest}" if rest else place, size

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cryotile.backends.base import STALL, Agenda, attempt, checked_stall
+from cryotile.backends.base import STALL, TaskQueue, attempt, checked_stall
 from cryotile.errors import InvalidValue
-from cryotile.task import Outcome, Task, Work
+from cryotile.farm.task import Outcome, Task, Work
 
 __all__ = ["SerialBackend"]
 
@@ -48,9 +48,11 @@ class SerialBackend:
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do each task, up to three times; see :meth:`cryotile.backends.Backend.run`."""
-        agenda = Agenda(tasks)
-        while agenda.left():
-            yield from agenda.settle([attempt(work, task, _ignore) for task in agenda.take(1)])
+        task_queue = TaskQueue(tasks)
+        while task_queue.left():
+            yield from task_queue.settle(
+                [attempt(work, task, _ignore) for task in task_queue.take(1)]
+            )
 
 
 def _ignore(fraction: float) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 from cryotile.backends.base import Attempt
 from cryotile.errors import InvalidValue
-from cryotile.task import Task
+from cryotile.farm.task import Task
 
 __all__ = ["Walltime", "seconds_left"]
 

@@ -10,22 +10,22 @@ from pathlib import Path
 import click
 
 from cryotile.backends.auto import choose
-from cryotile.backends.crew import crew_size
+from cryotile.backends.pool import pool_size
 from cryotile.cli.describe import describe
 from cryotile.cli.farming import BACKEND, LEASE, STALL, work_through
-from cryotile.cli.intake import report
+from cryotile.cli.ingest import report
 from cryotile.cli.screen import SIZE, counted, number
-from cryotile.dem import Dem
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.ingest import Ingest, freeze_ingest
-from cryotile.intake import Criteria, points_within
+from cryotile.farm.task import Task
+from cryotile.geo.dem import Dem
+from cryotile.geo.projection import projected_crs
 from cryotile.pointdb import PointDB
 from cryotile.points import CORE_COLUMNS
-from cryotile.projection import projected_crs
-from cryotile.readers import ColumnMapping, find_reader, further_columns, table_reader
+from cryotile.readers import ColumnMapping, extra_columns, find_reader, table_reader
 from cryotile.readers.source import open_source
-from cryotile.task import Task
-from cryotile.where import Where
+from cryotile.runs.ingest import Ingest, freeze_ingest
+from cryotile.runs.ingest_batch import Criteria, points_within
+from cryotile.selection.parser import Where
 
 __all__ = ["info", "ingest", "run_ingest"]
 
@@ -164,7 +164,7 @@ def _workers(backend: str) -> int:
     spec = choose(os.environ).spec if backend == "auto" else backend
     scheme, _, argument = spec.partition(":")
     if scheme in ("serial", "local"):
-        return 1 if scheme == "serial" else crew_size(scheme, argument)
+        return 1 if scheme == "serial" else pool_size(scheme, argument)
     return UNKNOWN_WORKERS
 
 
@@ -216,11 +216,11 @@ def _check_before_creating(
     mapping: ColumnMapping | None,
 ) -> None:
     """Refuse what cannot succeed, so that a slip leaves no empty point DB with a CRS that is fixed."""
-    offered = sorted(further_columns(mapping))
+    offered = sorted(extra_columns(mapping))
     unknown = sorted(set(columns).difference(offered))
     if unknown:
         raise InvalidValue(
-            f"further column {unknown[0]!r} is offered by no reader; choose of {', '.join(offered)}"
+            f"extra column {unknown[0]!r} is offered by no reader; choose of {', '.join(offered)}"
         )
     if where is not None:
         Where.parse(where, columns=[*CORE_COLUMNS, *columns])

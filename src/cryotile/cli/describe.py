@@ -82,7 +82,7 @@ def _point_db(path: Path) -> Iterator[str]:
     for platform, mode, count in zip(kinds["platform"], kinds["mode"], kinds["count"], strict=True):
         yield f"  {platform:10} {mode:12} {number(count):>14}"
     if db.columns:
-        yield f"further      {', '.join(db.columns)}"
+        yield f"extra      {', '.join(db.columns)}"
     dropped: Counter[str] = Counter()
     for reasons in granules["dropped"]:
         dropped.update(reasons)
@@ -109,7 +109,7 @@ def _extent(squares: pd.DataFrame) -> str:
 
 def _run(path: Path) -> Iterator[str]:
     from cryotile.pointdb import PointDB
-    from cryotile.run import Run
+    from cryotile.runs.run import Run
 
     run = Run.load(path)
     ny, nx = run.settings.grid.shape
@@ -122,9 +122,9 @@ def _run(path: Path) -> Iterator[str]:
 
 
 def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:
-    from cryotile.product import summarize_product
+    from cryotile.maps.product import summarize_product
     from cryotile.readers import is_table, read_granule, table_reader
-    from cryotile.readers.pieces import survey_table
+    from cryotile.readers.tables.pieces import survey_table
 
     summary = summarize_product(path) if mapping is None else None
     if summary is not None:
@@ -176,9 +176,9 @@ def _granule(granule: Granule, pieces: Iterable[Granule]) -> Iterator[str]:
 
 def dropped_lines(dropped: Mapping[str, int]) -> Iterator[str]:
     """Yield a line per reason for which points were dropped, the most frequent first."""
-    from cryotile.intake import FAR_FROM_DEM, NOT_SELECTED
-    from cryotile.projection import OUTSIDE_PROJECTION
+    from cryotile.geo.projection import OUTSIDE_PROJECTION
     from cryotile.readers import REASONS
+    from cryotile.runs.ingest_batch import FAR_FROM_DEM, NOT_SELECTED
 
     sentences = {
         **REASONS,

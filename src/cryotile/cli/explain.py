@@ -15,11 +15,11 @@ import pyproj
 
 from cryotile.cli.screen import number
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.explain import Explanation, explain_at
 from cryotile.files import atomic_path, make_directory, writing
-from cryotile.fit import Reason
-from cryotile.outputs import Status
-from cryotile.run import Run
+from cryotile.fit.posts import Reason
+from cryotile.fit.variables import Status
+from cryotile.runs.explain import Explanation, explain_at
+from cryotile.runs.run import Run
 
 __all__ = ["explain"]
 
@@ -107,7 +107,7 @@ def _to_metres(run: Run, at: tuple[float, float]) -> tuple[float, float]:
 
 
 def _draw(run: Run, found: Explanation, path: Path | None) -> Path:
-    from cryotile.postplot import plot_post
+    from cryotile.plotting.post import plot_post
 
     if path is None:
         path = run.path / "explained" / f"x{found.x:.0f}_y{found.y:.0f}.png"

@@ -21,7 +21,7 @@ class _Server:
     """A server, and as whom to ask it."""
 
     def __init__(self, url: str, user: str | None, password: str | None) -> None:
-        from cryotile.web import credentials
+        from cryotile.farm.http import credentials
 
         place, auth = credentials(url)
         if user is not None:

@@ -9,12 +9,12 @@ import click
 from cryotile.backends import open_backend
 from cryotile.backends.auto import AutoBackend
 from cryotile.cli.screen import bar
-from cryotile.ingest import Ingest
-from cryotile.journal import Journaled
-from cryotile.pulse import Pulse
-from cryotile.run import Run
-from cryotile.task import Task
-from cryotile.work import work_on
+from cryotile.farm.heartbeat import Heartbeat
+from cryotile.farm.journal import Journaled
+from cryotile.farm.task import Task
+from cryotile.runs.ingest import Ingest
+from cryotile.runs.run import Run
+from cryotile.runs.work import work_on
 
 __all__ = ["BACKEND", "LEASE", "STALL", "work_through"]
 
@@ -81,7 +81,7 @@ def work_through(
     # Known only now: a member of an array has taken its share.
     share = {task.index for task in tasks.share}
     failed = 0
-    with Pulse(journal), bar() as progress:
+    with Heartbeat(journal), bar() as progress:
         total = len(tasks) if sizes is None else sum(sizes[task.index] for task in tasks)
         shown = progress.add_task("fit" if sizes is None else "ingest", total=total, note="")
         for outcome in outcomes:

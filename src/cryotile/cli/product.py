@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from cryotile.cli.screen import number, track
 from cryotile.errors import CryotileError
-from cryotile.mosaic import mosaic
-from cryotile.outputs import Status, fit_variables
-from cryotile.product import write_product
-from cryotile.run import Run
+from cryotile.fit.variables import Status, fit_variables
+from cryotile.maps.mosaic import mosaic
+from cryotile.maps.product import write_product
+from cryotile.runs.run import Run
 
 __all__ = ["assemble", "plot"]
 
@@ -92,7 +92,7 @@ def plot(product: Path, output: Path | None, variable: str) -> None:
     Example:
       cryotile plot dhdt.nc -o dhdt.png
     """
-    from cryotile.plot import plot_product
+    from cryotile.plotting.map import plot_product
 
     output = output or product.with_suffix(".png")
     plot_product(product, output, variable=variable)

@@ -11,19 +11,19 @@ import click
 from cryotile.backends.auto import choose
 from cryotile.cli.data import run_ingest
 from cryotile.cli.farming import BACKEND, LEASE, STALL, work_through
-from cryotile.cli.grown import beyond_lines, grown_lines
 from cryotile.cli.screen import counted, number, size
-from cryotile.config import RECIPES, TERMS, WEIGHTS
-from cryotile.cost import estimate
+from cryotile.cli.staleness import beyond_lines, grown_lines
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.ingest import Ingest
-from cryotile.plan import REGIONS, PlanRequest
+from cryotile.fit.config import RECIPES, TERMS, WEIGHTS
 from cryotile.pointdb import PointDB
 from cryotile.points import Bounds
-from cryotile.run import Run, open_db, plan_run
-from cryotile.submit import submitted_tasks
-from cryotile.where import Where
-from cryotile.work import load_tasks
+from cryotile.runs.cost import estimate
+from cryotile.runs.ingest import Ingest
+from cryotile.runs.plan import REGIONS, PlanRequest
+from cryotile.runs.run import Run, open_db, plan_run
+from cryotile.runs.submit import submitted_tasks
+from cryotile.runs.work import load_tasks
+from cryotile.selection.parser import Where
 
 __all__ = ["plan", "run"]
 
@@ -115,7 +115,7 @@ def plan(
     weights: tuple[str, ...],
     fallback_radii: tuple[float, ...],
 ) -> None:
-    """Freeze a run in directory RUN: its grid, its settings and its list of tiles, dearest first.
+    """Freeze a run in directory RUN: its grid, its settings and its list of tiles, costliest first.
 
     On a run that is there already no option is needed; tiles whose points have changed since are listed anew.
 
@@ -161,7 +161,7 @@ def _region_bounds(region: str, bounds: Bounds | None, db: PointDB | None) -> Bo
 def _report_plan(run: Run) -> None:
     settings, table = run.settings, run.table
     ny, nx = settings.grid.shape
-    waiting = run.unsealed()
+    waiting = run.missing_quick()
     stored = run.store.names() if waiting else set()
     stale = sum(run.names[task.index] in stored for task in waiting)
     expected = estimate(table)
@@ -249,7 +249,7 @@ def run(
 
 def _report_run(run: Run, share: Collection[int]) -> None:
     """Say what has become of the tiles that this process answers for, and which command goes on."""
-    left = {task.index for task in run.unsealed() if task.index in share}
+    left = {task.index for task in run.missing_quick() if task.index in share}
     failed = {index: error for index, error in run.failed().items() if index in left}
     if failed:
         index, error = next(iter(failed.items()))
@@ -282,10 +282,10 @@ def _planned_again(run: Run, backend: str) -> Run:
     Only where this process is the head of its farm: members that each planned again might do it on different commits.
     """
     spec = choose(os.environ).spec if backend == "auto" else backend
-    if spec.partition(":")[0] not in ("serial", "local") or run.unsealed():
+    if spec.partition(":")[0] not in ("serial", "local") or run.missing_quick():
         return run
     again = plan_run(run.path, PlanRequest())
-    waiting = len(again.unsealed())
+    waiting = len(again.missing_quick())
     if waiting:
         click.echo(
             f"{run.path}: the point DB has grown since commit {run.snapshot}; planned again on commit {again.snapshot}:"

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from cryotile.cli.screen import number, span
 from cryotile.errors import CryotileError
+from cryotile.farm.http import Site
 from cryotile.ledgers.http import open_api
-from cryotile.web import Site
 
 __all__ = ["show_server", "watch_server"]
 

@@ -18,10 +18,10 @@ from rich.text import Text
 
 from cryotile.cli.screen import clock, counted, number, span
 from cryotile.errors import CryotileError
-from cryotile.ingest import Ingest
-from cryotile.status import Observer, RunStatus
-from cryotile.tasklist import TaskList
-from cryotile.work import load_tasks
+from cryotile.runs.ingest import Ingest
+from cryotile.runs.status import Observer, RunStatus
+from cryotile.runs.tasklist import TaskList
+from cryotile.runs.work import load_tasks
 
 __all__ = ["retry", "status"]
 

@@ -9,7 +9,7 @@ import click
 from cryotile.cli.screen import counted, number, size
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.pointdb import PointDB
-from cryotile.pointdb.mend import set_damage_aside
+from cryotile.pointdb.repair import set_damage_aside
 
 __all__ = ["compact", "remove", "verify"]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from cryotile.cli.grown import grown_lines
 from cryotile.cli.screen import number
-from cryotile.run import Run
-from cryotile.schedulers import SCHEDULERS
-from cryotile.submit import BACKENDS, make_job
-from cryotile.submit import submit as hand_in
-from cryotile.work import load_tasks
+from cryotile.cli.staleness import grown_lines
+from cryotile.runs.run import Run
+from cryotile.runs.schedulers import SCHEDULERS
+from cryotile.runs.submit import BACKENDS, make_job
+from cryotile.runs.submit import submit as hand_in
+from cryotile.runs.work import load_tasks
 
 __all__ = ["submit"]
 

@@ -13,11 +13,11 @@ import click
 from cryotile.backends import open_backend
 from cryotile.cli.screen import bar, counted, number
 from cryotile.errors import CryotileError
+from cryotile.farm.task import Pending, Task
 from cryotile.files import write_text
-from cryotile.halves import SPLITS, Agreement
-from cryotile.run import Run, open_db
-from cryotile.task import Pending, Task
-from cryotile.validate import ValidateTile, Validation
+from cryotile.fit.agreement import SPLITS, Agreement
+from cryotile.runs.run import Run, open_db
+from cryotile.runs.validate import ValidateTile, Validation
 
 __all__ = ["validate"]
 
@@ -119,7 +119,7 @@ def _work(
 
 
 def _report(validation: Validation, split: str, tasks: Sequence[Task]) -> list[Agreement]:
-    from cryotile.plot import plot_product
+    from cryotile.plotting.map import plot_product
 
     one, other = SPLITS[split]
     product, parts = validation.assemble(split, tasks)

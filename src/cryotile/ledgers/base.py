@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from cryotile.task import Outcome, Task
+from cryotile.farm.task import Outcome, Task
 
 __all__ = ["LEASE", "Exchange", "Fits", "Lease", "Ledger", "Selective"]
 
@@ -29,7 +29,7 @@ class Lease:
         Names this lease alone: the next one of the same task has another.
     attempt : int
         Number of the attempt that it allows, from 1.  A lease of a number above
-        :data:`~cryotile.task.ATTEMPTS` allows none: workers have died at the task each time, and its holder settles
+        :data:`~cryotile.farm.task.ATTEMPTS` allows none: workers have died at the task each time, and its holder settles
         it as failed.
     expiry : float
         Seconds for which it is good unless it is renewed.
@@ -44,7 +44,7 @@ class Lease:
     turn: int = 1
 
     @property
-    def doubtful(self) -> bool:
+    def suspect(self) -> bool:
         """Whether an earlier lease ended without an outcome: its worker may have died at the task unheard."""
         return self.turn > self.attempt
 
@@ -66,13 +66,13 @@ class Ledger(Protocol):
         Parameters
         ----------
         tasks : sequence of Task
-            Each index once.  What is settled while they are being found out (:class:`~cryotile.task.Pending`) stays
+            Each index once.  What is settled while they are being found out (:class:`~cryotile.farm.task.Pending`) stays
             settled, so a ledger notes what is settled before it looks at them.
         """
         ...
 
     def claim(self, n: int = 1) -> list[Lease]:
-        """Lease the dearest waiting tasks.
+        """Lease the costliest waiting tasks.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class Ledger(Protocol):
         Returns
         -------
         list of Lease
-            Dearest first; empty when nothing waits, though other workers' tasks may yet come back.
+            Costliest first; empty when nothing waits, though other workers' tasks may yet come back.
         """
         ...
 
@@ -126,7 +126,7 @@ class Ledger(Protocol):
         """Return how many tasks wait or are leased; 0 means that the run is over."""
         ...
 
-    def witnesses(self, tasks: Collection[int]) -> Mapping[str, Mapping[int, bool]]:
+    def outcomes_elsewhere(self, tasks: Collection[int]) -> Mapping[str, Mapping[int, bool]]:
         """Tell what other hosts made of tasks.
 
         Parameters
@@ -176,7 +176,7 @@ class Selective(Protocol):
     """
 
     def claim_fitting(self, n: int, fits: Fits) -> list[Lease]:
-        """Lease the dearest waiting tasks of those that fit.
+        """Lease the costliest waiting tasks of those that fit.
 
         Parameters
         ----------

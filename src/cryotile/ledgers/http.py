@@ -9,9 +9,9 @@ import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from cryotile.farm.http import PATIENCE, Site, credentials
+from cryotile.farm.task import ATTEMPTS, Outcome, Task
 from cryotile.ledgers.base import LEASE, Lease
-from cryotile.task import ATTEMPTS, Outcome, Task
-from cryotile.web import PATIENCE, Site, credentials
 
 __all__ = ["HTTPLedger", "open_api"]
 
@@ -151,12 +151,12 @@ class HTTPLedger:
         run = self._site.ask("GET", self._run())
         return int(run["waiting"] + run["leased"])
 
-    def witnesses(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
-        """Tell what other hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.witnesses`."""
+    def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
+        """Tell what other hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.outcomes_elsewhere`."""
         found: dict[str, dict[int, bool]] = {}
         for piece in _pieces(list(tasks), _WITNESSED):
             query = {"tasks": ",".join(map(str, piece))}
-            hosts = self._site.ask("GET", self._run("witnesses"), query=query)["hosts"]
+            hosts = self._site.ask("GET", self._run("outcomes_elsewhere"), query=query)["hosts"]
             for host, seen in hosts.items():
                 found.setdefault(host, {}).update((int(task), good) for task, good in seen.items())
         found.pop(self._host, None)

@@ -1,7 +1,7 @@
 """The point DB: projected points of many granules, chunked, on disk.
 
 The format, which other programs can read, is described with :mod:`cryotile.pointdb.layout` (directories),
-:mod:`~cryotile.pointdb.encoding` (columns), :mod:`~cryotile.pointdb.entries` (commits),
+:mod:`~cryotile.pointdb.encoding` (columns), :mod:`~cryotile.pointdb.commits` (commits),
 :mod:`~cryotile.pointdb.state` (granules and fragments) and :mod:`~cryotile.pointdb.squares` (counts and digests).
 """
 

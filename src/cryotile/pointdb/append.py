@@ -15,18 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cryotile.batch import Batch, InPieces
 from cryotile.errors import InvalidValue
 from cryotile.pointdb.commit import commit_change
 from cryotile.pointdb.description import Description
 from cryotile.pointdb.encoding import Stored, encode
 from cryotile.pointdb.log import Log
-from cryotile.pointdb.order import in_total_order
 from cryotile.pointdb.passes import shared_passes
 from cryotile.pointdb.rewrite import rewrite
+from cryotile.pointdb.sort_order import in_total_order
 from cryotile.pointdb.state import Change, State
 from cryotile.pointdb.writers import Writer
-from cryotile.points import CATEGORIES, Granule, empty_points
+from cryotile.points import CATEGORIES, Batch, Granule, InPieces, empty_points
 
 __all__ = ["Appended", "append_granules"]
 
@@ -114,17 +113,17 @@ def append_granules(
     InvalidValue
         A point that cannot be stored, in a piece.  In a batch it only keeps its own granule out.
     """
-    place, further = _Place(root, description, log), [name for name, _ in description.further]
+    place, extra = _Place(root, description, log), [name for name, _ in description.extra]
     if isinstance(batch, InPieces):
-        return _append(place, state, (batch.granule,), partial(_encoded_pieces, batch, further))
-    batch, stored, unfit = _encoded(batch, further)
+        return _append(place, state, (batch.granule,), partial(_encoded_pieces, batch, extra))
+    batch, stored, unfit = _encoded(batch, extra)
     after, appended = _append(place, state, batch.granules, lambda: [(batch, stored)])
     return after, replace(appended, refused={**unfit, **appended.refused})
 
 
-def _encoded_pieces(granule: InPieces, further: Sequence[str]) -> Iterator[tuple[Batch, Stored]]:
+def _encoded_pieces(granule: InPieces, extra: Sequence[str]) -> Iterator[tuple[Batch, Stored]]:
     for batch in granule.batches():
-        yield batch, encode(batch.points, further)
+        yield batch, encode(batch.points, extra)
 
 
 class _Place(NamedTuple):
@@ -173,21 +172,21 @@ def _append(
     )
 
 
-def _encoded(batch: Batch, further: Sequence[str]) -> tuple[Batch, Stored, dict[str, str]]:
+def _encoded(batch: Batch, extra: Sequence[str]) -> tuple[Batch, Stored, dict[str, str]]:
     """Granules, their points as they are stored, and by id those whose points cannot be."""
     try:
         # All of them at once: hardly ever is there one that cannot be stored.
-        return batch, encode(batch.points, further), {}
+        return batch, encode(batch.points, extra), {}
     except InvalidValue:
         fit, unfit = list[Granule](), dict[str, str]()
         for granule in batch.split():
             try:
-                encode(granule.points, further)
+                encode(granule.points, extra)
                 fit.append(granule)
             except InvalidValue as error:
                 unfit[granule.id] = f"granule {granule.name}: {error}"
     batch = Batch.of(fit)
-    return batch, encode(batch.points if fit else empty_points(projected=True), further), unfit
+    return batch, encode(batch.points if fit else empty_points(projected=True), extra), unfit
 
 
 def _sort_out(granules: Sequence[Granule], state: State) -> _Verdict:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cryotile.pointdb.entries import NumberTaken
+from cryotile.pointdb.commits import NumberTaken
 from cryotile.pointdb.fragments import FragmentGone, discard_fragments
 from cryotile.pointdb.log import Log
 from cryotile.pointdb.snapshots import newer_state

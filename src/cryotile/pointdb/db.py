@@ -11,30 +11,29 @@ from pathlib import Path
 import pandas as pd
 import pyproj
 
-from cryotile.batch import Batch, InPieces
 from cryotile.errors import InvalidValue
-from cryotile.grid import Tile
+from cryotile.geo.grid import Tile
+from cryotile.geo.projection import crs_text, projected_crs
 from cryotile.pointdb.append import Appended, append_granules
 from cryotile.pointdb.compact import Compacted, compact
 from cryotile.pointdb.description import (
     FILE_NAME,
     Description,
     create_directory,
-    further_columns,
+    extra_columns,
     read_description,
 )
 from cryotile.pointdb.fragments import FragmentGone
 from cryotile.pointdb.history import describe_commits
-from cryotile.pointdb.reading import Selection, parsed, read_points
+from cryotile.pointdb.read import Selection, parsed, read_points
 from cryotile.pointdb.remove import Removed, remove_granules
 from cryotile.pointdb.selection import Time, read_limits, touched
 from cryotile.pointdb.snapshots import Snapshots
 from cryotile.pointdb.squares import select_squares
 from cryotile.pointdb.state import describe_granules
 from cryotile.pointdb.verify import Damage, verify
-from cryotile.points import CORE_COLUMNS, Bounds, Granule
-from cryotile.projection import crs_text, projected_crs
-from cryotile.where import Where
+from cryotile.points import CORE_COLUMNS, Batch, Bounds, Granule, InPieces
+from cryotile.selection.parser import Where
 
 __all__ = ["PointDB"]
 
@@ -94,13 +93,13 @@ class PointDB:
             The directory holds something else, or cannot be written.
         """
         path = Path(path)
-        further = further_columns(columns)
+        extra = extra_columns(columns)
         text = crs_text(projected_crs(crs))
-        description = Description(text, float(chunk_size), further)
+        description = Description(text, float(chunk_size), extra)
         if not (path / FILE_NAME).exists():
             create_directory(path, description)
         db = cls(path)
-        db.check_matches(crs=text, columns=[name for name, _ in further], chunk_size=chunk_size)
+        db.check_matches(crs=text, columns=[name for name, _ in extra], chunk_size=chunk_size)
         return db
 
     @cached_property
@@ -120,12 +119,12 @@ class PointDB:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the further columns."""
-        return tuple(name for name, _ in self._description.further)
+        """Names of the extra columns."""
+        return tuple(name for name, _ in self._description.extra)
 
     @property
     def column_names(self) -> tuple[str, ...]:
-        """Names of all columns: core columns, then further ones."""
+        """Names of all columns: core columns, then extra ones."""
         return (*CORE_COLUMNS, *self.columns)
 
     @property
@@ -162,7 +161,7 @@ class PointDB:
         Parameters
         ----------
         crs, columns, chunk_size
-            As for :meth:`create`; the further columns must be among those that are kept.
+            As for :meth:`create`; the extra columns must be among those that are kept.
 
         Raises
         ------
@@ -180,7 +179,7 @@ class PointDB:
         Parameters
         ----------
         granules : sequence of Granule, Batch or InPieces
-            With ``x, y``; a further column of the DB that one lacks is NaN there, others are left out.  Without points,
+            With ``x, y``; a extra column of the DB that one lacks is NaN there, others are left out.  Without points,
             a granule is recorded with 0 rows.
 
         Returns
@@ -216,7 +215,7 @@ class PointDB:
         columns : sequence of str or None
             Which columns, in this order.  None: the core columns.
         where : str, Where or None
-            Which points; see :class:`cryotile.where.Where`.
+            Which points; see :class:`cryotile.selection.parser.Where`.
         time : (time, time) or None
             First instant, and first instant after the last; ISO 8601 or datetimes, UTC.
         snapshot : int or None
@@ -225,7 +224,7 @@ class PointDB:
         Returns
         -------
         DataFrame, shape (points, columns)
-            Dtypes of :data:`cryotile.points.CORE_COLUMNS`, further columns float32; ``attrs["crs"]`` names the CRS.
+            Dtypes of :data:`cryotile.points.CORE_COLUMNS`, extra columns float32; ``attrs["crs"]`` names the CRS.
             Sorted by chunk, 5 km square, time, x, y and then the columns read: an order that follows from the points
             alone, whenever and with whichever granules they came in.
 

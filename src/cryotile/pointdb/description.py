@@ -17,17 +17,17 @@ import pyproj
 
 from cryotile.errors import DamagedFile, InvalidValue, UnwritablePath
 from cryotile.files import fsync_directory, make_directory, read_sealed, write_sealed, writing
+from cryotile.geo.projection import projected_crs
 from cryotile.pointdb.encoding import schema, stored_names
 from cryotile.pointdb.layout import SQUARE_SIZE
 from cryotile.points import CORE_COLUMNS
-from cryotile.projection import projected_crs
 
 __all__ = [
     "FILE_NAME",
     "FORMAT",
     "FORMAT_VERSION",
     "Description",
-    "further_columns",
+    "extra_columns",
     "read_description",
 ]
 
@@ -50,13 +50,13 @@ class Description:
         An authority's name for it, e.g. ``EPSG:3031``, or WKT.
     chunk_size : float
         Metres.
-    further : tuple of (str, str)
+    extra : tuple of (str, str)
         Further columns and their units.
     """
 
     crs: str
     chunk_size: float
-    further: tuple[tuple[str, str], ...] = ()
+    extra: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         squares = self.chunk_size / SQUARE_SIZE
@@ -66,16 +66,16 @@ class Description:
                 f" {LARGEST_CHUNK:.0f} m; use e.g. 100000"
             )
         reserved = {*CORE_COLUMNS, *stored_names(CORE_COLUMNS), "granule", "longitude", "latitude"}
-        for name, _ in self.further:
+        for name, _ in self.extra:
             if not name.isidentifier() or name in reserved:
                 raise InvalidValue(
-                    f"further column {name!r} is not a new name of letters, digits and _; choose another"
+                    f"extra column {name!r} is not a new name of letters, digits and _; choose another"
                 )
 
     @property
     def schema(self) -> pa.Schema:
         """Schema of the fragments."""
-        return schema(dict(self.further), self.crs)
+        return schema(dict(self.extra), self.crs)
 
     def check_matches(
         self,
@@ -96,11 +96,11 @@ class Description:
             raise InvalidValue(
                 f"chunk size {chunk_size} m is not that of point DB {path} ({self.chunk_size} m); {remedy}"
             )
-        ours = [name for name, _ in self.further]
+        ours = [name for name, _ in self.extra]
         for name in columns or ():
             if name not in ours:
                 raise InvalidValue(
-                    f"column {name!r} is not kept by point DB {path} (further columns:"
+                    f"column {name!r} is not kept by point DB {path} (extra columns:"
                     f" {', '.join(ours) or 'none'}); {remedy}"
                 )
 
@@ -118,13 +118,13 @@ class Description:
             "crs_wkt": pyproj.CRS.from_user_input(self.crs).to_wkt(),
             "chunk_size": self.chunk_size,
             "square_size": SQUARE_SIZE,
-            "further_columns": dict(self.further),
+            "extra_columns": dict(self.extra),
             "columns": fields,
         }
 
 
-def further_columns(columns: Mapping[str, str] | Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Names and units of further columns; names alone have the unit ``""``."""
+def extra_columns(columns: Mapping[str, str] | Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Names and units of extra columns; names alone have the unit ``""``."""
     units = columns if isinstance(columns, Mapping) else dict.fromkeys(columns, "")
     return tuple(units.items())
 
@@ -162,8 +162,8 @@ def read_description(path: Path) -> Description:
         raise DamagedFile(
             f"{path / FILE_NAME} has squares of {content['square_size']} m; restore it"
         )
-    further = tuple(content["further_columns"].items())
-    return Description(content["crs"], content["chunk_size"], further)
+    extra = tuple(content["extra_columns"].items())
+    return Description(content["crs"], content["chunk_size"], extra)
 
 
 def _check_version(path: Path) -> None:

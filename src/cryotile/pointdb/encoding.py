@@ -57,12 +57,12 @@ def stored_names(columns: Iterable[str]) -> list[str]:
     return [SCALES[name][0] if name in SCALES else name for name in columns]
 
 
-def schema(further: Mapping[str, str], crs: str) -> pa.Schema:
+def schema(extra: Mapping[str, str], crs: str) -> pa.Schema:
     """Schema of a fragment.
 
     Parameters
     ----------
-    further : mapping of str to str
+    extra : mapping of str to str
         Further column → unit.
     crs : str
         CRS of x and y, for readers without cryotile.
@@ -81,20 +81,20 @@ def schema(further: Mapping[str, str], crs: str) -> pa.Schema:
         else:
             kind = {"time": TIME, "pass_id": pa.int64(), "ascending": pa.bool_()}.get(name, TEXT)
             fields.append(pa.field(name, kind, dtype == "boolean"))
-    fields += [pa.field(n, pa.float32(), metadata={"unit": unit}) for n, unit in further.items()]
+    fields += [pa.field(n, pa.float32(), metadata={"unit": unit}) for n, unit in extra.items()]
     fields.append(pa.field("granule", pa.int32(), nullable=False))
     return pa.schema(fields, metadata={"crs": crs})
 
 
-def encode(points: pd.DataFrame, further: Collection[str]) -> Stored:
+def encode(points: pd.DataFrame, extra: Collection[str]) -> Stored:
     """Turn projected points into what is stored.
 
     Parameters
     ----------
     points : DataFrame
-        Core columns; of the further columns, those that it lacks are NaN, those not asked for are left out.
-    further : collection of str
-        Names of further columns.
+        Core columns; of the extra columns, those that it lacks are NaN, those not asked for are left out.
+    extra : collection of str
+        Names of extra columns.
 
     Returns
     -------
@@ -125,7 +125,7 @@ def encode(points: pd.DataFrame, further: Collection[str]) -> Stored:
             stored[name] = _milliseconds(column)
         else:
             stored[name] = _whole(name, column)
-    for name in further:
+    for name in extra:
         stored[name] = np.full(len(points), np.nan, np.float32)
         if name in points:
             values = points[name].to_numpy(np.float32, na_value=np.nan)
@@ -250,7 +250,7 @@ def decode(stored: Stored, columns: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame, shape (points, columns)
-        Dtypes of :data:`~cryotile.points.CORE_COLUMNS`; further columns are float32.
+        Dtypes of :data:`~cryotile.points.CORE_COLUMNS`; extra columns are float32.
     """
     names = zip(columns, stored_names(columns), strict=True)
     return pd.DataFrame({name: _in_memory(name, stored[kept]) for name, kept in names}, copy=False)

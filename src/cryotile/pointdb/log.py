@@ -15,7 +15,7 @@ import pyarrow as pa
 from cryotile import __version__
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.files import fsync_directory, write_sealed, writing
-from cryotile.pointdb.entries import CHECKPOINT_INTERVAL, Entries, NumberTaken, write_table
+from cryotile.pointdb.commits import CHECKPOINT_INTERVAL, Entries, NumberTaken, write_table
 from cryotile.pointdb.squares import add_up
 from cryotile.pointdb.state import GRANULES, Change, State, apply
 

@@ -16,7 +16,7 @@ from cryotile.pointdb.encoding import Stored
 from cryotile.pointdb.fragments import FragmentGone, by_chunk, load_fragment, write_fragments
 from cryotile.pointdb.layout import SQUARE_SIZE, chunk_numbers
 from cryotile.pointdb.log import Log
-from cryotile.pointdb.order import in_total_order
+from cryotile.pointdb.sort_order import in_total_order
 from cryotile.pointdb.squares import add_up, count_squares, taken_away
 from cryotile.pointdb.state import State
 from cryotile.pointdb.writers import Writer

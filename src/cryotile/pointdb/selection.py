@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cryotile.errors import InvalidValue
-from cryotile.grid import Tile
+from cryotile.geo.grid import Tile
 from cryotile.pointdb.encoding import TIME
 from cryotile.points import Bounds
-from cryotile.where import Where, instant
+from cryotile.selection.parser import Where, instant
 
 __all__ = ["Limits", "Time", "checked_bounds", "read_limits", "row_filter", "touched"]
 

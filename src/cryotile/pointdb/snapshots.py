@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cryotile.pointdb.entries import patiently
+from cryotile.pointdb.commits import patiently
 from cryotile.pointdb.fragments import FragmentGone, damaged_fragment
 from cryotile.pointdb.log import Log
 from cryotile.pointdb.squares import describe_squares

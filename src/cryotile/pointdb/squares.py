@@ -17,12 +17,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from cryotile.grid import Tile
+from cryotile.geo.grid import Tile
 from cryotile.pointdb.encoding import TEXT, TIME, Stored, decode, from_table, to_table
 from cryotile.pointdb.layout import SQUARE_SIZE, square_indices
 from cryotile.pointdb.selection import checked_bounds
 from cryotile.points import CATEGORIES, Bounds
-from cryotile.where import Where
+from cryotile.selection.parser import Where
 
 __all__ = [
     "SQUARES",

@@ -17,7 +17,7 @@ from cryotile.pointdb.description import Description
 from cryotile.pointdb.encoding import Stored
 from cryotile.pointdb.fragments import FragmentGone, by_chunk, describe_fragment, load_fragment
 from cryotile.pointdb.log import CHECKPOINT_TABLES, Log
-from cryotile.pointdb.order import in_total_order
+from cryotile.pointdb.sort_order import in_total_order
 from cryotile.pointdb.squares import SQUARES, add_up, count_squares
 from cryotile.pointdb.state import State
 

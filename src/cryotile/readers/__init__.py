@@ -11,17 +11,17 @@ from pathlib import Path
 from cryotile.errors import GranuleError, InvalidValue
 from cryotile.points import SURFACE_TYPES, Granule
 from cryotile.readers.base import REASONS, Reader
-from cryotile.readers.mapping import ColumnMapping
 from cryotile.readers.source import Source, open_source
-from cryotile.readers.table import TABLE, TableReader
+from cryotile.readers.tables.mapping import ColumnMapping
+from cryotile.readers.tables.table import TABLE, TableReader
 
 __all__ = [
     "REASONS",
     "ColumnMapping",
     "Reader",
     "all_readers",
+    "extra_columns",
     "find_reader",
-    "further_columns",
     "is_table",
     "read_granule",
     "table_reader",
@@ -37,7 +37,7 @@ _BUILT_IN = (
     "cryotile.readers.atl06:ATL06",
     "cryotile.readers.atl11:ATL11",
     "cryotile.readers.eolis:EOLIS",
-    "cryotile.readers.table:TABLE",
+    "cryotile.readers.tables.table:TABLE",
 )
 
 
@@ -58,7 +58,7 @@ def read_granule(
         Surfaces to keep, of :data:`cryotile.points.SURFACE_TYPES`.  ESA Level 2, L2I and ICESat-2 do not tell floating
         from grounded ice; there all land ice counts as grounded.
     columns : sequence of str
-        Further columns, of :func:`further_columns`; NaN where the product has none of that name.
+        Further columns, of :func:`extra_columns`; NaN where the product has none of that name.
     mapping : ColumnMapping, optional
         The granule is a table, and these are its columns; else the reader that recognises its content is taken.
 
@@ -77,7 +77,7 @@ def read_granule(
     """
     _require(surface_types, SURFACE_TYPES, "surface type")
     if columns:
-        _require(columns, tuple(further_columns(mapping)), "further column")
+        _require(columns, tuple(extra_columns(mapping)), "extra column")
     with open_source(Path(path)) as source:
         reader = _reader_of(source) if mapping is None else table_reader(mapping)
         return reader.read(source, surface_types=surface_types, columns=columns)
@@ -121,7 +121,7 @@ def is_table(path: Path, mapping: ColumnMapping | None = None) -> bool:
     return mapping is not None or find_reader(path) is TABLE
 
 
-def further_columns(mapping: ColumnMapping | None = None) -> dict[str, str]:
+def extra_columns(mapping: ColumnMapping | None = None) -> dict[str, str]:
     """Further columns that readers offer, and a table of that mapping → unit."""
     readers = [*all_readers(), *([] if mapping is None else [TableReader(mapping)])]
     return {name: unit for reader in readers for name, unit in reader.columns.items()}

@@ -71,7 +71,7 @@ class Atl06:
         )
 
 
-def _records(source: Source, orbit: int, further: Sequence[str]) -> Records:
+def _records(source: Source, orbit: int, extra: Sequence[str]) -> Records:
     beams = {beam: source.shape(f"{beam}/latitude") for beam in _beams(source)}
 
     def gather(read: Callable[[str, Shape], NDArray[Any]], name: str) -> NDArray[Any]:
@@ -100,7 +100,7 @@ def _records(source: Source, orbit: int, further: Sequence[str]) -> Records:
             "geolocation_uncertain": ~(geolocation_error <= _LARGEST_GEOLOCATION_ERROR),
             "no_direction": np.isnan(azimuth),
         },
-        further={name: gather(source.values_or_nan, _VARIABLES[name][0]) for name in further},
+        extra={name: gather(source.values_or_nan, _VARIABLES[name][0]) for name in extra},
     )
 
 

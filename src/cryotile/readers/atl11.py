@@ -46,8 +46,8 @@ class Atl11:
     ) -> Granule:
         """Read the valid points, see :meth:`cryotile.readers.base.Reader.read`."""
         pairs = _pairs(source)
-        further = [name for name in columns if name in _VARIABLES]
-        parts = [_pair(source, pair, heights, further) for pair, heights in pairs.items()]
+        extra = [name for name in columns if name in _VARIABLES]
+        parts = [_pair(source, pair, heights, extra) for pair, heights in pairs.items()]
         if not parts:
             raise source.lacks("groups pt1, pt2 and pt3")
 
@@ -72,7 +72,7 @@ class Atl11:
                 "not_best_quality": gather("quality_summary") != _BEST_QUALITY,
                 "no_direction": np.isnan(azimuth),
             },
-            further={name: gather(_VARIABLES[name][0]) for name in further},
+            extra={name: gather(_VARIABLES[name][0]) for name in extra},
         )
         identity = self._identity(source, pairs, records.time)
         return build_granule(
@@ -112,9 +112,7 @@ def _pairs(source: Source) -> dict[str, str]:
     return found
 
 
-def _pair(
-    source: Source, pair: str, heights: str, further: Sequence[str]
-) -> dict[str, NDArray[Any]]:
+def _pair(source: Source, pair: str, heights: str, extra: Sequence[str]) -> dict[str, NDArray[Any]]:
     """One pair's arrays, each of points · cycles values: all cycles of a point, then the next point."""
     cycles = source.raw(f"{heights}/cycle_number")
     points = source.raw(f"{heights}/latitude").shape
@@ -143,7 +141,7 @@ def _pair(
         },
         **{
             _VARIABLES[name][0]: per_cycle(source.values_or_nan, _VARIABLES[name][0])
-            for name in further
+            for name in extra
         },
     }
 

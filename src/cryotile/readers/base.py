@@ -81,7 +81,7 @@ class Reader(Protocol):
     def read(
         self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
     ) -> Granule:
-        """Read the valid points on ``surface_types``, with the further ``columns``; those not offered are NaN.
+        """Read the valid points on ``surface_types``, with the extra ``columns``; those not offered are NaN.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Records:
         Positions in :data:`cryotile.points.MODES` (−1 unknown) and :data:`cryotile.points.SURFACE_TYPES`.
     rejected : mapping of str to ndarray of bool
         Reason → records that the product's own flags reject, in the order in which they count.
-    further : mapping of str to ndarray
+    extra : mapping of str to ndarray
         Further columns.
     """
 
@@ -163,7 +163,7 @@ class Records:
     mode: NDArray[np.int8]
     surface_type: NDArray[np.int8]
     rejected: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
-    further: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    extra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def tests(self, surface_types: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Reasons and the records that each rejects, in the order in which they count."""
@@ -253,11 +253,11 @@ def _frame(records: Records, keep: NDArray[np.bool_], columns: Sequence[str]) ->
         "mode": pd.Categorical.from_codes(records.mode[keep], dtype=_MODES),
         "surface_type": pd.Categorical.from_codes(records.surface_type[keep], dtype=_SURFACES),
     }
-    further = {
-        name: records.further[name][keep] if name in records.further else np.nan for name in columns
+    extra = {
+        name: records.extra[name][keep] if name in records.extra else np.nan for name in columns
     }
     points = pd.DataFrame(core, copy=False)
-    return points.assign(**further) if further else points
+    return points.assign(**extra) if extra else points
 
 
 def codes(raw: NDArray[Any], meanings: Mapping[int, str], names: Sequence[str]) -> NDArray[np.int8]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cryotile.points import MODES, SURFACE_TYPES, Granule
 from cryotile.readers.base import Identity, Records, build_granule, codes, pass_ids
 from cryotile.readers.source import Source
-from cryotile.readers.times import tai_to_utc
+from cryotile.times import tai_to_utc
 
 __all__ = ["L2", "L2I", "CryosatL2", "Flag"]
 
@@ -112,7 +112,7 @@ class CryosatL2:
             notes=(_NOTE,),
         )
 
-    def _records(self, source: Source, orbit: int, further: Sequence[str]) -> Records:
+    def _records(self, source: Source, orbit: int, extra: Sequence[str]) -> Records:
         tai = source.values("time_20_ku")
         mode = codes(source.raw("flag_instr_mode_op_20_ku", tai.shape), _MODES, MODES)
         retracker = np.full(tai.shape, 1)
@@ -131,7 +131,7 @@ class CryosatL2:
             mode=mode,
             surface_type=codes(source.raw("surf_type_20_ku", tai.shape), _SURFACES, SURFACE_TYPES),
             rejected=self._rejected(source, mode, retracker),
-            further={name: _used(source, self.variables[name][0], retracker) for name in further},
+            extra={name: _used(source, self.variables[name][0], retracker) for name in extra},
         )
 
     def _rejected(

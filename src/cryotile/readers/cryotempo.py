@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cryotile.points import MODES, SURFACE_TYPES, Granule
 from cryotile.readers.base import Identity, Records, build_granule, codes, pass_ids
 from cryotile.readers.source import Source
-from cryotile.readers.times import utc_instants
+from cryotile.times import utc_instants
 
 __all__ = ["LAND_ICE", "CryotempoLandIce"]
 
@@ -68,7 +68,7 @@ class CryotempoLandIce:
         )
 
 
-def _records(source: Source, orbit: int, further: Sequence[str]) -> Records:
+def _records(source: Source, orbit: int, extra: Sequence[str]) -> Records:
     seconds = source.values("time")
     shape = seconds.shape
     ascending = _ascending(source, seconds.size)
@@ -83,7 +83,7 @@ def _records(source: Source, orbit: int, further: Sequence[str]) -> Records:
         ascending=ascending,
         mode=codes(source.raw("instrument_mode", shape), _MODES, MODES),
         surface_type=codes(source.raw("surface_type", shape), _SURFACES, SURFACE_TYPES),
-        further={name: source.values_or_nan(_VARIABLES[name][0], shape) for name in further},
+        extra={name: source.values_or_nan(_VARIABLES[name][0], shape) for name in extra},
     )
 
 

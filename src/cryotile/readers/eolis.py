@@ -17,7 +17,7 @@ from cryotile.points import MODES, SURFACE_TYPES, Granule, pass_id
 from cryotile.readers import passes
 from cryotile.readers.base import Identity, Records, build_granule
 from cryotile.readers.source import Shape, Source
-from cryotile.readers.times import TimeUnit, utc_instants
+from cryotile.times import TimeUnit, utc_instants
 
 __all__ = ["EOLIS", "EolisPoints"]
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryotile.readers.source import Source
-from cryotile.readers.times import gps_to_utc
+from cryotile.times import gps_to_utc
 
 __all__ = ["NOTE", "delivery", "flies_north", "orbit_number", "region", "utc_times"]
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cryotile.config import SECONDS_PER_YEAR
 from cryotile.errors import InvalidValue
 from cryotile.files import make_directory, writing
+from cryotile.fit.config import SECONDS_PER_YEAR
 from cryotile.simulate import atl06, atl11, cryotempo, eolis, l2i, tables
 from cryotile.simulate.mission import Crossing, Flyover, Mission, Noise, crossings, fly
 from cryotile.simulate.orbit import CRYOSAT2, ICESAT2, Orbit

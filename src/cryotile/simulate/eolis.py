@@ -54,7 +54,7 @@ def write(directory: Path, flyovers: Sequence[Flyover]) -> list[Path]:
 
 
 def _points(flyover: Flyover) -> pd.DataFrame:
-    """POCA points as they were measured, and swath points further from nadir."""
+    """POCA points as they were measured, and swath points extra from nadir."""
     (echoes,) = flyover.beams
     world = flyover.mission.world
     poca = echoes[~(echoes["lost"] | echoes["ambiguous"])]

@@ -10,8 +10,8 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 
-from cryotile.config import SECONDS_PER_YEAR
 from cryotile.errors import InvalidValue
+from cryotile.fit.config import SECONDS_PER_YEAR
 from cryotile.points import SURFACE_TYPES, Bounds
 
 __all__ = ["World"]

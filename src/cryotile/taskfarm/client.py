@@ -16,7 +16,7 @@ import requests
 from requests.auth import HTTPBasicAuth
 
 from cryotile.errors import InvalidValue
-from cryotile.web import Site
+from cryotile.farm.http import Site
 
 __all__ = ["LOCAL", "TaskFarm", "TaskFarmWorker", "log_in", "tfRuns"]
 

@@ -30,7 +30,7 @@ import pytest
 from cryotile.backends import Backend
 from cryotile.backends.base import ATTEMPTS, STALL
 from cryotile.errors import CryotileError, Drained
-from cryotile.task import Outcome, Progress, Task
+from cryotile.farm.task import Outcome, Progress, Task
 from cryotile.testing.works import (
     HoldingWork,
     RecordingWork,
@@ -88,7 +88,7 @@ class BackendContract:
     def test_one_worker_starts_the_tasks_in_the_order_given(
         self, make_backend: MakeBackend, tmp_path: Path
     ) -> None:
-        """Dearest first is the caller's order; a single worker keeps it exactly."""
+        """Costliest first is the caller's order; a single worker keeps it exactly."""
         tasks, work = make_tasks(50), RecordingWork(tmp_path)
         outcomes = list(make_backend(workers=1).run(tasks, work))
         assert work.started == [task.index for task in tasks]

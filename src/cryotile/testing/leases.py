@@ -7,8 +7,8 @@ import time
 from collections.abc import Collection
 from typing import Protocol
 
+from cryotile.farm.task import Outcome, Task
 from cryotile.ledgers import LEASE, Lease, Ledger
-from cryotile.task import Outcome, Task
 
 __all__ = [
     "DEADLINE",

@@ -26,8 +26,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cryotile.farm.task import ATTEMPTS, Pending, Task
 from cryotile.ledgers import Lease
-from cryotile.task import ATTEMPTS, Pending, Task
 from cryotile.testing.leases import (
     DEADLINE,
     SHORT,
@@ -54,7 +54,7 @@ class LedgerContract:
         )
 
     @pytest.mark.parametrize("n", [1, 7, 100, 1000])
-    def test_each_task_is_leased_once_and_the_dearest_first(
+    def test_each_task_is_leased_once_and_the_costliest_first(
         self, open_ledger: OpenLedger, n: int
     ) -> None:
         """However many a worker asks for at a time, and it never gets more."""
@@ -68,7 +68,7 @@ class LedgerContract:
         assert len({lease.id for lease in leases}) == len(tasks)
         assert all(lease.attempt == 1 and lease.expiry > 0 for lease in leases)
 
-    def test_the_dearest_come_first_when_a_worker_asks_for_more_or_less_each_time(
+    def test_the_costliest_come_first_when_a_worker_asks_for_more_or_less_each_time(
         self, open_ledger: OpenLedger
     ) -> None:
         """A few that are left of one batch and a short batch at the end tempt a ledger to leap."""
@@ -340,8 +340,8 @@ class LedgerContract:
         assert joining.unsettled() == 19
         assert indices(joining.claim()) == [first.task.index]
 
-    def test_further_tasks_may_be_enrolled(self, open_ledger: OpenLedger) -> None:
-        """The dearest that waits is first, whenever it came."""
+    def test_extra_tasks_may_be_enrolled(self, open_ledger: OpenLedger) -> None:
+        """The costliest that waits is first, whenever it came."""
         ledger, other = open_ledger("a"), open_ledger("b")
         ledger.enroll([Task(1, 5.0), Task(2, 1.0)])
         other.enroll([Task(3, 7.0), Task(1, 5.0), Task(4, 3.0)])
@@ -363,17 +363,19 @@ class LedgerContract:
         """To what they have done and failed at, and a host bears none for itself."""
         a, b = open_ledger("a"), open_ledger("b")
         a.enroll(tasks_of(40))
-        assert dict(b.witnesses([5])) == {}
+        assert dict(b.outcomes_elsewhere([5])) == {}
         done, failed, held, *more = claim_all(a, 40)
         a.settle(ended(done))
         a.settle(ended(failed, error="no"))
         asked = indices([done, failed, held])
-        assert b.witnesses(asked) == {"a": {done.task.index: True, failed.task.index: False}}
-        assert dict(a.witnesses(asked)) == {}
+        assert b.outcomes_elsewhere(asked) == {
+            "a": {done.task.index: True, failed.task.index: False}
+        }
+        assert dict(a.outcomes_elsewhere(asked)) == {}
         a.settle(ended(held, *more))
         b.settle(ended(*claim_all(b)))
-        witnesses = open_ledger("c").witnesses(asked)
-        assert set(witnesses) == {"a", "b"}
-        assert witnesses["a"][done.task.index]
-        assert witnesses["a"][held.task.index]
-        assert witnesses["b"] == {failed.task.index: True}
+        outcomes_elsewhere = open_ledger("c").outcomes_elsewhere(asked)
+        assert set(outcomes_elsewhere) == {"a", "b"}
+        assert outcomes_elsewhere["a"][done.task.index]
+        assert outcomes_elsewhere["a"][held.task.index]
+        assert outcomes_elsewhere["b"] == {failed.task.index: True}

@@ -34,8 +34,8 @@ from cryotile.points import CORE_COLUMNS, MODES, PLATFORM_CODES, SURFACE_TYPES, 
 from cryotile.readers import (
     ColumnMapping,
     all_readers,
+    extra_columns,
     find_reader,
-    further_columns,
     read_granule,
 )
 from cryotile.readers.source import open_source
@@ -180,15 +180,15 @@ class ReaderContract:
         assert granule.checksum == hashlib.sha256(granule_path.read_bytes()).hexdigest()
         assert granule.name == granule_path.name
 
-    def test_further_columns_come_when_asked_for(
+    def test_extra_columns_come_when_asked_for(
         self,
         read: Callable[..., Granule],
         granule_path: Path,
         mapping: ColumnMapping | None,
         granule: Granule,
     ) -> None:
-        offered = mapping.further if mapping else find_reader(granule_path).columns
-        everything = tuple(further_columns(mapping))
+        offered = mapping.extra if mapping else find_reader(granule_path).columns
+        everything = tuple(extra_columns(mapping))
         points = read(surface_types=SURFACE_TYPES, columns=everything).points
         assert list(points.columns) == [*_COLUMNS, *everything]
         assert all(str(points[name].dtype) == "float64" for name in everything)

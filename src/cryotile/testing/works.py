@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from cryotile.backends import drain
-from cryotile.task import Progress, Task
+from cryotile.farm.task import Progress, Task
 
 __all__ = [
     "HoldingWork",

@@ -15,21 +15,21 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cryotile.backends.base import STALL, Agenda, checked_lease, checked_stall
+from cryotile.backends.base import STALL, TaskQueue, checked_lease, checked_stall
 from cryotile.backends.cores import usable_cores
-from cryotile.backends.crew import Supply
+from cryotile.backends.deadline import Deadline
 from cryotile.backends.local import LocalBackend
-from cryotile.backends.mpi.farmer import Farmer
+from cryotile.backends.mpi.coordinator import Coordinator
 from cryotile.backends.mpi.launch import place_in_mpi
-from cryotile.backends.mpi.wire import Wire
+from cryotile.backends.mpi.transport import Transport
 from cryotile.backends.mpi.worker import serve
+from cryotile.backends.pool import TaskSource
 from cryotile.backends.pull import DirBackend
-from cryotile.backends.shift import Shift
-from cryotile.backends.supply import LedgerSupply
+from cryotile.backends.task_source import LedgerSource
 from cryotile.errors import InvalidValue
+from cryotile.farm.task import Outcome, Pending, Task, Work
 from cryotile.ledgers import LEASE, Ledger
-from cryotile.ledgers.dir import DirLedger
-from cryotile.task import Outcome, Pending, Task, Work
+from cryotile.ledgers.directory.ledger import DirLedger
 
 __all__ = ["MPIBackend"]
 
@@ -94,20 +94,26 @@ class MPIBackend:
             All workers are lost.
         """
         # Not a generator: ranks come together when this is called, and a rank that serves answers for no task.
-        wire = self._open_wire()
-        rank = wire.rank if wire is not None else self._place.rank if self._place is not None else 0
+        transport = self._open_transport()
+        rank = (
+            transport.rank
+            if transport is not None
+            else self._place.rank
+            if self._place is not None
+            else 0
+        )
         if rank and isinstance(tasks, Pending):
             tasks.take_share(())
-        if wire is None:
+        if transport is None:
             return iter(()) if rank else self._run_here(tasks, work)
-        return _serve(wire, work, self.stall) if rank else self._farm(wire, tasks)
+        return _serve(transport, work, self.stall) if rank else self._farm(transport, tasks)
 
-    def _open_wire(self) -> Wire | None:
+    def _open_transport(self) -> Transport | None:
         """Meet the other ranks, if there are any."""
         if self._place is None or self._place.size == 1:
             return None
         try:
-            wire = Wire()
+            transport = Transport()
         except (ImportError, RuntimeError) as error:
             # Not MissingDependency: the work can be done without, on one host.
             if not self._place.rank:
@@ -116,12 +122,12 @@ class MPIBackend:
                     error,
                 )
             return None
-        if wire.size == 1:
+        if transport.size == 1:
             raise InvalidValue(
-                f"this was started as one rank of several, but mpi4py uses {wire.library}, which finds no other; "
+                f"this was started as one rank of several, but mpi4py uses {transport.library}, which finds no other; "
                 "use the mpirun of that library, or set MPI4PY_LIBMPI to the library of this mpirun"
             )
-        return wire
+        return transport
 
     def _run_here(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do the tasks in children of this process."""
@@ -138,40 +144,42 @@ class MPIBackend:
         )
         return backend.run(tasks, work)
 
-    def _farm(self, wire: Wire, tasks: Sequence[Task]) -> Iterator[Outcome]:
+    def _farm(self, transport: Transport, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Be rank 0."""
         try:
             if self._home is None:
-                yield from _hand_out(wire, Agenda(tasks))
+                yield from _hand_out(transport, TaskQueue(tasks))
             else:
                 ledger = DirLedger(self._home, self._key, lease=self.lease)
-                yield from _share(wire, ledger, tasks)
+                yield from _share(transport, ledger, tasks)
         finally:
-            wire.end()
+            transport.end()
 
 
-def _share(wire: Wire, ledger: Ledger, tasks: Sequence[Task]) -> Iterator[Outcome]:
+def _share(transport: Transport, ledger: Ledger, tasks: Sequence[Task]) -> Iterator[Outcome]:
     """Hand out what a ledger leases."""
     # Before anything looks at the tasks: see PullBackend.
     ledger.enroll(tasks)
     if not tasks:
-        yield from _hand_out(wire, Agenda([]))
+        yield from _hand_out(transport, TaskQueue([]))
         return
-    supply = LedgerSupply(ledger, children=wire.size - 1)
+    task_source = LedgerSource(ledger, children=transport.size - 1)
     try:
-        yield from _hand_out(wire, supply)
+        yield from _hand_out(transport, task_source)
     finally:
-        supply.release()
-    supply.check_out()
+        task_source.release()
+    task_source.check_out()
 
 
-def _hand_out(wire: Wire, supply: Supply) -> Iterator[Outcome]:
-    with Shift() as shift:
-        yield from Farmer(wire, range(1, wire.size), supply, shift).outcomes()
-        shift.check_out(supply.left())
+def _hand_out(transport: Transport, task_source: TaskSource) -> Iterator[Outcome]:
+    with Deadline() as deadline:
+        yield from Coordinator(
+            transport, range(1, transport.size), task_source, deadline
+        ).outcomes()
+        deadline.check_out(task_source.left())
 
 
-def _serve(wire: Wire, work: Work, stall: float) -> Iterator[Outcome]:
+def _serve(transport: Transport, work: Work, stall: float) -> Iterator[Outcome]:
     """Be another rank: an iterator like rank 0's, with nothing to come."""
-    serve(wire, work, stall)
+    serve(transport, work, stall)
     yield from ()

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from cryotile.backends import drain
-from cryotile.backends.child import Child, Nursery
-from cryotile.backends.mpi import letters
+from cryotile.backends.child import Child, ChildFactory
+from cryotile.backends.mpi import messages
 from cryotile.backends.mpi.launch import own_environment
 from cryotile.errors import CryotileError
-from cryotile.task import Task, Work
+from cryotile.farm.task import Task, Work
 
 __all__ = ["Line", "serve"]
 
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class Line(Protocol):
-    """What a worker needs of a :class:`~cryotile.backends.mpi.wire.Wire`."""
+    """What a worker needs of a :class:`~cryotile.backends.mpi.transport.Transport`."""
 
     def send(self, rank: int, message: bytes) -> None:
         """Send a message."""
@@ -81,9 +81,9 @@ def serve(line: Line, work: Work, stall: float) -> None:
     try:
         with (
             drain.listening(),
-            Nursery(work, stall, environment=own_environment(os.environ)) as nursery,
+            ChildFactory(work, stall, environment=own_environment(os.environ)) as child_factory,
         ):
-            _Worker(line, nursery).serve()
+            _Worker(line, child_factory).serve()
     except CryotileError as error:
         # Not one line on the screen from each rank: rank 0 says it, and goes on with the others.
         reason = str(error)
@@ -91,16 +91,16 @@ def serve(line: Line, work: Work, stall: float) -> None:
         reason = f"was ended by {type(error).__name__}"
         raise
     finally:
-        line.send(0, letters.report(letters.LEFT, text=reason))
+        line.send(0, messages.report(messages.LEFT, text=reason))
         line.flush()
 
 
 class _Worker:
     """The supervisor of one child."""
 
-    def __init__(self, line: Line, nursery: Nursery) -> None:
+    def __init__(self, line: Line, child_factory: ChildFactory) -> None:
         self._line = line
-        self._nursery = nursery
+        self._child_factory = child_factory
         self._child: Child | None = None
         self._waiting: deque[Task] = deque()
         self._poll = select.poll()
@@ -113,7 +113,7 @@ class _Worker:
 
     def serve(self) -> None:
         """Look after rank 0 and the child in turn."""
-        self._outbox += letters.report(letters.HELLO, text=socket.gethostname())
+        self._outbox += messages.report(messages.HELLO, text=socket.gethostname())
         while self._present:
             stirring = self._listen() | self._attend()
             if drain.begun():
@@ -133,15 +133,15 @@ class _Worker:
 
     def _follow(self, order: bytes) -> None:
         kind = order[:1]
-        if kind == letters.DO:
-            self._waiting.extend(letters.tasks_in(order))
+        if kind == messages.DO:
+            self._waiting.extend(messages.tasks_in(order))
             self._feed()
-        elif kind == letters.RECALL:
+        elif kind == messages.RECALL:
             self._give_back()
-            self._outbox += letters.report(letters.SEARCHED)
-        elif kind == letters.DRAIN:
+            self._outbox += messages.report(messages.SEARCHED)
+        elif kind == messages.DRAIN:
             drain.begin()
-        elif kind in (letters.STOP, letters.ABANDON):
+        elif kind in (messages.STOP, messages.ABANDON):
             self._present = False
 
     def _feed(self) -> None:
@@ -149,7 +149,7 @@ class _Worker:
         if self._child is None:
             if not self._waiting:
                 return
-            self._child = self._nursery.start()
+            self._child = self._child_factory.start()
             self._poll = select.poll()
             self._poll.register(self._child.fileno(), select.POLLIN)
         room = _FEED - len(self._child.tasks)
@@ -164,8 +164,8 @@ class _Worker:
             return False
         attempts = child.receive()
         for task, seconds, error, _ in attempts:
-            kind = letters.DONE if error is None else letters.FAILED
-            self._outbox += letters.report(kind, task.index, seconds, error or "")
+            kind = messages.DONE if error is None else messages.FAILED
+            self._outbox += messages.report(kind, task.index, seconds, error or "")
         if not child.alive:
             self._futile = 0 if attempts else self._futile + 1
             self._replace(child)
@@ -189,11 +189,11 @@ class _Worker:
     def _wind_down(self) -> None:
         """Give back what is not started and, when the grace is over, what is; then leave."""
         if not self._leaving:
-            self._outbox += letters.report(letters.LEAVING)
+            self._outbox += messages.report(messages.LEAVING)
             self._leaving = True
         self._give_back()
         if drain.overdue():
-            # What ended a moment ago counts; what has not is killed when the nursery closes, and not charged.
+            # What ended a moment ago counts; what has not is killed when the child_factory closes, and not charged.
             self._attend()
             self._give_back()
             self._report_returned(self._child.tasks if self._child is not None else ())
@@ -210,7 +210,7 @@ class _Worker:
 
     def _report_returned(self, tasks: Iterable[Task]) -> None:
         for task in tasks:
-            self._outbox += letters.report(letters.RETURNED, task.index)
+            self._outbox += messages.report(messages.RETURNED, task.index)
 
     def _beat(self) -> None:
         """Show that this worker lives and how far its task is, and look whether rank 0 does."""
@@ -221,7 +221,7 @@ class _Worker:
         running = self._child is not None and self._child.tasks
         index = running[0].index if running else -1
         fraction = self._child.fraction if self._child is not None else 0.0
-        self._outbox += letters.report(letters.PROGRESS, index, fraction)
+        self._outbox += messages.report(messages.PROGRESS, index, fraction)
         if 0 in self._line.failed() or (self._heard is not None and now - self._heard > SILENCE):
             logger.error("rank 0 is lost; run again to go on")
             self._present = False
@@ -250,4 +250,4 @@ class _Worker:
         self._poll.poll(1000.0 * nap)
 
 
-_RECORD = len(letters.report(letters.DONE))
+_RECORD = len(messages.report(messages.DONE))

@@ -16,7 +16,7 @@ from sqlalchemy.orm import scoped_session
 from werkzeug.security import generate_password_hash
 
 from cryotile.errors import InvalidValue
-from cryotile.ledgers.schema import runs
+from cryotile.ledgers.sql.schema import runs
 from cryotile.taskfarm.server.models import Entry, Member, Token, User, accounts
 
 __all__ = [

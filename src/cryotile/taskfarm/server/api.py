@@ -10,10 +10,10 @@ from flask import Blueprint, jsonify, request
 from sqlalchemy import Row
 from werkzeug.exceptions import BadRequest, NotFound
 
+from cryotile.farm.task import ATTEMPTS, Outcome, Task
 from cryotile.ledgers.base import LEASE, Lease
-from cryotile.ledgers.runs import RunRecord, count, create_run, find_run
-from cryotile.ledgers.schema import State
-from cryotile.task import ATTEMPTS, Outcome, Task
+from cryotile.ledgers.sql.runs import RunRecord, count, create_run, find_run
+from cryotile.ledgers.sql.schema import State
 from cryotile.taskfarm.server import accounts, body, events
 from cryotile.taskfarm.server.auth import member_run, principal
 from cryotile.taskfarm.server.listing import (
@@ -151,14 +151,16 @@ def get_tasks(uuid: str) -> Any:
     return jsonify(tasks=found, next=found[-1]["task"] if len(found) == limit else None)
 
 
-@api.get("/runs/<uuid>/witnesses")
-def get_witnesses(uuid: str) -> Any:
+@api.get("/runs/<uuid>/outcomes_elsewhere")
+def get_outcomes_elsewhere(uuid: str) -> Any:
     """Tell what each host made of some tasks."""
     run = _run(uuid, "viewer")
     given = request.args.get("tasks", "")
     if _INDICES.fullmatch(given) is None:
         raise BadRequest("tasks is to be 1 to 100 indices with commas between them")
-    found = server().workers.book(run, 0).witnesses([int(index) for index in given.split(",")])
+    found = (
+        server().workers.book(run, 0).outcomes_elsewhere([int(index) for index in given.split(",")])
+    )
     return jsonify(hosts=found)
 
 

@@ -17,9 +17,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from cryotile.errors import InvalidValue
-from cryotile.ledgers.database import Database, Unreachable
-from cryotile.ledgers.schema import upgrade
-from cryotile.taskfarm.server import api, pages, seed_api, views
+from cryotile.ledgers.sql.database import Database, Unreachable
+from cryotile.ledgers.sql.schema import upgrade
+from cryotile.taskfarm.server import api, legacy_api, pages, views
 from cryotile.taskfarm.server.auth import Access, check
 from cryotile.taskfarm.server.models import STEPS, accounts
 from cryotile.taskfarm.server.served import Server
@@ -112,7 +112,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     )
     app.extensions["cryotile"] = Server(database, settings, Access(database), Workers(database))
     accounts.init_app(app)
-    for part in (seed_api.seed_api, api.api, pages.pages, views.views):
+    for part in (legacy_api.legacy_api, api.api, pages.pages, views.views):
         app.register_blueprint(part)
     app.before_request(_admit)
     app.register_error_handler(HTTPException, _explain)

@@ -23,8 +23,8 @@ from sqlalchemy import select, text
 from werkzeug.exceptions import Forbidden, NotFound, TooManyRequests
 from werkzeug.security import check_password_hash, generate_password_hash
 
-from cryotile.ledgers.database import Database
-from cryotile.ledgers.runs import RunRecord, find_run
+from cryotile.ledgers.sql.database import Database
+from cryotile.ledgers.sql.runs import RunRecord, find_run
 from cryotile.taskfarm.server.accounts import MEMBER_ROLES, NAME, TOKEN, digest, note
 from cryotile.taskfarm.server.models import Member, Token, User
 

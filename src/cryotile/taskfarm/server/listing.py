@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row
 
-from cryotile.ledgers.database import Database
-from cryotile.ledgers.dialect import Statement
-from cryotile.ledgers.runs import RunRecord
-from cryotile.ledgers.schema import State
+from cryotile.ledgers.sql.database import Database
+from cryotile.ledgers.sql.dialect import Statement
+from cryotile.ledgers.sql.runs import RunRecord
+from cryotile.ledgers.sql.schema import State
 from cryotile.taskfarm.server.auth import Principal
 
 __all__ = ["list_runs", "list_tasks", "list_workers", "see_run"]

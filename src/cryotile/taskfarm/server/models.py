@@ -9,7 +9,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import BigInteger, Connection, Engine, Float, Integer, MetaData, String, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from cryotile.ledgers import schema
+from cryotile.ledgers.sql import schema
 
 __all__ = ["STEPS", "Entry", "Member", "Token", "User", "accounts"]
 
@@ -89,4 +89,4 @@ def _create(connection: Connection) -> None:
 
 
 STEPS: Sequence[schema.Step] = (_create,)
-"""What brings these tables from each version to the next, see :func:`cryotile.ledgers.schema.upgrade`."""
+"""What brings these tables from each version to the next, see :func:`cryotile.ledgers.sql.schema.upgrade`."""

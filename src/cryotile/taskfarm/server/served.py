@@ -7,7 +7,7 @@ from typing import cast
 
 from flask import current_app
 
-from cryotile.ledgers.database import Database
+from cryotile.ledgers.sql.database import Database
 from cryotile.taskfarm.server.auth import Access
 from cryotile.taskfarm.server.settings import Settings
 from cryotile.taskfarm.server.workers import Workers

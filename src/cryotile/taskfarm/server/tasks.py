@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection
 
-from cryotile.ledgers import statements as sql
-from cryotile.ledgers.book import Book
-from cryotile.ledgers.database import Database
-from cryotile.ledgers.dialect import Change, Statement
-from cryotile.ledgers.runs import Counts, RunRecord, restart_all, restart_stranded
-from cryotile.ledgers.schema import State
+from cryotile.ledgers.sql import statements as sql
+from cryotile.ledgers.sql.book import Book
+from cryotile.ledgers.sql.database import Database
+from cryotile.ledgers.sql.dialect import Change, Statement
+from cryotile.ledgers.sql.runs import Counts, RunRecord, restart_all, restart_stranded
+from cryotile.ledgers.sql.schema import State
 from cryotile.taskfarm.server.workers import anonymous
 
 __all__ = ["STATUSES", "SeedTask", "count", "find_task", "restart", "set_percent", "set_status"]
@@ -201,7 +201,7 @@ def _set(
         cost = _find_stocked(connection, run, index)
         if cost is None:
             return False
-        sql.LAY_OUT(connection, run=run, given=json.dumps([[index, cost]]))
+        sql.MATERIALIZE(connection, run=run, given=json.dumps([[index, cost]]))
         old = LOCK_TASK(connection, run=run, idx=index).one()
     new = old.state if state is None else int(state)
     # A lease ends when its task is put back; that of a done task is kept, so that its worker may settle it once more.

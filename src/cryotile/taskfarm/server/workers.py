@@ -7,11 +7,11 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from cryotile.ledgers.book import Book
-from cryotile.ledgers.database import Database
-from cryotile.ledgers.dialect import Statement
-from cryotile.ledgers.runs import RunRecord
-from cryotile.ledgers.sql import register
+from cryotile.ledgers.sql.book import Book
+from cryotile.ledgers.sql.database import Database
+from cryotile.ledgers.sql.dialect import Statement
+from cryotile.ledgers.sql.ledger import register
+from cryotile.ledgers.sql.runs import RunRecord
 from cryotile.taskfarm.server import body
 
 __all__ = ["NAME", "Workers", "anonymous"]

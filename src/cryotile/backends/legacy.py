@@ -1,0 +1,219 @@
+"""Work for the task farm's first server, PyPI's ``taskfarm``, as it is: with its verbs alone.
+
+It knows no leases, attempts or costs.  So the tasks in the hands of a worker that dies are handed out to nobody; only
+when nothing else waits, and the command is given again, are they part of a new run on the server.  And a task that
+fails is tried three times by each worker that gets it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import socket
+import uuid
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cryotile.backends.base import STALL
+from cryotile.backends.pull import PullBackend, without_children
+from cryotile.errors import InvalidValue
+from cryotile.farm.task import ATTEMPTS, Outcome, Task
+from cryotile.files import make_directory, write_durably, writing
+from cryotile.ledgers import LEASE, Lease
+
+__all__ = ["SeedBackend", "SeedLedger"]
+
+# Each is a question of its own, and what a worker holds when it dies is stranded.
+_MOST = 4
+
+# Seconds for which a server that does not answer is asked to take tasks back.
+_PARTING = 5.0
+
+_WAITING = {"status": "waiting", "percentCompleted": 0.0}
+_DONE = {"status": "done", "percentCompleted": 100.0}
+
+logger = logging.getLogger(__name__)
+
+
+class SeedLedger:
+    """Tasks on the first server, for workers that see a directory; a :class:`cryotile.ledgers.Ledger` without leases.
+
+    A file in the directory says which run on the server has the tasks of a list, and which task has which number there.
+    When a run has nothing left to hand out, though results are missing, the next worker begins a new one.
+
+    Parameters
+    ----------
+    url : str
+        Address of the server with a user: ``http://user:password@host:5000/api/``.
+    home : Path
+        A directory that all workers see.
+    key : str
+        Name of the task list.
+
+    Raises
+    ------
+    InvalidValue
+        The address is wrong or names no user.
+    """
+
+    def __init__(self, url: str, home: Path, key: str) -> None:
+        # Imported here: whoever lists the backends need not have requests.
+        from cryotile.farm.http import credentials
+
+        place, auth = credentials(url)
+        if auth is None:
+            raise InvalidValue(
+                f"{url} names no user; write taskfarm+{place.scheme}://user:password@{place.netloc}"
+            )
+        path = place.path.rstrip("/") or "/api"
+        self._url, self._auth = place._replace(path=path).geturl(), auth
+        self._runs = home / f"taskfarm-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+        self._worker = uuid.uuid4().hex
+        self._tasks: list[Task] = []
+        self._failures: Counter[int] = Counter()
+        # What this worker holds, and how far the server thinks it is.
+        self._held: dict[Lease, float] = {}
+
+    def enroll(self, tasks: Sequence[Task]) -> None:
+        """Join the newest run of the list, or begin one if it has nothing left to hand out."""
+        from cryotile.taskfarm.client import log_in
+
+        self._site = log_in(*self._auth, self._url)
+        if not tasks:
+            return
+        logger.warning(
+            "%s: such a server knows no leases; if a worker dies, its tasks wait for a new 'cryotile run' after all "
+            "others are done",
+            self._url,
+        )
+        runs = sorted(self._runs.glob("*.json"))
+        if not runs or not self._join(runs[-1]) or self.unsettled() == 0:
+            self._begin(tasks, len(runs) + 1)
+        worker = {"uuid": self._worker, "hostname": socket.gethostname(), "pid": os.getpid()}
+        self._site.ask("POST", "worker", body=worker, repeatable=False)
+
+    def claim(self, n: int = 1) -> list[Lease]:
+        """Claim tasks, one by one; the lease that each gets is good for ever."""
+        leases: list[Lease] = []
+        while self._tasks and len(leases) < min(n, _MOST):
+            claimed = self._site.ask(
+                "POST", f"{self._run}/task", body={"worker_uuid": self._worker}
+            )
+            if claimed is None:
+                break
+            number = int(claimed["task"])
+            attempt = self._failures[number] + 1
+            leases.append(Lease(self._tasks[number], str(number), attempt, LEASE))
+            self._held[leases[-1]] = 0.0
+        return leases
+
+    def renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
+        """Tell how far tasks are; no lease is ever lost."""
+        for lease, fraction in fractions.items():
+            if fraction is not None and fraction > self._held.get(lease, 1.0):
+                self._put(lease, {"percentCompleted": 100.0 * min(fraction, 1.0)})
+                self._held[lease] = fraction
+        return set()
+
+    def settle(self, outcomes: Mapping[Lease, Outcome]) -> set[Lease]:
+        """End tasks; one that has failed here for the last time is done, as far as the server is concerned."""
+        for lease, outcome in outcomes.items():
+            self._held.pop(lease, None)
+            if outcome.error is not None and lease.attempt < ATTEMPTS:
+                self._failures[int(lease.id)] += 1
+                self._put(lease, _WAITING)
+            else:
+                self._put(lease, _DONE)
+        return set()
+
+    def release(self, leases: Collection[Lease]) -> None:
+        """Let tasks wait again."""
+        for lease in leases:
+            self._held.pop(lease, None)
+            # Who leaves does not wait long.
+            self._put(lease, _WAITING, _PARTING)
+
+    def unsettled(self) -> int:
+        """Return how many tasks wait or are here: what others hold may be stranded, and is not waited for."""
+        if not self._tasks:
+            return 0
+        run = self._site.ask("GET", self._run)
+        return int(run["numTasks"] - run["numDone"] - run["numComputing"]) + len(self._held)
+
+    def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:  # noqa: ARG002 - nobody knows
+        """Tell nothing: the server does not say who did what."""
+        return {}
+
+    def _put(self, lease: Lease, values: Mapping[str, Any], patience: float | None = None) -> None:
+        self._site.ask("PUT", f"{self._run}/tasks/{lease.id}", body=values, patience=patience)
+
+    def _join(self, file: Path) -> bool:
+        """Work on a run that was begun; False when the server no longer knows it."""
+        from cryotile.farm.http import Refused
+
+        begun = json.loads(file.read_text(encoding="ascii"))
+        self._run = f"runs/{begun['run']}"
+        self._tasks = [Task(index, cost) for index, cost in begun["tasks"]]
+        try:
+            self._site.ask("GET", self._run)
+        except Refused as error:
+            if error.status == 404:
+                return False
+            raise
+        return True
+
+    def _begin(self, tasks: Sequence[Task], number: int) -> None:
+        """Begin a run, unless another worker does so at this moment: then join that."""
+        ordered = sorted(tasks, key=lambda task: -task.cost)
+        run = self._site.ask("POST", "run", body={"numTasks": len(ordered)}, repeatable=False)
+        rows = [[task.index, task.cost] for task in ordered]
+        file = self._runs / f"{number:04d}.json"
+        temporary = self._runs / f".{self._worker}.tmp"
+        with writing(file):
+            make_directory(self._runs)
+            write_durably(temporary, json.dumps({"run": run["uuid"], "tasks": rows}).encode())
+            try:
+                # Unlike a rename, a link never replaces what another worker has put there.
+                file.hardlink_to(temporary)
+            except FileExistsError:
+                self._site.ask("DELETE", f"runs/{run['uuid']}", repeatable=False)
+            finally:
+                temporary.unlink()
+        self._join(file)
+
+
+class SeedBackend(PullBackend):
+    """The backends ``taskfarm+http://…`` and ``taskfarm+https://…``: children at the tasks of the first server.
+
+    Parameters
+    ----------
+    argument : str
+        Address of the server: ``taskfarm+http://user:password@host:5000``.  With ``?children=8`` there are so many
+        children, else one per usable core.
+    home : Path
+        A directory that all workers see.
+    key : str
+        Name of the task list.
+    stall : float
+        Seconds without a progress call after which a child is ended, which costs its task an attempt.
+
+    Raises
+    ------
+    InvalidValue
+        The address, the number of children or the stall limit is wrong, or there is no directory.
+    MissingDependency
+        requests is not installed.
+    """
+
+    def __init__(self, argument: str, home: Path | None, key: str, *, stall: float = STALL) -> None:
+        if home is None:
+            raise InvalidValue(
+                f"backend {argument!r} needs a directory that all its workers see, and got none; give it a home"
+            )
+        address, children = without_children(argument)
+        ledger = SeedLedger(address.removeprefix("taskfarm+"), home, key)
+        super().__init__(ledger, children=children, stall=stall)

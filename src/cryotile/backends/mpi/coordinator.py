@@ -1,0 +1,343 @@
+"""What rank 0 does: hand tasks from a task_source to workers it knows by number, and hear what became of them.
+
+Nothing here knows MPI, so a test can play the workers, and lose them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from cryotile.backends.base import Attempt
+from cryotile.backends.deadline import Deadline
+from cryotile.backends.mpi import messages
+from cryotile.backends.mpi.worker import BEAT, Line
+from cryotile.backends.pool import TaskSource
+from cryotile.backends.quarantine import Quarantine
+from cryotile.errors import CryotileError
+from cryotile.farm.task import Outcome, Task
+
+__all__ = ["Coordinator"]
+
+SILENCE = 8 * BEAT
+"""Seconds without a sign of life after which a worker counts as lost: it left unseen, or its host hangs."""
+
+COMING = 600.0
+"""Seconds that a worker may take to come: imports from a busy file system take minutes."""
+
+# A worker gets as many tasks ahead as take about this long (seconds), to bridge the naps at both ends.
+_AHEAD = 0.05
+
+# Tasks that take longer are handed out one by one: a nap is nothing to them, and none waits behind a long one.
+_LONG = 0.5
+
+_MOST_AHEAD = 2000
+
+# So many to a message, which MPI then sends at once, whether it is expected or not.
+_BATCH = 200
+
+# So many messages are taken in before what they brought is settled in one go.
+_MOST_MESSAGES = 256
+
+# Seconds between looks at silent workers, at the task_source and at the deadline.
+_ROUND = 0.5
+
+# Bounds of a nap (seconds) between looks for messages: a busy coordinator hardly sleeps, a quiet one uses no core.
+_SHORTEST_NAP, _LONGEST_NAP = 0.00005, 0.005
+
+# Seconds that workers have, when the deadline is over, to say what became of their tasks.
+_LAST_WORDS = 3.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """One worker, as rank 0 sees it."""
+
+    rank: int
+    heard: float
+    host: str = ""
+    is_open: bool = False
+    # In the order given: the first is the one it is at.
+    tasks: dict[int, Task] = field(default_factory=dict)
+    began: float = 0.0
+    fraction: float = 0.0
+    pace: float = _LONG
+    is_searching: bool = False
+
+
+class Coordinator:
+    """Hands out tasks until the task_source is over, or the deadline.
+
+    Parameters
+    ----------
+    line : Line
+        To the workers.
+    ranks : sequence of int
+        The workers.
+    task_source : TaskSource
+        The tasks.
+    deadline : Deadline
+        How long to go on.
+    """
+
+    def __init__(
+        self, line: Line, ranks: Sequence[int], task_source: TaskSource, deadline: Deadline
+    ) -> None:
+        now = time.monotonic()
+        self._line = line
+        self._task_source = task_source
+        self._deadline = deadline
+        self._seats = {rank: _Seat(rank, now) for rank in ranks}
+        self._idle: set[_Seat] = set()
+        self._quarantine = Quarantine()
+        self._handed_out = 0
+        self._attempts: list[Attempt] = []
+        self._last_words: float | None = None
+        self._next_round = now
+        self._last_heard = now
+        # When it listened last: who was away for long blames nobody for silence.
+        self._listened = now
+        self._last_loss = ""
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield outcomes as the task_source settles them.
+
+        Raises
+        ------
+        CryotileError
+            All workers are gone, and tasks are left.
+        """
+        while not self._is_over():
+            heard = self._listen()
+            yield from self._settle()
+            due = time.monotonic() >= self._next_round
+            if due:
+                yield from self._look_round()
+            if due or heard:
+                self._employ(heard)
+            self._rest(bool(heard))
+
+    def _is_over(self) -> bool:
+        if self._handed_out:
+            return False
+        if self._draining or self._task_source.over():
+            return True
+        if not self._seats:
+            raise CryotileError(
+                f"all workers are gone, the last one: {self._last_loss}; run again to go on"
+            )
+        return False
+
+    @property
+    def _draining(self) -> bool:
+        return self._deadline.draining()
+
+    def _rest(self, heard: bool) -> None:
+        """Sleep, the longer the quieter it is."""
+        now = time.monotonic()
+        if heard:
+            self._last_heard = now
+        time.sleep(min(max(_SHORTEST_NAP, (now - self._last_heard) / 3.0), _LONGEST_NAP))
+
+    def _listen(self) -> list[_Seat]:
+        """Take in the messages that have come; the workers they are from."""
+        heard: dict[int, _Seat] = {}
+        self._listened = time.monotonic()
+        for _ in range(_MOST_MESSAGES):
+            if (message := self._line.receive()) is None:
+                break
+            rank, content = message
+            if (seat := self._seats.get(rank)) is not None:
+                heard[rank] = seat
+                self._hear(seat, content)
+            else:
+                # It was written off, and its tasks are with others.
+                self._line.send(rank, messages.STOP)
+        return list(heard.values())
+
+    def _hear(self, seat: _Seat, message: bytes) -> None:
+        """Take in what one worker reports."""
+        seat.heard = time.monotonic()
+        before = len(self._attempts)
+        returned: list[Task] = []
+        for kind, index, value, text in messages.reports(message):
+            if kind == messages.DONE or kind == messages.FAILED:
+                if task := self._take_from(seat, index):
+                    error = text if kind == messages.FAILED else None
+                    self._attempts.append(Attempt(task, value, error, seat.host))
+            elif kind == messages.RETURNED:
+                if task := self._take_from(seat, index):
+                    returned.append(task)
+            else:
+                self._note(seat, kind, value, text)
+        if returned:
+            self._task_source.put_back(returned)
+        # Failures say nothing of the next task, and who fails at once is not to get many.
+        done = [attempt.seconds for attempt in self._attempts[before:] if attempt.error is None]
+        if done:
+            # Nor does one short task say that all will be.
+            seat.pace = max(sum(done) / len(done), seat.pace / 2.0)
+
+    def _note(self, seat: _Seat, kind: int, value: float, text: str) -> None:
+        """Take in a report that is not about a task that ended or came back."""
+        if kind == messages.HELLO:
+            seat.host, seat.is_open = text, True
+            self._quarantine.join(text)
+        elif kind == messages.PROGRESS:
+            seat.fraction = value
+            self._line.send(seat.rank, messages.HEARD)
+        elif kind == messages.SEARCHED:
+            seat.is_searching = False
+        elif kind == messages.LEAVING:
+            self._close(seat)
+        elif kind == messages.LEFT:
+            self._forget(seat, text)
+
+    def _take_from(self, seat: _Seat, index: int) -> Task | None:
+        """Take a task off a worker's list; None when it is not on it."""
+        task = seat.tasks.pop(index, None)
+        if task is not None:
+            seat.began, seat.fraction = time.monotonic(), 0.0
+            self._handed_out -= 1
+        return task
+
+    def _settle(self) -> list[Outcome]:
+        """Count the attempts that have ended, and learn from them."""
+        attempts, self._attempts = self._attempts, []
+        if not attempts:
+            return []
+        for attempt in attempts:
+            self._deadline.ended(attempt)
+        for host in self._quarantine.learn(attempts):
+            logger.warning(
+                "host %s is broken and gets no more tasks: what fails there at once, others do",
+                host,
+            )
+        return self._task_source.settle(attempts)
+
+    def _top_up(self, seat: _Seat) -> None:
+        """Give a worker more when it runs low."""
+        if seat.is_open:
+            if not self._quarantine.admits(seat.host):
+                self._recall(seat)
+            elif seat.pace >= _LONG:
+                self._give(seat, 1 - len(seat.tasks))
+            else:
+                wanted = max(2, min(_MOST_AHEAD, int(_AHEAD / max(seat.pace, 1e-9))))
+                if 2 * len(seat.tasks) <= wanted:
+                    self._give(seat, wanted - len(seat.tasks))
+            if not seat.tasks:
+                self._idle.add(seat)
+
+    def _give(self, seat: _Seat, count: int) -> None:
+        """Hand out tasks to one worker, if there are any for it."""
+        # No more than half of a fair share of what is left, so that all workers end together.
+        count = min(count, max(1, self._task_source.stock() // (2 * len(self._seats))))
+        tasks = self._choose(seat.host, count)
+        if tasks:
+            if not seat.tasks:
+                seat.began = time.monotonic()
+            seat.tasks.update((task.index, task) for task in tasks)
+            self._handed_out += len(tasks)
+            self._idle.discard(seat)
+            for first in range(0, len(tasks), _BATCH):
+                self._line.send(seat.rank, messages.orders(tasks[first : first + _BATCH]))
+
+    def _choose(self, host: str, count: int) -> list[Task]:
+        """Take tasks from the task_source, but not those that rather another host should try."""
+        chosen: list[Task] = []
+        passed: list[Task] = []
+        while not chosen and self._task_source.stock():
+            tasks = self._task_source.take(count, self._deadline.may_start)
+            if not tasks:
+                break
+            for task in tasks:
+                (chosen if self._quarantine.suits(host, task.index) else passed).append(task)
+        if passed:
+            self._task_source.put_back(passed)
+        return chosen
+
+    def _employ(self, heard: Iterable[_Seat]) -> None:
+        """Give the idle, and whom was heard, what waits or else what another worker has not started."""
+        if self._draining:
+            return
+        for seat in list(self._idle):
+            if not self._task_source.stock():
+                break
+            if self._quarantine.admits(seat.host):
+                self._give(seat, 1)
+        for seat in heard:
+            self._top_up(seat)
+        if self._idle and not self._task_source.stock():
+            self._recall(max(self._seats.values(), key=lambda seat: len(seat.tasks)))
+
+    def _recall(self, seat: _Seat) -> None:
+        """Ask a worker for the tasks that it has not started."""
+        if len(seat.tasks) > 1 and not seat.is_searching:
+            seat.is_searching = True
+            self._line.send(seat.rank, messages.RECALL)
+
+    def _look_round(self) -> Iterator[Outcome]:
+        """Look for workers that are lost, at the deadline, and let the task_source know what is running."""
+        now = time.monotonic()
+        self._next_round = now + _ROUND
+        self._look_at_deadline(now)
+        failed = self._line.failed()
+        for seat in list(self._seats.values()):
+            if seat.rank in failed:
+                self._bury(seat, "was lost")
+            elif (silence := self._listened - seat.heard) > (SILENCE if seat.is_open else COMING):
+                self._line.write_off(seat.rank)
+                self._bury(seat, f"was silent for {silence:.0f} s")
+        yield from self._settle()
+        running = {
+            next(iter(seat.tasks.values())): seat.fraction
+            for seat in self._seats.values()
+            if seat.tasks
+        }
+        yield from self._task_source.report(running)
+
+    def _look_at_deadline(self, now: float) -> None:
+        """Wind down when asked to."""
+        if not self._draining:
+            return
+        if self._last_words is None:
+            self._last_words = float("inf")
+            for rank in self._seats:
+                self._line.send(rank, messages.DRAIN)
+        if self._deadline.over():
+            self._last_words = min(self._last_words, now + _LAST_WORDS)
+            if now >= self._last_words:
+                for seat in list(self._seats.values()):
+                    self._forget(seat, "did not say what became of its tasks")
+
+    def _bury(self, seat: _Seat, reason: str) -> None:
+        """Do without a worker that died: what it was at is a failed attempt, for it may be the reason."""
+        if seat.tasks:
+            seconds = time.monotonic() - seat.began
+            task = self._take_from(seat, next(iter(seat.tasks)))
+            assert task is not None
+            error = f"the worker of rank {seat.rank} on host {seat.host} {reason}"
+            self._attempts.append(Attempt(task, seconds, error, seat.host))
+        self._forget(seat, reason)
+
+    def _forget(self, seat: _Seat, reason: str) -> None:
+        """Do without a worker: its tasks wait again, none of them charged."""
+        self._close(seat)
+        del self._seats[seat.rank]
+        self._handed_out -= len(seat.tasks)
+        self._task_source.put_back(list(seat.tasks.values()))
+        self._last_loss = f"rank {seat.rank} on host {seat.host or '(never heard of)'}: {reason}"
+        if not self._draining:
+            logger.warning("%s; the farm goes on without it", self._last_loss)
+
+    def _close(self, seat: _Seat) -> None:
+        """Give a worker nothing more."""
+        if seat.is_open:
+            seat.is_open = False
+            self._quarantine.leave(seat.host)
+        self._idle.discard(seat)

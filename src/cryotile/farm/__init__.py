@@ -1,0 +1,1 @@
+"""What backends, ledgers and the task-farm server share."""

@@ -1,0 +1,1 @@
+"""The fit: from points around posts to rates with their uncertainty."""

@@ -1,0 +1,244 @@
+"""Halves of a data set, and by how much their fits differ: over their sigmas, by about 1."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from cryotile.fit.student import quantile_975, quantile_at
+from cryotile.fit.variables import VARIABLES, Status, Variable
+
+__all__ = ["SPLITS", "Agreement", "agreement", "compare", "halves", "variables"]
+
+SPLITS: Mapping[str, tuple[str, str]] = {
+    "odd-even": ("odd", "even"),
+    "ascending-descending": ("ascending", "descending"),
+}
+"""Name → its two halves."""
+
+FEWEST_POSTS = 2
+"""Posts without which there is no spread."""
+
+STRATA = (
+    ("all", 0, math.inf),
+    ("2 to 5", 2, 5),
+    ("6 to 8", 6, 8),
+    ("9 to 12", 9, 12),
+    ("13 to 20", 13, 20),
+    ("21 and more", 21, math.inf),
+)
+"""Passes, from and to, of the half that has fewer."""
+
+_FEW = 5
+_NORMAL_75, _NORMAL_975 = 0.6744897501960817, 1.959963984540054
+_MAD_TO_SIGMA = 1 / _NORMAL_75
+
+_Floats = npt.NDArray[np.float64]
+_Flags = npt.NDArray[np.bool_]
+
+
+def halves(points: pd.DataFrame, split: str) -> tuple[_Flags, _Flags]:
+    """Tell which points are in which half.
+
+    The number of a pass is that of its orbit, which every tile, run and machine sees alike.  Odd and even orbits have
+    as many ascending as descending passes each, and take turns all through a mission.
+
+    Parameters
+    ----------
+    points : DataFrame
+        With ``pass_id`` and ``ascending``.
+    split : str
+        One of :data:`SPLITS`.
+
+    Returns
+    -------
+    (ndarray of bool, ndarray of bool), shape (points,)
+        No point is in both; one whose direction is not known is in neither by direction.
+    """
+    if split == "odd-even":
+        # cryotile.points.pass_id: the last bit is the direction, the next one the parity of the orbit.
+        odd = (points["pass_id"].to_numpy() >> 1) % 2 == 1
+        return odd, ~odd
+    ascending = points["ascending"]
+    return (
+        ascending.fillna(False).to_numpy(bool),
+        (~ascending.fillna(True)).to_numpy(bool),
+    )
+
+
+def compare(one: xr.Dataset, other: xr.Dataset, names: tuple[str, str]) -> xr.Dataset:
+    """Say by how much two independent fits of the same posts differ.
+
+    Parameters
+    ----------
+    one, other : Dataset, dimensions (y, x)
+        Of :func:`cryotile.fit.posts.fit_posts`.
+    names : (str, str)
+        What they are called.
+
+    Returns
+    -------
+    Dataset, dimensions (y, x)
+        The variables of :func:`variables`; differences are NaN where either fit has no rate or no sigma.  The degrees
+        of freedom of a difference are those of Welch (1947) and Satterthwaite (1946):
+        (σa² + σb²)² / (σa⁴/νa + σb⁴/νb).
+    """
+    va, vb = (fit["dhdt_sigma"].to_numpy() ** 2 for fit in (one, other))
+    both = np.isfinite(va) & np.isfinite(vb) & (va + vb > 0)
+    da, db = (np.where(both, fit["dhdt_dof"].to_numpy(), 1) for fit in (one, other))
+    va, vb = (np.where(both, variance, np.nan) for variance in (va, vb))
+    difference = one["dhdt"].to_numpy() - other["dhdt"].to_numpy()
+    sigma, dof = np.sqrt(va + vb), (va + vb) ** 2 / (va**2 / da + vb**2 / db)
+    times = [fit[name].to_numpy() for fit in (one, other) for name in ("time_start", "time_end")]
+    values = {
+        "dhdt_difference": np.where(both, difference, np.nan),
+        "dhdt_difference_sigma": sigma,
+        "dhdt_difference_dof": dof,
+        "dhdt_difference_ci95": sigma * _students_975(dof),
+        "dhdt_difference_ratio": difference / sigma,
+        "status": np.where(
+            one["status"] != Status.OK, one["status"].to_numpy(), other["status"].to_numpy()
+        ),
+        # fmin and fmax leave NaT out.
+        "time_start": np.fmin(times[0], times[2]),
+        "time_end": np.fmax(times[1], times[3]),
+    }
+    for name, fit in zip(names, (one, other), strict=True):
+        for variable in _OF_HALF:
+            values[f"{variable}_{name}"] = fit[variable].to_numpy()
+    return xr.Dataset(
+        {
+            v.name: (("y", "x"), values[v.name].astype(v.dtype), dict(v.attrs))
+            for v in variables(names)
+        },
+        coords={"y": one["y"], "x": one["x"]},
+    )
+
+
+_OF_HALF = ("dhdt", "dhdt_sigma", "pass_count", "status")
+"""What a half's fit leaves beside the difference."""
+
+
+def variables(names: tuple[str, str]) -> tuple[Variable, ...]:
+    """Return what is known of each post after a comparison.
+
+    Parameters
+    ----------
+    names : (str, str)
+        Of the halves.
+    """
+    one, other = names
+    minus = f"rate of {one} passes less that of {other} ones"
+    shared = {variable.name: variable for variable in VARIABLES}
+    real = [
+        ("dhdt_difference", "m yr-1", minus),
+        ("dhdt_difference_sigma", "m yr-1", f"standard error of {minus}"),
+        ("dhdt_difference_dof", "1", "degrees of freedom of dhdt_difference_sigma"),
+        ("dhdt_difference_ci95", "m yr-1", f"half width of the 95 % interval of {minus}"),
+        ("dhdt_difference_ratio", "1", f"{minus}, over its standard error"),
+    ]
+    return (
+        *(
+            Variable(name, "float64", np.nan, {"units": units, "long_name": text})
+            for name, units, text in real
+        ),
+        *(
+            Variable(
+                f"{name}_{half}",
+                shared[name].dtype,
+                shared[name].fill,
+                {
+                    **shared[name].attrs,
+                    "long_name": f"{shared[name].attrs['long_name']}, {half} passes",
+                },
+            )
+            for half in names
+            for name in _OF_HALF
+        ),
+        *(shared[name] for name in ("time_start", "time_end", "status")),
+    )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the differences of some posts are spread, over their own standard errors.
+
+    Attributes
+    ----------
+    passes : str
+        Of the half that has fewer: ``all``, or from and to.
+    posts : int
+        How many could be compared.
+    plain, robust : float
+        Root mean square of the ratio, and 1.4826 times the median of its size.
+    plain_expected, robust_expected : float
+        What they are for Student's t of these degrees of freedom; with many, 1.  The first is infinite where a post has
+        two or fewer.
+    within_ci95 : float
+        Share of posts whose difference is within ± its 95 % interval; 0.95 is right.
+    """
+
+    passes: str
+    posts: int
+    plain: float
+    plain_expected: float
+    robust: float
+    robust_expected: float
+    within_ci95: float
+
+
+def agreement(differences: xr.Dataset, names: tuple[str, str]) -> list[Agreement]:
+    """Say how far differences are spread: over all posts, and by the passes of the half that has fewer.
+
+    Parameters
+    ----------
+    differences : Dataset
+        With the variables of :func:`variables`.
+    names : (str, str)
+        Of the halves.
+
+    Returns
+    -------
+    list of Agreement
+        All posts first; without those strata that have under two posts, so that it may be empty.
+    """
+    ratio, dof = (
+        differences[f"dhdt_difference_{name}"].to_numpy().ravel() for name in ("ratio", "dof")
+    )
+    passes = np.minimum(*(differences[f"pass_count_{name}"].to_numpy().ravel() for name in names))
+    known = np.isfinite(ratio)
+    ratio, dof, passes = ratio[known], dof[known], passes[known]
+    found = []
+    for text, low, high in STRATA:
+        some = (passes >= low) & (passes <= high)
+        if some.sum() >= FEWEST_POSTS:
+            found.append(_spread(text, ratio[some], dof[some]))
+    return found
+
+
+def _spread(passes: str, ratio: _Floats, dof: _Floats) -> Agreement:
+    size = np.abs(ratio)
+    few = bool((dof <= 2).any())
+    return Agreement(
+        passes=passes,
+        posts=ratio.size,
+        plain=float(np.sqrt(np.mean(ratio**2))),
+        # The variance of Student's t is ν / (ν − 2).
+        plain_expected=math.inf if few else float(np.sqrt(np.mean(dof / (dof - 2)))),
+        robust=float(_MAD_TO_SIGMA * np.median(size)),
+        robust_expected=float(_MAD_TO_SIGMA * np.median(quantile_at(_NORMAL_75, dof))),
+        within_ci95=float(np.mean(size <= _students_975(dof))),
+    )
+
+
+def _students_975(dof: _Floats) -> _Floats:
+    """Return the 97.5 % quantile; of few degrees, where the expansion is not good, that of the whole number below."""
+    few = dof < _FEW
+    whole = np.where(few, dof, _FEW).astype(np.int64)
+    return np.where(few, quantile_975(whole), quantile_at(_NORMAL_975, np.where(few, _FEW, dof)))

@@ -1,0 +1,1 @@
+"""Projected coordinates: grid and tiles, projections, masks and elevation models."""

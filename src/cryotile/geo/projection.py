@@ -1,0 +1,192 @@
+"""Longitude and latitude to projected x, y, and how far projected metres are from metres on the ground."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyproj
+from pyproj.exceptions import CRSError
+
+from cryotile.errors import InvalidValue
+from cryotile.points import Batch, Granule
+
+__all__ = [
+    "OUTSIDE_PROJECTION",
+    "areal_scale",
+    "crs_text",
+    "point_scale",
+    "project",
+    "project_batch",
+    "project_granule",
+    "projected_crs",
+]
+
+OUTSIDE_PROJECTION = "outside_projection"
+"""Reason for which :func:`project_batch` drops a point."""
+
+REACH = 2.1e7
+"""Largest |x| and |y|, metres: half way round the Earth, and within what centimetres in 32 bits can hold."""
+
+Array = npt.NDArray[np.float64]
+
+_REMEDY = "give a projected CRS in metres, e.g. EPSG:3031 for Antarctica or EPSG:3413 for Greenland"
+
+
+def projected_crs(text: str | pyproj.CRS) -> pyproj.CRS:
+    """Return the CRS that ``text`` names, if maps can be made in it.
+
+    Parameters
+    ----------
+    text : str or pyproj.CRS
+        Whatever PROJ understands: ``EPSG:3031``, WKT, a PROJ string.
+
+    Returns
+    -------
+    pyproj.CRS
+        Projected, two axes, metres.
+
+    Raises
+    ------
+    InvalidValue
+        PROJ does not know it, or it is geographic, has a vertical axis, or is not in metres.
+    """
+    shown = " ".join(str(text).split())
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    try:
+        crs = pyproj.CRS.from_user_input(text)
+    except CRSError as error:
+        raise InvalidValue(f"CRS {shown!r} is unknown to PROJ; {_REMEDY}") from error
+    if crs.is_geographic:
+        raise InvalidValue(
+            f"CRS {shown!r} ({crs.name}) is geographic, and a grid of latitude and longitude is"
+            f" singular at the pole; {_REMEDY}"
+        )
+    if not crs.is_projected:
+        raise InvalidValue(f"CRS {shown!r} ({crs.name}) is not a projected CRS; {_REMEDY}")
+    if len(crs.axis_info) != 2:
+        raise InvalidValue(
+            f"CRS {shown!r} ({crs.name}) has a vertical axis, but elevations are always above the"
+            " WGS84 ellipsoid; give its horizontal part alone"
+        )
+    units = {axis.unit_name for axis in crs.axis_info if axis.unit_conversion_factor != 1.0}
+    if units:
+        raise InvalidValue(
+            f"CRS {shown!r} ({crs.name}) is in {', '.join(sorted(units))}, not in metres; {_REMEDY}"
+        )
+    return crs
+
+
+@lru_cache(maxsize=8)
+def crs_text(crs: pyproj.CRS) -> str:
+    """Shortest text that means ``crs``: ``EPSG:3031`` where an authority lists it, else WKT."""
+    authority = crs.to_authority(min_confidence=100)
+    return ":".join(authority) if authority else crs.to_wkt()
+
+
+def project(points: pd.DataFrame, crs: pyproj.CRS) -> pd.DataFrame:
+    """Replace ``longitude, latitude`` by ``x, y``.
+
+    Parameters
+    ----------
+    points : DataFrame
+        With ``longitude, latitude``, degrees on WGS84; longitudes may run over ±180 or to 360.
+    crs : pyproj.CRS
+        As of :func:`projected_crs`.
+
+    Returns
+    -------
+    DataFrame, as many rows
+        ``x, y`` in metres first, then the other columns untouched; ``attrs["crs"]`` names the CRS.  Both are NaN where
+        a point has no place on the plane (the other pole of a polar projection, a latitude beyond 90°, over 21 000 km
+        from the origin): :func:`project_batch` drops and counts those.
+    """
+    x, y = _transformer(crs).transform(
+        points["longitude"].to_numpy(np.float64),
+        points["latitude"].to_numpy(np.float64),
+        errcheck=False,
+    )
+    # PROJ says inf where it fails; the comparison is False for NaN, too.
+    placed = (np.abs(x) <= REACH) & (np.abs(y) <= REACH)
+    columns: dict[str, Any] = {"x": np.where(placed, x, np.nan), "y": np.where(placed, y, np.nan)}
+    others = {str(name): points[name] for name in points if name not in ("longitude", "latitude")}
+    projected = pd.DataFrame(columns | others, index=points.index, copy=False)
+    projected.attrs = {**points.attrs, "crs": crs_text(crs)}
+    return projected
+
+
+def project_batch(batch: Batch, crs: pyproj.CRS) -> Batch:
+    """Project the points of granules; those without a place on the plane are dropped and counted.
+
+    Parameters
+    ----------
+    batch : Batch
+        As readers give its granules, with ``longitude, latitude``.
+    crs : pyproj.CRS
+        As of :func:`projected_crs`.
+
+    Returns
+    -------
+    Batch
+        The same with ``x, y``; ``dropped`` of its granules has the reason ``outside_projection`` if there were such
+        points.
+    """
+    projected = replace(batch, points=project(batch.points, crs))
+    return projected.keep(projected.points["x"].notna().to_numpy(), OUTSIDE_PROJECTION)
+
+
+def project_granule(granule: Granule, crs: pyproj.CRS) -> Granule:
+    """Project one granule, as :func:`project_batch` does many."""
+    (projected,) = project_batch(Batch.of([granule]), crs).split()
+    return projected
+
+
+def areal_scale(crs: pyproj.CRS, x: Array, y: Array) -> Array:
+    """Projected area over area on the ground, from the derivatives of the projection.
+
+    Parameters
+    ----------
+    crs : pyproj.CRS
+        As of :func:`projected_crs`.
+    x, y : ndarray, same shape
+        Projected metres.
+
+    Returns
+    -------
+    ndarray, shape of ``x``
+        1 where the projection keeps areas, NaN where it is singular or undefined.  A cell's true area is its projected
+        area over this.
+    """
+    projection = pyproj.Proj(crs)
+    longitude, latitude = projection(np.ravel(x), np.ravel(y), inverse=True)
+    factors = projection.get_factors(longitude, latitude, errcheck=False)
+    scale = np.asarray(factors.areal_scale, np.float64).reshape(np.shape(x))
+    return np.where(np.isfinite(scale), scale, np.nan)
+
+
+def point_scale(crs: pyproj.CRS, x: Array, y: Array) -> Array:
+    """Projected length over length on the ground: what a projected slope is multiplied by to be true.
+
+    Parameters
+    ----------
+    crs : pyproj.CRS
+        As of :func:`projected_crs`.
+    x, y : ndarray, same shape
+        Projected metres.
+
+    Returns
+    -------
+    ndarray, shape of ``x``
+        The square root of :func:`areal_scale`: in a conformal projection (EPSG:3031, 3413) the scale in every
+        direction, else the geometric mean of the two principal ones.
+    """
+    return np.sqrt(areal_scale(crs, x, y))
+
+
+@lru_cache(maxsize=8)
+def _transformer(crs: pyproj.CRS) -> pyproj.Transformer:
+    return pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)

@@ -1,0 +1,184 @@
+"""A ledger in a directory: the farm that needs no server and no database, only a file system that all workers see.
+
+It relies on three things that local disks, NFS and Lustre do alike: of several that create a file or directory
+exclusively one succeeds, a directory does not replace one that is not empty, and what a process has appended to a file
+is there for who opens it later.  It needs no locks, no hard links, no rename of files, no synchronised clocks, and
+nobody to see at once what others have done: who acts on an old view creates something that is there already, or that
+has no effect.  Nothing is lost if it all is: the results are elsewhere, and :meth:`DirLedger.enroll` begins again.
+
+The names are those of :mod:`cryotile.ledgers.directory.layout`, what the files say is in :mod:`cryotile.ledgers.directory.claims`.  A process
+may die between any two of these steps; this is what the others then find:
+
+========  ==============================================  ==================================================
+to        steps                                           after the last step done
+========  ==============================================  ==================================================
+enroll    1 write a list in a hidden directory            nothing; the hidden directory stays
+          2 rename it to its number                       the list
+claim     1 make the directory of a split node            a split node without claims
+          2 create the claim                              a claim of the whole node (a later one: of nothing);
+                                                          it is given up when it does not change for a lease
+          3 write its first line                          the claim
+          4 look whether all was settled meanwhile        a claim in a settled node, which says nothing
+start     1 append                                        a claim that costs an attempt when it is given up
+settle    1 append                                        settled
+          2 leave a hint, if it failed and waits again    without it the task is found when nothing else waits
+release   1 append, or remove the claim                   waiting
+          2 leave a hint                                  as above
+seal      1 create the .done                              a settled node
+          2 remove claims and directories                 remains that say nothing, until somebody sweeps them up
+========  ==============================================  ==================================================
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from cryotile.farm.task import ATTEMPTS, Outcome, Task
+from cryotile.files import writing
+from cryotile.ledgers.base import LEASE, Fits, Lease
+from cryotile.ledgers.directory.claimant import Claimant
+from cryotile.ledgers.directory.claims import append, remove, touch
+from cryotile.ledgers.directory.compaction import seal_upwards
+from cryotile.ledgers.directory.held_claims import Holding, Holdings
+from cryotile.ledgers.directory.layout import publish_list
+from cryotile.ledgers.directory.observer import Survey
+
+__all__ = ["DirLedger"]
+
+# Seconds to wait until the list that somebody else was first to publish can be seen.
+_LATE = 0.1
+
+
+class DirLedger:
+    """Tasks in files under ``home/farm``; see :class:`cryotile.ledgers.Ledger`.
+
+    Parameters
+    ----------
+    home : Path
+        A directory that all workers see.
+    key : str
+        Name of the task list; another list has another key.
+    lease : float
+        Seconds for which a lease is good; others take a task when they have seen its claim unchanged for so long.
+    host : str
+        Name of this host.
+    """
+
+    def __init__(self, home: Path, key: str, *, lease: float = LEASE, host: str = "") -> None:
+        self._root = str(Path(home) / "farm" / key.replace("/", "_"))
+        self._lease = lease
+        self._host = host or socket.gethostname()
+        self._survey = Survey(lease)
+        self._holdings = Holdings(self._survey)
+        self._claimant = Claimant(
+            self._root, self._survey, self._holdings, lease=lease, host=self._host
+        )
+        self._next_watch = time.monotonic()
+
+    def enroll(self, tasks: Sequence[Task]) -> None:
+        """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`."""
+        # Before the tasks are looked at: what is settled while their owner finds out what is missing is not missing.
+        open_before, lists = self._open_indices(), self._claimant.lists
+        before, listed = len(lists), list(tasks)
+        while True:
+            self._claimant.load_lists()
+            known = open_before.union(*(tasks.indices.tolist() for tasks in lists[before:]))
+            new = [task for task in listed if task.index not in known]
+            if not new:
+                return
+            with writing(Path(self._root)):
+                Path(self._root).mkdir(parents=True, exist_ok=True)
+                if not publish_list(self._root, len(lists), new):
+                    # Another enroller was first, and its list will soon be seen.
+                    time.sleep(_LATE)
+
+    def claim(self, n: int = 1) -> list[Lease]:
+        """Lease waiting tasks; see :meth:`cryotile.ledgers.Ledger.claim`."""
+        with writing(Path(self._root)):
+            return self._claimant.claim(n)
+
+    def claim_fitting(self, n: int, fits: Fits) -> list[Lease]:
+        """Lease waiting tasks that fit; see :meth:`cryotile.ledgers.Selective.claim_fitting`."""
+        with writing(Path(self._root)):
+            return self._claimant.claim(n, fits)
+
+    def renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
+        """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
+        lost = self._holdings.lost(fractions)
+        with writing(Path(self._root)):
+            for holding, leases in self._holdings.by_claim(fractions).items():
+                started = {o for o, lease in leases.items() if fractions[lease] is not None}
+                new = sorted(started - holding.started)
+                holding.started |= started
+                if append(holding.path, {"started": new}) if new else touch(holding.path):
+                    lost |= self._holdings.find_lost(holding, leases)
+                else:
+                    lost |= self._holdings.lose(holding, leases)
+            if time.monotonic() >= self._next_watch:
+                self._next_watch = time.monotonic() + self._lease / 5
+                self._claimant.watch()
+        return lost
+
+    def settle(self, outcomes: Mapping[Lease, Outcome]) -> set[Lease]:
+        """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
+        lost = self._holdings.lost(outcomes)
+        with writing(Path(self._root)):
+            for holding, leases in self._holdings.by_claim(outcomes).items():
+                errors = {offset: outcomes[lease].error for offset, lease in leases.items()}
+                lost |= self._settle(holding, leases, errors)
+        return lost
+
+    def release(self, leases: Collection[Lease]) -> None:
+        """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
+        with writing(Path(self._root)):
+            for holding, returned in self._holdings.by_claim(leases).items():
+                self._holdings.let_go(holding, returned)
+                if holding.revocable and not holding.held:
+                    remove(holding.path)
+                else:
+                    append(holding.path, {"released": sorted(returned)})
+                    holding.revocable = False
+                self._claimant.hint(holding.node)
+
+    def unsettled(self) -> int:
+        """Return how many tasks wait or are leased; see :meth:`cryotile.ledgers.Ledger.unsettled`."""
+        return len(self._open_indices())
+
+    def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
+        """Tell what other hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.outcomes_elsewhere`."""
+        self._claimant.load_lists()
+        found: dict[str, dict[int, bool]] = {}
+        for each in self._claimant.lists:
+            for host, ended in self._survey.outcomes_elsewhere(each, tasks).items():
+                found.setdefault(host, {}).update(ended)
+        found.pop(self._host, None)
+        return found
+
+    def _settle(
+        self, holding: Holding, leases: Mapping[int, Lease], errors: Mapping[int, str | None]
+    ) -> set[Lease]:
+        """Settle tasks of one claim."""
+        done = [offset for offset, error in errors.items() if error is None]
+        failed = {offset: error for offset, error in errors.items() if error is not None}
+        if not append(holding.path, {"done": done, "failed": failed}):
+            return self._holdings.lose(holding, leases)
+        # Looked for afterwards: what has taken a task over since does not know of this line, and prevails.
+        lost = self._holdings.find_lost(holding, leases)
+        self._holdings.let_go(holding, leases)
+        holding.revocable = False
+        if any(leases[offset].attempt < ATTEMPTS for offset in failed):
+            self._claimant.hint(holding.node)
+        if not holding.held:
+            seal_upwards(self._survey, holding.node)
+        return lost
+
+    def _open_indices(self) -> set[int]:
+        """Return the indices of all tasks that wait or are leased."""
+        self._claimant.load_lists()
+        found: set[int] = set()
+        for tasks in self._claimant.lists:
+            found.update(tasks.indices[self._survey.open_tasks(tasks)].tolist())
+        return found

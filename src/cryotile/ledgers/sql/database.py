@@ -1,0 +1,305 @@
+"""The connections to a database: few, short, and made again when they break.
+
+A worker has one connection, from when it asks something until it has asked nothing for half a second, so that many more
+workers than the database allows connections may share it.  Nothing is kept in a connection, neither settings nor
+prepared statements, so that a pooler may give each transaction another one.
+
+Whatever fails because the database is away, full or busy is tried again, for minutes if need be.  What is asked must be
+fit for that: a transaction whose answer was lost may have happened.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import math
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as NoConnection
+
+from cryotile.errors import CryotileError, InvalidValue, MissingDependency
+from cryotile.files import writing
+from cryotile.ledgers.directory.mounts import network_file_system
+
+__all__ = ["PATIENCE", "Database", "Unreachable"]
+
+PATIENCE = 600.0
+"""Seconds for which what a database refuses is tried again."""
+
+# Pauses between two tries, seconds: the first, and the longest.
+_PAUSES = 0.02, 5.0
+
+# Seconds of silence after which a connection is closed.
+_LINGER = 0.5
+
+# Seconds for which SQLite waits for a writer that does not queue, e.g. sqlite3 in a terminal.
+_BUSY = 30.0
+
+# SQLite learned RETURNING in 3.35 and ->> in 3.38.
+_OLDEST_SQLITE = 3, 38
+
+# What will not pass by itself, in the words of libpq and SQLite; they come without a code.
+_LASTING = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "permission denied",
+    "no password supplied",
+    "could not translate host name",
+    "unable to open database file",
+    "readonly database",
+    "not a database",
+    "malformed",
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Unreachable(CryotileError):
+    """A database did not answer as it should, however often it was asked; what was settled before is safe."""
+
+
+class Database:
+    """A database that several processes work on at once.
+
+    Parameters
+    ----------
+    url : str
+        ``sqlite:///path`` or ``postgresql://user@host/name``.
+    connections : int
+        How many of them at most; each thread at work needs one.
+    patience : float
+        Seconds for which what fails is tried again.
+    linger : float
+        Seconds of silence after which the connections are closed; infinite to keep them.
+
+    Attributes
+    ----------
+    engine : Engine
+        SQLAlchemy's, for who keeps its connections (``linger`` infinite) and wants to ask more.
+    name : str
+        The address without its password.
+
+    Raises
+    ------
+    InvalidValue
+        The address is wrong, or that of a file on a network file system.
+    MissingDependency
+        SQLite is too old, or psycopg is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int = 1,
+        patience: float = PATIENCE,
+        linger: float = _LINGER,
+    ) -> None:
+        address = _checked(url)
+        self.name = address.render_as_string(hide_password=True)
+        self._patience = patience
+        self._file = address.database if address.get_backend_name() == "sqlite" else None
+        # Mostly a question is one statement: a connection of PostgreSQL's is set up for more where more are asked.
+        self._single = self.engine = _make_engine(address, connections)
+        if self._file is None:
+            self.engine = self._single.execution_options(isolation_level="READ COMMITTED")
+        self._reader = self._single.execution_options(reads=True)
+        self._errors = (DBAPIError, NoConnection, self.engine.dialect.loaded_dbapi.Error)
+        # Whoever forgets this database leaves no connection open.
+        weakref.finalize(self, self._single.dispose)
+        self._closer = _Closer(self._single, linger)
+
+    def read(self, ask: Callable[[Connection], T]) -> T:
+        """Ask for what is there; ``ask`` may be called again."""
+        return self._try(lambda: self._use(self._reader, ask))
+
+    def change(self, ask: Callable[[Connection], T]) -> T:
+        """Change something in a transaction; ``ask`` may be called again, even after a transaction that succeeded."""
+        return self._try(lambda: self._use(self.engine, ask))
+
+    def change_once(self, ask: Callable[[Connection], T]) -> T:
+        """Like :meth:`change` for what is one :class:`~cryotile.ledgers.sql.dialect.Change`, a transaction in itself."""
+        return self._try(lambda: self._use(self._single, ask))
+
+    def _use(self, engine: Engine, ask: Callable[[Connection], T]) -> T:
+        reads = engine is self._reader
+        with self._closer.in_use(), self._turn(reads), engine.begin() as connection:
+            return ask(connection)
+
+    @contextmanager
+    def _turn(self, reads: bool) -> Iterator[None]:
+        """Wait for this writer's turn.
+
+        SQLite lets writers in who happen to knock when the door is open; to wait in the kernel's line instead takes a
+        tenth of the time when many do.  A line that a process leaves by dying moves on.
+        """
+        if self._file is None or reads:
+            yield
+            return
+        with writing(Path(self._file)):
+            line = os.open(f"{self._file}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(line, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(line)
+
+    def _try(self, call: Callable[[], T]) -> T:
+        """Call until it succeeds, fails for good, or the patience is at its end."""
+        pause, end = _PAUSES[0], time.monotonic() + self._patience
+        while True:
+            try:
+                return call()
+            except self._errors as error:
+                self._refused(error, end, pause)
+            # Who was sent away together does not come back together.
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, _PAUSES[1])
+
+    def _refused(self, error: Exception, end: float, pause: float) -> None:
+        """Say why the database refused, and give up if it will not do better."""
+        if not _passes(error) or time.monotonic() >= end:
+            raise Unreachable(
+                f"database {self.name}: {_reason(error)}; mend that and give the same command again: it goes on"
+            ) from error
+        level = logging.WARNING if pause > 1 else logging.DEBUG
+        logger.log(level, "database %s: %s; trying again", self.name, _reason(error))
+
+
+class _Closer:
+    """Closes the connections of an engine when nobody has used them for a while."""
+
+    def __init__(self, engine: Engine, linger: float) -> None:
+        self._engine = engine
+        self._linger = linger
+        self._lock = threading.Lock()
+        self._users = 0
+        self._watched = False
+        self._last = 0.0
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the connections open meanwhile."""
+        with self._lock:
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._last = time.monotonic()
+                if not self._watched and math.isfinite(self._linger):
+                    self._watch(self._linger)
+
+    def _watch(self, seconds: float) -> None:
+        self._watched = True
+        timer = threading.Timer(seconds, self._look)
+        timer.daemon = True
+        timer.start()
+
+    def _look(self) -> None:
+        with self._lock:
+            left = self._last + self._linger - time.monotonic()
+            if self._users or left > 0:
+                self._watch(max(left, self._linger))
+            else:
+                self._watched = False
+                # With the lock held: a connection that is in use now would be left open.
+                self._engine.dispose()
+
+
+def _checked(url: str) -> URL:
+    """Read an address, and see whether it can be used."""
+    try:
+        address = make_url(url)
+        kind = address.get_backend_name()
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise InvalidValue(
+            f"database address {url!r} cannot be read; write sqlite:///path or postgresql://user@host/name"
+        ) from error
+    if kind == "postgresql":
+        return address.set(drivername="postgresql+psycopg")
+    if kind != "sqlite":
+        raise InvalidValue(
+            f"database {kind!r} is none of SQLite and PostgreSQL; write sqlite:///path or postgresql://user@host/name"
+        )
+    if address.database in (None, "", ":memory:"):
+        raise InvalidValue(
+            "a database in memory is seen by one process only; name a file, e.g. sqlite:///farm.db"
+        )
+    path = Path(str(address.database)).absolute()
+    if (network := network_file_system(path)) is not None:
+        raise InvalidValue(
+            f"{path} is on a network file system ({network}), where SQLite's locks cannot be trusted and the database "
+            "would be damaged; use postgresql://…, the backend dir, or a file on a local disk"
+        )
+    return address.set(drivername="sqlite+pysqlite", database=str(path))
+
+
+def _make_engine(address: URL, connections: int) -> Engine:
+    """Make an engine that keeps nothing in its connections."""
+    limits: dict[str, Any] = {
+        "poolclass": QueuePool, "pool_size": connections, "max_overflow": 0, "pool_timeout": 30.0
+    }  # fmt: skip
+    if address.get_backend_name() == "postgresql":
+        options: dict[str, Any] = {"prepare_threshold": None, "connect_timeout": 10}
+        try:
+            return create_engine(
+                address, connect_args=options, isolation_level="AUTOCOMMIT", **limits
+            )
+        except ImportError as error:
+            raise MissingDependency(
+                "PostgreSQL needs psycopg: pip install 'cryotile[database]'"
+            ) from error
+    options = {"timeout": _BUSY, "check_same_thread": False, "isolation_level": None}
+    engine = create_engine(address, connect_args=options, **limits)
+    if engine.dialect.loaded_dbapi.sqlite_version_info < _OLDEST_SQLITE:
+        raise MissingDependency(
+            f"SQLite {engine.dialect.loaded_dbapi.sqlite_version} is too old, 3.38 or newer is needed; use a newer "
+            "Python, e.g. conda's, or postgresql://…"
+        )
+    event.listen(engine, "connect", _set_up_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy passes it
+    """Let readers and a writer work side by side, and no acknowledged change be lost with the power."""
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Begin a transaction that changes something as a writer: one that began as a reader may have to give up."""
+    reads = connection.get_execution_options().get("reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _passes(error: Exception) -> bool:
+    """Tell whether the same may succeed later: connections that break or are refused, locks, a full disk."""
+    if isinstance(error, NoConnection):
+        return True
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    kinds = {kind.__name__ for kind in type(cause).__mro__}
+    if not kinds & {"OperationalError", "InterfaceError"}:
+        return False
+    return not any(words in str(cause) for words in _LASTING)
+
+
+def _reason(error: Exception) -> str:
+    """What a driver says, in one line."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return " ".join(str(cause).split()) or type(cause).__name__

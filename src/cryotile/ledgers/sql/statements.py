@@ -1,0 +1,348 @@
+"""Every SQL statement of the database ledger, by name, for SQLite and PostgreSQL.
+
+PostgreSQL's statistics know nothing of a run that was listed a moment ago, and a planner that believes it to be empty
+reads all of it for each lease.  So tasks that are picked or given bring their ``run_id`` with them: tasks can then be
+found by their whole key alone.  ``state + 0`` is no use of an index by state.
+"""
+
+from __future__ import annotations
+
+from cryotile.ledgers.sql.dialect import ADD_TALLY_SQL, WITH_TALLY, Change, Statement
+
+NOW = Statement("""
+-- now: the database's clock.
+SELECT [now]
+""")
+
+ADD_TALLY = Statement(f"""
+-- add_tally: for changes whose effect on the counts is worked out elsewhere.
+{ADD_TALLY_SQL}
+""")
+
+FIND_RUN = Statement("""
+-- find_run: a run by its key or its uuid.
+SELECT id, uuid, key, name, owner, lease, attempts, created
+FROM runs WHERE key = :name OR uuid = :name
+""")
+
+CREATE_RUN = Statement("""
+-- create_run: whoever comes first makes it, for all others it is there.
+INSERT INTO runs (uuid, key, name, owner, lease, attempts, created)
+VALUES (:uuid, :key, :name, :owner, :lease, :attempts, [now])
+ON CONFLICT (key) DO NOTHING
+""")
+
+LOCK_RUN = Statement("""
+-- lock_run: one at a time lists tasks, lays them out or restarts the run; claims do not need it.
+SELECT tasks FROM runs WHERE id = :run [lock]
+""")
+
+REGISTER = Statement("""
+-- register: a worker may say more than once who it is.
+INSERT INTO workers (uuid, host, pid, created) VALUES (:uuid, :host, :pid, [now])
+ON CONFLICT (uuid) DO UPDATE SET host = excluded.host, pid = excluded.pid
+RETURNING id
+""")
+
+COUNT = Statement("""
+-- count: the sum of the workers' tallies; no task is looked at.
+SELECT runs.tasks,
+       coalesce(sum(leased), 0) AS leased, coalesce(sum(done), 0) AS done,
+       coalesce(sum(failed), 0) AS failed, coalesce(sum(returned), 0) AS returned
+FROM runs LEFT JOIN tallies ON tallies.run_id = runs.id
+WHERE runs.id = :run GROUP BY runs.id, runs.tasks
+""")
+
+CLAIM = Change(
+    """
+-- claim: the costliest that wait, from the index of those that do.  What is in stock is laid out first if it is dearer.
+WITH picked AS (
+    SELECT run_id, idx FROM tasks
+    WHERE run_id = :run AND state = 0 AND cost >= coalesce(
+        (SELECT max(top) FROM stock WHERE run_id = :run AND taken < size), -1.7e308)
+    ORDER BY cost DESC, idx LIMIT :n [locked]
+)
+UPDATE tasks SET
+    state = 1, started = false, percent = 0, begun = false, turns = turns + 1,
+    lease = :lease, worker_id = :worker, expires = [now] + :seconds
+FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
+""",
+    returning="tasks.idx, cost, attempts, turns",
+    counts={"leased": "1", "returned": "CASE WHEN turns > 1 THEN -1 ELSE 0 END"},
+)
+
+FIND_CLAIMED = Statement("""
+-- find_claimed: what a claim got whose answer was lost.
+SELECT idx, cost, attempts, turns FROM tasks WHERE run_id = :run AND state = 1 AND lease = :lease
+""")
+
+REAP = Change(
+    """
+-- reap: whose lease has expired waits again; only a task that was started is charged.  Asked for when nothing waits.
+WITH picked AS (
+    SELECT run_id, idx FROM tasks WHERE run_id = :run AND state = 1 AND expires < [now] [locked]
+)
+UPDATE tasks SET
+    state = 0, attempts = attempts + CASE WHEN started THEN 1 ELSE 0 END,
+    started = false, lease = NULL, expires = NULL
+FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
+""",
+    returning="tasks.idx",
+    counts={"leased": "-1", "returned": "1"},
+)
+
+RENEW = Change(
+    """
+-- renew: a lease that is good for almost its whole length stays as it is, so that progress touches no index.
+WITH given AS MATERIALIZED (
+    SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
+           CAST(value->>2 AS float8) AS percent
+    FROM [given]
+)
+UPDATE tasks SET
+    started = started OR given.percent IS NOT NULL,
+    percent = coalesce(given.percent, tasks.percent), begun = coalesce(given.percent, tasks.percent) > 0,
+    expires = CASE WHEN expires < [now] + 0.9 * :seconds THEN [now] + :seconds ELSE expires END
+FROM given
+WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease AND state + 0 = 1
+""",
+    returning="tasks.idx",
+    counts={},
+)
+
+SETTLE = Change(
+    """
+-- settle: what is still leased under the given lease; a failed attempt waits again, unless it was the last.
+WITH given AS MATERIALIZED (
+    SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
+           CAST(value->>2 AS float8) AS seconds, CAST(value->>3 AS integer) AS failed
+    FROM [given]
+)
+UPDATE tasks SET
+    state = CASE WHEN given.failed = 0 THEN 2 WHEN attempts + 1 < :attempts THEN 0 ELSE 3 END,
+    attempts = CASE WHEN attempts < :attempts THEN attempts + 1 ELSE attempts END,
+    percent = CASE WHEN given.failed = 0 THEN 100 ELSE percent END,
+    begun = begun AND given.failed = 1 AND attempts + 1 < :attempts,
+    seconds = given.seconds, settled = [now], started = false, expires = NULL
+FROM given
+WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease AND state + 0 = 1
+""",
+    returning="tasks.idx, attempts",
+    counts={
+        "leased": "-1",
+        "done": "CASE state WHEN 2 THEN 1 ELSE 0 END",
+        "failed": "CASE state WHEN 3 THEN 1 ELSE 0 END",
+        "returned": "CASE state WHEN 0 THEN 1 ELSE 0 END",
+        "attempts": "1",
+    },
+)
+
+FIND_SETTLED = Statement("""
+-- find_settled: which tasks the given leases have settled before; the other leases are lost.
+WITH given AS MATERIALIZED (
+    SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease
+    FROM [given]
+)
+SELECT tasks.idx FROM given CROSS JOIN tasks
+WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease AND tasks.state <> 1
+""")
+
+FIND_HOLDER = Statement("""
+-- find_holder: a worker that has, or had, one of the given leases.
+WITH given AS MATERIALIZED (
+    SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease
+    FROM [given]
+)
+SELECT tasks.worker_id FROM given CROSS JOIN tasks
+WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease LIMIT 1
+""")
+
+NOTE_FAILURE = Statement("""
+-- note_failure: why an attempt failed.
+INSERT INTO failures (run_id, idx, attempt, worker_id, seconds, error, at)
+VALUES (:run, :idx, :attempt, :worker, :seconds, :error, [now])
+ON CONFLICT (run_id, idx, attempt) DO UPDATE SET
+    worker_id = excluded.worker_id, seconds = excluded.seconds, error = excluded.error, at = excluded.at
+""")
+
+RELEASE = Change(
+    """
+-- release: handed back, and nothing charged.
+WITH given AS MATERIALIZED (
+    SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease
+    FROM [given]
+)
+UPDATE tasks SET state = 0, started = false, percent = 0, begun = false, lease = NULL, expires = NULL
+FROM given
+WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = given.lease AND state + 0 = 1
+""",
+    returning="tasks.idx",
+    counts={"leased": "-1", "returned": "1"},
+)
+
+OPEN_TASKS = Statement("""
+-- open_tasks: indices of what is laid out and not settled.
+SELECT idx FROM tasks [waiting] WHERE run_id = :run AND state = 0
+UNION ALL SELECT idx FROM tasks [leased] WHERE run_id = :run AND state = 1
+""")
+
+SETTLED_TASKS = Statement("""
+-- settled_tasks: what is done or has failed, and since when.
+SELECT idx, settled FROM tasks WHERE run_id = :run AND state > 1
+""")
+
+STOCK = Statement("""
+-- stock: all that is not laid out yet.
+SELECT number, size, taken, indices FROM stock WHERE run_id = :run AND taken < size
+""")
+
+ADD_STOCK = Statement("""
+-- add_stock: tasks that will be laid out when their turn comes.
+INSERT INTO stock (run_id, number, top, size, indices, costs)
+VALUES (:run, :number, :top, :size, :indices, :costs)
+""")
+
+LAST_STOCK = Statement("""
+-- last_stock: the highest number given away.
+SELECT coalesce(max(number), -1) FROM stock WHERE run_id = :run
+""")
+
+NEXT_STOCK = Statement("""
+-- next_stock: the costliest of what is not laid out.
+SELECT number, size, taken, indices, costs FROM stock
+WHERE run_id = :run AND taken < size ORDER BY top DESC, number LIMIT 1
+""")
+
+TAKE_STOCK = Statement("""
+-- take_stock: so many of a row of stock are laid out now.
+UPDATE stock SET taken = :taken WHERE run_id = :run AND number = :number
+""")
+
+MATERIALIZE = Statement("""
+-- materialize: tasks whose turn comes near get their rows, unless somebody has asked for one before.
+INSERT INTO tasks (run_id, idx, cost)
+SELECT CAST(:run AS bigint), CAST(value->>0 AS bigint), CAST(value->>1 AS float8) FROM [given] WHERE true
+ON CONFLICT (run_id, idx) DO NOTHING
+""")
+
+ADD_TASKS = Statement("""
+-- add_tasks: the run has so many more tasks.
+UPDATE runs SET tasks = tasks + :count WHERE id = :run
+""")
+
+REOPEN = Change(
+    """
+-- reopen: settled, but the result is lost or the task is to be tried again; no attempt was made.
+WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
+UPDATE tasks SET
+    state = 0, attempts = 0, started = false, percent = 0, begun = false, lease = NULL, seconds = NULL, settled = NULL
+FROM given WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND state + 0 = :state
+""",
+    returning="tasks.idx",
+    counts={
+        "done": "CASE :state WHEN 2 THEN -1 ELSE 0 END",
+        "failed": "CASE :state WHEN 3 THEN -1 ELSE 0 END",
+        "returned": "1",
+    },
+)
+
+FORGET_FAILURES = Statement("""
+-- forget_failures: those of tasks that are open again.
+WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
+DELETE FROM failures WHERE (run_id, idx) IN (SELECT run_id, idx FROM given)
+""")
+
+HOSTS = Statement("""
+-- hosts: those that have ended an attempt.
+SELECT DISTINCT host FROM tallies JOIN workers ON workers.id = tallies.worker_id
+WHERE run_id = :run AND attempts > 0
+""")
+
+OUTCOMES_ELSEWHERE = Statement("""
+-- outcomes_elsewhere: which hosts have done tasks, and which have failed at them.
+WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
+SELECT host, idx, 1 AS done
+FROM given JOIN tasks USING (run_id, idx) JOIN workers ON workers.id = tasks.worker_id
+WHERE state = 2
+UNION ALL
+SELECT host, idx, 0
+FROM given JOIN failures USING (run_id, idx) JOIN workers ON workers.id = failures.worker_id
+""")
+
+RESTOCK = Statement("""
+-- restock: nothing of a run is laid out any more.
+UPDATE stock SET taken = 0 WHERE run_id = :run
+""")
+
+RESTART_STRANDED = Change(
+    """
+-- restart_stranded: what somebody set computing without a lease, or whose lease has expired, waits again.
+WITH picked AS (
+    SELECT run_id, idx FROM tasks [leased]
+    WHERE run_id = :run AND state = 1 AND (expires IS NULL OR expires < [now]) [locked]
+)
+UPDATE tasks SET
+    state = 0, attempts = attempts + CASE WHEN started THEN 1 ELSE 0 END,
+    started = false, lease = NULL, expires = NULL
+FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
+""",
+    returning="tasks.idx",
+    counts={"leased": "-1", "returned": "1"},
+)
+
+CLEAR = Statement(f"""
+-- clear: the rows of all tasks of a run, and what they add to its counts; summed up where they are.
+WITH change AS (
+    DELETE FROM tasks WHERE run_id = :run
+    RETURNING
+        CASE state WHEN 1 THEN -1 ELSE 0 END AS "+leased",
+        CASE state WHEN 2 THEN -1 ELSE 0 END AS "+done",
+        CASE state WHEN 3 THEN -1 ELSE 0 END AS "+failed",
+        CASE WHEN state = 0 AND turns > 0 THEN -1 ELSE 0 END AS "+returned",
+        0 AS "+attempts"
+)
+{WITH_TALLY}
+SELECT count(*) FROM change
+""")
+
+DELETE_TASKS = Statement("""
+-- delete_tasks: where there is one writer, so that the counts cannot change meanwhile.
+DELETE FROM tasks WHERE run_id = :run
+""")
+
+ZERO_TALLIES = Statement("""
+-- zero_tallies: of a run without rows of tasks.
+UPDATE tallies SET leased = 0, done = 0, failed = 0, returned = 0 WHERE run_id = :run
+""")
+
+DELETE_FAILURES = Statement("""
+-- delete_failures: of a whole run.
+DELETE FROM failures WHERE run_id = :run
+""")
+
+DELETE_STOCK = Statement("""
+-- delete_stock: of a whole run.
+DELETE FROM stock WHERE run_id = :run
+""")
+
+DELETE_TALLIES = Statement("""
+-- delete_tallies: of a whole run.
+DELETE FROM tallies WHERE run_id = :run
+""")
+
+DELETE_RUN = Statement("""
+-- delete_run: the run itself, when nothing of it is left.
+DELETE FROM runs WHERE id = :run
+""")
+
+STOCK_LEFT = Statement("""
+-- stock_left: whether something is not laid out yet.
+SELECT 1 FROM stock WHERE run_id = :run AND taken < size LIMIT 1
+""")
+
+STOCK_OR_EXPIRED_LEFT = Statement("""
+-- stock_or_expired_left: whether there is something to claim for who found nothing; another may just have laid it out.
+SELECT 1 WHERE EXISTS (SELECT 1 FROM stock WHERE run_id = :run AND taken < size)
+            OR EXISTS (SELECT 1 FROM tasks [waiting] WHERE run_id = :run AND state = 0)
+            OR EXISTS (SELECT 1 FROM tasks [leased] WHERE run_id = :run AND state = 1 AND expires < [now])
+""")

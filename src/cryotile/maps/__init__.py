@@ -1,0 +1,1 @@
+"""Fitted tiles, the mosaic of all tiles, and the product file."""

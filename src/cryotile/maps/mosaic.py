@@ -1,0 +1,75 @@
+"""All tiles of a run side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import xarray as xr
+
+from cryotile.fit.variables import VARIABLES, Status, Variable
+from cryotile.geo.grid import Grid, Tile
+from cryotile.geo.mask import Mask
+from cryotile.maps.tiles import TileStore
+
+__all__ = ["mosaic"]
+
+
+def mosaic(
+    store: TileStore,
+    grid: Grid,
+    *,
+    tiles: Iterable[Tile],
+    empty: Iterable[Tile] = (),
+    variables: Sequence[Variable] = VARIABLES,
+    mask: Mask | None = None,
+) -> xr.Dataset:
+    """Put tiles side by side over the whole grid.
+
+    Parameters
+    ----------
+    store : TileStore
+        Holds the tiles.
+    grid : Grid
+        Where the posts are.
+    tiles : iterable of Tile
+        Tiles of the grid that are saved; gone through once.
+    empty : iterable of Tile
+        Tiles of the grid in whose windows there is no point: their posts get status ``no_points``.
+    variables : sequence of Variable
+        What the tiles hold, as of :func:`cryotile.fit.variables.fit_variables`.
+    mask : Mask or None
+        The posts that are wanted; None: all.
+
+    Returns
+    -------
+    Dataset, dimensions (y, x)
+        All variables.  Posts of any other tile, and those that are not wanted, have status ``not_computed``.
+
+    Raises
+    ------
+    DamagedFile
+        A tile is absent or damaged.
+    """
+    arrays = {variable.name: variable.empty(grid.shape) for variable in variables}
+    for tile in tiles:
+        fitted = store.load(tile)
+        for name, array in arrays.items():
+            array[_place(grid, tile)] = fitted[name].to_numpy()
+    for tile in empty:
+        arrays["status"][_place(grid, tile)] = np.int8(Status.NO_POINTS)
+    if mask is not None:
+        arrays["status"][~mask.inside] = np.int8(Status.NOT_COMPUTED)
+    attributes = {variable.name: variable.attrs for variable in variables}
+    return xr.Dataset(
+        {name: (("y", "x"), array, attributes[name]) for name, array in arrays.items()},
+        coords={"y": grid.y, "x": grid.x},
+    )
+
+
+def _place(grid: Grid, tile: Tile) -> tuple[slice, slice]:
+    row, column = grid.rows.start, grid.columns.start
+    return (
+        slice(tile.rows.start - row, tile.rows.stop - row),
+        slice(tile.columns.start - column, tile.columns.stop - column),
+    )

@@ -1,0 +1,315 @@
+"""The mosaic with its metadata, as a file: NetCDF-4 by the CF conventions, or GeoTIFF.
+
+Everything in it follows from points and settings; the moment, path and host of its making are not among them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import xarray as xr
+
+import cryotile
+from cryotile.errors import DamagedFile, InvalidValue, MissingDependency
+from cryotile.files import atomic_path
+from cryotile.fit.config import FitConfig
+from cryotile.fit.variables import Status, axis_attrs, settings_attrs
+from cryotile.geo.grid import Grid
+from cryotile.geo.mask import Mask
+from cryotile.geo.projection import areal_scale, projected_crs
+from cryotile.maps.netcdf import days, write_dataset
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetWriter
+
+__all__ = ["read_product", "summarize_product", "write_product"]
+
+MARK = "cryotile_version"
+"""The global attribute by which a product is told from any other NetCDF file."""
+
+TITLE = "Ice elevation change rate from satellite altimetry"
+
+_GEOTIFF_SUFFIXES = (".tif", ".tiff")
+
+
+def write_product(
+    mosaic: xr.Dataset,
+    path: Path,
+    *,
+    grid: Grid,
+    config: FitConfig,
+    where: str | None = None,
+    mask: Mask | None = None,
+    title: str = TITLE,
+) -> None:
+    """Write a mosaic with its metadata, whole or not at all.
+
+    Parameters
+    ----------
+    mosaic : Dataset, dimensions (y, x)
+        As :func:`cryotile.maps.mosaic.mosaic` gives it.
+    path : Path
+        NetCDF-4 (``.nc``), or GeoTIFF with one band per variable (``.tif``, ``.tiff``).
+    grid : Grid
+        CRS and posting.
+    config : FitConfig
+        What was fitted.
+    where : str or None
+        The expression that selected the points.
+    mask : Mask or None
+        The posts that were wanted; None: all.
+    title : str
+        What it is a map of.
+
+    Raises
+    ------
+    InvalidValue
+        The name ends in anything else.
+    UnwritablePath
+        The directory cannot be written, or the disk is full.
+    MissingDependency
+        GeoTIFF without rasterio.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".nc", *_GEOTIFF_SUFFIXES):
+        raise InvalidValue(
+            f"{path} ends in neither .nc nor .tif; name the product e.g. {path.stem}.nc"
+        )
+    product = _with_metadata(mosaic, grid, config, where).assign_attrs(title=title)
+    if mask is not None:
+        # Its content names it, its path would say where the product was made.
+        product.attrs["mask"] = f"{Path(mask.source).name}, SHA-256 of its posts {mask.digest}"
+    if suffix in _GEOTIFF_SUFFIXES:
+        _write_geotiff(product, path, grid)
+        return
+    with atomic_path(path) as temporary:
+        write_dataset(temporary, product)
+
+
+def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Dataset:
+    """Read a product of :func:`write_product` into memory.
+
+    Parameters
+    ----------
+    path : Path
+        A NetCDF product.
+    variables : sequence of str or None
+        Names of the variables to read; None: all with dimensions (y, x).
+
+    Returns
+    -------
+    Dataset, dimensions (y, x)
+        Times as datetime64, all attributes.
+
+    Raises
+    ------
+    InvalidValue
+        The file is absent, is no product, or lacks a variable.
+    DamagedFile
+        It cannot be read to its end.
+    """
+    if not _is_product(path):
+        state = "is no product of cryotile" if path.exists() else "does not exist"
+        raise InvalidValue(f"{path} {state}; make a product with 'cryotile assemble RUN -o {path}'")
+    try:
+        with xr.open_dataset(path, engine="netcdf4") as product:
+            maps = [str(name) for name, variable in product.data_vars.items() if variable.ndim == 2]
+            names = maps if variables is None else list(variables)
+            for name in names:
+                if name not in maps:
+                    raise InvalidValue(
+                        f"{path} has no variable {name!r}; choose one of {', '.join(maps)}"
+                    )
+            return product[names].load()
+    except (OSError, RuntimeError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); assemble it again") from error
+
+
+def summarize_product(path: Path) -> list[str] | None:
+    """Say in a few lines what a product holds.
+
+    Parameters
+    ----------
+    path : Path
+        Any file.
+
+    Returns
+    -------
+    list of str or None
+        Lines for a person; None when the file is no product.
+
+    Raises
+    ------
+    DamagedFile
+        It is a product that cannot be read to its end.
+    """
+    if not _is_product(path):
+        return None
+    with h5py.File(path, "r") as file:
+        # What a validation leaves is a product, too, of the differences of two rates.
+        name = "dhdt" if "dhdt" in file else "dhdt_difference"
+    product = read_product(path, [name, "status"])
+    ny, nx = product[name].shape
+    about = product.attrs
+    dhdt = product[name].to_numpy()
+    dhdt = dhdt[np.isfinite(dhdt)]
+    lines = [
+        f"product      {path}, made by cryotile {about[MARK]}",
+        f"posts        {nx:,} x {ny:,} every {about['posting']:g} m in {about['crs']}",
+        f"fit          recipe {about['recipe']}, search radius {about['radius']:g} m",
+        f"selection    {about.get('selection', 'all points')}",
+    ]
+    if "time_coverage_start" in about:
+        lines.append(f"period       {about['time_coverage_start']} to {about['time_coverage_end']}")
+    if dhdt.size:
+        low, middle, high = np.percentile(dhdt, [5, 50, 95])
+        lines.append(f"{name:12} median {middle:.3f} m/yr, 90 % within {low:.3f} to {high:.3f}")
+    counts = np.bincount(product["status"].to_numpy().ravel(), minlength=len(Status))
+    return lines + [
+        f"  {status.name.lower():20} {counts[status]:>12,} posts"
+        for status in Status
+        if counts[status]
+    ]
+
+
+def _is_product(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            return MARK in file.attrs
+    except OSError:
+        return False
+
+
+def _with_metadata(
+    mosaic: xr.Dataset, grid: Grid, config: FitConfig, where: str | None
+) -> xr.Dataset:
+    crs = projected_crs(grid.crs)
+    mapping = _grid_mapping(crs, grid)
+    mapping_name = mapping.get("grid_mapping_name", "crs")
+    product = mosaic.assign(
+        {
+            mapping_name: ((), np.int32(0), mapping),
+            "cell_area": (("y", "x"), _cell_area(crs, grid), _CELL_AREA),
+        }
+    )
+    product["x"].attrs, product["y"].attrs = axis_attrs("x"), axis_attrs("y")
+    for name, variable in product.data_vars.items():
+        if variable.ndim == 2:
+            area = {} if name == "cell_area" else {"cell_measures": "area: cell_area"}
+            variable.attrs = {**variable.attrs, "grid_mapping": mapping_name, **area}
+    product.attrs = _global_attributes(crs, grid, config, where)
+    return product
+
+
+_CELL_AREA = {
+    "units": "m2",
+    "standard_name": "cell_area",
+    "long_name": "true area of the square of one posting around the post",
+}
+
+
+def _grid_mapping(crs: pyproj.CRS, grid: Grid) -> dict[str, Any]:
+    mapping = crs.to_cf()
+    if mapping.get("grid_mapping_name") == "polar_stereographic" and "standard_parallel" in mapping:
+        # CF requires the pole by name; pyproj leaves it out where there is a standard parallel.
+        pole = math.copysign(90.0, mapping["standard_parallel"])
+        mapping.setdefault("latitude_of_projection_origin", pole)
+    left, top = _corner(grid)
+    transform = f"{left!r} {grid.posting!r} 0 {top!r} 0 {-grid.posting!r}"
+    # GDAL's own names beside CF's: they also say it for a grid of a single row.
+    return {**mapping, "spatial_ref": mapping["crs_wkt"], "GeoTransform": transform}
+
+
+def _corner(grid: Grid) -> tuple[float, float]:
+    half = grid.posting / 2
+    return float(grid.x[0] - half), float(grid.y[-1] + half)
+
+
+def _cell_area(crs: pyproj.CRS, grid: Grid) -> npt.NDArray[np.float64]:
+    # Row by row: the factors of all posts at once would need ten times the memory of the result.
+    x, area = grid.x, np.empty(grid.shape)
+    for row, y in enumerate(grid.y):
+        area[row] = grid.posting**2 / areal_scale(crs, x, np.full_like(x, y))
+    return area
+
+
+def _global_attributes(
+    crs: pyproj.CRS, grid: Grid, config: FitConfig, where: str | None
+) -> dict[str, Any]:
+    x, y, half = grid.x, grid.y, grid.posting / 2
+    to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    west, south, east, north = to_degrees.transform_bounds(
+        x[0] - half, y[0] - half, x[-1] + half, y[-1] + half
+    )
+    attributes = {
+        "Conventions": "CF-1.11",
+        "title": TITLE,
+        "summary": (
+            f"Least-squares fit of a surface and its rate of change (recipe {config.recipe}) to the elevations within"
+            f" {config.radius:g} m of each post, every {grid.posting:g} m. A post without a fit has NaN, and status"
+            " says why."
+        ),
+        "source": "satellite altimetry: points of elevation above the WGS84 ellipsoid",
+        "selection": where,
+        "references": "https://doi.org/10.5334/jors.393",
+        "history": f"cryotile {cryotile.__version__}: plan, run, assemble",
+        MARK: cryotile.__version__,
+        "crs": grid.crs,
+        "posting": grid.posting,
+        "geospatial_lat_min": south,
+        "geospatial_lat_max": north,
+        "geospatial_lon_min": west,
+        "geospatial_lon_max": east,
+        **settings_attrs(config),
+    }
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _write_geotiff(product: xr.Dataset, path: Path, grid: Grid) -> None:
+    try:
+        import rasterio
+    except ImportError as error:
+        raise MissingDependency(
+            f"{path.name} is a GeoTIFF, which needs rasterio: pip install 'cryotile[geotiff]'"
+        ) from error
+    maps = {str(name): v for name, v in product.data_vars.items() if v.ndim == 2}
+    left, top = _corner(grid)
+    # In memory first: GDAL writes the end of a file when it closes it, and does not say when that fails.
+    with atomic_path(path) as temporary, rasterio.MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff",
+            count=len(maps),
+            height=grid.shape[0],
+            width=grid.shape[1],
+            # All bands of a GeoTIFF have one type; this one holds counts and status exactly.
+            dtype="float64",
+            nodata=math.nan,
+            crs=grid.crs,
+            transform=rasterio.Affine(grid.posting, 0.0, left, 0.0, -grid.posting, top),
+            compress="deflate",
+            predictor=3,
+            tiled=True,
+            bigtiff="if_safer",
+        ) as file:
+            _write_bands(file, maps)
+            file.update_tags(**product.attrs)
+        temporary.write_bytes(memory.getbuffer())
+
+
+def _write_bands(file: DatasetWriter, maps: dict[str, xr.DataArray]) -> None:
+    for band, (name, variable) in enumerate(maps.items(), start=1):
+        is_time = variable.dtype.kind == "M"
+        values = days(variable.to_numpy()) if is_time else variable.to_numpy().astype(np.float64)
+        # Rows run from north to south in a GeoTIFF.
+        file.write(values[::-1], band)
+        file.set_band_description(band, name)
+        file.set_band_unit(
+            band, "days since 2000-01-01" if is_time else variable.attrs.get("units", "")
+        )

@@ -1,0 +1,1 @@
+"""Maps, posts and their captions as pictures."""

@@ -1,0 +1,97 @@
+"""What is written under a map, so that nobody takes it for more than it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from cryotile.fit.variables import Status
+from cryotile.plotting.view import MapView
+
+__all__ = ["caption"]
+
+DAYS_PER_YEAR = 365.25
+
+SHORT = 0.9
+"""Years; rates from less than this are not annual ones, because they hold one season more than another."""
+
+_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+_SEASONS = ("winter", "spring", "summer", "autumn")
+
+
+def caption(product: xr.Dataset, variable: str, view: MapView) -> str:
+    """Say what was fitted, from how much, and how to read the map.
+
+    Parameters
+    ----------
+    product : Dataset
+        With ``status``, ``time_start``, ``time_end`` and the variable.
+    variable : str
+        What the map shows.
+    view : MapView
+        How it shows it.
+
+    Returns
+    -------
+    str
+        Sentences on one line.
+    """
+    about = product.attrs
+    fitted = product["status"].to_numpy() == Status.OK
+    sentences = [
+        f"{_posts(int(fitted.sum()))} with {_fit(variable)}, every {_length(about['posting'])},"
+        f" to points within {_length(about['radius'])}; recipe {about['recipe']}{_period(about)}.",
+        _warning(product, fitted) if "yr-1" in product[variable].attrs.get("units", "") else "",
+        _legend(view),
+        f"Each square shows {view.merged} × {view.merged} posts." if view.merged > 1 else "",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _posts(count: int) -> str:
+    return {0: "No post", 1: "1 post"}.get(count, f"{count:,} posts")
+
+
+def _fit(variable: str) -> str:
+    return "a fit to both halves" if variable.startswith("dhdt_difference") else "a fit"
+
+
+def _length(metres: float) -> str:
+    return f"{metres / 1e3:g} km" if metres >= 1000 else f"{metres:g} m"
+
+
+def _period(about: dict[str, str]) -> str:
+    if "time_coverage_start" not in about:
+        return ""
+    return f"; {about['time_coverage_start']} to {about['time_coverage_end']}"
+
+
+def _warning(product: xr.Dataset, fitted: npt.NDArray[np.bool_]) -> str:
+    start, end = (
+        product[name].to_numpy()[fitted].astype("datetime64[s]").astype(np.int64) / 86_400.0
+        for name in ("time_start", "time_end")
+    )
+    if not start.size or np.median(end - start) >= SHORT * DAYS_PER_YEAR:
+        return ""
+    months = max(1, round(12 * float(np.median(end - start)) / DAYS_PER_YEAR))
+    season = _season(float(np.median(start + end)) / 2, product.attrs) if months <= 4 else ""
+    plural = "s" if months > 1 else ""
+    return f"{_NUMBERS[months - 1].capitalize()} {season}month{plural} scaled to a year, not an annual rate."
+
+
+def _season(day: float, about: dict[str, float]) -> str:
+    month = int(np.datetime64(int(day), "D").astype("datetime64[M]").astype(np.int64)) % 12
+    south = about["geospatial_lat_max"] + about["geospatial_lat_min"] < 0
+    return f"{_SEASONS[((month + 1) % 12 // 3 + 2 * south) % 4]} "
+
+
+def _legend(view: MapView) -> str:
+    kinds = {
+        "grey": view.has_points & np.isnan(view.values),
+        "beige": view.not_computed,
+        "white": ~view.has_points & ~view.not_computed,
+    }
+    meanings = {"grey": "points but no fit", "beige": "not computed", "white": "no points"}
+    shown = [f"{colour}: {meanings[colour]}" for colour, where in kinds.items() if where.any()]
+    return f"{'; '.join(shown).capitalize()}." if shown else ""

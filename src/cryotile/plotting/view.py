@@ -1,0 +1,124 @@
+"""What a map shows: a product cut to where its points are, in squares large enough to be seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from cryotile.fit.variables import Status
+
+__all__ = ["Extent", "MapView"]
+
+SQUARES_DENSE, SQUARES_SPARSE = 1200, 240
+"""Squares along the longer side of a map: more could not be told apart, and lone tracks would vanish."""
+
+SPARSE = 0.05
+"""A map with a smaller share of values to show is drawn in the larger squares."""
+
+MARGIN = 0.04
+"""Empty border around the posts that have points, as a share of the longer side."""
+
+Extent = tuple[float, float, float, float]
+"""Left, right, bottom, top edge of a map, kilometres."""
+
+_Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class MapView:
+    """Values and statuses to be drawn.
+
+    Attributes
+    ----------
+    values : ndarray, shape (ny, nx)
+        NaN where there is nothing to show.
+    has_points, not_computed : ndarray of bool, shape (ny, nx)
+        Whether any post of a square has points, and whether all that have none were not computed.
+    extent : Extent
+        Edges, kilometres.
+    merged : int
+        Posts along a side of a square; its value is their mean, of flags the lowest.
+    """
+
+    values: _Values
+    has_points: npt.NDArray[np.bool_]
+    not_computed: npt.NDArray[np.bool_]
+    extent: Extent
+    merged: int
+
+    @classmethod
+    def of(cls, product: xr.Dataset, variable: str) -> MapView:
+        """Cut and merge what a product has of one variable.
+
+        Parameters
+        ----------
+        product : Dataset
+            With ``status``, the variable, and the attribute ``posting`` in metres.
+        variable : str
+            What to show.
+
+        Returns
+        -------
+        MapView
+            Instants as decimal years.
+        """
+        part = product.isel(_where_something_is(product["status"].to_numpy()))
+        status = part["status"].to_numpy()
+        not_computed = status == Status.NOT_COMPUTED
+        has_points = ~not_computed & (status != Status.NO_POINTS)
+        values = np.where(has_points, _numbers(part[variable]), np.nan)
+        squares = SQUARES_DENSE if np.isfinite(values).mean() > SPARSE else SQUARES_SPARSE
+        merged = -(-max(values.shape) // squares)
+        any_points = _merge(np.where(has_points, 1.0, np.nan), merged) == 1.0
+        any_skipped = _merge(np.where(not_computed, 1.0, np.nan), merged) == 1.0
+        posting = float(product.attrs["posting"])
+        left, bottom = float(part["x"][0]) - posting / 2, float(part["y"][0]) - posting / 2
+        ny, nx = any_points.shape
+        right, top = left + nx * merged * posting, bottom + ny * merged * posting
+        return cls(
+            values=_merge(values, merged, lowest="flag_values" in product[variable].attrs),
+            has_points=any_points,
+            not_computed=any_skipped & ~any_points,
+            extent=(left / 1e3, right / 1e3, bottom / 1e3, top / 1e3),
+            merged=merged,
+        )
+
+
+def _where_something_is(status: npt.NDArray[np.integer]) -> dict[str, slice]:
+    something = status != Status.NO_POINTS
+    if not something.any():
+        return {}
+    rows, columns = np.flatnonzero(something.any(axis=1)), np.flatnonzero(something.any(axis=0))
+    margin = 1 + int(MARGIN * max(np.ptp(rows), np.ptp(columns)))
+    return {
+        name: slice(max(numbers[0] - margin, 0), numbers[-1] + margin + 1)
+        for name, numbers in (("y", rows), ("x", columns))
+    }
+
+
+def _numbers(variable: xr.DataArray) -> _Values:
+    values = variable.to_numpy()
+    if values.dtype.kind != "M":
+        return values.astype(np.float64)
+    days = (values - np.datetime64("2000-01-01")) / np.timedelta64(1, "D")
+    return 2000.0 + np.where(np.isnat(values), np.nan, days) / 365.25
+
+
+def _merge(values: _Values, side: int, *, lowest: bool = False) -> _Values:
+    """Merge squares of ``side`` by ``side``, whatever in them is not NaN; the last ones may hang over the edge."""
+    if side == 1:
+        return values
+    ny, nx = (-(-size // side) for size in values.shape)
+    padded = np.full((ny * side, nx * side), np.nan)
+    padded[: values.shape[0], : values.shape[1]] = values
+    squares = padded.reshape(ny, side, nx, side)
+    finite = np.isfinite(squares)
+    count = finite.sum(axis=(1, 3))
+    if lowest:
+        merged = np.where(finite, squares, np.inf).min(axis=(1, 3))
+    else:
+        merged = np.where(finite, squares, 0.0).sum(axis=(1, 3)) / np.maximum(count, 1)
+    return np.where(count > 0, merged, np.nan)

@@ -1,0 +1,248 @@
+"""Columns of tables, whatever they are stored as: text (CSV), Parquet, HDF5, NetCDF."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import h5py
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cryotile.errors import GranuleError
+from cryotile.readers.source import Source
+from cryotile.readers.tables.mapping import TextLayout
+
+__all__ = ["Columns", "Piece", "open_columns"]
+
+HEAD = 1000
+"""Rows of a text by which its columns of text are told."""
+
+_PARQUET, _NETCDF3, _GZIP = b"PAR1", b"CDF", b"\x1f\x8b"
+T = TypeVar("T")
+
+_DAMAGE = (OSError, ValueError, RuntimeError, pa.ArrowException, pd.errors.ParserWarning)
+"""What pandas, pyarrow and netCDF4 raise when a file is not what its first bytes promise."""
+
+
+Piece: TypeAlias = "dict[str, pd.Series[Any]]"
+"""Some rows of some columns, as pandas keeps them: numbers with NaN, instants, text."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A table that can hand out some of its columns.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    names : tuple of str
+        Of all columns, in the order of the file.
+    load : callable
+        Names, and rows of a piece or None → pieces with these columns and none that was not asked for; without a number
+        of rows a single one.
+    units : mapping of str to str
+        What the file says that its numbers count.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    load: Callable[[Sequence[str], int | None], Iterator[Piece]]
+    units: Mapping[str, str]
+
+    def read(self, wanted: Sequence[str], *, rows: int | None = None) -> Iterator[Piece]:
+        """Read columns, which must be there and equally long, in pieces of so many rows; None: in one.
+
+        Raises
+        ------
+        GranuleError
+            One is missing, they differ in length, or the file is damaged.
+        """
+        for name in wanted:
+            if name not in self.names:
+                raise GranuleError(
+                    f"granule {self.path} has no column {name!r} (it has {_some(self.names)}); correct the mapping"
+                )
+        try:
+            for columns in self.load(list(dict.fromkeys(wanted)), rows):
+                self._check_lengths(columns)
+                yield columns
+        except _DAMAGE as error:
+            reason = " ".join(str(error).split())
+            raise GranuleError(
+                f"granule {self.path} cannot be read as a table ({reason}); mend the file, or its layout in the mapping"
+            ) from error
+
+    def _check_lengths(self, columns: Piece) -> None:
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+            raise GranuleError(
+                f"granule {self.path} has columns of different lengths ({listed}); map columns of one table"
+            )
+
+
+def open_columns(source: Source, layout: TextLayout) -> Columns:
+    """Look at the head of a file and say which columns it has.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    layout : TextLayout
+        Of the file if it is text.
+
+    Raises
+    ------
+    GranuleError
+        It is none of the formats, or damaged.
+    """
+    with source.path.open("rb") as stream:
+        head = stream.read(4)
+    try:
+        if source.file is not None:
+            return _hdf5(source, source.file)
+        if head == _PARQUET:
+            return _parquet(source.path)
+        if head.startswith(_NETCDF3):
+            return _netcdf3(source.path)
+        return _text(source.path, layout, gzipped=head.startswith(_GZIP))
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())
+        raise GranuleError(
+            f"granule {source.path} is no table of text, Parquet, HDF5 or NetCDF ({reason}); give one of these"
+        ) from error
+
+
+def _hdf5(source: Source, file: h5py.File) -> Columns:
+    names: list[str] = []
+
+    def note(name: str, node: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.names is None:
+            names.append(name)
+
+    file.visititems(note)
+
+    def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
+        for part in _parts(max(file[name].size for name in wanted), rows):
+            yield {name: pd.Series(_hdf5_column(source, file[name], name, part)) for name in wanted}
+
+    units = {name: source.attribute("units", of=name) for name in names}
+    return Columns(source.path, tuple(names), load, _stated(units))
+
+
+def _parts(length: int, rows: int | None) -> Iterator[slice]:
+    """Cut so many rows into pieces, of which there is one at least."""
+    step = length if rows is None else rows
+    for start in range(0, max(length, 1), max(step, 1)):
+        yield slice(start, start + step)
+
+
+def _hdf5_column(source: Source, dataset: h5py.Dataset, name: str, part: slice) -> Any:
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        return dataset.asstr()[part]
+    return dataset[part] if dataset.dtype.kind == "b" else source.values(name, part=part)
+
+
+def _parquet(path: Path) -> Columns:
+    schema = pq.read_schema(path)
+
+    def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
+        if rows is None:
+            # Without partitioning: a directory called year=2020 adds no column.
+            yield piece(pq.read_table(path, columns=list(wanted), partitioning=None), wanted)
+            return
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(rows, columns=list(wanted)):
+                yield piece(pa.Table.from_batches([batch]), wanted)
+
+    def piece(table: pa.Table, wanted: Sequence[str]) -> Piece:
+        frame = table.to_pandas(ignore_metadata=True)
+        return {name: frame[name] for name in wanted}
+
+    units = {
+        field.name: (field.metadata or {}).get(b"units", b"").decode("utf-8", "replace")
+        for field in schema
+    }
+    return Columns(path, tuple(schema.names), load, _stated(units))
+
+
+def _netcdf3(path: Path) -> Columns:
+    import netCDF4
+
+    def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
+        with netCDF4.Dataset(path) as dataset:
+            for part in _parts(max(dataset[name].size for name in wanted), rows):
+                yield {
+                    name: pd.Series(np.ma.filled(dataset[name][part].astype(np.float64), np.nan))
+                    for name in wanted
+                }
+
+    with netCDF4.Dataset(path) as dataset:
+        flat = {
+            name: getattr(variable, "units", None)
+            for name, variable in dataset.variables.items()
+            if variable.ndim == 1 and variable.dtype.kind in "iuf"
+        }
+    return Columns(path, tuple(flat), load, _stated(flat))
+
+
+def _text(path: Path, layout: TextLayout, *, gzipped: bool) -> Columns:
+    read_csv: Callable[..., Any] = partial(
+        pd.read_csv,
+        path,
+        sep=r"\s+" if layout.delimiter == "whitespace" else layout.delimiter,
+        comment=layout.comment,
+        names=layout.names or None,
+        header=None if layout.names else 0,
+        index_col=False,
+        skipinitialspace=True,
+        compression="gzip" if gzipped else None,
+        # A column is of one type, however long it is.
+        low_memory=False,
+    )
+
+    def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
+        if rows is None:
+            yield piece(read_csv(usecols=wanted))
+            return
+        # What is text at the head is text in all pieces, also where one happens to hold digits alone.
+        head = read_csv(usecols=wanted, nrows=HEAD)
+        texts = dict.fromkeys(head.select_dtypes(["object", "string"]), str)
+        with read_csv(usecols=wanted, chunksize=rows, dtype=texts) as frames:
+            for frame in frames:
+                yield piece(frame.reset_index(drop=True))
+
+    def piece(frame: pd.DataFrame) -> Piece:
+        return {str(name): frame[name] for name in frame.columns}
+
+    def strictly(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
+        pieces = load(wanted, rows)
+        while (found := _strictly(lambda: next(pieces, None))) is not None:
+            yield found
+
+    names = _strictly(lambda: read_csv(nrows=0)).columns
+    return Columns(path, tuple(map(str, names)), strictly, {})
+
+
+def _strictly(read: Callable[[], T]) -> T:
+    """Read text and take it for damage when a row is longer than the first: what is beyond would be lost."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return read()
+
+
+def _stated(units: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(unit) for name, unit in units.items() if unit}
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:12]) or "none"
+    return f"{shown}, and {len(names) - 12} more" if len(names) > 12 else shown

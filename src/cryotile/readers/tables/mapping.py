@@ -1,0 +1,316 @@
+"""Which column of a table is which column of a point: read from a small TOML or JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cryotile.errors import InvalidValue
+from cryotile.points import CATEGORIES, CORE_COLUMNS
+from cryotile.times import CLOCKS, TimeUnit
+
+__all__ = ["OWN_NAMES", "REQUIRED", "Column", "ColumnMapping", "TextLayout"]
+
+_POSITIONS = ({"longitude", "latitude"}, {"x", "y"})
+_NEEDED = ("time", "elevation", "platform", "mode")
+_OPTIONAL = ("uncertainty", "orbit", "ascending", "surface_type")
+_POINT_COLUMNS = ("longitude", "latitude", "x", "y", *_NEEDED, *_OPTIONAL)
+_LENGTHS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "km": 1000.0}
+_WORDS = {**CATEGORIES, "ascending": ("true", "false")}
+"""What columns of classes can hold."""
+
+_EXAMPLE = 'e.g. elevation = "h" under [columns]; docs/formats has a whole one'
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table, and how it is to be read.
+
+    Attributes
+    ----------
+    name : str
+        In the table; in HDF5 and NetCDF a path such as ``"data/h"``.
+    unit : str or None
+        ``"m"``, ``"cm"``, ``"mm"`` or ``"km"`` of a height (default metres); of time ``"days since 2000-01-01"``
+        and the like, or ``"decimal year"`` (default: what the file says, or dates as text); of extra columns any.
+    clock : str
+        ``"utc"``, ``"tai"`` or ``"gps"``, of time.
+    meanings : mapping of str to str
+        What the table's classes mean, such as ``{"1": "lrm"}``; nothing where it has cryotile's own words.
+    """
+
+    name: str
+    unit: str | None = None
+    clock: str = "utc"
+    meanings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def factor(self) -> float:
+        """Metres in a unit of a height; 1 for whatever is no length."""
+        return _LENGTHS.get(self.unit or "m", 1.0)
+
+
+@dataclass(frozen=True)
+class TextLayout:
+    """How a text file is laid out.
+
+    Attributes
+    ----------
+    delimiter : str
+        Between columns; ``"whitespace"`` for any number of blanks.
+    comment : str or None
+        A character that begins what is no data.
+    names : tuple of str
+        Of all columns, where the file has no line that names them.
+    """
+
+    delimiter: str = ","
+    comment: str | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ColumnMapping:
+    """How points are made of a table.
+
+    Attributes
+    ----------
+    columns : mapping of str to Column
+        ``longitude, latitude`` (or ``x, y`` and ``crs``), ``time``, ``elevation``, ``platform``, ``mode``; perhaps
+        ``uncertainty``, ``orbit``, ``ascending``, ``surface_type``.
+    constants : mapping of str to str
+        What all points share, in place of a column: ``platform``, ``mode``, ``surface_type``.
+    extra : mapping of str to Column
+        Further columns → where they are; ``unit`` says what they are in.
+    product : str
+        Name of the product in the point DB.
+    version : int
+        Raise it to replace a table that is in the point DB already.
+    crs : str or None
+        Of ``x, y``.
+    missing : tuple of float
+        Numbers that stand for a missing value.
+    layout : TextLayout
+        Of text files.
+    """
+
+    columns: Mapping[str, Column]
+    constants: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Column] = field(default_factory=dict)
+    product: str = "table"
+    version: int = 0
+    crs: str | None = None
+    missing: tuple[float, ...] = ()
+    layout: TextLayout = TextLayout()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ColumnMapping:
+        """Read a mapping from a TOML file, or from JSON of the same structure.
+
+        Raises
+        ------
+        InvalidValue
+            The file cannot be read, or what it says makes no sense.
+        """
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            # No TOML file begins with a brace.
+            table = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+        except OSError as error:
+            raise InvalidValue(
+                f"mapping {path} cannot be opened: {error.strerror}; check the path"
+            ) from error
+        except ValueError as error:  # of JSON, of TOML, and of UTF-8
+            reason = " ".join(str(error).split())
+            raise InvalidValue(f"mapping {path} is neither TOML nor JSON: {reason}") from error
+        return cls.parse(table, source=str(path))
+
+    @classmethod
+    def parse(cls, table: Mapping[str, Any], *, source: str = "given") -> ColumnMapping:
+        """Make a mapping of what a TOML file holds; ``source`` names it in errors.
+
+        Raises
+        ------
+        InvalidValue
+            It makes no sense.
+        """
+        return _Parser(source).mapping(table)
+
+
+@dataclass(frozen=True)
+class _Parser:
+    """Turns tables of TOML into values; every error names the file, the entry, the rule and the remedy."""
+
+    source: str
+
+    def mapping(self, table: Mapping[str, Any]) -> ColumnMapping:
+        known = {"columns", "constants", "extra", "product", "version", "crs", "missing", "text"}
+        self._require_known("entry", table, known)
+        columns = {
+            name: self._column(name, given) for name, given in self._table(table, "columns").items()
+        }
+        extra = {
+            name: self._column(name, given, extra=True)
+            for name, given in self._table(table, "extra").items()
+        }
+        constants = {name: str(value) for name, value in self._table(table, "constants").items()}
+        self._check(columns, constants, extra)
+        crs = table.get("crs")
+        if ("x" in columns) != (crs is not None):
+            raise self._wrong(
+                "crs goes with x and y, and they with it", "give both, or longitude and latitude"
+            )
+        return ColumnMapping(
+            columns=columns,
+            constants=constants,
+            extra=extra,
+            product=self._product(table.get("product", "table")),
+            version=self._whole(table.get("version", 0)),
+            crs=crs,
+            missing=self._numbers(table.get("missing", [])),
+            layout=self._layout(self._table(table, "text")),
+        )
+
+    def _check(
+        self,
+        columns: Mapping[str, Column],
+        constants: Mapping[str, str],
+        extra: Mapping[str, Column],
+    ) -> None:
+        self._require_known("column", columns, _POINT_COLUMNS)
+        self._require_known("constant", constants, CATEGORIES)
+        for name, value in constants.items():
+            if value not in CATEGORIES[name]:
+                raise self._wrong(
+                    f"{name} is {value!r}", f"choose from {', '.join(CATEGORIES[name])}"
+                )
+        if set(columns) & {"longitude", "latitude", "x", "y"} not in _POSITIONS:
+            raise self._wrong(
+                "a point needs longitude and latitude, or x and y", f"name both, {_EXAMPLE}"
+            )
+        for name in _NEEDED:
+            if name not in columns and name not in constants:
+                also = ", or its value under [constants]" if name in CATEGORIES else ""
+                raise self._wrong(f"{name} is missing", f"name its column, {_EXAMPLE}{also}")
+        for name in set(columns) & set(constants):
+            raise self._wrong(f"{name} is both a column and a constant", "leave one of them out")
+        for name in extra:
+            if name in CORE_COLUMNS or name in _POINT_COLUMNS or not name.isidentifier():
+                raise self._wrong(
+                    f"extra column {name!r} is a column of every point, or no name",
+                    "choose another",
+                )
+
+    def _column(self, name: str, given: object, *, extra: bool = False) -> Column:
+        if isinstance(given, str):
+            given = {"name": given}
+        if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+            raise self._wrong(f"{name} is {given!r}", f"name a column of the table, {_EXAMPLE}")
+        self._require_known(f"part of {name}", given, {"name", "unit", "clock", "values"})
+        values = {str(key): _word(value) for key, value in given.get("values", {}).items()}
+        column = Column(given["name"], given.get("unit"), given.get("clock", "utc"), values)
+        if not extra:
+            self._check_column(name, column)
+        return column
+
+    def _check_column(self, name: str, column: Column) -> None:
+        if column.clock not in CLOCKS:
+            raise self._wrong(
+                f"clock of {name} is {column.clock!r}", f"choose from {', '.join(CLOCKS)}"
+            )
+        if name == "time":
+            self._check_time_unit(column.unit)
+        elif name in ("elevation", "uncertainty", "x", "y"):
+            if column.unit not in (None, *_LENGTHS):
+                raise self._wrong(
+                    f"unit of {name} is {column.unit!r}", f"choose from {', '.join(_LENGTHS)}"
+                )
+        elif column.unit not in (None, "degrees"):
+            raise self._wrong(f"unit of {name} is {column.unit!r}", "leave it out")
+        for word in column.meanings.values():
+            if word not in _WORDS.get(name, ()):
+                allowed = ", ".join(_WORDS.get(name, ("none",)))
+                raise self._wrong(f"{name} has a value {word!r}", f"choose from {allowed}")
+
+    def _check_time_unit(self, unit: object) -> None:
+        if unit is None:
+            return
+        try:
+            TimeUnit.parse(str(unit))
+        except ValueError:
+            raise self._wrong(
+                f"unit of time is {unit!r}",
+                "write it as 'days since 2000-01-01' (or seconds, minutes, hours, milliseconds), or 'decimal year'",
+            ) from None
+
+    def _layout(self, table: Mapping[str, Any]) -> TextLayout:
+        self._require_known("part of text", table, {"delimiter", "comment", "names"})
+        layout = TextLayout(
+            delimiter=str(table.get("delimiter", ",")),
+            comment=table.get("comment"),
+            names=tuple(map(str, table.get("names", ()))),
+        )
+        for what, sign in (("delimiter", layout.delimiter), ("comment", layout.comment)):
+            if sign not in (None, "whitespace") and len(str(sign)) != 1:
+                raise self._wrong(f"{what} of text is {sign!r}", "give one character")
+        return layout
+
+    def _table(self, table: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        found = table.get(name, {})
+        if not isinstance(found, dict):
+            raise self._wrong(f"{name} is {found!r}", f"make it a table, [{name}]")
+        return found
+
+    def _product(self, name: object) -> str:
+        text = str(name)
+        if not text.isidentifier():
+            raise self._wrong(
+                f"product is {text!r}", "give a name of letters, digits and underscores"
+            )
+        return text
+
+    def _whole(self, number: object) -> int:
+        if type(number) is not int or number < 0:
+            raise self._wrong(f"version is {number!r}", "give a whole number, 0 or more")
+        return number
+
+    def _numbers(self, given: object) -> tuple[float, ...]:
+        numbers: list[Any] = given if isinstance(given, list) else [given]
+        if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+            raise self._wrong(f"missing is {given!r}", "give numbers, e.g. missing = [-9999]")
+        return tuple(float(number) for number in numbers)
+
+    def _require_known(self, what: str, given: Iterable[str], known: Iterable[str]) -> None:
+        for name in given:
+            if name not in known:
+                raise self._wrong(
+                    f"{what} {name!r} does not exist", f"choose from {', '.join(sorted(known))}"
+                )
+
+    def _wrong(self, what: str, remedy: str) -> InvalidValue:
+        return InvalidValue(f"mapping {self.source}: {what}; {remedy}")
+
+
+def _word(value: object) -> str:
+    """A class as text: true and false are spelt as in TOML."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+REQUIRED = ("longitude", "latitude", *_NEEDED)
+"""Columns by which a table that needs no mapping is recognised."""
+
+OWN_NAMES = ColumnMapping(
+    columns={name: Column(name) for name in ("longitude", "latitude", *_NEEDED, *_OPTIONAL)},
+    extra={
+        "power": Column("power", "dB"),
+        "coherence": Column("coherence", "1"),
+        "reference_dem": Column("reference_dem", "m"),
+    },
+)
+"""Of a table that calls its columns as cryotile does; those that are not :data:`REQUIRED` may be absent."""

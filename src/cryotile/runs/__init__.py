@@ -1,0 +1,1 @@
+"""Runs and ingests: frozen lists of tasks in a directory, where points and farms meet."""

@@ -1,0 +1,280 @@
+"""One post of a run, explained: its points and passes, what was rejected and why, its gates and terms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import pyproj
+import xarray as xr
+
+from cryotile.errors import InvalidValue
+from cryotile.fit.config import TERMS, FitConfig
+from cryotile.fit.diagnosis import Gate, TermVerdict, explain_gates, explain_terms
+from cryotile.fit.posts import Reason, explain_post, fit_posts
+from cryotile.fit.variables import FIRST_COLUMN_FLAG, Status, Term
+from cryotile.geo.grid import Grid, Tile
+from cryotile.runs.run import Run, open_db
+from cryotile.runs.work import read_window
+
+__all__ = ["Explanation", "StoredPost", "explain_at", "nearest_post"]
+
+LEAST_SIGMA, LEAST_PASS_SIGMA = 1e-3, 0.1
+"""Metres; the robust sigma of points, and of passes, is taken for no less, as in the kernel."""
+
+_DECIDED = (Status.OK, Status.SINGULAR, Status.RATE_OUT_OF_BOUNDS, Status.NOT_CONVERGED)
+"""Statuses of posts whose terms were chosen."""
+
+
+@dataclass(frozen=True)
+class StoredPost:
+    """What the run's tile holds at a post.
+
+    Attributes
+    ----------
+    tile : str
+        Its name.
+    dhdt : float
+        m/yr; NaN without a fit, or where there is no tile.
+    status : Status
+        ``NOT_COMPUTED`` where there is no tile, or the post is not wanted.
+    wanted : bool
+        Whether the post is inside of the run's mask.
+    """
+
+    tile: str
+    dhdt: float
+    status: Status
+    wanted: bool = True
+
+    def agrees(self, fit: xr.Dataset) -> bool:
+        """Tell whether a fit is that of the tile."""
+        same = np.isclose(self.dhdt, float(fit["dhdt"]), rtol=0, atol=1e-9, equal_nan=True)
+        return bool(same) and self.status == int(fit["status"])
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """All that is known of a post.
+
+    Attributes
+    ----------
+    x, y : float
+        The post, m.
+    longitude, latitude : float
+        Of the post, degrees.
+    config : FitConfig
+        With the radius of the fit.
+    fit : Dataset
+        Of the post, without dimensions.
+    gates : list of Gate
+        In the order in which they are tried.
+    terms : list of TermVerdict
+        Of each term of the config.
+    points : DataFrame
+        The points within the radius, with ``distance`` (m), ``residual`` (m, NaN before there is a fit), ``reason``
+        (of :class:`cryotile.fit.posts.Reason`), ``pass_offset`` (m, of its pass in the screen of passes) and ``detail``.
+    passes : DataFrame
+        One row a pass: ``pass_id, time, direction, mode, platform, points, rejected, median_residual, verdict``.
+    stored : StoredPost
+        What the run has there.
+    """
+
+    x: float
+    y: float
+    longitude: float
+    latitude: float
+    config: FitConfig
+    fit: xr.Dataset
+    gates: list[Gate]
+    terms: list[TermVerdict]
+    points: pd.DataFrame
+    passes: pd.DataFrame
+    stored: StoredPost
+
+
+def nearest_post(grid: Grid, x: float, y: float) -> tuple[int, int]:
+    """Return the numbers of the post nearest to a place, along x and y.
+
+    Parameters
+    ----------
+    grid : Grid
+        Where the posts are.
+    x, y : float
+        Metres in the CRS of the grid.
+
+    Raises
+    ------
+    InvalidValue
+        The place is more than half a posting outside of the grid.
+    """
+    numbers = []
+    for name, value, posts in (("x", x, grid.columns), ("y", y, grid.rows)):
+        # What is not finite is no post's number, as the one behind the last is none.
+        number = round(value / grid.posting) if math.isfinite(value) else posts.stop
+        if number not in posts:
+            low, high = posts[0] * grid.posting, posts[-1] * grid.posting
+            # Hardly anybody means a place within 360 m of the pole.
+            degrees = "; for degrees use --lonlat" if abs(x) <= 360 and abs(y) <= 90 else ""
+            raise InvalidValue(
+                f"{name} {value:.12g} m is outside of the grid, whose posts stand from {low:.12g} to {high:.12g} m in"
+                f" {grid.crs}; give a place among them{degrees}"
+            )
+        numbers.append(number)
+    return numbers[0], numbers[1]
+
+
+def explain_at(run: Run, x: float, y: float) -> Explanation:
+    """Fit one post of a run again, and keep all that the fit found on the way.
+
+    Parameters
+    ----------
+    run : Run
+        Its settings, and the points of its snapshot.
+    x, y : float
+        Metres in the CRS of the run; the nearest post is taken.
+
+    Raises
+    ------
+    InvalidValue
+        The place is outside of the grid, or the point DB is gone.
+    """
+    grid = run.settings.grid
+    i, j = nearest_post(grid, x, y)
+    place = (i * grid.posting, j * grid.posting)
+    (x, y), reach = place, run.settings.fit.reach
+    points = read_window(run, open_db(run), (x - reach, y - reach, x + reach, y + reach))
+    # Through the same door as the tiles: else another fit might be explained.
+    fit = fit_posts(points, [x], [y], run.settings.fit).isel(x=0, y=0)
+    near = _judged(points, place, run.settings.fit)
+    # Gates and terms are those of the radius whose fit the post has.
+    config = replace(run.settings.fit, radius=near.attrs["radius"], fallback_radii=())
+    undecided = (Reason.KEPT, Reason.POINT_REJECTED)
+    terms, tolerances = _judged_terms(near[near["reason"].isin(undecided)], place, config, fit)
+    to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    longitude, latitude = to_degrees.transform(*place)
+    return Explanation(
+        x=x,
+        y=y,
+        longitude=longitude,
+        latitude=latitude,
+        config=config,
+        fit=fit,
+        gates=explain_gates(fit, config, tolerances),
+        terms=terms,
+        points=near,
+        passes=_by_pass(near),
+        stored=_stored(run, i, j),
+    )
+
+
+def _judged(points: pd.DataFrame, place: tuple[float, float], config: FitConfig) -> pd.DataFrame:
+    """Return the points within the radius, each with what has become of it and why."""
+    told = explain_post(points, *place, config)
+    near: pd.DataFrame = points.iloc[told["index"].to_numpy()].reset_index(drop=True)
+    near["distance"] = np.hypot(near["x"] - place[0], near["y"] - place[1])
+    for name in ("residual", "pass_offset", "reason"):
+        near[name] = told[name]
+    middle, limit = _limit(near.loc[near["reason"] == Reason.KEPT, "residual"], 3.0, LEAST_SIGMA)
+    of_passes = near.groupby("pass_id")["pass_offset"].first()
+    _, pass_limit = _limit(of_passes, 4.0, LEAST_PASS_SIGMA)
+    details = {
+        Reason.KEPT: "",
+        Reason.POINT_REJECTED: "{point:+.2f} m off, more than {limit:.2f} m",
+        Reason.PASS_REJECTED: "screened {of_pass:+.2f} m off, more than {pass_limit:.2f} m",
+        Reason.OTHER_KIND: "of a mode or platform that is not the most frequent",
+    }
+    near["detail"] = [
+        details[Reason(reason)].format(
+            point=residual - middle, limit=limit, of_pass=offset, pass_limit=pass_limit
+        )
+        for reason, residual, offset in zip(
+            near["reason"], near["residual"], near["pass_offset"], strict=True
+        )
+    ]
+    near.attrs = dict(told.attrs)
+    return near
+
+
+def _limit(values: pd.Series, sigmas: float, least: float) -> tuple[float, float]:
+    """Median of residuals, and how many metres off it are so many robust sigmas."""
+    middle = float(values.median())
+    sigma = 1.4826 * float((values - middle).abs().median())
+    return middle, sigmas * max(sigma, least)
+
+
+def _judged_terms(
+    points: pd.DataFrame, place: tuple[float, float], config: FitConfig, fit: xr.Dataset
+) -> tuple[list[TermVerdict], list[float] | None]:
+    status = Status(int(fit["status"]))
+    if status not in _DECIDED:
+        reason = f"not reached: {status.name.lower()}"
+        return [TermVerdict(name, None, reason) for name in config.terms], None
+    verdicts, tolerances = explain_terms(points, place, config)
+    if status == Status.OK:
+        # What the fit did is true; at the edge of rounding its rule may say another thing here.
+        verdicts = [
+            replace(verdict, fitted=bool(int(fit["terms"]) & _flag(verdict.name, config)))
+            for verdict in verdicts
+        ]
+    return verdicts, tolerances
+
+
+def _flag(name: str, config: FitConfig) -> int:
+    if name in TERMS:
+        return Term[name.upper()].value
+    return FIRST_COLUMN_FLAG << config.column_terms.index(name)
+
+
+def _by_pass(points: pd.DataFrame) -> pd.DataFrame:
+    """One row a pass, in order of time."""
+    rows = [
+        {
+            "pass_id": number,
+            "time": some["time"].min(),
+            "direction": _direction(some["ascending"]),
+            "mode": "+".join(sorted(some["mode"].astype(str).unique())),
+            "platform": "+".join(sorted(some["platform"].astype(str).unique())),
+            "points": len(some),
+            "rejected": int((some["reason"] != Reason.KEPT).sum()),
+            "median_residual": float(some["residual"].median()),
+            "verdict": _verdict(some),
+        }
+        for number, some in points.groupby("pass_id")
+    ]
+    columns = ["pass_id", "time", "direction", "mode", "platform", "points", "rejected"]
+    table = pd.DataFrame(rows, columns=[*columns, "median_residual", "verdict"])
+    return table.sort_values(["time", "pass_id"], ignore_index=True)
+
+
+def _direction(ascending: pd.Series) -> str:
+    known = ascending.dropna()
+    if known.empty:
+        return "unknown"
+    return "ascending" if known.all() else "mixed" if known.any() else "descending"
+
+
+def _verdict(points: pd.DataFrame) -> str:
+    if (points["reason"] == Reason.KEPT).any():
+        return Reason.KEPT.value
+    details = points["detail"].unique()
+    return f"{points['reason'].iloc[0]}: {details[0]}" if len(details) == 1 else "no point kept"
+
+
+def _stored(run: Run, i: int, j: int) -> StoredPost:
+    """Look up the post in the run's tile."""
+    grid, size, mask = run.settings.grid, run.settings.tile_size, run.settings.mask
+    at = j - grid.rows.start, i - grid.columns.start
+    wanted = mask is None or bool(mask.inside[at])
+    found = np.flatnonzero((run.table["ix"] == i // size) & (run.table["iy"] == j // size))
+    if not found.size:
+        name = f"x{i // size:+05d}_y{j // size:+05d}"
+        status = Status.NO_POINTS if wanted else Status.NOT_COMPUTED
+        return StoredPost(name, np.nan, status, wanted)
+    tile: Tile = run.tile(int(found[0]))
+    if not run.store.is_current(tile, run.fingerprint(int(found[0]))):
+        return StoredPost(tile.name, np.nan, Status.NOT_COMPUTED, wanted)
+    post = run.store.load(tile).isel(x=tile.columns.index(i), y=tile.rows.index(j))
+    return StoredPost(tile.name, float(post["dhdt"]), Status(int(post["status"])), wanted)

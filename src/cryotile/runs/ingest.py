@@ -1,0 +1,345 @@
+"""An ingest: granules frozen into batches, as a list of tasks that any farm works on.
+
+::
+
+    ice.pdb/ingests/<digest>/
+      ingest.toml        what was frozen: what to keep of the points, memory, version; written once
+      granules.parquet   one row per file: path, bytes, batch; in the order of the batches, costliest first
+      done/              one small file per batch that was taken in: its granules, and what was wrong with which
+      failed/  journal/  jobs/    as of a run
+
+The digest follows from the files (path, size, time of change) and from what is asked for, so that the same command,
+given again or by many members of a farm, finds the same directory.  What is done is judged by the point DB, never by
+this list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+import tomllib
+import uuid
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tomli_w
+
+import cryotile
+from cryotile.errors import DamagedFile, GranuleError
+from cryotile.farm.task import Task
+from cryotile.files import fsync_directory, write_text, writing
+from cryotile.pointdb import PointDB
+from cryotile.readers import ColumnMapping, read_granule
+from cryotile.runs.ingest_batch import Criteria, Taken, points_within
+from cryotile.runs.tasklist import Estimate, TaskList
+
+__all__ = ["FILE_NAME", "Ingest", "freeze_ingest"]
+
+FILE_NAME = "ingest.toml"
+FORMAT = "cryotile ingest"
+
+_FILES = frozenset({"dem", "mapping"})
+"""Criteria that are files."""
+
+BATCH_GRANULES = 1000
+"""Granules of a batch, so that an interrupted ingest has lost little."""
+
+LEAST_POINTS = 100_000
+"""Points of a batch, where there are so many: smaller ones make many small fragments."""
+
+BATCHES_A_WORKER = 2
+"""So that one that is slow does not keep the others waiting for long."""
+
+SPARE = 1.1
+"""Batches may hold so many times as many points as is estimated, and still be one commit."""
+
+POINTS_PER_GRANULE = 1000
+"""A granule takes as long to open as so many points to read."""
+
+SAMPLED = 8
+"""Granules that are read to tell how many points a byte stands for."""
+
+POINTS_PER_BYTE = 1 / 100
+"""Where none of those can be read."""
+
+POINTS_PER_SECOND = 3e5
+"""Points that one core reads, projects and writes a second, measured on small granules."""
+
+
+@dataclass(frozen=True)
+class Ingest(TaskList):
+    """A frozen ingest; its tasks are batches of granules.
+
+    Attributes
+    ----------
+    path : Path
+        The directory in the point DB.
+    uuid : str
+        Names it.
+    criteria : Criteria
+        Which points go in.
+    generation : int
+        Always 1: other files are another ingest.
+    """
+
+    path: Path
+    uuid: str
+    criteria: Criteria
+    generation: int = 1
+    noun: ClassVar[str] = "batch"
+    nouns: ClassVar[str] = "batches"
+    file_name: ClassVar[str] = FILE_NAME
+
+    @classmethod
+    def load(cls, path: Path) -> Ingest:
+        """Open the directory of an ingest.
+
+        Raises
+        ------
+        DamagedFile
+            What was frozen cannot be understood.
+        """
+        try:
+            frozen = tomllib.loads((path / FILE_NAME).read_text(encoding="utf-8"))
+            criteria = dict(frozen["criteria"])
+            criteria["surface_types"] = tuple(criteria["surface_types"])
+            for name in _FILES & criteria.keys():
+                criteria[name] = Path(criteria[name])
+            return cls(path, frozen["uuid"], Criteria(**criteria))
+        except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+            raise DamagedFile(
+                f"{path / FILE_NAME} cannot be understood ({error}); delete {path} and give 'cryotile ingest' again"
+            ) from error
+
+    @property
+    def db_path(self) -> Path:
+        """The point DB."""
+        return self.path.parent.parent
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """All batches, costliest first."""
+        return [Task(index, float(sum(size))) for index, size in enumerate(self._column("bytes"))]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Name of each batch."""
+        return [f"batch-{index:05d}" for index in range(len(self.tasks))]
+
+    def files(self, index: int) -> list[Path]:
+        """Return the files of a batch."""
+        table = pq.read_table(self.path / "granules.parquet", filters=[("batch", "=", index)])
+        return [Path(path) for path in table["path"].to_pylist()]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """How many files each batch has."""
+        return [len(size) for size in self._column("bytes")]
+
+    def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:
+        """Return the batches whose granules are not all in the point DB."""
+        tasks = self.tasks if tasks is None else tasks
+        # The point DB is the truth; what was noted of a batch only says which granules to look for in it.
+        there = set(PointDB(self.db_path).checksums().values())
+        taken = {task.index: self.taken(task.index) for task in tasks}
+        return [task for task in tasks if not _is_in(taken[task.index], there)]
+
+    def missing_quick(self, tasks: Sequence[Task] | None = None) -> list[Task]:
+        """Return the batches that nobody has taken in."""
+        tasks = self.tasks if tasks is None else tasks
+        done = {path.stem for path in (self.path / "done").glob("*.json")}
+        return [task for task in tasks if self.names[task.index] not in done]
+
+    def taken(self, index: int) -> Taken | None:
+        """Return what became of a batch; None when nobody has taken it in."""
+        try:
+            said = json.loads(self._done(index).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return Taken(said["ids"], [tuple(p) for p in said["problems"]], said["notes"])
+
+    def save(self, index: int, taken: Taken) -> None:
+        """Note what became of a batch."""
+        write_text(self._done(index), json.dumps(asdict(taken)))
+
+    def check(self) -> None:
+        """Make sure that the point DB is there."""
+        PointDB(self.db_path)
+
+    def estimate(self, tasks: Sequence[Task]) -> Estimate:
+        """Estimate what batches take, from the bytes of their files."""
+        points = sum(task.cost for task in tasks) * POINTS_PER_BYTE
+        return Estimate(points / POINTS_PER_SECOND / 3600, self.criteria.memory)
+
+    def _done(self, index: int) -> Path:
+        return self.path / "done" / f"{self.names[index]}.json"
+
+    def _column(self, name: str) -> list[list[Any]]:
+        """Values of a column, by batch."""
+        table = pq.read_table(self.path / "granules.parquet", columns=[name, "batch"])
+        starts = np.flatnonzero(np.diff(table["batch"].to_numpy(), prepend=-1))[1:]
+        return [part.tolist() for part in np.split(table[name].to_numpy(), starts)]
+
+
+def _is_in(taken: Taken | None, there: Collection[str]) -> bool:
+    # With a problem it is not done: the file may be mended by the next time.
+    return taken is not None and not taken.problems and all(id in there for id in taken.ids)
+
+
+def freeze_ingest(
+    db: PointDB, files: Sequence[Path], criteria: Criteria, *, workers: int
+) -> Ingest:
+    """Freeze granules into batches, or load what another process froze for the same call.
+
+    Parameters
+    ----------
+    db : PointDB
+        Where they go.
+    files : sequence of Path
+        Granules.
+    criteria : Criteria
+        What of them.
+    workers : int
+        How many are expected to work on it.
+
+    Returns
+    -------
+    Ingest
+
+    Raises
+    ------
+    InvalidValue
+        The memory is too little.
+    UnwritablePath
+        The point DB cannot be written.
+    """
+    points_within(criteria.memory, len(db.columns))
+    # Workers may be started in other directories.
+    files = [file.absolute() for file in files]
+    stats = [_stat(file) for file in files]
+    directory = db.path / "ingests" / _digest(files, stats, criteria)
+    if not (directory / FILE_NAME).exists():
+        sizes = np.array([size for size, _ in stats])
+        batches = _batches(files, sizes, criteria, workers, len(db.columns))
+        _write(directory, files, sizes, batches, criteria)
+    return Ingest.load(directory)
+
+
+def _stat(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def _digest(files: Sequence[Path], stats: Sequence[tuple[int, int]], criteria: Criteria) -> str:
+    digest = hashlib.sha256(json.dumps(_frozen(criteria), sort_keys=True).encode())
+    # A mapping or an elevation model that was changed in place makes another ingest, too.
+    for name in sorted(_FILES):
+        path = getattr(criteria, name)
+        digest.update(repr(path and _stat(path)).encode())
+    # By size and time, not by content: to read all of it would take as long as to ingest it.
+    for file, stat in zip(files, stats, strict=True):
+        digest.update(f"{file}\0{stat}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def _frozen(criteria: Criteria) -> dict[str, Any]:
+    frozen = {name: value for name, value in asdict(criteria).items() if value is not None}
+    frozen["surface_types"] = sorted(criteria.surface_types)
+    frozen |= {name: str(frozen[name].absolute()) for name in _FILES & frozen.keys()}
+    return frozen
+
+
+def _batches(
+    files: Sequence[Path],
+    sizes: np.ndarray[Any, Any],
+    criteria: Criteria,
+    workers: int,
+    extra: int,
+) -> np.ndarray[Any, Any]:
+    """Deal files to batches of neighbours that take equally long, as far as the sizes of files tell."""
+    points = sizes * _points_per_byte(files, criteria)
+    most = points_within(criteria.memory, extra)
+    # So many that workers end together, but none so small that its commit takes longer than its points.
+    wanted = min(workers * BATCHES_A_WORKER if workers > 1 else 1, points.sum() / LEAST_POINTS)
+    count = ceil(max(wanted, SPARE * points.sum() / most, len(files) / BATCH_GRANULES))
+    effort = points + POINTS_PER_GRANULE
+    # Where the middle of a granule falls, when all efforts lie in a row.
+    middle = (np.cumsum(effort) - effort / 2) / effort.sum()
+    numbers = np.unique((middle * count).astype(np.int64), return_inverse=True)[1]
+    # A batch's number is its place in the list: costliest first.
+    order = np.argsort(-np.bincount(numbers, weights=sizes), kind="stable")
+    ranks: np.ndarray[Any, Any] = np.argsort(order)[numbers]
+    return ranks
+
+
+def _points_per_byte(files: Sequence[Path], criteria: Criteria) -> float:
+    """Read some granules of all and tell how many points a byte of theirs stands for."""
+    if len(files) == 1:
+        return POINTS_PER_BYTE
+    # From first to last, for neighbours are alike.
+    chosen = np.unique(np.linspace(0, len(files) - 1, SAMPLED).astype(np.int64))
+    mapping = None if criteria.mapping is None else ColumnMapping.load(criteria.mapping)
+    points = bytes_read = 0
+    for file in (files[at] for at in chosen):
+        if file.is_file() and file.stat().st_size * POINTS_PER_BYTE > LEAST_POINTS:
+            # Not worth the time: it is no small one.
+            continue
+        try:
+            points += len(
+                read_granule(file, surface_types=criteria.surface_types, mapping=mapping).points
+            )
+            bytes_read += file.stat().st_size
+        except GranuleError:
+            continue
+    return points / bytes_read if points else POINTS_PER_BYTE
+
+
+def _write(
+    directory: Path,
+    files: Sequence[Path],
+    sizes: np.ndarray[Any, Any],
+    batches: np.ndarray[Any, Any],
+    criteria: Criteria,
+) -> None:
+    """Make the directory, whole or not at all; one that another process made meanwhile stays."""
+    order = np.argsort(batches, kind="stable")
+    table = pa.table(
+        {
+            "path": pa.array([str(files[at]) for at in order], pa.string()),
+            "bytes": pa.array(sizes[order], pa.int64()),
+            "batch": pa.array(batches[order], pa.int32()),
+        }
+    )
+    frozen = {
+        "format": FORMAT,
+        "cryotile_version": cryotile.__version__,
+        "uuid": uuid.uuid4().hex,
+        "criteria": _frozen(criteria),
+    }
+    temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(6)}.tmp")
+    with writing(directory):
+        try:
+            for name in ("done", "failed", "journal"):
+                (temporary / name).mkdir(parents=True)
+            pq.write_table(table, temporary / "granules.parquet", row_group_size=1 << 14)
+            write_text(temporary / FILE_NAME, tomli_w.dumps(frozen))
+            temporary.rename(directory)
+            fsync_directory(directory.parent)
+        except OSError:
+            # Who was faster froze the same: the directory is named by the digest of all that matters.
+            if not (directory / FILE_NAME).exists():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,338 @@
+"""What a worker does with a batch of files: read, project, screen and append them within its share of memory."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cryotile.errors import CryotileError, GranuleError, InvalidValue
+from cryotile.geo.dem import Dem
+from cryotile.geo.projection import project_batch
+from cryotile.pointdb import Appended, PointDB
+from cryotile.points import Batch, Granule, InPieces
+from cryotile.readers import ColumnMapping, is_table, read_granule, table_reader
+from cryotile.readers.tables.pieces import survey_table
+from cryotile.selection.parser import Where
+
+__all__ = ["FAR_FROM_DEM", "NOT_SELECTED", "Criteria", "Taken", "points_within", "take_in"]
+
+log = logging.getLogger(__name__)
+
+NOT_SELECTED = "not_selected"
+"""Reason of points that the user's ``where`` leaves out."""
+
+FAR_FROM_DEM = "far_from_dem"
+"""Reason of points whose elevation differs too much from the DEM."""
+
+WORKER_BYTES = 250e6
+"""What a worker takes before it reads a point: Python, numpy, pandas, pyarrow, PROJ."""
+
+BYTES_PER_POINT = 300.0
+"""What it takes for each point that it holds: as read, as projected, as stored and as sorted; 220 were measured."""
+
+BYTES_PER_COLUMN = 40.0
+"""Likewise for each point and extra column."""
+
+BYTES_PER_ROW = 800.0
+"""What it takes for each row of a piece of a table, which is held until its points are written; 670 were measured."""
+
+LEAST_POINTS = 100_000
+"""Points that there must be room for."""
+
+MOST_POINTS = 4_000_000
+"""Points of a commit; with more, fragments would be no better and an interruption lose more."""
+
+NO_DEM_HERE = "none of its points lies where the DEM has a value, so it was not screened"
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Which points of a granule go into a point DB, and how much memory a worker may take for it.
+
+    Attributes
+    ----------
+    surface_types : tuple of str
+        Surfaces to keep.
+    where : str or None
+        Further criterion.
+    mapping : Path or None
+        The files are tables, and this file names their columns.
+    dem : Path or None
+        Elevation model that points are compared with.
+    max_dem_difference : float
+        Largest distance from it that is believed, metres.
+    memory : float
+        Of a worker, bytes.
+    """
+
+    surface_types: tuple[str, ...] = ("grounded_ice",)
+    where: str | None = None
+    mapping: Path | None = None
+    dem: Path | None = None
+    max_dem_difference: float = 100.0
+    memory: float = 2e9
+
+
+@dataclass
+class Taken:
+    """What became of files.
+
+    Attributes
+    ----------
+    ids : list of str
+        Granules that the point DB has now.
+    problems : list of (str, str)
+        Path and one line of each file that did not go in; no path where only the granule is known.
+    notes : dict of str to list of str
+        What a user should know → names of the granules that it is true of.
+    """
+
+    ids: list[str] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def count(self, appended: Appended) -> None:
+        """Add what one commit brought."""
+        self.ids += [*appended.added, *appended.unchanged]
+        self.problems += [("", line) for line in appended.refused.values()]
+        for note, names in appended.notes.items():
+            self.notes.setdefault(note, []).extend(names)
+        for name in appended.replaced:
+            self.notes.setdefault("made way for a newer delivery", []).append(name)
+
+
+def points_within(memory: float, extra: int = 0) -> int:
+    """Return how many points a worker may hold at once.
+
+    Parameters
+    ----------
+    memory : float
+        Bytes of the worker.
+    extra : int
+        Number of extra columns.
+
+    Raises
+    ------
+    InvalidValue
+        That is too little to read anything.
+    """
+    each = BYTES_PER_POINT + BYTES_PER_COLUMN * extra
+    points = (memory - WORKER_BYTES) / each
+    if not points >= LEAST_POINTS:
+        least = (WORKER_BYTES + LEAST_POINTS * each) / 1e6
+        raise InvalidValue(
+            f"memory {memory / 1e6:.0f} MB is too little for a worker, which takes {WORKER_BYTES / 1e6:.0f} MB before"
+            f" it reads a point; give {least:.0f}MB or more"
+        )
+    return int(min(points, MOST_POINTS))
+
+
+def take_in(
+    files: Sequence[Path], db: PointDB, criteria: Criteria, progress: Callable[[float], None]
+) -> Taken:
+    """Read files and commit their points; what is committed stays, whatever comes after.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        Granules.
+    db : PointDB
+        Where they go.
+    criteria : Criteria
+        Which points, and how much memory.
+    progress : callable
+        Told the fraction done.
+
+    Returns
+    -------
+    Taken
+        What became of them.
+
+    Raises
+    ------
+    CryotileError
+        The point DB cannot be written or is damaged, or the DEM cannot be read.
+    """
+    ingest_batch = _IngestBatchState(db, criteria)
+    limit = points_within(criteria.memory, len(db.columns))
+    waiting, held = list[Granule](), 0
+    for granule in ingest_batch.read(files, progress):
+        size = limit if isinstance(granule, Path) else len(granule.points)
+        if waiting and held + size > limit:
+            ingest_batch.append(waiting)
+            waiting, held = [], 0
+        if isinstance(granule, Path):
+            ingest_batch.append_long(granule, progress)
+        else:
+            waiting.append(granule)
+            held += size
+    if waiting:
+        ingest_batch.append(waiting)
+    return ingest_batch.taken
+
+
+class _IngestBatchState:
+    """A point DB, what goes into it, and what became of the files so far."""
+
+    def __init__(self, db: PointDB, criteria: Criteria) -> None:
+        self._db, self._criteria = db, criteria
+        where, mapping, dem = criteria.where, criteria.mapping, criteria.dem
+        self._where = None if where is None else Where.parse(where, columns=db.column_names)
+        self._mapping = None if mapping is None else ColumnMapping.load(mapping)
+        self._dem = None if dem is None else Dem(dem, db.crs)
+        self._done = 0.0
+        self.taken = Taken()
+
+    def read(
+        self, files: Sequence[Path], progress: Callable[[float], None]
+    ) -> Iterator[Granule | Path]:
+        """Yield the granules that the point DB does not have yet; note those that it has, and the bad ones.
+
+        Of a table that memory does not hold, only the path.
+        """
+        there = self._db.checksums()
+        for done, file in enumerate(files):
+            self._done = 0.8 * done / len(files)
+            progress(self._done)
+            try:
+                if there and (id := there.get(_checksum(file))) is not None:
+                    self.taken.ids.append(id)
+                elif self._is_long(file):
+                    yield file
+                else:
+                    yield read_granule(
+                        file,
+                        surface_types=self._criteria.surface_types,
+                        columns=self._db.columns,
+                        mapping=self._mapping,
+                    )
+            except CryotileError as error:
+                self._complain(file, error)
+
+    def append(self, granules: list[Granule]) -> None:
+        """Project, screen and commit granules at once; the list is empty afterwards."""
+        batch = Batch.of(granules)
+        # The points as read are not needed any more; without this they would take memory until the end.
+        granules.clear()
+        batch, unscreened = self._selected(batch)
+        if unscreened:
+            self.taken.notes.setdefault(NO_DEM_HERE, []).extend(unscreened)
+        self.taken.count(self._db.append(batch))
+
+    def append_long(self, file: Path, progress: Callable[[float], None]) -> None:
+        """Read a table twice, in pieces: for what only all of it tells, and to project, screen and write its points."""
+        rows = _rows_within(self._criteria.memory, len(self._db.columns))
+        unscreened = list[bool]()
+
+        def seen() -> None:
+            # Says that this is alive; how many pieces there are, nobody knows.
+            progress(self._done)
+
+        def batches() -> Iterator[Batch]:
+            unscreened.clear()
+            for piece in pieces:
+                batch, names = self._selected(Batch.of([piece]))
+                unscreened.append(bool(names) or not batch.sizes.any())
+                yield batch
+                seen()
+
+        try:
+            pieces = survey_table(
+                file,
+                table_reader(self._mapping),
+                rows=rows,
+                surface_types=self._criteria.surface_types,
+                columns=self._db.columns,
+                seen=seen,
+            )
+            self.taken.count(self._db.append(InPieces(pieces.granule, batches)))
+        except (GranuleError, InvalidValue) as error:
+            self._complain(file, error)
+            return
+        if self._dem is not None and all(unscreened):
+            self.taken.notes.setdefault(NO_DEM_HERE, []).append(file.name)
+
+    def _complain(self, file: Path, error: CryotileError) -> None:
+        log.debug("granule %s failed", file, exc_info=error)
+        told = str(error) if str(file) in str(error) else f"granule {file}: {error}"
+        self.taken.problems.append((str(file), told))
+
+    def _is_long(self, file: Path) -> bool:
+        """Tell whether a file is a table that has to be read in pieces.
+
+        Raises
+        ------
+        GranuleError
+            Memory does not hold it, and it is no table: granules are read as a whole.
+        """
+        memory = self._criteria.memory
+        # At most as dense as 8 bytes a record; below that it fits in any case, and is not looked into.
+        if not file.exists() or file.stat().st_size / 8 * BYTES_PER_ROW < memory - WORKER_BYTES:
+            return False
+        records = _records(file)
+        if is_table(file, self._mapping):
+            return records > _rows_within(memory, len(self._db.columns))
+        needed = WORKER_BYTES + records * BYTES_PER_POINT
+        if needed > memory:
+            raise GranuleError(
+                f"granule {file} has some {records:,} records, for which a worker needs {needed / 1e6:.0f} MB, and it"
+                f" may take {memory / 1e6:.0f} MB; give --memory {needed / 1e6:.0f}MB or more"
+            )
+        return False
+
+    def _selected(self, batch: Batch) -> tuple[Batch, list[str]]:
+        """Project points and leave out what is not wanted; and name the granules that no DEM could be asked about."""
+        batch = project_batch(batch, self._db.crs)
+        if self._where is not None:
+            batch = batch.keep(self._where.mask(batch.points), NOT_SELECTED)
+        if self._dem is None:
+            return batch, []
+        above = self._dem.difference(batch.points)
+        known = np.bincount(batch.owners[~np.isnan(above)], minlength=len(batch.sizes))
+        named = zip(batch.granules, batch.sizes, known, strict=True)
+        unscreened = [granule.name for granule, size, seen in named if size and not seen]
+        # Compared this way round, what has no DEM stays.
+        near = ~(np.abs(above) > self._criteria.max_dem_difference)
+        return batch.keep(near, FAR_FROM_DEM), unscreened
+
+
+def _checksum(file: Path) -> str:
+    with suppress(OSError), file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return ""
+
+
+def _rows_within(memory: float, extra: int) -> int:
+    """Return how many rows of a table a worker may hold at once."""
+    each = BYTES_PER_ROW + BYTES_PER_COLUMN * extra
+    return int(min((memory - WORKER_BYTES) / each, MOST_POINTS))
+
+
+def _records(file: Path) -> int:
+    """Return about how many records a granule has: the longest variable of each group, but 30 bytes a line of text."""
+    if not h5py.is_hdf5(file):
+        with file.open("rb") as stream:
+            head = stream.read(4)
+        if head == b"PAR1":
+            with suppress(OSError, pa.ArrowException):
+                return int(pq.read_metadata(file).num_rows)
+        return file.stat().st_size // (8 if head.startswith(b"\x1f\x8b") else 30)
+    longest: dict[str, int] = {}
+
+    def look(name: str, node: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(node, h5py.Dataset) and node.dtype.kind in "iuf":
+            group = name.rpartition("/")[0].partition("/")[0]
+            longest[group] = max(longest.get(group, 0), node.size)
+
+    with suppress(OSError, RuntimeError, KeyError), h5py.File(file, "r", locking=False) as source:
+        source.visititems(look)
+    return sum(longest.values())

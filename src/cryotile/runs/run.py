@@ -1,0 +1,297 @@
+"""A run: a frozen, ordered list of tasks, one per tile with points, and what has become of each."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.farm.task import Task
+from cryotile.files import sweep
+from cryotile.geo.grid import Tile
+from cryotile.maps.tiles import TileStore
+from cryotile.pointdb import PointDB
+from cryotile.runs.cost import estimate, tile_table
+from cryotile.runs.directory import (
+    frozen_settings,
+    generation_directory,
+    make_run_directory,
+    newest_generation,
+    read_frozen,
+    read_snapshot,
+    write_generation,
+)
+from cryotile.runs.plan import PlanRequest, Settings, differences, resolve
+from cryotile.runs.tasklist import Estimate, TaskList
+
+__all__ = ["Run", "open_db", "plan_run"]
+
+
+@dataclass(frozen=True)
+class Run(TaskList):
+    """A frozen run and its newest task list.
+
+    Attributes
+    ----------
+    path : Path
+        The run directory; :mod:`cryotile.runs.directory` says what is in it.
+    uuid : str
+        Names the run, wherever it is moved to.
+    db_path : Path
+        The point DB it reads.
+    settings : Settings
+        Grid, tile size, selection, fit.
+    generation : int
+        Number of the task list, counted from 1; planning again after the data set has grown makes a new one.
+    snapshot : int
+        Commit of the point DB that the task list was made from, and that workers read.
+    """
+
+    path: Path
+    uuid: str
+    db_path: Path
+    settings: Settings
+    generation: int
+    snapshot: int
+    noun: ClassVar[str] = "tile"
+    nouns: ClassVar[str] = "tiles"
+    file_name: ClassVar[str] = "run.toml"
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, generation: int | None = None) -> Run:
+        """Open a run directory.
+
+        Parameters
+        ----------
+        path : path
+            A directory that ``cryotile plan`` made.
+        generation : int or None
+            Which task list; None: the newest.
+
+        Raises
+        ------
+        InvalidValue
+            No run is there, or another version of cryotile made it.
+        DamagedFile
+            Its ``run.toml`` cannot be understood.
+        """
+        directory = Path(path)
+        try:
+            frozen = read_frozen(directory)
+            generation = generation or newest_generation(directory)
+            return cls(
+                path=directory,
+                uuid=frozen["uuid"],
+                db_path=Path(frozen["point_db"]),
+                settings=frozen_settings(directory, frozen),
+                generation=generation,
+                snapshot=read_snapshot(directory, generation),
+            )
+        except (KeyError, TypeError) as error:
+            raise DamagedFile(
+                f"{directory / 'run.toml'} cannot be understood ({error}); restore it, or plan into a new directory"
+            ) from error
+
+    @cached_property
+    def store(self) -> TileStore:
+        """The tiles of this run."""
+        return TileStore(self.path / "tiles")
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The frozen task list: row i is task i; columns as of :func:`cryotile.runs.cost.tile_table`."""
+        return pd.read_parquet(generation_directory(self.path, self.generation) / "tasks.parquet")
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        """All tasks of the list, costliest first."""
+        return [Task(index, cost) for index, cost in enumerate(self.table["cost"].tolist())]
+
+    @cached_property
+    def tiles(self) -> list[Tile]:
+        """The tile of each task, in the order of the tasks."""
+        return [self.tile(index) for index in range(len(self.table))]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The name of each task's tile."""
+        return [tile.name for tile in self.tiles]
+
+    def tile(self, index: int) -> Tile:
+        """Return the tile of a task; a worker needs few, and makes no list of all."""
+        columns, rows = self._cuts
+        ix, iy = int(self._columns["ix"][index]), int(self._columns["iy"][index])
+        return Tile(ix, iy, columns[ix], rows[iy], self.settings.grid.posting)
+
+    def empty_tiles(self) -> list[Tile]:
+        """Return the tiles in whose windows there is no point, and which need no task."""
+        with_points = set(self.names)
+        tiles = self.settings.grid.tiles(self.settings.tile_size)
+        return [tile for tile in tiles if tile.name not in with_points]
+
+    def fingerprint(self, index: int) -> str:
+        """Digest of all that the content of a tile follows from: settings, the tile's posts and its points."""
+        tile, table = self.tile(index), self._columns
+        digest = self._settings_digest.copy()
+        # Posts, too: at its edges one grid cuts off more of a tile than another.
+        posts = (tile.columns.start, tile.columns.stop, tile.rows.start, tile.rows.stop)
+        digest.update(f"{posts} {table['points'][index]} {table['digest'][index]}".encode())
+        if self.settings.mask is not None:
+            digest.update(np.packbits(self.settings.mask.of(tile)).tobytes())
+        return digest.hexdigest()
+
+    def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:
+        """Return the tasks, of some or all, whose tile is absent, damaged or of other points or settings.
+
+        Every byte of the tiles that are there is looked at; :meth:`missing_quick` is quick.
+        """
+        tasks = self.tasks if tasks is None else tasks
+        # One listing, not a look for each tile: a file server answers few questions a second.
+        stored = self.store.names()
+        there = [task for task in tasks if self.tile(task.index).name in stored] if stored else []
+        expected = [(self.tile(task.index), self.fingerprint(task.index)) for task in there]
+        current = {
+            task.index
+            for task, good in zip(there, self.store.are_current(expected), strict=True)
+            if good
+        }
+        return [task for task in tasks if task.index not in current]
+
+    def missing_quick(self, tasks: Sequence[Task] | None = None) -> list[Task]:
+        """Return what :meth:`missing` does as far as the seals of the tiles tell; no tile is read but for its end."""
+        tasks = self.tasks if tasks is None else tasks
+        everything = len(tasks) == len(self.tasks)
+        seals = self.store.seals(None if everything else {self.names[task.index] for task in tasks})
+        if not seals:
+            return list(tasks)
+        names, expected = self.names, self._fingerprints
+        return [task for task in tasks if seals.get(names[task.index]) != expected[task.index]]
+
+    def check(self) -> None:
+        """Make sure that the point DB is where it was, and remove what killed workers left among the tiles."""
+        open_db(self)
+        sweep(self.store.path)
+
+    def estimate(self, tasks: Sequence[Task]) -> Estimate:
+        """Estimate what the tiles of some tasks will need, good to a factor of two."""
+        return estimate(self.table.iloc[[task.index for task in tasks]])
+
+    @cached_property
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        return {str(name): column.to_numpy() for name, column in self.table.items()}
+
+    @cached_property
+    def _cuts(self) -> tuple[dict[int, range], dict[int, range]]:
+        return self.settings.grid.cuts(self.settings.tile_size)
+
+    @cached_property
+    def _fingerprints(self) -> list[str]:
+        return [self.fingerprint(index) for index in range(len(self.table))]
+
+    @cached_property
+    def _settings_digest(self) -> hashlib._Hash:
+        """What all tiles of the run have in common, to be copied and continued."""
+        common = {
+            "fit": asdict(self.settings.fit),
+            "crs": self.settings.grid.crs,
+            "posting": self.settings.grid.posting,
+            "where": self.settings.where,
+        }
+        return hashlib.sha256(json.dumps(common, sort_keys=True).encode())
+
+
+def plan_run(
+    path: str | os.PathLike[str], request: PlanRequest, *, db: PointDB | None = None
+) -> Run:
+    """Freeze a run, or look again at one that is frozen.
+
+    A new directory gets its settings and its first task list.  On an existing run the settings stay; when the points
+    in some tile's window have changed, it gets a new task list.
+
+    Parameters
+    ----------
+    path : path
+        The run directory; absent or empty for a new run.
+    request : PlanRequest
+        What is asked for; on an existing run nothing need be, and nothing may differ.
+    db : PointDB or None
+        The points; needed for a new run only.
+
+    Returns
+    -------
+    Run
+        With its newest task list.
+
+    Raises
+    ------
+    InvalidValue
+        A value breaks its rule, differs from the run's, or the directory is something else.
+    UnwritablePath
+        The directory cannot be written.
+    """
+    directory = Path(path)
+    if (directory / "run.toml").exists():
+        return _plan_again(Run.load(directory), request, db)
+    if db is None:
+        raise InvalidValue(
+            f"{directory} is no run yet, and no point DB was named; name one with --db"
+        )
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InvalidValue(
+            f"{directory} exists and is no cryotile run; choose a new directory for the run"
+        )
+    settings = resolve(request, db)
+    make_run_directory(directory, settings, db, tile_table(settings, db))
+    run = Run.load(directory)
+    # Whoever planned at the same time may have been first, with other options.
+    _refuse_differences(run, request, db)
+    return run
+
+
+def open_db(run: Run) -> PointDB:
+    """Open the point DB of a run.
+
+    Raises
+    ------
+    InvalidValue
+        It is not where it was.
+    """
+    if not run.db_path.exists():
+        raise InvalidValue(
+            f"the point DB {run.db_path} of this run is gone; move it back, or set point_db in {run.path / 'run.toml'}"
+        )
+    return PointDB(run.db_path)
+
+
+def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
+    _refuse_differences(run, request, db)
+    db = open_db(run)
+    if db.snapshot == run.snapshot:
+        return run
+    table = tile_table(run.settings, db)
+    # New points that no tile sees make no new list, as long as workers can read the old snapshot.
+    if table.equals(run.table) and db.has_snapshot(run.snapshot):
+        return run
+    write_generation(run.path, run.generation + 1, table, db.snapshot)
+    return Run.load(run.path)
+
+
+def _refuse_differences(run: Run, request: PlanRequest, db: PointDB | None) -> None:
+    found = differences(request, run.settings)
+    if db is not None and db.path.resolve() != run.db_path:
+        found.append(f"point DB {str(db.path)!r} (frozen: {str(run.db_path)!r})")
+    if found:
+        raise InvalidValue(
+            f"{run.path} is frozen with other settings: {'; '.join(found)}; leave them out, or plan into a new"
+            " directory"
+        )

@@ -1,0 +1,134 @@
+"""What has become of the point DB since a run was planned, from counts and digests alone: no point is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cryotile.fit.config import parse_instant
+from cryotile.pointdb import SQUARE_SIZE, PointDB
+from cryotile.points import Bounds
+from cryotile.runs.cost import tile_table
+from cryotile.runs.directory import read_snapshot
+from cryotile.runs.plan import extent_of, within_period
+from cryotile.runs.run import Run
+
+__all__ = ["Beyond", "beyond_bounds", "beyond_period", "changed_tiles"]
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """New points outside a run's bounds.
+
+    Attributes
+    ----------
+    count : int
+        How many; never 0.
+    extent : Bounds
+        Where they are, metres, to 5 km.
+    """
+
+    count: int
+    extent: Bounds
+
+
+def changed_tiles(run: Run, db: PointDB) -> list[str]:
+    """Name the tiles in whose windows the points are not those that the run's newest task list was made from.
+
+    Parameters
+    ----------
+    run : Run
+        With its task list.
+    db : PointDB
+        The points, as of their newest commit.
+
+    Returns
+    -------
+    list of str
+        Tiles that planning again would list anew, tiles that had no points included.
+    """
+    if db.snapshot == run.snapshot:
+        return []
+    points = ["ix", "iy", "points", "digest"]
+    ours = run.table[points].assign(there=True)
+    both = tile_table(run.settings, db)[points].merge(ours, how="outer", indicator=True)
+    changed = both.loc[both["_merge"] != "both", ["ix", "iy"]].drop_duplicates()
+    tiles = {(t.ix, t.iy): t.name for t in run.settings.grid.tiles(run.settings.tile_size)}
+    return [tiles[ix, iy] for ix, iy in changed.sort_values(["iy", "ix"]).itertuples(index=False)]
+
+
+def beyond_bounds(run: Run, db: PointDB) -> Beyond | None:
+    """Count the points that came since the run was first planned and that no post of it can see.
+
+    Parameters
+    ----------
+    run : Run
+        Its bounds are frozen.
+    db : PointDB
+        The points, as of their newest commit.
+
+    Returns
+    -------
+    Beyond or None
+        None when there are none.  After a compaction ended the first snapshot, all points beyond the bounds count.
+    """
+    now = _outside(run, db, None)
+    first = read_snapshot(run.path, 1)
+    if first == db.snapshot:
+        return None
+    if db.has_snapshot(first):
+        now = now.sub(_outside(run, db, first), fill_value=0)
+    came = now[now > 0]
+    if came.empty:
+        return None
+    places = came.index.to_frame(index=False)
+    return Beyond(int(came.sum()), extent_of(places))
+
+
+def beyond_period(run: Run, db: PointDB) -> tuple[pd.Timestamp, pd.Timestamp] | None:
+    """Say whether points came since the run was first planned that lie before or after its period.
+
+    Parameters
+    ----------
+    run : Run
+        Its period is frozen.
+    db : PointDB
+        The points, as of their newest commit.
+
+    Returns
+    -------
+    (Timestamp, Timestamp) or None
+        First and last instant (UTC) of all points that the run selects; None when no new one is outside its period.
+    """
+    period, first = run.settings.fit.period, read_snapshot(run.path, 1)
+    assert period is not None
+    start, end = (parse_instant(text) for text in period)
+    earliest, latest = _span(run, db, None)
+    if db.has_snapshot(first):
+        was_earliest, was_latest = _span(run, db, first)
+        start, end = min(start, was_earliest), max(end, was_latest + pd.Timedelta(milliseconds=1))
+    return (earliest, latest) if earliest < start or latest >= end else None
+
+
+def _span(run: Run, db: PointDB, snapshot: int | None) -> tuple[pd.Timestamp, pd.Timestamp]:
+    squares = db.squares(where=run.settings.where, snapshot=snapshot)
+    return squares["time_min"].min(), squares["time_max"].max()
+
+
+def _outside(run: Run, db: PointDB, snapshot: int | None) -> pd.Series[int]:
+    """Points in squares that touch no window of the run, by the square's corner."""
+    squares = within_period(
+        db.squares(where=run.settings.where, snapshot=snapshot), run.settings.fit.period
+    )
+    x_min, y_min, x_max, y_max = run.settings.grid.bounds
+    reach = run.settings.fit.reach
+
+    def apart(corner: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.bool_]:
+        return (corner + SQUARE_SIZE <= low - reach) | (corner > high + reach)
+
+    outside = apart(squares["x_min"].to_numpy(), x_min, x_max)
+    outside |= apart(squares["y_min"].to_numpy(), y_min, y_max)
+    return squares[outside].groupby(["x_min", "y_min"])["count"].sum()

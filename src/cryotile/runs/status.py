@@ -1,0 +1,217 @@
+"""How far a run has come: from its tiles what is done, from its workers' journals what goes on."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cryotile.farm.journal import Journals, Worker
+from cryotile.runs.tasklist import TaskList
+
+__all__ = ["Attempt", "Observer", "RunStatus"]
+
+# A worker between two tasks is at work, for so many seconds.
+_BETWEEN = 5.0
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A worker at a tile.
+
+    Attributes
+    ----------
+    tile : str
+        Name of the tile.
+    host : str
+        Where.
+    pid : int
+        The worker's process.
+    seconds : float
+        Since it started.
+    fraction : float
+        How far it is, 0 to 1, as last written.
+    silent : float
+        Seconds since the worker wrote a line.
+    """
+
+    tile: str
+    host: str
+    pid: int
+    seconds: float
+    fraction: float
+    silent: float
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How far a run has come.  Every tile is done, running, waiting or failed.
+
+    Attributes
+    ----------
+    tiles : int
+        Of the run.
+    done : int
+        Tiles that are there, of the run's points and settings.
+    waiting : int
+        Tiles that nobody is at.
+    running : tuple of Attempt
+        Longest first.
+    lost : tuple of Attempt
+        What workers were at that ended in its middle, or that are on other machines and have written nothing for long;
+        these tiles count as waiting.
+    failed : mapping of str to str
+        Tile → traceback or reason of its last attempt.
+    hosts : mapping of str to int
+        Host → workers at work there.
+    tiles_per_minute : float
+        Of these workers, lately.
+    cost_per_second : float
+        Likewise, in the unit of the tasks' costs.
+    seconds_left : float or None
+        Until these workers have done what is waiting and running; None while nobody is at work, or nothing is known.
+    """
+
+    tiles: int
+    done: int
+    waiting: int
+    running: tuple[Attempt, ...]
+    lost: tuple[Attempt, ...]
+    failed: Mapping[str, str]
+    hosts: Mapping[str, int]
+    tiles_per_minute: float
+    cost_per_second: float
+    seconds_left: float | None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do but to retry what failed."""
+        return not (self.waiting or self.running)
+
+
+class Observer:
+    """Looks at a run again and again, each time at what is new.
+
+    Parameters
+    ----------
+    run : TaskList
+        The run, or an ingest.
+    """
+
+    def __init__(self, run: TaskList) -> None:
+        self._run = run
+        self._journals = Journals(run.journal)
+        self._costs = run.costs
+
+    def look(self) -> RunStatus:
+        """Return how far the run is now; tiles count by their seals, see :meth:`cryotile.runs.run.Run.missing_quick`."""
+        # Journals first: a tile that is saved meanwhile is done, whatever they said.
+        workers, now = self._journals.read(), time.time()
+        left = {task.index for task in self._run.missing_quick()}
+        failed = {index: error for index, error in self._run.failed().items() if index in left}
+        to_do = left - failed.keys()
+        alive = [worker for worker in workers if not worker.is_lost(now)]
+        running = _newest(alive, to_do)
+        lost = {i: worker for i, worker in _newest(workers, to_do).items() if i not in running}
+        pool = [*running.values(), *_between_tasks(alive, to_do, now)]
+        names = self._run.names
+        return RunStatus(
+            tiles=len(self._costs),
+            done=len(self._costs) - len(left),
+            waiting=len(to_do) - len(running),
+            running=_attempts(running, names, now),
+            lost=_attempts(lost, names, now),
+            failed={names[index]: error for index, error in failed.items()},
+            hosts=dict(sorted(Counter(worker.host for worker in pool).items())),
+            tiles_per_minute=60 * _rate(pool, now, np.ones_like(self._costs)),
+            cost_per_second=_rate(pool, now, self._costs),
+            seconds_left=self._seconds_left(to_do, running, len(pool), workers, now),
+        )
+
+    def _seconds_left(
+        self,
+        to_do: Collection[int],
+        running: Mapping[int, Worker],
+        pool: int,
+        workers: Iterable[Worker],
+        now: float,
+    ) -> float | None:
+        ended = [task for worker in workers for task in worker.ended]
+        if not (pool and ended):
+            return None
+        expected = _law(
+            self._costs[[task.task for task in ended]], np.array([task.seconds for task in ended])
+        )
+        seconds: dict[int, float] = dict(
+            zip(to_do, expected(self._costs[list(to_do)]).tolist(), strict=True)
+        )
+        for index, worker in running.items():
+            seconds[index] = max(0.0, seconds[index] - (now - worker.since))
+        # All share what is left, but for the last one nobody can help.
+        return max(sum(seconds.values()) / pool, max(seconds.values(), default=0.0))
+
+
+def _newest(workers: Iterable[Worker], tasks: Collection[int]) -> dict[int, Worker]:
+    """Return the worker that started each task last: who was at it before has lost it, or died."""
+    at_hand: dict[int, Worker] = {}
+    for worker in sorted(workers, key=lambda worker: worker.since):
+        if worker.task is not None and worker.task in tasks:
+            at_hand[worker.task] = worker
+    return at_hand
+
+
+def _between_tasks(workers: Iterable[Worker], to_do: Collection[int], now: float) -> list[Worker]:
+    return [
+        worker
+        for worker in workers
+        if (worker.task is None or worker.task not in to_do) and now - worker.heard < _BETWEEN
+    ]
+
+
+def _attempts(
+    at_hand: Mapping[int, Worker], names: Sequence[str], now: float
+) -> tuple[Attempt, ...]:
+    attempts = [
+        Attempt(
+            tile=names[index],
+            host=worker.host,
+            pid=worker.pid,
+            # Another machine's clock may be ahead.
+            seconds=max(0.0, now - worker.since),
+            fraction=worker.fraction,
+            silent=max(0.0, now - worker.heard),
+        )
+        for index, worker in at_hand.items()
+    ]
+    return tuple(sorted(attempts, key=lambda attempt: -attempt.seconds))
+
+
+def _rate(pool: Iterable[Worker], now: float, worth: npt.NDArray[np.float64]) -> float:
+    """Return what a pool gets done in a second, each task being worth something."""
+    rate = 0.0
+    for worker in pool:
+        if worker.ended:
+            begin = worker.ended[0].time - worker.ended[0].seconds
+            done = worth[[task.task for task in worker.ended]].sum()
+            # A second at least: a worker that has just begun would else seem as fast as you like.
+            rate += float(done) / max(1.0, max(now, worker.heard) - begin)
+    return rate
+
+
+def _law(
+    costs: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]
+) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
+    """Learn what tasks take: so much each, and so much for their cost (least squares, neither negative)."""
+    spread = costs - costs.mean()
+    variance = float(spread @ spread)
+    slope = float(spread @ seconds) / variance if variance else 0.0
+    each = seconds.mean() - slope * costs.mean()
+    if slope < 0:
+        slope, each = 0.0, seconds.mean()
+    elif each < 0:
+        slope, each = float(seconds.sum() / costs.sum()), 0.0
+    return lambda some: each + slope * some

@@ -1,0 +1,143 @@
+"""Whether the halves of a data set agree within their errors.
+
+Each tile is fitted twice, from passes that have no part in each other, and what the two rates differ by is set against
+their sigmas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+
+from cryotile.farm.task import Progress, Task
+from cryotile.files import make_directory, writing
+from cryotile.fit.agreement import SPLITS, Agreement, agreement, compare, halves, variables
+from cryotile.maps.mosaic import mosaic
+from cryotile.maps.product import write_product
+from cryotile.maps.tiles import TileStore
+from cryotile.runs.run import Run
+from cryotile.runs.work import fit_wanted, opened_run, read_window
+
+__all__ = ["ValidateTile", "Validation"]
+
+
+@dataclass(frozen=True)
+class ValidateTile:
+    """The work of a validation: read a tile's points, fit its posts to either half, save what they differ by.
+
+    Attributes
+    ----------
+    run : Path
+        The run directory.
+    generation : int
+        The task list that task indices refer to.
+    splits : tuple of str
+        Of :data:`SPLITS`.
+    """
+
+    run: Path
+    generation: int
+    splits: tuple[str, ...]
+
+    def __call__(self, task: Task, progress: Progress) -> None:
+        """Compare the halves in the tile of a task, by each split that is not there already."""
+        run, db = opened_run(self.run, self.generation)
+        validation = Validation(run)
+        tile = run.tile(task.index)
+        open_splits = [s for s in self.splits if not validation.is_current(s, task)]
+        if not open_splits:
+            return
+        config = run.settings.fit
+        # By "ascending" halves are told apart, whether it is a term or not.
+        columns = tuple(dict.fromkeys([*config.point_columns, "ascending"]))
+        points = read_window(run, db, tile.window(config.reach), columns=columns)
+        for done, split in enumerate(open_splits, start=1):
+            progress((done - 0.7) / len(open_splits))
+            fits = []
+            for half in halves(points, split):
+                fits.append(fit_wanted(run, points[half], tile))
+                progress((done - 0.7 + 0.3 * len(fits)) / len(open_splits))
+            validation.save(split, task, compare(fits[0], fits[1], SPLITS[split]))
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is kept of the validation of a run: tiles of differences, their mosaic, figures.
+
+    Attributes
+    ----------
+    run : Run
+        Whose halves are compared.
+    """
+
+    run: Run
+
+    @property
+    def path(self) -> Path:
+        """The directory, ``validation`` in that of the run."""
+        return self.run.path / "validation"
+
+    def store(self, split: str) -> TileStore:
+        """Return the tiles of a split; they can be saved once their directory exists."""
+        return TileStore(self.path / "tiles" / split)
+
+    def make_directories(self, splits: Sequence[str]) -> None:
+        """Make the directories of the tiles of some splits."""
+        for split in splits:
+            with writing(self.store(split).path):
+                make_directory(self.store(split).path)
+
+    def missing(self, splits: Sequence[str], tasks: Sequence[Task]) -> list[Task]:
+        """Return the tasks whose tile is not there in some split."""
+        return [task for task in tasks if not all(self.is_current(s, task) for s in splits)]
+
+    def is_current(self, split: str, task: Task) -> bool:
+        """Tell whether a tile is there, and of the points and settings that the run has now."""
+        return self.store(split).is_current(self.run.tile(task.index), self._fingerprint(task))
+
+    def save(self, split: str, task: Task, differences: xr.Dataset) -> None:
+        """Save the tile of a task."""
+        self.store(split).save(self.run.tile(task.index), differences, self._fingerprint(task))
+
+    def _fingerprint(self, task: Task) -> str:
+        return self.run.fingerprint(task.index)
+
+    def assemble(self, split: str, tasks: Sequence[Task]) -> tuple[Path, list[Agreement]]:
+        """Write the differences of some tiles as a map, NetCDF, and say how they are spread.
+
+        Parameters
+        ----------
+        split : str
+            Of :data:`SPLITS`.
+        tasks : sequence of Task
+            Whose tiles are there; posts of others are ``not_computed``.
+
+        Returns
+        -------
+        (Path, list of Agreement)
+            The file; of all posts, then by the passes of the half that has fewer.
+        """
+        run, settings, names = self.run, self.run.settings, SPLITS[split]
+        differences = mosaic(
+            self.store(split),
+            settings.grid,
+            tiles=(run.tile(task.index) for task in tasks),
+            empty=run.empty_tiles(),
+            variables=variables(names),
+            mask=settings.mask,
+        )
+        path = self.path / f"{split}.nc"
+        title = f"Elevation change rate of {names[0]} less {names[1]} passes"
+        write_product(
+            differences,
+            path,
+            grid=settings.grid,
+            config=settings.fit,
+            where=settings.where,
+            mask=settings.mask,
+            title=title,
+        )
+        return path, agreement(differences, names)

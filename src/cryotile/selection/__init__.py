@@ -1,0 +1,1 @@
+"""Expressions that select points: their parser and their logic."""

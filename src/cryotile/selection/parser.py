@@ -1,0 +1,377 @@
+"""Which points: expressions over columns, parsed to a small tree and never evaluated as code.
+
+>>> where = Where.parse("platform == 'cryosat2' and (uncertainty < 1 or mode in ('lrm', 'sar'))")
+>>> sorted(where.columns)
+['mode', 'platform', 'uncertainty']
+
+The logic is SQL's: a comparison with a missing value (NaN, NA) is neither true nor false, nor is its ``not``, and only
+what is true selects.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from cryotile.errors import InvalidValue
+from cryotile.points import CATEGORIES
+from cryotile.selection.conditions import (
+    Always,
+    Among,
+    Arithmetic,
+    Column,
+    Compare,
+    Condition,
+    Constant,
+    Flag,
+    Joined,
+    Not,
+    Value,
+)
+
+__all__ = ["Where", "instant"]
+
+MAX_LENGTH = 4096
+"""Characters of an expression."""
+
+MAX_DEPTH = 50
+"""Levels of parentheses, operators and ``not``."""
+
+FLAGS = ("ascending",)
+TIMES = ("time",)
+
+
+@dataclass(frozen=True)
+class Where:
+    """A condition on points.
+
+    Attributes
+    ----------
+    text : str
+        The expression in its canonical form: however its spaces, quotes and parentheses were written.
+    condition : Condition
+        The tree.
+    """
+
+    text: str
+    condition: Condition = field(repr=False, compare=False)
+
+    @classmethod
+    def parse(cls, text: str, columns: Collection[str] | None = None) -> Where:
+        """Parse an expression.
+
+        Parameters
+        ----------
+        text : str
+            Comparisons (chained, too) of columns with numbers, quoted texts or quoted ISO 8601 times; ``in`` and ``not
+            in`` tuples or lists; ``+ - * /`` on numbers; ``and or not``, or ``& | ~`` with parentheses.
+        columns : collection of str or None
+            The columns there are; None: checked when it is applied.
+
+        Returns
+        -------
+        Where
+            The condition.
+
+        Raises
+        ------
+        InvalidValue
+            Not such an expression (calls, attributes and all else that could be code), too long or too deep, a value
+            that its column cannot hold, or an unknown column.
+        """
+        condition = _Parser(text).parse()
+        where = cls(str(condition), condition)
+        if columns is not None:
+            where.check(columns)
+        return where
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Names of the columns that it looks at."""
+        return self.condition.columns
+
+    def check(self, columns: Collection[str]) -> None:
+        """Make sure that the condition can be applied to points with these columns.
+
+        Parameters
+        ----------
+        columns : collection of str
+            The columns there are.
+
+        Raises
+        ------
+        InvalidValue
+            The condition names another one.
+        """
+        unknown = sorted(self.columns.difference(columns))
+        if unknown:
+            raise InvalidValue(
+                f"column {unknown[0]!r} in {_shown(self.text)} is not one of these points;"
+                f" use {', '.join(columns)}"
+            )
+
+    def mask(self, points: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Tell which points satisfy it.
+
+        Parameters
+        ----------
+        points : DataFrame
+            With all of :attr:`columns`.
+
+        Returns
+        -------
+        ndarray of bool, shape (points,)
+            False, too, where a missing value leaves it undecided.
+
+        Raises
+        ------
+        InvalidValue
+            A column is not there.
+        """
+        self.check(list(points.columns))
+        true, _ = self.condition.truth(points)
+        return np.array(np.broadcast_to(true, len(points)))
+
+    def possible(self, table: pd.DataFrame) -> npt.NDArray[np.bool_]:
+        """Tell which groups of points may hold one that satisfies it.
+
+        Parameters
+        ----------
+        table : DataFrame
+            One row per group.  A column that all its points share has its name, the bounds of one are ``<name>_min``
+            and ``<name>_max``; missing columns and values are unknown.
+
+        Returns
+        -------
+        ndarray of bool, shape (rows,)
+            False only where no point of the group can satisfy it.
+        """
+        _, false = self.condition.truth(table)
+        return ~np.array(np.broadcast_to(false, len(table)))
+
+
+def instant(text: str) -> np.datetime64:
+    """Read an ISO 8601 date or time; UTC unless it says otherwise.
+
+    Parameters
+    ----------
+    text : str
+        E.g. ``2019-04-01`` or ``2019-04-01T12:00:00Z``.
+
+    Returns
+    -------
+    datetime64[ms]
+        UTC; fractions of a millisecond are cut off.
+
+    Raises
+    ------
+    InvalidValue
+        It is none.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidValue(
+            f"time {_shown(text)} is not ISO 8601; write it like 2019-04-01 or 2019-04-01T12:00:00"
+        ) from error
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return np.datetime64(moment, "ms")
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:77]}...")
+
+
+_SYMBOLS: Mapping[type[ast.AST], str] = {
+    ast.Lt: "<",
+    ast.LtE: "<=",
+    ast.Gt: ">",
+    ast.GtE: ">=",
+    ast.Eq: "==",
+    ast.NotEq: "!=",
+    ast.Add: "+",
+    ast.Sub: "-",
+    ast.Mult: "*",
+    ast.Div: "/",
+    ast.And: "and",
+    ast.BitAnd: "and",
+    ast.Or: "or",
+    ast.BitOr: "or",
+}
+
+_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+
+
+class _Parser:
+    """From the text to the tree; every kind of node that Python knows and this does not is refused."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._depth = 0
+
+    def parse(self) -> Condition:
+        if len(self._text) > MAX_LENGTH:
+            self._refuse(f"it has {len(self._text)} characters, more than {MAX_LENGTH}")
+        try:
+            with warnings.catch_warnings():
+                # Python warns of what looks like a slip ('x' is 1); here it is one.
+                warnings.simplefilter("error")
+                tree = ast.parse(self._text.strip(), mode="eval")
+        except SyntaxError as error:
+            self._refuse(error.msg)
+        except (ValueError, RecursionError, MemoryError) as error:
+            self._refuse(str(error) or "it is too deep")
+        return self._condition(tree.body)
+
+    def _condition(self, node: ast.expr) -> Condition:
+        self._descend()
+        match node:
+            case ast.BoolOp(op=op, values=values):
+                found = self._joined(_SYMBOLS[type(op)], [self._condition(v) for v in values])
+            case ast.BinOp(left=left, op=ast.BitAnd() | ast.BitOr() as bit, right=right):
+                parts = [self._condition(left), self._condition(right)]
+                found = self._joined(_SYMBOLS[type(bit)], parts)
+            case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
+                found = Not(self._condition(operand))
+            case ast.Compare(left=left, ops=ops, comparators=comparators):
+                pairs = zip(ops, pairwise([left, *comparators]), strict=True)
+                found = self._joined("and", [self._pair(op, a, b) for op, (a, b) in pairs])
+            case ast.Name(id=name) if name in FLAGS:
+                found = Flag(name)
+            case ast.Constant(value=bool(value)):
+                found = Always(value)
+            case _:
+                self._refuse(f"{self._source(node)} is neither true nor false")
+        self._depth -= 1
+        return found
+
+    def _joined(self, word: str, parts: list[Condition]) -> Condition:
+        # Flat, so that what was written in two ways has one canonical text.
+        flat: list[Condition] = []
+        for part in parts:
+            flat += part.parts if isinstance(part, Joined) and part.word == word else (part,)
+        return flat[0] if len(flat) == 1 else Joined(word, tuple(flat))
+
+    def _pair(self, op: ast.cmpop, left: ast.expr, right: ast.expr) -> Condition:
+        if isinstance(op, ast.In | ast.NotIn):
+            found = self._membership(left, right)
+            return Not(found) if isinstance(op, ast.NotIn) else found
+        symbol = _SYMBOLS.get(type(op)) or self._refuse("'is' is not known; write == or !=")
+        if isinstance(left, ast.Constant) and not isinstance(right, ast.Constant):
+            left, symbol, right = right, _MIRRORED[symbol], left
+        # As a negation it is undecided where the equality is: at missing values, as in SQL.
+        if symbol == "!=":
+            return Not(self._comparison("==", left, right))
+        return self._comparison(symbol, left, right)
+
+    def _membership(self, left: ast.expr, right: ast.expr) -> Condition:
+        if not isinstance(right, ast.Tuple | ast.List) or not right.elts:
+            self._refuse(f"{self._source(right)} is no list; write e.g. ('lrm', 'sar') after 'in'")
+        found = self._joined("or", [self._comparison("==", left, e) for e in right.elts])
+        parts = found.parts if isinstance(found, Joined) else (found,)
+        texts = {text for part in parts if isinstance(part, Among) for text in part.texts}
+        # Sorted, for the same reason.
+        return Among(self._column(left), tuple(sorted(texts))) if texts else found
+
+    def _comparison(self, symbol: str, left: ast.expr, right: ast.expr) -> Condition:
+        match right:
+            case ast.Constant(value=str(text)):
+                return self._text_comparison(symbol, self._column(left), text)
+            case ast.Constant(value=bool(flag)):
+                name = self._column(left)
+                if name not in FLAGS or symbol != "==":
+                    self._refuse(f"only {', '.join(FLAGS)} can be == or != True or False")
+                return Flag(name) if flag else Not(Flag(name))
+        a, b = self._value(left), self._value(right)
+        if _is_time(a) != _is_time(b):
+            self._refuse("a time can only be compared with a time in quotes, e.g. '2019-04-01'")
+        return Compare(symbol, a, b)
+
+    def _text_comparison(self, symbol: str, name: str, text: str) -> Condition:
+        if name in TIMES:
+            return Compare(symbol, Column(name), Constant(instant(text)))
+        if name not in CATEGORIES:
+            self._refuse(
+                f"column {name!r} holds no text; those that do are {', '.join(CATEGORIES)}"
+            )
+        if symbol != "==":
+            self._refuse(f"text has no order: column {name!r} takes ==, != and in")
+        if text not in CATEGORIES[name]:
+            self._refuse(f"{name} {text!r} is unknown; it is one of {', '.join(CATEGORIES[name])}")
+        return Among(name, (text,))
+
+    def _value(self, node: ast.expr) -> Value:
+        self._descend()
+        match node:
+            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+                found: Value = self._number(number)
+            case ast.Name(id=name) if name in CATEGORIES or name in FLAGS:
+                self._refuse(f"column {name!r} holds no number; give the value to compare it with")
+            case ast.Name(id=name):
+                found = Column(name)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                found = self._number(-number)
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                found = Arithmetic("-", Constant(0), self._untimed(operand))
+            case ast.BinOp(
+                left=left, op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div() as op, right=right
+            ):
+                found = Arithmetic(_SYMBOLS[type(op)], self._untimed(left), self._untimed(right))
+            case ast.BinOp(op=ast.BitAnd() | ast.BitOr()) | ast.UnaryOp(op=ast.Invert()):
+                self._refuse("beside &, | and ~ every comparison needs parentheses")
+            case _:
+                self._refuse(f"{self._source(node)} is neither a column nor a value")
+        self._depth -= 1
+        return found
+
+    def _number(self, number: float) -> Constant:
+        if not abs(number) <= sys.float_info.max:
+            self._refuse("it has a number that is not finite")
+        # Beyond 2⁵³ numpy would take an int for an object; a float is as near as the columns are.
+        return Constant(number if abs(number) < 2**53 else float(number))
+
+    def _untimed(self, node: ast.expr) -> Value:
+        value = self._value(node)
+        if _is_time(value):
+            self._refuse("times can be compared, not added; write the time itself in quotes")
+        return value
+
+    def _column(self, node: ast.expr) -> str:
+        if not isinstance(node, ast.Name):
+            self._refuse(
+                f"{self._source(node)} is no column, and only a column can be text or flag"
+            )
+        return node.id
+
+    def _descend(self) -> None:
+        self._depth += 1
+        # Before Python's own limit, which is reached at other depths on other machines.
+        if self._depth > MAX_DEPTH:
+            self._refuse(f"it is more than {MAX_DEPTH} levels deep")
+
+    def _source(self, node: ast.expr) -> str:
+        return _shown(ast.get_source_segment(self._text.strip(), node) or type(node).__name__)
+
+    def _refuse(self, rule: str) -> NoReturn:
+        raise InvalidValue(
+            f"{_shown(self._text)} cannot select points: {' '.join(rule.split())}; write comparisons of columns with"
+            " numbers or quoted texts, joined by and, or, not, e.g. \"platform == 'icesat2' and uncertainty < 0.5\""
+        )
+
+
+def _is_time(value: Value) -> bool:
+    return isinstance(value, Column) and value.name in TIMES

@@ -1,0 +1,238 @@
+"""Members of an array job: they do the shares of one list, and know their place in it from their scheduler."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from cryotile.backends import open_backend
+from cryotile.backends.array import ArrayBackend, IndexBackend, Place, place_in_array
+from cryotile.backends.base import STALL
+from cryotile.errors import InvalidValue
+from cryotile.farm.task import Pending, Task
+from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
+from tests.support import PROJECT
+
+
+class TestIndex(SupervisedContract):
+    @pytest.fixture
+    def make_backend(self) -> MakeBackend:
+        return lambda workers=2, stall=STALL: IndexBackend("0/1", stall=stall, children=workers)
+
+
+def run_members(
+    members: range, of: int, tasks: Callable[[], list[Task] | Pending], work: RecordingWork
+) -> None:
+    for member in members:
+        list(IndexBackend(f"{member}/{of}", children=1).run(tasks(), work))
+
+
+def test_members_do_each_task_once_together(tmp_path: Path) -> None:
+    tasks, work = make_tasks(50), RecordingWork(tmp_path)
+    run_members(range(4), 4, lambda: tasks, work)
+    assert sorted(work.started) == [task.index for task in tasks]
+
+
+def test_members_that_start_late_deal_the_same_list_and_skip_what_is_done(tmp_path: Path) -> None:
+    tasks, work = make_tasks(50), RecordingWork(tmp_path)
+
+    def pending() -> Pending:
+        # Half of the list was done before; and whoever starts now finds all done that others did meanwhile.
+        return Pending(
+            tasks, lambda some: [t for t in some if t.index % 2 == 1 and t.index not in work.ended]
+        )
+
+    run_members(range(4), 4, pending, work)
+    assert sorted(work.started) == [task.index for task in tasks if task.index % 2 == 1]
+
+
+def test_a_member_looks_at_its_own_tasks_only() -> None:
+    tasks, looked_at = make_tasks(40), list[Task]()
+
+    def choose(some: Sequence[Task]) -> list[Task]:
+        looked_at.extend(some)
+        return []
+
+    pending = Pending(tasks, choose)
+    list(IndexBackend("1/4").run(pending, RecordingWork(Path())))
+    assert looked_at == list(pending.share)
+    assert len(looked_at) == 10
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from cryotile.backends.array import IndexBackend
+from cryotile.backends.partition import deal
+from cryotile.testing.backends import RecordingWork, make_tasks
+
+if __name__ == "__main__":
+    tasks = make_tasks(20)
+    first, second, *_ = deal(tasks, 2)[1]
+    work = RecordingWork(Path(sys.argv[1]), {second.index: ("hang", 1)})
+    outcomes = IndexBackend("1/2", children=1).run(tasks, work)
+    assert next(outcomes).task == first
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_member_that_dies_leaves_its_share_to_the_next_submission(tmp_path: Path) -> None:
+    tasks, work = make_tasks(20), RecordingWork(tmp_path)
+    # It comes no further than its second task.
+    script = [sys.executable, "-c", DYING, str(tmp_path)]
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    dead = subprocess.run(script, env={**os.environ, **path}, check=False)
+    assert dead.returncode == -signal.SIGKILL
+    run_members(range(1), 2, lambda: tasks, work)
+    missing = [task for task in tasks if task.index not in work.ended]
+    assert missing
+    run_members(range(2), 2, lambda: missing, work)
+    assert sorted(set(work.ended)) == [task.index for task in tasks]
+
+
+def test_there_may_be_more_members_than_tasks(tmp_path: Path) -> None:
+    tasks, work = make_tasks(2), RecordingWork(tmp_path)
+    run_members(range(5), 5, lambda: tasks, work)
+    assert sorted(work.started) == [task.index for task in tasks]
+
+
+@pytest.mark.parametrize(
+    "argument", ["", "3", "3/", "/3", "3/3", "-1/3", "0/0", "a/b", "1.0/2", "1/2/3", "²/3"]
+)
+def test_a_spec_that_names_no_share_is_refused(argument: str) -> None:
+    with pytest.raises(InvalidValue, match=r"write index:K/N with K from 0 to N-1"):
+        open_backend(f"index:{argument}", home=None, key="k")
+
+
+# --- where a scheduler says that this process is ----------------------------------------------------------------
+
+SLURM = {
+    "SLURM_ARRAY_TASK_ID": "7",
+    "SLURM_ARRAY_TASK_MIN": "1",
+    "SLURM_ARRAY_TASK_MAX": "9",
+    "SLURM_ARRAY_TASK_STEP": "2",
+    "SLURM_ARRAY_TASK_COUNT": "5",
+}
+SGE = {
+    "SGE_TASK_ID": "4",
+    "SGE_TASK_FIRST": "1",
+    "SGE_TASK_LAST": "10",
+    "SGE_TASK_STEPSIZE": "3",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        (SLURM, Place(3, 5)),
+        (SGE, Place(1, 4)),
+        ({"LSB_JOBINDEX": "100", "LSB_JOBINDEX_END": "100", "LSB_JOBINDEX_STEP": "1"}, (99, 100)),
+        ({"LSB_JOBINDEX": "5", "LSB_JOBINDEX_END": "9", "LSB_JOBINDEX_STEP": "2"}, (2, 5)),
+        ({"PBS_ARRAY_INDEX": "3", "CRYOTILE_ARRAY": "0-99"}, (3, 100)),
+        ({"PBS_ARRAYID": "12", "CRYOTILE_ARRAY": "10-20:2"}, (1, 6)),
+        # Only two members are submitted again: they mean their places in the whole.
+        (
+            SLURM | {"SLURM_ARRAY_TASK_COUNT": "2", "CRYOTILE_ARRAY": "0-9"},
+            (7, 10),
+        ),
+        # An array of one.
+        (
+            {"SGE_TASK_ID": "1", "SGE_TASK_FIRST": "1", "SGE_TASK_LAST": "1"}
+            | {"SGE_TASK_STEPSIZE": "undefined"},
+            (0, 1),
+        ),
+    ],
+)
+def test_a_place_is_the_rank_within_the_array(environment: dict[str, str], place: Place) -> None:
+    assert place_in_array(environment) == place
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({}, "this process is none"),
+        ({"SGE_TASK_ID": "undefined", "LSB_JOBINDEX": "0"}, "this process is none"),
+        ({"PBS_ARRAY_INDEX": "3"}, "but not of how many; set CRYOTILE_ARRAY"),
+        (SLURM | {"SLURM_ARRAY_TASK_COUNT": "3"}, r"1-9:2 has gaps"),
+        (SLURM | {"SLURM_ARRAY_TASK_ID": "6"}, r"is 6, which is not in the array 1-9:2"),
+        (SLURM | {"SLURM_ARRAY_TASK_MAX": "many"}, "not a number"),
+        (SLURM | {"CRYOTILE_ARRAY": "0-99%10"}, "CRYOTILE_ARRAY is '0-99%10'"),
+        (SLURM | {"CRYOTILE_ARRAY": "0-3"}, "not in the array 0-3:1"),
+    ],
+)
+def test_a_place_that_is_not_known_is_one_line_with_a_remedy(
+    environment: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(InvalidValue, match=complaint) as caught:
+        place_in_array(environment)
+    assert "\n" not in str(caught.value)
+    assert any(way in str(caught.value) for way in ("index:K/N", "CRYOTILE_ARRAY"))
+
+
+def test_array_takes_its_place_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    backend = open_backend("array", home=None, key="k", stall=7.0)
+    assert isinstance(backend, ArrayBackend)
+    assert (backend.place, backend.stall) == (Place(3, 5), 7.0)
+    with pytest.raises(InvalidValue, match="array takes no argument"):
+        open_backend("array:3", home=None, key="k")
+
+
+STUB = """#!/bin/sh
+exec "$PYTHON" -c 'import os, sys; from cryotile.backends.array import place_in_array
+print(*sys.argv[1:], *place_in_array(os.environ))' "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "environment"),
+    [
+        (
+            "slurm",
+            {
+                "SLURM_ARRAY_TASK_ID": "7",
+                "SLURM_ARRAY_TASK_MIN": "0",
+                "SLURM_ARRAY_TASK_MAX": "99",
+                "SLURM_ARRAY_TASK_STEP": "1",
+                "SLURM_ARRAY_TASK_COUNT": "100",
+            },
+        ),
+        ("pbs", {"PBS_ARRAY_INDEX": "7"}),
+        (
+            "sge",
+            {
+                "SGE_TASK_ID": "8",
+                "SGE_TASK_FIRST": "1",
+                "SGE_TASK_LAST": "100",
+                "SGE_TASK_STEPSIZE": "1",
+            },
+        ),
+    ],
+)
+def test_the_job_scripts_that_come_along_work_on_a_run_as_members_of_a_hundred(
+    scheduler: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    stub = tmp_path / "cryotile"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    surroundings = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "PYTHON": sys.executable,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "RUN": "/data/my run",
+    }
+    said = subprocess.run(
+        ["bash", PROJECT / "deploy" / f"{scheduler}.sh"],
+        env=surroundings | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout == "run /data/my run --backend array 7 100\n"

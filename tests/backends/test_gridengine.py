@@ -1,0 +1,62 @@
+"""Array jobs on a real Grid Engine: a member killed, what is missing submitted again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.members import small_run
+from tests.support.services.gridengine import GridEngine, grid_engine
+
+__all__ = ["grid_engine"]
+
+MEMBERS = ("--scheduler", "sge", "--members", 3)
+# mem_free: a small machine may have less than the plan asks for.
+WAIT = ("--", "-sync", "y", "-l", "mem_free=1M")
+
+
+def test_a_member_that_is_killed_leaves_its_share_to_the_next_submission(
+    grid_engine: GridEngine, tmp_path: Path
+) -> None:
+    small = small_run(tmp_path, '[ "$SGE_TASK_ID" = 2 ]')
+    command = small.cryotile("submit", *MEMBERS, *WAIT, environment=grid_engine.environment)
+    os.kill(small.held_member(command), signal.SIGKILL)
+    said, complaint = command.communicate(timeout=240)
+    assert command.returncode == 0, complaint
+    assert f"{len(small.run.tasks)} tiles submitted as sge job" in said
+    there = small.tiles()
+    assert len(small.run.tasks) / 2 < len(there) < len(small.run.tasks)
+    assert all(there[name] == small.expected[name] for name in there)
+
+    again = small.cryotile("submit", *MEMBERS, *WAIT, environment=grid_engine.environment)
+    said, complaint = again.communicate(timeout=240)
+    assert again.returncode == 0, complaint
+    assert f"{len(small.run.tasks) - len(there)} tiles submitted" in said
+    assert small.tiles() == small.expected
+
+
+def test_a_job_that_is_no_array_is_no_member_and_knows_what_is_left(
+    grid_engine: GridEngine, tmp_path: Path
+) -> None:
+    python = shlex.quote(sys.executable)
+    small = small_run(tmp_path, "false")
+    ask = "import os; from cryotile.backends.walltime import seconds_left; print(seconds_left(os.environ))"
+    script = tmp_path / "script.sh"
+    source = Path(sys.modules["cryotile"].__file__ or "").parent.parent
+    script.write_text(
+        f"export PYTHONPATH={source}\n{python} -c '{ask}'\n"
+        f"{python} -m cryotile run {shlex.quote(str(small.run.path))} --backend array; echo $?\n"
+    )
+    limit = ["-l", "h_rt=0:10:00"]
+    command = ["qsub", "-S", "/bin/bash", "-j", "y", "-o", str(tmp_path / "said"), "-sync", "y"]
+    subprocess.run(
+        [*command, *limit, str(script)], env=grid_engine.environment, check=True, timeout=240
+    )
+    left, complaint, code = (tmp_path / "said").read_text().splitlines()
+    assert float(left) == 600.0
+    assert "this process is none" in complaint
+    assert code == "2"

@@ -1,0 +1,84 @@
+"""What the pages on backends show to copy works when it is copied."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cryotile.pointdb import PointDB
+from cryotile.runs.plan import PlanRequest
+from cryotile.runs.run import plan_run
+from tests.support import PROJECT
+from tests.support.made_up import granule
+
+PAGES = PROJECT / "docs" / "backends"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page that are of a language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (PAGES / page).read_text(), re.DOTALL | re.MULTILINE
+    )
+
+
+def python(directory: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run Python where it finds what is in a directory."""
+    path = os.pathsep.join([str(directory), *sys.path])
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def nice_farm(tmp_path: Path) -> Path:
+    """A directory with the example, installed."""
+    for block in blocks("writing.md", "python"):
+        name = block.split("\n")[0].removeprefix("# ")
+        (tmp_path / name).write_text(block)
+    (project,) = (tomllib.loads(block)["project"] for block in blocks("writing.md", "toml"))
+    # What pip leaves behind of a project.
+    about = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+    ((group, entries),) = project["entry-points"].items()
+    lines = [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+    (about / "entry_points.txt").write_text("\n".join(lines))
+    return tmp_path
+
+
+def test_the_example_of_a_backend_passes_the_suite_it_is_given(nice_farm: Path) -> None:
+    done = python(nice_farm, "-m", "pytest", "-q", "test_nice_farm.py")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"^\d\d passed", done.stdout, re.MULTILINE)
+
+
+def test_the_example_of_a_backend_is_found_by_its_name(nice_farm: Path) -> None:
+    ask = "from cryotile.backends import open_backend; print(open_backend('nice:3', home=None, key='k'))"
+    assert "nice_farm.NiceBackend" in python(nice_farm, "-c", ask).stdout
+
+
+def test_the_script_with_an_executor_does_a_run(tmp_path: Path) -> None:
+    db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
+    db.append([granule(0, 3000, extent=20e3)])
+    run = plan_run(
+        tmp_path / "run", PlanRequest(tile_size=10, where="platform == 'cryosat2'"), db=db
+    )
+    (script,) = blocks("executor.md", "python")
+    (tmp_path / "script.py").write_text(
+        script.replace("ProcessPoolExecutor(8,", "ProcessPoolExecutor(2,")
+    )
+    done = python(tmp_path, "script.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" done\n") == len(run.tasks)
+    assert not run.pending()

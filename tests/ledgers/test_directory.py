@@ -1,0 +1,370 @@
+"""What a directory ledger leaves on the disk, and what others make of it when its worker dies at any step."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import mmap
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cryotile.errors import DamagedFile, UnwritablePath
+from cryotile.farm.task import Task
+from cryotile.ledgers.directory.layout import Trace, publish_list
+from cryotile.ledgers.directory.ledger import DirLedger
+from cryotile.testing.leases import await_claim, claim_all, ended
+from tests.support import PROJECT
+
+SOURCES = str(PROJECT / "src")
+
+SETTLED = 255
+
+STEPS = ("open", "write", "mkdir", "rename", "unlink", "rmdir", "utime", "fsync")
+
+
+def tasks_of(count: int) -> list[Task]:
+    return [Task(number, float(count - number)) for number in range(count)]
+
+
+def files(home: Path) -> list[str]:
+    """List what is under the only list of the only key."""
+    (listed,) = (home / "farm").glob("*/0000")
+    return sorted(
+        str(path.relative_to(listed)) for path in listed.rglob("*") if path.name != "tasks"
+    )
+
+
+def test_a_settled_bucket_is_one_file(tmp_path):
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(600))
+    for n in (1, 20, 300):
+        for _ in range(5):
+            ledger.settle(ended(*ledger.claim(n)))
+    ledger.settle(ended(*claim_all(ledger)))
+    assert files(tmp_path) == ["000000.done", "000001.done", "000002.done", "again"]
+
+
+def test_a_settled_block_is_one_file(tmp_path):
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(600))
+    for _ in range(16):
+        ledger.settle(ended(*ledger.claim()))
+    assert files(tmp_path) == ["000000", "000000/0.done", "again"]
+
+
+def test_there_are_at_most_two_files_a_task(tmp_path):
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(200))
+    # Each claimed for itself, the second attempt of each under way, and none settled: this is the most there is.
+    ledger.settle(ended(*claim_all(ledger), error="no"))
+    claim_all(ledger)
+    assert (
+        sum(not (tmp_path / "farm" / "run_1" / "0000" / name).is_dir() for name in files(tmp_path))
+        <= 2 * 200
+    )
+
+
+def test_tiny_tasks_share_a_file(tmp_path):
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(1024))
+    claim_all(ledger, 512)
+    assert files(tmp_path) == ["000000", "000001", "000002", "000003", "again"]
+
+
+def count_calls(monkeypatch) -> Counter[str]:
+    """Count what this process asks of the file system from now on."""
+    calls: Counter[str] = Counter()
+
+    def counted(name: str):
+        original = getattr(os, name)
+
+        def call(*args, **options):
+            calls[name] += 1
+            return original(*args, **options)
+
+        return call
+
+    for name in ("scandir", "listdir", "stat", "open", "mkdir", "unlink"):
+        monkeypatch.setattr(os, name, counted(name))
+    return calls
+
+
+def test_a_new_worker_reads_little_of_a_long_run_that_is_nearly_over(tmp_path, monkeypatch):
+    tasks = tasks_of(100_000)
+    root = tmp_path / "farm" / "run_1"
+    root.mkdir(parents=True)
+    publish_list(str(root), 0, tasks)
+    for bucket in range(100_000 * 95 // 100 // 256):
+        (root / "0000" / f"{bucket:06d}.done").touch()
+    calls = count_calls(monkeypatch)
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks[-5000:])
+    (lease,) = ledger.claim()
+    assert lease.task.index == 371 * 256
+    assert sum(calls.values()) < 60
+
+
+def test_who_looked_long_ago_does_not_claim_what_was_settled_since(tmp_path):
+    late, quick = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
+    late.enroll(tasks_of(600))
+    (held,) = late.claim()
+    while leases := quick.claim(300):
+        quick.settle(ended(*leases))
+    while leases := late.claim(300):
+        pytest.fail(f"claimed {len(leases)} settled tasks")
+    late.settle(ended(held))
+    assert files(tmp_path) == ["000000.done", "000001.done", "000002.done", "again"]
+
+
+def test_who_acts_on_an_old_view_claims_nothing(tmp_path, monkeypatch):
+    late, quick = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
+    late.enroll(tasks_of(600))
+    while leases := quick.claim(300):
+        quick.settle(ended(*leases))
+    # As if a file server's answers were kept from the time before anything was claimed.
+    monkeypatch.setattr("cryotile.ledgers.directory.claimant.see", lambda node: Trace([]))
+    monkeypatch.setattr("cryotile.ledgers.directory.claimant.look", lambda directory: {})
+    for n in (600, 20, 1):
+        assert late.claim(n) == []
+    assert files(tmp_path) == ["000000.done", "000001.done", "000002.done", "again"]
+
+
+def test_no_clock_is_compared_with_another(tmp_path):
+    holder = DirLedger(tmp_path, "run/1", lease=1.0)
+    holder.enroll(tasks_of(1))
+    (lease,) = holder.claim()
+    (claim,) = tmp_path.glob("farm/*/0000/000000")
+    other = DirLedger(tmp_path, "run/1", lease=1.0)
+    # The file server's clock may be years off, before or behind; only that the time changes counts.
+    for year in (0, 4_000_000_000, 1, 3_999_999_999):
+        os.utime(claim, (year, year))
+        assert other.claim() == []
+    assert holder.renew({lease: 0.5}) == set()
+    assert [lease.task.index for lease in await_claim(other)] == [0]
+
+
+def test_a_worker_of_this_machine_that_is_gone_is_not_waited_for(tmp_path):
+    script = f"""
+        import os, signal
+        from pathlib import Path
+        from cryotile.ledgers.directory.ledger import DirLedger
+        from cryotile.farm.task import Task
+        ledger = DirLedger(Path({str(tmp_path)!r}), "run/1")
+        ledger.enroll([Task(n, 1.0) for n in range(40)])
+        leases = ledger.claim(20)
+        ledger.renew({{leases[0]: 0.0}})
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    dead = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], env={**os.environ, "PYTHONPATH": SOURCES}
+    )
+    assert dead.returncode == -signal.SIGKILL
+    leases = claim_all(DirLedger(tmp_path, "run/1"), 40)
+    assert sorted(lease.task.index for lease in leases) == list(range(40))
+    # What it left comes first, for it is costliest.
+    assert [(lease.task.index, lease.attempt) for lease in leases[:2]] == [(0, 2), (1, 1)]
+
+
+@pytest.mark.parametrize("content", [b"", b'\n{"host":"a","proc', b"\n[1]\n"])
+def test_a_claim_whose_first_line_was_cut_short_is_given_up_after_a_lease(tmp_path, content):
+    ledger = DirLedger(tmp_path, "run/1", lease=0.3)
+    ledger.enroll(tasks_of(5))
+    (tmp_path / "farm" / "run_1" / "0000" / "000000").write_bytes(content)
+    assert ledger.claim(5) == []
+    leases = await_claim(ledger)
+    assert [(lease.task.index, lease.attempt) for lease in leases] == [(n, 1) for n in range(5)]
+    ledger.settle(ended(*leases))
+    assert ledger.unsettled() == 0
+
+
+def test_a_line_that_a_full_disk_cut_short_spoils_no_other(tmp_path):
+    ledger = DirLedger(tmp_path, "run/1", lease=0.3)
+    ledger.enroll(tasks_of(5))
+    leases = ledger.claim(5)
+    with (tmp_path / "farm" / "run_1" / "0000" / "000000").open("ab") as claim:
+        claim.write(b'\n{"done":[0,1')
+    assert ledger.unsettled() == 5
+    ledger.settle(ended(*leases[2:4]))
+    assert ledger.unsettled() == 3
+
+
+def test_a_claim_that_a_full_disk_prevents_keeps_nobody_off(tmp_path, monkeypatch):
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(1))
+
+    def full(descriptor, line):
+        os.close(descriptor)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cryotile.ledgers.directory.claims._write", full)
+        with pytest.raises(UnwritablePath, match="No space left"):
+            ledger.claim()
+    # On the machine where that happened, and elsewhere, without waiting for a lease to pass.
+    assert len(DirLedger(tmp_path, "run/1", host="there").claim()) == 1
+
+
+def test_files_of_the_file_system_itself_are_passed_over(tmp_path):
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(20))
+    held = ledger.claim()
+    root = tmp_path / "farm" / "run_1" / "0000"
+    for directory in (root, root / "000000", root / "000000" / "0", root / "again"):
+        (directory / ".nfs000000000123").touch()
+        (directory / "core.4711~").touch()
+    leases = claim_all(ledger) + held
+    assert sorted(lease.task.index for lease in leases) == list(range(20))
+    ledger.settle(ended(*leases))
+    assert DirLedger(tmp_path, "run/1").unsettled() == 0
+
+
+def test_what_a_settled_bucket_says_may_be_lost(tmp_path):
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(5))
+    ledger.settle(ended(*ledger.claim(5)))
+    (tmp_path / "farm" / "run_1" / "0000" / "000000.done").write_bytes(b'\n{"by":{"a":')
+    other = DirLedger(tmp_path, "run/1")
+    assert other.unsettled() == 0
+    assert other.outcomes_elsewhere([1]) == {}
+
+
+def test_a_truncated_list_is_named(tmp_path):
+    DirLedger(tmp_path, "run/1").enroll(tasks_of(5))
+    path = tmp_path / "farm" / "run_1" / "0000" / "tasks"
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(
+        DamagedFile, match=r"0000/tasks is truncated; remove .*run_1, then run again"
+    ):
+        DirLedger(tmp_path, "run/1").claim()
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "farm").touch()
+    with pytest.raises(UnwritablePath, match="farm/run_1 cannot be written"):
+        DirLedger(tmp_path, "run/1").enroll(tasks_of(1))
+
+
+def die_before(step: int) -> None:
+    """Have this process killed before it changes anything for the given time."""
+    left = [step]
+
+    def counted(name: str):
+        original = getattr(os, name)
+
+        def call(*args, **options):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*args, **options)
+
+        return call
+
+    for name in STEPS:
+        setattr(os, name, counted(name))
+
+
+def live(home: Path, notes: mmap.mmap) -> None:
+    """Do all that a worker does, and note how often each task was about to start, and when it was settled."""
+    ledger = DirLedger(home, "run/1", lease=0.3)
+    ledger.enroll(tasks_of(34))
+    failures = 2
+    for n in (1, 2, 16, 3, 1, 1, 20, 20, 20):
+        leases = ledger.claim(n)
+        for lease in leases[:1]:
+            notes[lease.task.index] += 1
+            ledger.renew({lease: 0.0})
+        if failures:
+            failures -= 1
+            ledger.settle(ended(leases.pop(0), error="no"))
+        if n == 3:
+            ledger.release(leases)
+            continue
+        ledger.settle(ended(*leases))
+        for lease in leases:
+            notes[lease.task.index] = SETTLED
+
+
+def run_until(step: int, home: Path) -> tuple[int, bytes]:
+    """Live in a process of its own that dies at a step; its exit code, and its notes."""
+    notes = mmap.mmap(-1, 34)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if not child:
+        code = 1
+        try:
+            die_before(step)
+            live(home, notes)
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), notes[:]
+
+
+def test_a_worker_may_die_at_every_step(tmp_path, monkeypatch):
+    # Processes die here and not machines, and the disk is slow.
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    for step in itertools.count(1):
+        home = tmp_path / str(step)
+        code, notes = run_until(step, home)
+        survivor = DirLedger(home, "run/1", lease=0.1)
+        survivor.enroll([task for task in tasks_of(34) if notes[task.index] != SETTLED])
+        leases = []
+        while survivor.unsettled():
+            found = await_claim(survivor)
+            assert not survivor.settle(ended(*found))
+            leases += found
+        # What was settled is not done again, nothing is done twice, and only what was started is charged.
+        again = [lease.task.index for lease in leases]
+        assert len(again) == len(set(again)), f"step {step}"
+        assert SETTLED not in [notes[index] for index in again], f"step {step}"
+        assert all(lease.attempt <= 1 + notes[lease.task.index] for lease in leases), f"step {step}"
+        assert set(files(home)) <= {"000000.done", "again"}, f"step {step}"
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert step > 100
+
+
+@pytest.mark.parametrize("size", [1, 10, 300])
+def test_who_has_little_time_claims_the_costliest_tasks_that_fit_and_leaves_the_others(
+    tmp_path, size
+):
+    ledger, other = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
+    tasks = tasks_of(1000)
+    ledger.enroll(tasks)
+    # Of what was handed back, too, only what fits.
+    ledger.release(ledger.claim(20))
+    claimed: list[Task] = []
+    while leases := ledger.claim_fitting(size, lambda task: task.cost < 700.5):
+        claimed += [lease.task for lease in leases]
+        ledger.settle(ended(*leases))
+    assert sorted(claimed, key=lambda task: -task.cost) == tasks[300:]
+    # Files that many tasks share come in the order of the list.
+    assert claimed == tasks[300:] or size > 1
+    assert [lease.task for lease in claim_all(other, size)] == tasks[:300] or size > 1
+    assert other.unsettled() == 300
+
+
+def test_of_what_another_has_handed_back_only_what_fits_is_claimed(tmp_path):
+    first, ledger = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
+    tasks = tasks_of(10)
+    first.enroll(tasks)
+    leases = first.claim(10)
+    # What is settled keeps the claim, so that the rest of it is inherited.
+    first.settle(ended(leases[9]))
+    first.release(leases[:9])
+    found: list[Task] = []
+    while claimed := ledger.claim_fitting(2, lambda task: task.cost < 5.5):
+        found += [lease.task for lease in claimed]
+    assert found == tasks[5:9]
+    assert [lease.task for lease in claim_all(first, 2)] == tasks[:5]

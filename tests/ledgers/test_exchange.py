@@ -1,0 +1,211 @@
+"""One question a batch: what a worker of short tasks asks, and what becomes of a task that kills its host at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from cryotile.backends import task_source as task_sources
+from cryotile.backends.base import Attempt
+from cryotile.backends.pull import PullBackend
+from cryotile.backends.task_source import LedgerSource
+from cryotile.farm.task import ATTEMPTS, Progress, Task
+from cryotile.ledgers import Exchange
+from cryotile.ledgers.http import HTTPLedger
+from cryotile.ledgers.sql.ledger import SQLLedger
+from cryotile.testing.leases import OpenLedger, await_claim, ended
+from tests.support.farm_server import farm
+from tests.support.services.farm import FarmServer
+from tests.support.services.postgres import postgres
+
+__all__ = ["farm", "postgres"]
+
+QUESTIONS = ("claim", "renew", "settle", "exchange", "release", "unsettled")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[FarmServer]:
+    """A task-farm server."""
+    with FarmServer(tmp_path_factory.mktemp("farm")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "http"])
+def open_ledger(request, tmp_path) -> OpenLedger:
+    """Opens a ledger that settles and claims in one question."""
+    own = uuid.uuid4().hex
+    if request.param == "http":
+        address = request.getfixturevalue("server").url
+        return lambda host="here", key="run/1", lease=1.0: HTTPLedger(
+            address, f"{own}/{key}", lease=lease, host=host
+        )
+    sqlite = f"sqlite:///{tmp_path}/farm.db"
+    url = sqlite if request.param == "sqlite" else request.getfixturevalue("postgres").url
+    return lambda host="here", key="run/1", lease=1.0: SQLLedger(
+        url, f"{own}/{key}", lease=lease, host=host
+    )
+
+
+def alike(count: int) -> list[Task]:
+    return [Task(index, 1.0) for index in range(count)]
+
+
+def test_an_exchange_settles_what_has_ended_and_claims_what_waits(open_ledger):
+    ledger = open_ledger(lease=60.0)
+    assert isinstance(ledger, Exchange)
+    ledger.enroll(alike(5))
+    done, failed, back = ledger.claim(3)
+    ledger.release([back])
+    lost, leases = ledger.exchange(ended(done, back) | ended(failed, error="no"), 10)
+    assert lost == {back}
+    assert sorted((lease.task.index, lease.attempt) for lease in leases) == [
+        (1, 2), (2, 1), (3, 1), (4, 1)
+    ]  # fmt: skip
+    assert ledger.exchange(ended(*leases), 10) == (set(), [])
+    assert ledger.unsettled() == 0
+
+
+def test_however_much_there_is_to_say_of_failures_it_is_said(open_ledger):
+    ledger = open_ledger(lease=60.0)
+    ledger.enroll(alike(200))
+    errors = "".join(map(chr, range(0x4E00, 0x9800)))
+    outcomes = ended(*ledger.claim(200), error=errors)
+    lost, leases = ledger.exchange(outcomes, 200)
+    assert lost == set()
+    assert {lease.attempt for lease in leases} == {2}
+    assert len(leases) == 200
+
+
+def test_an_exchange_whose_answer_was_lost_happens_once(farm):
+    run = farm.ask("POST", "/api/v1/runs", {"count": 5, "key": uuid.uuid4().hex + "/1"}).json["run"]
+    worker = {"uuid": uuid.uuid4().hex, "host": "here", "pid": 1}
+    path = f"/api/v1/runs/{run}"
+    (lease,) = farm.ask("POST", f"{path}/leases", {"worker": worker}).json["leases"]
+    outcomes = [{"lease": lease["lease"], "seconds": 1.0}]
+    query = f"worker={worker['uuid']}&claim=2&token=abc"
+    first = farm.ask("POST", f"{path}/outcomes?{query}", outcomes).json
+    again = farm.ask("POST", f"{path}/outcomes?{query}&again=1", outcomes).json
+    assert first == again
+    assert (first["lost"], len(first["leases"])) == ([], 2)
+    counts = farm.ask("GET", path).json
+    assert (counts["done"], counts["leased"], counts["waiting"]) == (1, 2, 2)
+
+
+def do_nothing(task: Task, progress: Progress) -> None:
+    pass
+
+
+def count_questions(ledger: object) -> Counter[str]:
+    """Count what a ledger is asked from now on."""
+    asked: Counter[str] = Counter()
+
+    def count(name: str) -> None:
+        original = getattr(ledger, name)
+
+        def ask(*given):
+            asked[name] += 1
+            return original(*given)
+
+        setattr(ledger, name, ask)
+
+    for name in QUESTIONS:
+        count(name)
+    return asked
+
+
+def test_a_worker_of_short_tasks_asks_once_a_batch(open_ledger, monkeypatch):
+    # However slow this machine is, these are short.
+    monkeypatch.setattr(task_sources, "_SHORT", 60.0)
+    ledger = open_ledger(lease=300.0)
+    asked = count_questions(ledger)
+    done = list(PullBackend(ledger, children=1).run(alike(6000), do_nothing))
+    assert len({outcome.task.index for outcome in done if outcome.error is None}) == 6000
+    # Batches have a quarter of a second's work; no start is told, and one renewal is due at the beginning.
+    assert asked["exchange"] >= 1
+    assert asked["renew"] <= 2
+    assert sum(asked.values()) < 6000 / 20
+
+
+def short_tasks(ledger: SQLLedger) -> LedgerSource:
+    """The task_source of a worker that has lately done short tasks."""
+    task_source = LedgerSource(ledger, children=1)
+    task_source.report({})
+    for _ in range(10):
+        task_source.stock()
+        (task,) = task_source.take(1, lambda task: True)
+        task_source.settle([Attempt(task, 1e-4, None)])
+    task_source.stock()
+    return task_source
+
+
+def test_the_start_of_a_short_task_is_not_told_but_that_of_one_that_goes_on_is(
+    tmp_path, monkeypatch
+):
+    ledger = SQLLedger(f"sqlite:///{tmp_path}/farm.db", "run/1")
+    ledger.enroll(alike(100))
+    task_source = short_tasks(ledger)
+    told = []
+    ledger.renew = lambda fractions: told.extend(fractions.values()) or set()
+    (task,) = task_source.take(1, lambda task: True)
+    task_source.report({task: 0.0})
+    assert told == []
+    monkeypatch.setattr(task_sources, "_SHORT", 0.0)
+    task_source.report({task: 0.5})
+    assert told == [0.5]
+
+
+def test_a_task_that_came_back_goes_alone_and_its_start_is_told_before(open_ledger):
+    dead, ledger = open_ledger(), open_ledger()
+    dead.enroll(alike(3))
+    assert len(dead.claim(3)) == 3
+    returned = await_claim(ledger)
+    assert [(lease.attempt, lease.turn, lease.suspect) for lease in returned] == [(1, 2, True)] * 3
+    ledger.release(returned)
+    task_source = LedgerSource(ledger, children=4)
+    task_source.stock()
+    told = []
+    ledger.renew = lambda fractions: told.append([lease.task.index for lease in fractions]) or set()
+    taken = [task_source.take(4, lambda task: True) for _ in range(3)]
+    assert [[task.index for task in tasks] for tasks in taken] == [[0], [1], [2]] == told
+
+
+WORKER = """
+import os, signal, sys
+from cryotile.backends.pull import PullBackend
+from cryotile.ledgers.sql.ledger import SQLLedger
+from cryotile.farm.task import Task
+from tests.support import PROJECT
+
+def work(task, progress):
+    if task.index == 30:
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()
+
+if __name__ == "__main__":
+    ledger = SQLLedger(sys.argv[1], "run/1", lease=1.0)
+    for outcome in PullBackend(ledger, children=1).run([Task(i, 1.0) for i in range(40)], work):
+        if outcome.error is not None:
+            print(outcome.task.index, outcome.error, flush=True)
+"""
+
+
+def test_a_short_task_that_kills_its_host_has_failed_when_it_killed_a_few(tmp_path):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    command = [sys.executable, str(script), f"sqlite:///{tmp_path}/farm.db"]
+    deaths = 0
+    while (ran := subprocess.run(command, env=environment, capture_output=True, text=True)).returncode:  # fmt: skip
+        assert ran.returncode == -signal.SIGKILL, ran.stderr
+        deaths += 1
+        assert deaths <= ATTEMPTS + 1
+    assert deaths >= ATTEMPTS
+    assert ran.stdout == "30 3 workers died while they were at this task, and left no message\n"
+    assert SQLLedger(command[-1], "run/1").unsettled() == 0

@@ -1,0 +1,274 @@
+"""Workers, connections and the database itself are killed; every task is done all the same, and none settled twice.
+
+PostgreSQL runs with fsync on, SQLite with synchronous=FULL.  The short form kills some twenty times, the long form
+(``CRYOTILE_LONG=1``, ``make test-faults``) at least 200 times.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from cryotile.farm.task import Outcome, Task
+from cryotile.ledgers.sql.ledger import SQLLedger, open_database
+from cryotile.ledgers.sql.runs import count, find_run
+from cryotile.ledgers.sql.schema import State
+from cryotile.ledgers.sql.schema import tasks as task_rows
+from tests.support import PROJECT
+from tests.support.mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
+from tests.support.services.postgres import Postgres
+
+LONG = bool(os.environ.get("CRYOTILE_LONG"))
+LIVES = 120 if LONG else 6
+TASKS = TASKS_OF_A_LIFE * LIVES
+OUTAGES = 40 if LONG else 6
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path) -> Iterator[str]:
+    """Address of a new database."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/farm.db"
+    else:
+        with Postgres() as postgres:
+            yield postgres.url
+
+
+def start(url: str, directory: Path, deaths: tuple[Death, ...] = ()) -> subprocess.Popen[bytes]:
+    """Start a worker."""
+    code = (
+        "from tests.support.mortal_sql import Death, Path, work\n"
+        f"work({url!r}, Path({str(directory)!r}), {TASKS}, {deaths!r})\n"
+    )
+    with (directory / "log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"},
+            stderr=log,
+        )
+
+
+@pytest.fixture
+def scene(tmp_path) -> Path:
+    """Where workers leave what they did."""
+    for name in ("results", "deaths"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [1])
+def test_whoever_dies_whenever_every_task_is_done(url, scene, seed):
+    lives, draw = draw_lives(seed, LIVES), random.Random(seed)
+
+    def live(deaths: tuple[Death, ...], moment: float | None = None) -> int:
+        worker = start(url, scene, deaths)
+        try:
+            return worker.wait(moment)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            return worker.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert set(pool.map(live, lives)) == {-signal.SIGKILL}
+        check_deaths(scene / "deaths", lives)
+        # Besides, some workers are killed from outside, whatever they are about.
+        sudden = [draw.uniform(0.2, 3.0) for _ in range(LIVES // 3)]
+        codes = list(pool.map(lambda moment: live((), moment), sudden))
+    assert live(()) == 0
+
+    kills = 3 * LIVES + codes.count(-signal.SIGKILL)
+    assert kills >= (200 if LONG else 12)
+    check_results(url, scene, kills)
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", [1])
+def test_a_database_may_be_killed_and_started_again(scene, seed):
+    """Killed outright, stopped without a checkpoint, stopped in good order, or only the connections cut."""
+    draw = random.Random(seed)
+    with Postgres() as postgres:
+
+        def cut() -> None:
+            with psycopg.connect(postgres.url, autocommit=True) as connection:
+                connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                )
+
+        stops = [
+            partial(postgres.stop, mode) for mode in (signal.SIGKILL, signal.SIGQUIT, signal.SIGINT)
+        ]
+        outages = [*stops, cut]
+        workers = [start(postgres.url, scene) for _ in range(2)]
+        for number in range(OUTAGES):
+            wait_for_results(scene, draw.randint(1, TASKS // (2 * OUTAGES)), workers)
+            outages[number % len(outages)]()
+            # Some outages last until the workers are out of work.
+            if number % 3 == 0:
+                threading.Event().wait(draw.uniform(0.1, 0.5))
+            postgres.start()
+        assert [worker.wait() for worker in workers] == [0, 0]
+        check_results(postgres.url, scene, 0)
+
+
+def wait_for_results(directory: Path, more: int, workers: list[subprocess.Popen[bytes]]) -> None:
+    """Wait until there are so many more results, or no worker is left."""
+    pause, wanted = threading.Event(), count_results(directory) + more
+    while count_results(directory) < min(wanted, TASKS) and any(w.poll() is None for w in workers):
+        pause.wait(0.01)
+
+
+def count_results(directory: Path) -> int:
+    """Count the tasks that are done."""
+    return sum(path.name.isdecimal() for path in (directory / "results").iterdir())
+
+
+def check_results(url: str, directory: Path, kills: int) -> None:
+    """Check that all is settled and nothing twice, what was acknowledged is kept, and the counts are right."""
+    results = [path for path in (directory / "results").iterdir() if path.name.isdecimal()]
+    assert all(path.read_text() == f"{path.name} " * 8 for path in results)
+    lines = [line.split() for line in (directory / "outcomes").read_text().splitlines()]
+    done = [index for index, good in lines if good == "1"]
+    assert len(set(done)) == len(done)
+    # What has failed for good is tried again by who joins later and misses its result: the last word counts.
+    outcomes = {int(index): good == "1" for index, good in lines}
+    # A task at which processes died three times has failed; all others are done.
+    database = open_database(url)
+    rows = database.read(lambda connection: connection.execute(task_rows.select()).all())
+    states = {row.idx: State(row.state) for row in rows}
+    failed = {index for index, state in states.items() if state is State.FAILED}
+    assert 3 * len(failed) <= kills
+    assert set(states.values()) <= {State.DONE, State.FAILED}
+    assert {int(path.name) for path in results} | failed == set(states) == set(range(TASKS))
+    assert all(
+        states[index] is (State.DONE if good else State.FAILED) for index, good in outcomes.items()
+    )
+    run = find_run(database, "run/1")
+    assert run is not None
+    counts = count(database, run)
+    assert (counts.done, counts.failed) == (TASKS - len(failed), len(failed))
+    assert (counts.waiting, counts.leased, counts.returned) == (0, 0, 0)
+
+
+CLAIM_ALL = """
+import os, sys
+from cryotile.ledgers.sql.ledger import SQLLedger
+ledger = SQLLedger(sys.argv[1], "run/1", host=str(os.getpid()))
+ledger.unsettled()
+print("ready", flush=True)
+sys.stdin.readline()
+while leases := ledger.claim(100):
+    print(*(lease.task.index for lease in leases), flush=True)
+"""
+
+
+@pytest.mark.timeout(600)
+def test_eight_processes_that_claim_a_hundred_thousand_tasks_get_each_once(url):
+    ledger = SQLLedger(url, "run/1")
+    ledger.enroll([Task(index, float(index % 1000)) for index in range(100_000)])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIM_ALL, url],
+            env={**os.environ, "PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    with ThreadPoolExecutor(8) as pool:
+        printed = list(pool.map(lambda process: process.communicate("go\n")[0], processes))
+    claimed = Counter(int(index) for text in printed for index in text.split())
+    assert len(claimed) == 100_000
+    assert set(claimed.values()) == {1}
+    assert all(process.returncode == 0 for process in processes)
+
+
+@contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
+    """Mount a disk of twelve megabytes."""
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.call(mount) != 0:
+        pytest.skip("only root can mount a small disk")
+    try:
+        yield place
+    finally:
+        subprocess.check_call(["umount", "--lazy", str(place)])
+
+
+def fill(path: Path) -> None:
+    """Let a file take all the room that is left."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_a_full_disk_under_sqlite_loses_nothing_and_the_run_goes_on_when_there_is_room(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        ledger = SQLLedger(f"sqlite:///{disk}/farm.db", "run/1")
+        ledger.enroll([Task(index, 1.0) for index in range(3000)])
+        done = []
+        for lease in ledger.claim(100):
+            ledger.settle({lease: Outcome(lease.task, 0.1, 1, "here")})
+            done.append(lease)
+        filler = disk / "filler"
+        fill(filler)
+        refused = threading.Event()
+        find_reason = ledger._database._refused
+
+        def note(*told):
+            refused.set()
+            return find_reason(*told)
+
+        ledger._database._refused = note
+        settled = set()
+
+        def go_on() -> None:
+            while leases := ledger.claim(500):
+                assert not ledger.settle({x: Outcome(x.task, 0.1, 1, "here") for x in leases})
+                settled.update(lease.task.index for lease in leases)
+
+        with ThreadPoolExecutor(1) as pool:
+            rest = pool.submit(go_on)
+            assert refused.wait(240)
+            filler.unlink()
+            rest.result(240)
+        assert len(settled) == 2900
+        assert not settled & {lease.task.index for lease in done}
+        assert ledger.unsettled() == 0
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_the_clock_of_a_worker_does_not_matter(url, monkeypatch, hours):
+    right, wrong = SQLLedger(url, "run/1", lease=60.0), SQLLedger(url, "run/1", lease=60.0)
+    right.enroll([Task(1, 1.0), Task(2, 1.0)])
+    (mine,) = right.claim()
+    import time
+
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3600 * hours)
+    (other,) = wrong.claim()
+    assert wrong.claim() == []
+    assert wrong.renew({other: 0.5}) == set()
+    monkeypatch.undo()
+    assert right.claim() == []
+    assert right.settle({mine: Outcome(mine.task, 1.0, 1, "here")}) == set()
+    assert wrong.settle({other: Outcome(other.task, 1.0, 1, "there")}) == set()
+    assert right.unsettled() == 0

@@ -1,0 +1,289 @@
+"""A ledger behind a server: it keeps the contract, and what is asked twice happens once."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+
+from cryotile.backends import open_backend
+from cryotile.backends.base import STALL
+from cryotile.cli import main
+from cryotile.errors import InvalidValue
+from cryotile.farm.http import Refused, Unanswered
+from cryotile.farm.task import Outcome, Task
+from cryotile.ledgers import LEASE
+from cryotile.ledgers.http import HTTPLedger
+from cryotile.taskfarm.client import log_in
+from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
+from cryotile.testing.leases import OpenLedger, ended
+from cryotile.testing.ledgers import LedgerContract
+from tests.support import PROJECT
+from tests.support.services.farm import PASSWORD, USER, FarmServer
+from tests.support.small_run import make_run
+
+PAGE = PROJECT / "docs" / "taskfarm-client.md"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[FarmServer]:
+    with FarmServer(tmp_path_factory.mktemp("farm")) as server:
+        yield server
+
+
+@pytest.fixture
+def key() -> str:
+    """Name of a task list that no other test has."""
+    return f"{uuid.uuid4().hex}/1"
+
+
+class TestHTTP(LedgerContract):
+    @pytest.fixture
+    def open_ledger(self, server, key) -> OpenLedger:
+        # The server gives no lease of under a second.
+        return lambda host="here", key="run/1", lease=LEASE, own=key: HTTPLedger(
+            server.url, f"{own}/{key}", lease=max(lease, 1.0), host=host
+        )
+
+
+class TestHTTPBackend(SupervisedContract):
+    @pytest.fixture
+    def make_backend(self, server, key) -> MakeBackend:
+        return lambda workers=2, stall=STALL: open_backend(
+            f"{server.url}?children={workers}", home=None, key=key, stall=stall
+        )
+
+
+class _Forgetful(BaseHTTPRequestHandler):
+    """Passes a question on and, the first time that it hears one, hangs up instead of answering."""
+
+    protocol_version = "HTTP/1.1"
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        what = (self.command, urlsplit(self.path).path.rpartition("/")[2])
+        with closing(HTTPConnection("127.0.0.1", self.server.behind)) as server:
+            headers = {name: value for name, value in self.headers.items() if name != "Host"}
+            server.request(self.command, self.path, body, headers)
+            answer = server.getresponse()
+            content = answer.read()
+        if what not in self.server.forgotten:
+            self.server.forgotten.append(what)
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        self._pass_on()
+
+    def do_POST(self) -> None:
+        self._pass_on()
+
+    def do_PATCH(self) -> None:
+        self._pass_on()
+
+    def do_DELETE(self) -> None:
+        self._pass_on()
+
+    def log_message(self, *words: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def forgetful(server) -> Iterator[ThreadingHTTPServer]:
+    """A proxy that loses the first answer to a question of each kind, after the server has done what was asked."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful) as proxy:
+        proxy.behind, proxy.forgotten = server.port, []
+        thread = threading.Thread(target=proxy.serve_forever)
+        thread.start()
+        yield proxy
+        proxy.shutdown()
+        thread.join()
+
+
+def test_what_is_asked_again_because_the_answer_was_lost_happens_once(server, forgetful, key):
+    url = server.url.replace(str(server.port), str(forgetful.server_port))
+    ledger, other = HTTPLedger(url, key), HTTPLedger(server.url, key, host="other")
+    tasks = make_tasks(6)
+    ledger.enroll(tasks)
+    leases = ledger.claim(3)
+    assert [lease.task for lease in leases] == tasks[:3]
+    assert [lease.task for lease in other.claim(9)] == tasks[3:]
+    good, bad, unused = leases
+    assert ledger.renew({good: 0.5, bad: 0.5}) == set()
+    assert ledger.settle(ended(good) | ended(bad, error="no")) == set()
+    ledger.release([unused])
+    assert {lease.task: lease.attempt for lease in other.claim(9)} == {bad.task: 2, unused.task: 1}
+    assert ledger.unsettled() == 5
+    asked = [("POST", "runs"), ("POST", "leases"), ("PATCH", "leases"), ("POST", "outcomes")]
+    assert [what for what in forgetful.forgotten if what[0] != "GET"] == [
+        *asked,
+        ("DELETE", "leases"),
+    ]
+
+
+def test_a_farm_survives_that_its_server_is_killed(tmp_path, key):
+    tasks, work = make_tasks(300), RecordingWork(tmp_path)
+    outcomes: list[Outcome] = []
+    with FarmServer(tmp_path) as mortal, ThreadPoolExecutor(1) as starter:
+        farm = open_backend(f"{mortal.url}?children=2", home=None, key=key)
+        starting: Future[None] | None = None
+        for outcome in farm.run(tasks, work):
+            outcomes.append(outcome)
+            if len(outcomes) in (1, 150):
+                # One that is still starting would be missed.
+                if starting is not None:
+                    starting.result()
+                mortal.kill()
+                starting = starter.submit(mortal.start)
+        assert starting is not None
+        starting.result()
+        assert HTTPLedger(mortal.url, key).unsettled() == 0
+    assert sorted(outcome.task.index for outcome in outcomes) == [task.index for task in tasks]
+    assert sorted(work.ended) == [task.index for task in tasks]
+    assert all(outcome.error is None and outcome.attempts == 1 for outcome in outcomes)
+
+
+def test_the_address_of_no_server_is_told(key):
+    ledger = HTTPLedger("http://a:b@127.0.0.1:9", key, patience=0.0)
+    with pytest.raises(
+        Unanswered, match=r"127.0.0.1:9.*refused; see that the server runs"
+    ) as caught:
+        ledger.claim()
+    assert "\n" not in str(caught.value)
+    # What is known by its owner alone stays there.
+    assert "a:b" not in str(caught.value)
+
+
+def test_the_address_of_something_else_is_told(key):
+    with pytest.raises(InvalidValue, match=r"'http://' names no host; write http://host:5000"):
+        HTTPLedger("http://", key)
+
+
+def test_who_is_not_known_is_refused(server, key):
+    with pytest.raises(Refused, match="HTTP 401: who asks is not known"):
+        HTTPLedger(server.address, key).claim()
+
+
+def test_a_token_may_come_from_the_environment(server, key, monkeypatch):
+    site = log_in(USER, PASSWORD, server.seed_url)
+    assert site.auth is not None
+    monkeypatch.setenv("CRYOTILE_TOKEN", site.auth[0])
+    ledger = HTTPLedger(server.address, key)
+    ledger.enroll(make_tasks(3))
+    assert len(ledger.claim(2)) == 2
+
+
+def test_a_long_list_comes_in_pieces(server, key):
+    tasks = [Task(index, float(index % 97)) for index in range(120_000)]
+    ledger = HTTPLedger(server.url, key)
+    ledger.enroll(tasks)
+    assert ledger.unsettled() == len(tasks)
+    assert [lease.task.cost for lease in ledger.claim(100)] == [96.0] * 100
+
+
+def test_status_shows_how_far_the_runs_of_a_server_are(server, key, capsys, monkeypatch):
+    ledger = HTTPLedger(server.url, key)
+    ledger.enroll(make_tasks(1200))
+    done, failed, *_ = ledger.claim(4)
+    ledger.settle(ended(done) | ended(failed, error="no"))
+
+    def status(*words: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["cryotile", "status", *words])
+        with pytest.raises(SystemExit):
+            main()
+        return capsys.readouterr().out
+
+    (row,) = (line.split("  ") for line in status(server.url).splitlines() if key in line)
+    assert [word.strip() for word in row if word.strip()] == [key, "1,200", "1", "2", "1,197", "0"]
+    (run,) = (
+        run
+        for run in map(json.loads, status(server.url, "--json").splitlines())
+        if run["key"] == key
+    )
+    assert (run["done"], run["leased"]) == (1, 2)
+
+
+def test_who_watches_a_server_sees_each_change_of_its_runs_until_they_are_over(tmp_path):
+    with FarmServer(tmp_path) as farm:
+        ledger = HTTPLedger(farm.url, "watched/1")
+        ledger.enroll(make_tasks(2))
+        one, two = ledger.claim(2)
+        words = [sys.executable, "-m", "cryotile", "status", farm.url, "--watch"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        watch = subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert watch.stdout is not None
+        first = "watched/1: 0 of 2 tasks done, 2 leased, 0 waiting, 0 failed\n"
+        assert watch.stdout.readline() == first
+        ledger.settle(ended(one) | ended(two, error="no"))
+        for attempt in (2, 3):
+            (again,) = ledger.claim()
+            assert again.attempt == attempt
+            ledger.settle(ended(again, error="ValueError: no ice"))
+        rest, complaint = watch.communicate(timeout=240)
+        last = "watched/1: 1 of 2 tasks done, 0 leased, 0 waiting, 1 failed"
+        assert rest.splitlines()[-1] == last
+        # What failed is no success, and where the reason is said stands in the complaint, without the password.
+        assert watch.returncode == 1
+        assert f"cryotile status {farm.address}'" in complaint
+        shown = subprocess.check_output(words[:-1], env=environment, text=True)
+        assert f"task {two.task.index} on " in shown
+        assert "ValueError: no ice" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("count_primes.py", "17984 primes below 200000"), ("first_farm.py", "100.0 % done")],
+)
+def test_the_scripts_of_the_page_work_when_they_are_copied(server, tmp_path, name, last):
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    (script,) = (block for block in blocks if block.startswith(f"# {name}\n"))
+    # The page's server, user and password are others.
+    user = server.url.removeprefix("http://").partition("@")[0]
+    script = script.replace("ann:secret", user).replace(
+        "localhost:5000", f"127.0.0.1:{server.port}"
+    )
+    script = script.replace('"ann", "secret"', f'"{USER}", "{PASSWORD}"')
+    (tmp_path / name).write_text(script)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, name]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == last
+    assert len(done.stdout.splitlines()) > 10
+
+
+@pytest.mark.parametrize("scheme", ["http", "taskfarm+http"])
+def test_a_map_made_over_http_has_the_tiles_of_any_other(server, tmp_path, scheme, monkeypatch):
+    def tiles(name: str, backend: str) -> dict[str, bytes]:
+        (tmp_path / name).mkdir()
+        run = make_run(tmp_path / name)
+        monkeypatch.setattr(sys, "argv", ["cryotile", "run", str(run.path), "--backend", backend])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 0
+        return {path.name: path.read_bytes() for path in (run.path / "tiles").rglob("*.nc")}
+
+    spec = server.url.replace("http", scheme, 1) + "?children=2"
+    made = tiles("far", spec)
+    assert made
+    assert made == tiles("near", "serial")

@@ -1,0 +1,18 @@
+"""Every ledger does what the contract says; and what the one in a directory leaves on the disk."""
+
+from __future__ import annotations
+
+import pytest
+
+from cryotile.ledgers import LEASE
+from cryotile.ledgers.directory.ledger import DirLedger
+from cryotile.testing.leases import OpenLedger
+from cryotile.testing.ledgers import LedgerContract
+
+
+class TestDir(LedgerContract):
+    @pytest.fixture
+    def open_ledger(self, tmp_path) -> OpenLedger:
+        return lambda host="here", key="run/1", lease=LEASE: DirLedger(
+            tmp_path, key, lease=lease, host=host
+        )

@@ -1,0 +1,213 @@
+"""Tiles side by side are the whole map, and other programs understand the file."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pyproj
+import pytest
+import xarray as xr
+
+import cryotile
+from cryotile.errors import DamagedFile, InvalidValue, UnwritablePath
+from cryotile.fit.variables import VARIABLES, Status
+from cryotile.geo.grid import Grid
+from cryotile.maps.mosaic import mosaic
+from cryotile.maps.product import read_product, summarize_product, write_product
+from cryotile.maps.tiles import TileStore
+from tests.support.maps import CONFIG, GRID, made_up
+
+rasterio = pytest.importorskip("rasterio")
+
+
+def fit_tiles(directory: Path, tile_size: int) -> xr.Dataset:
+    """Save every tile of the grid and put them side by side."""
+    directory.mkdir()
+    store, tiles = TileStore(directory), GRID.tiles(tile_size)
+    for tile in tiles:
+        store.save(tile, made_up(tile), "fingerprint")
+    return mosaic(store, GRID, tiles=tiles)
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Path:
+    path = tmp_path / "dhdt.nc"
+    write_product(made_up(GRID), path, grid=GRID, config=CONFIG, where="mode == 'lrm'")
+    return path
+
+
+@pytest.mark.parametrize("tile_size", [23, 40, 1000])
+def test_a_mosaic_is_the_same_for_any_tile_size(tmp_path: Path, tile_size: int) -> None:
+    xr.testing.assert_identical(fit_tiles(tmp_path / "tiles", tile_size), made_up(GRID))
+
+
+def test_a_mosaic_says_where_there_are_no_points_and_where_nothing_was_computed(
+    tmp_path: Path,
+) -> None:
+    saved, empty, *rest = GRID.tiles(40)
+    store = TileStore(tmp_path)
+    store.save(saved, made_up(saved), "fingerprint")
+    whole = mosaic(store, GRID, tiles=[saved], empty=[empty])
+    for tile, status in [(empty, Status.NO_POINTS), *((t, Status.NOT_COMPUTED) for t in rest)]:
+        posts = whole.sel(x=tile.x, y=tile.y)
+        assert (posts["status"] == status).all()
+        assert posts["dhdt"].isnull().all()
+        assert (posts["data_count"] == 0).all()
+    xr.testing.assert_equal(whole.sel(x=saved.x, y=saved.y), made_up(saved))
+
+
+def test_a_mosaic_of_a_missing_tile_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DamagedFile, match="run again to make it"):
+        mosaic(TileStore(tmp_path), GRID, tiles=GRID.tiles(50))
+
+
+def test_a_product_has_the_same_bytes_for_any_tile_size(tmp_path: Path) -> None:
+    contents = set()
+    for tile_size in (30, 60):
+        path = tmp_path / f"{tile_size}.nc"
+        write_product(
+            fit_tiles(tmp_path / str(tile_size), tile_size), path, grid=GRID, config=CONFIG
+        )
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
+def test_a_product_keeps_no_trace_of_when_and_where_it_was_made(product: Path) -> None:
+    content = product.read_bytes()
+    for trace in (str(product.parent), time.strftime("%Y-%m-%d")):
+        assert trace.encode() not in content
+
+
+def test_writing_a_product_leaves_the_mosaic_as_it_was(tmp_path: Path) -> None:
+    whole = made_up(GRID)
+    write_product(whole, tmp_path / "dhdt.nc", grid=GRID, config=CONFIG)
+    xr.testing.assert_identical(whole, made_up(GRID))
+
+
+def test_xarray_opens_a_product_without_a_warning_and_finds_every_value(product: Path) -> None:
+    expected = made_up(GRID)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with xr.open_dataset(product) as opened:
+            for variable in VARIABLES:
+                found, wanted = opened[variable.name], expected[variable.name]
+                assert found.dims == ("y", "x")
+                assert found.dtype.kind == wanted.dtype.kind
+                np.testing.assert_array_equal(found, wanted)
+
+
+def test_gdal_sees_crs_and_bounds(product: Path) -> None:
+    with rasterio.open(f"netcdf:{product}:dhdt") as seen:
+        assert seen.crs == rasterio.crs.CRS.from_epsg(3031)
+        assert seen.bounds == (-1_510_500.0, -480_500.0, -1_424_500.0, -409_500.0)
+        assert seen.shape == GRID.shape
+        np.testing.assert_array_equal(seen.read(1)[::-1], made_up(GRID)["dhdt"])
+
+
+@pytest.mark.parametrize(
+    "bounds", [(0.0, 0.0, 9e3, 0.0), (0.0, 0.0, 0.0, 9e3), (5e3, 5e3, 5e3, 5e3)]
+)
+def test_gdal_sees_the_bounds_of_a_grid_that_is_one_post_wide(
+    tmp_path: Path, bounds: tuple[float, float, float, float]
+) -> None:
+    grid = Grid("EPSG:3413", bounds, 1000.0)
+    write_product(made_up(grid), tmp_path / "dhdt.nc", grid=grid, config=CONFIG)
+    with rasterio.open(f"netcdf:{tmp_path / 'dhdt.nc'}:dhdt") as seen:
+        x_min, y_min, x_max, y_max = bounds
+        assert seen.bounds == (x_min - 500.0, y_min - 500.0, x_max + 500.0, y_max + 500.0)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413", "EPSG:32633", "EPSG:6931", "EPSG:3408"])
+def test_the_crs_comes_back_from_the_grid_mapping(tmp_path: Path, crs: str) -> None:
+    grid = Grid(crs, (300_000.0, -1_000_000.0, 303_000.0, -998_000.0), 1000.0)
+    write_product(made_up(grid), tmp_path / "dhdt.nc", grid=grid, config=CONFIG)
+    with xr.open_dataset(tmp_path / "dhdt.nc") as opened:
+        mapping = opened[opened["dhdt"].attrs["grid_mapping"]]
+        assert pyproj.CRS.from_cf(mapping.attrs) == pyproj.CRS(crs)
+
+
+def test_metadata_follow_the_cf_conventions(product: Path) -> None:
+    with xr.open_dataset(product) as opened:
+        assert opened.attrs["Conventions"] == "CF-1.11"
+        assert opened["x"].attrs["standard_name"] == "projection_x_coordinate"
+        assert (opened["y"].attrs["axis"], opened["y"].attrs["units"]) == ("Y", "m")
+        assert opened["polar_stereographic"].attrs["latitude_of_projection_origin"] == -90.0
+        assert opened["polar_stereographic"].attrs["standard_parallel"] == -71.0
+        assert len(opened["status"].attrs["flag_values"]) == len(Status)
+        for name, variable in opened.data_vars.items():
+            if variable.ndim == 2:
+                assert variable.attrs["grid_mapping"] == "polar_stereographic"
+                assert variable.attrs["long_name"], name
+
+
+def test_a_product_says_what_was_fitted(product: Path) -> None:
+    with xr.open_dataset(product) as opened:
+        about = opened.attrs
+    assert (about["time_coverage_start"], about["time_coverage_end"]) == (
+        "2015-01-01",
+        "2018-01-01",
+    )
+    assert (about["reference_epoch"], about["recipe"], about["radius"]) == (
+        "2016-07-02",
+        "plane",
+        2000.0,
+    )
+    assert about["year_length_seconds"] == 31_557_600.0
+    assert about["selection"] == "mode == 'lrm'"
+    assert about["history"] == f"cryotile {cryotile.__version__}: plan, run, assemble"
+    assert -90.0 < about["geospatial_lat_min"] < about["geospatial_lat_max"] < -70.0
+
+
+def test_cells_cover_as_much_as_the_ellipsoid_beneath_them(product: Path) -> None:
+    with xr.open_dataset(product) as opened:
+        total = float(opened["cell_area"].sum())
+    x_min, y_min, x_max, y_max = -1_510_500.0, -480_500.0, -1_424_500.0, -409_500.0
+    along_x, along_y = np.linspace(x_min, x_max, 500), np.linspace(y_min, y_max, 500)
+    edge_x = np.concatenate([along_x, np.full(500, x_max), along_x[::-1], np.full(500, x_min)])
+    edge_y = np.concatenate([np.full(500, y_min), along_y, np.full(500, y_max), along_y[::-1]])
+    to_degrees = pyproj.Transformer.from_crs("EPSG:3031", "EPSG:4326", always_xy=True)
+    area, _ = pyproj.Geod(ellps="WGS84").polygon_area_perimeter(
+        *to_degrees.transform(edge_x, edge_y)
+    )
+    assert total == pytest.approx(abs(area), rel=1e-6)
+
+
+def test_a_geotiff_holds_every_variable_as_a_band(tmp_path: Path) -> None:
+    path = tmp_path / "dhdt.tif"
+    write_product(made_up(GRID), path, grid=GRID, config=CONFIG)
+    with rasterio.open(path) as seen:
+        assert seen.crs == rasterio.crs.CRS.from_epsg(3031)
+        assert seen.bounds == (-1_510_500.0, -480_500.0, -1_424_500.0, -409_500.0)
+        assert seen.descriptions == (*(v.name for v in VARIABLES), "cell_area")
+        band = seen.descriptions.index("status") + 1
+        np.testing.assert_array_equal(seen.read(band)[::-1], made_up(GRID)["status"])
+        assert seen.units[0] == "m yr-1"
+
+
+def test_a_product_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    for name in ("dhdt.nc", "dhdt.tif"):
+        with pytest.raises(UnwritablePath, match=f"gone/{name} cannot be written"):
+            write_product(made_up(GRID), tmp_path / "gone" / name, grid=GRID, config=CONFIG)
+
+
+def test_what_is_no_product_is_told_from_one(tmp_path: Path, product: Path) -> None:
+    made_up(GRID)[["dhdt"]].to_netcdf(tmp_path / "foreign.nc")
+    (tmp_path / "text.nc").write_text("no NetCDF")
+    for name in ("foreign.nc", "text.nc", "absent.nc"):
+        assert summarize_product(tmp_path / name) is None
+        with pytest.raises(InvalidValue, match=f"{name} (is no product|does not exist)"):
+            read_product(tmp_path / name)
+    with pytest.raises(InvalidValue, match=r"no variable 'dhdx'; choose one of dhdt, dhdt_sigma"):
+        read_product(product, ["dhdx"])
+
+
+def test_a_summary_counts_posts_by_status(product: Path) -> None:
+    text = "\n".join(summarize_product(product) or [])
+    fitted = int((made_up(GRID)["status"] == Status.OK).sum())
+    assert f"{fitted:,} posts" in text
+    assert "singular" in text
+    assert "2015-01-01 to 2018-01-01" in text
+    assert "86 x 71 every 1000 m in EPSG:3031" in text

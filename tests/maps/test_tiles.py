@@ -1,0 +1,177 @@
+"""A tile is there whole and as it was saved, or it is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from cryotile.errors import DamagedFile, UnwritablePath
+from cryotile.geo.grid import Grid, Tile
+from cryotile.maps.tiles import TileStore
+
+TILE, OTHER = Grid("EPSG:3031", (0.0, 0.0, 39_000.0, 9_000.0), 1000.0).tiles(20)
+FINGERPRINT = "6c75b1"
+
+
+def fitted(tile: Tile = TILE) -> xr.Dataset:
+    """A tile with every kind of variable, and with posts that have no fit."""
+    rng = np.random.default_rng(11)
+    nothing = rng.random(tile.shape) < 0.3
+    dhdt = np.where(nothing, np.nan, rng.normal(size=tile.shape))
+    instants = np.datetime64("2019-04-01", "ms") + rng.integers(0, 10**10, tile.shape).astype(
+        "timedelta64[ms]"
+    )
+    status = np.where(nothing, 6, 0).astype("int8")
+    flags = {
+        "flag_values": np.arange(9, dtype="int8"),
+        "flag_meanings": "ok not_computed no_points",
+    }
+    return xr.Dataset(
+        {
+            "dhdt": (("y", "x"), dhdt, {"units": "m yr-1", "long_name": "elevation change rate"}),
+            "data_count": (
+                ("y", "x"),
+                rng.integers(0, 99, tile.shape, dtype="int32"),
+                {"units": "1"},
+            ),
+            "time_start": (
+                ("y", "x"),
+                np.where(nothing, np.datetime64("NaT"), instants),
+                {"long_name": "first"},
+            ),
+            "status": (("y", "x"), status, flags),
+        },
+        coords={"y": tile.y, "x": tile.x},
+        attrs={"recipe": "plane", "radius": 2000.0},
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> TileStore:
+    return TileStore(tmp_path)
+
+
+def test_a_tile_comes_back_as_it_was_saved(store: TileStore) -> None:
+    store.save(TILE, fitted(), FINGERPRINT)
+    loaded = store.load(TILE)
+    xr.testing.assert_identical(loaded, fitted())
+    assert {n: v.dtype for n, v in loaded.items()} == {n: v.dtype for n, v in fitted().items()}
+
+
+def test_saving_again_gives_the_same_bytes_in_any_process_at_any_time(tmp_path: Path) -> None:
+    save = (
+        "import sys; from tests.maps.test_tiles import *; from pathlib import Path;"
+        "TileStore(Path(sys.argv[1])).save(TILE, fitted(), FINGERPRINT)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    contents = []
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        subprocess.run(
+            [sys.executable, "-c", save, str(tmp_path / name)], check=True, env=environment
+        )
+        contents.append(TileStore(tmp_path / name).file(TILE).read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_a_tile_keeps_no_trace_of_when_and_where_it_was_made(
+    store: TileStore, tmp_path: Path
+) -> None:
+    store.save(TILE, fitted(), FINGERPRINT)
+    content = store.file(TILE).read_bytes()
+    for trace in (str(tmp_path), time.strftime("%Y-%m-%d"), sys.prefix):
+        assert trace.encode() not in content
+
+
+def test_a_tile_is_current_only_with_the_fingerprint_it_was_saved_with(store: TileStore) -> None:
+    assert store.fingerprint(TILE) is None
+    store.save(TILE, fitted(), FINGERPRINT)
+    assert store.fingerprint(TILE) == FINGERPRINT
+    assert store.is_current(TILE, FINGERPRINT)
+    assert not store.is_current(TILE, "other")
+    assert not store.is_current(OTHER, FINGERPRINT)
+
+
+def test_a_tile_that_is_saved_again_replaces_the_old_one(store: TileStore) -> None:
+    store.save(TILE, fitted(), "old")
+    newer = fitted()[["dhdt"]] + 1.0
+    store.save(TILE, newer, "new")
+    assert store.is_current(TILE, "new")
+    xr.testing.assert_equal(store.load(TILE), newer)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99, 0.9999])
+def test_a_truncated_tile_is_missing(store: TileStore, share: float) -> None:
+    store.save(TILE, fitted(), FINGERPRINT)
+    content = store.file(TILE).read_bytes()
+    store.file(TILE).write_bytes(content[: int(share * len(content))])
+    assert_missing(store)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_flipped_bit_anywhere_makes_a_tile_missing(store: TileStore, seed: int) -> None:
+    store.save(TILE, fitted(), FINGERPRINT)
+    content = bytearray(store.file(TILE).read_bytes())
+    rng = np.random.default_rng(seed)
+    content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+    store.file(TILE).write_bytes(content)
+    assert_missing(store)
+
+
+def test_a_file_that_cryotile_did_not_save_is_a_missing_tile(store: TileStore) -> None:
+    fitted().to_netcdf(store.file(TILE))
+    assert_missing(store)
+
+
+def test_what_cannot_be_read_is_a_missing_tile(store: TileStore) -> None:
+    store.file(TILE).mkdir()
+    assert_missing(store)
+
+
+def test_a_tile_under_the_name_of_another_is_refused(store: TileStore) -> None:
+    store.save(TILE, fitted(), FINGERPRINT)
+    store.file(TILE).rename(store.file(OTHER))
+    with pytest.raises(DamagedFile, match="holds other posts than its name says"):
+        store.load(OTHER)
+
+
+def test_a_save_that_fails_leaves_the_old_tile(store: TileStore) -> None:
+    store.save(TILE, fitted(), FINGERPRINT)
+    unwritable = fitted().assign_attrs(what={"no": "attribute"})
+    with pytest.raises(TypeError):
+        store.save(TILE, unwritable, "new")
+    assert store.is_current(TILE, FINGERPRINT)
+    assert list(store.path.iterdir()) == [store.file(TILE)]
+
+
+def test_a_directory_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnwritablePath, match=r"gone/x\+0000_y\+0000.nc cannot be written"):
+        TileStore(tmp_path / "gone").save(TILE, fitted(), FINGERPRINT)
+
+
+def test_xarray_opens_a_tile_without_a_warning(store: TileStore) -> None:
+    store.save(TILE, fitted(), FINGERPRINT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = xr.load_dataset(store.file(TILE))
+    expected = fitted()
+    assert opened["status"].dtype == "int8"
+    np.testing.assert_array_equal(opened["dhdt"], expected["dhdt"])
+    np.testing.assert_array_equal(opened["status"], expected["status"])
+    off = (opened["time_start"] - expected["time_start"]).to_numpy()
+    np.testing.assert_array_equal(np.isnat(off), np.isnat(expected["time_start"]))
+    assert np.abs(off[~np.isnat(off)]).max() < np.timedelta64(1, "us")
+
+
+def assert_missing(store: TileStore) -> None:
+    assert store.fingerprint(TILE) is None
+    with pytest.raises(DamagedFile, match="run again"):
+        store.load(TILE)

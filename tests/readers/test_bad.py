@@ -1,0 +1,217 @@
+"""What is wrong with a granule is one line: value, rule, remedy."""
+
+from __future__ import annotations
+
+import shutil
+from types import MappingProxyType
+
+import h5py
+import netCDF4
+import numpy as np
+import pytest
+
+from cryotile import readers
+from cryotile.errors import GranuleError, InvalidValue
+from cryotile.points import Granule, empty_points
+from cryotile.readers import find_reader, read_granule
+from tests.support.real_granules import (
+    ANTARCTICA,
+    APRIL,
+    GREENLAND,
+    LRM,
+    REPEATED,
+    SAR,
+    SARIN,
+    WINDOWS,
+)
+
+
+def line_about(path) -> str:
+    """The only line of the error that reading ``path`` raises; it names the file."""
+    with pytest.raises(GranuleError) as error:
+        read_granule(path)
+    line = str(error.value)
+    assert "\n" not in line
+    assert str(path) in line
+    return line
+
+
+def test_a_missing_file_is_named(tmp_path):
+    assert "No such file" in line_about(tmp_path / "none.nc")
+
+
+def test_a_directory_is_no_granule(tmp_path):
+    assert "Is a directory" in line_about(tmp_path)
+
+
+def test_an_empty_file_is_said_to_be_empty(tmp_path):
+    path = tmp_path / "empty.nc"
+    path.touch()
+    assert "is empty" in line_about(path)
+
+
+@pytest.mark.parametrize("name", list(WINDOWS))
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_a_truncated_file_is_said_to_be_truncated(granules, tmp_path, name, share):
+    path = tmp_path / "cut.nc"
+    whole = (granules / name).read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert "truncated" in line_about(path)
+
+
+def test_a_file_with_broken_bytes_is_said_to_be_damaged(granules, tmp_path):
+    path = tmp_path / "broken.h5"
+    whole = bytearray((granules / APRIL).read_bytes())
+    with h5py.File(granules / APRIL) as file:
+        chunk = file["gt1l/land_ice_segments/h_li"].id.get_chunk_info(0)
+    whole[chunk.byte_offset : chunk.byte_offset + chunk.size] = bytes(chunk.size)
+    path.write_bytes(whole)
+    line = line_about(path)
+    assert "damaged" in line
+    assert "h_li" in line
+
+
+def test_a_text_file_is_neither_netcdf_nor_hdf5(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("x,y\n1,2\n")
+    line = line_about(path)
+    assert "neither NetCDF-4 nor HDF5" in line
+    assert "cryotempo_land_ice" in line, "the remedy says what can be read"
+
+
+def test_a_netcdf_file_of_another_product_is_unknown(tmp_path):
+    path = tmp_path / "other.nc"
+    with netCDF4.Dataset(path, "w") as dataset:
+        dataset.title = "Cryo-TEMPO Sea Ice Thematic Product"
+    assert "no known product" in line_about(path)
+
+
+def test_another_cryosat_product_is_unknown(granules, tmp_path):
+    path = tmp_path / "l1b.nc"
+    shutil.copyfile(granules / SAR, path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["product_name"] = np.bytes_(
+            "CS_LTA__SIR_SAR_1B_20191005T151255_20191005T151621_E001"
+        )
+    assert "no known product" in line_about(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"),
+    [
+        (ANTARCTICA, "elevation"),
+        (ANTARCTICA, "time"),
+        (ANTARCTICA, "surface_type"),
+        (GREENLAND, "uncertainty"),
+        (LRM, "height_3_20_ku"),
+        (LRM, "flag_quality_20_ku"),
+        (LRM, "time_20_ku"),
+        (SARIN, "height_1_20_ku"),
+        (SARIN, "lon_poca_20_ku"),
+        (SAR, "flag_prod_status_20_ku"),
+        (SAR, "lat_01"),
+        (APRIL, "gt2l/land_ice_segments/h_li"),
+        (APRIL, "gt2l/land_ice_segments/latitude"),
+        (APRIL, "gt2l/land_ice_segments/sigma_geo_h"),
+        (APRIL, "orbit_info/rgt"),
+        (REPEATED, "pt2/corrected_h/h_corr"),
+        (REPEATED, "pt2/corrected_h/cycle_number"),
+        (REPEATED, "pt2/ref_surf/rgt_azimuth"),
+    ],
+)
+def test_a_missing_variable_is_named(granules, tmp_path, name, variable):
+    path = tmp_path / "lacking.nc"
+    shutil.copyfile(granules / name, path)
+    with h5py.File(path, "r+") as file:
+        del file[variable]
+    assert f"lacks the variable {variable} " in line_about(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes"),
+    [
+        (ANTARCTICA, ["abs_orbit_number"]),
+        (ANTARCTICA, ["ascending_start_record", "descending_start_record"]),
+        (LRM, ["abs_orbit_number"]),
+    ],
+)
+def test_a_missing_attribute_without_which_no_pass_is_known_is_named(
+    granules, tmp_path, name, attributes
+):
+    path = tmp_path / "lacking.nc"
+    shutil.copyfile(granules / name, path)
+    with h5py.File(path, "r+") as file:
+        for attribute in attributes:
+            del file.attrs[attribute]
+    line = line_about(path)
+    assert attributes[0] in line
+    assert "lacks" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "values"),
+    [
+        (ANTARCTICA, "elevation", np.zeros(3)),
+        (LRM, "flag_quality_20_ku", np.zeros((2, 2), "i4")),
+        (APRIL, "gt2l/land_ice_segments/h_li", np.zeros(7)),
+        (REPEATED, "pt2/corrected_h/h_corr", np.zeros(1404)),
+        (ANTARCTICA, "longitude", np.full(1765, b"east")),
+    ],
+)
+def test_a_variable_of_the_wrong_kind_is_named(granules, tmp_path, name, variable, values):
+    path = tmp_path / "odd.nc"
+    shutil.copyfile(granules / name, path)
+    with h5py.File(path, "r+") as file:
+        del file[variable]
+        file[variable] = values
+    assert variable in line_about(path)
+
+
+def test_a_sensing_start_that_is_no_date_is_quoted(granules, tmp_path):
+    path = tmp_path / "odd.nc"
+    shutil.copyfile(granules / ANTARCTICA, path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["time_coverage_start"] = np.bytes_("yesterday evening")
+    assert "yesterday evening" in line_about(path)
+
+
+def test_a_surface_that_does_not_exist_is_refused(granules):
+    with pytest.raises(InvalidValue, match="'sea_ice' does not exist; choose from ocean"):
+        read_granule(granules / LRM, surface_types=("sea_ice",))
+
+
+def test_a_column_that_no_reader_offers_is_refused(granules):
+    with pytest.raises(InvalidValue, match="'powr' does not exist; choose from power"):
+        read_granule(granules / LRM, columns=("powr",))
+
+
+class TableReader:
+    """A reader as a third party would write it, of a format that is not HDF5."""
+
+    product = "my_table"
+    columns = MappingProxyType({"colour": "1"})
+
+    def recognises(self, source):
+        return source.path.read_bytes().startswith(b"my table")
+
+    def read(self, source, *, surface_types, columns):
+        points = empty_points(projected=False)
+        return Granule(
+            "my:id", self.product, "", 0, source.path.name, source.checksum(), 0, {}, points
+        )
+
+
+class EntryPoint:
+    def load(self):
+        return TableReader()
+
+
+def test_third_parties_add_readers_of_formats_of_their_own(tmp_path, monkeypatch):
+    path = tmp_path / "table.txt"
+    path.write_text("my table\n")
+    assert "neither NetCDF-4 nor HDF5" in line_about(path)
+    monkeypatch.setattr(
+        readers, "entry_points", lambda group: [EntryPoint()] if group == readers.GROUP else []
+    )
+    assert find_reader(path).product == "my_table"
+    assert read_granule(path, columns=("colour",)).id == "my:id"

@@ -1,0 +1,382 @@
+"""Ingest as a farm run: the same point DB from every backend, whoever dies; bad granules; memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+import cryotile
+from cryotile.errors import InvalidValue
+from cryotile.pointdb import PointDB
+from cryotile.points import Batch, Granule
+from cryotile.readers import read_granule
+from cryotile.runs import ingest
+from cryotile.runs import ingest_batch as ingest_batch
+from cryotile.runs.ingest import Ingest, freeze_ingest
+from cryotile.runs.ingest_batch import Criteria, points_within, take_in
+from cryotile.simulate import World, simulate
+from tests.support.made_up import granule
+from tests.support.services.dask import DaskCluster
+from tests.support.services.farm import FarmServer
+from tests.support.services.mpi import MPI, openmpi
+from tests.support.services.postgres import postgres
+
+__all__ = ["openmpi", "postgres"]
+
+WORLD = World(bounds=(-300e3, -1500e3, 300e3, -900e3))
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def mission(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two weeks of a satellite over Greenland."""
+    return simulate(tmp_path_factory.mktemp("mission"), years=0.04, world=WORLD)
+
+
+@pytest.fixture(scope="session")
+def whole(mission: list[Path], tmp_path_factory: pytest.TempPathFactory) -> PointDB:
+    """The point DB of the mission, by a library's user."""
+    db = PointDB.create(tmp_path_factory.mktemp("whole") / "ice.pdb", WORLD.crs)
+    taken = take_in(mission, db, Criteria(), ignore)
+    assert taken.problems == []
+    assert len(taken.ids) == len(mission) > 20
+    return db
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some thousand points are worth a batch."""
+    monkeypatch.setattr(ingest, "LEAST_POINTS", 2000)
+
+
+def ignore(fraction: float) -> None:
+    """Take a progress call."""
+
+
+def same_points(one: PointDB, other: PointDB) -> None:
+    pd.testing.assert_frame_equal(PointDB(one.path).read(), other.read(), check_exact=True)
+    pd.testing.assert_frame_equal(PointDB(one.path).squares(), other.squares(), check_exact=True)
+
+
+def frozen(db: Path) -> Ingest:
+    """The only ingest of a point DB."""
+    (directory,) = (db / "ingests").iterdir()
+    return Ingest.load(directory)
+
+
+@pytest.mark.parametrize("backend", ["serial", "local:2", "dir", "sqlite:///{}/farm.sqlite"])
+def test_every_backend_makes_the_same_point_db(
+    backend: str, call: Call, mission: list[Path], whole: PointDB, tmp_path: Path
+) -> None:
+    path = tmp_path / "ice.pdb"
+    words = ("ingest", path, *mission, "--crs", WORLD.crs, "--backend", backend.format(tmp_path))
+    code, said, complaint = call(*words)
+    assert (code, complaint) == (0, "")
+    assert f"{len(mission)} granules added, 0 there already" in said
+    same_points(PointDB(path), whole)
+    assert len(frozen(path).tasks) > 1 or backend == "serial"
+    snapshot = PointDB(path).snapshot
+    code, said, _ = call(*words)
+    assert f"0 granules added, {len(mission)} there already" in said
+    assert PointDB(path).snapshot == snapshot
+
+
+def test_members_of_an_array_job_share_an_ingest(
+    call: Call, mission: list[Path], whole: PointDB, tmp_path: Path
+) -> None:
+    path = tmp_path / "ice.pdb"
+    words = ("ingest", path, *mission, "--crs", WORLD.crs, "--backend")
+    added = 0
+    for number in range(3):
+        code, said, _ = call(*words, f"index:{number}/3")
+        assert code == 0
+        added += int(said.split(": ")[1].split()[0])
+    assert added == len(mission)
+    same_points(PointDB(path), whole)
+
+
+def start(*words: object, **environment: str) -> subprocess.Popen[bytes]:
+    """Start a command."""
+    source = str(Path(cryotile.__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-m", "cryotile", *map(str, words)],
+        env={**os.environ, "PYTHONPATH": source, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@contextmanager
+def farm(
+    style: str, words: Sequence[object], request: pytest.FixtureRequest, home: Path
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start an ingest on a farm that needs a service: one program, or the members that share it."""
+    if style == "array":
+        array = {"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "2"}
+        array |= {"SLURM_ARRAY_TASK_STEP": "1", "SLURM_ARRAY_TASK_COUNT": "2"}
+        array |= {"SLURM_ARRAY_JOB_ID": "7", "SLURM_JOB_ID": "7"}
+        yield [
+            start(*words, "--backend", "array", SLURM_ARRAY_TASK_ID=number, **array)
+            for number in ("1", "2")
+        ]
+    elif style == "dask":
+        with DaskCluster(home, workers=2) as cluster:
+            yield [start(*words, "--backend", f"dask:{cluster.address}")]
+    elif style == "http":
+        with FarmServer(home) as server:
+            yield [start(*words, "--backend", server.url) for _ in range(2)]
+    elif style == "mpi":
+        mpi: MPI = request.getfixturevalue("openmpi")
+        yield [mpi.start(3, ["-m", "cryotile", *words, "--backend", "mpi"])]
+    else:
+        url = request.getfixturevalue("postgres").url
+        yield [start(*words, "--backend", url) for _ in range(2)]
+
+
+@pytest.mark.parametrize("style", ["array", "dask", "http", "mpi", "postgresql"])
+def test_an_ingest_on_a_farm_of_many_hosts_makes_the_same_point_db(
+    style: str,
+    mission: list[Path],
+    whole: PointDB,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:
+    path = tmp_path / "ice.pdb"
+    # The commands find what is frozen, and its batches, of which a mission as short as this would have one only.
+    frozen = freeze_ingest(PointDB.create(path, WORLD.crs), mission, Criteria(), workers=3)
+    assert len(frozen.tasks) >= 3
+    words = ["ingest", path, *mission, "--crs", WORLD.crs]
+    with farm(style, words, request, tmp_path) as commands:
+        answers = [command.communicate(timeout=240) for command in commands]
+    assert [command.returncode for command in commands] == [0] * len(commands), answers
+    assert [directory.name for directory in (path / "ingests").iterdir()] == [frozen.path.name]
+    assert frozen.missing() == []
+    # Each batch once, in a commit of its own.
+    assert PointDB(path).snapshot == len(frozen.tasks)
+    same_points(PointDB(path), whole)
+
+
+def test_what_is_frozen_can_be_run_submitted_and_watched(
+    call: Call, mission: list[Path], whole: PointDB, tmp_path: Path
+) -> None:
+    path = tmp_path / "ice.pdb"
+    code, said, _ = call("ingest", path, *mission, "--crs", WORLD.crs, "--freeze")
+    assert code == 0
+    directory = frozen(path).path
+    assert str(directory) in said
+    assert PointDB(path).snapshot == 0
+    script = call("submit", directory, "--scheduler", "slurm", "--members", 4, "--dry-run")[1]
+    assert f"cryotile run {directory} --backend array" in script
+    assert "batches done, 0 running" in call("status", directory)[1]
+    assert call("run", directory, "--backend", "serial")[0] == 0
+    assert " 0 waiting, 0 failed" in call("status", directory)[1]
+    same_points(PointDB(path), whole)
+
+
+def test_bad_granules_are_named_at_the_end_and_the_others_go_in(
+    call: Call, mission: list[Path], whole: PointDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, torn, gone = Path("ice.pdb"), Path("torn.nc"), Path("gone.nc")
+    torn.write_bytes(mission[0].read_bytes()[:5000])
+    files = [*mission[:9], torn, *mission[9:], gone]
+    for backend in ("local:2", "serial"):
+        words = ("ingest", path, *files, "--crs", WORLD.crs, "--backend", backend)
+        code, said, complaint = call(*words)
+        assert code == 1
+        first, second, last = complaint.splitlines()
+        assert {first.split()[2], second.split()[2]} == {"torn.nc", "gone.nc"}
+        total = f"{len(files)} granules did not go in"
+        assert last.startswith("cryotile: 2 of")
+        assert total in last
+        same_points(PointDB(path), whole)
+    assert f"0 granules added, {len(mission)} there already" in said
+    # Mended, they go in with the same command.
+    shutil.copy(mission[0], torn)
+    shutil.copy(mission[1], gone)
+    code, said, complaint = call(*words)
+    assert (code, complaint) == (0, "")
+    assert f"0 granules added, {len(files)} there already" in said
+
+
+def test_what_was_removed_comes_back_with_the_same_command(
+    call: Call, mission: list[Path], whole: PointDB, tmp_path: Path
+) -> None:
+    path = tmp_path / "ice.pdb"
+    words = ("ingest", path, *mission, "--crs", WORLD.crs, "--backend", "local:2")
+    assert call(*words)[0] == 0
+    assert call("remove", path, mission[3].name)[0] == 0
+    assert "1 granule added" in call(*words)[1]
+    same_points(PointDB(path), whole)
+
+
+KILLED = """
+import os, signal, sys
+from cryotile import ingest
+from cryotile.cli import main
+ingest.LEAST_POINTS = 2000
+outcomes = ingest.Ingest.record
+def record(self, found):
+    for count, outcome in enumerate(outcomes(self, found), start=1):
+        yield outcome
+        if count == int(os.environ["DIE_AFTER"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+ingest.Ingest.record = record
+main()
+"""
+
+
+def test_an_ingest_that_is_killed_goes_on_with_the_same_command(
+    call: Call, mission: list[Path], whole: PointDB, tmp_path: Path
+) -> None:
+    path = tmp_path / "ice.pdb"
+    words = ["ingest", path, *mission, "--crs", WORLD.crs, "--backend", "local:2"]
+    source = str(Path(cryotile.__file__).parents[1])
+    for after in (1, 2):
+        environment = {**os.environ, "PYTHONPATH": source, "DIE_AFTER": str(after)}
+        command = [sys.executable, "-c", KILLED, *map(str, words)]
+        died = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert died.returncode == -signal.SIGKILL
+        # What reported success is there; what is there is whole.
+        done = [frozen(path).taken(task.index) for task in frozen(path).tasks]
+        reported = {id for taken in done if taken is not None for id in taken.ids}
+        assert reported <= set(PointDB(path).granules["id"])
+        assert list(PointDB(path).verify()) == []
+    there = len(PointDB(path).granules)
+    assert 0 < there <= len(mission)
+    code, said, _ = call(*words)
+    assert code == 0
+    assert f"{len(mission) - there:,} granule" in said
+    same_points(PointDB(path), whole)
+
+
+def test_a_worker_holds_no_more_points_than_its_memory_allows(
+    mission: list[Path], whole: PointDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = []
+    of = Batch.of
+    monkeypatch.setattr(ingest_batch, "points_within", lambda memory, extra: 5000)
+    monkeypatch.setattr(
+        ingest_batch.Batch,
+        "of",
+        lambda granules: held.append(of(granules)) or held[-1],
+        raising=False,
+    )
+    db = PointDB.create(tmp_path / "ice.pdb", WORLD.crs)
+    take_in(mission, db, Criteria(), ignore)
+    assert db.snapshot == len(held) > 2
+    largest = max(len(read_granule(path).points) for path in mission)
+    assert max(len(batch.points) for batch in held) <= max(5000, largest)
+    same_points(db, whole)
+
+
+def test_batches_are_as_large_as_memory_and_workers_call_for(
+    mission: list[Path], whole: PointDB, tmp_path: Path
+) -> None:
+    few, many = (
+        freeze_ingest(PointDB.create(tmp_path / str(n), WORLD.crs), mission, Criteria(), workers=n)
+        for n in (1, 3)
+    )
+    assert len(few.tasks) == 1
+    assert 3 <= len(many.tasks) <= 8
+    assert sum(many.sizes) == len(mission)
+    assert [task.cost for task in many.tasks] == sorted((t.cost for t in many.tasks), reverse=True)
+    dealt = [file for task in many.tasks for file in many.files(task.index)]
+    assert sorted(dealt) == sorted(mission)
+    assert (
+        points_within(1e9) < points_within(2e9) <= ingest_batch.MOST_POINTS == points_within(1e12)
+    )
+    assert points_within(1e9, extra=3) < points_within(1e9)
+    with pytest.raises(InvalidValue, match=r"200 MB is too little.*give 280MB"):
+        points_within(200e6)
+
+
+def test_a_granule_that_is_too_large_for_the_memory_is_refused_by_name(
+    whole: PointDB, tmp_path: Path
+) -> None:
+    giant = tmp_path / "giant.nc"
+    with h5py.File(giant, "w") as file:
+        file.attrs["short_name"] = "ATL06"
+        file["beam/elevation"] = np.random.default_rng(1).normal(size=(2, 150_000))
+    taken = take_in([giant], PointDB(whole.path), Criteria(memory=290e6), ignore)
+    ((path, problem),) = taken.problems
+    assert path == str(giant)
+    assert "some 300,000 records" in problem
+    assert "give --memory 340MB or more" in problem
+
+
+def test_sizes_are_read_as_users_write_them(
+    call: Call, mission: list[Path], tmp_path: Path
+) -> None:
+    words = ("ingest", tmp_path / "ice.pdb", mission[0], "--crs", WORLD.crs, "--memory")
+    for wrong in ("much", "0GB", "1.2.3MB"):
+        code, _, complaint = call(*words, wrong)
+        assert code == 2
+        assert "is no size; write e.g. 800MB or 2GB" in complaint
+    code, _, complaint = call(*words, "100MB")
+    assert code == 2
+    assert "memory 100 MB is too little" in complaint
+    assert not (tmp_path / "ice.pdb").exists()
+    assert call(*words, "0.5 GB")[0] == 0
+    assert frozen(tmp_path / "ice.pdb").criteria.memory == 5e8
+
+
+def test_a_batch_keeps_books_of_what_it_drops() -> None:
+    granules = [granule(1, 5), granule(2, 0), granule(3, 4)]
+    batch = Batch.of(granules)
+    kept = batch.keep(np.arange(9) % 2 == 0, "odd")
+    assert kept.sizes.tolist() == [3, 0, 2]
+    assert [g.dropped.get("odd", 0) for g in kept.granules] == [2, 0, 2]
+    for before, after in zip(granules, kept.split(), strict=True):
+        assert len(after.points) + sum(after.dropped.values()) == before.record_count
+    assert batch.keep(np.ones(9, bool), "none") is batch
+    assert len(Batch.of([]).points) == 0
+
+
+def test_a_granule_whose_points_cannot_be_stored_keeps_no_other_out(tmp_path: Path) -> None:
+    db = PointDB.create(tmp_path / "a.pdb", "EPSG:3031")
+    bad = granule(2, 50)
+    bad = replace(bad, points=bad.points.drop(columns="pass_id"))
+    appended = db.append([granule(1, 50), bad, granule(3, 50)])
+    assert appended.added == ("made-up-1", "made-up-3")
+    assert "pass_id" in appended.refused["made-up-2"]
+
+
+def test_a_batch_that_fails_three_times_is_put_back_by_retry(
+    call: Call, mission: list[Path], whole: PointDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, reads = tmp_path / "ice.pdb", []
+
+    def fall_over(file: Path, **options: object) -> Granule:
+        if file == mission[5]:
+            reads.append(file)
+            raise RuntimeError("a reader of a third party fell over")
+        return read_granule(file, **options)
+
+    monkeypatch.setattr(ingest_batch, "read_granule", fall_over)
+    monkeypatch.setattr(ingest, "read_granule", read_granule)
+    words = ("ingest", path, *mission, "--crs", WORLD.crs, "--backend", "serial")
+    for _ in range(2):
+        code, _, complaint = call(*words)
+        assert code == 1
+        assert "1 of 1 batches did not go in (the first: RuntimeError: a reader" in complaint
+        assert f"'cryotile retry {frozen(path).path}'" in complaint
+    assert len(reads) == 3
+    assert "1 failed" in call("status", frozen(path).path)[1]
+    monkeypatch.undo()
+    assert "1 failed batches put back" in call("retry", frozen(path).path)[1]
+    assert call(*words)[0] == 0
+    same_points(PointDB(path), whole)

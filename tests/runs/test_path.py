@@ -1,0 +1,300 @@
+"""The straight path on a simulated mission: granules in, a map out, the same whatever happens on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+from cryotile.fit.config import SECONDS_PER_YEAR
+from cryotile.pointdb import PointDB
+from cryotile.runs.plan import PlanRequest
+from cryotile.runs.run import Run, plan_run
+from cryotile.simulate import World, simulate
+from tests.support.members import HOLD, SmallRun
+
+WORLD = World(bounds=(-30e3, -1380e3, 30e3, -1320e3))
+REQUEST = PlanRequest(posting=1000.0, radius=2000.0, recipe="plane", tile_size=15)
+
+
+def cryotile(*words: object) -> subprocess.Popen[str]:
+    """Start a command."""
+    command = [sys.executable, "-m", "cryotile", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finished(process: subprocess.Popen[str]) -> str:
+    """Wait for a command to succeed and return what it said."""
+    said, complaint = process.communicate(timeout=240)
+    assert process.returncode == 0, complaint
+    return said
+
+
+@pytest.fixture(scope="session")
+def mission(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three years of granules over a small ice cap."""
+    return simulate(tmp_path_factory.mktemp("mission"), years=3.0, seed=1, world=WORLD)
+
+
+@pytest.fixture(scope="session")
+def ice(mission: list[Path], tmp_path_factory: pytest.TempPathFactory) -> PointDB:
+    """Their point DB."""
+    path = tmp_path_factory.mktemp("ice") / "ice.pdb"
+    finished(cryotile("ingest", path, *mission, "--crs", WORLD.crs))
+    return PointDB(path)
+
+
+def make_product(
+    directory: Path, db: PointDB, backend: str, request: PlanRequest = REQUEST
+) -> Path:
+    """Plan, run and assemble in a new directory."""
+    plan_run(directory / "run", request, db=db)
+    finished(cryotile("run", directory / "run", "--backend", backend))
+    return assembled(directory)
+
+
+def assembled(directory: Path) -> Path:
+    """Assemble the run of a directory."""
+    finished(cryotile("assemble", directory / "run", "-o", directory / "dhdt.nc"))
+    return directory / "dhdt.nc"
+
+
+@pytest.fixture(scope="session")
+def product(ice: PointDB, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The product of the mission, made in one process."""
+    return make_product(tmp_path_factory.mktemp("serial"), ice, "serial")
+
+
+def same_points(one: PointDB, other: PointDB) -> None:
+    """Hold two point DBs to the same points."""
+    pd.testing.assert_frame_equal(one.read(), other.read())
+    squares = [
+        db.squares().sort_values(["y_min", "x_min"], ignore_index=True) for db in (one, other)
+    ]
+    pd.testing.assert_frame_equal(*squares)
+
+
+# --- the numbers ------------------------------------------------------------------------------------------------
+
+
+def test_the_recovered_rate_is_the_rate_of_the_world(product: Path) -> None:
+    with xr.open_dataset(product) as dataset:
+        x, y = np.meshgrid(dataset["x"], dataset["y"])
+        error = dataset["dhdt"].to_numpy() - WORLD.dhdt(x, y)
+        sigma = dataset["dhdt_sigma"].to_numpy()
+    inside = np.hypot(x - WORLD.centre[0], y - WORLD.centre[1]) < 0.7 * WORLD.radius
+    assert np.isfinite(error[inside]).mean() > 0.99
+    assert abs(np.nanmedian(error[inside])) < 0.05
+    # The stated uncertainty is of the size of the error that is there.
+    assert 0.5 < np.nanmedian(np.abs(error[inside])) / (0.6745 * np.nanmedian(sigma[inside])) < 2
+
+
+def lstsq_fit(points: pd.DataFrame, x: float, y: float, radius: float, epoch: str) -> list[float]:
+    """Return dh/dt and elevation at a post by brute force over all points."""
+    near = points[(points["x"] - x) ** 2 + (points["y"] - y) ** 2 < radius**2]
+    years = (
+        (near["time"].to_numpy() - np.datetime64(epoch)) / np.timedelta64(1, "s") / SECONDS_PER_YEAR
+    )
+    columns = [(near["x"] - x) / radius, (near["y"] - y) / radius, years, np.ones(len(near))]
+    middle = near["elevation"].mean()
+    solution = np.linalg.lstsq(np.column_stack(columns), near["elevation"] - middle, rcond=None)[0]
+    return [solution[2], solution[3] + middle]
+
+
+def test_random_posts_agree_with_lstsq_on_the_stored_points(product: Path, ice: PointDB) -> None:
+    points = ice.read()
+    epoch = Run.load(product.parent / "run").settings.fit.reference_epoch
+    assert epoch is not None
+    with xr.open_dataset(product) as dataset:
+        fitted = np.argwhere(np.isfinite(dataset["dhdt"].to_numpy()))
+        chosen = np.random.default_rng(0).choice(fitted, 40, replace=False)
+        for row, column in chosen:
+            post = dataset.isel(x=column, y=row)
+            expected = lstsq_fit(points, float(post["x"]), float(post["y"]), 2000.0, epoch)
+            np.testing.assert_allclose(
+                [float(post["dhdt"]), float(post["elevation"])], expected, rtol=1e-9
+            )
+
+
+# --- the same bytes, whoever works -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["local:1", "local:2"])
+def test_the_product_is_the_same_bytes_on_every_backend(
+    product: Path, ice: PointDB, tmp_path: Path, backend: str
+) -> None:
+    assert make_product(tmp_path, ice, backend).read_bytes() == product.read_bytes()
+
+
+@pytest.mark.parametrize("tile_size", [7, 40])
+def test_no_value_depends_on_the_size_of_the_tiles(
+    product: Path, ice: PointDB, tmp_path: Path, tile_size: int
+) -> None:
+    other = replace(REQUEST, tile_size=tile_size)
+    with (
+        xr.open_dataset(product) as one,
+        xr.open_dataset(make_product(tmp_path, ice, "serial", other)) as two,
+    ):
+        xr.testing.assert_identical(one, two)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    product: Path, ice: PointDB, tmp_path: Path, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    modules, pipe = tmp_path / "modules", tmp_path / "pipe"
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(HOLD)
+    os.mkfifo(pipe)
+    path = os.pathsep.join([str(modules), os.environ.get("PYTHONPATH", "")])
+    held = SmallRun(plan_run(run, REQUEST, db=ice), {}, pipe)
+    words = {"PYTHONPATH": path, "TEST_PIPE": str(pipe), "CRYOTILE_GRACE": "0.5"}
+    process = held.cryotile("run", "--backend", "local:2", environment={**os.environ, **words})
+    # Each of the two stores one tile and comes to no end with the next.
+    assert held.held_member(process) == process.pid
+    process.send_signal(number)
+    _, complaint = process.communicate(timeout=240)
+    assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), complaint
+    assert "Traceback" not in complaint
+    before = {tile: tile.stat().st_mtime_ns for tile in (run / "tiles").glob("*.nc")}
+    assert 1 <= len(before) <= 2 < len(Run.load(run).tasks)
+    finished(cryotile("run", run, "--backend", "local:2"))
+    assert {tile: tile.stat().st_mtime_ns for tile in before} == before, (
+        "an up-to-date tile is never rewritten"
+    )
+    assert assembled(tmp_path).read_bytes() == product.read_bytes()
+
+
+# --- the same points, however they came --------------------------------------------------------------------------
+
+
+def test_the_order_and_number_of_ingests_do_not_matter(
+    mission: list[Path], ice: PointDB, tmp_path: Path
+) -> None:
+    path = tmp_path / "ice.pdb"
+    shuffled = list(np.random.default_rng(3).permutation(np.array(mission, dtype=object)))
+    finished(cryotile("ingest", path, *shuffled[:100], "--crs", WORLD.crs))
+    finished(cryotile("ingest", path, *shuffled[50:]))
+    assert "0 granules added" in finished(cryotile("ingest", path, *mission))
+    same_points(PointDB(path), ice)
+
+
+def kill_moments(seed: int) -> Iterator[float]:
+    """Draw the share of the batches that are committed when an ingest is killed."""
+    yield from np.random.default_rng(seed).uniform(0, 1, 4)
+
+
+def test_an_ingest_killed_at_random_moments_goes_on_to_the_same_points(
+    mission: list[Path], ice: PointDB, tmp_path: Path
+) -> None:
+    path = tmp_path / "ice.pdb"
+    batches = np.array_split(np.array(mission, dtype=object), 4)
+    for share, batch in zip(kill_moments(5), batches, strict=True):
+        process = cryotile("ingest", path, *batch, "--crs", WORLD.crs)
+        # Moments spread over start, reading and commit, and need no clock: the process's own I/O is the measure.
+        await_bytes_read(process, int(share * 6e6))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if (path / "cryotile.json").exists():
+            assert set(PointDB(path).granules["name"]) <= {file.name for file in mission}
+    finished(cryotile("ingest", path, *mission, "--crs", WORLD.crs))
+    same_points(PointDB(path), ice)
+
+
+def await_bytes_read(process: subprocess.Popen[str], count: int) -> None:
+    """Wait until a process has read so many bytes, or has ended."""
+    while process.poll() is None:
+        try:
+            counters = Path(f"/proc/{process.pid}/io").read_text("utf-8")
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if int(counters.split("rchar:")[1].split()[0]) >= count:
+            return
+
+
+def test_a_run_reads_the_points_it_was_planned_on(mission: list[Path], tmp_path: Path) -> None:
+    path, run = tmp_path / "ice.pdb", tmp_path / "run"
+    finished(cryotile("ingest", path, *mission[:200], "--crs", WORLD.crs))
+    plan_run(run, REQUEST, db=PointDB(path))
+    finished(cryotile("run", run, "--backend", "serial"))
+    tiles = {tile: tile.read_bytes() for tile in (run / "tiles").glob("*.nc")}
+    finished(cryotile("ingest", path, *mission[200:]))
+    assert Run.load(run).missing() == []
+    again = plan_run(run, PlanRequest())
+    assert again.generation == 2
+    assert len(again.missing()) > 0
+    assert {tile: tile.read_bytes() for tile in tiles} == tiles
+
+
+def test_planning_again_lists_only_tiles_whose_points_changed(
+    mission: list[Path], tmp_path: Path
+) -> None:
+    path, run = tmp_path / "ice.pdb", tmp_path / "run"
+    finished(cryotile("ingest", path, *mission[:-1], "--crs", WORLD.crs))
+    plan_run(run, REQUEST, db=PointDB(path))
+    finished(cryotile("run", run, "--backend", "serial"))
+    before = PointDB(path).snapshot
+    finished(cryotile("ingest", path, mission[-1]))
+    db = PointDB(path)
+    new = pd.concat([db.read(), db.read(snapshot=before)]).drop_duplicates(
+        subset=["x", "y", "time"], keep=False
+    )
+    assert len(new) > 0
+    again = plan_run(run, PlanRequest())
+    stale = {again.tiles[task.index].name for task in again.missing()}
+    assert 0 < len(stale) < len(again.tasks)
+    for tile in again.tiles:
+        # Windows are compared by squares of 5 km.
+        x_min, y_min, x_max, y_max = tile.window(2000.0)
+        squares = [np.floor(new[axis] / 5000) * 5000 for axis in "xy"]
+        touched = (
+            (squares[0] + 5000 > x_min)
+            & (squares[0] <= x_max)
+            & (squares[1] + 5000 > y_min)
+            & (squares[1] <= y_max)
+        ).any()
+        assert (tile.name in stale) == touched, tile.name
+
+
+@pytest.mark.parametrize("backend", ["serial", "local:2"])
+def test_a_disk_that_fills_up_costs_nothing_that_was_stored(
+    ice: PointDB, small_disk: Path, backend: str
+) -> None:
+    run = small_disk / "run"
+    plan_run(run, REQUEST, db=ice)
+    filler = small_disk / "filler"
+    free = os.statvfs(small_disk)
+    filler.write_bytes(b"\0" * (free.f_bavail * free.f_frsize - 150_000))
+    process = cryotile("run", run, "--backend", backend)
+    _, complaint = process.communicate(timeout=240)
+    assert process.returncode == 1
+    assert "No space left" in complaint
+    assert len(complaint.splitlines()) == 1
+    filler.unlink()
+    kept = {tile: tile.read_bytes() for tile in (run / "tiles").glob("*.nc")}
+    assert list((run / "failed").iterdir()) == [], "no tile is to blame"
+    finished(cryotile("run", run, "--backend", "serial"))
+    assert {tile: tile.read_bytes() for tile in kept} == kept
+    assert Run.load(run).missing() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(mount)], check=True)
+    yield mount
+    subprocess.run(["umount", "--lazy", str(mount)], check=True)

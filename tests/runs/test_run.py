@@ -1,0 +1,234 @@
+"""A run knows of each tile whether it is there, whatever happened to its file."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from cryotile.backends import open_backend
+from cryotile.errors import CryotileError, InvalidValue
+from cryotile.farm.journal import Journaled
+from cryotile.farm.task import Outcome, Progress, Task
+from cryotile.pointdb import PointDB
+from cryotile.runs.plan import PlanRequest
+from cryotile.runs.run import Run, open_db, plan_run
+from cryotile.runs.work import FitTile, fit_wanted, read_window
+from tests.support.made_up import granule, points, with_points
+from tests.support.small_run import REQUEST, fit, make_run, tile_file
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path)
+
+
+def reload(run: Run) -> Run:
+    """The run as another process sees it."""
+    return Run.load(run.path)
+
+
+def fail(run: Run, *indices: int) -> None:
+    """Record failures of tiles."""
+    list(run.record(Outcome(run.tasks[index], 0.1, 3, "host", "why\nbecause") for index in indices))
+
+
+def test_tasks_are_listed_costliest_first_each_with_its_tile(run: Run) -> None:
+    costs = [task.cost for task in run.tasks]
+    assert costs == sorted(costs, reverse=True)
+    assert [task.index for task in run.tasks] == list(range(len(run.tasks)))
+    grid_tiles = run.settings.grid.tiles(run.settings.tile_size)
+    assert {*run.tiles, *run.empty_tiles()} == set(grid_tiles)
+    assert len(run.tiles) + len(run.empty_tiles()) == len(grid_tiles)
+
+
+def test_at_first_all_is_missing_and_a_fitted_tile_is_not(run: Run) -> None:
+    assert run.missing() == run.missing_quick() == run.tasks
+    fit(run, 0, 3)
+    left = [task for task in run.tasks if task.index not in (0, 3)]
+    assert run.missing() == run.missing_quick() == left
+    assert reload(run).missing() == left
+
+
+def test_of_a_share_only_the_share_is_said_to_be_missing(run: Run) -> None:
+    fit(run, 0, 3)
+    assert run.missing(run.tasks[2:5]) == [run.tasks[2], run.tasks[4]]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_tile_that_was_cut_short_is_missing_at_a_glance(run: Run, share: float) -> None:
+    fit(run, 0, 1)
+    file = tile_file(run, run.tasks[1])
+    os.truncate(file, int(share * file.stat().st_size))
+    assert run.tasks[1] in run.missing_quick()
+    assert run.missing_quick() == run.missing()
+
+
+def altered(run: Run, index: int) -> None:
+    """Alter a tile where its seal does not tell."""
+    file = tile_file(run, run.tasks[index])
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_tile_that_was_altered_is_missing_when_its_bytes_are_looked_at(run: Run) -> None:
+    fit(run, 0, 1)
+    altered(run, 1)
+    assert run.tasks[1] in run.missing()
+    assert run.tasks[0] not in run.missing()
+    fit(run, 1)
+    assert run.tasks[1] not in run.missing()
+
+
+def test_a_tile_that_is_replaced_is_looked_at_again(run: Run) -> None:
+    fit(run, 0)
+    file = tile_file(run, run.tasks[0])
+    whole = file.read_bytes()
+    os.truncate(file, 100)
+    assert run.tasks[0] in run.missing_quick()
+    other = file.with_name("new")
+    other.write_bytes(whole)
+    other.replace(file)
+    assert run.tasks[0] not in run.missing_quick()
+
+
+def test_tiles_of_other_settings_are_missing(run: Run) -> None:
+    fit(run, 0)
+    wider = dataclasses.replace(run.settings.fit, radius=2500.0)
+    other = dataclasses.replace(run, settings=dataclasses.replace(run.settings, fit=wider))
+    assert other.fingerprint(0) != run.fingerprint(0)
+    assert other.missing() == other.missing_quick() == other.tasks
+
+
+def test_tiles_have_fingerprints_of_their_own_that_last(run: Run) -> None:
+    fingerprints = [run.fingerprint(task.index) for task in run.tasks]
+    assert len(set(fingerprints)) == len(fingerprints)
+    assert [reload(run).fingerprint(task.index) for task in run.tasks] == fingerprints
+
+
+def test_what_failed_is_not_pending_until_it_is_retried(run: Run) -> None:
+    fit(run, 0)
+    fail(run, 1, 4)
+    assert reload(run).failed() == {1: "why\nbecause", 4: "why\nbecause"}
+    assert [task.index for task in run.pending()] == [
+        task.index for task in run.tasks if task.index not in (0, 1, 4)
+    ]
+    assert reload(run).retry() == 2
+    assert list(run.pending()) == run.tasks[1:]
+    assert run.retry() == 0
+
+
+def test_pending_of_a_frozen_part_stays_in_that_part(run: Run) -> None:
+    fit(run, 0)
+    assert list(run.pending(run.tasks[:3])) == run.tasks[1:3]
+
+
+def test_the_key_names_the_task_list(run: Run, tmp_path: Path) -> None:
+    assert reload(run).key == run.key
+    (tmp_path / "other").mkdir()
+    assert make_run(tmp_path / "other").key != run.key
+    assert dataclasses.replace(run, generation=2).key != run.key
+
+
+def change_version(run: Run) -> None:
+    """Let a run be another version's."""
+    toml = run.path / "run.toml"
+    text = toml.read_text("utf-8")
+    toml.write_text(text.replace('cryotile_version = "', 'cryotile_version = "9.'), "utf-8")
+
+
+@pytest.mark.parametrize("backend", ["local:1", "local:2"])
+def test_workers_of_another_version_end_the_run_in_one_line(run: Run, backend: str) -> None:
+    work = FitTile(run.path, run.generation)
+    change_version(run)
+    outcomes = open_backend(backend, home=run.path, key=run.key).run(run.tasks, work)
+    with pytest.raises(CryotileError, match=r"was planned by cryotile 9\.") as refusal:
+        list(outcomes)
+    assert "\n" not in str(refusal.value)
+    assert "child process" not in str(refusal.value)
+
+
+def test_a_point_db_out_of_a_workers_reach_ends_the_run(run: Run) -> None:
+    work = FitTile(run.path, run.generation)
+    run.db_path.rename(run.db_path.with_name("moved"))
+    with pytest.raises(CryotileError, match="is gone; move it back"):
+        list(open_backend("local:2", home=run.path, key=run.key).run(run.tasks, work))
+
+
+def test_planning_again_without_new_points_changes_nothing(run: Run) -> None:
+    assert plan_run(run.path, PlanRequest()) == run
+    assert plan_run(run.path, REQUEST, db=PointDB(run.db_path)) == run
+    with pytest.raises(InvalidValue, match="frozen with other settings: radius"):
+        plan_run(run.path, PlanRequest(radius=1500.0))
+
+
+def test_the_point_db_of_a_run_opens_at_the_runs_commit(run: Run) -> None:
+    assert open_db(run).snapshot == run.snapshot == 1
+
+
+def test_whoever_joins_others_at_work_goes_by_the_seals(run: Run) -> None:
+    fit(run, 0, 1)
+    altered(run, 0)
+    os.truncate(tile_file(run, run.tasks[1]), 1000)
+    assert list(run.pending()) == run.tasks
+
+    def join(task: Task, progress: Progress) -> None:
+        assert list(run.pending()) == run.tasks[1:]
+        assert list(run.pending(run.tasks[:3])) == run.tasks[1:3]
+
+    Journaled(join, run.journal)(run.tasks[2], lambda fraction: None)
+    assert list(run.pending()) == run.tasks
+
+
+def test_a_run_goes_on_after_a_compaction_that_ended_its_snapshot(run: Run) -> None:
+    fit(run, 0)
+    db = open_db(run)
+    for seed in range(5, 9):
+        away = points(seed, 30, extent=1e3)
+        away["x"] += 2e6
+        db.append([with_points(granule(seed, 30), away)])
+    db.compact()
+    assert not db.has_snapshot(run.snapshot)
+    again = plan_run(run.path, PlanRequest())
+    assert again.generation == run.generation + 1
+    assert open_db(again).has_snapshot(again.snapshot)
+    assert again.missing() == [task for task in again.tasks if task.index != 0]
+    fit(again, 1)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"recipe": "plane"},
+        {"terms": ("quadratic", "direction", "mode_offset"), "weights": ("uncertainty",)},
+        {"terms": ("platform_offset", "power"), "where": None},
+    ],
+    ids=["plane", "weighted", "named column"],
+)
+def test_columns_that_a_fit_does_not_look_at_make_no_difference(
+    tmp_path: Path, asked: dict[str, object]
+) -> None:
+    frame = points(1, 6000, extent=6e3)
+    rates = (frame["time"] - frame["time"].min()) / np.timedelta64(10**9, "ms")
+    frame["time"] = frame["time"].min() + (rates * 140e9).round().astype("timedelta64[ms]")
+    frame["elevation"] = 1000 + frame["x"] / 100 - rates * 4 + np.sin(np.arange(6000.0))
+    frame["uncertainty"] = 0.1 + 0.2 * (frame.index % 7)
+    frame["power"] = np.cos(np.arange(6000.0))
+    db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031", columns=["power"])
+    db.append([with_points(granule(1), frame)])
+    run = plan_run(tmp_path / "run", dataclasses.replace(REQUEST, **asked), db=db)
+    tile, config = run.tile(0), run.settings.fit
+    window = tile.window(config.reach)
+    few = read_window(run, db, window, columns=config.point_columns)
+    everything = read_window(run, db, window)
+    assert set(few) < set(everything)
+    expected = fit_wanted(run, everything, tile)
+    assert (expected["status"] == 0).any()
+    xr.testing.assert_identical(fit_wanted(run, few, tile), expected)
+    fit(run, 0)
+    xr.testing.assert_identical(run.store.load(tile), expected)

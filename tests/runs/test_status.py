@@ -1,0 +1,299 @@
+"""Status tells the truth: of what is done, of who is at what, of workers that are no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cryotile.backends import open_backend
+from cryotile.cli import main
+from cryotile.farm.journal import Journaled
+from cryotile.farm.task import Outcome, Progress, Task, Work
+from cryotile.runs.run import Run
+from cryotile.runs.status import Attempt, Observer, RunStatus
+from cryotile.runs.work import FitTile
+from cryotile.testing.backends import HoldingWork, await_holder, holders
+from tests.support.small_run import fit, make_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return make_run(tmp_path)
+
+
+def look(run: Run) -> RunStatus:
+    """What somebody sees who comes now."""
+    return Observer(Run.load(run.path)).look()
+
+
+def journaled(run: Run, work: Work | None = None) -> Journaled:
+    return Journaled(work or FitTile(run.path, run.generation), run.journal)
+
+
+def work_on(run: Run, work: Work, backend: str = "local:2") -> Generator[Outcome]:
+    farm = open_backend(backend, home=run.path, key=run.key)
+    return run.record(farm.run(run.tasks, journaled(run, work)))  # type: ignore[return-value]
+
+
+def write_journal(run: Run, name: str, *lines: dict[str, object]) -> None:
+    """Leave the journal of a worker on another host."""
+    run.journal.mkdir(parents=True, exist_ok=True)
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (run.journal / f"{name}.jsonl").write_text(text, "utf-8")
+
+
+def counts(status: RunStatus) -> tuple[int, int, int, int]:
+    """Done, running, waiting, failed; together all tiles."""
+    numbers = status.done, len(status.running), status.waiting, len(status.failed)
+    assert sum(numbers) == status.tiles
+    return numbers
+
+
+def test_before_anything_all_tiles_wait_and_nothing_is_known(run: Run) -> None:
+    status = look(run)
+    assert counts(status) == (0, 0, len(run.tasks), 0)
+    assert (status.hosts, status.tiles_per_minute, status.seconds_left) == ({}, 0.0, None)
+    assert not status.over
+
+
+def test_a_run_that_is_done_is_over(run: Run) -> None:
+    assert all(outcome.error is None for outcome in work_on(run, FitTile(run.path, run.generation)))
+    status = look(run)
+    assert counts(status) == (len(run.tasks), 0, 0, 0)
+    assert status.over
+    assert status.lost == ()
+
+
+@dataclass(frozen=True)
+class Failing:
+    """Work that fails at one tile and fits the others."""
+
+    work: FitTile
+    index: int
+
+    def __call__(self, task: Task, progress: Progress) -> None:
+        if task.index == self.index:
+            raise RuntimeError(f"tile {task.index} is cursed")
+        self.work(task, progress)
+
+
+def test_a_tile_that_failed_is_named_with_its_error_until_it_is_retried(run: Run) -> None:
+    list(work_on(run, Failing(FitTile(run.path, run.generation), 2)))
+    status = look(run)
+    assert counts(status) == (len(run.tasks) - 1, 0, 0, 1)
+    assert status.over
+    ((tile, error),) = status.failed.items()
+    assert tile == run.tile(2).name
+    assert error.strip().endswith("RuntimeError: tile 2 is cursed")
+    run.retry()
+    assert counts(look(run)) == (len(run.tasks) - 1, 0, 1, 0)
+    fit(run, 2)
+    assert look(run).over
+
+
+def running_and_killed(run: Run, pipe: Path) -> tuple[RunStatus, RunStatus]:
+    """Look while a worker is at the second tile, and again when it has been killed and nobody has noticed."""
+    with holders(pipe) as reader:
+        outcomes = work_on(run, HoldingWork(pipe, run.tasks[0].index), "local:1")
+        next(outcomes)
+        await_holder(reader)
+        before = look(run)
+        holder = int(os.read(reader, 100))
+        os.kill(holder, signal.SIGKILL)
+        # Until it has ended, and no longer: it is not reaped.
+        os.waitid(os.P_PID, holder, os.WEXITED | os.WNOWAIT)
+        after = look(run)
+        outcomes.close()
+    return before, after
+
+
+def test_who_is_at_a_tile_is_shown_and_a_killed_worker_at_once_no_more(
+    run: Run, tmp_path: Path
+) -> None:
+    before, after = running_and_killed(run, tmp_path / "pipe")
+    (attempt,) = before.running
+    assert attempt.tile == run.tile(1).name
+    assert attempt.host == os.uname().nodename
+    assert before.hosts == {attempt.host: 1}
+    assert 0 <= attempt.seconds < 60
+    assert counts(before) == (0, 1, len(run.tasks) - 1, 0)
+    assert before.tiles_per_minute > 0
+    assert before.seconds_left is not None
+    assert counts(after) == (0, 0, len(run.tasks), 0)
+    assert [(lost.tile, lost.pid) for lost in after.lost] == [(attempt.tile, attempt.pid)]
+    assert after.seconds_left is None
+
+
+def test_a_tile_that_was_taken_over_is_no_longer_lost(run: Run, tmp_path: Path) -> None:
+    running_and_killed(run, tmp_path / "pipe")
+    assert len(look(run).lost) == 1
+    journaled(run)(run.tasks[1], lambda fraction: None)
+    status = look(run)
+    assert status.lost == ()
+    assert status.done == 1
+
+
+def test_a_worker_elsewhere_runs_while_it_is_heard_and_is_lost_when_it_is_silent(run: Run) -> None:
+    now = time.time()
+    write_journal(
+        run,
+        "node-01-7-aa",
+        {"time": now - 300, "start": 0},
+        {"time": now - 5, "task": 0, "fraction": 0.5, "seconds": 295.0},
+    )
+    write_journal(run, "node-02-8-bb", {"time": now - 7200, "start": 1})
+    status = look(run)
+    assert [(a.tile, a.host, a.pid, a.fraction) for a in status.running] == [
+        (run.tile(0).name, "node-01", 7, 0.5)
+    ]
+    assert [(a.tile, a.host) for a in status.lost] == [(run.tile(1).name, "node-02")]
+    assert status.running[0].seconds == pytest.approx(300, abs=30)
+    assert status.hosts == {"node-01": 1}
+
+
+def test_of_two_workers_at_a_tile_the_later_one_has_it(run: Run) -> None:
+    now = time.time()
+    write_journal(run, "a-1-x", {"time": now - 60, "start": 0})
+    write_journal(run, "b-2-y", {"time": now - 30, "start": 0})
+    assert [attempt.host for attempt in look(run).running] == ["b"]
+
+
+def test_a_tile_that_is_saved_is_done_whatever_the_journal_says(run: Run) -> None:
+    fit(run, 0)
+    write_journal(run, "a-1-x", {"time": time.time(), "start": 0})
+    assert counts(look(run)) == (1, 0, len(run.tasks) - 1, 0)
+
+
+def test_the_journals_of_an_older_task_list_say_nothing(run: Run) -> None:
+    write_journal(run, "a-1-x", {"time": time.time(), "start": 0})
+    (run.path / "generations" / "0001").rename(run.path / "generations" / "0002")
+    assert look(run).running == ()
+
+
+def test_the_time_left_follows_from_the_costs_and_the_pool(run: Run) -> None:
+    """Two workers, tasks that take a second and as many more as their cost says: what is left is shared."""
+    now, law = time.time(), 1e-3
+    taken = {index: 1 + law * run.tasks[index].cost for index in range(6)}
+    for host, indices in (("a", range(3)), ("b", range(3, 6))):
+        begin = now - sum(taken[index] for index in indices)
+        lines = []
+        for index in indices:
+            begin += taken[index]
+            lines.append({"time": begin, "end": index, "seconds": taken[index]})
+            fit(run, index)
+        write_journal(run, f"{host}-1-x", *lines, {"time": now, "start": 6 if host == "a" else 7})
+    status = look(run)
+    passed = time.time() - now
+    left = [1 + law * task.cost for task in run.tasks[6:]]
+    expected = max(sum(left) / 2, max(left))
+    assert status.seconds_left == pytest.approx(expected, rel=0.01, abs=2 * passed)
+    spent = [sum(taken[index] for index in part) for part in (range(3), range(3, 6))]
+    most, least = (sum(180 / (each + more) for each in spent) for more in (-0.01, passed + 0.01))
+    assert least < status.tiles_per_minute < most
+
+
+def test_an_observer_sees_what_has_changed(run: Run) -> None:
+    observer = Observer(run)
+    seen = [counts(observer.look())[0]]
+    for index in range(3):
+        journaled(run)(run.tasks[index], lambda fraction: None)
+        seen.append(counts(observer.look())[0])
+    assert seen == [0, 1, 2, 3]
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+def cryotile(*words: object) -> subprocess.Popen[str]:
+    """Start a command."""
+    command = [sys.executable, "-m", "cryotile", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Run a command in this process and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    return int(leaving.value.code or 0)
+
+
+def test_for_programs_there_is_all_of_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(run, 0)
+    write_journal(run, "a-1-x", {"time": time.time(), "start": 1})
+    assert call(monkeypatch, "status", run.path, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert set(said) == set(RunStatus.__dataclass_fields__)
+    assert set(said["running"][0]) == set(Attempt.__dataclass_fields__)
+    assert (said["done"], said["waiting"], said["failed"]) == (1, len(run.tasks) - 2, {})
+
+
+def test_a_person_reads_counts_places_reasons_and_what_to_do(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "local:1"))
+    run.store.file(run.tile(1)).unlink()
+    assert call(monkeypatch, "status", run.path) == 0
+    said = capsys.readouterr().out
+    assert (
+        f"{len(run.tasks) - 2} of {len(run.tasks)} tiles done, 0 running, 1 waiting, 1 failed"
+        in said
+    )
+    assert "nobody is at work" in said
+    assert "RuntimeError: tile 2 is cursed" in said
+    assert f"go on with: cryotile run {run.path}" in said
+
+
+def test_watching_ends_with_the_run_and_says_each_change_once(run: Run) -> None:
+    fit(run, *range(2, len(run.tasks)))
+    watch = cryotile("status", run.path, "--watch")
+    assert watch.stdout is not None
+    first = watch.stdout.readline()
+    assert "2 waiting, 0 failed" in first
+    fit(run, 0, 1)
+    rest, complaint = watch.communicate(timeout=240)
+    assert watch.returncode == 0, complaint
+    said = [first, *rest.splitlines(keepends=True)]
+    assert len(set(said)) == len(said)
+    assert "0 waiting, 0 failed" in said[-1]
+
+
+def test_watching_a_run_that_ends_with_failures_is_no_success(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "serial"))
+    assert call(monkeypatch, "status", run.path, "--watch") == 1
+    assert f"cryotile retry {run.path}" in capsys.readouterr().err
+
+
+def test_who_stops_watching_leaves_with_130(run: Run) -> None:
+    watch = cryotile("status", run.path, "--watch")
+    assert watch.stdout is not None
+    watch.stdout.readline()
+    watch.send_signal(signal.SIGINT)
+    _, complaint = watch.communicate(timeout=240)
+    assert watch.returncode == 130
+    assert "Traceback" not in complaint
+
+
+def test_a_failed_tile_comes_back_by_retry(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "serial"))
+    assert call(monkeypatch, "run", run.path, "--backend", "serial") == 1
+    complaint = capsys.readouterr().err
+    assert f"the first, {run.tile(2).name}: RuntimeError: tile 2 is cursed" in complaint
+    assert call(monkeypatch, "retry", run.path) == 0
+    assert call(monkeypatch, "run", run.path, "--backend", "serial") == 0
+    assert f"all {len(run.tasks)} tiles are there" in capsys.readouterr().out

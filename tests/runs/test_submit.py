@@ -1,0 +1,318 @@
+"""Job scripts: what they ask for, what they start, and what the user's options change."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from cryotile.errors import CryotileError, DamagedFile, InvalidValue
+from cryotile.farm.task import Outcome
+from cryotile.pointdb import PointDB
+from cryotile.runs.cost import VISITS_PER_SECOND
+from cryotile.runs.plan import PlanRequest
+from cryotile.runs.run import Run, plan_run
+from cryotile.runs.submit import Job, make_job, needs, submit, submitted_tasks
+from tests.support.made_up import granule
+from tests.support.members import SmallRun, small_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run in a directory whose name a shell would take apart."""
+    db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
+    db.append([granule(1, 2000, extent=20e3)])
+    request = PlanRequest(tile_size=7, where="platform == 'cryosat2'")
+    return plan_run(tmp_path / "it's $HOME; a run", request, db=db)
+
+
+@pytest.fixture
+def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An ``sbatch`` that takes every job, and notes with which arguments and from where."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    notes = tmp_path / "notes"
+    (directory / "sbatch").write_text(
+        f'#!/bin/sh\npwd >"{notes}"; echo "$@" >>"{notes}"\necho 4711\n'
+    )
+    (directory / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=":")
+    return notes
+
+
+def setup(run: Run, lines: object) -> None:
+    """Add ``[submit] setup`` to run.toml, as a user does with an editor."""
+    with (run.path / "run.toml").open("ab") as file:
+        file.write(b"\n" + tomli_w.dumps({"submit": {"setup": lines}}).encode())
+
+
+def arguments(job: Job, tmp_path: Path) -> list[str]:
+    """What a shell makes of the script's last line."""
+    *lines, last = job.script.splitlines()
+    show = f"{sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
+    (tmp_path / "script").write_text("\n".join([*lines, last.replace("exec", show, 1)]))
+    answer = subprocess.run(
+        ["bash", tmp_path / "script"], capture_output=True, text=True, check=True
+    )
+    return json.loads(answer.stdout)
+
+
+def fail(run: Run, index: int) -> None:
+    """Let a tile have failed."""
+    list(run.record([Outcome(run.tasks[index], 1.0, 3, "here", "ValueError: no")]))
+
+
+@pytest.mark.parametrize("scheduler", ["slurm", "pbs", "sge"])
+def test_a_script_runs_this_python_on_this_run_whatever_it_is_called(
+    run: Run, tmp_path: Path, scheduler: str
+) -> None:
+    words = arguments(make_job(run, scheduler, members=4), tmp_path)
+    program = [sys.executable, "-m", "cryotile", "run", str(run.path)]
+    assert words == [*program, "--backend", "array", "--submission", "1"]
+    assert arguments(make_job(run, scheduler, backend="dir", members=4), tmp_path) == [
+        *program,
+        "--backend",
+        "dir",
+    ]
+
+
+def test_mpi_starts_as_many_ranks_as_were_asked_for(run: Run) -> None:
+    scripts = {
+        scheduler: make_job(run, scheduler, backend="mpi", members=8).script
+        for scheduler in ("slurm", "pbs", "sge")
+    }
+    assert "#SBATCH --ntasks=8" in scripts["slurm"]
+    assert 'exec mpirun -n "$SLURM_NTASKS" ' in scripts["slurm"]
+    assert "#PBS -l select=8:ncpus=1:mpiprocs=1:mem=" in scripts["pbs"]
+    assert "exec mpirun -n 8 " in scripts["pbs"]
+    assert "#$ -pe mpi 8" in scripts["sge"]
+    assert all("--backend mpi\n" in script for script in scripts.values())
+    assert not any("array" in script for script in scripts.values())
+
+
+def test_arrays_have_no_more_members_than_there_are_tiles(run: Run) -> None:
+    count = len(run.tasks)
+    assert f"#SBATCH --array=0-{count - 1}\n" in make_job(run, "slurm", members=10_000).script
+    assert f"#$ -t 1-{count}\n" in make_job(run, "sge", members=10_000).script
+    script = make_job(run, "pbs", members=10_000).script
+    assert f"#PBS -J 0-{count - 1}\n" in script
+    assert f"export CRYOTILE_ARRAY=0-{count - 1}\n" in script
+
+
+def test_pbs_has_no_array_of_one(run: Run) -> None:
+    script = make_job(run, "pbs", members=1).script
+    assert "-J" not in script
+    assert "--backend index:0/1" in script
+    assert "#SBATCH --array=0-0\n" in make_job(run, "slurm", members=1).script
+
+
+def test_time_and_memory_follow_from_the_plan(run: Run) -> None:
+    run.table["cost"] = VISITS_PER_SECOND * 3600.0
+    run.table["points"] = 4_000_000
+    count = len(run.tasks)
+    # An hour of one core for each tile.
+    one = needs(run, run.tasks, count)
+    assert one.seconds == pytest.approx(2 * 3600 + 600, abs=300)
+    assert one.seconds % 300 == 0
+    assert needs(run, run.tasks, 2).seconds == pytest.approx(2 * 3600 * count / 2 + 600, abs=300)
+    # However many work on it, the costliest tile takes its time.
+    assert needs(run, run.tasks[:1], 1000).clock == "2:10:00"
+    assert one.megabytes == 2200
+
+
+def test_the_users_lines_come_before_the_work(run: Run) -> None:
+    setup(run, ["module load python", 'source "my env/bin/activate"'])
+    lines = make_job(Run.load(run.path), "slurm", members=2).script.splitlines()
+    assert lines[-3:-1] == ["module load python", 'source "my env/bin/activate"']
+    assert lines[-1].startswith("exec ")
+
+
+@pytest.mark.parametrize("lines", ["module load python", [1], {"a": "b"}])
+def test_lines_that_are_none_are_refused(run: Run, lines: object) -> None:
+    setup(run, lines)
+    with pytest.raises(DamagedFile, match=r"not a list of lines; write e\.g\. setup = "):
+        make_job(run, "slurm", members=2)
+
+
+def test_the_users_options_win(run: Run) -> None:
+    job = make_job(run, "slurm", members=2, options=["--mem=4G", "--time=1:00"])
+    assert job.command == ("sbatch", "--parsable", "--mem=4G", "--time=1:00")
+    assert "--mem-per-cpu" not in job.script
+    pbs = make_job(run, "pbs", members=2, options=["-l", "walltime=1:00", "-l", "nodes=1:ppn=1"])
+    assert "-l " not in pbs.script
+    sge = make_job(run, "sge", backend="mpi", members=2, options=["-pe", "orte", "4"])
+    assert "-pe" not in sge.script
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "backend", "options", "kept"),
+    [
+        ("sge", "mpi", ["-q", "long-perf.q"], "-pe mpi 2"),
+        ("slurm", "array", ["--mem-bind=local"], "--mem-per-cpu"),
+        ("pbs", "array", ["-l", "pmem=3gb"], "select=1:ncpus=1:mem="),
+    ],
+)
+def test_an_option_that_only_looks_alike_replaces_nothing(
+    run: Run, scheduler: str, backend: str, options: list[str], kept: str
+) -> None:
+    assert kept in make_job(run, scheduler, backend=backend, members=2, options=options).script
+
+
+def test_a_submission_that_is_interrupted_keeps_what_its_members_will_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupted)
+    job = make_job(run, "slurm", members=2)
+    with pytest.raises(KeyboardInterrupt):
+        submit(job)
+    assert submitted_tasks(run, 1) == list(job.tasks)
+
+
+def test_what_is_there_or_failed_is_not_submitted(run: Run, sbatch: Path) -> None:
+    fail(run, 3)
+    submit(make_job(run, "slurm", members=2))
+    assert [task.index for task in submitted_tasks(run, 1)] == [
+        task.index for task in run.tasks if task.index != 3
+    ]
+    for task in run.tasks:
+        fail(run, task.index)
+    with pytest.raises(CryotileError, match=r"no tile to do.*retry"):
+        make_job(run, "slurm", members=2)
+
+
+def test_submissions_are_numbered_and_keep_their_script_and_list(run: Run, sbatch: Path) -> None:
+    for number in (1, 2):
+        job = make_job(run, "slurm", members=2, options=["--account=ice"])
+        assert submit(job) == "4711"
+        assert sbatch.read_text() == f"{job.directory}\n--parsable --account=ice job.sh\n"
+        assert job.directory == run.path / "jobs" / f"{number:04d}"
+        assert (job.directory / "job.sh").read_text() == job.script
+        assert f"--submission {number}\n" in job.script
+        assert submitted_tasks(run, number) == list(run.tasks)
+
+
+def test_two_submissions_at_once_do_not_share_a_number(run: Run, sbatch: Path) -> None:
+    first, second = (make_job(run, "slurm", members=2) for _ in range(2))
+    submit(first)
+    with pytest.raises(CryotileError, match="just now; look at its job"):
+        submit(second)
+    assert submitted_tasks(run, 1) == list(first.tasks)
+
+
+def test_a_submission_that_is_refused_leaves_nothing(
+    run: Run, sbatch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = sbatch.parent / "bin" / "sbatch"
+    script.write_text("#!/bin/sh\necho 'sbatch: error: invalid account' >&2; exit 1\n")
+    with pytest.raises(CryotileError, match=r"did not take the job.*invalid account") as caught:
+        submit(make_job(run, "slurm", members=2))
+    assert "\n" not in str(caught.value)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(CryotileError, match=r"sbatch is not on the PATH.*--dry-run"):
+        submit(make_job(run, "slurm", members=2))
+    assert list((run.path / "jobs").iterdir()) == []
+
+
+def test_a_submission_of_another_task_list_is_refused(run: Run, sbatch: Path) -> None:
+    submit(make_job(run, "slurm", members=2))
+    PointDB(run.db_path).append([granule(7, 2000, extent=20e3)])
+    again = plan_run(run.path, PlanRequest())
+    with pytest.raises(InvalidValue, match=r"task list 1, but .* task list 2; submit again"):
+        submitted_tasks(again, 1)
+    with pytest.raises(InvalidValue, match="has no submission 9"):
+        submitted_tasks(again, 9)
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ({"scheduler": "cron"}, "choose one of slurm, pbs, sge"),
+        ({"backend": "local"}, "choose one of array, dir, mpi"),
+        ({"members": 0}, "ask for 1 or more"),
+    ],
+)
+def test_what_cannot_be_submitted_is_refused(run: Run, words: dict[str, object], rule: str) -> None:
+    values = {"scheduler": "slurm", "backend": "array", "members": 2} | words
+    with pytest.raises(InvalidValue, match=rule):
+        make_job(
+            run,
+            str(values["scheduler"]),
+            backend=str(values["backend"]),
+            members=int(str(values["members"])),
+        )
+
+
+# --- as a user meets it -----------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_shows_the_script_and_writes_nothing(tmp_path: Path) -> None:
+    small = small_run(tmp_path, "false")
+    words = ("submit", "--scheduler", "slurm", "--members", 3, "--dry-run", "--", "-A", "my ice")
+    command = small.cryotile(*words, environment=dict(os.environ))
+    said = command.communicate(timeout=240)[0]
+    assert command.returncode == 0
+    assert said.startswith("#!/bin/bash -l\n#SBATCH --job-name=ice-small-run\n")
+    assert said.splitlines()[-1].startswith("# submitted by: sbatch --parsable -A 'my ice' job.sh")
+    assert not (small.run.path / "jobs").exists()
+
+
+def test_every_member_exits_0_when_its_own_share_is_there(tmp_path: Path) -> None:
+    small = small_run(tmp_path, "false")
+    fail(small.run, 0)
+    codes = {}
+    for member in range(3):
+        command = small.cryotile(
+            "run", "--backend", f"index:{member}/3", environment=dict(os.environ)
+        )
+        said, complaint = command.communicate(timeout=240)
+        codes[member] = command.returncode
+        assert ("tiles are there" in said) == (command.returncode == 0)
+        assert ("1 of " in complaint and "failed" in complaint) == (command.returncode == 1)
+    # The one whose tile had failed says so; the others need not care.
+    assert sorted(codes.values()) == [0, 0, 1]
+    assert len(small.tiles()) == len(small.run.tasks) - 1
+
+
+def start_and_hold(small: SmallRun, tmp_path: Path, grace: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "TEST_PIPE": str(small.pipe), "CRYOTILE_GRACE": grace}
+    environment["PYTHONPATH"] = f"{tmp_path / 'modules'}:{environment.get('PYTHONPATH', '')}"
+    command = small.cryotile("run", "--backend", "local:1", environment=environment)
+    assert small.held_member(command) == command.pid
+    return command
+
+
+def test_a_run_that_is_asked_to_stop_drains_and_returns_143(tmp_path: Path) -> None:
+    small = small_run(tmp_path, "false")
+    command = start_and_hold(small, tmp_path, "0.5")
+    command.send_signal(signal.SIGTERM)
+    complaint = command.communicate(timeout=240)[1]
+    assert command.returncode == 143
+    assert complaint.count("\n") == 1
+    assert f"{len(small.run.tasks) - 1} tasks left" in complaint
+    assert not small.run.failed()
+    assert len(small.tiles()) == 1
+
+
+def test_who_asks_twice_need_not_wait_for_the_grace(tmp_path: Path) -> None:
+    small = small_run(tmp_path, "false")
+    command = start_and_hold(small, tmp_path, "3600")
+    asked = 0
+    while command.poll() is None:
+        command.send_signal(signal.SIGTERM)
+        asked += 1
+        # Signals that come at once are one.
+        with suppress(subprocess.TimeoutExpired):
+            command.wait(1.0)
+    command.communicate()
+    assert command.returncode == 143
+    assert asked >= 2

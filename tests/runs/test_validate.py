@@ -1,0 +1,306 @@
+"""Halves of a data set: they have no pass in common, and their rates differ by as much as their sigmas say."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy import stats
+
+from cryotile import fit_posts
+from cryotile.fit.agreement import SPLITS, agreement, compare, halves, variables
+from cryotile.fit.variables import Status
+from cryotile.maps.product import read_product
+from cryotile.pointdb import PointDB
+from cryotile.runs.run import Run
+from tests.geo.test_mask import geopackage, polygon
+from tests.support.flown_run import REQUEST, WORLD, fly_over, make_run
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def points() -> pd.DataFrame:
+    return fly_over()
+
+
+@pytest.fixture
+def run(tmp_path: Path, points: pd.DataFrame) -> Run:
+    return make_run(tmp_path, points)
+
+
+# --- halves
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_pass_is_in_both_halves_and_none_is_left_out(split: str, points: pd.DataFrame) -> None:
+    one, other = halves(points, split)
+    assert not set(points["pass_id"][one]) & set(points["pass_id"][other])
+    assert (one ^ other).all()
+
+
+def test_a_pass_is_in_the_same_half_whatever_else_is_read(points: pd.DataFrame) -> None:
+    some = points.iloc[::7].iloc[::-1]
+    odd = points["pass_id"][halves(points, "odd-even")[0]]
+    assert set(some["pass_id"][halves(some, "odd-even")[0]]) <= set(odd)
+
+
+def test_odd_passes_are_as_often_ascending_as_even_ones(points: pd.DataFrame) -> None:
+    passes = points.drop_duplicates("pass_id")
+    odd, even = halves(passes, "odd-even")
+    up = passes["ascending"].to_numpy(bool)
+    assert abs(up[odd].mean() - up[even].mean()) < 0.05
+    assert abs(odd.mean() - 0.5) < 0.05
+
+
+def test_a_point_whose_direction_is_not_known_is_in_neither_half(points: pd.DataFrame) -> None:
+    ascending = points["ascending"].copy()
+    ascending.iloc[3] = pd.NA
+    one, other = halves(points.assign(ascending=ascending), "ascending-descending")
+    assert not one[3]
+    assert not other[3]
+    assert (one ^ other).sum() == len(points) - 1
+
+
+# --- differences
+
+
+def made_up_fits(size: int, dof: int, stretch: float = 1.0) -> tuple[xr.Dataset, xr.Dataset]:
+    """Two fits of one truth whose errors are of the size that their sigmas, of few degrees of freedom, estimate."""
+    random = np.random.default_rng(dof)
+    fits = []
+    for scale in (0.1, 0.25):
+        sigma = scale * np.sqrt(random.chisquare(dof, (1, size)) / dof)
+        fits.append(
+            xr.Dataset(
+                {
+                    "dhdt": (("y", "x"), 0.5 + stretch * random.normal(0, scale, (1, size))),
+                    "dhdt_sigma": (("y", "x"), sigma),
+                    "dhdt_dof": (("y", "x"), np.full((1, size), dof)),
+                    "pass_count": (("y", "x"), np.full((1, size), dof + 1)),
+                    "status": (("y", "x"), np.zeros((1, size), np.int8)),
+                    "time_start": (
+                        ("y", "x"),
+                        np.full((1, size), np.datetime64("2011-01-01", "ms")),
+                    ),
+                    "time_end": (("y", "x"), np.full((1, size), np.datetime64("2018-01-01", "ms"))),
+                },
+                coords={"y": [0.0], "x": np.arange(float(size))},
+            )
+        )
+    return fits[0], fits[1]
+
+
+@pytest.mark.parametrize("dof", [5, 8, 30])
+def test_honest_sigmas_spread_the_ratio_as_students_t_does(dof: int) -> None:
+    names = SPLITS["odd-even"]
+    everything, *strata = agreement(compare(*made_up_fits(40_000, dof), names), names)
+    assert everything.posts == 40_000
+    assert everything.plain == pytest.approx(everything.plain_expected, rel=0.02)
+    assert everything.robust == pytest.approx(everything.robust_expected, rel=0.02)
+    assert everything.within_ci95 == pytest.approx(0.95, abs=0.005)
+    assert everything.plain_expected > everything.robust_expected > 1
+    assert len(strata) == 1
+
+
+def test_sigmas_that_are_half_of_what_they_should_be_double_the_spread() -> None:
+    names = SPLITS["odd-even"]
+    everything = agreement(compare(*made_up_fits(40_000, 20, stretch=2.0), names), names)[0]
+    assert everything.plain == pytest.approx(2 * everything.plain_expected, rel=0.02)
+    assert everything.robust == pytest.approx(2 * everything.robust_expected, rel=0.02)
+    assert everything.within_ci95 < 0.75
+
+
+def test_few_degrees_of_freedom_have_wide_intervals() -> None:
+    names = SPLITS["odd-even"]
+    found = compare(*made_up_fits(40_000, 2), names)
+    quantile = found["dhdt_difference_ci95"] / found["dhdt_difference_sigma"]
+    dof = found["dhdt_difference_dof"].to_numpy()
+    exact = stats.t.ppf(0.975, np.where(dof < 5, np.floor(dof), dof))
+    np.testing.assert_allclose(quantile, exact, rtol=1e-3)
+    everything = agreement(found, names)[0]
+    assert everything.within_ci95 > 0.95
+    assert everything.plain_expected < np.inf
+    assert agreement(compare(*made_up_fits(9, 1), names), names)[0].plain_expected == np.inf
+
+
+def test_where_either_half_has_no_sigma_there_is_no_difference() -> None:
+    one, other = made_up_fits(4, 9)
+    one["dhdt_sigma"][0, 1], other["dhdt"][0, 2] = np.nan, np.nan
+    other["dhdt_sigma"][0, 2], other["status"][0, 2] = np.nan, Status.TOO_FEW_PASSES
+    found = compare(one, other, SPLITS["odd-even"])
+    assert np.isnan(found["dhdt_difference_ratio"][0]).to_numpy().tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert found["status"].to_numpy().tolist() == [[0, 0, Status.TOO_FEW_PASSES, 0]]
+    assert list(found) == [variable.name for variable in variables(SPLITS["odd-even"])]
+
+
+def test_nothing_to_compare_is_no_agreement() -> None:
+    one, other = made_up_fits(3, 9)
+    names = SPLITS["odd-even"]
+    assert (
+        agreement(compare(one, other.assign(dhdt_sigma=np.nan * other["dhdt"]), names), names) == []
+    )
+
+
+# --- the command
+
+
+def test_both_splits_of_a_run_are_compared_and_mapped(call: Call, run: Run) -> None:
+    code, said, complaints = call("validate", run.path, "--backend", "serial")
+    assert (code, complaints) == (0, "")
+    record = json.loads((run.path / "validation" / "validation.json").read_text())
+    for split, (one, other) in SPLITS.items():
+        assert f"{one} less {other} passes" in said
+        assert (run.path / "validation" / f"{split}.png").read_bytes().startswith(b"\x89PNG")
+        product = read_product(run.path / "validation" / f"{split}.nc")
+        compared = int(np.isfinite(product["dhdt_difference_ratio"]).sum())
+        assert product.attrs["title"] == f"Elevation change rate of {one} less {other} passes"
+        assert "dhdt_difference median" in call("info", run.path / "validation" / f"{split}.nc")[1]
+        assert record[split][0]["posts"] == compared > 100
+        assert 0.5 < record[split][0]["robust"] < 1.5
+        assert record[split][0]["within_ci95"] > 0.85
+
+
+def test_a_half_is_fitted_as_it_would_be_alone(call: Call, run: Run) -> None:
+    assert call("validate", run.path, "--split", "odd-even", "--backend", "serial")[0] == 0
+    product = read_product(run.path / "validation" / "odd-even.nc")
+    stored = PointDB(run.db_path).read(time=run.settings.fit.period)
+    odd = stored[halves(stored, "odd-even")[0]]
+    alone = fit_posts(odd, product["x"], product["y"], run.settings.fit)
+    with_tile = (product["status_odd"] != Status.NOT_COMPUTED).to_numpy()
+    assert (
+        (alone["dhdt"].to_numpy()[with_tile]).tobytes()
+        == product["dhdt_odd"].to_numpy()[with_tile].tobytes()
+    )
+    assert not (run.path / "validation" / "ascending-descending.nc").exists()
+
+
+def test_posts_outside_of_the_mask_are_not_compared(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    x, y = WORLD.centre
+    east = [(x - 500, y - 9e3), (x + 9e3, y - 9e3), (x + 9e3, y + 9e3), (x - 500, y + 9e3)]
+    ice = geopackage(tmp_path / "east.gpkg", polygon(east), crs=WORLD.crs)
+    run = make_run(tmp_path, points, dataclasses.replace(REQUEST, mask=str(ice)))
+    words = ("--split", "odd-even", "--backend", "serial")
+    assert call("validate", run.path, *words)[0] == 0
+    product = read_product(run.path / "validation" / "odd-even.nc")
+    west = (product["x"] < x - 500).to_numpy()
+    assert (product["status"].to_numpy()[:, west] == Status.NOT_COMPUTED).all()
+    compared = np.isfinite(product["dhdt_difference"].to_numpy())
+    assert not compared[:, west].any()
+    assert compared[:, ~west].sum() > 50
+
+
+def test_a_trend_of_odd_passes_alone_is_found(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    years = (points["time"] - pd.Timestamp("2015-01-01")) / pd.Timedelta(days=365.25)
+    drift = 0.5 * years * halves(points, "odd-even")[0]
+    run = make_run(tmp_path, points.assign(elevation=points["elevation"] + drift))
+    assert call("validate", run.path, "--backend", "serial")[0] == 0
+    record = json.loads((run.path / "validation" / "validation.json").read_text())
+    assert record["odd-even"][0]["robust"] > 3
+    assert record["odd-even"][0]["within_ci95"] < 0.5
+    assert record["ascending-descending"][0]["robust"] < 1.5
+
+
+def test_few_tiles_do_and_the_rest_goes_on_from_there(call: Call, run: Run) -> None:
+    few = ("validate", run.path, "--split", "odd-even", "--backend", "serial", "--max-tiles", 3)
+    code, said, _ = call(*few)
+    assert code == 0
+    assert f"3 of {len(run.tasks)} tiles" in said
+    tiles = run.path / "validation" / "tiles" / "odd-even"
+    before = {tile: tile.stat().st_mtime_ns for tile in tiles.glob("*.nc")}
+    assert len(before) == 3
+    partial = read_product(run.path / "validation" / "odd-even.nc")
+    assert (partial["status"] == Status.NOT_COMPUTED).any()
+    assert call(*few[:-2])[0] == 0
+    assert len(list(tiles.glob("*.nc"))) == len(run.tasks)
+    assert all(tile.stat().st_mtime_ns == time for tile, time in before.items())
+
+
+def test_children_give_the_bytes_of_one_process(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    products = []
+    for number, backend in enumerate(("serial", "local:2")):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        run = make_run(directory, points)
+        words = ("--split", "odd-even", "--max-tiles", 2, "--backend", backend)
+        assert call("validate", run.path, *words)[0] == 0
+        products.append((run.path / "validation" / "odd-even.nc").read_bytes())
+    assert products[0] == products[1]
+
+
+def test_the_plane_recipe_can_be_validated_too(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    few = points[points["pass_id"].isin(points["pass_id"].unique()[::6])]
+    run = make_run(tmp_path, few, dataclasses.replace(REQUEST, recipe="plane"))
+    code, said, complaints = call(
+        "validate", run.path, "--backend", "serial", "--split", "odd-even"
+    )
+    assert (code, complaints) == (0, "")
+    assert "odd less even passes" in said
+    everything = json.loads((run.path / "validation" / "validation.json").read_text())["odd-even"][
+        0
+    ]
+    assert everything["posts"] > 50
+
+
+def test_members_do_their_share_and_whoever_comes_last_reports(call: Call, run: Run) -> None:
+    words = ("validate", run.path, "--split", "odd-even", "--max-tiles", 3, "--backend")
+    for member in range(2):
+        code, said, _ = call(*words, f"index:{member}/2")
+        assert code == 0
+        assert "this member's" in said
+    tiles = run.path / "validation" / "tiles" / "odd-even"
+    before = {tile: tile.stat().st_mtime_ns for tile in tiles.glob("*.nc")}
+    assert len(before) == 3
+    assert "odd less even passes" in call(*words, "serial")[1]
+    assert all(tile.stat().st_mtime_ns == time for tile, time in before.items())
+
+
+def test_halves_without_a_fit_are_told_in_one_line(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    run = make_run(tmp_path, points.assign(ascending=pd.array([True] * len(points), "boolean")))
+    code, said, complaints = call(
+        "validate", run.path, "--split", "ascending-descending", "--backend", "serial"
+    )
+    assert code == 1
+    assert "nothing to compare" in said
+    assert len(complaints.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--max-tiles", "0"), "max-tiles"),
+        (("--split", "north-south"), "north-south"),
+        (("--backend", "serail"), "backend 'serail' is unknown"),
+    ],
+)
+def test_wrong_usage_is_told(words: tuple[str, ...], complaint: str, call: Call, run: Run) -> None:
+    code, _, complaints = call("validate", run.path, *words)
+    assert code == 2
+    assert complaint in complaints.splitlines()[-1]
+
+
+def test_what_is_no_run_is_told(call: Call, tmp_path: Path) -> None:
+    code, _, complaints = call("validate", tmp_path)
+    assert code == 2
+    assert len(complaints.splitlines()) == 1

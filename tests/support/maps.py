@@ -1,0 +1,37 @@
+"""Mosaics of made-up numbers, for tests of what becomes of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from cryotile.fit.config import FitConfig
+from cryotile.fit.variables import VARIABLES, Status
+from cryotile.geo.grid import Grid, Tile
+
+GRID = Grid("EPSG:3031", (-1_510_000.0, -480_000.0, -1_425_000.0, -410_000.0), 1000.0)
+
+CONFIG = FitConfig(
+    radius=2000.0, recipe="plane", period=("2015-01-01", "2018-01-01"), reference_epoch="2016-07-02"
+)
+
+
+def made_up(posts: Grid | Tile) -> xr.Dataset:
+    """Return a fit of every variable; what a post has depends on the post alone, and some have no fit."""
+    x, y = np.meshgrid(posts.x / 1e5, posts.y / 1e5)
+    field = np.sin(7 * x) * np.cos(5 * y)
+    has_fit = np.sin(31 * x) * np.sin(37 * y) < 0.5
+    arrays = {}
+    for number, variable in enumerate(VARIABLES, start=1):
+        if variable.dtype == "float64":
+            values = np.where(has_fit, field / number, np.nan)
+        elif variable.dtype.startswith("datetime64"):
+            days = np.round(100 * field + number).astype("timedelta64[D]")
+            values = np.where(has_fit, np.datetime64("2016-07-01") + days, np.datetime64("NaT"))
+        else:
+            values = np.round(50 + 40 * field)
+        arrays[variable.name] = (("y", "x"), values.astype(variable.dtype), dict(variable.attrs))
+    status = np.where(has_fit, Status.OK, Status.SINGULAR).astype("int8")
+    fitted = xr.Dataset(arrays, coords={"y": posts.y, "x": posts.x})
+    fitted["status"].values[...] = status
+    return fitted

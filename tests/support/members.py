@@ -1,0 +1,139 @@
+"""A small run whose members can be caught in the middle of their work, for tests of real schedulers."""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tomli_w
+
+import cryotile
+from cryotile.pointdb import PointDB
+from cryotile.runs.plan import PlanRequest
+from cryotile.runs.run import Run, plan_run
+from cryotile.runs.work import FitTile
+from tests.support.made_up import granule
+
+# Python imports a module of this name wherever it starts, in a member and in its children alike.
+HOLD = '''
+import contextlib, os, signal
+import cryotile.runs.work
+
+pipe = os.environ.get("TEST_PIPE", "")
+fit_tile, done = cryotile.runs.work.fit_tile, []
+
+def fit_or_hold(run, db, task, progress):
+    """Do one tile; then tell the member's process id through the pipe, and hang."""
+    if done:
+        # Unlike open() this makes no file where the pipe is gone, which would hold the next submission, too.
+        with contextlib.suppress(OSError):
+            os.write(os.open(pipe, os.O_WRONLY), b"%d\\n" % os.getppid())
+        while True:
+            signal.pause()
+    fit_tile(run, db, task, progress)
+    done.append(task)
+
+if os.path.exists(pipe):
+    cryotile.runs.work.fit_tile = fit_or_hold
+'''
+
+
+@dataclass(frozen=True)
+class SmallRun:
+    """A run of a few dozen tiles that take milliseconds.
+
+    Attributes
+    ----------
+    run : Run
+        Planned, nothing done; in a directory with a space in its name.
+    expected : dict of str to bytes
+        Its tiles as the backend ``serial`` makes them.
+    pipe : Path
+        Named pipe on which a member that is held tells its process id.
+    """
+
+    run: Run
+    expected: dict[str, bytes]
+    pipe: Path
+
+    def tiles(self) -> dict[str, bytes]:
+        """Contents of all tiles that are there."""
+        return {file.name: file.read_bytes() for file in (self.run.path / "tiles").glob("*.nc")}
+
+    def cryotile(self, *words: object, environment: dict[str, str]) -> subprocess.Popen[str]:
+        """Start a command on the run."""
+        command, *others = map(str, words)
+        return subprocess.Popen(
+            [sys.executable, "-m", "cryotile", command, str(self.run.path), *others],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def held_member(self, submitting: subprocess.Popen[str]) -> int:
+        """Wait until the member that is to be held is in the middle of its share; its process id."""
+        # Without O_NONBLOCK the opening would wait for a writer, even when nobody will come.
+        reader = os.open(self.pipe, os.O_RDONLY | os.O_NONBLOCK)
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
+        while not poll.poll(500):
+            assert submitting.poll() is None, (*submitting.communicate(), self.printed())
+        # Where members have several children, each may have said it by now.
+        pid = int(os.read(reader, 100).split()[0])
+        os.close(reader)
+        # Whoever comes next is not held.
+        self.pipe.unlink()
+        return pid
+
+    def printed(self) -> str:
+        """What members of all submissions printed."""
+        outputs = [
+            path
+            for path in (self.run.path / "jobs").glob("*/*")
+            if path.suffix not in {".sh", ".json"}
+        ]
+        return "\n".join(path.read_text(errors="replace") for path in sorted(outputs))
+
+
+def small_run(directory: Path, hold: str, *setup: str) -> SmallRun:
+    """Make a run.
+
+    Parameters
+    ----------
+    directory : Path
+        Empty.
+    hold : str
+        Condition of the shell under which a member is held.
+    *setup : str
+        Further lines of its job scripts.
+    """
+    db = PointDB.create(directory / "ice.pdb", "EPSG:3031")
+    db.append([granule(seed, 3000, extent=20e3) for seed in range(2)])
+    request = PlanRequest(tile_size=7, where="platform == 'cryosat2'")
+    reference = plan_run(directory / "reference", request, db=db)
+    for task in reference.tasks:
+        FitTile(reference.path, reference.generation)(task, lambda fraction: None)
+    expected = {file.name: file.read_bytes() for file in (reference.path / "tiles").glob("*.nc")}
+    assert len(expected) == len(reference.tasks) > 20
+    run = plan_run(directory / "small run", request, db=db)
+    pipe = directory / "pipe"
+    os.mkfifo(pipe)
+    modules = directory / "modules"
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(HOLD)
+    source = Path(cryotile.__file__).parent.parent
+    lines = [
+        f"export PYTHONPATH={shlex.quote(f'{modules}:{source}')}",
+        f"if {hold}; then export TEST_PIPE={shlex.quote(str(pipe))}; fi",
+        *setup,
+    ]
+    with (run.path / "run.toml").open("ab") as file:
+        file.write(b"\n" + tomli_w.dumps({"submit": {"setup": lines}}).encode())
+    return SmallRun(run, expected, pipe)

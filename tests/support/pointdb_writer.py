@@ -1,0 +1,105 @@
+"""A process that writes to a point DB and can kill itself at a moment of its choice.
+
+Run as ``python pointdb_writer.py append DB KILL FIRST COUNT`` it appends made-up granules, saying ``begin <id>`` and
+``end <id>`` around each; as ``python pointdb_writer.py compact DB KILL ROUNDS`` it compacts.  KILL is ``<stage> <n>``,
+the n-th time it comes to a stage, or ``never 0``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cryotile.pointdb import PointDB
+from tests.support.made_up import granule
+
+STAGES = (
+    "before a fragment",
+    "before the fsync of a fragment",
+    "after the fsync of a fragment",
+    "before a file of an entry",
+    "before the fsync of an entry",
+    "after the fsync of an entry",
+    "before the rename of an entry",
+    "after the rename of an entry",
+    "before a file is deleted",
+)
+
+
+class Killer:
+    """Sends SIGKILL, which nothing can catch, clean up or flush after, when it is time."""
+
+    def __init__(self, root: str, stage: str, count: int) -> None:
+        self.root, self.stage, self.left = root, stage, count
+
+    def __call__(self, stage: str) -> None:
+        if stage == self.stage:
+            self.left -= 1
+            if self.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch(self) -> None:
+        """Hear of every file that is opened for writing, fsynced, renamed or deleted."""
+
+        def audit(event: str, arguments: tuple[Any, ...]) -> None:
+            if event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT:
+                kind = self.kind(arguments[0])
+                self(f"before {'a file of ' if kind == 'an entry' else ''}{kind}")
+            elif event == "os.remove":
+                self("before a file is deleted")
+
+        sys.addaudithook(audit)
+        os.fsync = self.around(
+            os.fsync, "the fsync", lambda f: Path(f"/proc/self/fd/{f}").readlink()
+        )
+        os.rename = self.around(os.rename, "the rename", lambda path: path)
+
+    def kind(self, path: object) -> str:
+        if str(path).startswith(f"{self.root}/chunks"):
+            return "a fragment"
+        return "an entry" if str(path).startswith(f"{self.root}/log/.") else "something else"
+
+    def around(
+        self, function: Callable[..., Any], what: str, path_of: Callable[[Any], object]
+    ) -> Callable[..., Any]:
+        def watched(*arguments: Any, **keywords: Any) -> Any:
+            kind = self.kind(path_of(arguments[0]))
+            self(f"before {what} of {kind}")
+            result = function(*arguments, **keywords)
+            self(f"after {what} of {kind}")
+            return result
+
+        return watched
+
+
+def append(db: PointDB, first: int, count: int) -> None:
+    for seed in range(first, first + count):
+        say("begin", granule(seed).id)
+        db.append([granule(seed, 60)])
+        say("end", granule(seed).id)
+
+
+def compact(db: PointDB, rounds: int) -> None:
+    for _ in range(rounds):
+        db.compact()
+        say("end", str(db.snapshot))
+
+
+def say(*words: str) -> None:
+    sys.stdout.write(" ".join(words) + "\n")
+    sys.stdout.flush()
+
+
+def main(what: str, path: str, kill: str, *numbers: int) -> None:
+    db = PointDB(Path(path))
+    stage, _, count = kill.rpartition(" ")
+    Killer(path, stage, int(count)).watch()
+    (append if what == "append" else compact)(db, *numbers)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))

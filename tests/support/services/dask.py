@@ -1,0 +1,94 @@
+"""A Dask cluster on loopback: a scheduler and workers, each a process that a test may kill."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import distributed
+
+# How long anything of it may take to start, seconds: imports on a busy machine.
+_LIMIT = 120
+
+
+class DaskCluster:
+    """A scheduler and its workers; a context manager.
+
+    Parameters
+    ----------
+    directory : Path
+        For their files.
+    workers : int
+        Workers at the beginning, with one thread each.
+    allowed_failures : int
+        After how many extra deaths of its workers the scheduler gives a task up.
+    nanny : bool
+        Whether workers that die are replaced.
+    """
+
+    def __init__(
+        self, directory: Path, *, workers: int, allowed_failures: int = 3, nanny: bool = False
+    ) -> None:
+        self.file = directory / "scheduler.json"
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._directory = directory
+        self._count = workers
+        self._nanny = nanny
+        self._failures = allowed_failures
+
+    def __enter__(self) -> Self:
+        self.scheduler = self._start(
+            "scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self.file)
+        )
+        guard = "--nanny" if self._nanny else "--no-nanny"
+        for number in range(self._count):
+            words = ("--scheduler-file", str(self.file), "--nthreads", "1", guard)
+            place = ("--local-directory", str(self._directory / f"worker{number}"))
+            self.workers.append(self._start("worker", *words, *place))
+        with self.client() as client:
+            self.address = client.scheduler.address
+            client.wait_for_workers(self._count, timeout=_LIMIT)
+        return self
+
+    def client(self) -> distributed.Client:
+        """Connect to the scheduler."""
+        return distributed.Client(
+            scheduler_file=str(self.file), timeout=_LIMIT, set_as_default=False
+        )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in (*self.workers, self.scheduler):
+            # A nanny takes its worker along when it leaves in an orderly way.
+            process.terminate() if self._nanny else process.kill()
+        for process in (*self.workers, self.scheduler):
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _start(self, what: str, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = {
+            **os.environ,
+            # Works are found where the test finds them.
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(self._failures),
+        }
+        command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--no-dashboard"]
+        with (self._directory / "dask.log").open("ab") as log:
+            return subprocess.Popen(
+                [*command, *arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )

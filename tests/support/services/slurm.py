@@ -1,0 +1,172 @@
+"""A throw-away Slurm on this machine: one controller, one node that claims more cores than there are, no accounting."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.services.provide import provide, unavailable
+
+CORES = 64
+
+CONFIGURATION = """\
+ClusterName=throwaway
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={directory}/munge.socket
+CredType=cred/munge
+MpiDefault=none
+# Neither cgroups nor affinity: a container has none to give.
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+# Believe the line of the node, not what the machine has.
+SlurmdParameters=config_overrides
+ReturnToService=2
+# Start what is submitted at once.
+SchedulerParameters=defer=0,sched_interval=5,sched_min_interval=0,batch_sched_delay=0
+KillWait=20
+InactiveLimit=0
+StateSaveLocation={directory}/state
+SlurmdSpoolDir={directory}/spool
+SlurmctldPidFile={directory}/slurmctld.pid
+SlurmdPidFile={directory}/slurmd.pid
+SlurmctldLogFile={directory}/slurmctld.log
+SlurmdLogFile={directory}/slurmd.log
+NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs={cores} RealMemory=64000 State=UNKNOWN
+PartitionName=all Nodes=node Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+class Slurm:
+    """The daemons and their directory.
+
+    Attributes
+    ----------
+    directory : Path
+        State and logs.
+    environment : dict
+        In which Slurm's commands find this cluster.
+    """
+
+    def __init__(self, directory: Path, programs: dict[str, str]) -> None:
+        self.directory = directory
+        self.environment = {**os.environ, "SLURM_CONF": str(directory / "slurm.conf")}
+        self._programs = programs
+        self._daemons: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Start the daemons and wait until the node takes jobs."""
+        self._configure()
+        for name in ("state", "spool"):
+            (self.directory / name).mkdir(mode=0o700)
+        munge = [
+            f"--{what}-file={self.directory}/munge.{what}" for what in ("key", "pid", "log", "seed")
+        ]
+        socket_path = self.directory / "munge.socket"
+        self._daemon("munged", "--foreground", "--force", f"--socket={socket_path}", *munge)
+        self._wait(socket_path.exists, "munged made no socket")
+        configuration = self.environment["SLURM_CONF"]
+        self._daemon("slurmctld", "-D", "-f", configuration)
+        self._daemon("slurmd", "-D", "-f", configuration, "-N", "node")
+        self._wait(lambda: self.call("sinfo", "-h", "-o", "%T") == "idle", "the node takes no jobs")
+
+    def stop(self) -> None:
+        """End all jobs and the daemons."""
+        with suppress(subprocess.SubprocessError, OSError):
+            self.call("scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}")
+            self._wait(lambda: not self.call("squeue", "-h"), "jobs do not end")
+        for daemon in reversed(self._daemons):
+            daemon.terminate()
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+
+    def call(self, *command: str) -> str:
+        """Run a command of Slurm's and return what it says."""
+        answer = subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=240, check=False
+        )
+        return answer.stdout.strip()
+
+    def _configure(self) -> None:
+        key = self.directory / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(1024))
+        with socket.socket() as first, socket.socket() as second:
+            # Ports that are free now; nobody else is likely to take them in the next second.
+            first.bind(("127.0.0.1", 0))
+            second.bind(("127.0.0.1", 0))
+            ports = first.getsockname()[1], second.getsockname()[1]
+        text = CONFIGURATION.format(
+            host=socket.gethostname().partition(".")[0],
+            user=getpass.getuser(),
+            directory=self.directory,
+            controller_port=ports[0],
+            node_port=ports[1],
+            cores=CORES,
+        )
+        (self.directory / "slurm.conf").write_text(text)
+
+    def _daemon(self, name: str, *arguments: str) -> None:
+        with (self.directory / f"{name}.out").open("wb") as output:
+            self._daemons.append(
+                subprocess.Popen(
+                    [self._programs[name], *arguments],
+                    env=self.environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+
+    def _wait(self, condition, complaint: str, seconds: float = 240.0) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                logs = "\n".join(
+                    p.read_text(errors="replace")[-2000:] for p in self.directory.glob("*.log")
+                )
+                raise TimeoutError(f"Slurm: {complaint} after {seconds:g} s\n{logs}")
+            # Daemons offer nothing to wait on.
+            time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    """A Slurm that runs while tests do."""
+    programs = provide(
+        ["munged", "slurmctld", "slurmd", "sbatch", "scancel", "squeue", "sinfo"],
+        ["slurmctld", "slurmd", "slurm-client", "munge"],
+    )
+    # Not pytest's directory: a socket's path must be short.
+    directory = Path(tempfile.mkdtemp(prefix="slurm-"))
+    cluster = Slurm(directory, programs)
+    try:
+        try:
+            cluster.start()
+        except (OSError, subprocess.SubprocessError) as error:
+            unavailable(f"no Slurm here: {error}")
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,351 @@
+"""Who may do what on a server: passwords, tokens, roles, limits, and the log of it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import stat
+
+import pytest
+
+from cryotile.errors import CryotileError, InvalidValue
+from cryotile.taskfarm.server import Settings, accounts, auth
+from tests.support.farm_server import PASSWORD, SECRET, basic, farm, sqlite_farm
+from tests.support.services.postgres import postgres
+
+__all__ = ["farm", "postgres", "sqlite_farm"]
+
+OPEN = {("/", "GET"), ("/", "POST"), ("/healthz", "GET")}
+
+
+def test_nothing_is_answered_without_authentication_but_life_and_login(sqlite_farm):
+    for rule in sqlite_farm.app.url_map.iter_rules():
+        path = rule.rule.replace("<", "").replace(">", "")
+        for method in rule.methods - {"HEAD", "OPTIONS"}:
+            if (path, method) not in OPEN:
+                answer = sqlite_farm.client.open(path, method=method)
+                assert answer.status_code == 401, (method, path)
+    for method, path in (("GET", "/nosuch"), ("PUT", "/api/runs"), ("HEAD", "/api/runs")):
+        assert sqlite_farm.client.open(path, method=method).status_code == 401
+    assert sqlite_farm.client.options("/api/runs").status_code == 405
+    assert sqlite_farm.client.get("/healthz").json == {"status": "ok"}
+
+
+def test_a_password_buys_a_token_and_the_token_serves(farm):
+    farm.token()
+    with_password = basic(farm.name("ann"), PASSWORD)
+    token = farm.client.get("/api/token", headers=with_password).json["token"]
+    for headers in (
+        basic(token),
+        basic(token, "x"),
+        {"Authorization": f"Bearer {token}"},
+        with_password,
+    ):
+        assert farm.client.get("/api/runs", headers=headers).status_code == 200
+
+
+def test_what_is_no_token_is_nobodys(sqlite_farm):
+    token = sqlite_farm.token()
+    header, payload = (
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
+        for part in ({"alg": "none"}, {"id": 1})
+    )
+    forged = [
+        f"{header}.{payload}.",
+        token[:-1],
+        token[:-1] + "é",
+        f"ct_{'A' * 43}",
+        "",
+        "ct_",
+        "a\0b",
+    ]
+    for name in forged:
+        for password in ("", "x"):
+            answer = sqlite_farm.client.get("/api/runs", headers=basic(name, password))
+            assert answer.status_code in (401, 429)
+    for header in (
+        "Basic",
+        "Basic !",
+        "Basic " + "A" * 5,
+        "Bearer",
+        "Digest a=b",
+        "Basic /w==",
+        "Bearer a b",
+    ):
+        answer = sqlite_farm.client.get("/api/runs", headers={"Authorization": header})
+        assert answer.status_code == 401
+
+
+def test_a_token_expires(farm):
+    token = farm.token()
+    farm.sql("UPDATE tokens SET expires = 1")
+    farm.app.extensions["cryotile"].access._tokens.clear()
+    assert farm.client.get("/api/runs", headers=basic(token)).status_code == 401
+
+
+def test_tokens_are_revoked(farm):
+    first = farm.token()
+    second = farm.ask("GET", "/api/token").json["token"]
+    assert farm.ask("DELETE", "/api/token").status_code == 204
+    assert farm.client.get("/api/runs", headers=basic(first)).status_code == 401
+    assert farm.client.get("/api/runs", headers=basic(second)).status_code == 200
+    third = farm.client.get("/api/token", headers=basic(second)).json["token"]
+    assert farm.client.delete("/api/token?all=True", headers=basic(second)).status_code == 204
+    for token in (second, third):
+        assert farm.client.get("/api/runs", headers=basic(token)).status_code == 401
+
+
+def test_tokens_fall_with_a_change_of_the_password_by_another_process(farm):
+    token = farm.token()
+    headers = basic(farm.name("ann"), PASSWORD)
+    assert farm.client.get("/api/runs", headers=headers).status_code == 200
+    with farm.app.app_context():
+        assert not accounts.add_user(farm.name("ann"), "something else")
+    # What another process changes is seen within a second; here that second is over.
+    farm.app.extensions["cryotile"].access._looked -= 1
+    assert farm.client.get("/api/runs", headers=basic(token)).status_code == 401
+    assert farm.client.get("/api/runs", headers=headers).status_code == 401
+
+
+def test_a_removed_user_is_nobody_and_a_new_one_of_the_name_owns_nothing(farm):
+    token, run, name = farm.token(), farm.run(1), farm.name("ann")
+    with farm.app.app_context():
+        assert accounts.remove_user(name)
+        assert not accounts.remove_user(name)
+        accounts.add_user(name, PASSWORD)
+    farm.app.extensions["cryotile"].access.forget()
+    assert farm.client.get("/api/runs", headers=basic(token)).status_code == 401
+    answer = farm.client.get(f"/api/runs/{run}", headers=basic(name, PASSWORD))
+    assert answer.status_code == 404
+
+
+def test_a_password_is_hashed_once(sqlite_farm, monkeypatch):
+    sqlite_farm.token()
+    checked = []
+    real = auth.check_password_hash
+    monkeypatch.setattr(auth, "check_password_hash", lambda *a: checked.append(a) or real(*a))
+    for _ in range(5):
+        headers = basic(sqlite_farm.name("ann"), PASSWORD)
+        assert sqlite_farm.client.get("/api/runs", headers=headers).status_code == 200
+    assert len(checked) == 1
+
+
+def test_wrong_passwords_are_limited_and_nothing_else_is(sqlite_farm, monkeypatch):
+    run, _ = sqlite_farm.run(2), sqlite_farm.worker()
+    hashed = []
+    monkeypatch.setattr(auth, "check_password_hash", lambda *a: hashed.append(a) or False)
+    wrong = basic(sqlite_farm.name("ann"), "wrong")
+    codes = [sqlite_farm.client.get("/api/token", headers=wrong).status_code for _ in range(30)]
+    assert codes == [401] * 10 + [429] * 20
+    assert len(hashed) == 10
+    assert int(sqlite_farm.client.get("/api/token", headers=wrong).headers["Retry-After"]) > 0
+    assert sqlite_farm.claim(run) == 0
+    # Another address may try.
+    answer = sqlite_farm.client.get(
+        "/api/token", headers=wrong, environ_base={"REMOTE_ADDR": "10.0.0.9"}
+    )
+    assert answer.status_code == 401
+
+
+def test_a_name_that_nobody_has_costs_a_hash_too(sqlite_farm, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(auth, "check_password_hash", lambda *a: hashed.append(a) or False)
+    assert sqlite_farm.client.get("/api/runs", headers=basic("nobody", "x")).status_code == 401
+    assert len(hashed) == 1
+
+
+def test_addresses_of_one_network_are_one_to_the_limit():
+    attempts = auth.Attempts(limit=2, period=1e6)
+    attempts.fail("2001:db8::1")
+    assert attempts.wait("2001:db8::2") == 0
+    attempts.fail("2001:db8::2")
+    assert attempts.wait("2001:db8::3") > 0
+    assert attempts.wait("2001:db8:0:1::3") == 0
+    assert attempts.wait("10.0.0.1") == 0
+
+
+def test_strangers_get_404_and_see_nothing(farm):
+    run = farm.run(3)
+    for user in ("ann", "bob"):
+        farm.token(user)
+    farm.worker()
+    for method, path, body in (
+        ("GET", f"/api/runs/{run}", None),
+        ("DELETE", f"/api/runs/{run}", None),
+        ("POST", f"/api/runs/{run}/restart", None),
+        ("POST", f"/api/runs/{run}/task", {"worker_uuid": "w"}),
+        ("GET", f"/api/runs/{run}/tasks/0", None),
+        ("PUT", f"/api/runs/{run}/tasks/0", {"status": "done"}),
+        ("GET", f"/api/v1/runs/{run}", None),
+        ("GET", f"/api/v1/runs/{run}/tasks?state=failed", None),
+        ("GET", f"/api/v1/runs/{run}/workers", None),
+        ("GET", f"/api/v1/runs/{run}/events", None),
+        ("POST", f"/api/v1/runs/{run}/leases", {"worker": {"uuid": "w", "host": "h", "pid": 1}}),
+        ("PUT", f"/api/v1/runs/{run}/members/{farm.name('bob')}", {"role": "owner"}),
+    ):
+        assert farm.ask(method, path, body, user="bob").status_code == 404, (method, path)
+    assert farm.ask("GET", "/api/runs", user="bob").json["data"] == []
+    assert farm.ask("GET", "/api/v1/runs", user="bob").json["runs"] == []
+    assert run not in farm.ask("GET", "/metrics", user="bob").text
+
+
+def test_members_may_do_what_their_role_says(farm):
+    run, _ = farm.run(3), farm.worker()
+    farm.token("bob")
+    member = f"/api/v1/runs/{run}/members/{farm.name('bob')}"
+
+    def may() -> list[bool]:
+        calls = (
+            ("GET", f"/api/runs/{run}", None),
+            ("PUT", f"/api/runs/{run}/tasks/0", {"percentCompleted": 1}),
+            ("POST", f"/api/runs/{run}/restart", None),
+        )
+        return [farm.ask(*call, user="bob").status_code < 300 for call in calls]
+
+    assert may() == [False, False, False]
+    for role, rights in (
+        ("viewer", [True, False, False]),
+        ("worker", [True, True, False]),
+        ("owner", [True, True, True]),
+    ):
+        assert farm.ask("PUT", member, {"role": role}).status_code == 204
+        assert may() == rights
+        assert farm.ask("GET", f"/api/v1/runs/{run}", user="bob").json["role"] == role
+        assert [each["uuid"] for each in farm.ask("GET", "/api/runs", user="bob").json["data"]] == [
+            run
+        ]
+    assert farm.ask("DELETE", member).status_code == 204
+    assert may() == [False, False, False]
+
+
+def test_members_are_users_of_a_role_and_a_runs_creator_stays_its_owner(farm):
+    run = farm.run(1)
+    members = f"/api/v1/runs/{run}/members"
+    assert farm.ask("PUT", f"{members}/nobody", {"role": "worker"}).status_code == 404
+    assert farm.ask("PUT", f"{members}/a%00", {"role": "worker"}).status_code == 404
+    me = farm.name("ann")
+    assert farm.ask("PUT", f"{members}/{me}", {"role": "viewer"}).status_code == 400
+    assert farm.ask("DELETE", f"{members}/{me}").status_code == 400
+    for role in ("admin", None, 7, ["owner"]):
+        assert farm.ask("PUT", f"{members}/{me}", {"role": role}).status_code == 400
+
+
+def test_an_admin_sees_and_changes_every_run(farm):
+    run = farm.run(1)
+    farm.token("root", "admin")
+    assert run in [each["uuid"] for each in farm.ask("GET", "/api/runs", user="root").json["data"]]
+    assert farm.ask("DELETE", f"/api/runs/{run}", user="root").status_code == 204
+
+
+def test_bodies_have_a_size_and_a_depth(sqlite_farm):
+    def post(data: bytes, **headers: str) -> int:
+        return int(sqlite_farm.ask("POST", "/api/run", data=data, headers=headers).status_code)
+
+    assert post(b" " * (5 * 2**20)) == 413
+    assert post(gzip.compress(b" " * (20 * 2**20)), **{"Content-Encoding": "gzip"}) == 413
+    assert post(b"[" * 100_000) == 400
+    assert post(b'{"a":' * 50 + b"1" + b"}" * 50) == 400
+    assert post(b"\xff") == 400
+    assert post(b"") == 400
+    assert post(b'{"numTasks": NaN}') == 400
+    assert post(b'{"numTasks": ' + b"1" * 5000 + b"}") == 400
+    assert post(b"no gzip", **{"Content-Encoding": "gzip"}) == 400
+    assert post(gzip.compress(b'{"numTasks": 3}')[:-5], **{"Content-Encoding": "gzip"}) == 400
+    assert post(b"x", **{"Content-Encoding": "br"}) == 415
+    # Brackets in strings are no depth.
+    assert post(json.dumps({"numTasks": "[{" * 100}).encode()) == 400
+    assert post(gzip.compress(b'{"numTasks": 3}'), **{"Content-Encoding": "gzip"}) == 201
+
+
+def test_every_answer_has_the_headers_of_caution(sqlite_farm):
+    answers = [
+        sqlite_farm.client.get("/"),
+        sqlite_farm.client.get("/nosuch"),
+        sqlite_farm.ask("GET", "/api/runs"),
+        sqlite_farm.ask("GET", "/nosuch"),
+    ]
+    for answer in answers:
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert "Strict-Transport-Security" not in answer.headers
+    secure = sqlite_farm.client.get("/healthz", base_url="https://farm.example")
+    assert "Strict-Transport-Security" in secure.headers
+
+
+def test_the_log_says_who_did_what(farm):
+    run = farm.run(2)
+    farm.token("bob")
+    farm.ask("POST", f"/api/runs/{run}/restart?all=True")
+    farm.ask("PUT", f"/api/v1/runs/{run}/members/{farm.name('bob')}", {"role": "worker"})
+    farm.client.get("/api/runs", headers=basic(farm.name("bob"), "wrong"))
+    farm.ask("DELETE", f"/api/runs/{run}")
+    ann, bob = farm.name("ann"), farm.name("bob")
+    log = farm.sql(
+        "SELECT user_name, action, subject FROM audit WHERE subject IN (:ann, :bob) OR subject LIKE :run ORDER BY id",
+        ann=ann, bob=bob, run=f"{run}%",
+    )  # fmt: skip
+    assert [tuple(row) for row in log] == [
+        ("-", "add user", ann),
+        ("-", "make token", ann),
+        (ann, "create run", run),
+        ("-", "add user", bob),
+        ("-", "make token", bob),
+        (ann, "restart all", run),
+        (ann, "set member", f"{run} {bob} worker"),
+        ("-", "wrong password", bob),
+        (ann, "delete run", run),
+    ]
+
+
+def test_neither_passwords_nor_tokens_are_stored(farm):
+    token = farm.token()
+    (stored,) = farm.sql("SELECT password FROM users WHERE name = :name", name=farm.name("ann"))
+    assert stored.password.startswith("scrypt:")
+    assert PASSWORD not in stored.password
+    assert (token,) not in [tuple(row) for row in farm.sql("SELECT digest FROM tokens")]
+
+
+def test_names_and_passwords_have_a_look(sqlite_farm):
+    with sqlite_farm.app.app_context():
+        for name in ("", "a b", "a:b", "é", ".a", "a" * 65, "ct_" + "a" * 43):
+            with pytest.raises(InvalidValue, match="user name"):
+                accounts.add_user(name, "secret")
+        for password in ("", "x" * 1025):
+            with pytest.raises(InvalidValue, match="password"):
+                accounts.add_user("ann", password)
+        with pytest.raises(InvalidValue, match="role"):
+            accounts.add_user("ann", "secret", "root")
+        assert accounts.add_user("ann", "x")
+
+
+def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("CRYOTILE_SECRET_KEY", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    key = Settings(database_url="x").key()
+    path = tmp_path / "cryotile" / "secret-key"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(key) >= 64
+    assert Settings(database_url="x").key() == key
+    path.chmod(0o644)
+    with pytest.raises(CryotileError, match="may be read by others"):
+        Settings(database_url="x").key()
+
+
+def test_a_given_secret_is_long_enough(monkeypatch):
+    monkeypatch.setenv("CRYOTILE_SECRET_KEY", SECRET)
+    assert Settings(database_url="x").key() == SECRET
+    monkeypatch.setenv("CRYOTILE_SECRET_KEY", "short")
+    with pytest.raises(InvalidValue, match="16 or more"):
+        Settings(database_url="x").key()
+
+
+def test_settings_of_the_environment_are_numbers(monkeypatch):
+    monkeypatch.setenv("CRYOTILE_SEED_LEASE", "60")
+    assert Settings(database_url="x").seed_lease == 60
+    for wrong in ("soon", "-1", "nan", "inf"):
+        monkeypatch.setenv("CRYOTILE_SEED_LEASE", wrong)
+        with pytest.raises(InvalidValue, match="CRYOTILE_SEED_LEASE"):
+            Settings(database_url="x")

@@ -1,0 +1,214 @@
+"""A server whose database is away for a while, full, or of another version."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from sqlalchemy import TextClause, text
+
+from cryotile.errors import CryotileError
+from cryotile.ledgers.sql.schema import State
+from cryotile.ledgers.sql.statements import (
+    CLAIM,
+    COUNT,
+    FIND_SETTLED,
+    REAP,
+    RELEASE,
+    RENEW,
+    SETTLE,
+    STOCK_OR_EXPIRED_LEFT,
+)
+from cryotile.taskfarm.server import create_app
+from cryotile.taskfarm.server.listing import LIST_TASKS, SEE_RUN
+from cryotile.taskfarm.server.tasks import FINISH, PERCENTS
+from tests.support import PROJECT
+from tests.support.farm_server import Farm, basic, sqlite_farm
+from tests.support.services.pgbouncer import PgBouncer
+from tests.support.services.postgres import Postgres, postgres
+
+__all__ = ["postgres", "sqlite_farm"]
+
+
+def test_a_restart_of_postgresql_loses_nothing_that_was_acknowledged():
+    with Postgres() as postgres:
+        farm = Farm(postgres.url)
+        run, _ = farm.run(20), farm.worker()
+        assert [farm.claim(run) for _ in range(5)] == list(range(5))
+        assert farm.put(run, 0, status="done") == 204
+        postgres.stop(signal.SIGQUIT)
+        with ThreadPoolExecutor(1) as pool:
+            # Asked while it is away, answered when it is back; or told to ask again, if that takes long.
+            headers = basic(farm.token())
+            claimed = pool.submit(
+                farm.client.post,
+                f"/api/runs/{run}/task",
+                json={"worker_uuid": "w"},
+                headers=headers,
+            )
+            postgres.start()
+            assert claimed.result().status_code in (201, 503)
+        # What speaks to the database without asking again may hit a connection that is dead.
+        assert farm.ask("GET", "/api/token").status_code in (200, 503)
+        assert farm.ask("GET", "/api/token").status_code == 200
+        waiting, computing, done = farm.counts(run)
+        assert (waiting, done) == (0, 1)
+        assert computing in (4, 5)
+        farm.database.engine.dispose()
+
+
+def test_a_full_disk_under_sqlite_is_said_to_be_and_mended(sqlite_farm):
+    run, _ = sqlite_farm.run(100_000), sqlite_farm.worker()
+    token = sqlite_farm.token()
+    sqlite_farm.database._patience = 0.0
+    # SQLite answers alike whether the disk or its own limit is full.
+    pages = sqlite_farm.sql("PRAGMA page_count")[0][0]
+    with sqlite_farm.database.engine.connect() as connection:
+        connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+    full = sqlite_farm.client.post(
+        f"/api/runs/{run}/task", json={"worker_uuid": "w"}, headers=basic(token)
+    )
+    assert full.status_code == 503
+    assert sqlite_farm.client.get("/healthz").status_code == 200
+    with sqlite_farm.database.engine.connect() as connection:
+        connection.execute(text("PRAGMA max_page_count = 1000000"))
+    assert sqlite_farm.claim(run) == 0
+
+
+def test_a_database_of_a_newer_version_is_refused(sqlite_farm):
+    sqlite_farm.sql("UPDATE schema_versions SET version = 99 WHERE part = 'server'")
+    with pytest.raises(CryotileError, match="version 99"):
+        create_app(sqlite_farm.settings)
+
+
+def test_behind_a_pooler_that_gives_each_transaction_another_connection_all_goes_as_without(
+    postgres,
+):
+    with PgBouncer(postgres, connections=3) as pgbouncer:
+        farm = Farm(pgbouncer.url)
+        run, workers = farm.run(60), [farm.worker(f"w{number}") for number in range(6)]
+
+        def work(worker: str) -> list[int]:
+            done = []
+            while (task := farm.claim(run, worker)) is not None:
+                assert farm.put(run, task, percentCompleted=50) == 204
+                assert farm.put(run, task, status="done", percentCompleted=100) == 204
+                done.append(task)
+            return done
+
+        farm.token()
+        with ThreadPoolExecutor(len(workers)) as pool:
+            done = [task for part in pool.map(work, workers) for task in part]
+        assert sorted(done) == list(range(60))
+        assert farm.counts(run) == (0, 0, 60)
+        farm.database.engine.dispose()
+
+
+def test_a_claim_waits_for_no_other_claim_of_its_run(postgres):
+    farm = Farm(postgres.url)
+    run = farm.run(4)
+    first = farm.claim(run, farm.worker("first"))
+    with farm.database.engine.connect() as other:
+        # Somebody else is in the midst of claiming task 1, and has not committed.
+        other.execute(text("SELECT idx FROM tasks WHERE state = 0 AND idx = 1 FOR UPDATE"))
+        assert farm.claim(run, "first") == 2
+    assert first == 0
+    farm.database.engine.dispose()
+
+
+def test_a_claim_and_the_answer_how_far_a_run_is_look_at_no_task_but_those_they_name(sqlite_farm):
+    for statement in (CLAIM, SETTLE, RENEW, RELEASE, REAP):
+        assert_searches(sqlite_farm, statement._sqlite)
+    for question in (
+        COUNT,
+        FIND_SETTLED,
+        STOCK_OR_EXPIRED_LEFT,
+        PERCENTS,
+        SEE_RUN,
+        LIST_TASKS[State.FAILED],
+    ):
+        assert_searches(sqlite_farm, question._texts["sqlite"])
+
+
+def assert_searches(farm: Farm, statement: TextClause) -> None:
+    """Check that a statement finds tasks by an index: by number, or among those in the state that it needs."""
+    given = dict.fromkeys(statement.compile().params, 0) | {"given": "[]"}
+    with farm.database.engine.connect() as connection:
+        plan = connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"), given)
+        steps = [row.detail for row in plan if re.search(r"\btasks\b", row.detail)]
+    whole = [step for step in steps if step.startswith("SCAN") or step.endswith("(run_id=?)")]
+    # These hold the tasks of one state alone.
+    assert all(re.search("INDEX tasks_(waiting|begun|failed)", step) for step in whole), steps
+
+
+def test_of_a_run_that_postgresql_has_no_statistics_of_it_reads_the_tasks_that_are_named_alone(
+    postgres,
+):
+    farm = Farm(postgres.url)
+    farm.sql("""
+        INSERT INTO tasks (run_id, idx, cost, state, turns, lease)
+        SELECT -1, i, 0, 2, 1, 7 FROM generate_series(1, 60000) AS i
+    """)
+    with farm.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
+        other.execute(text("VACUUM ANALYZE tasks"))
+    # Rows of 4096 tasks are laid out with the first claim.
+    name = farm.run(4096)
+    run = farm.sql("SELECT id FROM runs WHERE uuid = :name", name=name)[0][0]
+    tasks = [farm.claim(name, farm.worker()) for _ in range(3)]
+    lease = farm.sql("SELECT lease FROM tasks WHERE run_id = :run AND idx = 1", run=run)[0][0]
+    named = {"given": json.dumps([[task, lease, 0.0, 0] for task in tasks]), "idx": 1}
+    values = named | {"run": run, "worker": 1, "n": 3, "lease": 1, "seconds": 9.0, "attempts": 3}
+    values["percent"] = 1.0
+    statements = [each._postgresql for each in (CLAIM, SETTLE, RENEW, RELEASE, FINISH)]
+    for statement in (*statements, FIND_SETTLED._texts["postgresql"]):
+        assert _rows_read(farm, statement, values) <= 100
+    farm.sql("DELETE FROM tasks WHERE run_id < 0")
+    farm.database.engine.dispose()
+
+
+def _rows_read(farm: Farm, statement: TextClause, values: dict[str, object]) -> int:
+    """How many rows of tasks a statement of PostgreSQL reads, and passes on or not; it is undone."""
+    given = {name: values[name] for name in statement.compile().params}
+    explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+    with farm.database.engine.connect() as connection:
+        plan = connection.execute(explain, given).scalar_one()[0]["Plan"]
+        connection.rollback()
+    return max(map(_rows_of_node, _nodes(plan)))
+
+
+def _nodes(plan: dict[str, object]) -> list[dict[str, object]]:
+    return [plan, *(node for child in plan.get("Plans", []) for node in _nodes(child))]
+
+
+def _rows_of_node(node: dict[str, object]) -> int:
+    dropped = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
+    return (node["Actual Rows"] + dropped) * node["Actual Loops"]
+
+
+def test_the_database_of_the_seeds_variable_is_neither_used_nor_touched_by_tests(tmp_path):
+    """The seed's tests drop the tables of ``$DATABASE_URL``."""
+    precious = tmp_path / "precious.db"
+    with closing(sqlite3.connect(precious)) as database:
+        database.execute("CREATE TABLE runs (id)")
+        database.commit()
+    before = precious.read_bytes()
+    test = "tests/taskfarm/test_server_legacy.py::test_a_fresh_run_counts_nothing[sqlite]"
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        cwd=PROJECT,
+        env={**os.environ, "DATABASE_URL": f"sqlite:///{precious}", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout
+    assert precious.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.db"]

@@ -1,0 +1,120 @@
+"""A server whose processes are killed while workers claim and settle: each task is done once, and nobody intervenes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from cryotile.farm.task import Outcome, Task
+from cryotile.ledgers.http import HTTPLedger
+from tests.support.farm_server import PASSWORD
+from tests.support.served_farm import served
+from tests.support.services.postgres import postgres
+
+__all__ = ["postgres", "served"]
+
+LONG = bool(os.environ.get("CRYOTILE_LONG"))
+KILLS = 100 if LONG else 6
+# Every so many kills it is the whole server and not one of its processes.
+WHOLE = 3
+WORKERS, BATCH = 3, 4
+# Steps of workers between two kills, at most.
+STEPS = 60
+# What workers must be about when kills hit; in the short form there may be too few to hit all.
+MOMENTS = {"claiming", "settling", *(["between"] if LONG else [])}
+
+
+class Pool:
+    """Workers in threads, and what each is doing."""
+
+    def __init__(self, address, key):
+        self._address, self._key = address, key
+        self.step = threading.Condition()
+        self.steps = 0
+        # Set when no more tasks will come: until then workers that find none look again.
+        self.last = threading.Event()
+        self.doing: dict[int, str] = {}
+        self.done: list[int] = []
+        self.lost: list[str] = []
+        self._threads = [threading.Thread(target=self._work, args=(n,)) for n in range(WORKERS)]
+
+    def start(self):
+        for thread in self._threads:
+            thread.start()
+
+    def join(self):
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def over(self):
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _note(self, worker, what):
+        with self.step:
+            self.doing[worker] = what
+            self.steps += 1
+            self.step.notify_all()
+
+    def _work(self, worker):
+        ledger = HTTPLedger(self._address, self._key)
+        while not self.last.is_set() or ledger.unsettled():
+            self._note(worker, "claiming")
+            leases = ledger.claim(BATCH)
+            outcomes = {lease: Outcome(lease.task, 0.0, lease.attempt, "here") for lease in leases}
+            self._note(worker, "settling")
+            self.lost += [lease.id for lease in ledger.settle(outcomes)]
+            self.done += [lease.task.index for lease in leases]
+            self._note(worker, "between")
+
+
+# Each kill of the long form takes a start of the server, and workers wait for it with growing pauses.
+@pytest.mark.timeout(3600)
+def test_each_task_is_done_once_however_often_the_server_is_killed(served):
+    draw, hit, kills, count = random.Random(11), Counter(), 0, 0
+    address, key = f"http://ann:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{served.port}", "faults/1"
+    with ExitStack() as stack:
+        server = stack.enter_context(served.running())
+        ledger, pool = HTTPLedger(address, key), Pool(address, key)
+        pool.start()
+        while kills < KILLS or not set(hit) >= MOMENTS:
+            # However fast they are: there is more to do between two kills than they can do in so many steps.
+            ledger.enroll([Task(index, 1.0) for index in range(count, count + STEPS * BATCH)])
+            count += STEPS * BATCH
+            kills += 1
+            with pool.step:
+                target = pool.steps + draw.randrange(STEPS)
+                pool.step.wait_for(lambda: pool.steps >= target or pool.over, 60)  # noqa: B023 - at once
+                assert not pool.over
+                hit.update(pool.doing.values())
+                if kills % WHOLE == 0:
+                    os.killpg(server.pid, signal.SIGKILL)
+                else:
+                    os.kill(draw.choice(_children(server.pid)), signal.SIGKILL)
+            if kills % WHOLE == 0:
+                server.wait()
+                server = stack.enter_context(served.running())
+        pool.last.set()
+        pool.join()
+        assert sorted(pool.done) == list(range(count))
+        assert pool.lost == []
+        token = served.log_in()
+        runs = served.ask("GET", "/api/v1/runs", token=token)[1]["runs"]
+        run = next(run for run in runs if run["key"] == key)
+        assert (run["done"], run["failed"]) == (count, 0)
+        workers = served.ask("GET", f"/api/v1/runs/{run['run']}/workers", token=token)[1]["workers"]
+        assert sum(worker["attempts"] for worker in workers) == count
+
+
+def _children(pid):
+    # The one that was killed last may have no successor yet.
+    while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        pass
+    return [int(child) for child in children]
