@@ -14,7 +14,9 @@ from cryotile.cli import main
 from tests.support import PROJECT
 
 # Processes that tests start find the modules of the tests, too.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))
+)
 
 # So that a broken contract is explained like any other failed assertion.
 pytest.register_assert_rewrite("cryotile.testing")

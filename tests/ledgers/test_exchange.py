@@ -21,6 +21,7 @@ from cryotile.ledgers import Exchange
 from cryotile.ledgers.http import HTTPLedger
 from cryotile.ledgers.sql.ledger import SQLLedger
 from cryotile.testing.leases import OpenLedger, await_claim, ended
+from tests.support import PROJECT
 from tests.support.farm_server import farm
 from tests.support.services.farm import FarmServer
 from tests.support.services.postgres import postgres

@@ -245,8 +245,8 @@ class _Farm:
 
     def _broken(self, error: BaseException) -> CryotileError:
         return CryotileError(
-            f"the executor broke ({_one_line(error)}) with {self._task_queue.left()} tasks left; what is done stays, and "
-            "the same command goes on when the executor is there again"
+            f"the executor broke ({_one_line(error)}) with {self._task_queue.left()} tasks left; "
+            "finished tasks are kept, and the same command goes on when the executor is there again"
         )
 
     def _unfit(self, error: BaseException) -> InvalidValue:

@@ -1,7 +1,7 @@
 """Signs of life of the processes that run farms: how status learns that a whole host is gone.
 
-Each keeps a file beside the journals of its workers, ``<process>.heartbeat``, and touches it from time to time, whatever
-its workers are at.  Its age is told by the clock of the file server alone, so that hosts may disagree about the time.
+Each keeps a file beside the journals of its workers, ``<process>.heartbeat``, and touches it from time to time,
+whatever its workers do.  The clock of the file server alone tells its age, so hosts may disagree about the time.
 """
 
 from __future__ import annotations

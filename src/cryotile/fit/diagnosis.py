@@ -1,7 +1,7 @@
 """Why a post has the terms and the status that it has: the rules of the fit, each with its value.
 
-This explains what :mod:`cryotile.fit.posts` decided and decides nothing.  The columns are those of the kernel, tolerances are
-found by least squares, one post at a time.
+This explains what :mod:`cryotile.fit.posts` decided and decides nothing.  The columns are those of the kernel,
+tolerances are found by least squares, one post at a time.
 """
 
 from __future__ import annotations

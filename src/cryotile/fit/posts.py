@@ -100,7 +100,8 @@ def fit_posts(
     Returns
     -------
     Dataset, dimensions (y, x), shape (ny, nx)
-        The variables of :func:`cryotile.fit.variables.fit_variables`.  NaN where there is no fit, and ``status`` says why.
+        The variables of :func:`cryotile.fit.variables.fit_variables`.  NaN where there is no fit, and
+        ``status`` says why.
         ``dhdt_sigma`` is the delete-one-pass jackknife and ``dhdt_ci95`` its 95 % interval by Student's t; both are NaN
         where the fit without some pass is not determined, so that this pass carries the fit alone.
 

@@ -29,8 +29,8 @@ class Lease:
         Names this lease alone: the next one of the same task has another.
     attempt : int
         Number of the attempt that it allows, from 1.  A lease of a number above
-        :data:`~cryotile.farm.task.ATTEMPTS` allows none: workers have died at the task each time, and its holder settles
-        it as failed.
+        :data:`~cryotile.farm.task.ATTEMPTS` allows none: workers have died at the task each time, and its
+        holder settles it as failed.
     expiry : float
         Seconds for which it is good unless it is renewed.
     turn : int
@@ -66,7 +66,7 @@ class Ledger(Protocol):
         Parameters
         ----------
         tasks : sequence of Task
-            Each index once.  What is settled while they are being found out (:class:`~cryotile.farm.task.Pending`) stays
+            Each index once.  What is settled while they are found (:class:`~cryotile.farm.task.Pending`) stays
             settled, so a ledger notes what is settled before it looks at them.
         """
         ...

@@ -75,7 +75,7 @@ class Explanation:
         Of each term of the config.
     points : DataFrame
         The points within the radius, with ``distance`` (m), ``residual`` (m, NaN before there is a fit), ``reason``
-        (of :class:`cryotile.fit.posts.Reason`), ``pass_offset`` (m, of its pass in the screen of passes) and ``detail``.
+        (of :class:`cryotile.fit.posts.Reason`), ``pass_offset`` (m, of its pass) and ``detail``.
     passes : DataFrame
         One row a pass: ``pass_id, time, direction, mode, platform, points, rejected, median_residual, verdict``.
     stored : StoredPost

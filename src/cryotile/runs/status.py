@@ -108,7 +108,7 @@ class Observer:
         self._costs = run.costs
 
     def look(self) -> RunStatus:
-        """Return how far the run is now; tiles count by their seals, see :meth:`cryotile.runs.run.Run.missing_quick`."""
+        """Return how far the run is now; tiles count by :meth:`cryotile.runs.run.Run.missing_quick`."""
         # Journals first: a tile that is saved meanwhile is done, whatever they said.
         workers, now = self._journals.read(), time.time()
         left = {task.index for task in self._run.missing_quick()}

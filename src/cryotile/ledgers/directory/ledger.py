@@ -6,8 +6,9 @@ is there for who opens it later.  It needs no locks, no hard links, no rename of
 nobody to see at once what others have done: who acts on an old view creates something that is there already, or that
 has no effect.  Nothing is lost if it all is: the results are elsewhere, and :meth:`DirLedger.enroll` begins again.
 
-The names are those of :mod:`cryotile.ledgers.directory.layout`, what the files say is in :mod:`cryotile.ledgers.directory.claims`.  A process
-may die between any two of these steps; this is what the others then find:
+The names are those of :mod:`cryotile.ledgers.directory.layout`, what the files say is in
+:mod:`cryotile.ledgers.directory.claims`.  A process may die between any two of these steps;
+this is what the others then find:
 
 ========  ==============================================  ==================================================
 to        steps                                           after the last step done
