@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import pytest
 
-from tests.support.services.provide import provide
+from tests.support.services.provide import exclusively, provide
 
 # Root may; and a path with the session's temporary directory is too long for a socket.
 ENVIRONMENT = {
@@ -89,14 +89,16 @@ def environment_with(*requirements: str) -> Path:
     It is kept beside this interpreter's own packages, for the next session.
     """
     wanted = " ".join(["mpi4py>=4", *requirements])
-    name = "".join(message for message in wanted if message.isalnum())
+    name = "".join(letter for letter in wanted if letter.isalnum())
     directory = Path(sys.prefix, "test-environments", name)
     python = directory / "bin" / "python"
     ready = directory / "ready"
-    if not ready.exists():
+    with exclusively(directory):
+        if ready.exists():
+            return python
         run = lambda *words: subprocess.run(words, check=True, capture_output=True)  # noqa: E731
         run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(directory))
-        # Before all of this environment's come its own, so that mpi4py finds its library.
+        # The environment's own packages come first, so that mpi4py finds its library.
         major, minor = sys.version_info[:2]
         own = directory / "lib" / f"python{major}.{minor}" / "site-packages"
         (own / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")

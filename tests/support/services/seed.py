@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.services.farm import PASSWORD, USER, await_answer, free_port
-from tests.support.services.provide import unavailable
+from tests.support.services.provide import exclusively, unavailable
 
 _CLIENT = [["taskfarm-worker==0.4.0", "setuptools<80", "wheel"]]
 
@@ -135,7 +135,9 @@ def _old_python() -> str:
 def _installed(place: Path, steps: Sequence[Sequence[str]], python: str) -> Path:
     """Install packages into an environment, unless that was done before; the directory of its programs."""
     done, wanted = place / "installed", repr(steps)
-    if not done.exists() or done.read_text() != wanted:
+    with exclusively(place):
+        if done.exists() and done.read_text() == wanted:
+            return place / "bin"
         commands = [[python, "-m", "venv", "--clear", str(place)]]
         pip = [str(place / "bin" / "python"), "-m", "pip", "install", "-q"]
         commands += [[*pip, *step] for step in steps]
