@@ -14,9 +14,9 @@ from typing import Any
 
 from works import ignore
 
-from cryotile.backends import Backend
+from cryotile.backends import Backend, Context, share_of
 from cryotile.farm.journal import Journaled
-from cryotile.farm.task import Task, Work
+from cryotile.farm.task import Pending, Task, Work
 
 __all__ = ["CONTENDERS", "Contender", "Job", "ledger", "present"]
 
@@ -25,7 +25,8 @@ __all__ = ["CONTENDERS", "Contender", "Job", "ledger", "present"]
 class Job:
     """What one process of a contender is to do: its tasks and work, and with how many workers.
 
-    ``home`` and ``key`` are as for a backend; ``member`` of ``members`` says which of a contender's processes this is.
+    ``home`` and ``key`` are as for a backend, ``choose`` as for :class:`~cryotile.farm.task.Pending`; ``member`` of
+    ``members`` says which of a contender's processes this is.
     """
 
     tasks: Sequence[Task]
@@ -34,6 +35,7 @@ class Job:
     home: Path
     journal: Path
     key: str = "benchmark/1"
+    choose: Callable[[Sequence[Task]], list[Task]] = list
     member: int = 0
     members: int = 1
 
@@ -81,7 +83,8 @@ def present(contender: Contender) -> bool:
 
 def _farm(backend: Backend, job: Job) -> list[float]:
     ends = []
-    for outcome in backend.run(job.tasks, Journaled(job.work, job.journal)):
+    tasks = Pending(share_of(backend, job.tasks), job.choose)
+    for outcome in backend.run(tasks, Journaled(job.work, job.journal)):
         if outcome.error is not None:
             raise RuntimeError(outcome.error)
         ends.append(time.monotonic())
@@ -126,7 +129,7 @@ def _index(job: Job) -> list[float]:
 def _dir(job: Job) -> list[float]:
     from cryotile.backends.pull import DirBackend
 
-    return _farm(DirBackend(str(job.workers), job.home, job.key), job)
+    return _farm(DirBackend(str(job.workers), Context(job.home, job.key)), job)
 
 
 def _mpi(job: Job) -> list[float]:

@@ -18,7 +18,7 @@ from typing import Any
 from contenders import CONTENDERS, Job, ledger
 from works import Nap, Naps, do_nothing, equal_tasks
 
-from cryotile.farm.task import Pending, Task
+from cryotile.farm.task import Task
 
 
 def job_of(order: dict[str, Any], member: int) -> Job:
@@ -31,7 +31,7 @@ def job_of(order: dict[str, Any], member: int) -> Job:
 
         run = Run.load(order["run"])
         work = FitTile(run.path, run.generation)
-        job = Job(run.pending(), work, order["workers"], run.path, run.journal, run.key)
+        job = Job(run.tasks, work, order["workers"], run.path, run.journal, run.key, run.pending)
     elif "naps" in order:
         naps = Naps(*order["naps"])
         nap = Nap(naps, str(home), order["all_workers"], order.get("victim", -1))
@@ -40,9 +40,7 @@ def job_of(order: dict[str, Any], member: int) -> Job:
         tasks = equal_tasks(order["empty"])
         job = Job(tasks, do_nothing, order["workers"], home, home / "journal")
     if order["share"] and "run" not in order:
-        job = replace(
-            job, tasks=Pending(job.tasks, partial(_muster, home, member, order["members"]))
-        )
+        job = replace(job, choose=partial(_muster, home, member, order["members"]))
     return replace(job, member=member, members=order["members"])
 
 

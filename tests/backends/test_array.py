@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cryotile.backends import open_backend
+from cryotile.backends import Context, open_backend, share_of
 from cryotile.backends.array import ArrayBackend, IndexBackend, Place, place_in_array
 from cryotile.backends.base import STALL
 from cryotile.errors import InvalidValue
@@ -23,32 +23,37 @@ from tests.support import PROJECT
 class TestIndex(SupervisedContract):
     @pytest.fixture
     def make_backend(self) -> MakeBackend:
-        return lambda workers=2, stall=STALL: IndexBackend("0/1", stall=stall, children=workers)
+        return lambda workers=2, stall=STALL: IndexBackend(
+            "0/1", Context(stall=stall), children=workers
+        )
 
 
 def run_members(
-    members: range, of: int, tasks: Callable[[], list[Task] | Pending], work: RecordingWork
+    members: range,
+    of: int,
+    tasks: list[Task],
+    work: RecordingWork,
+    choose: Callable[[Sequence[Task]], list[Task]] = list,
 ) -> None:
     for member in members:
-        list(IndexBackend(f"{member}/{of}", children=1).run(tasks(), work))
+        backend = IndexBackend(f"{member}/{of}", children=1)
+        list(backend.run(Pending(share_of(backend, tasks), choose), work))
 
 
 def test_members_do_each_task_once_together(tmp_path: Path) -> None:
     tasks, work = make_tasks(50), RecordingWork(tmp_path)
-    run_members(range(4), 4, lambda: tasks, work)
+    run_members(range(4), 4, tasks, work)
     assert sorted(work.started) == [task.index for task in tasks]
 
 
 def test_members_that_start_late_deal_the_same_list_and_skip_what_is_done(tmp_path: Path) -> None:
     tasks, work = make_tasks(50), RecordingWork(tmp_path)
 
-    def pending() -> Pending:
-        # Half of the list was done before; and whoever starts now finds all done that others did meanwhile.
-        return Pending(
-            tasks, lambda some: [t for t in some if t.index % 2 == 1 and t.index not in work.ended]
-        )
+    def choose(some: Sequence[Task]) -> list[Task]:
+        # Half of the list was done before; a member that starts now also finds done what others did meanwhile.
+        return [t for t in some if t.index % 2 == 1 and t.index not in work.ended]
 
-    run_members(range(4), 4, pending, work)
+    run_members(range(4), 4, tasks, work, choose)
     assert sorted(work.started) == [task.index for task in tasks if task.index % 2 == 1]
 
 
@@ -59,9 +64,8 @@ def test_a_member_looks_at_its_own_tasks_only() -> None:
         looked_at.extend(some)
         return []
 
-    pending = Pending(tasks, choose)
-    list(IndexBackend("1/4").run(pending, RecordingWork(Path())))
-    assert looked_at == list(pending.share)
+    run_members(range(1, 2), 4, tasks, RecordingWork(Path()), choose)
+    assert looked_at == IndexBackend("1/4").share(tasks)
     assert len(looked_at) == 10
 
 
@@ -76,7 +80,8 @@ if __name__ == "__main__":
     tasks = make_tasks(20)
     first, second, *_ = deal(tasks, 2)[1]
     work = RecordingWork(Path(sys.argv[1]), {second.index: ("hang", 1)})
-    outcomes = IndexBackend("1/2", children=1).run(tasks, work)
+    backend = IndexBackend("1/2", children=1)
+    outcomes = backend.run(backend.share(tasks), work)
     assert next(outcomes).task == first
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -89,16 +94,16 @@ def test_a_member_that_dies_leaves_its_share_to_the_next_submission(tmp_path: Pa
     path = {"PYTHONPATH": os.pathsep.join(sys.path)}
     dead = subprocess.run(script, env={**os.environ, **path}, check=False)
     assert dead.returncode == -signal.SIGKILL
-    run_members(range(1), 2, lambda: tasks, work)
+    run_members(range(1), 2, tasks, work)
     missing = [task for task in tasks if task.index not in work.ended]
     assert missing
-    run_members(range(2), 2, lambda: missing, work)
+    run_members(range(2), 2, missing, work)
     assert sorted(set(work.ended)) == [task.index for task in tasks]
 
 
 def test_there_may_be_more_members_than_tasks(tmp_path: Path) -> None:
     tasks, work = make_tasks(2), RecordingWork(tmp_path)
-    run_members(range(5), 5, lambda: tasks, work)
+    run_members(range(5), 5, tasks, work)
     assert sorted(work.started) == [task.index for task in tasks]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cryotile.backends import open_backend
-from cryotile.backends.auto import AutoBackend, choose
+from cryotile.backends.auto import choose
 from cryotile.backends.base import STALL
 from cryotile.backends.cores import count_cores
 from cryotile.errors import InvalidValue
@@ -67,7 +67,7 @@ class TestAuto(SupervisedContract):
             monkeypatch.setenv("LSB_JOBID", "7")
             monkeypatch.setenv("LSB_DJOB_NUMPROC", str(workers))
             monkeypatch.setenv("CRYOTILE_JOB_END", "4e9")
-            return AutoBackend(stall=stall)
+            return open_backend("auto", home=None, key="", stall=stall)
 
         return make
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cryotile.backends import installed_backends, open_backend
+from cryotile.backends import Context, installed_backends, open_backend
 from cryotile.backends.base import STALL
 from cryotile.backends.cores import usable_cores
 from cryotile.backends.local import LocalBackend
@@ -30,13 +30,13 @@ from cryotile.testing.backends import (
 class TestSerial(BackendContract):
     @pytest.fixture
     def make_backend(self) -> MakeBackend:
-        return lambda workers=2, stall=STALL: SerialBackend(stall=stall)
+        return lambda workers=2, stall=STALL: SerialBackend("", Context(stall=stall))
 
 
 class TestLocal(SupervisedContract):
     @pytest.fixture
     def make_backend(self) -> MakeBackend:
-        return lambda workers=2, stall=STALL: LocalBackend(str(workers), stall=stall)
+        return lambda workers=2, stall=STALL: LocalBackend(str(workers), Context(stall=stall))
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def test_tasks_survive_children_that_are_killed_from_outside(tmp_path):
 def test_a_child_that_idles_takes_over_what_another_has_not_started(tmp_path):
     tasks = make_tasks(4)
     work = RecordingWork(tmp_path, {tasks[0].index: ("hang", 1)})
-    outcomes = [outcome.task for outcome in LocalBackend("2", stall=3.0).run(tasks, work)]
+    outcomes = [outcome.task for outcome in LocalBackend("2", Context(stall=3.0)).run(tasks, work)]
     # The first child hangs at the costliest task; nothing that was queued behind it waits for the stall limit.
     assert outcomes[-1] == tasks[0]
 
@@ -161,13 +161,13 @@ def test_leases_last_as_long_as_the_user_says(tmp_path):
         backend.ledger.enroll([Task(0, 1.0)])
         (lease,) = backend.ledger.claim()
         assert lease.expiry == 7.0
-    assert open_backend("mpi", home=tmp_path, key="k", lease=7.0).lease == 7.0
+    assert open_backend("mpi", home=tmp_path, key="k", lease=7.0).context.lease == 7.0
 
 
 @pytest.mark.parametrize("lease", [0.0, -1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("spec", ["dir:2", "mpi", "sqlite:///farm.sqlite", "http://token@farm"])
 def test_a_lease_that_is_not_positive_is_refused(spec, lease, tmp_path):
-    with pytest.raises(InvalidValue, match="so long after a worker has died"):
+    with pytest.raises(InvalidValue, match="others take over a worker's tasks"):
         open_backend(spec, home=tmp_path, key="k", lease=lease)
 
 
@@ -181,8 +181,8 @@ def test_a_backend_without_leases_says_so(spec, tmp_path):
 
 
 class ThirdParty:
-    def __init__(self, argument, home, key):
-        self.built_with = (argument, home, key)
+    def __init__(self, argument, context):
+        self.built_with = (argument, context)
 
 
 @pytest.mark.parametrize("place", ["a_module_that_is_gone:Farm", f"{__name__}:NoSuchFarm"])
@@ -206,10 +206,16 @@ def test_third_parties_add_backends_by_entry_point(monkeypatch, tmp_path):
     monkeypatch.setattr(
         "importlib.metadata.entry_points", lambda group: entries.select(group=group)
     )
-    assert open_backend("cloud:a:b", home=tmp_path, key="k").built_with == ("a:b", tmp_path, "k")
+    assert open_backend("cloud:a:b", home=tmp_path, key="k").built_with == (
+        "a:b",
+        Context(tmp_path, "k"),
+    )
     # Of an address the whole is the argument: the scheme belongs to it.
     address = "cloud://user@host/x"
-    assert open_backend(address, home=tmp_path, key="k").built_with == (address, tmp_path, "k")
+    assert open_backend(address, home=tmp_path, key="k").built_with == (
+        address,
+        Context(tmp_path, "k"),
+    )
     # Nobody takes a built-in name away.
     assert isinstance(open_backend("serial", home=None, key="k"), SerialBackend)
     assert next(iter(installed_backends())) == "cloud"

@@ -19,7 +19,7 @@ import loky
 import pytest
 import submitit
 
-from cryotile.backends import drain, open_backend
+from cryotile.backends import Context, drain, open_backend
 from cryotile.backends.base import ATTEMPTS, STALL
 from cryotile.backends.dask import DaskBackend
 from cryotile.backends.executor import ExecutorBackend
@@ -200,7 +200,7 @@ def cluster_of(tmp_path_factory):
 class TestDask(ExecutorContract):
     @pytest.fixture
     def make_backend(self, cluster_of) -> MakeBackend:
-        return lambda workers=2, stall=STALL: DaskBackend(cluster_of(workers), stall=stall)
+        return lambda workers=2, stall=STALL: DaskBackend(cluster_of(workers), Context(stall=stall))
 
     def test_one_worker_starts_the_tasks_in_the_order_given(
         self, make_backend: MakeBackend, tmp_path: Path

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from cryotile.backends.base import STALL
+from cryotile.backends.base import STALL, Context
 from cryotile.backends.mpi import MPIBackend
 from cryotile.backends.mpi.launch import Place, own_environment, place_in_mpi
 from cryotile.errors import InvalidValue
-from cryotile.farm.task import Outcome, Pending, Progress, Task
+from cryotile.farm.task import Outcome, Progress, Task
 from cryotile.testing.backends import (
     MakeBackend,
     RecordingWork,
@@ -325,13 +325,14 @@ def test_without_mpi4py_rank_0_works_and_the_others_answer_for_nothing(
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "3")
     work = RecordingWork(tmp_path)
-    tasks = Pending(make_tasks(20), list)
+    tasks = make_tasks(20)
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "2")
     assert list(MPIBackend().run(tasks, work)) == []
-    assert list(tasks.share) == []
+    assert list(MPIBackend().share(tasks)) == []
     assert not caplog.text
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
-    assert len(list(MPIBackend().run(make_tasks(20), work))) == 20
+    assert MPIBackend().share(tasks) == tasks
+    assert len(list(MPIBackend().run(tasks, work))) == 20
     assert "pip install 'cryotile[mpi]'" in caplog.text
 
 
@@ -359,7 +360,7 @@ def test_a_single_rank_has_one_child(
     monkeypatch.setenv("PMI_RANK", "0")
     monkeypatch.setenv("PMI_SIZE", "1")
     tasks, work = make_tasks(20), RecordingWork(tmp_path, {4: ("kill", 1)})
-    outcomes = list(MPIBackend("", tmp_path / "run", "key/1").run(tasks, work))
+    outcomes = list(MPIBackend("", Context(tmp_path / "run", "key/1")).run(tasks, work))
     assert Counter(outcome.task for outcome in outcomes) == Counter(tasks)
     assert "1 child processes" in caplog.text
 

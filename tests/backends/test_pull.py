@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cryotile.backends import open_backend
+from cryotile.backends import Context, open_backend
 from cryotile.backends.base import STALL
 from cryotile.backends.pull import DirBackend, PullBackend
 from cryotile.errors import CryotileError, InvalidValue
@@ -64,7 +64,7 @@ def test_the_members_of_a_farm_share_a_run(tmp_path):
 
 def test_who_comes_when_all_is_done_has_nothing_to_do(tmp_path):
     tasks, work = make_tasks(20), RecordingWork(tmp_path)
-    backend = DirBackend("1", tmp_path, "run/1")
+    backend = DirBackend("1", Context(tmp_path, "run/1"))
     assert len(list(backend.run(tasks, work))) == 20
     assert list(backend.run([], work)) == []
     assert len(work.started) == 20
@@ -72,9 +72,9 @@ def test_who_comes_when_all_is_done_has_nothing_to_do(tmp_path):
 
 def test_a_task_that_is_enrolled_again_is_done_again(tmp_path):
     tasks, work = make_tasks(20), RecordingWork(tmp_path, {1: ("raise", 3)})
-    outcomes = list(DirBackend("1", tmp_path, "run/1").run(tasks, work))
+    outcomes = list(DirBackend("1", Context(tmp_path, "run/1")).run(tasks, work))
     assert [outcome.task.index for outcome in outcomes if outcome.error] == [1]
-    (outcome,) = DirBackend("1", tmp_path, "run/1").run([tasks[0]], work)
+    (outcome,) = DirBackend("1", Context(tmp_path, "run/1")).run([tasks[0]], work)
     assert (outcome.task, outcome.attempts, outcome.error) == (tasks[0], 1, None)
 
 
@@ -125,7 +125,7 @@ def test_a_host_where_all_fails_leaves_the_tasks_to_others(tmp_path, caplog):
 def test_where_there_is_one_host_only_it_is_never_suspect(tmp_path):
     tasks = make_tasks(12)
     work = Refusing(tmp_path, "here", "here")
-    outcomes = list(DirBackend("2", tmp_path, "run/1").run(tasks, work))
+    outcomes = list(DirBackend("2", Context(tmp_path, "run/1")).run(tasks, work))
     assert {outcome.task for outcome in outcomes} == set(tasks)
     assert all(outcome.attempts == 3 and outcome.error for outcome in outcomes)
 

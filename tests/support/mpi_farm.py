@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
-from cryotile.backends import drain
+from cryotile.backends import Context, drain
 from cryotile.backends.base import STALL
 from cryotile.backends.mpi import MPIBackend, coordinator, worker
 from cryotile.errors import CryotileError
@@ -164,7 +164,7 @@ def main(orders: str) -> None:
     coordinator.SILENCE, worker.BEAT = silence, min(worker.BEAT, silence / 4)
     signal.signal(signal.SIGUSR1, _raise)
     signal.signal(signal.SIGUSR2, _leave_unseen)
-    outcomes = MPIBackend(stall=stall).run(tasks, work)
+    outcomes = MPIBackend("", Context(stall=stall)).run(tasks, work)
     if int(os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0"))):
         list(outcomes)
         return

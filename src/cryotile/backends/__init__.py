@@ -1,26 +1,27 @@
 """Ways to hand tasks to workers, each behind one method and chosen by one string.
 
-Nothing here knows what a task does, so any embarrassingly parallel work can use these farms.  Third parties add a
-backend through the entry-point group ``cryotile.backends`` and prove it with
+Backends do not depend on what a task does, so any embarrassingly parallel work can use them.  Third parties add
+a backend through the entry-point group ``cryotile.backends`` and test it with
 :class:`cryotile.testing.backends.BackendContract`.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from inspect import signature
 from pathlib import Path
 from typing import cast
 
-from cryotile.backends.base import Backend
+from cryotile.backends.base import Backend, Context
 from cryotile.errors import InvalidValue, MissingDependency
+from cryotile.farm.task import Task
 
-__all__ = ["Backend", "installed_backends", "open_backend"]
+__all__ = ["Backend", "Context", "installed_backends", "open_backend", "share_of"]
 
 # Scheme → class, imported only when chosen: a cluster without MPI never imports mpi4py.
 _BUILT_IN = {
     "array": "cryotile.backends.array:ArrayBackend",
-    "auto": "cryotile.backends.auto:AutoBackend",
     "dask": "cryotile.backends.dask:DaskBackend",
     "dir": "cryotile.backends.pull:DirBackend",
     "http": "cryotile.backends.pull:HTTPBackend",
@@ -49,16 +50,16 @@ def open_backend(
     Parameters
     ----------
     spec : str
-        ``scheme`` or ``scheme:argument``, e.g. ``serial`` or ``local:8``.  Of an address (``scheme://…``) the whole is
-        the argument.
+        ``scheme`` or ``scheme:argument``, e.g. ``serial`` or ``local:8``.  An address (``scheme://…``) is passed
+        whole as the argument.  ``auto`` builds the backend that :func:`cryotile.backends.auto.choose` names.
     home : Path or None
         A directory that all members of the farm see.
     key : str
         Name of the task list; another list has another key.
     stall : float, optional
-        Seconds without progress after which an attempt counts as hung; the backend's own limit when not given.
+        Seconds without progress after which an attempt counts as hung; 900 if not given.
     lease : float, optional
-        Seconds without a sign of life after which others take over a worker's tasks; the backend's own when not given.
+        Seconds without a sign of life after which others take over a worker's tasks; 300 if not given.
 
     Returns
     -------
@@ -67,44 +68,61 @@ def open_backend(
     Raises
     ------
     InvalidValue
-        No such backend is installed, its argument is wrong, or it has no leases.
+        No such backend is installed, its argument or a limit is invalid, or a lease is given and it has no leases.
     MissingDependency
-        It is not there, or something that it needs.
+        The backend or something that it needs is not installed.
     """
+    if spec == "auto":
+        # Imported here: a process whose user named a backend does not look for MPI, schedulers and cores.
+        from cryotile.backends.auto import choose
+
+        spec = choose(os.environ).spec
     scheme, _, argument = spec.partition(":")
-    backends = installed_backends()
-    if scheme not in backends:
+    if scheme == "auto":
         raise InvalidValue(
-            f"backend {spec!r} is unknown; installed are {', '.join(sorted(backends))}"
+            f"backend {spec!r}: auto takes no argument; write auto, or local:{argument} for children"
         )
-    module, _, name = backends[scheme].partition(":")
-    try:
-        make = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise MissingDependency(
-            f"backend {scheme!r} cannot be loaded from {backends[scheme]} ({reason}); install again what brings it, "
-            "with all that it needs, or choose another backend"
-        ) from error
-    limits = {} if stall is None else {"stall": stall}
+    make = _load(scheme, spec)
     # The scheme alone: an address may hold a password.
-    if lease is not None:
-        if "lease" not in signature(make).parameters:
-            raise InvalidValue(
-                f"backend {scheme!r} has no leases to last {lease:g} s; leave --lease out, or choose a backend whose "
-                "workers come and go: dir, mpi, sqlite, postgresql, http"
-            )
-        limits["lease"] = lease
-    return cast(
-        "Backend", make(spec if argument.startswith("//") else argument, home, key, **limits)
-    )
+    if lease is not None and not getattr(make, "has_leases", False):
+        raise InvalidValue(
+            f"backend {scheme!r} has no leases to last {lease:g} s; leave --lease out, or choose a backend whose "
+            "workers come and go: dir, mpi, sqlite, postgresql, http"
+        )
+    limits = {"stall": stall, "lease": lease}
+    context = Context(home, key, **{name: s for name, s in limits.items() if s is not None})
+    return make(spec if argument.startswith("//") else argument, context)
+
+
+def share_of(backend: Backend, tasks: Sequence[Task]) -> Sequence[Task]:
+    """Return the tasks of a frozen list that this process answers for: all, unless the backend deals shares."""
+    share = getattr(backend, "share", None)
+    return tasks if share is None else cast("Sequence[Task]", share(tasks))
 
 
 def installed_backends() -> dict[str, str]:
-    """List the backends by scheme, each as ``module:Class``: third parties' first, then cryotile's, which prevail."""
+    """List the backends by scheme, each as ``module:Class``; cryotile's own take precedence over third parties'."""
     # Imported here: a child process imports this package, and needs to look up nothing.
     from importlib.metadata import entry_points
 
     return {
         entry.name: entry.value for entry in entry_points(group="cryotile.backends")
     } | _BUILT_IN
+
+
+def _load(scheme: str, spec: str) -> Callable[[str, Context], Backend]:
+    """Import the class of a scheme."""
+    backends = installed_backends()
+    if scheme not in backends:
+        raise InvalidValue(
+            f"backend {spec!r} is unknown; installed are {', '.join(sorted({'auto', *backends}))}"
+        )
+    module, _, name = backends[scheme].partition(":")
+    try:
+        return cast("Callable[[str, Context], Backend]", getattr(import_module(module), name))
+    except (ImportError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise MissingDependency(
+            f"backend {scheme!r} cannot be loaded from {backends[scheme]} ({reason}); install its package again with "
+            "everything it needs, or choose another backend"
+        ) from error

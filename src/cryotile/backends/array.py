@@ -10,15 +10,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from cryotile.backends import pool
-from cryotile.backends.base import STALL, TaskQueue, checked_stall
+from cryotile.backends.base import DEFAULTS, Context, TaskQueue
 from cryotile.backends.cores import usable_cores
 from cryotile.backends.partition import deal
 from cryotile.errors import InvalidValue
-from cryotile.farm.task import Outcome, Pending, Task, Work
+from cryotile.farm.task import Outcome, Task, Work
 
 __all__ = ["ArrayBackend", "IndexBackend", "Place", "array_scheduler", "place_in_array"]
 
@@ -33,37 +32,30 @@ class Place(NamedTuple):
 
 
 class IndexBackend:
-    """Does one share of the list, in children of this process.
+    """Do one share of the list, in children of this process.
 
-    Where the tasks are :class:`~cryotile.farm.task.Pending`, the frozen list is dealt, and of this member's share
-    what is pending is done.  A plain list is its own frozen list.
+    Every member deals the frozen list by :meth:`share` and then runs what is pending of its own share.
 
     Parameters
     ----------
     argument : str
         ``K/N``: share K (counted from 0) of N.
-    home : Path, optional
-        Not used.
-    key : str
-        Not used.
-    stall : float
-        Seconds without a progress call after which a child is ended, which costs its task an attempt.
+    context : Context
+        Its stall limit is used: a child that makes no progress for so long is killed, which costs its task an attempt.
     children : int, optional
         Number of children; one per usable core when not given.
 
     Raises
     ------
     InvalidValue
-        The argument names no share, or the stall limit is not positive.
+        The argument names no share.
     """
 
     def __init__(
         self,
         argument: str,
-        home: Path | None = None,  # noqa: ARG002 - all backends are built alike
-        key: str = "",  # noqa: ARG002
+        context: Context = DEFAULTS,
         *,
-        stall: float = STALL,
         children: int | None = None,
     ) -> None:
         found = re.fullmatch(r"(\d+)/(\d+)", argument, re.ASCII)
@@ -73,21 +65,14 @@ class IndexBackend:
             )
         self.place = Place(int(found[1]), int(found[2]))
         self.children = children or usable_cores()
-        self.stall = checked_stall(stall)
+        self.stall = context.stall
 
-    def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
-        """Do this member's share of the tasks; see :meth:`cryotile.backends.Backend.run`."""
-        # Not a generator: who listens to the outcomes may ask before the first how many there will be.
-        if isinstance(tasks, Pending):
-            tasks.take_share(self._share(tasks.frozen))
-        else:
-            tasks = self._share(tasks)
-        return self._outcomes(tasks, work)
-
-    def _share(self, tasks: Sequence[Task]) -> Sequence[Task]:
+    def share(self, tasks: Sequence[Task]) -> list[Task]:
+        """Return this member's share of a frozen list; see :class:`cryotile.backends.Backend`."""
         return deal(tasks, self.place.members)[self.place.member]
 
-    def _outcomes(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
+    def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
+        """Do tasks of this member's share; see :meth:`cryotile.backends.Backend.run`."""
         if tasks:
             yield from pool.work(TaskQueue(tasks), work, children=self.children, stall=self.stall)
 
@@ -99,11 +84,7 @@ class ArrayBackend(IndexBackend):
     ----------
     argument : str
         Must be empty.
-    home : Path, optional
-        Not used.
-    key : str
-        Not used.
-    stall : float
+    context : Context
         As for :class:`IndexBackend`.
 
     Raises
@@ -112,15 +93,13 @@ class ArrayBackend(IndexBackend):
         There is an argument, or the environment does not say which member of how many this process is.
     """
 
-    def __init__(
-        self, argument: str = "", home: Path | None = None, key: str = "", *, stall: float = STALL
-    ) -> None:
+    def __init__(self, argument: str = "", context: Context = DEFAULTS) -> None:
         if argument:
             raise InvalidValue(
                 f"backend 'array:{argument}': array takes no argument; write array, or index:K/N for a share by number"
             )
         place = place_in_array(os.environ)
-        super().__init__(f"{place.member}/{place.members}", home, key, stall=stall)
+        super().__init__(f"{place.member}/{place.members}", context)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What every backend is, and the bookkeeping that several share: attempts, and the tasks that still wait."""
+"""The interface of backends, the context they are built from, and the attempts and queue that several share."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from cryotile.errors import InvalidValue, UnwritablePath
 from cryotile.farm.task import ATTEMPTS, Outcome, Progress, Task, Work
+from cryotile.ledgers.base import LEASE
 
 __all__ = [
     "ATTEMPTS",
+    "DEFAULTS",
     "STALL",
     "Attempt",
     "Backend",
+    "Context",
     "TaskQueue",
     "attempt",
-    "checked_lease",
-    "checked_stall",
 ]
 
 STALL = 900.0
@@ -31,13 +34,58 @@ STALL = 900.0
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Context:
+    """What a backend needs to know of the run it works for, whichever backend it is.
+
+    Attributes
+    ----------
+    home : Path or None
+        A directory that all members of the farm see, if there is one.
+    key : str
+        Name of the task list; another list has another key.
+    stall : float
+        Seconds without a progress call after which an attempt counts as hung.
+    lease : float
+        Seconds without a sign of life after which others take over the tasks of a worker, where tasks are leased.
+
+    Raises
+    ------
+    InvalidValue
+        The stall limit or the lease is not a positive number of seconds.
+    """
+
+    home: Path | None = None
+    key: str = ""
+    stall: float = STALL
+    lease: float = LEASE
+
+    def __post_init__(self) -> None:
+        remedies = {
+            "stall limit": f"more than the longest task goes without a progress call, e.g. {STALL:g}",
+            "lease": "e.g. 60: after so long without a sign of life others take over a worker's tasks",
+        }
+        for seconds, (name, remedy) in zip((self.stall, self.lease), remedies.items(), strict=True):
+            if not (isfinite(seconds) and seconds > 0):
+                raise InvalidValue(
+                    f"{name} {seconds} s is not a positive number; give seconds, {remedy}"
+                )
+
+
+DEFAULTS = Context()
+"""The context of a backend without a shared directory, with the default limits."""
+
+
 class Backend(Protocol):
     """A way to hand tasks to workers.
 
-    A class is built as ``Class(argument, home, key)``: ``argument`` is what stands behind the scheme in the
-    user's string, ``home`` a directory that all members of the farm see (or None), ``key`` the name of the
-    task list.  Where the user sets a stall limit, ``stall=seconds`` comes with it; and ``lease=seconds``, if the class
-    takes that, where the user says how long leases last.
+    A class is built as ``Class(argument, context)``: ``argument`` is the part of the user's string after the scheme,
+    ``context`` a :class:`Context`.  Two members are optional:
+
+    - ``share(tasks)`` returns the tasks of a frozen list that this process answers for.  A backend whose members cannot
+      talk to each other has it; its caller passes only tasks of the share to :meth:`run`.  Without it a process answers
+      for the whole list.
+    - ``has_leases``, a class attribute, is True if the backend uses ``context.lease``.
     """
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
@@ -157,33 +205,3 @@ class TaskQueue:
             return None
         self._left -= 1
         return Outcome(task, seconds, attempts, host, error)
-
-
-def checked_stall(stall: float) -> float:
-    """Give ``stall`` back.
-
-    Raises
-    ------
-    InvalidValue
-        It is not a positive number of seconds.
-    """
-    remedy = f"more than the longest task goes without a progress call, e.g. {STALL:g}"
-    return _checked_seconds(stall, "stall limit", remedy)
-
-
-def checked_lease(lease: float) -> float:
-    """Give ``lease`` back.
-
-    Raises
-    ------
-    InvalidValue
-        It is not a positive number of seconds.
-    """
-    remedy = "e.g. 60: so long after a worker has died others take over its tasks"
-    return _checked_seconds(lease, "lease", remedy)
-
-
-def _checked_seconds(seconds: float, what: str, remedy: str) -> float:
-    if not (isfinite(seconds) and seconds > 0):
-        raise InvalidValue(f"{what} {seconds} s is not a positive number; give seconds, {remedy}")
-    return seconds

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cryotile.backends.base import STALL, checked_stall
+from cryotile.backends.base import DEFAULTS, Context
 from cryotile.backends.executor import WINDOW, ExecutorBackend
 from cryotile.errors import CryotileError, InvalidValue, MissingDependency
 from cryotile.farm.task import Outcome, Task, Work
@@ -33,33 +33,21 @@ class DaskBackend:
     ----------
     argument : str
         Address of the scheduler, e.g. ``tcp://node1:8786``, or its scheduler file, which all members see.
-    home : Path, optional
-        Not used.
-    key : str
-        Not used.
-    stall : float
-        Checked, but without effect: Dask ends no task.
+    context : Context
+        Not used: Dask ends no hung task.
 
     Raises
     ------
     InvalidValue
-        There is neither an address nor such a file, or the stall limit is not positive.
+        The argument is neither an address nor an existing file.
     """
 
-    def __init__(
-        self,
-        argument: str,
-        home: Path | None = None,  # noqa: ARG002 - all backends are built alike
-        key: str = "",  # noqa: ARG002
-        *,
-        stall: float = STALL,
-    ) -> None:
+    def __init__(self, argument: str, context: Context = DEFAULTS) -> None:  # noqa: ARG002 - built like all backends
         if "://" not in argument and not Path(argument).is_file():
             raise InvalidValue(
                 f"backend 'dask:{argument}': {argument or 'nothing'} is neither an address nor a scheduler file; write "
                 "dask:tcp://HOST:8786 with the address that 'dask scheduler' prints, or dask:scheduler.json"
             )
-        checked_stall(stall)
         self.argument = argument
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:

@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cryotile.backends.base import STALL
+from cryotile.backends.base import DEFAULTS, Context
 from cryotile.backends.pull import PullBackend, without_children
 from cryotile.errors import InvalidValue
 from cryotile.farm.task import ATTEMPTS, Outcome, Task
@@ -194,26 +194,24 @@ class SeedBackend(PullBackend):
     argument : str
         Address of the server: ``taskfarm+http://user:password@host:5000``.  With ``?children=8`` there are so many
         children, else one per usable core.
-    home : Path
-        A directory that all workers see.
-    key : str
-        Name of the task list.
-    stall : float
-        Seconds without a progress call after which a child is ended, which costs its task an attempt.
+    context : Context
+        The run; its home is needed.
 
     Raises
     ------
     InvalidValue
-        The address, the number of children or the stall limit is wrong, or there is no directory.
+        The address or the number of children is invalid, or there is no directory.
     MissingDependency
         requests is not installed.
     """
 
-    def __init__(self, argument: str, home: Path | None, key: str, *, stall: float = STALL) -> None:
-        if home is None:
+    has_leases = False
+
+    def __init__(self, argument: str, context: Context = DEFAULTS) -> None:
+        if context.home is None:
             raise InvalidValue(
                 f"backend {argument!r} needs a directory that all its workers see, and got none; give it a home"
             )
         address, children = without_children(argument)
-        ledger = SeedLedger(address.removeprefix("taskfarm+"), home, key)
-        super().__init__(ledger, children=children, stall=stall)
+        ledger = SeedLedger(address.removeprefix("taskfarm+"), context.home, context.key)
+        super().__init__(ledger, children=children, stall=context.stall)

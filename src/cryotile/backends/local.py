@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from cryotile.backends import pool
-from cryotile.backends.base import STALL, TaskQueue, checked_stall
+from cryotile.backends.base import DEFAULTS, Context, TaskQueue
 from cryotile.farm.task import Outcome, Task, Work
 
 __all__ = ["LocalBackend"]
 
 
 class LocalBackend:
-    """Pushes tasks to child processes; one that dies costs its task an attempt and is replaced.
+    """Push tasks to child processes; a child that dies costs its task one attempt and is replaced.
 
     Parameters
     ----------
     argument : str
         Number of children; empty for one per usable core.
-    home : Path, optional
-        Not used.
-    key : str
-        Not used.
-    stall : float
-        Seconds without a progress call after which a child is ended, which costs its task an attempt.
+    context : Context
+        Its stall limit is used: a child that makes no progress for so long is killed, which costs its task an attempt.
 
     Raises
     ------
     InvalidValue
-        The number of children is not a positive integer, or the stall limit is not positive.
+        The number of children is not a positive integer.
     """
 
-    def __init__(
-        self,
-        argument: str = "",
-        home: Path | None = None,  # noqa: ARG002 - all backends are built alike
-        key: str = "",  # noqa: ARG002
-        *,
-        stall: float = STALL,
-    ) -> None:
+    def __init__(self, argument: str = "", context: Context = DEFAULTS) -> None:
         self.children = pool.pool_size("local", argument)
-        self.stall = checked_stall(stall)
+        self.stall = context.stall
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do the tasks in children; see :meth:`cryotile.backends.Backend.run`."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from cryotile.backends import pool
-from cryotile.backends.base import STALL, checked_lease, checked_stall
+from cryotile.backends.base import DEFAULTS, STALL, Context
 from cryotile.backends.task_source import LedgerSource
 from cryotile.errors import InvalidValue
 from cryotile.farm.task import Outcome, Task, Work
-from cryotile.ledgers import LEASE, Ledger
+from cryotile.ledgers import Ledger
 from cryotile.ledgers.directory.ledger import DirLedger
 
 __all__ = ["DirBackend", "HTTPBackend", "PullBackend", "SQLBackend", "without_children"]
@@ -27,17 +26,14 @@ class PullBackend:
         Number of child processes.
     stall : float
         Seconds without a progress call after which a child is ended, which costs its task an attempt.
-
-    Raises
-    ------
-    InvalidValue
-        The stall limit is not positive.
     """
+
+    has_leases = True
 
     def __init__(self, ledger: Ledger, *, children: int, stall: float = STALL) -> None:
         self.ledger = ledger
         self.children = children
-        self.stall = checked_stall(stall)
+        self.stall = stall
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Work until the run is over; see :meth:`cryotile.backends.Backend.run`.
@@ -69,38 +65,25 @@ class DirBackend(PullBackend):
     ----------
     argument : str
         Number of children; empty for one per usable core.
-    home : Path
-        A directory that all members of the farm see.
-    key : str
-        Name of the task list.
-    stall : float
-        Seconds without a progress call after which a child is ended, which costs its task an attempt.
-    lease : float
-        Seconds after which others take over the tasks of a worker that has died.
+    context : Context
+        The run; its home is needed.
 
     Raises
     ------
     InvalidValue
-        The number of children is not a positive integer, the stall limit or the lease is not positive, or there is no
-        directory.
+        The number of children is not a positive integer, or there is no directory.
     """
 
-    def __init__(
-        self,
-        argument: str,
-        home: Path | None,
-        key: str,
-        *,
-        stall: float = STALL,
-        lease: float = LEASE,
-    ) -> None:
-        if home is None:
+    def __init__(self, argument: str, context: Context = DEFAULTS) -> None:
+        if context.home is None:
             raise InvalidValue(
                 "backend 'dir' needs a directory that all its workers see, and got none; use local, or give it a home"
             )
         children = pool.pool_size("dir", argument)
         super().__init__(
-            DirLedger(home, key, lease=checked_lease(lease)), children=children, stall=stall
+            DirLedger(context.home, context.key, lease=context.lease),
+            children=children,
+            stall=context.stall,
         )
 
 
@@ -111,39 +94,26 @@ class SQLBackend(PullBackend):
     ----------
     argument : str
         Address of the database.  With ``?children=8`` there are so many children, else one per usable core.
-    home : Path or None
-        Not needed.
-    key : str
-        Name of the task list.
-    stall : float
-        Seconds without a progress call after which a child is ended, which costs its task an attempt.
-    lease : float
-        Seconds after which others take over the tasks of a worker that has died.
+    context : Context
+        The run.
 
     Raises
     ------
     InvalidValue
-        The address or the number of children is wrong, the stall limit or the lease is not positive, or SQLite's file
-        is on a network file system.
+        The address or the number of children is invalid, or SQLite's file is on a network file system.
     MissingDependency
         The libraries for databases are not installed.
     """
 
-    def __init__(
-        self,
-        argument: str,
-        home: Path | None,  # noqa: ARG002 - what every backend is given
-        key: str,
-        *,
-        stall: float = STALL,
-        lease: float = LEASE,
-    ) -> None:
+    def __init__(self, argument: str, context: Context = DEFAULTS) -> None:
         # Imported here: the other pull backends need no database.
         from cryotile.ledgers.sql.ledger import SQLLedger
 
         address, children = without_children(argument)
         super().__init__(
-            SQLLedger(address, key, lease=checked_lease(lease)), children=children, stall=stall
+            SQLLedger(address, context.key, lease=context.lease),
+            children=children,
+            stall=context.stall,
         )
 
 
@@ -155,38 +125,26 @@ class HTTPBackend(PullBackend):
     argument : str
         Address of a task-farm server, with who asks: ``http://token@host:5000``, ``http://user:password@host:5000``, or
         ``$CRYOTILE_TOKEN``.  With ``?children=8`` there are so many children, else one per usable core.
-    home : Path or None
-        Not needed.
-    key : str
-        Name of the task list.
-    stall : float
-        Seconds without a progress call after which a child is ended, which costs its task an attempt.
-    lease : float
-        Seconds after which others take over the tasks of a worker that has died; that of the first worker counts.
+    context : Context
+        The run; the lease of the first worker counts.
 
     Raises
     ------
     InvalidValue
-        The address or the number of children is wrong, or the stall limit or the lease is not positive.
+        The address or the number of children is invalid.
     MissingDependency
         requests is not installed.
     """
 
-    def __init__(
-        self,
-        argument: str,
-        home: Path | None,  # noqa: ARG002 - what every backend is given
-        key: str,
-        *,
-        stall: float = STALL,
-        lease: float = LEASE,
-    ) -> None:
+    def __init__(self, argument: str, context: Context = DEFAULTS) -> None:
         # Imported here: the other pull backends need no requests.
         from cryotile.ledgers.http import HTTPLedger
 
         address, children = without_children(argument)
         super().__init__(
-            HTTPLedger(address, key, lease=checked_lease(lease)), children=children, stall=stall
+            HTTPLedger(address, context.key, lease=context.lease),
+            children=children,
+            stall=context.stall,
         )
 
 

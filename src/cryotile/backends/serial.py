@@ -1,11 +1,10 @@
-"""The backend ``serial``: all tasks one after the other in this process, for debugging and small runs."""
+"""The backend ``serial``: all tasks one after another in this process, for debugging and small runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from cryotile.backends.base import STALL, TaskQueue, attempt, checked_stall
+from cryotile.backends.base import DEFAULTS, Context, TaskQueue, attempt
 from cryotile.errors import InvalidValue
 from cryotile.farm.task import Outcome, Task, Work
 
@@ -13,38 +12,26 @@ __all__ = ["SerialBackend"]
 
 
 class SerialBackend:
-    """Works in this process, so that a debugger sees the work and a crash of the work ends the run.
+    """Work in this process, so that a debugger sees the work; a crash of the work ends the run.
 
     Parameters
     ----------
     argument : str
-        Empty.
-    home : Path, optional
-        Not used.
-    key : str
-        Not used.
-    stall : float
-        Checked, but without effect: a process cannot end a hung task of its own.
+        Must be empty.
+    context : Context
+        Not used: a process cannot end a hung task of its own.
 
     Raises
     ------
     InvalidValue
-        There is an argument, or the stall limit is not positive.
+        There is an argument.
     """
 
-    def __init__(
-        self,
-        argument: str = "",
-        home: Path | None = None,  # noqa: ARG002 - all backends are built alike
-        key: str = "",  # noqa: ARG002
-        *,
-        stall: float = STALL,
-    ) -> None:
+    def __init__(self, argument: str = "", context: Context = DEFAULTS) -> None:  # noqa: ARG002 - built like all backends
         if argument:
             raise InvalidValue(
                 f"backend 'serial:{argument}': serial takes no argument; write serial, or local:{argument} for children"
             )
-        checked_stall(stall)
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do each task, up to three times; see :meth:`cryotile.backends.Backend.run`."""
@@ -56,4 +43,4 @@ class SerialBackend:
 
 
 def _ignore(fraction: float) -> None:
-    """Take a progress call that nobody waits for."""
+    """Ignore a progress call: no other process waits for it."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 import click
 
-from cryotile.backends import open_backend
-from cryotile.backends.auto import AutoBackend
+from cryotile.backends import open_backend, share_of
+from cryotile.backends.auto import choose
 from cryotile.cli.screen import bar
 from cryotile.farm.heartbeat import Heartbeat
 from cryotile.farm.journal import Journaled
@@ -72,14 +73,13 @@ def work_through(
     set of int
         The tasks that this process answers for; empty where another speaks for the farm.
     """
-    tasks = frozen.pending(only)
     farm = open_backend(backend, home=frozen.path, key=frozen.key, stall=stall, lease=lease)
-    if isinstance(farm, AutoBackend) and farm.choice.reason:
-        click.echo(f"backend {farm.choice.spec} ({farm.choice.reason})", err=True)
+    if backend == "auto" and (choice := choose(os.environ)).reason:
+        click.echo(f"backend {choice.spec} ({choice.reason})", err=True)
+    share = share_of(farm, frozen.tasks if only is None else only)
+    tasks = frozen.pending(share)
     journal = frozen.journal.resolve()
     outcomes = frozen.record(farm.run(tasks, Journaled(work_on(frozen), journal)))
-    # Known only now: a member of an array has taken its share.
-    share = {task.index for task in tasks.share}
     failed = 0
     with Heartbeat(journal), bar() as progress:
         total = len(tasks) if sizes is None else sum(sizes[task.index] for task in tasks)
@@ -88,4 +88,4 @@ def work_through(
             failed += outcome.error is not None
             advance = 1 if sizes is None else sizes[outcome.task.index]
             progress.update(shown, advance=advance, note=f"{failed} failed" if failed else "")
-    return share
+    return {task.index for task in share}

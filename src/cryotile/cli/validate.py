@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from cryotile.backends import open_backend
+from cryotile.backends import open_backend, share_of
 from cryotile.cli.screen import bar, counted, number
 from cryotile.errors import CryotileError
 from cryotile.farm.task import Pending, Task
@@ -94,8 +94,9 @@ def _work(
     run: Run, validation: Validation, splits: tuple[str, ...], tasks: Sequence[Task], spec: str
 ) -> Sequence[Task]:
     """Compare what is not compared yet; return the tasks that this process answers for."""
-    pending = Pending(tasks, lambda some: validation.missing(splits, some))
     farm = open_backend(spec, home=validation.path, key=f"{run.key}/{'+'.join(splits)}")
+    share = share_of(farm, tasks)
+    pending = Pending(share, lambda some: validation.missing(splits, some))
     work = ValidateTile(run.path.resolve(), run.generation, splits)
     errors = []
     with bar() as progress:
@@ -109,13 +110,13 @@ def _work(
             f"{counted(len(errors), 'tile')} failed (the first, {run.names[errors[0].task.index]}: {reason}); mend it,"
             f" then go on with: cryotile validate {run.path}"
         )
-    missing = validation.missing(splits, pending.share)
+    missing = validation.missing(splits, share)
     if missing:
         raise CryotileError(
-            f"{number(len(missing))} of {counted(len(pending.share), 'tile')} are not compared; go on with:"
+            f"{number(len(missing))} of {counted(len(share), 'tile')} are not compared; go on with:"
             f" cryotile validate {run.path}"
         )
-    return pending.share
+    return share
 
 
 def _report(validation: Validation, split: str, tasks: Sequence[Task]) -> list[Agreement]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import overload
 
 __all__ = ["ATTEMPTS", "Outcome", "Pending", "Progress", "Task", "Work"]
@@ -61,45 +62,28 @@ Work = Callable[[Task, Progress], None]
 
 
 class Pending(Sequence[Task]):
-    """What is to do of a frozen list: a sequence of tasks like any other, found out when it is looked at.
-
-    Most farms work on the sequence and need to know no more.  The members of a static farm cannot talk to each
-    other: did each deal what it finds pending when it starts, shares would overlap or leave holes.  So a member deals
-    the ``frozen`` list, the same for all, and then takes its share of what is pending; nobody looks at another's tasks.
+    """The tasks of a list that still have to be done: a lazy sequence, filled when it is first read.
 
     Parameters
     ----------
-    frozen : sequence of Task
-        The list that all members of a farm share, costliest first.
+    tasks : sequence of Task
+        The list, costliest first.
     choose : callable
-        Returns, of some tasks, those that are to be done, in their order; called once with all that somebody looks at.
-
-    Attributes
-    ----------
-    frozen : sequence of Task
-        The list.
-    share : sequence of Task
-        Of the list, the tasks that this process answers for: all, unless it took a share.
+        Returns the tasks that have to be done, in their order; called once, with the whole list.
     """
 
     def __init__(
-        self, frozen: Sequence[Task], choose: Callable[[Sequence[Task]], list[Task]]
+        self, tasks: Sequence[Task], choose: Callable[[Sequence[Task]], list[Task]]
     ) -> None:
-        self.frozen = self.share = frozen
+        self._tasks = tasks
         self._choose = choose
-        self._tasks: list[Task] | None = None
-
-    def take_share(self, share: Sequence[Task]) -> None:
-        """Answer for these tasks of the frozen list only."""
-        self.share = share
-        self._tasks = None
 
     def __len__(self) -> int:
-        """Return how many tasks of the share are to be done."""
+        """Return the number of tasks that have to be done."""
         return len(self._found)
 
     def __iter__(self) -> Iterator[Task]:
-        """Go through the tasks of the share that are to be done, in the order of the list."""
+        """Iterate over the tasks that have to be done, in the order of the list."""
         return iter(self._found)
 
     @overload
@@ -107,11 +91,9 @@ class Pending(Sequence[Task]):
     @overload
     def __getitem__(self, position: slice) -> list[Task]: ...
     def __getitem__(self, position: int | slice) -> Task | list[Task]:
-        """Return one task, or some, of those to be done."""
+        """Return one or some of the tasks that have to be done."""
         return self._found[position]
 
-    @property
+    @cached_property
     def _found(self) -> list[Task]:
-        if self._tasks is None:
-            self._tasks = self._choose(self.share)
-        return self._tasks
+        return self._choose(self._tasks)

@@ -8,7 +8,7 @@ Subclass one of the two suites, say how your backend is built, and let pytest co
         @pytest.fixture
         def make_backend(self, tmp_path):
             def make(workers=2, stall=STALL):
-                return MyBackend(str(workers), tmp_path, "contract", stall=stall)
+                return MyBackend(str(workers), Context(tmp_path, "contract", stall))
 
             return make
 

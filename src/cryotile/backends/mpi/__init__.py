@@ -13,9 +13,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from cryotile.backends.base import STALL, TaskQueue, checked_lease, checked_stall
+from cryotile.backends.base import DEFAULTS, Context, TaskQueue
 from cryotile.backends.cores import usable_cores
 from cryotile.backends.deadline import Deadline
 from cryotile.backends.local import LocalBackend
@@ -27,8 +26,8 @@ from cryotile.backends.pool import TaskSource
 from cryotile.backends.pull import DirBackend
 from cryotile.backends.task_source import LedgerSource
 from cryotile.errors import InvalidValue
-from cryotile.farm.task import Outcome, Pending, Task, Work
-from cryotile.ledgers import LEASE, Ledger
+from cryotile.farm.task import Outcome, Task, Work
+from cryotile.ledgers import Ledger
 from cryotile.ledgers.directory.ledger import DirLedger
 
 __all__ = ["MPIBackend"]
@@ -49,39 +48,29 @@ class MPIBackend:
     ----------
     argument : str
         Must be empty.
-    home : Path, optional
-        A directory that all members of the farm see: rank 0 leases tasks from the ledger there, so that any number of
-        MPI programs, and workers of the backend ``dir``, share a run.
-    key : str
-        Name of the task list.
-    stall : float
-        Seconds without a progress call after which a child is ended, which costs its task an attempt.
-    lease : float
-        Seconds after which other jobs take over the tasks of one that has died.
+    context : Context
+        The run.  If it has a home, rank 0 leases tasks from the ledger there, so that any number of MPI programs, and
+        workers of the backend ``dir``, share a run.
 
     Raises
     ------
     InvalidValue
-        There is an argument, or the stall limit or the lease is not positive.
+        There is an argument.
     """
 
-    def __init__(
-        self,
-        argument: str = "",
-        home: Path | None = None,
-        key: str = "",
-        *,
-        stall: float = STALL,
-        lease: float = LEASE,
-    ) -> None:
+    has_leases = True
+
+    def __init__(self, argument: str = "", context: Context = DEFAULTS) -> None:
         if argument:
             raise InvalidValue(
                 f"backend 'mpi:{argument}': mpi takes no argument, mpirun says how many; write mpirun -n {argument} …"
             )
-        self.stall = checked_stall(stall)
-        self.lease = checked_lease(lease)
-        self._home, self._key = home, key
+        self.context = context
         self._place = place_in_mpi(os.environ)
+
+    def share(self, tasks: Sequence[Task]) -> Sequence[Task]:
+        """Return the tasks this rank answers for: all on rank 0, none on the others."""
+        return () if self._place is not None and self._place.rank else tasks
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Farm out the tasks, or serve rank 0; see :meth:`cryotile.backends.Backend.run`.
@@ -93,7 +82,7 @@ class MPIBackend:
         CryotileError
             All workers are lost.
         """
-        # Not a generator: ranks come together when this is called, and a rank that serves answers for no task.
+        # Not a generator: ranks come together when this is called.
         transport = self._open_transport()
         rank = (
             transport.rank
@@ -102,11 +91,9 @@ class MPIBackend:
             if self._place is not None
             else 0
         )
-        if rank and isinstance(tasks, Pending):
-            tasks.take_share(())
         if transport is None:
             return iter(()) if rank else self._run_here(tasks, work)
-        return _serve(transport, work, self.stall) if rank else self._farm(transport, tasks)
+        return _serve(transport, work, self.context.stall) if rank else self._farm(transport, tasks)
 
     def _open_transport(self) -> Transport | None:
         """Meet the other ranks, if there are any."""
@@ -137,20 +124,16 @@ class MPIBackend:
             "start it as mpirun -n N …",
             children,
         )
-        if self._home is None:
-            return LocalBackend(str(children), stall=self.stall).run(tasks, work)
-        backend = DirBackend(
-            str(children), self._home, self._key, stall=self.stall, lease=self.lease
-        )
-        return backend.run(tasks, work)
+        here = LocalBackend if self.context.home is None else DirBackend
+        return here(str(children), self.context).run(tasks, work)
 
     def _farm(self, transport: Transport, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Be rank 0."""
         try:
-            if self._home is None:
+            if self.context.home is None:
                 yield from _hand_out(transport, TaskQueue(tasks))
             else:
-                ledger = DirLedger(self._home, self._key, lease=self.lease)
+                ledger = DirLedger(self.context.home, self.context.key, lease=self.context.lease)
                 yield from _share(transport, ledger, tasks)
         finally:
             transport.end()
