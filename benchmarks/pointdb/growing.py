@@ -18,10 +18,9 @@ from reading import MARGIN, TILE
 
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.compact import FULL
-from cryotile.pointdb.layout import chunk_directory, chunk_numbers
-from cryotile.pointdb.log import _write_checkpoint
+from cryotile.pointdb.log import FRAGMENTS, GRANULES, Snapshot, write_checkpoint
+from cryotile.pointdb.sort_order import chunk_directory, chunk_numbers
 from cryotile.pointdb.squares import SQUARES
-from cryotile.pointdb.state import FRAGMENTS, GRANULES, State
 from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import plan_run
 
@@ -66,7 +65,7 @@ def long_log(path: Path, commits: int, fragments: int) -> None:
         pq.write_table(SQUARES.empty_table(), sink)
         (entry / "squares.parquet").write_bytes(sink.getvalue().to_pybytes())
         digest = hashlib.sha256(sink.getvalue().to_pybytes()).hexdigest()
-        state = State(number, number, GRANULES.empty_table(), table)
+        snapshot = Snapshot(number, number, GRANULES.empty_table(), table)
         whole = number == last
         content = {
             "id": f"{number:016x}",
@@ -78,7 +77,9 @@ def long_log(path: Path, commits: int, fragments: int) -> None:
             "compaction": False,
             "history": {"oldest": 0, "kept": []},
             "fenced": [],
-            "checkpoint": _write_checkpoint(entry, state, SQUARES.empty_table()) if whole else None,
+            "checkpoint": write_checkpoint(entry, snapshot, SQUARES.empty_table())
+            if whole
+            else None,
             "squares": digest,
         }
         body = json.dumps(content)[1:].encode()

@@ -17,8 +17,8 @@ from made import as_granule, ignore, medians, swath
 from cryotile.farm.task import Task
 from cryotile.geo.projection import project
 from cryotile.pointdb import PointDB
-from cryotile.pointdb import fragments as fragment_files
 from cryotile.pointdb.encoding import encode, schema, to_table
+from cryotile.pointdb.fragments import fragment_bytes
 from cryotile.pointdb.sort_order import in_total_order
 from cryotile.readers import read_granule
 from cryotile.runs.ingest import freeze_ingest
@@ -70,7 +70,7 @@ def ingest(scratch: Path, repeats: int) -> dict[str, float]:
 
     def write() -> None:
         path = scratch / f"bare-{next(numbers)}.parquet"
-        path.write_bytes(fragment_files._parquet(table))
+        path.write_bytes(fragment_bytes(table))
 
     times = medians(
         {

@@ -1,14 +1,15 @@
-"""What a point is: its columns, their dtypes and units, and the granule it comes from.
+"""Points: their columns, dtypes and units, and the granules that they come from.
 
-A point is one elevation measurement.  Readers hand out points with ``longitude, latitude``; after projection they
-carry ``x, y`` instead and nothing else changes.
+A point is one elevation measurement.  Readers return points with ``longitude, latitude``; projection replaces these
+by ``x, y`` and changes nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, fields, replace
+from html import escape
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ __all__ = [
     "Bounds",
     "Granule",
     "InPieces",
+    "ReprMixin",
     "empty_points",
     "pass_id",
 ]
@@ -47,14 +49,14 @@ PLATFORM_CODES: Mapping[str, int] = {
     "sentinel3a": 7,
     "sentinel3b": 8,
 }
-"""The high word of a pass id.  Numbers are stored in point DBs: append, never renumber."""
+"""Upper 32 bits of a pass id.  Numbers are stored in point DBs: append, never renumber."""
 
 CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "platform": tuple(PLATFORM_CODES),
     "mode": MODES,
     "surface_type": SURFACE_TYPES,
 }
-"""What the columns of text can hold, in the order of their categories: append, never reorder."""
+"""Possible values of the text columns, in the order of their categories: append, never reorder."""
 
 CORE_COLUMNS: Mapping[str, str] = {
     "x": "float64",
@@ -71,15 +73,15 @@ CORE_COLUMNS: Mapping[str, str] = {
 """Columns of projected points in memory and their pandas dtypes.
 
 ``x, y`` are projected metres; ``time`` is UTC without a time zone; ``elevation`` is metres above the WGS84 ellipsoid;
-``uncertainty`` is one standard deviation in metres, NaN where the product gives none; ``ascending`` is NA where
-unknown.
+``uncertainty`` is one standard deviation in metres, NaN if the product has none; ``ascending`` is NA if unknown.
 """
 
 
 def pass_id(platform: str, orbit: int, ascending: bool) -> int:
-    """Number of one satellite overflight: platform code · 2³² + 2 · orbit + ascending.
+    """Return the number of a satellite overflight: platform code · 2³² + 2 · orbit + ascending.
 
-    Never the granule: one pass is split over granules of several modes, and one granule can hold two passes.
+    The granule does not enter: one pass may be split over granules of several modes, and one granule may hold two
+    passes.
 
     Parameters
     ----------
@@ -99,12 +101,12 @@ def pass_id(platform: str, orbit: int, ascending: bool) -> int:
 
 
 def empty_points(*, projected: bool) -> pd.DataFrame:
-    """Return no points, with all core columns in their dtypes.
+    """Return an empty DataFrame with all core columns in their dtypes.
 
     Parameters
     ----------
     projected : bool
-        ``x, y`` in place of ``longitude, latitude``.
+        With ``x, y`` in place of ``longitude, latitude``.
 
     Returns
     -------
@@ -115,19 +117,60 @@ def empty_points(*, projected: bool) -> pd.DataFrame:
     return pd.DataFrame({names.get(n, n): pd.Series([], dtype=d) for n, d in CORE_COLUMNS.items()})
 
 
-@dataclass(frozen=True, eq=False)
-class Granule:
-    """One input file as the agency delivers it, read: its identity, its valid points, and what was dropped.
+class ReprMixin:
+    """Readable ``repr`` of a few lines, and the same as an HTML table for notebooks.
+
+    The lines are the fields of a dataclass, unless a class has its own ``_facts``.
+    """
+
+    def _facts(self) -> Mapping[str, str]:
+        """Return name → value of each line."""
+        return {f.name: _shown(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        width = max(map(len, facts))
+        lines = (f"  {name:{width}}  {value}" for name, value in facts.items())
+        return "\n".join([f"<cryotile.{type(self).__name__}>", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><th style="text-align: left">{escape(name)}</th>'
+            f'<td style="text-align: left">{escape(value)}</td></tr>'
+            for name, value in self._facts().items()
+        )
+        return f"<table><caption>cryotile.{type(self).__name__}</caption>{rows}</table>"
+
+
+_ITEMS_SHOWN = 3
+
+
+def _shown(value: Any) -> str:
+    """Return a number with thousands separators; of a collection, its length and first items."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, str):
+        return value
+    items = [str(item) for item in value]
+    if not items:
+        return "none"
+    more = ", …" if len(items) > _ITEMS_SHOWN else ""
+    return f"{len(items):,} ({', '.join(items[:_ITEMS_SHOWN])}{more})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Granule(ReprMixin):
+    """One input file as the agency delivers it: its identity, its valid points, and the counts of dropped points.
 
     Attributes
     ----------
     id : str
-        Product, zone, sensing start and orbit, without baseline and version: two deliveries of the same measurements
-        share it.
+        Product, zone, sensing start and orbit, without baseline and version, so that two deliveries of the same
+        measurements have the same id.
     product : str
         Name of the product, e.g. ``"cryotempo_land_ice"``.
     baseline : str
-        Processing baseline or release; orders deliveries of one granule together with ``version``.
+        Processing baseline or release; deliveries of one granule are ordered by baseline, then version.
     version : int
         Version within the baseline.
     name : str
@@ -135,15 +178,15 @@ class Granule:
     checksum : str
         SHA-256 of the file, hexadecimal.
     record_count : int
-        Points in the file before any was dropped.
+        Points in the file before any were dropped.
     dropped : mapping of str to int
-        Reason → number of points dropped for it; each dropped point counts under its first reason only, so that
-        ``len(points) + sum(dropped.values()) == record_count``.
+        Reason → number of points that were dropped for it; each dropped point counts under its first reason only, so
+        that ``len(points) + sum(dropped.values()) == record_count``.
     points : DataFrame
         The valid points, columns as :data:`CORE_COLUMNS` (with ``longitude, latitude`` in degrees in place of ``x, y``
-        until projected), then extra columns asked for, float64.
+        until projected), then the requested extra columns, float64.
     notes : tuple of str
-        What a user should know, e.g. that passes were inferred.
+        Information for the user, e.g. that passes were inferred.
     """
 
     id: str
@@ -157,22 +200,36 @@ class Granule:
     points: pd.DataFrame
     notes: tuple[str, ...] = ()
 
+    def _facts(self) -> Mapping[str, str]:
+        points = self.points
+        facts = {
+            "id": self.id,
+            "name": self.name,
+            "product": f"{self.product}, baseline {self.baseline}, version {self.version}",
+            "points": f"{len(points):,} of {self.record_count:,} in the file",
+            "dropped": ", ".join(f"{reason} {n:,}" for reason, n in self.dropped.items()) or "none",
+        }
+        for name in ("x", "y", "longitude", "latitude", "time"):
+            if name in points and len(points):
+                facts[name] = f"{points[name].min()} to {points[name].max()}"
+        return facts | ({"notes": "; ".join(self.notes)} if self.notes else {})
+
 
 _NO_POINTS = pd.DataFrame()
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Granules, and their points as one DataFrame: a granule has too few to be worth a step of its own.
+    """Granules, and their points as one DataFrame: one granule has too few points for efficient steps.
 
     Attributes
     ----------
     granules : tuple of Granule
-        In the order of their points, which are not theirs any more but the batch's.
+        In the order of their points; their own ``points`` are empty.
     points : DataFrame
         Of all granules, one granule after the other.
     sizes : ndarray of int64, shape (granules,)
-        How many points each has.
+        Number of points of each granule.
     """
 
     granules: tuple[Granule, ...]
@@ -181,7 +238,7 @@ class Batch:
 
     @classmethod
     def of(cls, granules: Sequence[Granule]) -> Self:
-        """Take granules together; columns that some lack are NaN there."""
+        """Combine granules; columns that a granule lacks are NaN in its points."""
         sizes = np.array([len(granule.points) for granule in granules], np.int64)
         frames = [granule.points for granule in granules if len(granule.points)]
         if not frames:
@@ -191,23 +248,23 @@ class Batch:
 
     @property
     def owners(self) -> npt.NDArray[np.intp]:
-        """Position of the granule of each point, shape (points,)."""
+        """Position of the granule of each point, ndarray of shape (points,)."""
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
     def keep(self, chosen: npt.NDArray[np.bool_], reason: str) -> Self:
-        """Drop points, and count them in their granules.
+        """Drop points, and count them as dropped in their granules.
 
         Parameters
         ----------
         chosen : ndarray of bool, shape (points,)
-            Which points stay.
+            True for the points to keep.
         reason : str
-            What the others are counted under.
+            Reason under which the others are counted.
 
         Returns
         -------
         Batch
-            Itself where all stay.
+            Itself if all points are kept.
         """
         if chosen.all():
             return self
@@ -234,15 +291,15 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class InPieces:
-    """A granule with more points than memory holds.
+    """A granule that has more points than fit in memory.
 
     Attributes
     ----------
     granule : Granule
-        What it is; its counts and points are those of its pieces.
+        Its identity; counts and points are those of its pieces.
     batches : callable
-        Returns its pieces, one after the other, each a batch of this granule alone; called again where all of them are
-        needed once more.
+        Returns an iterator over its pieces, each a batch of this granule alone; called again if all pieces are needed
+        a second time.
     """
 
     granule: Granule

@@ -101,7 +101,6 @@ def test_damage_behind_a_checkpoint_costs_no_more_than_history(
     db: PointDB, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cryotile.pointdb.log.CHECKPOINT_INTERVAL", 4)
-    monkeypatch.setattr("cryotile.pointdb.commits.CHECKPOINT_INTERVAL", 4)
     for seed in range(3, 9):
         db.append([granule(seed, 60)])
     expected, log = db.read(), db.path / "log"

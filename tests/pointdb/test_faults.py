@@ -19,11 +19,8 @@ import pytest
 
 import cryotile
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath
-from cryotile.pointdb import PointDB, append
-from cryotile.pointdb import commits as entries
-from cryotile.pointdb.commits import Entries
-from cryotile.pointdb.log import Log
-from cryotile.pointdb.state import Change, State
+from cryotile.pointdb import PointDB, log, write
+from cryotile.pointdb.log import Commit, Log, Snapshot
 from cryotile.points import Granule
 from tests.support import PROJECT
 from tests.support.made_up import granule
@@ -38,7 +35,7 @@ WRITER = PROJECT / "tests" / "support" / "pointdb_writer.py"
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file server that is late is so by less than a second."""
-    monkeypatch.setattr(entries, "VISIBILITY_LIMIT", 1.0)
+    monkeypatch.setattr(log, "VISIBILITY_LIMIT", 1.0)
 
 
 def filled(path: Path, *seeds: int, count: int = 300) -> PointDB:
@@ -186,10 +183,10 @@ def rival(monkeypatch: pytest.MonkeyPatch) -> Callable[[PointDB, Granule], None]
     def arrange(db: PointDB, other: Granule) -> None:
         commit = Log.commit
 
-        def outrun(self: Log, state: State, change: Change) -> State:
+        def outrun(self: Log, before: Snapshot, own: Commit) -> Snapshot:
             monkeypatch.setattr(Log, "commit", commit)
             PointDB(db.path).append([other])
-            return commit(self, state, change)
+            return commit(self, before, own)
 
         monkeypatch.setattr(Log, "commit", outrun)
 
@@ -235,7 +232,7 @@ def test_granules_whose_hashes_clash_get_numbers_of_their_own(
 ) -> None:
     constant = SimpleNamespace(digest=lambda: b"\xff\xff\xff\xff")
     hashes = SimpleNamespace(blake2b=lambda *arguments, **keywords: constant)
-    monkeypatch.setattr(append, "hashlib", hashes)
+    monkeypatch.setattr(write, "hashlib", hashes)
     db = filled(tmp_path / "a.pdb", 1)
     rival(db, granule(2))
     db.append([granule(3), granule(4)])
@@ -290,15 +287,15 @@ def test_an_entry_that_a_file_server_shows_late_is_waited_for(
     db = filled(tmp_path / "a.pdb", 1)
     rival(db, granule(2))
     # However busy this machine is, it comes to a fourth look.
-    monkeypatch.setattr(entries, "VISIBILITY_LIMIT", 60.0)
-    read, refusals = Entries.read, iter(range(3))
+    monkeypatch.setattr(log, "VISIBILITY_LIMIT", 60.0)
+    find, refusals = Log.find, iter(range(3))
 
-    def late(self: Entries, number: int) -> dict[str, object]:
-        if number == 2 and self is db._snapshots.log.entries and next(refusals, None) is not None:
-            raise FileNotFoundError
-        return read(self, number)
+    def late(self: Log, number: int) -> dict[str, object] | None:
+        if number == 2 and self is db._store.log and next(refusals, None) is not None:
+            return None
+        return find(self, number)
 
-    monkeypatch.setattr(Entries, "read", late)
+    monkeypatch.setattr(Log, "find", late)
     assert db.append([granule(3)]).snapshot == 3
     assert next(refusals, None) is None
     assert_whole(db, {f"made-up-{i}" for i in (1, 2, 3)}, tmp_path / "reference.pdb", 300)
@@ -403,7 +400,7 @@ def test_a_fragment_that_a_file_server_shows_late_is_waited_for(
     late.rename(away)
     follow = Log.follow
 
-    def show(self: Log, *arguments: State) -> State:
+    def show(self: Log, *arguments: Snapshot) -> Snapshot:
         if away.exists():
             away.rename(late)
         return follow(self, *arguments)
@@ -552,16 +549,17 @@ def test_a_truncated_or_missing_fragment_is_named(tmp_path: Path) -> None:
 
 def test_a_reader_that_loses_a_fragment_to_a_newer_commit_goes_on(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", 1)
-    log = Log(db.path / "log")
-    state = log.load()
+    commits = Log(db.path / "log")
+    snapshot = commits.load()
     before = db.read()
     renamed = []
-    for entry in state.fragments.to_pylist():
+    for entry in snapshot.fragments.to_pylist():
         new = entry["path"].replace(".parquet", "-again.parquet")
         (db.path / entry["path"]).rename(db.path / new)
         renamed.append({**entry, "path": new})
-    nothing = db._snapshots.log.squares(state).slice(0, 0)
-    log.commit(state, Change([], renamed, nothing, (), state.fragments["path"].to_pylist()))
+    nothing = commits.squares(snapshot).slice(0, 0)
+    removed = snapshot.fragments["path"].to_pylist()
+    commits.commit(snapshot, Commit([], renamed, nothing, (), removed))
     pd.testing.assert_frame_equal(db.read(), before)
     assert db.snapshot == 2
 
@@ -569,7 +567,7 @@ def test_a_reader_that_loses_a_fragment_to_a_newer_commit_goes_on(tmp_path: Path
 def test_a_db_that_is_none_or_gone_or_newer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="moved away"):
         PointDB(tmp_path / "gone.pdb")
-    with pytest.raises(InvalidValue, match="no point DB"):
+    with pytest.raises(InvalidValue, match="not a point DB"):
         PointDB(tmp_path)
     db = filled(tmp_path / "a.pdb", 1)
     description = db.path / "cryotile.json"

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -17,11 +19,10 @@ from cryotile.errors import InvalidValue, UnwritablePath
 from cryotile.geo.projection import project_granule
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.pointdb.encoding import decode, encode, from_table, schema, to_table
-from cryotile.pointdb.layout import chunk_directory, places
-from cryotile.pointdb.log import Change
-from cryotile.pointdb.sort_order import in_total_order
+from cryotile.pointdb.log import Commit
+from cryotile.pointdb.sort_order import chunk_directory, in_total_order, places
 from cryotile.pointdb.squares import add_up, count_squares, describe_squares
-from cryotile.points import CATEGORIES, CORE_COLUMNS, Granule, empty_points
+from cryotile.points import CATEGORIES, CORE_COLUMNS, Batch, Granule, InPieces, empty_points
 from cryotile.readers import read_granule
 from tests.support.made_up import START, as_stored, granule, points, sorted_rows, with_points
 
@@ -287,17 +288,18 @@ def test_the_digest_of_the_format_is_a_few_lines_of_any_language() -> None:
 
 def test_removed_fragments_and_granules_are_gone(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:1], GRANULES[1:2])
-    state = db._snapshots.log.load()
-    doomed = state.granules.filter(pa.compute.equal(state.granules["id"], GRANULES[0].id))
+    log = db._store.log
+    snapshot = log.load()
+    doomed = snapshot.granules.filter(pa.compute.equal(snapshot.granules["id"], GRANULES[0].id))
     number = doomed["number"][0].as_py()
-    paths = [f["path"] for f in state.fragments.to_pylist() if f["granules"] == [number]]
-    removed = db._snapshots.log.squares(db._snapshots.log.load(1))
+    paths = [f["path"] for f in snapshot.fragments.to_pylist() if f["granules"] == [number]]
+    removed = log.squares(log.load(1))
     removed = removed.set_column(
         4, removed.schema.field("count"), pa.array(-removed["count"].to_numpy())
     )
     negative = pa.array(np.negative(removed["digest"].to_numpy()))
     removed = removed.set_column(5, removed.schema.field("digest"), negative)
-    db._snapshots.log.commit(state, Change([], [], removed, [number], paths))
+    log.commit(snapshot, Commit([], [], removed, [number], paths))
     after, alone = PointDB(db.path), filled(tmp_path / "b.pdb", GRANULES[1:2])
     pd.testing.assert_frame_equal(after.read(), alone.read())
     columns = ["x_min", "y_min", "platform", "mode", "count", "digest"]
@@ -483,15 +485,86 @@ def test_a_point_that_cannot_be_stored_keeps_only_its_granule_out(
 
 def test_a_granule_without_a_core_column_is_refused(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb")
-    frame = GRANULES[0].points.rename(columns={"x": "longitude"})
+    frame = GRANULES[0].points.drop(columns="x")
     assert "no column 'x'" in db.append([with_points(GRANULES[0], frame)]).refused[GRANULES[0].id]
+
+
+def unprojected(original: Granule) -> Granule:
+    frame = original.points.rename(columns={"x": "longitude", "y": "latitude"})
+    return with_points(original, frame)
+
+
+def test_appending_a_granule_that_is_not_projected_raises_and_adds_nothing(tmp_path: Path) -> None:
+    db = filled(tmp_path / "a.pdb")
+    bad = unprojected(GRANULES[1])
+    whole = InPieces(bad, lambda: iter([Batch.of([bad])]))
+    for granules in ([GRANULES[0], bad], [bad], Batch.of([bad]), whole):
+        with pytest.raises(InvalidValue, match="project_granule") as caught:
+            db.append(granules)
+        assert "MADE_UP_1.nc has longitude and latitude" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert PointDB(db.path).snapshot == 0
+    assert not list(db.path.glob("chunks/**/*.parquet"))
+
+
+def test_a_point_db_is_shown_in_a_few_lines_that_the_log_alone_gives(tmp_path: Path) -> None:
+    db = filled(tmp_path / "a&b.pdb", GRANULES[:2], GRANULES[2:3])
+    shutil.rmtree(db.path / "chunks")
+    lines = repr(PointDB(db.path)).splitlines()
+    assert lines[0] == "<cryotile.PointDB>"
+    shown = {name: " ".join(rest) for name, *rest in map(str.split, lines[1:])}
+    points = EVERYTHING[:900]
+    assert shown["path"] == str(db.path)
+    assert shown["crs"] == "EPSG:3031 (WGS 84 / Antarctic Polar Stereographic)"
+    assert (shown["granules"], shown["points"], shown["snapshot"]) == ("3", "900", "2")
+    assert shown["chunks"] == "16 of 100 km, 32 fragments"
+    corners = [*points[["x", "y"]].min(), *points[["x", "y"]].max()]
+    assert shown["extent"].startswith(" ".join(f"{corner:.0f}" for corner in corners) + " m")
+    assert shown["time"] == (
+        f"{points['time'].min():%Y-%m-%d %H:%M} to {points['time'].max():%Y-%m-%d %H:%M} UTC"
+    )
+    page = db._repr_html_()
+    assert "a&amp;b.pdb</td>" in page
+    assert page.count("<tr>") == len(lines) - 1
+    assert len(ElementTree.fromstring(page).findall("tr")) == len(lines) - 1
+
+
+def test_an_empty_point_db_is_shown_without_extent_and_time(tmp_path: Path) -> None:
+    lines = repr(filled(tmp_path / "a.pdb")).splitlines()
+    assert [line.split()[0] for line in lines[1:]] == [
+        *("path", "crs", "granules", "points", "chunks", "snapshot")
+    ]
+
+
+def test_a_granule_and_reports_are_shown_in_a_few_lines(tmp_path: Path) -> None:
+    first = GRANULES[0]
+    lines = repr(first).splitlines()
+    assert lines[0] == "<cryotile.Granule>"
+    shown = {name: " ".join(rest) for name, *rest in map(str.split, lines[1:])}
+    assert shown["product"] == "made_up, baseline D, version 1"
+    assert shown["points"] == "300 of 302 in the file"
+    assert shown["dropped"] == "no_height 2"
+    assert shown["time"] == f"{first.points['time'].min()} to {first.points['time'].max()}"
+    assert f'<td style="text-align: left">{first.name}</td>' in first._repr_html_()
+    assert "time" not in repr(Batch.of([first]).granules[0])
+    db = filled(tmp_path / "a.pdb")
+    appended = db.append(GRANULES[:5])
+    assert repr(appended).splitlines()[:4] == [
+        "<cryotile.Appended>",
+        "  snapshot   1",
+        "  added      5 (made-up-0, made-up-1, made-up-2, …)",
+        "  unchanged  none",
+    ]
+    assert "rows       1,500" in repr(appended)
+    assert repr(db.remove(["made-up-0"])).splitlines()[0] == "<cryotile.Removed>"
+    assert repr(db.compact()).splitlines()[0] == "<cryotile.Compacted>"
 
 
 @pytest.mark.parametrize(
     ("arguments", "rule"),
     [
         ({"bounds": (1.0, 0.0, 0.0, 1.0)}, "reversed"),
-        ({"bounds": (0.0, 0.0, np.nan, 1.0)}, "no numbers"),
+        ({"bounds": (0.0, 0.0, np.nan, 1.0)}, "NaN"),
         ({"columns": ["elevaton"]}, "elevaton.*surface_type"),
         ({"where": "coherence > 0.6"}, "coherence.*surface_type"),
         ({"where": "__import__('os')"}, "neither true nor false"),
@@ -534,11 +607,11 @@ def test_a_extra_column_needs_a_name_of_its_own(tmp_path: Path, name: str) -> No
 
 def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UnwritablePath, match="no point DB"):
+    with pytest.raises(UnwritablePath, match="not a point DB"):
         PointDB.create(tmp_path, "EPSG:3031")
     with pytest.raises(UnwritablePath):
         PointDB.create(tmp_path / "thesis.tex" / "a.pdb", "EPSG:3031")
-    with pytest.raises(UnwritablePath, match="no point DB"):
+    with pytest.raises(UnwritablePath, match="not a point DB"):
         PointDB.create(tmp_path / "thesis.tex", "EPSG:3031")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
     (tmp_path / "empty").mkdir()

@@ -14,11 +14,9 @@ import pytest
 
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.geo.grid import Grid
-from cryotile.pointdb import Damage, PointDB, compact
-from cryotile.pointdb import commits as entries
-from cryotile.pointdb.log import Log
-from cryotile.pointdb.state import FRAGMENTS, Change
-from cryotile.pointdb.writers import Writer
+from cryotile.pointdb import Damage, PointDB, compact, log
+from cryotile.pointdb.fragments import Writer
+from cryotile.pointdb.log import FRAGMENTS, Commit, Log
 from cryotile.points import CORE_COLUMNS, Granule
 from cryotile.selection.parser import Where
 from tests.support.made_up import START, as_stored, granule, points, sorted_rows, with_points
@@ -31,7 +29,7 @@ SQUARES = ["x_min", "y_min", "platform", "mode", "count", "digest"]
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries, "VISIBILITY_LIMIT", 0.2)
+    monkeypatch.setattr(log, "VISIBILITY_LIMIT", 0.2)
 
 
 def filled(path: Path, *batches: Sequence[Granule], columns: Iterable[str] = ()) -> PointDB:
@@ -352,11 +350,11 @@ def changed(entry: dict[str, object], name: str) -> dict[str, object]:
 @pytest.mark.parametrize("name", ["rows", "x_cm_min", "time_max", "mode", "granules", "chunk"])
 def test_every_statistic_is_compared(tmp_path: Path, name: str) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:1])
-    log = Log(db.path / "log")
-    state = log.load()
-    entry = state.fragments.to_pylist()[0]
+    commits = Log(db.path / "log")
+    snapshot = commits.load()
+    entry = snapshot.fragments.to_pylist()[0]
     assert set(entry) == set(FRAGMENTS.names)
-    log.commit(state, Change((), [changed(entry, name)], removed_fragments=[entry["path"]]))
+    commits.commit(snapshot, Commit((), [changed(entry, name)], removed_fragments=[entry["path"]]))
     damages = list(PointDB(db.path).verify())
     assert isinstance(damages[0], Damage)
     assert damages[0].path == db.path / entry["path"]

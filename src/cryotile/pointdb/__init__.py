@@ -1,15 +1,15 @@
-"""The point DB: projected points of many granules, chunked, on disk.
+"""The point DB: projected points of many granules, in square chunks, on disk.
 
-The format, which other programs can read, is described with :mod:`cryotile.pointdb.layout` (directories),
-:mod:`~cryotile.pointdb.encoding` (columns), :mod:`~cryotile.pointdb.commits` (commits),
-:mod:`~cryotile.pointdb.state` (granules and fragments) and :mod:`~cryotile.pointdb.squares` (counts and digests).
+Other programs can read its format: see :mod:`cryotile.pointdb.sort_order` (squares, chunks, directories),
+:mod:`~cryotile.pointdb.encoding` (columns), :mod:`~cryotile.pointdb.log` (commits, granules, fragments) and
+:mod:`~cryotile.pointdb.squares` (counts and digests).
 """
 
-from cryotile.pointdb.append import Appended
 from cryotile.pointdb.compact import Compacted
 from cryotile.pointdb.db import PointDB
-from cryotile.pointdb.layout import SQUARE_SIZE
-from cryotile.pointdb.remove import Removed
+from cryotile.pointdb.rewrite import Removed
+from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.pointdb.verify import Damage
+from cryotile.pointdb.write import Appended
 
 __all__ = ["SQUARE_SIZE", "Appended", "Compacted", "Damage", "PointDB", "Removed"]

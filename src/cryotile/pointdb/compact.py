@@ -1,4 +1,4 @@
-"""How a point DB is kept tidy: small fragments merged, and what no snapshot needs any more deleted."""
+"""Compact a point DB: merge small fragments, and delete files that no snapshot needs."""
 
 from __future__ import annotations
 
@@ -14,43 +14,41 @@ from typing import Any
 import pyarrow.compute as pc
 
 from cryotile.files import writing
-from cryotile.pointdb.commit import Committed, commit_change
-from cryotile.pointdb.description import Description
 from cryotile.pointdb.encoding import Stored
-from cryotile.pointdb.fragments import load_fragment, write_fragments, writer_of
-from cryotile.pointdb.log import CHECKPOINT_INTERVAL, CHECKPOINT_TABLES, Log
+from cryotile.pointdb.fragments import Writer, load_fragment, write_fragments, writer_of
+from cryotile.pointdb.log import CHECKPOINT_INTERVAL, CHECKPOINT_TABLES, Commit, Snapshot
 from cryotile.pointdb.rewrite import merged
-from cryotile.pointdb.state import Change, State
-from cryotile.pointdb.writers import Writer
+from cryotile.pointdb.store import Store
+from cryotile.points import ReprMixin
 
 __all__ = ["Compacted", "compact"]
 
 FULL = 2_000_000
-"""Points of a merged fragment at most: some 30 MB, and 300 MB while it is merged."""
+"""Largest number of points of a merged fragment: about 30 MB, and 300 MB while it is merged."""
 
 SMALL = FULL // 2
-"""Fragments of fewer points are merged, so that each point is written a few times in all."""
+"""Fragments of fewer points are merged, so that each point is rewritten only a few times."""
 
 GROUPS_PER_COMMIT = 32
 
 Group = list[dict[str, Any]]
-"""Fragments of one chunk that become one, as the log describes them."""
+"""Rows of fragments of one chunk that become one fragment."""
 
 
-@dataclass(frozen=True)
-class Compacted:
-    """What a compaction has done.
+@dataclass(frozen=True, repr=False)
+class Compacted(ReprMixin):
+    """Result of a compaction.
 
     Attributes
     ----------
     snapshot : int
         The newest commit.
     merged, written : int
-        Small fragments, and what they became.
+        Number of small fragments, and of the fragments that replace them.
     deleted : int
-        Files of the point DB that were deleted.
+        Number of files that were deleted.
     freed : int
-        Their bytes.
+        Size of the deleted files, bytes.
     """
 
     snapshot: int
@@ -60,57 +58,51 @@ class Compacted:
     freed: int = 0
 
 
-def compact(
-    root: Path, description: Description, log: Log, state: State, keep: Collection[int]
-) -> tuple[State, Compacted]:
-    """Merge small fragments and delete what is superseded or orphaned, in commits of some chunks each.
+def compact(store: Store, snapshot: Snapshot, keep: Collection[int]) -> tuple[Snapshot, Compacted]:
+    """Merge small fragments and delete replaced or orphaned files, in commits of some chunks each.
 
     Parameters
     ----------
-    root : Path
+    store : Store
         The point DB.
-    description : Description
-        Of it.
-    log : Log
-        Of it.
-    state : State
-        What the caller knows of it.
+    snapshot : Snapshot
+        The newest that the caller knows.
     keep : collection of int
-        Earlier snapshots that stay.
+        Earlier snapshots to keep.
 
     Returns
     -------
-    State
+    Snapshot
         The newest.
     Compacted
-        What was done.
+        Counts of merged and deleted files.
 
     Raises
     ------
     InvalidValue
-        A snapshot to keep is not there.
+        A snapshot to keep does not exist.
     DamagedFile
-        A fragment that should be merged; it is named.
+        A fragment to merge is damaged; the message names it.
     """
-    state = log.follow(state)
-    kept = [log.load(number) for number in keep]
-    groups = _groups(state)
-    done = Compacted(state.number)
+    snapshot = store.log.follow(snapshot)
+    kept = [store.log.load(number) for number in keep]
+    groups = _groups(snapshot)
+    done = Compacted(snapshot.number)
     while True:
         batch = list(islice(groups, GROUPS_PER_COMMIT))
-        round_ = _Round(root, description, kept, sorted(keep), batch)
-        committed = commit_change(root, log, state, round_.prepare)
-        state = committed.after
-        if committed.change is not None:
-            done = _added_up(done, committed, *round_.sweep(committed))
-        # The last round has nothing to merge; it finds what was left by those who died meanwhile.
+        round_ = _Round(store, kept, sorted(keep), batch)
+        committed = store.commit(snapshot, round_.prepare)
+        snapshot = committed.after
+        if committed.commit is not None:
+            done = _sum(done, committed.commit, *round_.sweep(committed.commit, snapshot))
+        # The last round has nothing to merge; it finds the files of writers that died meanwhile.
         if not batch:
-            return state, replace(done, snapshot=state.number)
+            return snapshot, replace(done, snapshot=snapshot.number)
 
 
-def _groups(state: State) -> Iterator[Group]:
-    """Yield fragments of one chunk each that are worth merging."""
-    fragments = state.fragments
+def _groups(snapshot: Snapshot) -> Iterator[Group]:
+    """Yield groups of fragments to merge, each of one chunk."""
+    fragments = snapshot.fragments
     small = fragments.filter(pc.less(fragments["rows"], SMALL)).sort_by("chunk")
     group: Group = []
     for entry in small.to_pylist():
@@ -124,13 +116,11 @@ def _groups(state: State) -> Iterator[Group]:
         yield group
 
 
-def _added_up(done: Compacted, committed: Committed, deleted: int, freed: int) -> Compacted:
-    change = committed.change
-    assert change is not None
+def _sum(done: Compacted, commit: Commit, deleted: int, freed: int) -> Compacted:
     return Compacted(
-        committed.after.number,
-        done.merged + len(change.removed_fragments),
-        done.written + len(change.fragments),
+        done.snapshot,
+        done.merged + len(commit.removed_fragments),
+        done.written + len(commit.fragments),
         done.deleted + deleted,
         done.freed + freed,
     )
@@ -138,83 +128,82 @@ def _added_up(done: Compacted, committed: Committed, deleted: int, freed: int) -
 
 @dataclass(frozen=True, eq=False)
 class _Round:
-    """One commit of a compaction, and what may be deleted after it."""
+    """One commit of a compaction, and the deletions after it."""
 
-    root: Path
-    description: Description
-    kept: Sequence[State]
+    store: Store
+    kept: Sequence[Snapshot]
     keep: Sequence[int]
     batch: Sequence[Group]
 
-    def prepare(self, state: State, writer: Writer) -> Change | None:
-        """Merge the groups that are still there, and fence the writers of what nobody names and nobody is writing."""
-        there = set(state.fragments["path"].to_pylist())
+    def prepare(self, snapshot: Snapshot, writer: Writer) -> Commit | None:
+        """Merge the groups that still exist, and fence the dead writers of files that no snapshot names."""
+        there = set(snapshot.fragments["path"].to_pylist())
         groups = [group for group in self.batch if all(e["path"] in there for e in group)]
-        # Files before signs of life: who gives its sign in between has not written any of these.
-        authors = {writer_of(p) for p in self._unnamed(state)} | set(_unfinished(self.root))
+        # List files before markers: a writer whose marker appears in between has written none of these files.
+        authors = {writer_of(p) for p in self._unnamed(snapshot)} | set(self._unfinished())
         living, dead = writer.others()
         fenced = sorted((authors | dead) - living)
-        if not groups and not fenced and list(self.keep) == list(state.kept):
+        if not groups and not fenced and list(self.keep) == list(snapshot.kept):
             return None
         pieces = ((group[0]["chunk"], self._merged(group)) for group in groups)
-        return Change(
-            fragments=write_fragments(writer, pieces, self.description.schema),
+        return Commit(
+            fragments=write_fragments(writer, pieces, self.store.description.schema),
             removed_fragments=[entry["path"] for group in groups for entry in group],
             kept=self.keep,
             fenced=fenced,
             id=writer.id,
         )
 
-    def sweep(self, committed: Committed) -> tuple[int, int]:
-        """Delete, after the commit, what it merged and what the fenced have left; return how many files and bytes."""
-        assert committed.change is not None
-        fenced, merged = set(committed.change.fenced), set(committed.change.removed_fragments)
+    def sweep(self, commit: Commit, after: Snapshot) -> tuple[int, int]:
+        """Delete merged fragments and files of fenced writers; return number and bytes of the deleted files."""
+        root = self.store.root
+        fenced, replaced = set(commit.fenced), set(commit.removed_fragments)
         doomed = [
-            self.root / path
-            for path in self._unnamed(committed.after)
-            if writer_of(path) in fenced or path in merged
+            root / path
+            for path in self._unnamed(after)
+            if writer_of(path) in fenced or path in replaced
         ]
-        doomed += _spare_checkpoints(self.root, committed.after, self.kept)
+        doomed += self._spare_checkpoints(after)
         freed = 0
-        with writing(self.root):
+        with writing(root):
             for path in doomed:
                 with suppress(FileNotFoundError):
                     freed += path.stat().st_size
                     path.unlink()
-            for author, path in _unfinished(self.root).items():
+            for author, path in self._unfinished().items():
                 if author in fenced:
                     shutil.rmtree(path, ignore_errors=True)
             for author in fenced:
-                (self.root / "writers" / author).unlink(missing_ok=True)
+                (root / "writers" / author).unlink(missing_ok=True)
         return len(doomed), freed
 
     def _merged(self, group: Group) -> Stored:
-        parts = [load_fragment(self.root, entry, self.description.schema) for entry in group]
-        return merged(parts, self.description.chunk_size)
+        root, description = self.store.root, self.store.description
+        parts = [load_fragment(root, entry, description.schema) for entry in group]
+        return merged(parts, description.chunk_size)
 
-    def _unnamed(self, state: State) -> list[str]:
-        """Paths of the fragments that neither a state nor a snapshot to keep names."""
-        named = {path for s in (state, *self.kept) for path in s.fragments["path"].to_pylist()}
-        there = (self.root / "chunks").glob("*/*/*/*/*.parquet")
-        paths = (path.relative_to(self.root).as_posix() for path in there)
+    def _unnamed(self, snapshot: Snapshot) -> list[str]:
+        """Return paths of the fragments that neither the snapshot nor one to keep names."""
+        named = {path for s in (snapshot, *self.kept) for path in s.fragments["path"].to_pylist()}
+        there = (self.store.root / "chunks").glob("*/*/*/*/*.parquet")
+        paths = (path.relative_to(self.store.root).as_posix() for path in there)
         return [path for path in paths if path not in named]
 
+    def _unfinished(self) -> dict[str, Path]:
+        """Return the temporary directories of commits in the log, by the id of their commit."""
+        directory = self.store.log.directory
+        found = ((re.fullmatch(r"\.\d{8}\.(\w+)\.tmp", p.name), p) for p in directory.iterdir())
+        return {match[1]: path for match, path in found if match}
 
-def _unfinished(root: Path) -> dict[str, Path]:
-    """Entries of the log that were not finished, by the id of their change."""
-    found = ((re.fullmatch(r"\.\d{8}\.(\w+)\.tmp", p.name), p) for p in (root / "log").iterdir())
-    return {match[1]: path for match, path in found if match}
-
-
-def _spare_checkpoints(root: Path, state: State, kept: Sequence[State]) -> list[Path]:
-    """Checkpoints that none of the snapshots there are rests on."""
-    # A writer that has not heard of this commit may look for the one before.
-    latest = (state.oldest - 1) // CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL
-    needed = {s.checkpoint for s in kept}
-    return [
-        path
-        for number in range(CHECKPOINT_INTERVAL, latest, CHECKPOINT_INTERVAL)
-        if number not in needed
-        for name in CHECKPOINT_TABLES
-        if (path := root / "log" / f"{number:08d}" / f"{name}.parquet").exists()
-    ]
+    def _spare_checkpoints(self, after: Snapshot) -> list[Path]:
+        """Return the files of checkpoints that no remaining snapshot rests on."""
+        # A writer that does not know this commit yet may look for the checkpoint before it.
+        latest = (after.oldest - 1) // CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL
+        needed = {snapshot.checkpoint for snapshot in self.kept}
+        return [
+            path
+            for number in range(CHECKPOINT_INTERVAL, latest, CHECKPOINT_INTERVAL)
+            if number not in needed
+            for name in CHECKPOINT_TABLES
+            if (path := self.store.log.path(number) / f"{name}.parquet").exists()
+        ]

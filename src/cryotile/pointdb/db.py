@@ -1,45 +1,48 @@
-"""The point DB: projected points of many granules in square chunks, that grows by commits."""
+"""The point DB: projected points of many granules in square chunks; it grows by commits."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyproj
 
 from cryotile.errors import InvalidValue
 from cryotile.geo.grid import Tile
 from cryotile.geo.projection import crs_text, projected_crs
-from cryotile.pointdb.append import Appended, append_granules
 from cryotile.pointdb.compact import Compacted, compact
-from cryotile.pointdb.description import (
-    FILE_NAME,
-    Description,
-    create_directory,
-    extra_columns,
-    read_description,
-)
 from cryotile.pointdb.fragments import FragmentGone
-from cryotile.pointdb.history import describe_commits
-from cryotile.pointdb.read import Selection, parsed, read_points
-from cryotile.pointdb.remove import Removed, remove_granules
-from cryotile.pointdb.selection import Time, read_limits, touched
-from cryotile.pointdb.snapshots import Snapshots
-from cryotile.pointdb.squares import select_squares
-from cryotile.pointdb.state import describe_granules
+from cryotile.pointdb.log import Snapshot
+from cryotile.pointdb.read import (
+    Selection,
+    Time,
+    parse_condition,
+    read_limits,
+    read_points,
+    select_fragments,
+    select_squares,
+)
+from cryotile.pointdb.rewrite import Removed, remove_granules
+from cryotile.pointdb.squares import describe_squares
+from cryotile.pointdb.store import FILE_NAME, Description, Store, create_store, extra_columns
 from cryotile.pointdb.verify import Damage, verify
-from cryotile.points import CORE_COLUMNS, Batch, Bounds, Granule, InPieces
+from cryotile.pointdb.write import Appended, append_granules
+from cryotile.points import CORE_COLUMNS, Batch, Bounds, Granule, InPieces, ReprMixin
 from cryotile.selection.parser import Where
 
 __all__ = ["PointDB"]
 
 
-class PointDB:
-    """Points on disk, in one directory that any number of processes may read and append to at once.
+class PointDB(ReprMixin):
+    """Points on disk, in one directory that any number of processes may read and append to at the same time.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ class PointDB:
     Raises
     ------
     InvalidValue
-        It does not exist, is no point DB, or needs a newer cryotile.
+        It does not exist, is not a point DB, or needs a newer cryotile.
     DamagedFile
         Its log is altered or incomplete.
 
@@ -60,8 +63,11 @@ class PointDB:
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
-        self._description = read_description(self.path)
-        self._snapshots = Snapshots(self.path)
+        self._store = Store.open(self.path)
+        self._newest = self._store.log.load()
+        # The snapshot that was read last, by number, and the squares that were counted last.
+        self._requested = self._newest.number, self._newest
+        self._counted: tuple[Snapshot, pd.DataFrame] | None = None
 
     @classmethod
     def create(
@@ -72,32 +78,32 @@ class PointDB:
         chunk_size: float = 100_000.0,
         columns: Mapping[str, str] | Iterable[str] = (),
     ) -> PointDB:
-        """Create a point DB, or open the one that is there if it is just so.
+        """Create a point DB, or open the existing one if it has the same properties.
 
         Parameters
         ----------
         path : path
-            A directory that does not exist or is empty; those above it are created.
+            A directory that does not exist or is empty; its parents are created.
         crs : str or pyproj.CRS
-            Projected, metres.
+            Projected, in metres.
         chunk_size : float
             Side of a chunk, metres; a multiple of 5 km, up to 1000 km.
         columns : mapping of str to str, or iterable of str
-            Further columns to keep, float32, and their units.
+            Extra columns to keep, float32, and their units.
 
         Raises
         ------
         InvalidValue
-            A value breaks its rule, or the point DB that is there differs.
+            An argument is invalid, or the existing point DB differs.
         UnwritablePath
-            The directory holds something else, or cannot be written.
+            The directory holds other files, or cannot be written.
         """
         path = Path(path)
         extra = extra_columns(columns)
         text = crs_text(projected_crs(crs))
         description = Description(text, float(chunk_size), extra)
         if not (path / FILE_NAME).exists():
-            create_directory(path, description)
+            create_store(path, description)
         db = cls(path)
         db.check_matches(crs=text, columns=[name for name, _ in extra], chunk_size=chunk_size)
         return db
@@ -109,18 +115,18 @@ class PointDB:
 
     @property
     def crs_text(self) -> str:
-        """The CRS as text: ``EPSG:3031`` where an authority lists it, else WKT."""
-        return self._description.crs
+        """The CRS as text: ``EPSG:3031`` if an authority lists it, else WKT."""
+        return self._store.description.crs
 
     @property
     def chunk_size(self) -> float:
         """Side of a chunk, metres."""
-        return self._description.chunk_size
+        return self._store.description.chunk_size
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the extra columns."""
-        return tuple(name for name, _ in self._description.extra)
+        return tuple(name for name, _ in self._store.description.extra)
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -129,24 +135,32 @@ class PointDB:
 
     @property
     def snapshot(self) -> int:
-        """Number of the newest commit seen, 0 where there is none: what is read if nothing else is said."""
-        return self._snapshots.newest.number
+        """Number of the newest commit that this object knows, 0 if there is none; read by default."""
+        return self._newest.number
 
     @property
     def granules(self) -> pd.DataFrame:
-        """Granules, one row each.
+        """Table of the granules, one row each.
 
         Columns ``id, name, product, baseline, version, checksum, rows, record_count, dropped`` (dict, reason → points),
         ``notes, platforms, passes`` (lists), ``time_min, time_max`` (datetime64[ms], NaT without rows),
         ``snapshot`` (the commit that added it), ``number`` (in the column ``granule`` of the fragments).
         """
-        return describe_granules(self._snapshots.newest.granules)
+        table = self._newest.granules
+        frame: pd.DataFrame = table.drop_columns(["dropped", "time_min", "time_max"]).to_pandas()
+        frame["dropped"] = pd.Series(
+            [json.loads(t) for t in table["dropped"].to_pylist()], dtype=object
+        )
+        for name in ("time_min", "time_max"):
+            frame[name] = table[name].cast(pa.timestamp("ms")).to_numpy()
+        first = ["id", "name", "product", "baseline", "version", "checksum", "rows", "record_count"]
+        last = ["dropped", "notes", "platforms", "passes", "time_min", "time_max"]
+        return frame[[*first, *last, "snapshot", "number"]]
 
     def checksums(self) -> dict[str, str]:
-        """Return checksum → id of the granules that are there now, also by commits since the point DB was opened."""
-        known = self._snapshots
-        known.newest = known.log.follow(known.newest)
-        columns = (known.newest.granules[name].to_pylist() for name in ("checksum", "id"))
+        """Return checksum → id of all granules, including those of commits since the point DB was opened."""
+        self._newest = self._store.log.follow(self._newest)
+        columns = (self._newest.granules[name].to_pylist() for name in ("checksum", "id"))
         return dict(zip(*columns, strict=True))
 
     def check_matches(
@@ -156,46 +170,48 @@ class PointDB:
         columns: Sequence[str] | None = None,
         chunk_size: float | None = None,
     ) -> None:
-        """Make sure that the point DB is what a user takes it for; None is not checked.
+        """Check that the point DB has the given properties; None is not checked.
 
         Parameters
         ----------
         crs, columns, chunk_size
-            As for :meth:`create`; the extra columns must be among those that are kept.
+            As for :meth:`create`; the extra columns must be among those of the point DB.
 
         Raises
         ------
         InvalidValue
-            Something differs; these are settled when a point DB is created.
+            A property differs; the properties of a point DB never change.
         """
-        self._description.check_matches(self.path, crs=crs, columns=columns, chunk_size=chunk_size)
+        self._store.description.check_matches(
+            self.path, crs=crs, columns=columns, chunk_size=chunk_size
+        )
 
     def append(self, granules: Sequence[Granule] | Batch | InPieces) -> Appended:
-        """Add the points of projected granules: one fragment per chunk that they touch, one commit.
+        """Add the points of projected granules, in one commit with one fragment for each chunk that they touch.
 
-        A granule that is there already (by id, baseline, version and content) is left alone, a newer baseline or
+        A granule that the point DB already has (by id, baseline, version and content) is skipped, a newer baseline or
         version replaces an older one, and an older one is refused by name.
 
         Parameters
         ----------
         granules : sequence of Granule, Batch or InPieces
-            With ``x, y``; a extra column of the DB that one lacks is NaN there, others are left out.  Without points,
-            a granule is recorded with 0 rows.
+            With ``x, y``.  An extra column of the point DB that a granule lacks is NaN there, others are left out.  A
+            granule without points is recorded with 0 rows.
 
         Returns
         -------
         Appended
-            What became of each; one that is refused keeps none of the others out.
+            Which granules were added, skipped, replaced or refused; a refused granule does not affect the others.
 
         Raises
         ------
+        InvalidValue
+            A granule is not projected, or a point of an InPieces cannot be stored; nothing was changed.
         UnwritablePath
-            A full disk, …; the DB is as it was.
+            The disk is full or another error of the file system; nothing was changed.
         """
-        batch = Batch.of(granules) if isinstance(granules, Sequence) else granules
-        known, about = self._snapshots, self._description
-        known.newest, done = append_granules(self.path, about, known.log, known.newest, batch)
-        return done
+        self._newest, appended = append_granules(self._store, self._newest, granules)
+        return appended
 
     def read(
         self,
@@ -211,29 +227,29 @@ class PointDB:
         Parameters
         ----------
         bounds : (float, float, float, float), Tile or None
-            ``(x_min, y_min, x_max, y_max)``, metres, or a tile's; points on them are inside.  None: everywhere.
+            ``(x_min, y_min, x_max, y_max)``, metres, or those of a tile; inclusive.  None: everywhere.
         columns : sequence of str or None
-            Which columns, in this order.  None: the core columns.
+            Columns to return, in this order.  None: the core columns.
         where : str, Where or None
-            Which points; see :class:`cryotile.selection.parser.Where`.
+            Condition on the points; see :class:`cryotile.selection.parser.Where`.
         time : (time, time) or None
             First instant, and first instant after the last; ISO 8601 or datetimes, UTC.
         snapshot : int or None
-            Number of the commit to look at.  None: :attr:`snapshot`.
+            Number of the commit to read.  None: :attr:`snapshot`.
 
         Returns
         -------
         DataFrame, shape (points, columns)
             Dtypes of :data:`cryotile.points.CORE_COLUMNS`, extra columns float32; ``attrs["crs"]`` names the CRS.
             Sorted by chunk, 5 km square, time, x, y and then the columns read: an order that follows from the points
-            alone, whenever and with whichever granules they came in.
+            alone, not from the granules and commits that added them.
 
         Raises
         ------
         InvalidValue
-            Bounds or times that are reversed or NaN, an unknown column or snapshot, an expression that is none.
+            Bounds or times are reversed or NaN, a column or the snapshot is unknown, or the expression is invalid.
         DamagedFile
-            A fragment is missing or altered; it is named.
+            A fragment is missing or altered; the message names it.
         """
         selection = Selection.of(self.column_names, bounds, columns, where, time)
         return self._read(selection, snapshot, None)
@@ -247,27 +263,27 @@ class PointDB:
         time: tuple[Time, Time] | None = None,
         snapshot: int | None = None,
     ) -> Iterator[pd.DataFrame]:
-        """Read points chunk by chunk, where all of them do not fit into memory.
+        """Read points chunk by chunk, for more points than fit in memory.
 
         Parameters
         ----------
         bounds, columns, where, time, snapshot
-            As :meth:`read`.
+            As for :meth:`read`.
 
         Yields
         ------
         DataFrame, shape (points, columns)
-            The points of one chunk, if there are any; one after the other they are what :meth:`read` returns.
+            The points of one chunk that has any; concatenated, they equal the result of :meth:`read`.
 
         Raises
         ------
         InvalidValue, DamagedFile
-            As :meth:`read`; also when a compaction ends the snapshot meanwhile.
+            As for :meth:`read`; also if a compaction ends the snapshot meanwhile.
         """
         selection = Selection.of(self.column_names, bounds, columns, where, time)
         snapshot = self.snapshot if snapshot is None else snapshot
-        fragments = touched(
-            self._snapshots.at(snapshot).fragments, selection.limits, selection.where
+        fragments = select_fragments(
+            self._at(snapshot).fragments, selection.limits, selection.where
         )
         for chunk in dict.fromkeys(entry["chunk"] for entry in fragments):
             points = self._read(selection, snapshot, chunk)
@@ -277,9 +293,9 @@ class PointDB:
     def fragments(
         self, bounds: Bounds | Tile | None = None, *, snapshot: int | None = None
     ) -> list[Path]:
-        """List the Parquet files that hold the points, for other programs; those that touch bounds, if given."""
+        """Return the Parquet files that hold the points within the bounds, for other programs."""
         limits = read_limits(bounds, None)
-        entries = touched(self._snapshots.at(snapshot).fragments, limits, None)
+        entries = select_fragments(self._at(snapshot).fragments, limits, None)
         return [self.path / entry["path"] for entry in entries]
 
     def squares(
@@ -289,16 +305,16 @@ class PointDB:
         where: str | Where | None = None,
         snapshot: int | None = None,
     ) -> pd.DataFrame:
-        """Count points without reading any, by 5 km square, platform and mode.
+        """Count points by 5 km square, platform and mode, without reading any.
 
         Parameters
         ----------
         bounds : (float, float, float, float) or None
-            Squares that touch these bounds, metres.  None: all.
+            Only squares that touch these bounds, metres.  None: all.
         where : str, Where or None
-            Squares that may hold a point that it selects, as far as place, time, platform and mode tell.
+            Only squares that may hold a point that it selects, judged by place, time, platform and mode.
         snapshot : int or None
-            Number of the commit to look at.  None: :attr:`snapshot`.
+            Number of the commit to read.  None: :attr:`snapshot`.
 
         Returns
         -------
@@ -310,39 +326,60 @@ class PointDB:
         Raises
         ------
         InvalidValue
-            As :meth:`read`.
+            As for :meth:`read`.
         """
-        condition = parsed(where, self.column_names)
-        return select_squares(self._snapshots.squares(snapshot), bounds, condition)
+        condition = parse_condition(where, self.column_names)
+        found = self._at(snapshot)
+        if self._counted is None or self._counted[0] is not found:
+            self._counted = found, describe_squares(self._store.log.squares(found))
+        return select_squares(self._counted[1], bounds, condition)
 
     def history(self, last: int | None = None) -> pd.DataFrame:
-        """Tell what the commits did, the newest first.
+        """Return a table of the commits, the newest first.
 
         Parameters
         ----------
         last : int or None
-            How many of them; None: all.
+            Number of commits; None: all.
 
         Returns
         -------
         DataFrame, one row per commit
             ``snapshot, time`` (UTC, by the writer's clock), ``cryotile`` (version), ``added, removed`` (granules),
-            ``rows`` (of those added), ``compaction`` (no content changed), ``available`` (can still be read).
+            ``rows`` (of the granules added), ``compaction`` (no content changed), ``available`` (can still be read).
         """
-        return describe_commits(
-            islice(self._snapshots.log.history(self.snapshot), last), self._snapshots.newest
-        )
+        rows: list[dict[str, Any]] = []
+        for commit in islice(self._store.log.history(self.snapshot), last):
+            number, granules = commit["number"], commit["granules"]
+            # A snapshot that a compaction follows at once has the same points as the one after it.
+            alike = bool(rows) and rows[-1]["compaction"] and rows[-1]["available"]
+            rows.append(
+                {
+                    "snapshot": number,
+                    "time": pd.Timestamp(commit["time"]).tz_convert(None),
+                    "cryotile": commit["cryotile"],
+                    "added": len(granules["added"]),
+                    "removed": len(granules["removed"]),
+                    "rows": sum(granule["rows"] for granule in granules["added"]),
+                    "compaction": commit["compaction"],
+                    "available": number >= self._newest.oldest
+                    or number in self._newest.kept
+                    or alike,
+                }
+            )
+        columns = ["snapshot", "time", "cryotile", "added", "removed", "rows"]
+        return pd.DataFrame(rows, columns=[*columns, "compaction", "available"])
 
     def has_snapshot(self, snapshot: int) -> bool:
         """Tell whether a snapshot can be read: it exists, and no compaction has ended it."""
         try:
-            self._snapshots.log.load(snapshot)
+            self._store.log.load(snapshot)
         except InvalidValue:
             return False
         return True
 
     def remove(self, granules: Sequence[str]) -> Removed:
-        """Remove the points of granules, in one commit that rewrites the fragments with points of them.
+        """Remove the points of granules, in one commit that rewrites the fragments that hold them.
 
         Parameters
         ----------
@@ -352,47 +389,88 @@ class PointDB:
         Raises
         ------
         InvalidValue
-            A granule is not there; nothing was done.
+            A granule is not in the point DB; nothing was changed.
         DamagedFile, UnwritablePath
-            A fragment that holds points of other granules, too, is damaged; a full disk, …: the DB is as it was.
+            A fragment that also holds points of other granules is damaged; or the disk is full or another error of the
+            file system; nothing was changed.
         """
-        known = self._snapshots
-        known.newest, removed = remove_granules(
-            self.path, self._description, known.log, known.newest, granules
-        )
+        self._newest, removed = remove_granules(self._store, self._newest, granules)
         return removed
 
     def compact(self, *, keep: Collection[int] = ()) -> Compacted:
-        """Merge small fragments, and delete those that are superseded or that dead writers left.
+        """Merge small fragments, and delete fragments that were replaced or that dead writers left.
 
-        Others may read and write meanwhile.  The points stay the same, and so do counts and digests of squares.
+        Other processes may read and write meanwhile.  Points, counts and digests of squares do not change.
 
         Parameters
         ----------
         keep : collection of int
-            Earlier snapshots to keep, all others are ended; the next compaction has to name them again.
+            Earlier snapshots to keep; all others end.  The next compaction must name them again.
 
         Raises
         ------
         InvalidValue
-            A snapshot to keep is not there.
+            A snapshot to keep does not exist.
         DamagedFile, UnwritablePath
-            A fragment that should be merged is damaged; a full disk, …: the points are as they were.
+            A fragment to merge is damaged; or the disk is full or another error of the file system; no point was
+            changed.
         """
-        self._snapshots.newest, compacted = compact(
-            self.path, self._description, self._snapshots.log, self._snapshots.newest, keep
-        )
+        self._newest, compacted = compact(self._store, self._newest, keep)
         return compacted
 
     def verify(self) -> Iterator[Damage]:
-        """Compare every file that the log names with what it says of it; yield each damage as it is found."""
-        return verify(self.path, self._description, self._snapshots.log, self._snapshots.newest)
+        """Compare every file that the log names with the log; yield each damage as soon as it is found."""
+        return verify(self._store, self._newest)
+
+    def _at(self, snapshot: int | None) -> Snapshot:
+        if snapshot is None:
+            return self._newest
+        if snapshot != self._requested[0]:
+            known = snapshot == self._newest.number
+            found = self._newest if known else self._store.log.load(snapshot)
+            self._requested = snapshot, found
+        return self._requested[1]
 
     def _read(self, selection: Selection, snapshot: int | None, chunk: int | None) -> pd.DataFrame:
         while True:
-            fragments = self._snapshots.at(snapshot).fragments
-            entries = touched(fragments, selection.limits, selection.where, chunk)
+            found = self._at(snapshot)
+            entries = select_fragments(found.fragments, selection.limits, selection.where, chunk)
             try:
-                return read_points(self.path, self._description, entries, selection)
+                return read_points(self._store, entries, selection)
             except FragmentGone as gone:
-                self._snapshots.renew(snapshot, gone)
+                # A compaction may have replaced the fragment since the log was read.
+                log = self._store.log
+                if snapshot is None:
+                    self._newest = self._store.newer(partial(log.follow, found), found, gone)
+                else:
+                    newer = self._store.newer(partial(log.load, snapshot), found, gone)
+                    self._requested = snapshot, newer
+
+    def _facts(self) -> Mapping[str, str]:
+        """Return the lines of ``repr``, from the log alone."""
+        granules, fragments = self._newest.granules, self._newest.fragments
+        points, chunks = (
+            pc.sum(granules["rows"]).as_py() or 0,
+            pc.count_distinct(fragments["chunk"]),
+        )
+        facts = {
+            "path": str(self.path),
+            "crs": f"{self.crs_text} ({self.crs.name})"
+            if len(self.crs_text) < 30
+            else self.crs.name,
+            "granules": f"{len(granules):,}",
+            "points": f"{points:,}",
+            "chunks": f"{chunks} of {self.chunk_size / 1000:g} km, {len(fragments):,} fragments",
+        }
+        if len(fragments):
+            ends = [pc.min(fragments[f"{axis}_cm_min"]).as_py() / 100 for axis in "xy"]
+            ends += [pc.max(fragments[f"{axis}_cm_max"]).as_py() / 100 for axis in "xy"]
+            first = pd.Timestamp(pc.min(fragments["time_min"]).as_py(), unit="ms")
+            last = pd.Timestamp(pc.max(fragments["time_max"]).as_py(), unit="ms")
+            facts["extent"] = (
+                " ".join(f"{end:.0f}" for end in ends) + " m (x_min y_min x_max y_max)"
+            )
+            facts["time"] = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+        if self.columns:
+            facts["extra columns"] = ", ".join(self.columns)
+        return facts | {"snapshot": str(self.snapshot)}

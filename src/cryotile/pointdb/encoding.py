@@ -1,7 +1,7 @@
-"""Points as they are stored: scaled integers, and back.
+"""Convert points to stored form, scaled integers, and back.
 
-Between a DataFrame and a Parquet file stands one form, a dict of plain numpy arrays under the names of the file: NaN is
-:data:`ABSENT`, an unknown flag −1, text the position in :data:`~cryotile.points.CATEGORIES`.  Sorting, hashing and
+The stored form, between a DataFrame and a Parquet file, is a dict of plain numpy arrays with the names of the file: NaN
+is :data:`ABSENT`, an unknown flag −1, text the position in :data:`~cryotile.points.CATEGORIES`.  Sorting, hashing and
 selecting work on that form.
 """
 
@@ -40,7 +40,7 @@ SCALES: Mapping[str, tuple[str, int]] = {
     "elevation": ("elevation_mm", 1000),
     "uncertainty": ("uncertainty_mm", 1000),
 }
-"""Column → its stored name and how many stored units make a metre."""
+"""Column → its stored name and the number of stored units in a metre."""
 
 ABSENT = -(2**31)
 """Stands for NaN in scaled columns; null in the file."""
@@ -53,17 +53,17 @@ TEXT = pa.dictionary(pa.int8(), pa.string())
 
 
 def stored_names(columns: Iterable[str]) -> list[str]:
-    """Names in the file of columns in memory."""
+    """Return the names in the file of columns in memory."""
     return [SCALES[name][0] if name in SCALES else name for name in columns]
 
 
 def schema(extra: Mapping[str, str], crs: str) -> pa.Schema:
-    """Schema of a fragment.
+    """Return the schema of a fragment.
 
     Parameters
     ----------
     extra : mapping of str to str
-        Further column → unit.
+        Extra column → unit.
     crs : str
         CRS of x and y, for readers without cryotile.
 
@@ -87,14 +87,14 @@ def schema(extra: Mapping[str, str], crs: str) -> pa.Schema:
 
 
 def encode(points: pd.DataFrame, extra: Collection[str]) -> Stored:
-    """Turn projected points into what is stored.
+    """Convert projected points to stored form.
 
     Parameters
     ----------
     points : DataFrame
-        Core columns; of the extra columns, those that it lacks are NaN, those not asked for are left out.
+        Core columns and any extra columns; extra columns that it lacks become NaN, others are left out.
     extra : collection of str
-        Names of extra columns.
+        Names of the extra columns to store.
 
     Returns
     -------
@@ -129,7 +129,7 @@ def encode(points: pd.DataFrame, extra: Collection[str]) -> Stored:
         stored[name] = np.full(len(points), np.nan, np.float32)
         if name in points:
             values = points[name].to_numpy(np.float32, na_value=np.nan)
-            # There are many NaNs; the order and the digest of points know one.
+            # There are many NaNs; order and digest of points require one.
             np.copyto(stored[name], values, where=~np.isnan(values))
     return stored
 
@@ -138,7 +138,7 @@ def _scaled(name: str, metres: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]
     scale = SCALES[name][1]
     units = np.rint(metres * scale)
     absent = np.isnan(metres) if name in _OPTIONAL else np.zeros(len(metres), bool)
-    # Comparisons with NaN are False, so this catches NaN where a value is due.
+    # Comparisons with NaN are False, so this catches NaN in columns that must have a value.
     wrong = ~(np.abs(units) <= _LIMIT) & ~absent
     if wrong.any():
         raise InvalidValue(
@@ -176,7 +176,7 @@ def _codes(name: str, column: pd.Series[Any]) -> npt.NDArray[np.int8]:
 
 
 def to_table(stored: Stored, form: pa.Schema) -> pa.Table:
-    """Arrow table of stored points, for a file; arrays are not copied where they need not be."""
+    """Return an Arrow table of stored points, for a file; arrays are copied only if necessary."""
     return pa.Table.from_arrays([_to_arrow(stored[f.name], f) for f in form], schema=form)
 
 
@@ -194,7 +194,7 @@ def _to_arrow(values: npt.NDArray[Any], field: pa.Field) -> pa.Array:
 
 
 def from_table(table: pa.Table) -> Stored:
-    """Undo :func:`to_table`, of whatever columns there are.
+    """Convert a table, of any stored columns, back to stored form.
 
     Parameters
     ----------
@@ -238,12 +238,12 @@ def _canonical(name: str, chunk: pa.DictionaryArray) -> npt.NDArray[np.int8]:
 
 
 def decode(stored: Stored, columns: Sequence[str]) -> pd.DataFrame:
-    """Points in metres and datetimes.
+    """Convert stored points to metres and datetimes.
 
     Parameters
     ----------
     stored : dict of str to ndarray
-        At least the columns asked for.
+        At least the requested columns.
     columns : sequence of str
         Names in memory.
 
@@ -258,7 +258,7 @@ def decode(stored: Stored, columns: Sequence[str]) -> pd.DataFrame:
 
 def _in_memory(name: str, values: npt.NDArray[Any]) -> Any:
     if name in SCALES:
-        # A quotient is the double nearest to the decimal number, a product with 0.01 is not.
+        # A quotient is the double nearest to the decimal number; a product with 0.01 may not be.
         metres = values / np.float64(SCALES[name][1])
         if name in _OPTIONAL:
             metres[values == ABSENT] = np.nan

@@ -1,13 +1,23 @@
-"""Fragments: immutable Parquet files of points, that any Parquet reader understands."""
+"""Fragments: immutable Parquet files of points, which any Parquet reader understands; and the writers of them.
+
+While a process writes fragments that no commit names yet, its marker in ``writers/`` shows that it is alive, so that a
+compaction leaves its files alone.  Markers affect efficiency only, not correctness.  A compaction that presumes a
+writer dead *fences* its commit in the compaction's own commit, before it deletes anything.  Commits are exclusive: a
+writer that is alive after all has either committed before, so that its fragments are named, or reads in the log that it
+is fenced and writes its fragments again under a new id.  No clock and no delay can break this.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,16 +26,19 @@ import pyarrow.parquet as pq
 from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.files import fsync, writing
 from cryotile.pointdb.encoding import TEXT, Stored, from_table, to_table
-from cryotile.pointdb.layout import RANK_BITS, chunk_directory, places
-from cryotile.pointdb.writers import Writer
+from cryotile.pointdb.log import new_id
+from cryotile.pointdb.sort_order import RANK_BITS, chunk_directory, places
 from cryotile.points import CATEGORIES
+from cryotile.processes import is_alive, this_process
 
 __all__ = [
     "FragmentGone",
+    "Writer",
     "by_chunk",
     "damaged_fragment",
     "describe_fragment",
     "discard_fragments",
+    "fragment_bytes",
     "load_fragment",
     "write_fragments",
     "writer_of",
@@ -34,19 +47,75 @@ __all__ = [
 ROW_GROUP_SIZE = 1 << 16
 """Points of a row group, the unit that statistics prune: about 1 MB."""
 
+DELTA_ENCODED = ("x_cm", "y_cm", "time", "elevation_mm", "uncertainty_mm", "pass_id")
 
 SYNCS_AT_ONCE = 16
 
+SILENCE = 600.0
+"""Seconds without a sign of life, by the file server's clock, after which a writer of another host is presumed dead."""
+
 
 class FragmentGone(Exception):
-    """A fragment is not there: a compaction has replaced it, or it is lost; the log tells which."""
+    """A fragment does not exist: a compaction has replaced it, or it is lost; the log tells which."""
 
 
-DELTA_ENCODED = ("x_cm", "y_cm", "time", "elevation_mm", "uncertainty_mm", "pass_id")
+class Writer:
+    """Writer of the fragments of one commit; while it is entered, its marker in ``writers/`` shows that it is alive.
+
+    Parameters
+    ----------
+    root : Path
+        The point DB.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.id = new_id()
+        self._marker = root / "writers" / self.id
+        self._begun = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._begun:
+            # If the marker cannot be deleted, it is soon that of a dead writer.
+            with suppress(OSError):
+                self._marker.unlink()
+
+    def beat(self) -> None:
+        """Touch the marker; to be called before each fragment."""
+        self._begun = True
+        try:
+            os.utime(self._marker)
+        except FileNotFoundError:
+            self._marker.parent.mkdir(exist_ok=True)
+            self._marker.write_text(this_process(), encoding="ascii")
+
+    def others(self) -> tuple[set[str], set[str]]:
+        """Return the ids of the commits of writers that are presumed alive, including this one, and of dead ones."""
+        self.beat()
+        # The marker's own time, because the clock of the file server may differ from this host's.
+        now = self._marker.stat().st_mtime
+        signs = {path.name: _is_fresh(path, now) for path in self._marker.parent.iterdir()}
+        living = {name for name, alive in signs.items() if alive} | {self.id}
+        return living, signs.keys() - living
+
+
+def _is_fresh(marker: Path, now: float) -> bool:
+    with suppress(FileNotFoundError):
+        alive = is_alive(marker.read_text(encoding="ascii"))
+        return abs(now - marker.stat().st_mtime) < SILENCE if alive is None else alive
+    return False
 
 
 def by_chunk(stored: Stored, chunk_size: float) -> Iterator[tuple[int, Stored]]:
-    """Yield chunk by chunk, with their numbers, points that are in total order."""
+    """Split points, which must be in total order, by chunk; yield number and points of each chunk."""
     chunks = places(stored["x_cm"], stored["y_cm"], chunk_size) >> RANK_BITS
     borders = np.flatnonzero(np.diff(chunks, prepend=-1, append=-1))
     for start, end in pairwise(borders):
@@ -61,7 +130,7 @@ def write_fragments(
     Parameters
     ----------
     writer : Writer
-        Of the change that will name them.
+        Of the commit that will name them.
     chunks : iterable of (int, dict of str to ndarray)
         Number of the chunk, and all stored columns in total order.
     form : pyarrow.Schema
@@ -70,23 +139,25 @@ def write_fragments(
     Returns
     -------
     list of dict
-        What the log says of each (:data:`cryotile.pointdb.state.FRAGMENTS`); on the disk when this returns.
+        Their rows in the log (:data:`cryotile.pointdb.log.FRAGMENTS`); the fragments are on the disk.
 
     Raises
     ------
     UnwritablePath
-        The disk is full, …; none is left behind.
+        The disk is full or another error of the file system; all of them are deleted.
     """
     root = writer.root
     entries: list[dict[str, Any]] = []
     changed: set[Path] = set()
     if not (root / "chunks").is_dir():
-        # Before half of one is made in its old place.
-        raise UnwritablePath(f"{root / 'chunks'} is not there; was the point DB moved away?")
+        # Otherwise half a point DB would be created at the old path.
+        raise UnwritablePath(
+            f"{root / 'chunks'} does not exist; was the point DB moved away? Give its new path"
+        )
     with writing(root / "chunks"):
         try:
             for chunk, points in chunks:
-                content = _parquet(to_table(points, form))
+                content = fragment_bytes(to_table(points, form))
                 path = f"{chunk_directory(chunk)}/{writer.id}-{len(entries)}.parquet"
                 checksum = hashlib.sha256(content).hexdigest()
                 facts: dict[str, object] = {
@@ -108,7 +179,7 @@ def write_fragments(
 
 
 def _make_directories(path: Path) -> Iterator[Path]:
-    """Make a directory and those above it, and yield the directories that changed or are about to."""
+    """Make a directory and its parents; yield the directories whose entries change."""
     yield path
     if not path.is_dir():
         yield from _make_directories(path.parent)
@@ -116,14 +187,14 @@ def _make_directories(path: Path) -> Iterator[Path]:
 
 
 def _force_to_disk(paths: Collection[Path]) -> None:
-    # Many at once, so that the file system can settle them together; one after the other, each would wait for a turn.
+    # Many at once, so that the file system can write them together; in sequence, each would wait for the disk.
     with ThreadPoolExecutor(SYNCS_AT_ONCE) as threads:
         for _ in threads.map(fsync, paths):
             pass
 
 
 def writer_of(path: str) -> str:
-    """Return the id of the change that a fragment was written for."""
+    """Return the id of the commit that a fragment was written for."""
     return path.rpartition("/")[2].partition(".")[0].partition("-")[0]
 
 
@@ -134,7 +205,7 @@ def discard_fragments(root: Path, entries: Sequence[Mapping[str, Any]]) -> None:
 
 
 def describe_fragment(chunk: int, points: Stored) -> dict[str, Any]:
-    """Return what the log says of the points of a fragment."""
+    """Return those columns of a fragment's row in the log that follow from its points."""
     bounds = {
         f"{name}_{end}": int(reduce(points[name]))
         for name in ("x_cm", "y_cm", "time")
@@ -151,14 +222,15 @@ def describe_fragment(chunk: int, points: Stored) -> dict[str, Any]:
 
 
 def _shared(name: str, points: Stored) -> str | None:
-    """Text that all points have in a column, or None."""
+    """Return the text that all points share in a column, or None."""
     codes = points[name]
     return CATEGORIES[name][codes[0]] if (codes == codes[0]).all() else None
 
 
-def _parquet(table: pa.Table) -> bytes:
+def fragment_bytes(table: pa.Table) -> bytes:
+    """Return the content of the Parquet file of a fragment."""
     sink = pa.BufferOutputStream()
-    # Delta for what is sorted or varies little, byte streams for floats; both, with zstd, in every current reader.
+    # Delta for values that are sorted or vary little, byte streams for floats; every current reader knows both.
     encodings = {
         f.name: "DELTA_BINARY_PACKED" if f.name in DELTA_ENCODED else "BYTE_STREAM_SPLIT"
         for f in table.schema
@@ -178,14 +250,14 @@ def _parquet(table: pa.Table) -> bytes:
 
 
 def load_fragment(root: Path, entry: Mapping[str, Any], form: pa.Schema) -> Stored:
-    """Read all of a fragment, and make sure that it is what was written.
+    """Read a whole fragment and compare it with its checksum.
 
     Parameters
     ----------
     root : Path
         The point DB.
     entry : mapping
-        What the log says of it.
+        Its row in the log.
     form : pyarrow.Schema
         Of the fragments.
 
@@ -197,9 +269,9 @@ def load_fragment(root: Path, entry: Mapping[str, Any], form: pa.Schema) -> Stor
     Raises
     ------
     DamagedFile
-        Its bytes are not those that were written.
+        Its bytes have changed since they were written.
     FragmentGone
-        It is not there.
+        It does not exist.
     """
     path = root / entry["path"]
     try:
@@ -212,8 +284,8 @@ def load_fragment(root: Path, entry: Mapping[str, Any], form: pa.Schema) -> Stor
 
 
 def damaged_fragment(root: Path, path: Path, what: str = "is not what was written") -> DamagedFile:
-    """Return the error that a fragment is damaged, and what mends it."""
+    """Return the error that a fragment is damaged, with its remedy."""
     return DamagedFile(
-        f"{path} {what}: its checksum differs from the log's; put it back from a copy, or give 'cryotile remove {root}"
+        f"{path} {what}: its checksum differs from the log's; put it back from a copy, or run 'cryotile remove {root}"
         " --damaged' and ingest the granules that it names again"
     )

@@ -1,27 +1,262 @@
-"""The log of a point DB: numbered commits.  What no commit names does not exist."""
+"""The log of a point DB: numbered commits, and the snapshot after each.  A file that no commit names does not exist.
+
+A commit is a directory that appears whole by a rename to its number.  Renaming onto a directory that is not empty fails
+on every file system, so any number of writers on any number of nodes agree on the owner of a number without a server, a
+lock or a hard link.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import re
+import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from cryotile import __version__
 from cryotile.errors import DamagedFile, InvalidValue
-from cryotile.files import fsync_directory, write_sealed, writing
-from cryotile.pointdb.commits import CHECKPOINT_INTERVAL, Entries, NumberTaken, write_table
-from cryotile.pointdb.squares import add_up
-from cryotile.pointdb.state import GRANULES, Change, State, apply
+from cryotile.files import fsync_directory, read_sealed, write_durably, write_sealed, writing
+from cryotile.pointdb.squares import SQUARES, add_up
 
-__all__ = ["CHECKPOINT_INTERVAL", "CHECKPOINT_TABLES", "Log"]
+__all__ = [
+    "CHECKPOINT_INTERVAL",
+    "CHECKPOINT_TABLES",
+    "FRAGMENTS",
+    "GRANULES",
+    "Commit",
+    "Log",
+    "NumberTaken",
+    "Snapshot",
+    "new_id",
+    "patiently",
+    "write_checkpoint",
+]
+
+CHECKPOINT_INTERVAL = 64
+"""Every commit whose number is a multiple of this holds a checkpoint, the whole snapshot, so that opening reads few
+commits."""
 
 CHECKPOINT_TABLES = ("all-granules", "all-fragments", "all-squares")
+
+VISIBILITY_LIMIT = 10.0
+"""Seconds after which a file that a file server has reported must be visible."""
+
+_REMEDY = (
+    "put it back from a copy, or let 'cryotile remove DB --damaged' set it and all later ones aside"
+)
+
+_BEFORE_COMPACTION = {"compaction": False, "history": {"oldest": 0, "kept": []}, "fenced": []}
+"""Keys that the commits of the first point DBs lack."""
+
+GRANULES = pa.schema(
+    [
+        ("number", pa.int32()),  # in the column "granule" of fragments
+        ("id", pa.string()),
+        ("name", pa.string()),
+        ("product", pa.string()),
+        ("baseline", pa.string()),
+        ("version", pa.int32()),
+        ("checksum", pa.string()),
+        ("rows", pa.int64()),
+        ("record_count", pa.int64()),
+        ("dropped", pa.string()),  # JSON, reason → points
+        ("notes", pa.list_(pa.string())),
+        ("platforms", pa.list_(pa.string())),
+        ("passes", pa.list_(pa.int64())),  # the pass ids of its points
+        ("time_min", pa.int64()),  # milliseconds since 1970, UTC; null without rows
+        ("time_max", pa.int64()),
+        ("snapshot", pa.int32()),  # the commit that added it
+    ]
+)
+
+FRAGMENTS = pa.schema(
+    [
+        ("path", pa.string()),  # relative to the point DB
+        ("chunk", pa.int64()),
+        ("rows", pa.int64()),
+        ("bytes", pa.int64()),
+        ("checksum", pa.string()),
+        ("x_cm_min", pa.int32()),
+        ("x_cm_max", pa.int32()),
+        ("y_cm_min", pa.int32()),
+        ("y_cm_max", pa.int32()),
+        ("time_min", pa.int64()),
+        ("time_max", pa.int64()),
+        ("platform", pa.string()),  # null where mixed
+        ("mode", pa.string()),
+        ("granules", pa.list_(pa.int32())),  # numbers of those with points in it
+    ]
+)
+
+
+def new_id() -> str:
+    """Return a random id for a commit."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True, eq=False)
+class Commit:
+    """One atomic change of a point DB.
+
+    Attributes
+    ----------
+    granules, fragments : sequence of mapping
+        Added; rows of :data:`GRANULES` (without ``snapshot``) and :data:`FRAGMENTS`.
+    squares : pyarrow.Table
+        Change of each square, as :data:`cryotile.pointdb.squares.SQUARES`.
+    removed_granules : sequence of int
+        Numbers.
+    removed_fragments : sequence of str
+        Paths.
+    kept : sequence of int or None
+        Of a compaction, which changes no content: the earlier snapshots that it does not end.  None: no compaction.
+    fenced : sequence of str
+        Ids of commits whose writers are presumed dead: they must not follow this one.
+    id : str
+        Identifies this commit; its fragments are named after it.
+    """
+
+    granules: Sequence[Mapping[str, Any]] = ()
+    fragments: Sequence[Mapping[str, Any]] = ()
+    squares: pa.Table = field(default_factory=SQUARES.empty_table)
+    removed_granules: Sequence[int] = ()
+    removed_fragments: Sequence[str] = ()
+    kept: Sequence[int] | None = None
+    fenced: Sequence[str] = ()
+    id: str = field(default_factory=new_id)
+
+    def content(self, before: Snapshot) -> dict[str, Any]:
+        """Return the content of ``commit.json``, without the checksums of the commit's other files."""
+        number = before.number + 1
+        oldest, kept = (
+            (before.oldest, before.kept) if self.kept is None else (number, sorted(self.kept))
+        )
+        return {
+            "id": self.id,
+            "number": number,
+            "cryotile": __version__,
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "granules": {"added": list(self.granules), "removed": list(self.removed_granules)},
+            "fragments": {"added": list(self.fragments), "removed": list(self.removed_fragments)},
+            "compaction": self.kept is not None,
+            "history": {"oldest": oldest, "kept": list(kept)},
+            "fenced": list(self.fenced),
+            "checkpoint": None,
+        }
+
+    def is_possible(self, before: Snapshot) -> bool:
+        """Tell whether other writers have left this commit possible.
+
+        They may have fenced it, removed what it removes, or taken the numbers of its granules.
+        """
+        granules, fragments = before.granules["number"], before.fragments["path"]
+        added = [row["number"] for row in self.granules]
+        return (
+            self.id not in before.fenced
+            and _count(granules, added) == 0
+            and _count(granules, self.removed_granules) == len(self.removed_granules)
+            and _count(fragments, self.removed_fragments) == len(self.removed_fragments)
+        )
+
+
+def _count(column: pa.ChunkedArray, values: Sequence[int] | Sequence[str]) -> int:
+    """Return how many of the values are in a column of distinct values."""
+    wanted = pa.array(values, column.type)
+    return int(pc.sum(pc.is_in(column, value_set=wanted)).as_py() or 0) if len(wanted) else 0
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The granules and fragments of a point DB after a commit.
+
+    Attributes
+    ----------
+    number : int
+        Number of the commit; 0 before the first.
+    checkpoint : int
+        The newest commit up to it that holds a checkpoint; 0: none.
+    granules, fragments : pyarrow.Table
+        As :data:`GRANULES` and :data:`FRAGMENTS`, in the order in which they were added.
+    oldest : int
+        The newest compaction, which may have deleted fragments of earlier snapshots: they have ended.
+    kept : tuple of int
+        Snapshots before it that the compaction has kept.
+    fenced : frozenset of str
+        Ids of commits that must not follow, as far as this snapshot was followed commit by commit.
+    """
+
+    number: int = 0
+    checkpoint: int = 0
+    granules: pa.Table = field(default_factory=GRANULES.empty_table)
+    fragments: pa.Table = field(default_factory=FRAGMENTS.empty_table)
+    oldest: int = 0
+    kept: tuple[int, ...] = ()
+    fenced: frozenset[str] = frozenset()
+
+    def after(self, commits: Iterable[Mapping[str, Any]]) -> Snapshot:
+        """Return the snapshot after further commits.
+
+        Parameters
+        ----------
+        commits : iterable of mapping
+            Contents of the ``commit.json`` that follow this snapshot, in order.
+        """
+        number, checkpoint = self.number, self.checkpoint
+        history: Mapping[str, Any] = {"oldest": self.oldest, "kept": self.kept}
+        fenced = set(self.fenced)
+        granules: dict[int, Mapping[str, Any]] = {}
+        fragments: dict[str, Mapping[str, Any]] = {}
+        removed_granules, removed_fragments = set[int](), set[str]()
+        for commit in commits:
+            number = commit["number"]
+            checkpoint = number if commit["checkpoint"] else checkpoint
+            history = commit["history"]
+            fenced.update(commit["fenced"])
+            for key in commit["granules"]["removed"]:
+                granules.pop(key, None)
+                removed_granules.add(key)
+            for path in commit["fragments"]["removed"]:
+                fragments.pop(path, None)
+                removed_fragments.add(path)
+            granules |= {
+                row["number"]: {**row, "snapshot": number} for row in commit["granules"]["added"]
+            }
+            fragments |= {row["path"]: row for row in commit["fragments"]["added"]}
+        return Snapshot(
+            number,
+            checkpoint,
+            _changed(self.granules, "number", removed_granules, granules.values()),
+            _changed(self.fragments, "path", removed_fragments, fragments.values()),
+            history["oldest"],
+            tuple(history["kept"]),
+            frozenset(fenced),
+        )
+
+
+def _changed(
+    table: pa.Table, key: str, removed: Collection[Any], added: Collection[Mapping[str, Any]]
+) -> pa.Table:
+    if removed:
+        gone = pc.is_in(table[key], value_set=pa.array(list(removed), table.schema.field(key).type))
+        table = table.filter(pc.invert(gone))
+    new = pa.Table.from_pylist(list(added), schema=table.schema)
+    return pa.concat_tables([table, new]).combine_chunks()
+
+
+class NumberTaken(Exception):
+    """Another writer has committed under this number; read the log and take the next."""
 
 
 class Log:
@@ -34,73 +269,71 @@ class Log:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.entries = Entries(directory)
+        self.directory = directory
 
-    def load(self, number: int | None = None) -> State:
-        """Read the state after a commit.
+    def load(self, number: int | None = None) -> Snapshot:
+        """Read a snapshot.
 
         Parameters
         ----------
         number : int or None
-            The commit; None: the newest.
+            Number of its commit; None: the newest.
 
         Returns
         -------
-        State
-            From one checkpoint and the commits since.  Where compactions follow the commit at once, it is the state
-            after them: the same points, in files that are still there.
+        Snapshot
+            From one checkpoint and the commits since.  If compactions follow the commit at once, it is the snapshot
+            after them: the same points, in files that still exist.
 
         Raises
         ------
         InvalidValue
-            There is no such commit, or a compaction has ended the history before it.
+            The commit does not exist, or a compaction has ended its snapshot.
         DamagedFile
-            A commit is missing or altered; it is named.
+            A commit is missing or altered; the message names it.
         """
         while True:
-            newest = self.entries.newest()
+            newest = self.newest()
             try:
-                return self._state(newest if number is None else self._alike(number, newest))
+                return self._snapshot(newest if number is None else self._alike(number, newest))
             except DamagedFile:
-                # A compaction deletes checkpoints that nobody needs any more; then there are newer commits.
-                if self.entries.newest() == newest:
+                # A compaction deletes checkpoints that no snapshot needs; then there are newer commits.
+                if self.newest() == newest:
                     raise
 
-    def follow(self, state: State, *, at_least: int = 0) -> State:
-        """Read the commits after a state.
+    def follow(self, snapshot: Snapshot, *, at_least: int = 0) -> Snapshot:
+        """Read the commits after a snapshot.
 
         Parameters
         ----------
-        state : State
-            Where to go on.
+        snapshot : Snapshot
+            Where to start.
         at_least : int
-            A commit that is known to be there, although a file server may not show it yet.
+            A commit that is known to exist, although a file server may not show it yet.
 
         Returns
         -------
-        State
-            The newest, or ``state`` itself.
+        Snapshot
+            The newest, or ``snapshot`` itself.
 
         Raises
         ------
         DamagedFile
-            The commit that must be there cannot be read.
+            The commit that must exist cannot be read.
         """
         later: list[dict[str, Any]] = []
-        while (number := state.number + len(later) + 1) <= at_least:
-            later.append(self.entries.read_patiently(number))
-        try:
-            while True:
-                later.append(self.entries.read(state.number + len(later) + 1))
-        except FileNotFoundError:
-            return apply(state, later) if later else state
+        while (number := snapshot.number + len(later) + 1) <= at_least:
+            later.append(self._read_patiently(number))
+        while (commit := self.find(snapshot.number + len(later) + 1)) is not None:
+            later.append(commit)
+        return snapshot.after(later) if later else snapshot
 
-    def squares(self, state: State) -> pa.Table:
-        """Add up what all commits to a state say of the squares.
+    def squares(self, snapshot: Snapshot) -> pa.Table:
+        """Sum the changes of squares of all commits up to a snapshot.
 
         Parameters
         ----------
-        state : State
+        snapshot : Snapshot
             Of this log.
 
         Returns
@@ -108,91 +341,185 @@ class Log:
         pyarrow.Table
             As :data:`cryotile.pointdb.squares.SQUARES`.
         """
-        at, read, table = state.checkpoint, self.entries.read, self.entries.table
-        tables = [table(at, "all-squares", read(at)["checkpoint"])] if at else []
-        for number in range(at + 1, state.number + 1):
-            tables.append(table(number, "squares", read(number)))
+        at = snapshot.checkpoint
+        tables = [self.table(at, "all-squares", self.read(at)["checkpoint"])] if at else []
+        for number in range(at + 1, snapshot.number + 1):
+            tables.append(self.table(number, "squares", self.read(number)))
         return add_up(tables)
 
     def history(self, newest: int) -> Iterator[dict[str, Any]]:
-        """Yield what commits say, from one back to the first."""
-        for number in range(newest, 0, -1):
-            try:
-                yield self.entries.read(number)
-            except FileNotFoundError:
-                raise self.entries.missing(number) from None
+        """Yield the contents of commits, from ``newest`` back to the first."""
+        yield from map(self.read, range(newest, 0, -1))
 
-    def commit(self, state: State, change: Change) -> State:
-        """Make a change the next commit.
+    def commit(self, before: Snapshot, commit: Commit) -> Snapshot:
+        """Write the next commit.
 
         Parameters
         ----------
-        state : State
+        before : Snapshot
             The newest that the caller knows.
-        change : Change
+        commit : Commit
             Its fragments must be on the disk.
 
         Returns
         -------
-        State
+        Snapshot
             After it; it is on the disk.
 
         Raises
         ------
         NumberTaken
-            Another writer was faster; nothing was done.
+            Another writer was faster; nothing was changed.
         UnwritablePath
-            A full disk, …; nothing was done.
+            The disk is full or another error of the file system; nothing was changed.
         """
-        number = state.number + 1
-        content = _content(state, change)
-        after = apply(state, [content])
-        temporary = self.entries.directory / f".{number:08d}.{change.id}.tmp"
-        with writing(self.entries.directory):
+        content = commit.content(before)
+        number, after = content["number"], before.after([content])
+        temporary = self.directory / f".{number:08d}.{commit.id}.tmp"
+        with writing(self.directory):
             try:
                 temporary.mkdir()
-                content["squares"] = write_table(temporary / "squares.parquet", change.squares)
+                content["squares"] = _write_table(temporary / "squares.parquet", commit.squares)
                 if number % CHECKPOINT_INTERVAL == 0:
-                    squares = add_up([self.squares(state), change.squares])
-                    content["checkpoint"] = _write_checkpoint(temporary, after, squares)
+                    squares = add_up([self.squares(before), commit.squares])
+                    content["checkpoint"] = write_checkpoint(temporary, after, squares)
                     after = replace(after, checkpoint=number)
                 write_sealed(temporary / "commit.json", content)
                 fsync_directory(temporary)
-                self.entries.publish(temporary, number, change.id)
+                self._publish(temporary, number, commit.id)
             except (FileNotFoundError, DamagedFile) as error:
-                # Swept away by a compaction that took this writer for dead, or whose checkpoint this one looked for.
-                if self._is_of_another(number, change):
+                # A compaction may have fenced this writer and swept its directory, or deleted the checkpoint.
+                if (self.path(number) / "commit.json").exists() and not self.holds(number, commit):
                     raise NumberTaken(number) from error
                 raise
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-            fsync_directory(self.entries.directory)
+            fsync_directory(self.directory)
         return after
 
-    def holds(self, number: int, change: Change) -> bool:
-        """Tell whether the commit of this number is this change."""
-        try:
-            return bool(self.entries.read(number)["id"] == change.id)
-        except FileNotFoundError:
-            return False
+    def holds(self, number: int, commit: Commit) -> bool:
+        """Tell whether a number is that of this commit."""
+        found = self.find(number)
+        return found is not None and bool(found["id"] == commit.id)
 
-    def _is_of_another(self, number: int, change: Change) -> bool:
-        return (self.entries.path(number) / "commit.json").exists() and not self.holds(
-            number, change
+    def path(self, number: int) -> Path:
+        """Return the directory of a commit."""
+        return self.directory / f"{number:08d}"
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the directories of commits, in order."""
+        names = (path.name for path in self.directory.iterdir())
+        return sorted(int(name) for name in names if re.fullmatch(r"\d{8}", name))
+
+    def newest(self) -> int:
+        """Return the number of the newest commit, 0 if there is none.
+
+        Raises
+        ------
+        DamagedFile
+            A commit before it is missing, and no later checkpoint replaces it.
+        """
+        try:
+            numbers = self.numbers()
+        except FileNotFoundError:
+            raise DamagedFile(f"{self.directory} is missing; put it back from a copy") from None
+        # A rename replaces an empty directory, so an empty one is not a commit.
+        if numbers and not any(self.path(numbers[-1]).iterdir()):
+            numbers.pop()
+        checkpoint = numbers[-1] // CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL if numbers else 0
+        for earlier, later in pairwise([0, *numbers]):
+            if later != earlier + 1 and later > checkpoint:
+                raise self._missing(earlier + 1)
+        return numbers[-1] if numbers else 0
+
+    def find(self, number: int) -> dict[str, Any] | None:
+        """Read the content of a commit; return None if there is no such commit.
+
+        Raises
+        ------
+        DamagedFile
+            Its bytes have changed since they were written, or it is a copy of another commit.
+        """
+        path = self.path(number) / "commit.json"
+        try:
+            content = read_sealed(path)
+        except FileNotFoundError:
+            return None
+        except DamagedFile as error:
+            raise DamagedFile(
+                f"{path} is not what was written: its checksum differs; {_REMEDY}"
+            ) from error
+        if content["number"] != number:
+            raise DamagedFile(f"{path} is that of commit {content['number']}; {_REMEDY}")
+        return _BEFORE_COMPACTION | content
+
+    def read(self, number: int) -> dict[str, Any]:
+        """Read the content of a commit.
+
+        Raises
+        ------
+        DamagedFile
+            It is missing or altered.
+        """
+        content = self.find(number)
+        if content is None:
+            raise self._missing(number)
+        return content
+
+    def table(self, number: int, name: str, checksums: Mapping[str, str]) -> pa.Table:
+        """Read one of the Parquet files of a commit.
+
+        Raises
+        ------
+        DamagedFile
+            It is missing or altered.
+        """
+        path = self.path(number) / f"{name}.parquet"
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() != checksums[name]:
+            raise DamagedFile(
+                f"{path} is missing or not what was written: its checksum differs; {_REMEDY}"
+            )
+        return pq.read_table(pa.BufferReader(content))
+
+    def _read_patiently(self, number: int) -> dict[str, Any]:
+        """Read a commit that exists, although a file server may not show it yet."""
+        for _ in patiently():
+            if (content := self.find(number)) is not None:
+                return content
+        raise self._missing(number)
+
+    def _publish(self, temporary: Path, number: int, id_: str) -> None:
+        """Rename a complete directory, which is on the disk, to its number."""
+        try:
+            temporary.rename(self.path(number))
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT):
+                raise
+            # A file server may do the rename, lose the reply, and fail when it is asked again.
+            if self._read_patiently(number)["id"] != id_:
+                raise NumberTaken(number) from error
+
+    def _missing(self, number: int) -> DamagedFile:
+        return DamagedFile(
+            f"{self.path(number)} is missing or has no commit.json, and later commits rest on it; {_REMEDY}"
         )
 
     def _alike(self, number: int, newest: int) -> int:
-        """Return the last of the commits after which the points are those of a snapshot that is still there."""
-        db = self.entries.directory.parent
+        """Return the last commit after which the points are those of the snapshot and can be read."""
+        db = self.directory.parent
         if not 0 <= number <= newest:
             raise InvalidValue(
                 f"snapshot {number} does not exist: {db} has 0 to {newest}; give one of them"
             )
         if number == newest:
             return number
-        history = self._read(newest)["history"]
+        history = self.read(newest)["history"]
         last = number
-        while last < newest and self._read(last + 1)["compaction"]:
+        while last < newest and self.read(last + 1)["compaction"]:
             last += 1
         if last < history["oldest"] and number not in history["kept"]:
             there = ", ".join([*map(str, history["kept"]), f"{history['oldest']} to {newest}"])
@@ -202,54 +529,51 @@ class Log:
             )
         return last
 
-    def _read(self, number: int) -> dict[str, Any]:
-        try:
-            return self.entries.read(number)
-        except FileNotFoundError:
-            raise self.entries.missing(number) from None
-
-    def _state(self, number: int) -> State:
+    def _snapshot(self, number: int) -> Snapshot:
         later: list[dict[str, Any]] = []
-        begin = State()
-        for entry in self.history(number):
-            if entry["checkpoint"]:
-                # What a damaged one held follows from the entries before it, too.
+        begin = Snapshot()
+        for commit in self.history(number):
+            if commit["checkpoint"]:
+                # The content of a damaged checkpoint also follows from the commits before it.
                 with suppress(DamagedFile):
-                    begin = self._checkpoint(entry)
+                    begin = self._checkpoint(commit)
                     break
-            later.append(entry)
-        return replace(apply(begin, reversed(later)), checkpoint=begin.checkpoint)
+            later.append(commit)
+        return replace(begin.after(reversed(later)), checkpoint=begin.checkpoint)
 
-    def _checkpoint(self, entry: Mapping[str, Any]) -> State:
-        number, checksums = entry["number"], entry["checkpoint"]
+    def _checkpoint(self, commit: Mapping[str, Any]) -> Snapshot:
+        number, checksums = commit["number"], commit["checkpoint"]
         granules, fragments = (
-            self.entries.table(number, name, checksums) for name in CHECKPOINT_TABLES[:2]
+            self.table(number, name, checksums) for name in CHECKPOINT_TABLES[:2]
         )
-        # The first point DBs did not know the passes of a granule.
+        # The first point DBs did not record the passes of a granule.
         granules = pa.concat_tables([GRANULES.empty_table(), granules], promote_options="default")
-        history = entry["history"]
-        return State(number, number, granules, fragments, history["oldest"], tuple(history["kept"]))
+        history = commit["history"]
+        return Snapshot(
+            number, number, granules, fragments, history["oldest"], tuple(history["kept"])
+        )
 
 
-def _content(state: State, change: Change) -> dict[str, Any]:
-    number = state.number + 1
-    oldest, kept = (
-        (state.oldest, state.kept) if change.kept is None else (number, sorted(change.kept))
-    )
-    return {
-        "id": change.id,
-        "number": number,
-        "cryotile": __version__,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "granules": {"added": list(change.granules), "removed": list(change.removed_granules)},
-        "fragments": {"added": list(change.fragments), "removed": list(change.removed_fragments)},
-        "compaction": change.kept is not None,
-        "history": {"oldest": oldest, "kept": list(kept)},
-        "fenced": list(change.fenced),
-        "checkpoint": None,
-    }
+def patiently() -> Iterator[None]:
+    """Yield until a file that a file server has reported must be visible."""
+    patience = time.monotonic() + VISIBILITY_LIMIT
+    while True:
+        yield
+        if time.monotonic() > patience:
+            return
+        time.sleep(0.05)
 
 
-def _write_checkpoint(directory: Path, state: State, squares: pa.Table) -> dict[str, str]:
-    tables = dict(zip(CHECKPOINT_TABLES, (state.granules, state.fragments, squares), strict=True))
-    return {n: write_table(directory / f"{n}.parquet", table) for n, table in tables.items()}
+def write_checkpoint(directory: Path, snapshot: Snapshot, squares: pa.Table) -> dict[str, str]:
+    """Write a snapshot and the sums of its squares as Parquet files; return name → checksum."""
+    tables = (snapshot.granules, snapshot.fragments, squares)
+    named = zip(CHECKPOINT_TABLES, tables, strict=True)
+    return {name: _write_table(directory / f"{name}.parquet", table) for name, table in named}
+
+
+def _write_table(path: Path, table: pa.Table) -> str:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    content = sink.getvalue().to_pybytes()
+    write_durably(path, content)
+    return hashlib.sha256(content).hexdigest()

@@ -1,32 +1,29 @@
-"""A log that is damaged in its middle: what is set aside so that the rest can be read, and what that had brought."""
+"""Repair a log that is damaged in its middle: set the damage aside so that the commits before it can be read."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryotile.errors import DamagedFile
 from cryotile.files import fsync_directory, writing
-from cryotile.pointdb.commits import Entries
-from cryotile.pointdb.log import CHECKPOINT_TABLES
+from cryotile.pointdb.log import CHECKPOINT_TABLES, Log
 
 __all__ = ["SetAside", "set_damage_aside"]
 
 
 @dataclass(frozen=True)
 class SetAside:
-    """Entries that were taken out of a log.
+    """Commits that were moved out of a log.
 
     Attributes
     ----------
     directory : Path
-        Where they are now.
+        Their new place.
     numbers : tuple of int
-        Of the entries; the first was damaged or missing.
+        Their numbers; the first was damaged or missing.
     granules : tuple of str
-        File names of the granules that they brought, as far as they can be read: to be ingested again.
+        File names of the granules that they added, as far as they can be read: to be ingested again.
     """
 
     directory: Path
@@ -35,10 +32,10 @@ class SetAside:
 
 
 def set_damage_aside(root: Path) -> SetAside | None:
-    """Move the first damaged entry that the newest state rests on, and all later ones, out of the log.
+    """Move the first damaged commit that the newest snapshot rests on, and all later ones, out of the log.
 
-    Nobody may write meanwhile.  The point DB is as it was before that entry; fragments that nothing names any more are
-    swept up by a compaction.
+    No other process may write meanwhile.  The point DB is then as it was before that commit; a compaction deletes the
+    fragments that no commit names any more.
 
     Parameters
     ----------
@@ -48,58 +45,54 @@ def set_damage_aside(root: Path) -> SetAside | None:
     Returns
     -------
     SetAside or None
-        None: the newest state rests on no damaged entry.
+        None: the newest snapshot rests on no damaged commit.
     """
-    entries = Entries(root / "log")
-    bad = next(_damaged(entries), None)
+    log = Log(root / "log")
+    bad = _first_damaged(log)
     if bad is None:
         return None
-    numbers = [number for number in _numbers(entries) if number >= bad]
-    granules = [name for number in numbers for name in _brought(entries, number)]
+    numbers = [number for number in log.numbers() if number >= bad]
+    granules = [name for number in numbers for name in _added(log, number)]
     aside = root / "log-set-aside"
     with writing(aside):
         aside.mkdir(exist_ok=True)
-        # The newest first: whenever this is interrupted, what stays is a log.
+        # The newest first: if this is interrupted, the remaining commits are still a log.
         for number in reversed(numbers):
-            entries.path(number).rename(aside / _free_name(aside, number))
+            log.path(number).rename(aside / _free_name(aside, number))
         fsync_directory(aside)
-        fsync_directory(entries.directory)
+        fsync_directory(log.directory)
     return SetAside(aside, tuple(numbers), tuple(dict.fromkeys(granules)))
 
 
-def _numbers(entries: Entries) -> list[int]:
-    names = (path.name for path in entries.directory.iterdir())
-    return sorted(int(name) for name in names if re.fullmatch(r"\d{8}", name))
-
-
-def _damaged(entries: Entries) -> Iterator[int]:
-    """Yield the damaged entries that the newest state rests on, the first of them first."""
-    bad = []
-    for number in range(max(_numbers(entries), default=0), 0, -1):
+def _first_damaged(log: Log) -> int | None:
+    """Return the first damaged commit that the newest snapshot rests on."""
+    bad = None
+    for number in range(max(log.numbers(), default=0), 0, -1):
         try:
-            entry = entries.read(number)
-            entries.table(number, "squares", entry)
-        except (DamagedFile, FileNotFoundError):
-            bad.append(number)
+            commit = log.read(number)
+            log.table(number, "squares", commit)
+        except DamagedFile:
+            bad = number
             continue
-        if entry["checkpoint"] and _is_whole(entries, number, entry["checkpoint"]):
+        if commit["checkpoint"] and _is_whole(log, number, commit["checkpoint"]):
             break
-    yield from reversed(bad)
+    return bad
 
 
-def _is_whole(entries: Entries, number: int, checksums: dict[str, str]) -> bool:
+def _is_whole(log: Log, number: int, checksums: dict[str, str]) -> bool:
     try:
         for name in CHECKPOINT_TABLES:
-            entries.table(number, name, checksums)
+            log.table(number, name, checksums)
     except DamagedFile:
         return False
     return True
 
 
-def _brought(entries: Entries, number: int) -> list[str]:
+def _added(log: Log, number: int) -> list[str]:
+    """Return the file names of the granules that a commit added; none if it cannot be read."""
     try:
-        return [row["name"] for row in entries.read(number)["granules"]["added"]]
-    except (DamagedFile, FileNotFoundError):
+        return [row["name"] for row in log.read(number)["granules"]["added"]]
+    except DamagedFile:
         return []
 
 

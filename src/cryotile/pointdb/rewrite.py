@@ -1,4 +1,4 @@
-"""Fragments written again: with new points, or without those of some granules."""
+"""Write fragments again without the points of some granules: to remove the granules, or to replace them."""
 
 from __future__ import annotations
 
@@ -10,35 +10,116 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cryotile.errors import DamagedFile
-from cryotile.pointdb.description import Description
+from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.pointdb.encoding import Stored
-from cryotile.pointdb.fragments import FragmentGone, by_chunk, load_fragment, write_fragments
-from cryotile.pointdb.layout import SQUARE_SIZE, chunk_numbers
-from cryotile.pointdb.log import Log
-from cryotile.pointdb.sort_order import in_total_order
-from cryotile.pointdb.squares import add_up, count_squares, taken_away
-from cryotile.pointdb.state import State
-from cryotile.pointdb.writers import Writer
+from cryotile.pointdb.fragments import (
+    FragmentGone,
+    Writer,
+    by_chunk,
+    load_fragment,
+    write_fragments,
+)
+from cryotile.pointdb.log import Commit, Snapshot
+from cryotile.pointdb.sort_order import SQUARE_SIZE, chunk_numbers, in_total_order
+from cryotile.pointdb.squares import SquareChanges, add_up, count_squares, negated
+from cryotile.pointdb.store import Store
+from cryotile.points import ReprMixin
 
-__all__ = ["Rewriting", "fragments_of", "merged", "rewrite"]
+__all__ = ["Removed", "Rewritten", "merged", "remove_granules", "rewrite"]
 
-MOST_CHANGES = 64
-"""Changes of squares that are held before they are added up."""
+
+@dataclass(frozen=True, repr=False)
+class Removed(ReprMixin):
+    """Result of removing granules.
+
+    Attributes
+    ----------
+    snapshot : int
+        The commit that is without them.
+    granules : tuple of str
+        File names of the granules.
+    rows : int
+        Number of their points.
+    """
+
+    snapshot: int
+    granules: tuple[str, ...]
+    rows: int
+
+
+def remove_granules(
+    store: Store, snapshot: Snapshot, granules: Sequence[str]
+) -> tuple[Snapshot, Removed]:
+    """Remove the points of granules, all of them in one commit.
+
+    Parameters
+    ----------
+    store : Store
+        The point DB.
+    snapshot : Snapshot
+        The newest that the caller knows.
+    granules : sequence of str
+        Ids or file names.
+
+    Returns
+    -------
+    Snapshot
+        The newest.
+    Removed
+        Granules and points that were removed.
+
+    Raises
+    ------
+    InvalidValue
+        A granule is not in the point DB; nothing was changed.
+    DamagedFile
+        A fragment that also holds points of other granules cannot be read.
+    """
+
+    def prepare(snapshot: Snapshot, writer: Writer) -> Commit | None:
+        doomed = _find(store, snapshot, granules)["number"].to_pylist()
+        if not doomed:
+            return None
+        written = rewrite(store, snapshot, writer, gone=doomed)
+        return Commit((), written.added, written.squares, doomed, written.removed, id=writer.id)
+
+    def stands(commit: Commit, snapshot: Snapshot) -> bool:
+        # Another writer may have replaced a granule by a newer delivery.
+        doomed = _find(store, snapshot, granules)["number"].to_pylist()
+        return set(doomed) == set(commit.removed_granules)
+
+    done = store.commit(snapshot, prepare, stands)
+    left = _find(store, done.before, granules)
+    names, rows = tuple(left["name"].to_pylist()), sum(left["rows"].to_pylist())
+    return done.after, Removed(done.after.number, names, rows)
+
+
+def _find(store: Store, snapshot: Snapshot, granules: Collection[str]) -> pa.Table:
+    wanted = pa.array(list(granules), pa.string())
+    known = snapshot.granules
+    hit = pc.or_(*(pc.is_in(known[key], value_set=wanted) for key in ("id", "name")))
+    found = known.filter(hit)
+    there = {*found["id"].to_pylist(), *found["name"].to_pylist()}
+    if unknown := [granule for granule in granules if granule not in there]:
+        raise InvalidValue(
+            f"granule {unknown[0]} is not in point DB {store.root}; give ids or file names as PointDB.granules lists"
+            " them"
+        )
+    return found
 
 
 @dataclass(frozen=True, eq=False)
-class Rewriting:
-    """What comes of it, for a commit.
+class Rewritten:
+    """Result of :func:`rewrite`, for a commit.
 
     Attributes
     ----------
     added : list of dict
         Fragments that were written.
     removed : list of str
-        Paths of those that they stand in for.
+        Paths of the fragments that they replace.
     squares : pyarrow.Table
-        What that changes of the squares.
+        Resulting change of the squares.
     """
 
     added: list[dict[str, Any]]
@@ -47,136 +128,129 @@ class Rewriting:
 
 
 def rewrite(
-    description: Description,
-    log: Log,
-    state: State,
+    store: Store,
+    snapshot: Snapshot,
     writer: Writer,
     *,
     new: Iterable[Stored] = (),
-    gone: Collection[int] = (),
-) -> Rewriting:
-    """Write new points, and again the fragments that hold points of some granules, without these.
+    gone: Collection[int],
+) -> Rewritten:
+    """Write the fragments that hold points of some granules again without these, together with new points.
 
-    A fragment of no other granules need not be read; if it is damaged, the squares of its chunk are counted anew.
+    A fragment that holds points of no other granule need not be read; if it is damaged, the squares of its chunk are
+    counted again.
 
     Parameters
     ----------
-    description : Description
+    store : Store
+        The point DB.
+    snapshot : Snapshot
         Of the point DB.
-    log : Log
-        Of it.
-    state : State
-        Of it.
     writer : Writer
-        Of the change.
+        Of the commit.
     new : iterable of dict of str to ndarray
-        All stored columns of new points, in pieces that are each in total order; gone through once, and each piece may
-        be forgotten before the next.
+        All stored columns of new points, in pieces that are each in total order; iterated once, and no piece is needed
+        after the next one.
     gone : collection of int
-        Numbers of the granules whose points go.
+        Numbers of the granules whose points are left out.
 
     Returns
     -------
-    Rewriting
-        On the disk.
+    Rewritten
+        The fragments are on the disk.
 
     Raises
     ------
     DamagedFile
-        A fragment that has to be read; it is named.
+        A fragment that must be read is damaged; the message names it.
     FragmentGone
-        One is not there, and may be replaced.
+        A fragment does not exist; a compaction may have replaced it.
     """
     old: dict[int, list[dict[str, Any]]] = {}
-    for entry in fragments_of(state, gone):
+    for entry in _fragments_of(snapshot, gone):
         old.setdefault(entry["chunk"], []).append(entry)
     replaced = [entry["path"] for entries in old.values() for entry in entries]
-    work = _Work(description, log, state, writer, frozenset(gone))
+    work = _Work(store, snapshot, frozenset(gone))
+    chunk_size, schema = store.description.chunk_size, store.description.schema
 
     def pieces() -> Iterator[tuple[int, Stored]]:
         for points in new:
-            work.note(count_squares(points))
-            for chunk, part in by_chunk(points, description.chunk_size):
-                stay = [p for p in work.without(old.pop(chunk, ())) if len(p["time"])]
-                # What is of one fragment, or new, is in order already.
-                yield chunk, merged([*stay, part], description.chunk_size) if stay else part
+            work.changes.add(count_squares(points))
+            for chunk, part in by_chunk(points, chunk_size):
+                stay = work.without(old.pop(chunk, ()))
+                yield chunk, merged([*stay, part], chunk_size)
         for chunk, entries in sorted(old.items()):
-            stay = [p for p in work.without(entries) if len(p["time"])]
-            if stay:
-                yield (
-                    chunk,
-                    stay[0] if len(stay) == 1 else merged(stay, description.chunk_size),
-                )
+            if stay := work.without(entries):
+                yield chunk, merged(stay, chunk_size)
 
-    added = write_fragments(writer, pieces(), description.schema)
-    return Rewriting(added, replaced, add_up(work.changes))
+    added = write_fragments(writer, pieces(), schema)
+    return Rewritten(added, replaced, work.changes.total())
 
 
 def merged(parts: Sequence[Stored], chunk_size: float) -> Stored:
-    """Put points together, in total order."""
+    """Return the points of several parts, each in total order, as one in total order."""
+    if len(parts) == 1:
+        return parts[0]
     return in_total_order({n: np.concatenate([p[n] for p in parts]) for n in parts[0]}, chunk_size)
 
 
-def fragments_of(state: State, granules: Collection[int]) -> list[dict[str, Any]]:
-    """Return what the log says of the fragments that hold points of some granules, by their numbers."""
-    numbers = state.fragments["granules"].combine_chunks()
+def _fragments_of(snapshot: Snapshot, granules: Collection[int]) -> list[dict[str, Any]]:
+    """Return rows of the fragments that hold points of some granules, given by number."""
+    numbers = snapshot.fragments["granules"].combine_chunks()
     hit = pc.is_in(pc.list_flatten(numbers), value_set=pa.array(list(granules), pa.int32()))
     rows = pc.unique(pc.list_parent_indices(numbers).filter(hit))
-    found: list[dict[str, Any]] = state.fragments.take(rows).to_pylist()
+    found: list[dict[str, Any]] = snapshot.fragments.take(rows).to_pylist()
     return found
 
 
 @dataclass(frozen=True, eq=False)
 class _Work:
-    description: Description
-    log: Log
-    state: State
-    writer: Writer
+    store: Store
+    snapshot: Snapshot
     gone: frozenset[int]
-    changes: list[pa.Table] = field(default_factory=list)
-
-    def note(self, *changes: pa.Table) -> None:
-        """Keep what changes of the squares."""
-        self.changes.extend(changes)
-        # Of many pieces, each with all squares, no more than a few are held.
-        if len(self.changes) > MOST_CHANGES:
-            self.changes[:] = [add_up(self.changes)]
+    changes: SquareChanges = field(default_factory=SquareChanges)
 
     def without(self, entries: Sequence[Mapping[str, Any]]) -> list[Stored]:
-        """Return what stays of the fragments of one chunk, and note what that changes of its squares."""
-        stay, changes, lost = list[Stored](), list[pa.Table](), set[str]()
+        """Return the remaining points of the fragments of one chunk, and add the change of its squares."""
+        stay, changes, lost = list[Stored](), list[pa.Table](), False
         for entry in entries:
             try:
-                points = load_fragment(self.writer.root, entry, self.description.schema)
+                points = self._load(entry)
             except (DamagedFile, FragmentGone):
                 if not self._can_be_lost(entry):
                     raise
-                lost.add(entry["path"])
+                lost = True
                 continue
             leaves = np.isin(points["granule"], list(self.gone))
-            changes.append(taken_away(count_squares(_rows(points, leaves))))
-            stay.append(_rows(points, ~leaves))
-        self.note(*([self._recount(entries, stay)] if lost else changes))
+            changes.append(negated(count_squares(_rows(points, leaves))))
+            if not leaves.all():
+                stay.append(_rows(points, ~leaves))
+        self.changes.add(*([self._recount(entries, stay)] if lost else changes))
         return stay
 
+    def _load(self, entry: Mapping[str, Any]) -> Stored:
+        return load_fragment(self.store.root, entry, self.store.description.schema)
+
     def _can_be_lost(self, entry: Mapping[str, Any]) -> bool:
-        """Tell whether all points of a fragment go anyway, and no newer commit has replaced it."""
-        return self.gone.issuperset(entry["granules"]) and self.log.follow(self.state) is self.state
+        """Tell whether all points of a fragment are left out anyway, and no newer commit has replaced it."""
+        return (
+            self.gone.issuperset(entry["granules"])
+            and self.store.log.follow(self.snapshot) is self.snapshot
+        )
 
     def _recount(self, entries: Sequence[Mapping[str, Any]], stay: Sequence[Stored]) -> pa.Table:
-        """Return what the squares of a chunk lack, from all the points that it still has."""
-        chunk, touched = entries[0]["chunk"], {entry["path"] for entry in entries}
+        """Return the change of a chunk's squares, from all the points that remain in it."""
+        chunk, read = entries[0]["chunk"], {entry["path"] for entry in entries}
         counts = [count_squares(points) for points in stay]
-        fragments = self.state.fragments
+        fragments = self.snapshot.fragments
         for entry in fragments.filter(pc.equal(fragments["chunk"], chunk)).to_pylist():
-            if entry["path"] not in touched:
-                points = load_fragment(self.writer.root, entry, self.description.schema)
-                counts.append(count_squares(points))
-        before = self.log.squares(self.state)
-        squares_per_chunk = round(self.description.chunk_size / SQUARE_SIZE)
+            if entry["path"] not in read:
+                counts.append(count_squares(self._load(entry)))
+        before = self.store.log.squares(self.snapshot)
+        squares_per_chunk = round(self.store.description.chunk_size / SQUARE_SIZE)
         ix, iy = (before[n].to_numpy().astype(np.int64) // squares_per_chunk for n in ("ix", "iy"))
         before = before.filter(pa.array(chunk_numbers(ix, iy) == chunk))
-        return add_up([*counts, taken_away(before)])
+        return add_up([*counts, negated(before)])
 
 
 def _rows(points: Stored, which: np.ndarray[Any, np.dtype[np.bool_]]) -> Stored:

@@ -1,23 +1,110 @@
-"""The total order of stored points: the order of the file, and of everything that is read from it.
+"""Square, chunk and total order of stored points: the order of the file, and of everything that is read from it.
 
-It follows from the points alone, never from granules, commits or fragments, so that the same points give the same bytes
-however they came in.
+All follow from the stored values of the points alone, never from granules, commits or fragments, so that every reader
+agrees with the writer, and the same points give the same bytes in whatever batches they were appended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cryotile.pointdb.encoding import Stored
-from cryotile.pointdb.layout import RANK_BITS, places
 
-__all__ = ["has_no_ties", "in_total_order"]
+__all__ = [
+    "RANK_BITS",
+    "SQUARE_SIZE",
+    "chunk_directory",
+    "chunk_numbers",
+    "has_no_ties",
+    "in_total_order",
+    "places",
+    "square_indices",
+]
 
 Int64 = npt.NDArray[np.int64]
+Int32 = npt.NDArray[np.int32]
+
+SQUARE_SIZE = 5000.0
+"""Side of the squares that the log counts, metres; chunk sizes are multiples of it."""
+
+_SQUARE_CM = 500_000
+
+_HALF = 1 << 15
+"""Offset that makes chunk indices non-negative in 16 bits."""
+
+RANK_BITS = 16
+"""Bits of a place for the rank of the square in its chunk; the bits above are the chunk's number."""
+
+_SQUARES = 1 << 13
+"""Square indices of 32-bit centimetres are between its negative and itself."""
+
+
+def square_indices(cm: Int32) -> Int32:
+    """Return the index of the square along one axis; square i is i · 5 km ≤ x < (i + 1) · 5 km.
+
+    Parameters
+    ----------
+    cm : ndarray of int32, shape (points,)
+        ``x_cm`` or ``y_cm``.
+
+    Returns
+    -------
+    ndarray of int32, shape (points,)
+        Negative west or south of the origin.
+    """
+    return cm // np.int32(_SQUARE_CM)
+
+
+def chunk_numbers(ix: Int64, iy: Int64) -> Int64:
+    """Return the linearised chunk index (iy + 2¹⁵) · 2¹⁶ + (ix + 2¹⁵)."""
+    return ((iy + _HALF) << 16) + (ix + _HALF)
+
+
+def chunk_directory(chunk: int) -> str:
+    """Return the directory of a chunk, relative to the point DB: its number in hex, two digits a level."""
+    return "chunks/" + "/".join(f"{byte:02x}" for byte in chunk.to_bytes(4, "big"))
+
+
+def places(x_cm: Int32, y_cm: Int32, chunk_size: float) -> Int64:
+    """Return chunk and square of each point as one number that sorts the points of a DB.
+
+    Within a chunk, squares follow a Z-curve: neighbours in the file are neighbours on the ground, so that the bounds of
+    a row group are compact and prune well.
+
+    Parameters
+    ----------
+    x_cm, y_cm : ndarray of int32, shape (points,)
+        Centimetres.
+    chunk_size : float
+        Metres, a multiple of :data:`SQUARE_SIZE`.
+
+    Returns
+    -------
+    ndarray of int64, shape (points,)
+        Chunk number · 2¹⁶ + rank of the square on the Z-curve.
+    """
+    west_east, south_north = _parts(chunk_size)
+    x, y = square_indices(x_cm) + _SQUARES, square_indices(y_cm) + _SQUARES
+    return west_east.take(x) + south_north.take(y)
+
+
+@lru_cache(maxsize=8)
+def _parts(chunk_size: float) -> tuple[Int64, Int64]:
+    """Return the addend of each square index along x and y: the chunk's number and the rank are both sums."""
+    square = np.arange(-_SQUARES, _SQUARES)
+    chunk, within = np.divmod(square, round(chunk_size / SQUARE_SIZE))
+    # A zero before each bit: two such numbers, one shifted, add up to a rank on the Z-curve.
+    rank = sum((((within >> bit) & 1) << (2 * bit) for bit in range(8)), np.zeros_like(square))
+    zero = np.zeros_like(square)
+    return (
+        (chunk_numbers(chunk, zero) << RANK_BITS) + rank,
+        (chunk_numbers(zero, chunk) - chunk_numbers(zero, zero) << RANK_BITS) + 2 * rank,
+    )
 
 
 def in_total_order(stored: Stored, chunk_size: float) -> Stored:
@@ -26,21 +113,23 @@ def in_total_order(stored: Stored, chunk_size: float) -> Stored:
     Parameters
     ----------
     stored : dict of str to ndarray
-        With ``x_cm``, ``y_cm`` and ``time``; of the others, any.  ``granule`` has no say.
+        With ``x_cm``, ``y_cm`` and ``time``; any other columns.  ``granule`` does not affect the order.
     chunk_size : float
         Metres.
 
     Returns
     -------
     dict of str to ndarray
-        The same points; the same object if they were in order.
+        The same points; the same object if they were sorted.
     """
     rows = _sorting_rows(_levels(stored, chunk_size))
     return stored if rows is None else {name: values[rows] for name, values in stored.items()}
 
 
 def has_no_ties(stored: Stored) -> bool:
-    """Tell whether points that are sorted by chunk, square, time, x and y are in total order, because no two tie.
+    """Tell whether no two points tie in time, x and y.
+
+    If so, points sorted by chunk, square, time, x and y are in total order.
 
     Parameters
     ----------
@@ -62,10 +151,10 @@ def _levels(stored: Stored, chunk_size: float) -> Iterator[npt.NDArray[Any]]:
 
 
 def _places_and_times(place: Int64, time: Int64) -> Iterator[Int64]:
-    """Yield one number that sorts by place, then time, where 63 bits will do: one sort is half the work of two."""
+    """Yield one number that sorts by place, then time, if 63 bits suffice: one sort is half the work of two."""
     if not len(time):
         return
-    # Chunks are few, and come in runs: numbered from 0 they need few bits.
+    # There are few chunks, in runs: numbered from 0 they need few bits.
     chunk = place >> RANK_BITS
     chunks = np.unique(chunk[np.flatnonzero(np.diff(chunk, prepend=-1))])
     first, bits = time.min(), int(np.ptp(time)).bit_length()
@@ -82,15 +171,15 @@ def _places_and_times(place: Int64, time: Int64) -> Iterator[Int64]:
 
 
 def _sortable(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    # Any order will do that knows NaN: the bits of a float have one.
+    # Any order that includes NaN will do, such as that of the bits of a float.
     return values.view(np.int32) if values.dtype == np.float32 else values
 
 
 def _sorting_rows(levels: Iterator[npt.NDArray[Any]]) -> npt.NDArray[np.intp] | None:
-    """Rows that sort by the levels, the first one first; None where they are in order.
+    """Return the rows that sort by the levels, the first one first; None if they are sorted.
 
-    Fragments are sorted already: a stable sort of the first level merges them, and of each extra level only those
-    groups of rows are sorted that are tied so far and out of order.
+    Fragments are already sorted: a stable sort of the first level merges them.  Of each further level only those groups
+    of rows are sorted that are tied so far and out of order.
     """
     rows: npt.NDArray[np.intp] | None = None
     tied: npt.NDArray[np.bool_] | None = None
@@ -117,7 +206,7 @@ def _sorting_rows(levels: Iterator[npt.NDArray[Any]]) -> npt.NDArray[np.intp] | 
 def _members(
     tied: npt.NDArray[np.bool_], disordered: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.intp]:
-    """Places of the rows whose group of ties has two neighbours out of order."""
+    """Return the positions of the rows whose group of ties has two neighbours out of order."""
     group = np.concatenate([[0], np.cumsum(~tied)])
     affected = np.zeros(group[-1] + 1, bool)
     affected[group[1:][disordered]] = True

@@ -1,8 +1,8 @@
-"""How many points each 5 km square holds, and a digest that changes when they do.
+"""Count of the points in each 5 km square, and a digest that changes when the points change.
 
-Both are sums over the points, so that each commit only says what it adds (or, negative, takes away), in any order, and
-plans, costs and stale tiles follow from the log alone.  A digest is the sum modulo 2⁶⁴ of a hash of each point's stored
-values: it knows nothing of granules, fragments and rows, and compaction leaves it alone.
+Both are sums over the points.  Each commit records only what it adds (negative: removes), the order of commits does not
+matter, and plans, costs and stale tiles follow from the log alone.  A digest is the sum modulo 2⁶⁴ of a hash of each
+point's stored values: it does not depend on granules, fragments or rows, and a compaction does not change it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,18 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from cryotile.geo.grid import Tile
 from cryotile.pointdb.encoding import TEXT, TIME, Stored, decode, from_table, to_table
-from cryotile.pointdb.layout import SQUARE_SIZE, square_indices
-from cryotile.pointdb.selection import checked_bounds
-from cryotile.points import CATEGORIES, Bounds
-from cryotile.selection.parser import Where
+from cryotile.pointdb.sort_order import SQUARE_SIZE, square_indices
+from cryotile.points import CATEGORIES
 
 __all__ = [
     "SQUARES",
+    "SquareChanges",
     "add_up",
     "count_squares",
     "describe_squares",
+    "negated",
     "point_hashes",
-    "select_squares",
-    "taken_away",
 ]
 
 SQUARES = pa.schema(
@@ -48,9 +45,12 @@ SQUARES = pa.schema(
 )
 """One row per square, platform and mode.
 
-``ix, iy`` are the square's south-western corner over 5 km; ``count`` and ``digest`` are changes, to be added up;
-``time_min, time_max`` bound the times (after a removal they may be wider than the points that are left).
+``ix, iy`` are the square's south-western corner divided by 5 km; ``count`` and ``digest`` are changes, to be summed;
+``time_min, time_max`` bound the times (after a removal they may be wider than the times of the remaining points).
 """
+
+MOST_CHANGES = 64
+"""Changes of squares that are held in memory before they are summed."""
 
 Uint64 = npt.NDArray[np.uint64]
 
@@ -82,7 +82,7 @@ def count_squares(stored: Stored) -> pa.Table:
 
 
 def add_up(tables: Sequence[pa.Table]) -> pa.Table:
-    """Sum the changes of several commits; squares that are empty at last are gone.
+    """Sum changes of squares; a square whose sum is empty is left out.
 
     Parameters
     ----------
@@ -95,13 +95,13 @@ def add_up(tables: Sequence[pa.Table]) -> pa.Table:
         As :data:`SQUARES`, sorted by row of squares from the south, then from the west, platform, mode.
     """
     summed = _summed(from_table(pa.concat_tables([SQUARES.empty_table(), *tables])))
-    # A change may replace as many points as it takes away: then the digest alone tells.
+    # A change may add as many points as it removes: then only the digest differs.
     held = (summed["count"] != 0) | (summed["digest"] != 0)
     return to_table({name: values[held] for name, values in summed.items()}, SQUARES)
 
 
-def taken_away(table: pa.Table) -> pa.Table:
-    """Turn counts and digests of points into the change that their removal is."""
+def negated(table: pa.Table) -> pa.Table:
+    """Return the change of squares when points are removed, given their counts and digests."""
     for name in ("count", "digest"):
         at = table.schema.get_field_index(name)
         table = table.set_column(
@@ -110,38 +110,26 @@ def taken_away(table: pa.Table) -> pa.Table:
     return table
 
 
-def select_squares(
-    squares: pd.DataFrame, bounds: Bounds | Tile | None, where: Where | None
-) -> pd.DataFrame:
-    """Keep the squares that touch bounds and may hold a point that ``where`` selects.
+class SquareChanges:
+    """Running sum of the changes of one commit."""
 
-    Parameters
-    ----------
-    squares : DataFrame
-        As of :func:`describe_squares`.
-    bounds : (float, float, float, float), Tile or None
-        Metres.
-    where : Where or None
-        Condition.
+    def __init__(self) -> None:
+        self._changes: list[pa.Table] = []
 
-    Returns
-    -------
-    DataFrame
-        Some of the rows, renumbered.
-    """
-    edges = {f"{axis}_max": squares[f"{axis}_min"] + SQUARE_SIZE for axis in ("x", "y")}
-    keep = np.ones(len(squares), bool)
-    if bounds is not None:
-        x_min, y_min, x_max, y_max = checked_bounds(bounds)
-        for axis, low, high in (("x", x_min, x_max), ("y", y_min, y_max)):
-            keep &= (squares[f"{axis}_min"] <= high) & (edges[f"{axis}_max"] > low)
-    if where is not None:
-        keep &= where.possible(squares.assign(**edges))
-    return squares[keep].reset_index(drop=True)
+    def add(self, *changes: pa.Table) -> None:
+        """Add changes, as :data:`SQUARES`."""
+        self._changes.extend(changes)
+        # Each of many pieces may have all squares: hold only a few of them.
+        if len(self._changes) > MOST_CHANGES:
+            self._changes = [self.total()]
+
+    def total(self) -> pa.Table:
+        """Return the sum, as of :func:`add_up`."""
+        return add_up(self._changes)
 
 
 def describe_squares(table: pa.Table) -> pd.DataFrame:
-    """Squares in metres and datetimes.
+    """Return squares in metres and datetimes.
 
     Parameters
     ----------
@@ -171,7 +159,7 @@ def describe_squares(table: pa.Table) -> pd.DataFrame:
 
 
 def _summed(rows: Stored) -> Stored:
-    # A square's indices need 15 bits each: 2³¹ cm over 5 km is under 2¹³, either side of the origin.
+    # Each index needs 15 bits: 2³¹ cm divided by 5 km is less than 2¹³, on either side of the origin.
     key = (rows["iy"].astype(np.int64) + (1 << 14)) << 15 | (rows["ix"] + (1 << 14))
     key = key << 16 | rows["platform"].astype(np.int64) << 8 | rows["mode"]
     order = np.argsort(key, kind="stable")
@@ -186,12 +174,12 @@ def _summed(rows: Stored) -> Stored:
 
 
 def point_hashes(stored: Stored) -> Uint64:
-    """Hash of each point, from the values of all its stored columns but ``granule``.
+    """Return a hash of each point, from the values of all its stored columns except ``granule``.
 
-    The values, as 64-bit words, are multiplied each by an odd number that follows from the column's name, added up
-    modulo 2⁶⁴ (multilinear hashing: Lemire and Kaser 2014, doi:10.1093/comjnl/bxt070), and mixed with the finalizer of
-    splitmix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195), so that sums of hashes do not cancel as sums
-    of values do.
+    Each value, as a 64-bit word, is multiplied by an odd number that follows from the column's name.  The products are
+    summed modulo 2⁶⁴ (multilinear hashing: Lemire and Kaser 2014, doi:10.1093/comjnl/bxt070) and mixed with the
+    finalizer of splitmix64 (Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195), so that sums of hashes do not
+    cancel as sums of values do.
 
     Parameters
     ----------
@@ -201,7 +189,7 @@ def point_hashes(stored: Stored) -> Uint64:
     Returns
     -------
     ndarray of uint64, shape (points,)
-        The same on every machine, whatever the order of points and columns.
+        The same on every machine and for every order of the columns.
     """
     total = np.full(len(stored["time"]), _text_hash("point"), np.uint64)
     for name, values in stored.items():
@@ -217,7 +205,7 @@ def point_hashes(stored: Stored) -> Uint64:
 
 def _words(name: str, values: npt.NDArray[Any]) -> Uint64:
     if name in CATEGORIES:
-        # By the text, not by its position among the categories, which is this program's affair.
+        # By the text: its position among the categories is private to this program.
         hashes = np.array([_text_hash(text) for text in CATEGORIES[name]], np.uint64)
         return hashes.take(values)
     if values.dtype == np.float32:

@@ -1,4 +1,4 @@
-"""Whether a point DB holds what its log says, to the last byte."""
+"""Verify that the files of a point DB agree with its log, to the last byte."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cryotile.errors import DamagedFile
-from cryotile.pointdb.description import Description
 from cryotile.pointdb.encoding import Stored
 from cryotile.pointdb.fragments import FragmentGone, by_chunk, describe_fragment, load_fragment
-from cryotile.pointdb.log import CHECKPOINT_TABLES, Log
+from cryotile.pointdb.log import CHECKPOINT_TABLES, Log, Snapshot
 from cryotile.pointdb.sort_order import in_total_order
 from cryotile.pointdb.squares import SQUARES, add_up, count_squares
-from cryotile.pointdb.state import State
+from cryotile.pointdb.store import Store
 
 __all__ = ["Damage", "verify"]
 
 
 @dataclass(frozen=True)
 class Damage:
-    """Something that is not as the log says.
+    """A difference between a file and the log.
 
     Attributes
     ----------
     path : Path
         The file.
     reason : str
-        One line.
+        The difference, one line.
     granules : tuple of str
-        File names of the granules with points in it: to be ingested again, if there is no copy.
+        File names of the granules with points in the file: to be ingested again if there is no copy.
     """
 
     path: Path
@@ -43,99 +42,93 @@ class Damage:
     granules: tuple[str, ...] = ()
 
 
-def verify(root: Path, description: Description, log: Log, state: State) -> Iterator[Damage]:
+def verify(store: Store, newest: Snapshot) -> Iterator[Damage]:
     """Compare the log with itself, and all fragments with the log.
 
     Parameters
     ----------
-    root : Path
+    store : Store
         The point DB.
-    description : Description
-        Of it.
-    log : Log
-        Of it.
-    state : State
-        The snapshot to look at; snapshots that were kept are looked at, too.
+    newest : Snapshot
+        The snapshot to verify; snapshots that it has kept are verified, too.
 
     Yields
     ------
     Damage
-        As it is found; what nothing names is none.
+        As soon as it is found; files that the log does not name are not damage.
     """
-    kept = [log.load(number) for number in state.kept]
-    needed = {snapshot.checkpoint for snapshot in (state, *kept)}
+    root, description, log = store.root, store.description, store.log
+    kept = [log.load(number) for number in newest.kept]
+    needed = {snapshot.checkpoint for snapshot in (newest, *kept)}
     whole = True
-    for number in range(1, state.number + 1):
-        for damage in _entry_damage(log, number, needed=number in needed):
+    for number in range(1, newest.number + 1):
+        for damage in _commit_damage(log, number, needed=number in needed):
             whole = False
             yield damage
     counts, rows = SQUARES.empty_table(), Counter[int]()
-    for snapshot in (state, *kept):
-        known = set() if snapshot is state else set(state.fragments["path"].to_pylist())
+    for snapshot in (newest, *kept):
+        known = set() if snapshot is newest else set(newest.fragments["path"].to_pylist())
         for entry in snapshot.fragments.to_pylist():
             if entry["path"] in known:
                 continue
             try:
                 points = load_fragment(root, entry, description.schema)
-                reason = _disagreement(entry, points, description)
+                reason = _disagreement(entry, points, description.chunk_size)
             except (DamagedFile, FragmentGone) as error:
                 reason = "is missing" if isinstance(error, FragmentGone) else "has another checksum"
             if reason:
                 whole = False
                 yield Damage(root / entry["path"], reason, _names(snapshot, entry["granules"]))
-            elif snapshot is state:
+            elif snapshot is newest:
                 counts = add_up([counts, count_squares(points)])
                 numbers, times = np.unique(points["granule"], return_counts=True)
                 rows.update(dict(zip(numbers.tolist(), times.tolist(), strict=True)))
     if whole:
-        yield from _total_damage(log, state, counts, rows)
+        yield from _total_damage(store, newest, counts, rows)
 
 
-def _entry_damage(log: Log, number: int, *, needed: bool) -> Iterator[Damage]:
-    entries = log.entries
+def _commit_damage(log: Log, number: int, *, needed: bool) -> Iterator[Damage]:
     try:
-        entry = entries.read(number)
-        entries.table(number, "squares", entry)
-        for name in CHECKPOINT_TABLES if entry["checkpoint"] else ():
-            # A compaction deletes those that no snapshot rests on.
-            if needed or (entries.path(number) / f"{name}.parquet").exists():
-                entries.table(number, name, entry["checkpoint"])
-    except FileNotFoundError:
-        yield Damage(entries.path(number), str(entries.missing(number)))
+        commit = log.read(number)
+        log.table(number, "squares", commit)
+        for name in CHECKPOINT_TABLES if commit["checkpoint"] else ():
+            # A compaction deletes the checkpoints that no snapshot rests on.
+            if needed or (log.path(number) / f"{name}.parquet").exists():
+                log.table(number, name, commit["checkpoint"])
     except DamagedFile as error:
-        yield Damage(entries.path(number), str(error))
+        yield Damage(log.path(number), str(error))
 
 
-def _disagreement(entry: Mapping[str, Any], points: Stored, description: Description) -> str:
-    """What the log says otherwise of a fragment than its points do; empty when they agree."""
-    chunks = [chunk for chunk, _ in by_chunk(points, description.chunk_size)]
+def _disagreement(entry: Mapping[str, Any], points: Stored, chunk_size: float) -> str:
+    """Return the first difference between the points of a fragment and its row in the log; empty if they agree."""
+    chunks = [chunk for chunk, _ in by_chunk(points, chunk_size)]
     if chunks != [entry["chunk"]]:
         return "has points of another chunk"
     found = describe_fragment(entry["chunk"], points)
     for name, value in found.items():
         if value != entry[name]:
             return f"has {name} {value}, and the log says {entry[name]}"
-    if in_total_order(points, description.chunk_size) is not points:
+    if in_total_order(points, chunk_size) is not points:
         return "is out of order"
     return ""
 
 
 def _total_damage(
-    log: Log, state: State, counts: pa.Table, rows: Mapping[int, int]
+    store: Store, newest: Snapshot, counts: pa.Table, rows: Mapping[int, int]
 ) -> Iterator[Damage]:
-    """Compare what all fragments come to with what the log says of granules and squares."""
-    for granule in state.granules.select(["number", "name", "rows"]).to_pylist():
+    """Compare the totals of all fragments with the granules and squares of the log."""
+    for granule in newest.granules.select(["number", "name", "rows"]).to_pylist():
         there = rows.get(granule["number"], 0)
         if there != granule["rows"]:
             reason = f"has {there} points of a granule, and the log says {granule['rows']}"
-            yield Damage(log.entries.directory.parent, reason, (granule["name"],))
-    # Times of squares may be wider than those of the points that are left.
+            yield Damage(store.root, reason, (granule["name"],))
+    # Times of squares may be wider than those of the remaining points.
     names = ["ix", "iy", "platform", "mode", "count", "digest"]
-    if not counts.select(names).equals(log.squares(state).select(names)):
-        yield Damage(log.entries.directory, "has squares that do not add up to the points")
+    if not counts.select(names).equals(store.log.squares(newest).select(names)):
+        yield Damage(store.log.directory, "has squares that do not add up to the points")
 
 
-def _names(state: State, numbers: Sequence[int]) -> tuple[str, ...]:
-    table = state.granules
+def _names(snapshot: Snapshot, numbers: Sequence[int]) -> tuple[str, ...]:
+    table = snapshot.granules
     hit = pc.is_in(table["number"], value_set=pa.array(numbers, pa.int32()))
     return tuple(table.filter(hit)["name"].to_pylist())
