@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -358,6 +359,16 @@ def test_extra_columns_come_along_by_name(tmp_path: Path) -> None:
     assert PointDB(db.path).columns == db.columns
 
 
+def test_the_description_on_disk_keeps_its_keys(tmp_path: Path) -> None:
+    db = PointDB.create(tmp_path / "a.pdb", "EPSG:3031", columns={"power": "dB"})
+    content = json.loads((db.path / "cryotile.json").read_text(encoding="utf-8"))
+    assert list(content) == [
+        *("checksum", "format", "format_version", "crs", "crs_wkt", "chunk_size", "square_size"),
+        *("further_columns", "columns"),
+    ]
+    assert (content["format_version"], content["further_columns"]) == (1, {"power": "dB"})
+
+
 def test_one_fragment_per_chunk_and_commit_in_a_path_of_hex(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:3], GRANULES[3:])
     files = sorted((db.path / "chunks").rglob("*"))
@@ -600,7 +611,7 @@ def test_a_chunk_size_must_hold_whole_squares(tmp_path: Path, size: float) -> No
 
 
 @pytest.mark.parametrize("name", ["x", "x_cm", "granule", "longitude", "leading edge", "1st"])
-def test_a_extra_column_needs_a_name_of_its_own(tmp_path: Path, name: str) -> None:
+def test_an_extra_column_needs_a_name_of_its_own(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidValue, match="extra column"):
         PointDB.create(tmp_path / "a.pdb", "EPSG:3031", columns=[name])
 

@@ -123,7 +123,7 @@ class Description:
             "crs_wkt": pyproj.CRS.from_user_input(self.crs).to_wkt(),
             "chunk_size": self.chunk_size,
             "square_size": SQUARE_SIZE,
-            "extra_columns": dict(self.extra),
+            "further_columns": dict(self.extra),
             "columns": fields,
         }
 
@@ -278,7 +278,7 @@ def _read_description(path: Path) -> Description:
             f"{path / FILE_NAME} has squares of {content['square_size']} m, not {SQUARE_SIZE} m; put it back from a"
             " copy"
         )
-    extra = tuple(content["extra_columns"].items())
+    extra = tuple(content["further_columns"].items())
     return Description(content["crs"], content["chunk_size"], extra)
 
 
