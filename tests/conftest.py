@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 # So that a broken contract is explained like any other failed assertion.
 pytest.register_assert_rewrite("cryotile.testing")
+
+# A shell makes the commands that it starts in the background ignore SIGINT, and processes inherit that: processes that
+# tests interrupt would never notice.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Hypothesis draws the same examples everywhere, and does not hold it against one that the machine is busy.
 settings.load_profile("ci")

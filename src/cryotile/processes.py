@@ -1,53 +1,76 @@
-"""Names for processes, by which another process on the same machine can tell whether they have ended."""
+"""What processes know of each other: whether one on the same machine has ended, and how long to wait before a retry."""
 
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-__all__ = ["is_alive", "parent_process", "this_process"]
+__all__ = ["backoff", "is_alive", "parent_process", "this_process"]
+
+
+def backoff(first: float, longest: float) -> Iterator[float]:
+    """Yield the pauses between tries: each about twice as long as the one before, up to a limit, without end.
+
+    Pauses are random within a factor of two, so that processes that failed together do not try again together.
+
+    Parameters
+    ----------
+    first, longest : float
+        Upper limits of the first pause and of all pauses, seconds.
+
+    Yields
+    ------
+    float
+        Seconds to wait before the next try.
+    """
+    pause = first
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(2 * pause, longest)
 
 
 def this_process() -> str:
-    """Name this process.
+    """Return the name of this process.
 
-    By the boot of the machine and the namespace of its process numbers (containers share host names), by its number,
-    and by when it began (numbers come again).
+    The name holds the boot of the machine and the namespace of its process numbers (containers share host names), the
+    process number, and its start time (numbers are reused).
 
     Returns
     -------
     str
-        Empty where a system does not say.
+        Empty if the system does not tell.
     """
     return _name(os.getpid())
 
 
 def parent_process() -> str:
-    """Name the process that started this one, likewise; another one if that has ended."""
+    """Return the name of this process's parent; if the parent has ended, of the process that adopted this one."""
     return _name(os.getppid())
 
 
 def is_alive(process: str) -> bool | None:
-    """Tell whether a process is there.
+    """Tell whether a process still runs.
 
     Parameters
     ----------
     process : str
-        As of :func:`this_process`.
+        A name from :func:`this_process`.
 
     Returns
     -------
     bool or None
-        None when nothing is known: it is on another machine, or hidden, or has no name.
+        None if it is unknown: the process is on another machine, is hidden, or has no name.
     """
     machine, _, rest = process.partition(":")
     number, _, birth = rest.partition(":")
     if not machine or machine != _machine():
         return None
     try:
-        # Another user's, which may not be signalled, is there.
+        # A process of another user, which may not be signalled, exists.
         with suppress(PermissionError):
             os.kill(int(number), 0)
     except ProcessLookupError:
@@ -70,9 +93,9 @@ def _machine() -> str:
 
 
 def _birth(number: int) -> str | None:
-    """When a process began, in ticks since the boot; "ended" if it only waits for its parent, None if it is hidden."""
+    """Return the start time of a process, ticks since boot; "ended" for a zombie, None if it is hidden."""
     try:
-        # What comes before, the program's name, may hold blanks and parentheses.
+        # The fields before hold the program's name, which may contain blanks and parentheses.
         fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None

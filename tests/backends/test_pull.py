@@ -24,7 +24,7 @@ class TestDir(SupervisedContract):
     @pytest.fixture
     def make_backend(self, tmp_path) -> MakeBackend:
         return lambda workers=2, stall=STALL: DirBackend(
-            str(workers), tmp_path, "contract/1", stall=stall
+            str(workers), Context(tmp_path, "contract/1", stall)
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import socket
 import time
 from collections import deque
@@ -14,6 +13,7 @@ from cryotile.backends.host_health import Suspicion
 from cryotile.errors import CryotileError
 from cryotile.farm.task import ATTEMPTS, Outcome, Task
 from cryotile.ledgers import Exchange, Fits, Lease, Ledger, Selective
+from cryotile.processes import backoff
 
 __all__ = ["LedgerSource"]
 
@@ -65,7 +65,7 @@ class LedgerSource:
         self._pace = _LONG
         self._over = self._unfit = False
         self._fits: Fits | None = None
-        self._pause = 0.0
+        self._pauses = backoff(*_PAUSE)
         self._next_look = self._next_renewal = self._next_settling = time.monotonic()
 
     @property
@@ -195,15 +195,13 @@ class LedgerSource:
         self._leases.update((lease.task.index, lease) for lease in leases)
         self._hand.extend(lease for lease in leases if lease not in fatal)
         if leases:
-            self._pause = 0.0
+            self._pauses = backoff(*_PAUSE)
         elif held_back := self._suspicion.settle():
             # There is nothing else to try, so these are tried again, here if need be.
             fatal = held_back
         else:
             self._over = self._ledger.unsettled() == 0
-            self._pause = min(max(2 * self._pause, _PAUSE[0]), _PAUSE[1])
-            # Idle workers do not all look at the same moment.
-            self._next_look = time.monotonic() + self._pause * random.uniform(0.5, 1.0)
+            self._next_look = time.monotonic() + next(self._pauses)
         self._ended |= fatal
         if fatal:
             self._turn_in()

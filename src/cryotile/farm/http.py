@@ -6,13 +6,13 @@ import gzip
 import json
 import logging
 import os
-import random
 import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from cryotile.errors import CryotileError, InvalidValue, MissingDependency
+from cryotile.processes import backoff
 
 try:
     import requests
@@ -151,8 +151,8 @@ class Site:
         patience = self._patience if patience is None else patience
         if not self._answered:
             patience = min(patience, _FIRST_PATIENCE)
-        pause, start = _PAUSES[0], time.monotonic()
-        while True:
+        start = time.monotonic()
+        for pause in backoff(*_PAUSES):
             trouble, wait = self._try(method, path, body, query, repeatable)
             if isinstance(trouble, requests.Response):
                 self._answered = True
@@ -164,13 +164,12 @@ class Site:
                 )
             level = logging.WARNING if pause > 1 else logging.DEBUG
             logger.log(level, "%s: %s; trying again", self.base, trouble)
-            # Who was sent away together does not come back together.
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, _PAUSES[1])
+            time.sleep(pause)
             if again and isinstance(body, Mapping):
                 body = {**body, **again}
             elif again:
                 query = {**(query or {}), **again}
+        raise AssertionError("backoff never ends")
 
     def _try(
         self,

@@ -14,7 +14,6 @@ import fcntl
 import logging
 import math
 import os
-import random
 import threading
 import time
 import weakref
@@ -30,6 +29,7 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 from cryotile.errors import CryotileError, InvalidValue, MissingDependency
 from cryotile.files import writing
 from cryotile.ledgers.directory.mounts import network_file_system
+from cryotile.processes import backoff
 
 __all__ = ["PATIENCE", "Database", "Unreachable"]
 
@@ -159,15 +159,14 @@ class Database:
 
     def _try(self, call: Callable[[], T]) -> T:
         """Call until it succeeds, fails for good, or the patience is at its end."""
-        pause, end = _PAUSES[0], time.monotonic() + self._patience
-        while True:
+        end = time.monotonic() + self._patience
+        for pause in backoff(*_PAUSES):
             try:
                 return call()
             except self._errors as error:
                 self._refused(error, end, pause)
-            # Who was sent away together does not come back together.
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, _PAUSES[1])
+            time.sleep(pause)
+        raise AssertionError("backoff never ends")
 
     def _refused(self, error: Exception, end: float, pause: float) -> None:
         """Say why the database refused, and give up if it will not do better."""
