@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cryotile.times import LEAP_SECONDS, gps_to_utc, tai_to_utc
+from cryotile.errors import InvalidValue
+from cryotile.times import (
+    LEAP_SECONDS,
+    gps_to_utc,
+    parse_instant,
+    tai_to_utc,
+    utc_to_gps,
+    utc_to_tai,
+)
 
 
 def seconds(instant: str, epoch: str) -> np.ndarray:
@@ -48,3 +56,49 @@ def test_leap_seconds_come_one_at_a_time():
     days, offsets = zip(*LEAP_SECONDS, strict=True)
     assert list(days) == sorted(days)
     assert offsets == tuple(range(19, 38))
+
+
+@pytest.mark.parametrize("day", ["1999-06-01", "2012-06-30T23:59:59", "2017-01-01", "2020-09-30"])
+def test_seconds_of_an_instant_lead_back_to_it(day):
+    time = np.array([day], "datetime64[ms]")
+    assert tai_to_utc(utc_to_tai(time, epoch="2000-01-01"), epoch="2000-01-01") == time
+    assert gps_to_utc(utc_to_gps(time)) == time
+
+
+@pytest.mark.parametrize(
+    ("text", "utc"),
+    [
+        ("2015-07-01", "2015-07-01"),
+        ("2015-07-01T12:00:00", "2015-07-01T12:00:00"),
+        ("2015-07-01T12:00:00Z", "2015-07-01T12:00:00"),
+        ("2015-07-01T12:00:00+02:00", "2015-07-01T10:00:00"),
+        ("2019-01-01T01:00+02:00", "2018-12-31T23:00:00"),
+        ("2019-01-01 00:00:00.123456", "2019-01-01T00:00:00.123456"),
+        ("9999-12-31", "9999-12-31"),
+    ],
+)
+def test_an_instant_is_utc_unless_it_has_an_offset(text, utc):
+    assert parse_instant(text).tz is None
+    assert parse_instant(text).to_datetime64() == np.datetime64(utc)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "now",
+        "",
+        "NaT",
+        "2019",
+        "01/02/2019",
+        "2019-13-01",
+        None,
+        2019,
+        "0001-01-01T00:00+01:00",
+        "x" * 200,
+    ],
+)
+def test_a_text_that_is_not_an_instant_is_refused_in_one_line(text):
+    with pytest.raises(InvalidValue, match="is not an instant in ISO 8601; write it as") as caught:
+        parse_instant(text)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200

@@ -1,6 +1,7 @@
-"""Seconds in the time scales of the missions to instants in UTC.
+"""Instants and the time scales that they are counted on: UTC, TAI and GPS.
 
-TAI runs evenly; UTC is set back by a second now and then.  GPS time runs with TAI, 19 s behind it.
+TAI counts seconds without a break; UTC inserts a leap second now and then, and so falls behind TAI.  GPS time is TAI
+less 19 s.
 """
 
 from __future__ import annotations
@@ -8,12 +9,31 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["CLOCKS", "LEAP_SECONDS", "TimeUnit", "gps_to_utc", "tai_to_utc", "utc_instants"]
+from cryotile.errors import InvalidValue
+
+__all__ = [
+    "CLOCKS",
+    "LEAP_SECONDS",
+    "SECONDS_PER_YEAR",
+    "TimeUnit",
+    "gps_to_utc",
+    "leap_seconds",
+    "parse_instant",
+    "seconds_since",
+    "tai_to_utc",
+    "utc_instants",
+    "utc_to_gps",
+    "utc_to_tai",
+]
+
+SECONDS_PER_YEAR = 31_557_600.0
+"""Length of a year of 365.25 days, in which all rates are given."""
 
 LEAP_SECONDS = (
     ("1980-01-01", 19),
@@ -36,25 +56,81 @@ LEAP_SECONDS = (
     ("2015-07-01", 36),
     ("2017-01-01", 37),
 )
-"""TAI − UTC in seconds, from 00:00 UTC of the day on.
+"""TAI − UTC in seconds, from 00:00 UTC of each day on.
 
-Source: IERS Bulletin C (https://hpiers.obspm.fr/iers/bul/bulc/), which announces a new one half a year ahead.
+Source: IERS Bulletin C (https://hpiers.obspm.fr/iers/bul/bulc/), which announces leap seconds half a year ahead.
 """
 
 GPS_BEHIND_TAI = 19.0
 """TAI − GPS, seconds; constant (IS-GPS-200)."""
 
+GPS_EPOCH = "1980-01-06"
+
+CLOCKS: Mapping[str, float | None] = {"utc": None, "tai": 0.0, "gps": GPS_BEHIND_TAI}
+"""Clock → seconds that it is behind TAI; None for UTC, which leap seconds interrupt."""
+
+_SECOND = np.timedelta64(1, "s")
+_LEAP_DAYS = np.array([day for day, _ in LEAP_SECONDS], dtype="datetime64[ms]")
 _OFFSETS = np.array([offset for _, offset in LEAP_SECONDS], dtype="timedelta64[s]").astype(
     "timedelta64[ms]"
 )
-_STEPS = np.array([day for day, _ in LEAP_SECONDS], dtype="datetime64[ms]") + _OFFSETS
+_STEPS = _LEAP_DAYS + _OFFSETS
 
-# Fill values such as 1.8e308 are no times: 3000 years are.
+# 3000 years: larger numbers, such as 1.8e308, are fill values.
 _LONGEST = 1e11
 
 
+def parse_instant(text: str) -> pd.Timestamp:
+    """Return the instant that a text names.
+
+    Parameters
+    ----------
+    text : str
+        ISO 8601, to the microsecond; UTC unless it carries an offset.
+
+    Returns
+    -------
+    Timestamp
+        UTC without a time zone, in microseconds.
+
+    Raises
+    ------
+    InvalidValue
+        The text is not an instant in the years 1 to 9999.
+    """
+    try:
+        instant = datetime.fromisoformat(text)
+        if instant.tzinfo is not None:
+            instant = instant.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, TypeError, OverflowError):
+        shown = repr(text) if len(str(text)) <= 80 else repr(f"{str(text)[:77]}...")
+        raise InvalidValue(
+            f"{shown} is not an instant in ISO 8601; write it as 2015-07-01 or 2015-07-01T12:00:00 (UTC)"
+        ) from None
+    return pd.Timestamp(instant).as_unit("us")
+
+
+def seconds_since(time: NDArray[np.datetime64], epoch: str) -> NDArray[np.float64]:
+    """Return seconds from an epoch to instants, every day counted as 86 400 s.
+
+    Parameters
+    ----------
+    time : ndarray of datetime64
+        UTC.
+    epoch : str
+        ISO 8601, UTC.
+
+    Returns
+    -------
+    ndarray, shape of ``time``
+        Seconds.
+    """
+    seconds: NDArray[np.float64] = (time - np.datetime64(epoch)) / _SECOND
+    return seconds
+
+
 def utc_instants(seconds: NDArray[np.float64], epoch: str) -> NDArray[np.datetime64]:
-    """Instants that lie ``seconds`` after ``epoch`` on a clock without leap seconds.
+    """Return the instants that lie ``seconds`` after ``epoch`` on a clock without leap seconds.
 
     Parameters
     ----------
@@ -74,19 +150,19 @@ def utc_instants(seconds: NDArray[np.float64], epoch: str) -> NDArray[np.datetim
 
 
 def tai_to_utc(seconds: NDArray[np.float64], *, epoch: str) -> NDArray[np.datetime64]:
-    """TAI seconds since ``epoch`` (itself in TAI) to UTC.
+    """Convert TAI seconds since ``epoch`` (itself in TAI) to UTC.
 
     Parameters
     ----------
     seconds : ndarray
         Seconds since the epoch; NaN and fill values give NaT.
     epoch : str
-        ISO 8601, not before 1980, in TAI.
+        ISO 8601, 1980 or later, in TAI.
 
     Returns
     -------
     ndarray of datetime64[ms], shape of ``seconds``
-        UTC.  A leap second shows as the first second of the day that follows it.
+        UTC.  A leap second is given as the first second of the day after it.
     """
     tai = utc_instants(seconds, epoch)
     step = np.searchsorted(_STEPS, tai, side="right") - 1
@@ -95,7 +171,7 @@ def tai_to_utc(seconds: NDArray[np.float64], *, epoch: str) -> NDArray[np.dateti
 
 
 def gps_to_utc(seconds: NDArray[np.float64]) -> NDArray[np.datetime64]:
-    """GPS seconds since 1980-01-06 00:00:00 to UTC.
+    """Convert GPS seconds since 1980-01-06 00:00:00 to UTC.
 
     Parameters
     ----------
@@ -107,11 +183,37 @@ def gps_to_utc(seconds: NDArray[np.float64]) -> NDArray[np.datetime64]:
     ndarray of datetime64[ms], shape of ``seconds``
         UTC.
     """
-    return tai_to_utc(seconds + GPS_BEHIND_TAI, epoch="1980-01-06")
+    return tai_to_utc(seconds + GPS_BEHIND_TAI, epoch=GPS_EPOCH)
 
 
-CLOCKS: Mapping[str, float | None] = {"utc": None, "tai": 0.0, "gps": GPS_BEHIND_TAI}
-"""Clock → seconds that it is behind TAI; None for UTC, which runs evenly but for the days of its leap seconds."""
+def leap_seconds(time: NDArray[np.datetime64]) -> NDArray[np.float64]:
+    """Return TAI − UTC, seconds, at instants (UTC) of 1980 or later."""
+    step = np.searchsorted(_LEAP_DAYS, time, side="right") - 1
+    return (_OFFSETS[step] / _SECOND).astype(np.float64)
+
+
+def utc_to_tai(time: NDArray[np.datetime64], *, epoch: str) -> NDArray[np.float64]:
+    """Convert UTC to TAI seconds since ``epoch`` (itself in TAI).
+
+    Parameters
+    ----------
+    time : ndarray of datetime64
+        UTC, 1980 or later.
+    epoch : str
+        ISO 8601, in TAI.
+
+    Returns
+    -------
+    ndarray, shape of ``time``
+        Seconds.
+    """
+    return seconds_since(time, epoch) + leap_seconds(time)
+
+
+def utc_to_gps(time: NDArray[np.datetime64]) -> NDArray[np.float64]:
+    """Convert UTC (1980-01-06 or later) to GPS seconds since 1980-01-06 00:00:00; the inverse of :func:`gps_to_utc`."""
+    return utc_to_tai(time, epoch=GPS_EPOCH) - GPS_BEHIND_TAI
+
 
 _SECONDS = {"millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 _SHORT = {
@@ -128,16 +230,16 @@ _DECIMAL_YEAR = re.compile(r"\s*decimal[ _]years?\s*", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class TimeUnit:
-    """What numbers of time count.
+    """The unit of numbers that are times.
 
     Attributes
     ----------
     seconds : float
-        Length of the unit; 0 for decimal years, such as 2019.25, whose length is that of the year.
+        Length of the unit; 0 for decimal years, such as 2019.25, whose length follows the calendar.
     epoch : str
-        ISO 8601; from when they count.
+        ISO 8601; the instant of number 0.
     clock : str
-        A key of :data:`CLOCKS`: on which clock the epoch stands and the seconds tick.
+        The clock of epoch and seconds, a key of :data:`CLOCKS`.
     """
 
     seconds: float
@@ -146,12 +248,12 @@ class TimeUnit:
 
     @classmethod
     def parse(cls, text: str, clock: str = "utc") -> TimeUnit:
-        """Understand ``"days since 2000-01-01"``, as CF writes it, or ``"decimal year"``.
+        """Parse ``"days since 2000-01-01"``, as CF writes it, or ``"decimal year"``.
 
         Raises
         ------
         ValueError
-            It is neither.
+            The text is neither.
         """
         if _DECIMAL_YEAR.fullmatch(text):
             return cls(0.0, "1970-01-01", clock)
@@ -159,13 +261,13 @@ class TimeUnit:
         word = match[1].lower() if match else ""
         name = _SHORT.get(word, word.removesuffix("s"))
         if match is None or name not in _SECONDS:
-            raise ValueError(f"{text!r} is no unit of time")
-        epoch = pd.Timestamp(match[2])
+            raise ValueError(f"{text!r} is not a unit of time")
+        epoch = pd.Timestamp(match[2])  # CF allows 2000-1-1 0:0:0, which ISO 8601 does not
         epoch = epoch if epoch.tz is None else epoch.tz_convert(None)
         return cls(_SECONDS[name], epoch.isoformat(), clock)
 
     def to_utc(self, numbers: NDArray[np.float64]) -> NDArray[np.datetime64]:
-        """Instants that ``numbers`` count to; NaN gives NaT.
+        """Return the instants of ``numbers``; NaN gives NaT.
 
         Parameters
         ----------
@@ -185,7 +287,7 @@ class TimeUnit:
 
 
 def _since_1970(years: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Seconds since 1970 of decimal years, each as long as the calendar has it."""
+    """Return seconds since 1970 of decimal years; a leap year is a day longer."""
     known = np.abs(years) < 9999.0
     whole = np.floor(np.where(known, years, 1970.0))
     first = (whole.astype(np.int64) - 1970).astype("datetime64[Y]")

@@ -7,7 +7,6 @@ import pytest
 
 from cryotile import FitConfig
 from cryotile.errors import InvalidValue
-from cryotile.fit.config import parse_instant
 
 
 @pytest.mark.parametrize(
@@ -37,11 +36,6 @@ def test_a_setting_that_breaks_its_rule_is_refused_in_one_line(setting, value):
         FitConfig(**{setting: value})
     assert "\n" not in str(caught.value)
     assert ";" in str(caught.value)
-
-
-def test_an_instant_is_utc_unless_it_says_otherwise():
-    assert parse_instant("2015-07-01T12:00:00+02:00") == pd.Timestamp("2015-07-01 10:00")
-    assert parse_instant("2015-07-01T12:00:00Z") == parse_instant("2015-07-01T12:00:00")
 
 
 def test_frozen_settings_fill_in_what_was_left_open_and_nothing_else():

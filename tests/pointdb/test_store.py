@@ -18,7 +18,7 @@ from cryotile.pointdb import Damage, PointDB, compact, log
 from cryotile.pointdb.fragments import Writer
 from cryotile.pointdb.log import FRAGMENTS, Commit, Log
 from cryotile.points import CORE_COLUMNS, Granule
-from cryotile.selection.parser import Where
+from cryotile.selection import Where
 from tests.support.made_up import START, as_stored, granule, points, sorted_rows, with_points
 
 GRANULES = [granule(seed, 120) for seed in range(6)]

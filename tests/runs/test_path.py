@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from cryotile.fit.config import SECONDS_PER_YEAR
 from cryotile.pointdb import PointDB
 from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
 from cryotile.simulate import World, simulate
+from cryotile.times import SECONDS_PER_YEAR
 from tests.support.members import HOLD, SmallRun
 
 WORLD = World(bounds=(-30e3, -1380e3, 30e3, -1320e3))

@@ -25,7 +25,7 @@ from cryotile.readers import ColumnMapping, extra_columns, find_reader, table_re
 from cryotile.readers.source import open_source
 from cryotile.runs.ingest import Ingest, freeze_ingest
 from cryotile.runs.ingest_batch import Criteria, points_within
-from cryotile.selection.parser import Where
+from cryotile.selection import Where
 
 __all__ = ["info", "ingest", "run_ingest"]
 

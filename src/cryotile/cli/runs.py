@@ -23,7 +23,7 @@ from cryotile.runs.plan import REGIONS, PlanRequest
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.submit import submitted_tasks
 from cryotile.runs.work import load_tasks
-from cryotile.selection.parser import Where
+from cryotile.selection import Where
 
 __all__ = ["plan", "run"]
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pandas as pd
 
 from cryotile.errors import InvalidValue
+from cryotile.times import parse_instant
 
-__all__ = ["RECIPES", "SECONDS_PER_YEAR", "TERMS", "WEIGHTS", "FitConfig", "parse_instant"]
-
-SECONDS_PER_YEAR = 31_557_600.0
-"""Length of the year of all rates, seconds (365.25 days)."""
+__all__ = ["RECIPES", "TERMS", "WEIGHTS", "FitConfig"]
 
 RECIPES: Mapping[str, Mapping[str, Any]] = {
     "robust": {
@@ -58,36 +55,6 @@ _NO_TERMS = (
     "surface_type",
 )
 _RADII = (1e-3, 1e7)
-
-
-def parse_instant(text: str) -> pd.Timestamp:
-    """Return the instant that ``text`` names.
-
-    Parameters
-    ----------
-    text : str
-        ISO 8601, to the microsecond; UTC unless it carries an offset.
-
-    Returns
-    -------
-    Timestamp
-        UTC without a time zone, in nanoseconds.
-
-    Raises
-    ------
-    InvalidValue
-        It is no instant, or none that nanoseconds since 1970 can count.
-    """
-    try:
-        instant = datetime.fromisoformat(text)
-        if instant.tzinfo is not None:
-            instant = instant.astimezone(UTC).replace(tzinfo=None)
-        return pd.Timestamp(instant).as_unit("ns")
-    except (ValueError, TypeError, OverflowError):
-        # pandas' OutOfBoundsDatetime is a ValueError.
-        raise InvalidValue(
-            f"{text!r} is no instant between 1678 and 2262; write it as 2015-07-01 or 2015-07-01T12:00:00 (UTC)"
-        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,15 +135,7 @@ class FitConfig:
         self._check_radii()
         _check_names("term", self.terms, TERMS, columns=MAX_COLUMN_TERMS)
         _check_names("weight", self.weights, WEIGHTS, columns=0)
-        if self.period is not None and not parse_instant(self.period[0]) < parse_instant(
-            self.period[1]
-        ):
-            raise InvalidValue(
-                f"period {self.period[0]} to {self.period[1]} is reversed or empty;"
-                " give its first day, then the day after its last"
-            )
-        if self.reference_epoch is not None:
-            parse_instant(self.reference_epoch)
+        self._check_instants()
         self._check_weights()
         self._check_gates()
 
@@ -203,6 +162,15 @@ class FitConfig:
         names += ["ascending"] * ("direction" in self.terms)
         names += ["uncertainty"] * ("uncertainty" in self.weights)
         return tuple(dict.fromkeys([*names, *self.column_terms]))
+
+    def _check_instants(self) -> None:
+        if self.period is not None and not _countable(self.period[0]) < _countable(self.period[1]):
+            raise InvalidValue(
+                f"period {self.period[0]} to {self.period[1]} is reversed or empty;"
+                " give its first day, then the day after its last"
+            )
+        if self.reference_epoch is not None:
+            _countable(self.reference_epoch)
 
     def _check_radii(self) -> None:
         low, high = _RADII
@@ -278,6 +246,14 @@ class FitConfig:
         """
         period = self.period or (f"{first.year:04d}-01-01", f"{last.year + 1:04d}-01-01")
         return replace(self, period=period, reference_epoch=self.reference_epoch or _middle(period))
+
+
+def _countable(text: str) -> pd.Timestamp:
+    """Return an instant that the kernel can count in nanoseconds since 1970."""
+    instant = parse_instant(text)
+    if not pd.Timestamp.min <= instant <= pd.Timestamp.max:
+        raise InvalidValue(f"{text!r} is not between 1678 and 2262; give an instant that is")
+    return instant
 
 
 def _middle(period: tuple[str, str]) -> str:

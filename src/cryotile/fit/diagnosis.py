@@ -14,9 +14,10 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cryotile.fit.config import SECONDS_PER_YEAR, TERMS, FitConfig, parse_instant
+from cryotile.fit.config import TERMS, FitConfig
 from cryotile.fit.terms import annual_columns, point_weights
 from cryotile.fit.variables import Status
+from cryotile.times import SECONDS_PER_YEAR, parse_instant
 
 __all__ = [
     "LEAST_TIME_LIKE",

@@ -13,8 +13,9 @@ import pandas as pd
 from cryotile._fit import sort_points
 from cryotile.errors import InvalidValue
 from cryotile.fit.cells import Cells
-from cryotile.fit.config import SECONDS_PER_YEAR, FitConfig, parse_instant
+from cryotile.fit.config import FitConfig
 from cryotile.fit.terms import annual_columns
+from cryotile.times import SECONDS_PER_YEAR, parse_instant
 
 __all__ = [
     "NS_PER_YEAR",

@@ -16,7 +16,7 @@ import xarray as xr
 from cryotile._fit import Kernel, find_simd_level
 from cryotile.errors import InvalidValue
 from cryotile.fit.cells import Cells
-from cryotile.fit.config import SECONDS_PER_YEAR, FitConfig, parse_instant
+from cryotile.fit.config import FitConfig
 from cryotile.fit.inputs import (
     NS_PER_YEAR,
     Sample,
@@ -35,6 +35,7 @@ from cryotile.fit.terms import (
 )
 from cryotile.fit.variables import Status, Term, axis_attrs, fit_variables, settings_attrs
 from cryotile.geo.projection import point_scale
+from cryotile.times import SECONDS_PER_YEAR, parse_instant
 
 __all__ = ["Reason", "explain_post", "fit_posts", "simd_level"]
 

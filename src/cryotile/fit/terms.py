@@ -10,9 +10,10 @@ import pandas as pd
 
 from cryotile._fit import seasons
 from cryotile.errors import InvalidValue
-from cryotile.fit.config import SECONDS_PER_YEAR, TERMS, FitConfig, parse_instant
+from cryotile.fit.config import TERMS, FitConfig
 from cryotile.fit.variables import FIRST_COLUMN_FLAG, Term
 from cryotile.points import MODES, PLATFORM_CODES
+from cryotile.times import SECONDS_PER_YEAR, parse_instant
 
 __all__ = [
     "Layout",

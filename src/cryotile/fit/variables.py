@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from cryotile.fit.config import SECONDS_PER_YEAR, FitConfig
+from cryotile.fit.config import FitConfig
 from cryotile.points import MODES, PLATFORM_CODES
+from cryotile.times import SECONDS_PER_YEAR
 
 if TYPE_CHECKING:
     import xarray as xr

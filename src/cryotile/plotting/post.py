@@ -12,8 +12,8 @@ import pandas as pd
 
 from cryotile.errors import InvalidValue, MissingDependency
 from cryotile.files import atomic_path
-from cryotile.fit.config import parse_instant
 from cryotile.fit.posts import Reason
+from cryotile.times import parse_instant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -36,7 +36,7 @@ from cryotile.pointdb.store import FILE_NAME, Description, Store, create_store, 
 from cryotile.pointdb.verify import Damage, verify
 from cryotile.pointdb.write import Appended, append_granules
 from cryotile.points import CORE_COLUMNS, Batch, Bounds, Granule, InPieces, ReprMixin
-from cryotile.selection.parser import Where
+from cryotile.selection import Where
 
 __all__ = ["PointDB"]
 
@@ -231,7 +231,7 @@ class PointDB(ReprMixin):
         columns : sequence of str or None
             Columns to return, in this order.  None: the core columns.
         where : str, Where or None
-            Condition on the points; see :class:`cryotile.selection.parser.Where`.
+            Condition on the points; see :class:`cryotile.selection.Where`.
         time : (time, time) or None
             First instant, and first instant after the last; ISO 8601 or datetimes, UTC.
         snapshot : int or None

@@ -26,7 +26,8 @@ from cryotile.pointdb.fragments import FragmentGone, damaged_fragment
 from cryotile.pointdb.sort_order import SQUARE_SIZE, has_no_ties, in_total_order
 from cryotile.pointdb.store import Store
 from cryotile.points import CATEGORIES, CORE_COLUMNS, Bounds
-from cryotile.selection.parser import Where, instant
+from cryotile.selection import Where
+from cryotile.times import parse_instant
 
 __all__ = [
     "Limits",
@@ -133,7 +134,8 @@ def read_limits(bounds: Bounds | Tile | None, time: tuple[Time, Time] | None) ->
         limits["y_cm"] = _first_at_least(y_min), -_first_at_least(-y_max)
     if time is not None:
         start, end = (
-            instant(t) if isinstance(t, str) else pd.Timestamp(t).to_datetime64() for t in time
+            pd.Timestamp(parse_instant(t) if isinstance(t, str) else t).to_datetime64()
+            for t in time
         )
         if not start <= end:
             raise InvalidValue(

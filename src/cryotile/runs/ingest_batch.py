@@ -21,7 +21,7 @@ from cryotile.pointdb import Appended, PointDB
 from cryotile.points import Batch, Granule, InPieces
 from cryotile.readers import ColumnMapping, is_table, read_granule, table_reader
 from cryotile.readers.tables.pieces import survey_table
-from cryotile.selection.parser import Where
+from cryotile.selection import Where
 
 __all__ = ["FAR_FROM_DEM", "NOT_SELECTED", "Criteria", "Taken", "points_within", "take_in"]
 

@@ -13,11 +13,12 @@ from typing import cast
 import pandas as pd
 
 from cryotile.errors import InvalidValue
-from cryotile.fit.config import TERMS, FitConfig, parse_instant
+from cryotile.fit.config import TERMS, FitConfig
 from cryotile.geo.grid import Grid, check_bounds
 from cryotile.geo.mask import Mask
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.points import Bounds
+from cryotile.times import parse_instant
 
 __all__ = [
     "REGIONS",

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cryotile.fit.config import parse_instant
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.points import Bounds
 from cryotile.runs.cost import tile_table
 from cryotile.runs.directory import read_snapshot
 from cryotile.runs.plan import extent_of, within_period
 from cryotile.runs.run import Run
+from cryotile.times import parse_instant
 
 __all__ = ["Beyond", "beyond_bounds", "beyond_period", "changed_tiles"]
 

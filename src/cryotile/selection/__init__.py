@@ -1,1 +1,7 @@
-"""Expressions that select points: their parser and their logic."""
+"""Expressions that select points, such as ``platform == 'cryosat2' and uncertainty < 1``."""
+
+from __future__ import annotations
+
+from cryotile.selection.parser import Where
+
+__all__ = ["Where"]

@@ -15,7 +15,6 @@ import sys
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import pairwise
 from typing import NoReturn
 
@@ -38,8 +37,9 @@ from cryotile.selection.conditions import (
     Not,
     Value,
 )
+from cryotile.times import parse_instant
 
-__all__ = ["Where", "instant"]
+__all__ = ["Where"]
 
 MAX_LENGTH = 4096
 """Characters of an expression."""
@@ -163,35 +163,6 @@ class Where:
         return ~np.array(np.broadcast_to(false, len(table)))
 
 
-def instant(text: str) -> np.datetime64:
-    """Read an ISO 8601 date or time; UTC unless it says otherwise.
-
-    Parameters
-    ----------
-    text : str
-        E.g. ``2019-04-01`` or ``2019-04-01T12:00:00Z``.
-
-    Returns
-    -------
-    datetime64[ms]
-        UTC; fractions of a millisecond are cut off.
-
-    Raises
-    ------
-    InvalidValue
-        It is none.
-    """
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InvalidValue(
-            f"time {_shown(text)} is not ISO 8601; write it like 2019-04-01 or 2019-04-01T12:00:00"
-        ) from error
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC).replace(tzinfo=None)
-    return np.datetime64(moment, "ms")
-
-
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:77]}...")
 
@@ -303,7 +274,11 @@ class _Parser:
 
     def _text_comparison(self, symbol: str, name: str, text: str) -> Condition:
         if name in TIMES:
-            return Compare(symbol, Column(name), Constant(instant(text)))
+            return Compare(
+                symbol,
+                Column(name),
+                Constant(parse_instant(text).to_datetime64().astype("datetime64[ms]")),
+            )
         if name not in CATEGORIES:
             self._refuse(
                 f"column {name!r} holds no text; those that do are {', '.join(CATEGORIES)}"

@@ -20,11 +20,11 @@ import pandas as pd
 
 from cryotile.errors import InvalidValue
 from cryotile.files import make_directory, writing
-from cryotile.fit.config import SECONDS_PER_YEAR
 from cryotile.simulate import atl06, atl11, cryotempo, eolis, l2i, tables
 from cryotile.simulate.mission import Crossing, Flyover, Mission, Noise, crossings, fly
 from cryotile.simulate.orbit import CRYOSAT2, ICESAT2, Orbit
 from cryotile.simulate.world import World
+from cryotile.times import SECONDS_PER_YEAR, parse_instant
 
 __all__ = ["PRODUCTS", "Noise", "Product", "World", "simulate"]
 
@@ -177,12 +177,12 @@ def _product(name: str) -> Product:
 
 def _span(start: str, years: float) -> tuple[np.datetime64, np.datetime64]:
     """First and last moment of the mission."""
-    begin = pd.to_datetime(start, format="ISO8601", errors="coerce")
-    if not begin >= FIRST:  # nor is NaT
-        raise InvalidValue(f"start {start!r} is no date from {FIRST:%Y} on; give it as 2011-01-01")
+    begin = parse_instant(start)
+    if begin < FIRST:
+        raise InvalidValue(f"start {start!r} is before {FIRST:%Y}; give a later date")
     if not 0 < years <= LONGEST:
         raise InvalidValue(
-            f"a mission of {years} years is none; give more than 0 and at most {LONGEST}"
+            f"mission length is {years} years; give more than 0 and at most {LONGEST}"
         )
     end = begin + pd.Timedelta(seconds=years * SECONDS_PER_YEAR)
     return begin.to_datetime64(), end.to_datetime64()

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from cryotile.files import atomic_path
-from cryotile.simulate.clock import gps_seconds
 from cryotile.simulate.headers import attributes, header
 from cryotile.simulate.mission import Flyover, Noise
 from cryotile.simulate.world import SEA_LEVEL
+from cryotile.times import utc_to_gps
 
 __all__ = ["BEAMS", "NOISE", "SDP_EPOCH", "SEGMENT", "granule_region", "write"]
 
@@ -150,7 +150,7 @@ def _segments(flyover: Flyover, beam: pd.DataFrame) -> dict[str, np.ndarray[Any,
     values = {
         "latitude": column["latitude"],
         "longitude": column["longitude"],
-        "delta_time": gps_seconds(column["time"]) - SDP_EPOCH,
+        "delta_time": utc_to_gps(column["time"]) - SDP_EPOCH,
         "h_li": column["elevation"],
         "h_li_sigma": column["uncertainty"],
         "sigma_geo_h": geo,
@@ -180,7 +180,7 @@ def _orbit_values(flyover: Flyover, region: int) -> dict[str, Any]:
     orbit, number = flyover.mission.orbit, flyover.number
     cycle, track = orbit.cycle(number)
     node = np.zeros(1)
-    crossing = gps_seconds(orbit.time(number, node)) - SDP_EPOCH
+    crossing = utc_to_gps(orbit.time(number, node)) - SDP_EPOCH
     values: dict[str, Any] = {
         "orbit_info/crossing_time": crossing,
         "orbit_info/cycle_number": [cycle],
@@ -194,7 +194,7 @@ def _orbit_values(flyover: Flyover, region: int) -> dict[str, Any]:
     }
     for end, row in (("start", 0), ("end", -1)):
         time = flyover.beams[0]["time"].to_numpy()[[row]]
-        gps = gps_seconds(time)
+        gps = utc_to_gps(time)
         text = [f"{np.datetime_as_string(time[0], unit='us')}Z".encode()]
         values |= {
             f"ancillary_data/data_{end}_utc": text,

@@ -16,9 +16,9 @@ import pandas as pd
 
 from cryotile.files import atomic_path
 from cryotile.simulate.atl06 import BEAMS, SDP_EPOCH, SEGMENT, granule_region
-from cryotile.simulate.clock import gps_seconds
 from cryotile.simulate.headers import attributes, header
 from cryotile.simulate.mission import Flyover
+from cryotile.times import utc_to_gps
 
 __all__ = ["write"]
 
@@ -103,7 +103,7 @@ def _reference_points(flyover: Flyover, pair: int) -> pd.DataFrame:
     there = segment % SKIP == 0
     left, right = left[there], right[there]
     lost = left["lost"].to_numpy() | right["lost"].to_numpy()
-    seconds = gps_seconds(left["time"].to_numpy()) - SDP_EPOCH
+    seconds = utc_to_gps(left["time"].to_numpy()) - SDP_EPOCH
 
     def middle(name: str) -> np.ndarray[Any, Any]:
         return np.asarray((left[name].to_numpy() + right[name].to_numpy()) / 2)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cryotile.simulate.clock import utc_seconds
 from cryotile.simulate.headers import attributes, header, write_netcdf
 from cryotile.simulate.mission import Flyover
 from cryotile.simulate.world import FLOATING, GROUNDED
+from cryotile.times import seconds_since
 
 __all__ = ["write"]
 
@@ -80,7 +80,7 @@ def _variables(echoes: pd.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
     basin = np.where(ice, 1 + (echoes["longitude"].to_numpy() // 90 % 4), 0).astype("int8")
     column = {name: echoes[name].to_numpy() for name in echoes}
     return {
-        "time": utc_seconds(column["time"]),
+        "time": seconds_since(column["time"], "2000-01-01"),
         "latitude": np.where(valid, column["latitude"], column["nadir_latitude"]),
         "longitude": np.where(valid, column["longitude"], column["nadir_longitude"]),
         "instrument_mode": np.full(len(echoes), SARIN, "int8"),

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cryotile.simulate.clock import leap_seconds, tai_seconds
 from cryotile.simulate.headers import attributes, header, write_netcdf
 from cryotile.simulate.mission import Flyover, Mission
 from cryotile.simulate.orbit import Orbit
 from cryotile.simulate.world import SEA_LEVEL, World
+from cryotile.times import leap_seconds, utc_to_tai
 
 __all__ = ["write", "write_baseline_d", "write_l2"]
 
@@ -202,7 +202,7 @@ def _heights(orbit: Orbit, mode: str, column: Arrays) -> Arrays:
 def _counts(sizes: Mapping[str, int], column: Arrays) -> Arrays:
     """Times (TAI) and indices."""
     record = np.arange(sizes["time_20_ku"])
-    time = tai_seconds(column["time"])
+    time = utc_to_tai(column["time"], epoch="2000-01-01")
     return {
         "time_20_ku": time,
         "time_cor_01": time[::BLOCK],

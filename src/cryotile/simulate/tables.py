@@ -13,8 +13,8 @@ import pandas as pd
 
 from cryotile.files import atomic_path
 from cryotile.points import SURFACE_TYPES
-from cryotile.simulate.clock import utc_seconds
 from cryotile.simulate.mission import Flyover
+from cryotile.times import seconds_since
 
 __all__ = ["write_csv", "write_hdf5", "write_netcdf", "write_parquet"]
 
@@ -127,5 +127,6 @@ def _netcdf(table: pd.DataFrame, path: Path) -> None:
 def _counted(table: pd.DataFrame) -> pd.DataFrame:
     """The table with what has no type of its own in these formats as numbers."""
     return table.assign(
-        time=utc_seconds(table["time"].to_numpy()), ascending=table["ascending"].astype("int8")
+        time=seconds_since(table["time"].to_numpy(), "2000-01-01"),
+        ascending=table["ascending"].astype("int8"),
     )

@@ -11,8 +11,8 @@ import pyproj
 from numpy.typing import NDArray
 
 from cryotile.errors import InvalidValue
-from cryotile.fit.config import SECONDS_PER_YEAR
 from cryotile.points import SURFACE_TYPES, Bounds
+from cryotile.times import SECONDS_PER_YEAR
 
 __all__ = ["World"]
 
