@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from cryotile.taskfarm.server import Settings, accounts, create_app
+from cryotile.taskfarm.server import ServerSettings, accounts, create_app
 
 SECRET = "a key for tests alone"
 PASSWORD = "correct horse battery staple"
@@ -28,7 +28,7 @@ class Farm:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.settings = Settings(database_url=url, secret_key=SECRET)
+        self.settings = ServerSettings(database_url=url, secret_key=SECRET)
         self.app = create_app(self.settings)
         self.client = self.app.test_client()
         self.database = self.app.extensions["cryotile"].database

@@ -10,7 +10,7 @@ import stat
 import pytest
 
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.taskfarm.server import Settings, accounts, auth
+from cryotile.taskfarm.server import ServerSettings, accounts, auth
 from tests.support.farm_server import PASSWORD, SECRET, basic, farm, sqlite_farm
 from tests.support.services.postgres import postgres
 
@@ -103,7 +103,7 @@ def test_tokens_fall_with_a_change_of_the_password_by_another_process(farm):
     with farm.app.app_context():
         assert not accounts.add_user(farm.name("ann"), "something else")
     # What another process changes is seen within a second; here that second is over.
-    farm.app.extensions["cryotile"].access._looked -= 1
+    farm.app.extensions["cryotile"].access._checked -= 1
     assert farm.client.get("/api/runs", headers=basic(token)).status_code == 401
     assert farm.client.get("/api/runs", headers=headers).status_code == 401
 
@@ -156,7 +156,7 @@ def test_a_name_that_nobody_has_costs_a_hash_too(sqlite_farm, monkeypatch):
 
 
 def test_addresses_of_one_network_are_one_to_the_limit():
-    attempts = auth.Attempts(limit=2, period=1e6)
+    attempts = auth.LoginThrottle(limit=2, period=1e6)
     attempts.fail("2001:db8::1")
     assert attempts.wait("2001:db8::2") == 0
     attempts.fail("2001:db8::2")
@@ -324,28 +324,28 @@ def test_names_and_passwords_have_a_look(sqlite_farm):
 def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path, monkeypatch):
     monkeypatch.delenv("CRYOTILE_SECRET_KEY", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    key = Settings(database_url="x").key()
+    key = ServerSettings(database_url="x").key()
     path = tmp_path / "cryotile" / "secret-key"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len(key) >= 64
-    assert Settings(database_url="x").key() == key
+    assert ServerSettings(database_url="x").key() == key
     path.chmod(0o644)
     with pytest.raises(CryotileError, match="may be read by others"):
-        Settings(database_url="x").key()
+        ServerSettings(database_url="x").key()
 
 
 def test_a_given_secret_is_long_enough(monkeypatch):
     monkeypatch.setenv("CRYOTILE_SECRET_KEY", SECRET)
-    assert Settings(database_url="x").key() == SECRET
+    assert ServerSettings(database_url="x").key() == SECRET
     monkeypatch.setenv("CRYOTILE_SECRET_KEY", "short")
     with pytest.raises(InvalidValue, match="16 or more"):
-        Settings(database_url="x").key()
+        ServerSettings(database_url="x").key()
 
 
 def test_settings_of_the_environment_are_numbers(monkeypatch):
     monkeypatch.setenv("CRYOTILE_SEED_LEASE", "60")
-    assert Settings(database_url="x").seed_lease == 60
+    assert ServerSettings(database_url="x").legacy_lease == 60
     for wrong in ("soon", "-1", "nan", "inf"):
         monkeypatch.setenv("CRYOTILE_SEED_LEASE", wrong)
         with pytest.raises(InvalidValue, match="CRYOTILE_SEED_LEASE"):
-            Settings(database_url="x")
+            ServerSettings(database_url="x")

@@ -28,8 +28,8 @@ from cryotile.ledgers.sql.statements import (
     STOCK_OR_EXPIRED_LEFT,
 )
 from cryotile.taskfarm.server import create_app
+from cryotile.taskfarm.server.legacy_api import FINISH, PERCENTS
 from cryotile.taskfarm.server.listing import LIST_TASKS, SEE_RUN
-from cryotile.taskfarm.server.tasks import FINISH, PERCENTS
 from tests.support import PROJECT
 from tests.support.farm_server import Farm, basic, sqlite_farm
 from tests.support.services.pgbouncer import PgBouncer

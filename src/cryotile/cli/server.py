@@ -12,7 +12,7 @@ import click
 from cryotile.errors import CryotileError
 
 if TYPE_CHECKING:
-    from cryotile.taskfarm.server import Settings
+    from cryotile.taskfarm.server import ServerSettings
 
 __all__ = ["serve", "user"]
 
@@ -46,7 +46,7 @@ def serve(host: str, port: int, database_url: str | None, processes: int) -> Non
       cryotile serve --port 5000 --database-url postgresql://farm@db.example/farm
     """
     from cryotile.taskfarm.server import accounts, create_app
-    from cryotile.taskfarm.server.serving import serve as serve_until_told
+    from cryotile.taskfarm.server import serve as serve_until_signal
 
     settings = _settings(database_url)
     # What is wrong is said once and now, not by every process.
@@ -58,7 +58,7 @@ def serve(host: str, port: int, database_url: str | None, processes: int) -> Non
     click.echo(f"task farm at http://{host}:{port}/ with {database.name}")
     if nobody:
         click.echo("nobody may use it yet: cryotile user add NAME")
-    serve_until_told(settings, host, port, processes=processes)
+    serve_until_signal(settings, host, port, processes=processes)
 
 
 @click.group()
@@ -135,10 +135,10 @@ def list_users(database_url: str | None) -> None:
         click.echo(f"{name}\t{role}\t{since}")
 
 
-def _settings(database_url: str | None) -> Settings:
-    from cryotile.taskfarm.server import Settings
+def _settings(database_url: str | None) -> ServerSettings:
+    from cryotile.taskfarm.server import ServerSettings
 
-    return Settings() if database_url is None else Settings(database_url=database_url)
+    return ServerSettings() if database_url is None else ServerSettings(database_url=database_url)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""What is done to users, tokens and members, within the application's context; every change is in the audit log."""
+"""Users, tokens, members of runs and the audit log: their tables, and every change to them.
+
+All functions need an application context.  Every change is one transaction together with its line in the audit log.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,42 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import ClassVar
 
 from flask import g, has_request_context, request
+from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy.session import Session
-from sqlalchemy import delete, select, text
-from sqlalchemy.orm import scoped_session
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    delete,
+    select,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, scoped_session
 from werkzeug.security import generate_password_hash
 
 from cryotile.errors import InvalidValue
-from cryotile.ledgers.sql.schema import runs
-from cryotile.taskfarm.server.models import Entry, Member, Token, User, accounts
+from cryotile.ledgers.sql import schema
 
 __all__ = [
     "MEMBER_ROLES",
-    "NAME",
+    "STEPS",
     "TOKEN",
+    "USER_NAME",
     "USER_ROLES",
+    "AuditEntry",
+    "Member",
+    "Token",
+    "User",
     "add_user",
     "digest",
     "find_user",
@@ -33,27 +54,106 @@ __all__ = [
     "remove_user",
     "revoke_tokens",
     "set_member",
+    "tables",
     "users",
 ]
 
 USER_ROLES = ("user", "admin")
 MEMBER_ROLES = ("viewer", "worker", "owner")
+"""Roles in a run; each includes the rights of those before it."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
-"""Names of users."""
+USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 TOKEN = re.compile(r"ct_[A-Za-z0-9_-]{43}")
-"""Tokens are told from names by their look."""
+"""Tokens; the prefix tells them from user names, since HTTP Basic may carry either as its user."""
 
 _LONGEST_PASSWORD = 1024
+
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
+
+class _Base(DeclarativeBase):
+    metadata: ClassVar[MetaData] = schema.metadata
+
+
+class _Tables(SQLAlchemy):
+    """Flask-SQLAlchemy on the connections of the ledger, so that a process has one connection pool."""
+
+    @property
+    def engines(self) -> dict[str | None, Engine]:
+        """The one engine, under the default bind key."""
+        from flask import current_app
+
+        return {None: current_app.extensions["cryotile"].database.engine}
+
+
+tables = _Tables(model_class=_Base)
+
+
+class User(_Base):
+    """A user of the server; an ``admin`` sees and changes every run, a ``user`` those that they are a member of."""
+
+    __tablename__ = "users"
+    id: Mapped[int] = mapped_column(_NUMBER, primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    # An scrypt hash with its salt and parameters.
+    password: Mapped[str] = mapped_column(Text)
+    role: Mapped[str] = mapped_column(String(16))
+    created: Mapped[float] = mapped_column(Float(53))
+
+
+class Token(_Base):
+    """A right to act as a user until a time; only its digest is stored."""
+
+    __tablename__ = "tokens"
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user_id: Mapped[int] = mapped_column(BigInteger, index=True)
+    created: Mapped[float] = mapped_column(Float(53))
+    expires: Mapped[float] = mapped_column(Float(53))
+
+
+class Member(_Base):
+    """The role of a user in a run that another user created: ``owner``, ``worker`` or ``viewer``."""
+
+    __tablename__ = "members"
+    run_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    user_id: Mapped[int] = mapped_column(
+        BigInteger, primary_key=True, autoincrement=False, index=True
+    )
+    role: Mapped[str] = mapped_column(String(16))
+
+
+class AuditEntry(_Base):
+    """One line of the audit log; it holds names, because the rows behind ids may be deleted later."""
+
+    __tablename__ = "audit"
+    id: Mapped[int] = mapped_column(_NUMBER, primary_key=True)
+    at: Mapped[float] = mapped_column(Float(53))
+    user: Mapped[str] = mapped_column("user_name", String(64))
+    address: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(Text)
+
+
+def _create(connection: Connection) -> None:
+    """Create version 1 of the tables."""
+    created = [schema.metadata.tables[name] for name in ("users", "tokens", "members", "audit")]
+    schema.metadata.create_all(connection, tables=created, checkfirst=False)
+    # Counts changes of rights: one query tells a process whether its cache is still valid.
+    connection.execute(text("CREATE TABLE access (version BIGINT NOT NULL)"))
+    connection.execute(text("INSERT INTO access (version) VALUES (1)"))
+
+
+STEPS: Sequence[schema.Step] = (_create,)
+"""Upgrades of these tables, one per version; see :func:`cryotile.ledgers.sql.schema.upgrade`."""
 
 
 @contextmanager
 def _changing(
     action: str, subject: str, *, rights: bool = True
 ) -> Iterator[scoped_session[Session]]:
-    """Change something in one transaction and note it; with ``rights``, what processes remember is no longer true."""
-    session = accounts.session
+    """Make a change and its audit line one transaction; with ``rights``, caches of all processes become invalid."""
+    session = tables.session
     try:
         yield session
         note(action, subject)
@@ -61,46 +161,48 @@ def _changing(
             session.execute(text("UPDATE access SET version = version + 1"))
         session.commit()
     except BaseException:
-        # Ctrl-C, too: half a change must not wait in the session for the next commit.
+        # Ctrl-C included: half a change must not wait in the session for the next commit.
         session.rollback()
         raise
 
 
 def note(action: str, subject: str, *, user: str = "", commit: bool = False) -> None:
-    """Add a line to the audit log: who did what to whom or which run.
+    """Add a line to the audit log.
 
     Parameters
     ----------
     action : str
-        One of a few words.
+        A few words, such as ``create run``.
     subject : str
-        Name of a user, or uuid of a run, and more.
+        User name or run uuid that the action concerns, and details.
     user : str
-        Who; the user of the request, or ``-`` for the command line, when not given.
+        Name of the acting user; by default that of the request, or ``-`` on the command line.
     commit : bool
-        Whether it stands alone.
+        Whether to commit the line at once, outside another change.
     """
     address = (request.remote_addr or "") if has_request_context() else ""
     who = user or (g.principal.name if has_request_context() and "principal" in g else "-")
-    accounts.session.add(
-        Entry(at=time.time(), user=who, address=address, action=action, subject=subject)
+    tables.session.add(
+        AuditEntry(at=time.time(), user=who, address=address, action=action, subject=subject)
     )
     if commit:
-        accounts.session.commit()
+        tables.session.commit()
 
 
 def find_user(name: str) -> User | None:
-    """Find a user by name."""
-    return accounts.session.execute(select(User).where(User.name == name)).scalar_one_or_none()
+    """Return the user of a name; None if the name is unknown or invalid."""
+    if USER_NAME.fullmatch(name) is None:
+        return None
+    return tables.session.execute(select(User).where(User.name == name)).scalar_one_or_none()
 
 
 def users() -> list[User]:
-    """Return all users, by name."""
-    return list(accounts.session.execute(select(User).order_by(User.name)).scalars())
+    """Return all users, ordered by name."""
+    return list(tables.session.execute(select(User).order_by(User.name)).scalars())
 
 
 def add_user(name: str, password: str, role: str | None = None) -> bool:
-    """Add a user, or give one another password; the tokens made with the old one fall.
+    """Add a user, or change the password of an existing one and revoke their tokens.
 
     Parameters
     ----------
@@ -109,7 +211,7 @@ def add_user(name: str, password: str, role: str | None = None) -> bool:
     password : str
         Not empty.
     role : str, optional
-        ``user`` or ``admin``; that of the user, or ``user`` for a new one, when not given.
+        ``user`` or ``admin``; by default an existing user keeps their role and a new one is a ``user``.
 
     Returns
     -------
@@ -119,16 +221,15 @@ def add_user(name: str, password: str, role: str | None = None) -> bool:
     Raises
     ------
     InvalidValue
-        Name, password or role are none.
+        Name, password or role is invalid.
     """
-    # Either may be sent as the user of HTTP Basic, so a name must not look like a token.
-    if NAME.fullmatch(name) is None or TOKEN.fullmatch(name) is not None:
+    if USER_NAME.fullmatch(name) is None or TOKEN.fullmatch(name) is not None:
         raise InvalidValue(
-            f"user name {name!r} is none; up to 64 letters, digits and ._@+-, a letter or digit first"
+            f"invalid user name {name!r}: use up to 64 letters, digits and ._@+-, a letter or digit first"
         )
     if not 0 < len(password) <= _LONGEST_PASSWORD:
         raise InvalidValue(
-            f"a password has 1 to {_LONGEST_PASSWORD} characters, this one {len(password)}; give another"
+            f"the password has {len(password)} characters and must have 1 to {_LONGEST_PASSWORD}; choose another"
         )
     if role is not None and role not in USER_ROLES:
         raise InvalidValue(f"role {role!r} is unknown; choose {' or '.join(USER_ROLES)}")
@@ -146,26 +247,30 @@ def add_user(name: str, password: str, role: str | None = None) -> bool:
 
 
 def remove_user(name: str) -> bool:
-    """Remove a user with his tokens; his runs stay, for admins and their other owners.  False when there is none."""
+    """Remove a user and their tokens, and return whether they existed.
+
+    Their runs remain, for admins and the other owners.
+    """
     user = find_user(name)
     if user is None:
         return False
     with _changing("remove user", name) as session:
         session.execute(delete(Token).where(Token.user_id == user.id))
         session.execute(delete(Member).where(Member.user_id == user.id))
-        # Else the next user of this name would own them.
+        # Otherwise the next user of this name would own them.
+        runs = schema.runs
         session.execute(runs.update().where(runs.c.owner == name).values(owner=None))
         session.delete(user)
     return True
 
 
 def digest(token: str) -> str:
-    """By which a token is known; a token is random, so nobody finds it by guessing."""
+    """Return the digest under which a token is stored; a token is random, so no salt is needed."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def issue_token(user_id: int, name: str, lifetime: float) -> str:
-    """Make a token of a user that is good for so many seconds."""
+    """Return a new token of a user, valid for ``lifetime`` seconds."""
     token = f"ct_{secrets.token_urlsafe(32)}"
     now = time.time()
     with _changing("make token", name, rights=False) as session:
@@ -177,16 +282,16 @@ def issue_token(user_id: int, name: str, lifetime: float) -> str:
 
 
 def revoke_tokens(user_id: int, name: str, token: str | None = None) -> None:
-    """End a token of a user, or all of them."""
-    doomed = delete(Token).where(Token.user_id == user_id)
+    """Revoke one token of a user, or all of them if ``token`` is None."""
+    revoked = delete(Token).where(Token.user_id == user_id)
     if token is not None:
-        doomed = doomed.where(Token.digest == digest(token))
+        revoked = revoked.where(Token.digest == digest(token))
     with _changing("revoke token" if token else "revoke all tokens", name) as session:
-        session.execute(doomed)
+        session.execute(revoked)
 
 
 def set_member(run_id: int, uuid: str, user: User, role: str | None) -> None:
-    """Make a user owner, worker or viewer of a run, or a stranger."""
+    """Set the role of a user in a run; with None they are no longer a member."""
     with _changing("set member", f"{uuid} {user.name} {role or 'stranger'}") as session:
         session.execute(delete(Member).where(Member.run_id == run_id, Member.user_id == user.id))
         if role is not None:
@@ -194,6 +299,6 @@ def set_member(run_id: int, uuid: str, user: User, role: str | None) -> None:
 
 
 def forget_run(run_id: int, uuid: str) -> None:
-    """Remove the members of a run that is deleted."""
+    """Remove the members of a deleted run."""
     with _changing("delete run", uuid) as session:
         session.execute(delete(Member).where(Member.run_id == run_id))

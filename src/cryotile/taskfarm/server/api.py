@@ -1,363 +1,349 @@
-"""The native API: the ledger's verbs over HTTP, many leases a call; documented in ``openapi.json``."""
+"""The native API: the verbs of the ledger over HTTP, many leases per call, and what monitors the server."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
 
-from flask import Blueprint, jsonify, request
-from sqlalchemy import Row
+import msgspec
+from flask import Blueprint, Response, jsonify, request, stream_with_context
+from msgspec import UNSET, Meta
+from sqlalchemy import Row, text
 from werkzeug.exceptions import BadRequest, NotFound
 
-from cryotile.farm.task import ATTEMPTS, Outcome, Task
-from cryotile.ledgers.base import LEASE, Lease
-from cryotile.ledgers.sql.runs import RunRecord, count, create_run, find_run
+from cryotile.farm.task import Outcome, Task
+from cryotile.ledgers.base import Lease
+from cryotile.ledgers.sql.runs import RunRecord, count, create_run
+from cryotile.ledgers.sql.runs import find_run as find_run_of_key
 from cryotile.ledgers.sql.schema import State
-from cryotile.taskfarm.server import accounts, body, events
+from cryotile.taskfarm.server import accounts
 from cryotile.taskfarm.server.auth import member_run, principal
-from cryotile.taskfarm.server.listing import (
-    list_runs,
-    list_tasks,
-    list_workers,
-    see_run,
+from cryotile.taskfarm.server.bodies import (
+    BATCH,
+    ClaimQuery,
+    ClaimRequest,
+    HostOutcomes,
+    IndexQuery,
+    LeasedTask,
+    LeaseId,
+    LostLeases,
+    MemberRole,
+    NewLeases,
+    NewRun,
+    Renewal,
+    RunList,
+    RunSummary,
+    SettleAnswer,
+    Settlement,
+    TaskPage,
+    TaskQuery,
+    WorkerIdentity,
+    WorkerList,
+    WorkerQuery,
+    storable,
 )
-from cryotile.taskfarm.server.served import server
-from cryotile.taskfarm.server.workers import anonymous
+from cryotile.taskfarm.server.listing import list_runs, list_tasks, list_workers, see_run
+from cryotile.taskfarm.server.operations import Operations
+from cryotile.taskfarm.server.state import anonymous_worker, server
 
 __all__ = ["api"]
 
-api = Blueprint("api", __name__, url_prefix="/api/v1")
+api = Blueprint("api", __name__)
+operations = Operations(api)
 
-_WEEK = 7 * 86400.0
-_MOST_TASKS = 2**31 - 1
-_PIECE = 100_000
-_BATCH = 10_000
+_RUN = "/api/v1/runs/<run>"
 
-_UUID = re.compile("[0-9a-f]{32}")
-_KEY = re.compile(r"[^\0-\x1f]{1,200}")
-_NAME = re.compile(r"[^\0-\x1f]{0,200}")
-_TOKEN = re.compile("[0-9a-f]{1,15}")
-_INDICES = re.compile("[0-9]{1,18}(,[0-9]{1,18}){0,99}", re.ASCII)
+# Event streams: seconds between two looks, between two signs of life, and until the client must reconnect.
+_PAUSE, _SILENCE, _LONGEST = 1.0, 15.0, 300.0
 
-_NOTHING = "", 204
+# Longest-lived event streams of a process at once: its other threads serve workers.
+_stream_seats = threading.BoundedSemaphore(2)
 
 
-@api.get("/runs")
-def get_runs() -> Any:
-    """List the runs of which who asks is a member."""
-    return jsonify(runs=[_describe(row) for row in list_runs(server().database, principal())])
+@operations.add("GET", "/api/v1/runs", {200: "The runs, in order of creation."})
+def get_runs() -> RunList:
+    """List the runs that the caller is a member of."""
+    return RunList([_summarize(row) for row in list_runs(server().database, principal())])
 
 
-@api.post("/runs")
-def enroll() -> Any:
-    """Create a run, or list more tasks of it."""
-    names = ("key", "name", "tasks", "count", "lease", "attempts", "seen")
-    given = body.members(body.read_json(), optional=names)
-    tasks = _tasks(given)
-    size = body.whole(given.get("count", 0), "count", int("count" in given), _MOST_TASKS)
-    if tasks and size:
-        raise BadRequest("both tasks and a count of them are given; give one")
-    run, created = _found_or_created(given)
-    if size:
-        _enroll_range(run, size)
-    elif tasks:
-        _enroll(run, tasks, given)
-    return jsonify(_seen(run)), 201 if created else 200
+@operations.add(
+    "POST", "/api/v1/runs", {200: "The run existed already.", 201: "The run was created."}
+)
+def enroll(body: NewRun) -> tuple[RunSummary, int]:
+    """Create a run, or list more tasks of it; idempotent for a key.
+
+    A long list is sent in pieces with the same key, and may be compressed (Content-Encoding: gzip).
+    """
+    run, created = _find_or_create(body)
+    if body.count:
+        _enroll_range(run, body.count)
+    elif body.tasks:
+        tasks = [Task(index, cost) for index, cost in body.tasks]
+        server().ledger(run).enroll(tasks, None if body.seen is UNSET else body.seen)
+    return _summary(run), 201 if created else 200
 
 
-@api.get("/runs/<uuid>")
-def get_run(uuid: str) -> Any:
+@operations.add("GET", _RUN, {200: "The run."}, role="viewer")
+def get_run(run: RunRecord) -> RunSummary:
     """Return the settings and counts of a run."""
-    return jsonify(_seen(_run(uuid, "viewer")))
+    return _summary(run)
 
 
-@api.post("/runs/<uuid>/leases")
-def claim(uuid: str) -> Any:
-    """Claim tasks for a worker."""
-    run = _run(uuid, "worker")
-    given = body.members(body.read_json(), required=("worker",), optional=("n", "token", "again"))
-    n = body.whole(given.get("n", 1), "n", 1, _BATCH)
-    token = given.get("token")
-    if token is not None:
-        token = body.text(token, "token", _TOKEN)
-    again = given.get("again", False)
-    if not isinstance(again, bool):
-        raise BadRequest("again is to be true or false")
-    return jsonify(_claim(run, _claimant(given["worker"]), n, token, again=again))
+@operations.add("POST", f"{_RUN}/leases", {200: "The leases; perhaps none."}, role="worker")
+def claim(run: RunRecord, body: ClaimRequest) -> NewLeases:
+    """Claim up to n of the costliest waiting tasks."""
+    ledger = server().ledger(run, _claimant(body.worker))
+    leases = ledger.claim(body.n, token=_number(body.token), again=body.again)
+    return NewLeases(_describe(leases), _unsettled(run, leases))
 
 
-@api.patch("/runs/<uuid>/leases")
-def renew(uuid: str) -> Any:
+@operations.add(
+    "PATCH", f"{_RUN}/leases", {200: "All but the lost leases are prolonged."}, role="worker"
+)
+def renew(
+    run: RunRecord, query: WorkerQuery, body: Annotated[list[Renewal], Meta(max_length=BATCH)]
+) -> LostLeases:
     """Prolong leases."""
-    run = _run(uuid, "worker")
-    fractions: dict[str, float | None] = {}
-    for each in body.sequence(body.read_json(), _BATCH):
-        renewal = body.members(each, required=("lease",), optional=("fraction",))
-        fraction = renewal.get("fraction")
-        if fraction is not None:
-            fraction = body.quantity(fraction, "fraction", 0, 1)
-        fractions[_lease(renewal["lease"])] = fraction
-    return jsonify(lost=sorted(server().workers.book(run, _worker()).renew(fractions)))
+    fractions = {each.lease: each.fraction for each in body}
+    return LostLeases(sorted(server().ledger(run, _worker(query.worker)).renew(fractions)))
 
 
-@api.delete("/runs/<uuid>/leases")
-def release(uuid: str) -> Any:
-    """Hand tasks back."""
-    run = _run(uuid, "worker")
-    leases = [_lease(each) for each in body.sequence(body.read_json(), _BATCH)]
-    server().workers.book(run, _worker()).release(leases)
-    return _NOTHING
+@operations.add("DELETE", f"{_RUN}/leases", {204: "The tasks wait again."}, role="worker")
+def release(
+    run: RunRecord, query: WorkerQuery, body: Annotated[list[LeaseId], Meta(max_length=BATCH)]
+) -> None:
+    """Hand tasks back; this costs no attempt."""
+    server().ledger(run, _worker(query.worker)).release(body)
 
 
-@api.post("/runs/<uuid>/outcomes")
-def settle(uuid: str) -> Any:
-    """End leases by how the attempts ended, and perhaps claim new ones."""
-    run = _run(uuid, "worker")
-    outcomes = dict(map(_outcome, body.sequence(body.read_json(), _BATCH)))
-    n = body.query_number("claim", 0, 1, _BATCH)
-    token = request.args.get("token")
-    if token is not None:
-        token = body.text(token, "token", _TOKEN)
-    again = request.args.get("again")
-    if again not in (None, "1"):
-        raise BadRequest("again is to be 1, or left out")
-    workers, worker = server().workers, _worker()
-    if "worker" not in request.args:
-        # Who had the leases settles them.
-        worker = workers.book(run, worker).holder(outcomes) or worker
-    book = workers.book(run, worker)
-    if not n:
-        return jsonify(lost=sorted(book.settle(outcomes)))
+@operations.add(
+    "POST", f"{_RUN}/outcomes", {200: "All but the lost leases are settled."}, role="worker"
+)
+def settle(
+    run: RunRecord, query: ClaimQuery, body: Annotated[list[Settlement], Meta(max_length=BATCH)]
+) -> SettleAnswer:
+    """End leases by the outcomes of their attempts, idempotent by lease; with claim, also claim new ones."""
+    outcomes = {each.lease: _outcome(each) for each in body}
+    worker = _worker(query.worker)
+    ledger = server().ledger(run, worker)
+    if query.worker is None and (holder := ledger.holder(outcomes)) is not None:
+        worker, ledger = holder, server().ledger(run, holder)
+    if query.claim is None:
+        return SettleAnswer(sorted(ledger.settle(outcomes)))
     if worker < 0:
         raise BadRequest(
-            "claim is given, and neither worker nor a lease that one had; give its uuid"
+            "claim is given, but neither worker nor a lease that a worker had; give worker=UUID"
         )
-    lost, leases = book.exchange(outcomes, n, token=_number(token), again=again is not None)
-    return jsonify({"lost": sorted(lost), **_handed_out(run, leases)})
-
-
-@api.get("/runs/<uuid>/tasks")
-def get_tasks(uuid: str) -> Any:
-    """List tasks of one state, a page at a time."""
-    run = _run(uuid, "viewer")
-    state = request.args.get("state", "")
-    # Those that wait may be a million, and in stock they have no rows of their own.
-    if state not in ("leased", "done", "failed"):
-        raise BadRequest("state is to be leased, done or failed")
-    limit = body.query_number("limit", 1000, 1, _BATCH)
-    after = body.query_number("after", -1, -1, 2**63 - 1)
-    found = list_tasks(server().database, run, State[state.upper()], after=after, limit=limit)
-    return jsonify(tasks=found, next=found[-1]["task"] if len(found) == limit else None)
-
-
-@api.get("/runs/<uuid>/outcomes_elsewhere")
-def get_outcomes_elsewhere(uuid: str) -> Any:
-    """Tell what each host made of some tasks."""
-    run = _run(uuid, "viewer")
-    given = request.args.get("tasks", "")
-    if _INDICES.fullmatch(given) is None:
-        raise BadRequest("tasks is to be 1 to 100 indices with commas between them")
-    found = (
-        server().workers.book(run, 0).outcomes_elsewhere([int(index) for index in given.split(",")])
+    lost, leases = ledger.exchange(
+        outcomes, query.claim, token=_number(query.token), again=query.again is not None
     )
-    return jsonify(hosts=found)
+    return SettleAnswer(sorted(lost), _describe(leases), _unsettled(run, leases))
 
 
-@api.get("/runs/<uuid>/workers")
-def get_workers(uuid: str) -> Any:
-    """List the workers of a run."""
-    return jsonify(workers=list_workers(server().database, _run(uuid, "viewer")))
+@operations.add("GET", f"{_RUN}/tasks", {200: "A page of tasks."}, role="viewer")
+def get_tasks(run: RunRecord, query: TaskQuery) -> TaskPage:
+    """List tasks of one state by index; failed ones with their text."""
+    state, limit = State[query.state.upper()], query.limit
+    found = list_tasks(server().database, run, state, after=query.after, limit=limit)
+    return TaskPage(found, found[-1].task if len(found) == limit else None)
 
 
-@api.get("/runs/<uuid>/events")
-def get_events(uuid: str) -> Any:
-    """Stream the counts of a run as they change."""
-    run, who, database = _run(uuid, "viewer"), principal(), server().database
+@operations.add("GET", f"{_RUN}/outcomes_elsewhere", {200: "By host, then by task."}, role="viewer")
+def get_outcomes_elsewhere(run: RunRecord, query: IndexQuery) -> HostOutcomes:
+    """Return the outcomes of some tasks on each host."""
+    indices = [int(index) for index in query.tasks.split(",")]
+    return HostOutcomes(server().ledger(run).outcomes_elsewhere(indices))
 
-    def look() -> Mapping[str, Any] | None:
+
+@operations.add("GET", f"{_RUN}/workers", {200: "The workers."}, role="viewer")
+def get_workers(run: RunRecord) -> WorkerList:
+    """List the workers of a run, the last active one first."""
+    return WorkerList(list_workers(server().database, run))
+
+
+@operations.add(
+    "GET", f"{_RUN}/events", {200: "A stream."}, role="viewer", media="text/event-stream"
+)
+def get_events(run: RunRecord) -> Response:
+    """Stream server-sent events: the run as JSON, each time its counts have changed."""
+    who, database = principal(), server().database
+
+    def look() -> RunSummary | None:
         row = see_run(database, who, run)
-        return None if row is None else _describe(row)
+        return None if row is None else _summarize(row)
 
-    return events.stream(look)
-
-
-@api.put("/runs/<uuid>/members/<name>")
-def set_member(uuid: str, name: str) -> Any:
-    """Make a user a member of a run."""
-    run = _run(uuid, "owner")
-    role = body.members(body.read_json(), required=("role",))["role"]
-    if role not in accounts.MEMBER_ROLES:
-        raise BadRequest(f"role is to be one of {', '.join(accounts.MEMBER_ROLES)}")
-    return _set_member(run, name, role)
+    return _stream(look)
 
 
-@api.delete("/runs/<uuid>/members/<name>")
-def remove_member(uuid: str, name: str) -> Any:
-    """Make a user a stranger to a run."""
-    return _set_member(_run(uuid, "owner"), name, None)
+@operations.add("PUT", f"{_RUN}/members/<name>", {204: "The role is set."}, role="owner")
+def set_member(run: RunRecord, name: str, body: MemberRole) -> None:
+    """Make a user owner, worker or viewer of the run."""
+    _set_role(run, name, body.role)
 
 
-def _run(uuid: str, role: str) -> RunRecord:
-    if _UUID.fullmatch(uuid) is None:
-        raise NotFound("the run is unknown; its uuid has 32 hexadecimal digits")
-    return member_run(uuid, role)
+@operations.add("DELETE", f"{_RUN}/members/<name>", {204: "The member is removed."}, role="owner")
+def remove_member(run: RunRecord, name: str) -> None:
+    """Remove a member from the run."""
+    _set_role(run, name, None)
 
 
-def _seen(run: RunRecord) -> dict[str, Any]:
+@operations.add("GET", "/api/v1/openapi.json", {200: "The document."})
+def openapi() -> Response:
+    """Return this document."""
+    return jsonify(operations.document)
+
+
+@operations.add("GET", "/healthz", {200: "The server and its database answer."}, public=True)
+def healthz() -> Response:
+    """Tell whether the server and its database answer; open to everyone."""
+    server().database.read(lambda connection: connection.execute(text("SELECT 1")).scalar_one())
+    return jsonify(status="ok")
+
+
+@operations.add("GET", "/metrics", {200: "The metrics."}, media="text/plain")
+def metrics() -> Response:
+    """Return the counts of the caller's runs in the text format of Prometheus."""
+    lines = [
+        "# HELP cryotile_tasks Number of tasks of a run by state.",
+        "# TYPE cryotile_tasks gauge",
+    ]
+    for run in map(_summarize, list_runs(server().database, principal())):
+        lines += [
+            f'cryotile_tasks{{run="{run.run}",state="{name}"}} {getattr(run, name)}'
+            for name in ("waiting", "leased", "done", "failed")
+        ]
+    return Response("\n".join(lines) + "\n", mimetype="text/plain; version=0.0.4")
+
+
+def _summary(run: RunRecord) -> RunSummary:
     row = see_run(server().database, principal(), run)
     if row is None:
-        raise NotFound(f"run {run.uuid} is no more")
-    return _describe(row)
+        raise NotFound(f"run {run.uuid} was deleted; create it again")
+    return _summarize(row)
 
 
-def _describe(row: Row[Any]) -> dict[str, Any]:
+def _summarize(row: Row[Any]) -> RunSummary:
     who = principal()
-    # What waits is not counted: in stock it has no rows.
-    settled = int(row.leased) + int(row.done) + int(row.failed)
-    return {
-        "run": row.uuid,
-        "key": row.key,
-        "name": row.name,
-        "owner": row.owner,
-        "role": "owner" if who.admin or row.owner == who.name else row.role,
-        "created": row.created,
-        "clock": row.clock,
-        "lease": row.lease,
-        "attempts": row.attempts,
-        "tasks": row.tasks,
-        "waiting": row.tasks - settled,
-        "leased": int(row.leased),
-        "done": int(row.done),
-        "failed": int(row.failed),
-    }
+    leased, done, failed = int(row.leased), int(row.done), int(row.failed)
+    return RunSummary(
+        run=row.uuid, key=row.key, name=row.name, owner=row.owner,
+        role="owner" if who.admin or row.owner == who.name else row.role,
+        created=row.created, clock=row.clock, lease=row.lease, attempts=row.attempts,
+        tasks=row.tasks, waiting=row.tasks - leased - done - failed,
+        leased=leased, done=done, failed=failed,
+    )  # fmt: skip
 
 
-def _tasks(given: Mapping[str, Any]) -> list[Task]:
-    """Check a list of indices and costs."""
-    tasks = []
-    for pair in body.sequence(given.get("tasks", []), _PIECE):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise BadRequest("each of tasks is to be a list of an index and a cost")
-        index, cost = pair
-        tasks.append(Task(body.whole(index, "an index", 0, 2**62), body.number(cost, "a cost")))
-    if len({task.index for task in tasks}) < len(tasks):
-        raise BadRequest("an index is listed twice in tasks; list each once")
-    return tasks
-
-
-def _found_or_created(given: Mapping[str, Any]) -> tuple[RunRecord, bool]:
-    farm, who = server(), principal()
-    key = given.get("key", "")
-    if "key" in given:
-        key = body.text(key, "key", _KEY)
-        if _UUID.fullmatch(key) is not None:
-            raise BadRequest("key is to be no uuid, by which runs are known, too; add something")
-    name = body.text(given.get("name", ""), "name", _NAME)
-    lease = body.quantity(given.get("lease", LEASE), "lease", 1, _WEEK)
-    attempts = body.whole(given.get("attempts", ATTEMPTS), "attempts", 1, 1000)
-    found = find_run(farm.database, key) if key else None
+def _find_or_create(given: NewRun) -> tuple[RunRecord, bool]:
+    database, who = server().database, principal()
+    found = find_run_of_key(database, given.key) if given.key else None
+    created = found is None
     if found is None:
         found = create_run(
-            farm.database, key, name=name, owner=who.name, lease=lease, attempts=attempts
-        )
+            database, given.key, name=given.name, owner=who.name, lease=given.lease,
+            attempts=given.attempts,
+        )  # fmt: skip
         accounts.note("create run", found.uuid, commit=True)
-        # Of two who came at once one has created it.
-        return member_run(found.uuid, "worker"), True
-    return member_run(found.uuid, "worker"), False
+    # Of two callers at the same moment only one has created it, so that the other's role is checked.
+    return member_run(found.uuid, "worker"), created
 
 
 def _enroll_range(run: RunRecord, size: int) -> None:
-    """List a range of tasks, once."""
     tasks = count(server().database, run).tasks
     if tasks not in (0, size):
-        raise BadRequest(f"the run has {tasks} tasks already; give another key")
+        raise BadRequest(f"the run has {tasks} tasks already, not {size}; give another key")
     if not tasks:
-        server().workers.book(run, 0).enroll_range(size)
+        server().ledger(run).enroll_range(size)
 
 
-def _enroll(run: RunRecord, tasks: Sequence[Task], given: Mapping[str, Any]) -> None:
-    seen = body.quantity(given["seen"], "seen", 0, 1e11) if "seen" in given else None
-    server().workers.book(run, 0).enroll(tasks, seen)
-
-
-def _claim(
-    run: RunRecord, worker: int, n: int, token: str | None, *, again: bool
-) -> dict[str, Any]:
-    leases = server().workers.book(run, worker).claim(n, token=_number(token), again=again)
-    return _handed_out(run, leases)
-
-
-def _claimant(given: object) -> int:
-    """Return the number of a worker that says who it is, or only what its uuid is."""
+def _claimant(given: WorkerIdentity | str) -> int:
+    """Return the id of a worker that gives its identity, or its uuid alone."""
     workers = server().workers
     if isinstance(given, str):
         if (known := workers.find(given)) is not None:
             return known
-        given = {"uuid": given, "host": request.remote_addr or "-", "pid": 0}
-    worker = body.members(given, required=("uuid", "host", "pid"))
-    return workers.register(worker, worker["host"])
+        given = WorkerIdentity(given, request.remote_addr or "-", 0)
+    return workers.register(given.uuid, given.host, given.pid)
+
+
+def _worker(uuid: str | None) -> int:
+    """Return the id of the worker that the query names, or one of an unnamed worker."""
+    if uuid is None:
+        return anonymous_worker()
+    worker = server().workers.find(uuid)
+    if worker is None:
+        raise BadRequest(f"worker {uuid!r} has not claimed before; claim first")
+    return worker
 
 
 def _number(token: str | None) -> int | None:
     return None if token is None else int(token, 16)
 
 
-def _handed_out(run: RunRecord, leases: Sequence[Lease]) -> dict[str, Any]:
-    answer: dict[str, Any] = {"leases": [_told(lease) for lease in leases]}
-    # Who gets nothing asks next whether the run is over.
-    if not leases:
-        counts = count(server().database, run)
-        answer["unsettled"] = counts.waiting + counts.leased
-    return answer
+def _outcome(given: Settlement) -> Outcome:
+    error = None if given.error is None else storable(given.error) or "no reason was given"
+    # The ledger knows the task of the lease, and how many attempts there were.
+    return Outcome(Task(0, 0.0), given.seconds, 1, "", error)
 
 
-def _told(lease: Lease) -> dict[str, Any]:
-    return {
-        "task": lease.task.index,
-        "cost": lease.task.cost,
-        "lease": lease.id,
-        "attempt": lease.attempt,
-        "expires": lease.expiry,
-        "turn": lease.turn,
-    }
+def _describe(leases: Sequence[Lease]) -> list[LeasedTask]:
+    return [
+        LeasedTask(
+            each.task.index, each.task.cost, each.id, each.attempt, each.expiry, each.turn
+        )
+        for each in leases
+    ]  # fmt: skip
 
 
-def _outcome(given: object) -> tuple[str, Outcome]:
-    each = body.members(given, required=("lease", "seconds"), optional=("error",))
-    seconds = body.quantity(each["seconds"], "seconds", 0, 1e9)
-    error = each.get("error")
-    if error is not None:
-        if not isinstance(error, str):
-            raise BadRequest("error is to be a string, or null")
-        error = body.storable(error) or "no reason was given"
-    # The ledger knows of which task the lease is, and how many attempts there were.
-    return _lease(each["lease"]), Outcome(Task(0, 0.0), seconds, 1, "", error)
+def _unsettled(run: RunRecord, leases: Sequence[Lease]) -> int | msgspec.UnsetType:
+    """Count what is left if a claim got nothing: the caller's next question is whether the run is over."""
+    if leases:
+        return UNSET
+    counts = count(server().database, run)
+    return counts.waiting + counts.leased
 
 
-def _lease(given: object) -> str:
-    if not isinstance(given, str):
-        raise BadRequest("a lease is to be the string that the claim gave")
-    return given
-
-
-def _worker() -> int:
-    """Return the number of the worker that the query names, or one for nobody."""
-    name = request.args.get("worker")
-    if name is None:
-        return anonymous()
-    worker = server().workers.find(name)
-    if worker is None:
-        raise BadRequest("worker is that of no worker that has claimed before; claim first")
-    return worker
-
-
-def _set_member(run: RunRecord, name: str, role: str | None) -> Any:
-    user = accounts.find_user(name) if accounts.NAME.fullmatch(name) else None
+def _set_role(run: RunRecord, name: str, role: str | None) -> None:
+    user = accounts.find_user(name)
     if user is None:
-        raise NotFound("the user is unknown")
+        raise NotFound(f"user {name[:64]!r} is unknown; see 'cryotile user list'")
     if name == run.owner and role != "owner":
-        raise BadRequest(f"run {run.uuid} is {name}'s own, he stays its owner")
+        raise BadRequest(f"{name} created run {run.uuid}; the creator's role cannot be changed")
     accounts.set_member(run.id, run.uuid, user, role)
     server().access.forget()
-    return _NOTHING
+
+
+def _stream(look: Callable[[], RunSummary | None]) -> Response:
+    """Answer with events until the run is over; if no thread can be spared, with one event, and the client reconnects.
+
+    ``look`` returns None if the run was deleted.
+    """
+    stays = bool(request.environ.get("wsgi.multithread")) and _stream_seats.acquire(blocking=False)
+    response = Response(stream_with_context(_events(look, stays)), mimetype="text/event-stream")
+    # nginx would buffer events otherwise.
+    response.headers["X-Accel-Buffering"] = "no"
+    if stays:
+        response.call_on_close(_stream_seats.release)
+    return response
+
+
+def _events(look: Callable[[], RunSummary | None], stays: bool) -> Iterator[str]:
+    last, spoke = None, time.monotonic()
+    end = spoke + _LONGEST
+    yield "retry: 2000\n\n"
+    while (seen := look()) is not None:
+        # The clock advances even if nothing happens.
+        state = msgspec.structs.replace(seen, clock=0.0)
+        now = time.monotonic()
+        if state != last:
+            last, spoke = state, now
+            yield f"data: {json.dumps(msgspec.to_builtins(seen))}\n\n"
+        elif now - spoke > _SILENCE:
+            spoke = now
+            yield ": still here\n\n"
+        if not stays or now > end or seen.waiting + seen.leased == 0:
+            return
+        time.sleep(_PAUSE)

@@ -1,4 +1,4 @@
-"""The application: its parts, what holds for every request, and what an error looks like."""
+"""The application: its parts, the rules for every request, the form of errors, and serving it by gunicorn."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from flask import Flask, Request, Response, g, jsonify, request
+from flask.json.provider import DefaultJSONProvider
 from flask.sessions import NullSession, SecureCookieSession, SecureCookieSessionInterface
+from gunicorn.app.base import BaseApplication
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
@@ -19,25 +23,33 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from cryotile.errors import InvalidValue
 from cryotile.ledgers.sql.database import Database, Unreachable
 from cryotile.ledgers.sql.schema import upgrade
-from cryotile.taskfarm.server import api, legacy_api, pages, views
-from cryotile.taskfarm.server.auth import Access, check
-from cryotile.taskfarm.server.models import STEPS, accounts
-from cryotile.taskfarm.server.served import Server
-from cryotile.taskfarm.server.settings import Settings
-from cryotile.taskfarm.server.workers import Workers
+from cryotile.taskfarm.server import api, legacy_api, pages
+from cryotile.taskfarm.server.accounts import STEPS, tables
+from cryotile.taskfarm.server.auth import Access, authenticate
+from cryotile.taskfarm.server.settings import ServerSettings
+from cryotile.taskfarm.server.state import Server, WorkerIds
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "serve"]
 
 logger = logging.getLogger(__name__)
 
-# Seconds for which a request waits for a database that is away; then the client is told to ask again.
+# Seconds that a request waits for an unreachable database, before the client is told to repeat it.
 _PATIENCE = 8.0
 
-# The pages see to it themselves: without a session there is the login and nothing else.
-_OPEN = {"pages.home", "pages.log_in", "pages.log_out", "views.healthz"}
+# Seconds after which that client should repeat it.
+_RETRY_AFTER = 2
+
+# The pages authenticate by session, and show the login without one.
+_OPEN = {"pages.home", "pages.log_in", "pages.log_out", "api.healthz"}
+
+# Seconds for which a connection is kept open between two requests of a worker.
+_KEEP_ALIVE = 75
+
+# Threads per process: most wait for the disk, some for clients that read slowly.
+_THREADS = 8
 
 _HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
@@ -49,39 +61,63 @@ _HEADERS = [
 
 
 class _Application(Flask):
-    """Flask, but for what every one of a thousand requests a second would pay for."""
+    """Flask without steps that cost time in each of a thousand requests a second."""
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Look at no function whether it is a coroutine: none is."""
+        """Return the view itself: none is a coroutine."""
         return func
 
     def wsgi_app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer a request, and protect whoever reads the answer in a browser."""
+        """Answer a request, with the headers that protect its reader's browser."""
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Callable[..., object]:
-            # Here and not in the response, which checks and copies each header again.
+            # Added here, since a response object checks and copies each header again.
             return start_response(status, headers + _protection(), *more)
 
         return super().wsgi_app(environ, start)
 
 
 class _Sessions(SecureCookieSessionInterface):
-    """Sessions of the page; programs have none, and are not kept waiting for what signs them."""
+    """Sessions of the page; calls of the API have none, which saves checking a signature."""
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
-        """Read the session of a request."""
+        """Return the session of a request."""
         if request.path.startswith("/api/"):
             return NullSession()
         return super().open_session(app, request)
 
 
-def create_app(settings: Settings | None = None) -> Flask:
-    """Make the application; the tables are created or upgraded if need be.
+class _JSON(DefaultJSONProvider):
+    """JSON of everything that Flask can write, and of msgspec structs."""
+
+    default = staticmethod(msgspec.to_builtins)
+
+
+class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn is not annotated
+    """The application in gunicorn, configured by arguments and not by a file."""
+
+    def __init__(self, settings: ServerSettings, options: dict[str, Any]) -> None:
+        self._settings, self._options = settings, options
+        super().__init__()
+
+    def load_config(self) -> None:
+        """Set the options that this version of gunicorn knows."""
+        for name, value in self._options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Return the application; called once in each process."""
+        return create_app(self._settings)
+
+
+def create_app(settings: ServerSettings | None = None) -> Flask:
+    """Return the application; create or upgrade its tables first if need be.
 
     Parameters
     ----------
-    settings : Settings, optional
-        From the environment when not given.
+    settings : ServerSettings, optional
+        By default from the environment.
 
     Returns
     -------
@@ -90,35 +126,36 @@ def create_app(settings: Settings | None = None) -> Flask:
     Raises
     ------
     CryotileError
-        A setting is wrong, or the database cannot be used.
+        A setting is invalid, or the database cannot be used.
     """
-    settings = settings or Settings()
+    settings = settings or ServerSettings()
     database = Database(
         settings.database_url, connections=settings.connections, patience=_PATIENCE, linger=math.inf
     )
     database.change(_upgrade)
     app = _Application("cryotile.taskfarm.server", static_folder=None)
     app.session_interface = _Sessions()
+    app.json = _JSON(app)
     app.config.update(
         SECRET_KEY=settings.key(),
         SQLALCHEMY_DATABASE_URI=database.engine.url,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Strict",
         SESSION_COOKIE_SECURE=settings.proxies > 0,
-        # Flask-HTTPAuth lets OPTIONS pass unasked, for pages of other sites; there are none.
+        # Flask-HTTPAuth does not authenticate OPTIONS, which pages of other sites need; no such page may call.
         PROVIDE_AUTOMATIC_OPTIONS=False,
         MAX_CONTENT_LENGTH=4 * 2**20,
         MAX_FORM_MEMORY_SIZE=16 * 2**10,
     )
-    app.extensions["cryotile"] = Server(database, settings, Access(database), Workers(database))
-    accounts.init_app(app)
-    for part in (legacy_api.legacy_api, api.api, pages.pages, views.views):
+    app.extensions["cryotile"] = Server(database, settings, Access(database), WorkerIds(database))
+    tables.init_app(app)
+    for part in (legacy_api.legacy_api, api.api, pages.pages):
         app.register_blueprint(part)
     app.before_request(_admit)
     app.register_error_handler(HTTPException, _explain)
     app.register_error_handler(InvalidValue, _reject)
-    for away in (Unreachable, SQLAlchemyError, NoConnection):
-        app.register_error_handler(away, _ask_again)
+    for unreachable in (Unreachable, SQLAlchemyError, NoConnection):
+        app.register_error_handler(unreachable, _ask_to_repeat)
     app.register_error_handler(Exception, _fail)
     if settings.proxies:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
@@ -133,10 +170,10 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _admit() -> Response | None:
-    """Ask everybody who he is, also who asks for what does not exist."""
+    """Authenticate every request, unknown routes included."""
     if request.method == "OPTIONS":
         raise MethodNotAllowed
-    return None if request.endpoint in _OPEN else check()
+    return None if request.endpoint in _OPEN else authenticate()
 
 
 def _protection() -> list[tuple[str, str]]:
@@ -149,7 +186,7 @@ def _protection() -> list[tuple[str, str]]:
 
 
 def _explain(error: HTTPException) -> Any:
-    """Say in JSON what was wrong with a request."""
+    """Return the error of a request as JSON."""
     response = error.get_response()
     if error.code is not None and error.code >= 400:
         response.set_data(jsonify(error=error.description or error.name).get_data())
@@ -161,15 +198,46 @@ def _reject(error: InvalidValue) -> tuple[Response, int]:
     return jsonify(error=str(error)), 400
 
 
-def _ask_again(error: Exception) -> tuple[Response, int, dict[str, str]]:
-    """Say that the database is away: nothing that was acknowledged is lost, and every call may be asked again."""
+def _ask_to_repeat(error: Exception) -> tuple[Response, int, dict[str, str]]:
+    """Answer that the database is unreachable: acknowledged changes are safe, and every call may be repeated."""
     logger.warning("%s %s: %s", request.method, request.path, error)
-    sentence = "the database does not answer at this moment; ask again, nothing was lost"
-    return jsonify(error=sentence), 503, {"Retry-After": "2"}
+    sentence = "the database does not answer; nothing was lost, repeat the request"
+    return jsonify(error=sentence), 503, {"Retry-After": str(_RETRY_AFTER)}
 
 
 def _fail(error: Exception) -> tuple[Response, int]:
-    """Leave the traceback in the log, by a number, and the client without it."""
+    """Log the traceback under a number, and tell the client the number alone."""
     number = secrets.token_hex(4)
     logger.error("%s %s failed (%s)", request.method, request.path, number, exc_info=error)
-    return jsonify(error=f"the server failed; its log says why under {number}"), 500
+    return jsonify(error=f"the server failed; search its log for {number}"), 500
+
+
+def serve(settings: ServerSettings, host: str, port: int, *, processes: int) -> None:
+    """Serve the application on this machine until a signal ends it.
+
+    Parameters
+    ----------
+    settings : ServerSettings
+        Settings of the server.
+    host : str
+        Address to listen at.
+    port : int
+        Port to listen at.
+    processes : int
+        Number of processes, each with a few threads.
+    """
+    # The key may be new: pass it on, so that all processes have the same.
+    settings = replace(settings, secret_key=settings.key(), connections=_THREADS)
+    options = {
+        "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        "workers": processes,
+        "worker_class": "gthread",
+        "threads": _THREADS,
+        "keepalive": _KEEP_ALIVE,
+        "graceful_timeout": 10,
+        "proc_name": "cryotile serve",
+        "loglevel": "warning",
+        # Signals control the server, and several servers may run on one host.
+        "control_socket_disable": True,
+    }
+    _Gunicorn(settings, options).run()

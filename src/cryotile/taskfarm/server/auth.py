@@ -1,7 +1,7 @@
-"""Who asks, and what he may: checked from memory, which is asked of the database again when somebody changed something.
+"""Authentication and rights, from a cache that becomes invalid when any process changes rights.
 
-A password is checked once, and from then on known by a keyed digest; so a client that sends it with every call costs
-one hash.  Attempts at passwords are limited, and nothing else is: a token that is not known costs a question by key.
+A password is hashed once and then known by a keyed digest, so that a client that sends it with every call costs one
+hash.  Only failed passwords are rate-limited: an unknown token costs one indexed query.
 """
 
 from __future__ import annotations
@@ -25,37 +25,53 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from cryotile.ledgers.sql.database import Database
 from cryotile.ledgers.sql.runs import RunRecord, find_run
-from cryotile.taskfarm.server.accounts import MEMBER_ROLES, NAME, TOKEN, digest, note
-from cryotile.taskfarm.server.models import Member, Token, User
+from cryotile.taskfarm.server.accounts import (
+    MEMBER_ROLES,
+    TOKEN,
+    USER_NAME,
+    Member,
+    Token,
+    User,
+    digest,
+    note,
+)
 
-__all__ = ["Access", "Attempts", "Principal", "check", "identify", "member_run", "principal"]
+__all__ = [
+    "Access",
+    "LoginThrottle",
+    "Principal",
+    "authenticate",
+    "identify",
+    "member_run",
+    "principal",
+]
 
-# Seconds after which a process looks whether another one changed rights.
-_GLANCE = 1.0
+# Seconds after which a process checks again whether another one changed rights.
+_CHECK = 1.0
 
-# Remembered answers of a kind; when there are more, all are asked for again.
-_MEMORY = 20_000
+# Cached answers of a kind; a full cache is emptied.
+_CACHED = 20_000
 
-# Failed attempts at passwords from one address in so many seconds.
-_ATTEMPTS, _PERIOD = 10, 60.0
+# Failed passwords that one address may send within a period of seconds.
+_FAILURES, _PERIOD = 10, 60.0
 
 _VERSION = text("SELECT version FROM access")
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks.
+    """The authenticated user of a request.
 
     Attributes
     ----------
     id : int
-        Number of the user.
+        Id of the user.
     name : str
-        Of the user.
+        Name of the user.
     admin : bool
-        Whether he may see and change everything.
+        Whether the user sees and changes every run.
     token : str or None
-        The token by which he is known; None for a password.
+        Token that the request carries; None if it carries a password.
     """
 
     id: int
@@ -64,49 +80,49 @@ class Principal:
     token: str | None = None
 
 
-class Attempts:
-    """Failed attempts, by whoever makes them; a few in a while are let pass.
+class LoginThrottle:
+    """Failed passwords by network address, of which a few are allowed in a period.
 
     Parameters
     ----------
     limit : int
-        How many.
+        Number of failures that are allowed.
     period : float
-        In so many seconds.
+        Length of the period, seconds.
     """
 
-    def __init__(self, limit: int = _ATTEMPTS, period: float = _PERIOD) -> None:
+    def __init__(self, limit: int = _FAILURES, period: float = _PERIOD) -> None:
         self._limit, self._period = limit, period
-        self._failed: dict[str, deque[float]] = {}
+        self._failures: dict[str, deque[float]] = {}
 
     def wait(self, address: str) -> float:
-        """Return for how many seconds an address has to wait; 0 when it may try."""
-        times = self._failed.get(_network(address))
+        """Return the seconds that an address must wait before its next attempt; 0 if it may try now."""
+        times = self._failures.get(_network(address))
         if times is None or len(times) < self._limit:
             return 0.0
         return max(0.0, times[0] + self._period - time.monotonic())
 
     def fail(self, address: str) -> None:
-        """Take note of a failed attempt."""
-        if len(self._failed) > _MEMORY:
-            self._failed.clear()
-        times = self._failed.setdefault(_network(address), deque(maxlen=self._limit))
+        """Count a failed attempt."""
+        if len(self._failures) > _CACHED:
+            self._failures.clear()
+        times = self._failures.setdefault(_network(address), deque(maxlen=self._limit))
         times.append(time.monotonic())
 
 
 class Access:
-    """What a process knows of users and runs; true until somebody changes something, or a second longer.
+    """Users, runs and rights that a process has cached; a change in another process is seen within a second.
 
     Parameters
     ----------
     database : Database
-        Where it is from.
+        Database of the accounts and the ledger.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._version = -1
-        self._looked = 0.0
+        self._checked = 0.0
         self._tokens: dict[str, tuple[Principal, float]] = {}
         self._passwords: dict[bytes, Principal] = {}
         self._roles: dict[tuple[int, int], str | None] = {}
@@ -114,27 +130,27 @@ class Access:
         self._salt = secrets.token_bytes(32)
         # One hash at a time: passwords never take more than one core from the tasks.
         self._hashing = threading.Lock()
-        self.attempts = Attempts()
+        self.throttle = LoginThrottle()
 
-    def look(self) -> None:
-        """See whether what is remembered is still true, once a second."""
+    def check(self) -> None:
+        """Empty the cache if rights have changed; asks the database once a second."""
         now = time.monotonic()
-        if now - self._looked < _GLANCE and self._version >= 0:
+        if now - self._checked < _CHECK and self._version >= 0:
             return
-        self._looked = now
+        self._checked = now
         version = self._database.read(lambda c: c.execute(_VERSION).scalar_one())
         if version != self._version:
             self._version = version
-            for memory in (self._tokens, self._passwords, self._roles, self._runs):
-                memory.clear()
+            for cache in (self._tokens, self._passwords, self._roles, self._runs):
+                cache.clear()
 
     def forget(self) -> None:
-        """Look at the next question: this process has changed something."""
-        self._looked = -_GLANCE
+        """Check at the next request: this process has changed rights."""
+        self._checked = -_CHECK
 
     def of_token(self, token: str) -> Principal | None:
-        """Return whose token it is; None when it is none, has expired or was revoked."""
-        self.look()
+        """Return the user of a token; None if it is unknown, expired or revoked."""
+        self.check()
         found = self._tokens.get(token)
         if found is None:
             version = self._version
@@ -144,24 +160,24 @@ class Access:
         return found[0] if found is not None and time.time() < found[1] else None
 
     def of_password(self, name: str, password: str, address: str) -> Principal | None:
-        """Return whose password it is.
+        """Return the user of a name and password; None if they are wrong.
 
         Raises
         ------
         TooManyRequests
-            Too many attempts from this address have failed.
+            Too many passwords from this address were wrong.
         """
-        self.look()
+        self.check()
         known = hmac.digest(self._salt, f"{name}\0{password}".encode(errors="replace"), "sha256")
         if (found := self._passwords.get(known)) is not None:
             return found
-        if (wait := self.attempts.wait(address)) > 0:
+        if (wait := self.throttle.wait(address)) > 0:
             raise TooManyRequests(
-                f"too many attempts with wrong passwords; wait {wait:.0f} s, or use a token",
+                f"too many wrong passwords from this address; wait {wait:.0f} s, or use a token",
                 retry_after=int(wait) + 1,
             )
         with self._hashing:
-            # A hundred workers that start at once with one password wait for one hash.
+            # A hundred workers that start together with one password wait for one hash.
             if (found := self._passwords.get(known)) is not None:
                 return found
             version = self._version
@@ -169,13 +185,13 @@ class Access:
             if found is not None:
                 self._keep(self._passwords, known, found, version)
         if found is None:
-            self.attempts.fail(address)
+            self.throttle.fail(address)
             note("wrong password", name[:64], user="-", commit=True)
         return found
 
     def run(self, uuid: str) -> RunRecord | None:
-        """Return a run by its uuid."""
-        self.look()
+        """Return the run of a uuid; None if it is unknown."""
+        self.check()
         found = self._runs.get(uuid)
         if found is None:
             version = self._version
@@ -185,10 +201,10 @@ class Access:
         return found
 
     def role(self, who: Principal, run: RunRecord) -> str | None:
-        """Return what somebody is to a run; None for a stranger."""
+        """Return the role of a user in a run; None if they are not a member."""
         if who.admin or run.owner == who.name:
             return "owner"
-        self.look()
+        self.check()
         key = (run.id, who.id)
         if key in self._roles:
             return self._roles[key]
@@ -199,24 +215,24 @@ class Access:
         return found
 
     @cached_property
-    def _nobody(self) -> str:
+    def _unused_hash(self) -> str:
         """Hash of a password that nobody has."""
         return generate_password_hash(secrets.token_hex(), "scrypt")
 
     def _verify(self, name: str, password: str) -> Principal | None:
         query = select(User.id, User.password, User.role).where(User.name == name)
         row = self._database.read(lambda c: c.execute(query).one_or_none())
-        # As long for a name that nobody has: else one could learn which there are.
-        right = check_password_hash(row.password if row else self._nobody, password)
+        # An unknown name takes as long as a known one, so that timing does not tell which names exist.
+        right = check_password_hash(row.password if row else self._unused_hash, password)
         return Principal(row.id, name, row.role == "admin") if row and right else None
 
-    def _keep(self, memory: dict[Any, Any], key: object, value: object, version: int) -> None:
-        """Remember an answer, unless it was asked for before the last change was seen."""
+    def _keep(self, cache: dict[Any, Any], key: object, value: object, version: int) -> None:
+        """Cache an answer, unless it was read before the last change of rights was seen."""
         if version != self._version:
             return
-        if len(memory) > _MEMORY:
-            memory.clear()
-        memory[key] = value
+        if len(cache) > _CACHED:
+            cache.clear()
+        cache[key] = value
 
 
 def _find_token(connection: Any, token: str) -> tuple[Principal, float] | None:
@@ -232,7 +248,7 @@ def _find_token(connection: Any, token: str) -> tuple[Principal, float] | None:
 
 
 def _network(address: str) -> str:
-    """Who has one address of IPv6 has 2⁶⁴ of them."""
+    """Return what a throttle counts by: one IPv6 subscriber has 2⁶⁴ addresses."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -242,17 +258,21 @@ def _network(address: str) -> str:
     return address
 
 
+def _access() -> Access:
+    return cast("Access", current_app.extensions["cryotile"].access)
+
+
 _basic = HTTPBasicAuth(realm="cryotile")
 _bearer = HTTPTokenAuth("Bearer", realm="cryotile")
 _both = MultiAuth(_basic, _bearer)
 
 
 def identify(name: str, password: str) -> Principal | None:
-    """Return who it is that gives a token, or a user name with its password."""
-    access: Access = current_app.extensions["cryotile"].access
+    """Return the user of a token, given as the name, or of a user name and password; None if they are wrong."""
+    access = _access()
     if TOKEN.fullmatch(name) is not None:
         return access.of_token(name)
-    if not password or NAME.fullmatch(name) is None:
+    if not password or USER_NAME.fullmatch(name) is None:
         return None
     return access.of_password(name, password, request.remote_addr or "")
 
@@ -267,7 +287,7 @@ def _verify_bearer(token: str | None) -> Principal | None:
 
 def _refuse(status: int) -> tuple[Response, int]:
     return jsonify(
-        error="who asks is not known; give a token, or a user name with its password"
+        error="the request is not authenticated; give a token, or a user name and password"
     ), status
 
 
@@ -280,30 +300,32 @@ _bearer.verify_token(_verify_bearer)
 for _kind in (_basic, _bearer):
     _kind.error_handler(_refuse)
 
-check = cast("Callable[[], Response | None]", _both.login_required(_admit))
-"""Let a request of somebody known pass, or return the refusal."""
+authenticate = cast("Callable[[], Response | None]", _both.login_required(_admit))
+"""Set the principal of the current request, or return the refusal."""
 
 
 def principal() -> Principal:
-    """Return who asks."""
+    """Return the authenticated user of the current request."""
     return cast("Principal", g.principal)
 
 
 def member_run(uuid: str, role: str) -> RunRecord:
-    """Return a run in which who asks has at least a role.
+    """Return a run in which the caller has a role, or one that includes it.
 
     Raises
     ------
     NotFound
-        There is none, or he is no member of it.
+        The run is unknown, or the caller is not a member of it.
     Forbidden
-        He is less.
+        The caller's role does not include it.
     """
-    access: Access = current_app.extensions["cryotile"].access
+    access = _access()
     run = access.run(uuid)
     has = None if run is None else access.role(principal(), run)
     if run is None or has is None:
-        raise NotFound(f"run {uuid} is unknown, or you are no member of it; ask its owner")
+        raise NotFound(f"run {uuid} is unknown, or you are not a member of it; ask its owner")
     if MEMBER_ROLES.index(has) < MEMBER_ROLES.index(role):
-        raise Forbidden(f"you are {has} of run {uuid}, this needs the role {role}; ask its owner")
+        raise Forbidden(
+            f"your role in run {uuid} is {has}, and this needs the role {role}; ask its owner"
+        )
     return run

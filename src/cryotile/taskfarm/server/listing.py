@@ -1,16 +1,17 @@
-"""What is seen of runs: lists of them, of their tasks and of their workers."""
+"""Queries that list runs, their tasks and their workers."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Row
 
 from cryotile.ledgers.sql.database import Database
 from cryotile.ledgers.sql.dialect import Statement
 from cryotile.ledgers.sql.runs import RunRecord
 from cryotile.ledgers.sql.schema import State
 from cryotile.taskfarm.server.auth import Principal
+from cryotile.taskfarm.server.bodies import TaskSummary, WorkerSummary
 
 __all__ = ["list_runs", "list_tasks", "list_workers", "see_run"]
 
@@ -25,21 +26,21 @@ LEFT JOIN members ON members.run_id = runs.id AND members.user_id = :user
 _GROUPED = "GROUP BY runs.id ORDER BY runs.id"
 
 LIST_RUNS = Statement(f"""
--- list_runs: of which a user is a member, or all; in the order of their creation.
+-- list_runs: all runs, or those that a user is a member of; in order of creation.
 {_COLUMNS} WHERE :all = 1 OR runs.owner = :name OR members.role IS NOT NULL {_GROUPED}
 """)
 
 SEE_RUN = Statement(f"""
--- see_run: one of these.
+-- see_run: one run.
 {_COLUMNS} WHERE runs.id = :run {_GROUPED}
 """)
 
-# Those that failed are few among many, and have an index in the order of their numbers.
+# Failed tasks are few among many, and have an index in the order of their numbers.
 _INDICES = {State.LEASED: "", State.DONE: "", State.FAILED: "[failed]"}
 
 LIST_TASKS = {
     state: Statement(f"""
--- list_tasks: those of one state, with the last failure of those that have one.
+-- list_tasks: tasks of one state, with the last failure of those that have one.
 SELECT tasks.idx, tasks.attempts, tasks.percent, tasks.seconds, workers.host, failures.error,
        coalesce(tasks.settled, tasks.expires) AS at
 FROM tasks {index}
@@ -54,7 +55,7 @@ ORDER BY tasks.idx LIMIT :limit
 }
 
 LIST_WORKERS = Statement("""
--- list_workers: of a run, last sign of life first.
+-- list_workers: workers of a run, the last active one first.
 SELECT uuid, host, pid, [now] - seen AS age, leased, done, failed, attempts
 FROM tallies JOIN workers ON workers.id = tallies.worker_id
 WHERE tallies.run_id = :run ORDER BY seen DESC, workers.id
@@ -62,13 +63,13 @@ WHERE tallies.run_id = :run ORDER BY seen DESC, workers.id
 
 
 def list_runs(database: Database, who: Principal) -> list[Row[Any]]:
-    """Return the runs of which somebody is a member."""
+    """Return the runs that a user is a member of."""
     given = {"all": int(who.admin), "name": who.name, "user": who.id}
     return database.read(lambda connection: list(LIST_RUNS(connection, **given)))
 
 
 def see_run(database: Database, who: Principal, run: RunRecord) -> Row[Any] | None:
-    """Return one run as :func:`list_runs` does; None when it is gone."""
+    """Return one run as :func:`list_runs` does; None if it was deleted."""
     return database.read(
         lambda connection: SEE_RUN(connection, run=run.id, user=who.id).one_or_none()
     )
@@ -76,30 +77,21 @@ def see_run(database: Database, who: Principal, run: RunRecord) -> Row[Any] | No
 
 def list_tasks(
     database: Database, run: RunRecord, state: State, *, after: int, limit: int
-) -> list[dict[str, Any]]:
-    """Return some tasks of a state, by index."""
-
-    def ask(connection: Connection) -> list[dict[str, Any]]:
-        rows = LIST_TASKS[state](connection, run=run.id, after=after, limit=limit)
-        return [
-            {
-                "task": row.idx,
-                "state": state.name.lower(),
-                "attempts": row.attempts,
-                "percent": row.percent,
-                "host": row.host,
-                "seconds": row.seconds,
-                "at": row.at,
-                "error": row.error,
-            }
-            for row in rows
-        ]
-
-    return database.read(ask)
+) -> list[TaskSummary]:
+    """Return up to ``limit`` tasks of a state with an index above ``after``, by index."""
+    given = {"run": run.id, "after": after, "limit": limit}
+    rows = database.read(lambda connection: list(LIST_TASKS[state](connection, **given)))
+    name: Any = state.name.lower()
+    return [
+        TaskSummary(
+            task=row.idx, state=name, attempts=row.attempts, percent=row.percent, host=row.host,
+            seconds=row.seconds, at=row.at, error=row.error,
+        )
+        for row in rows
+    ]  # fmt: skip
 
 
-def list_workers(database: Database, run: RunRecord) -> list[dict[str, Any]]:
-    """Return the workers of a run."""
-    return database.read(
-        lambda connection: [dict(row._mapping) for row in LIST_WORKERS(connection, run=run.id)]
-    )
+def list_workers(database: Database, run: RunRecord) -> list[WorkerSummary]:
+    """Return the workers of a run, the last active one first."""
+    rows = database.read(lambda connection: list(LIST_WORKERS(connection, run=run.id)))
+    return [WorkerSummary(**row._mapping) for row in rows]

@@ -11,7 +11,7 @@ from werkzeug.exceptions import Forbidden, HTTPException, TooManyRequests, Unaut
 from cryotile.taskfarm.server import accounts
 from cryotile.taskfarm.server.auth import Principal, identify
 from cryotile.taskfarm.server.listing import list_runs
-from cryotile.taskfarm.server.served import server
+from cryotile.taskfarm.server.state import server
 
 __all__ = ["pages"]
 

@@ -1,0 +1,550 @@
+"""Bodies and queries of the server's calls: msgspec structs, from which they are checked and documented.
+
+A struct states the type, range, length and pattern of every value, and its nesting bounds the depth of the JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import reprlib
+import zlib
+from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
+
+import msgspec
+from flask import request
+from msgspec import UNSET, Meta, Struct, UnsetType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+
+from cryotile.farm.task import ATTEMPTS
+from cryotile.ledgers.base import LEASE
+
+__all__ = [
+    "BATCH",
+    "ClaimQuery",
+    "ClaimRequest",
+    "HostOutcomes",
+    "IndexQuery",
+    "LeaseId",
+    "LegacyClaim",
+    "LegacyRun",
+    "LegacyWorker",
+    "LostLeases",
+    "MemberRole",
+    "NewLeases",
+    "NewRun",
+    "Reader",
+    "Refusal",
+    "Renewal",
+    "RunList",
+    "RunSummary",
+    "SettleAnswer",
+    "Settlement",
+    "TaskChange",
+    "TaskPage",
+    "TaskQuery",
+    "TaskSummary",
+    "WorkerIdentity",
+    "WorkerList",
+    "WorkerQuery",
+    "WorkerSummary",
+    "is_worker_uuid",
+    "read_query",
+    "storable",
+]
+
+BATCH = 10_000
+"""Longest list of leases in one call."""
+
+# Bytes of a decompressed body.
+_LONGEST = 16 * 2**20
+
+_WEEK = 7 * 86400.0
+_GREATEST = 1.7e308
+
+# PostgreSQL cannot store NUL, and UTF-8 cannot encode a lone surrogate.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+# Python's $ also matches before a final newline; the lookahead excludes that.
+_END = r"$(?!\n)"
+_TEXT = r"[^\u0000-\u001f\ud800-\udfff]"
+_WORKER = rf"^[0-9A-Za-z_-]{{1,64}}{_END}"
+
+Nonnegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+LeaseId = Annotated[str, Meta(description="Id of a lease, as a claim returned it.")]
+WorkerUuid = Annotated[
+    str, Meta(pattern=_WORKER, description="Uuid of the worker, chosen by the worker.")
+]
+HostName = Annotated[
+    str, Meta(pattern=rf"^{_TEXT}{{1,255}}{_END}", description="Name of the worker's host.")
+]
+ProcessId = Annotated[int, Meta(ge=0, le=2**31 - 1, description="Process id of the worker.")]
+ClaimToken = Annotated[
+    str,
+    Meta(
+        pattern=rf"^[0-9a-f]{{1,15}}{_END}",
+        description="Random id of this claim, 1 to 15 hexadecimal digits; a claim that may be repeated needs one.",
+    ),
+]
+ClaimSize = Annotated[int, Meta(ge=1, le=BATCH, description="Largest number of tasks to claim.")]
+TaskIndex = Annotated[int, Meta(ge=0, le=2**62, description="Index of a task.")]
+ListedCost = Annotated[
+    float, Meta(ge=-_GREATEST, le=_GREATEST, description="Cost; the costliest task is first.")
+]
+
+
+class _Body(Struct, forbid_unknown_fields=True, frozen=True):
+    """Base of all bodies: a member that is not declared is an error."""
+
+
+class Refusal(_Body, frozen=True):
+    """An error; nothing was changed."""
+
+    error: Annotated[
+        str, Meta(description="The value, the rule that it breaks and the remedy, in one line.")
+    ]
+
+
+class NewRun(_Body, frozen=True):
+    """A run to create, or more tasks of an existing one."""
+
+    key: Annotated[
+        str,
+        Meta(
+            pattern=rf"^{_TEXT}{{1,200}}{_END}",
+            description="Name of the task list, not a uuid: equal keys mean the same run.",
+        ),
+    ] = ""
+    name: Annotated[
+        str, Meta(pattern=rf"^{_TEXT}{{0,200}}{_END}", description="Name that people read.")
+    ] = ""
+    tasks: Annotated[
+        list[tuple[TaskIndex, ListedCost]],
+        Meta(max_length=100_000, description="Index and cost of each task; each index once."),
+    ] = []
+    count: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2**31 - 1,
+            description="In place of tasks: tasks 0 to count - 1 of equal cost, of a run that has none yet.",
+        ),
+    ] = 0
+    lease: Annotated[float, Meta(ge=1, le=_WEEK, description="Length of a lease, seconds.")] = LEASE
+    attempts: Annotated[
+        int, Meta(ge=1, le=1000, description="Number of attempts that a task gets.")
+    ] = ATTEMPTS
+    seen: (
+        Annotated[
+            float,
+            Meta(
+                ge=0,
+                le=1e11,
+                description="The clock of an earlier answer: a listed task that was settled after it stays settled, "
+                "one that was settled before it waits again.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+    def __post_init__(self) -> None:
+        """Check what relates several values."""
+        if re.fullmatch("[0-9a-f]{32}", self.key):
+            raise ValueError(f"key {self.key} is a uuid, which names a run too; add a letter to it")
+        if self.tasks and self.count:
+            raise ValueError("both tasks and count are given; give one")
+        if len({index for index, _ in self.tasks}) < len(self.tasks):
+            raise ValueError("tasks contains an index twice; list each index once")
+
+
+class RunSummary(_Body, frozen=True):
+    """Settings and counts of a run."""
+
+    run: Annotated[str, Meta(description="Uuid of the run: 32 hexadecimal digits.")]
+    key: str
+    name: str
+    owner: Annotated[str | None, Meta(description="User who created the run.")]
+    role: Annotated[Literal["owner", "worker", "viewer"], Meta(description="Role of the caller.")]
+    created: Annotated[float, Meta(description="Seconds since 1970.")]
+    clock: Annotated[float, Meta(description="Clock of the database, seconds since 1970.")]
+    lease: Annotated[float, Meta(description="Length of a lease, seconds.")]
+    attempts: Annotated[int, Meta(description="Number of attempts that a task gets.")]
+    tasks: Annotated[Count, Meta(description="Number of tasks.")]
+    waiting: Annotated[Count, Meta(description="Number of tasks that wait.")]
+    leased: Annotated[Count, Meta(description="Number of tasks that workers hold.")]
+    done: Annotated[Count, Meta(description="Number of tasks that are done.")]
+    failed: Annotated[Count, Meta(description="Number of tasks whose last attempt failed.")]
+
+
+class RunList(_Body, frozen=True):
+    """Runs that the caller is a member of."""
+
+    runs: list[RunSummary]
+
+
+class WorkerIdentity(_Body, frozen=True):
+    """A worker that claims."""
+
+    uuid: WorkerUuid
+    host: HostName
+    pid: ProcessId
+
+
+class ClaimRequest(_Body, frozen=True):
+    """A claim of waiting tasks."""
+
+    worker: Annotated[
+        WorkerIdentity | WorkerUuid,
+        Meta(
+            description="The worker, or its uuid alone: a worker that is unknown yet is then named by the address of "
+            "the request.",
+        ),
+    ]
+    n: ClaimSize = 1
+    token: ClaimToken | None = None
+    again: Annotated[
+        bool,
+        Meta(
+            description="Whether this claim was sent before and its answer lost: the same leases are returned again."
+        ),
+    ] = False
+
+
+class ClaimQuery(Struct, frozen=True):
+    """Query of a call that settles, and may claim in the same transaction."""
+
+    worker: Annotated[
+        WorkerUuid | None,
+        Meta(
+            description="Uuid of the worker, as in an earlier claim; by default the holder of the first known lease."
+        ),
+    ] = None
+    claim: Annotated[ClaimSize | None, Meta(description="Number of new leases to claim.")] = None
+    token: ClaimToken | None = None
+    again: Annotated[
+        Literal["1"] | None, Meta(description="Given if this call was sent before.")
+    ] = None
+
+
+class WorkerQuery(Struct, frozen=True):
+    """Query of a call about leases."""
+
+    worker: Annotated[
+        WorkerUuid | None, Meta(description="Uuid of the worker, as in an earlier claim.")
+    ] = None
+
+
+class TaskQuery(Struct, frozen=True):
+    """Query of a list of tasks."""
+
+    # Waiting tasks may be a million, and those in the backlog have no rows.
+    state: Annotated[Literal["leased", "done", "failed"], Meta(description="State of the tasks.")]
+    after: Annotated[
+        int, Meta(ge=-1, le=2**63 - 1, description="Only tasks of a higher index.")
+    ] = -1
+    limit: Annotated[int, Meta(ge=1, le=BATCH, description="Largest number of tasks.")] = 1000
+
+
+class IndexQuery(Struct, frozen=True):
+    """Query that names tasks."""
+
+    tasks: Annotated[
+        str,
+        Meta(
+            pattern=rf"^[0-9]{{1,18}}(,[0-9]{{1,18}}){{0,99}}{_END}",
+            description="1 to 100 indices, separated by commas.",
+        ),
+    ]
+
+
+class LeasedTask(_Body, frozen=True):
+    """A task that a worker has a lease of."""
+
+    task: Annotated[int, Meta(description="Index of the task.")]
+    cost: Annotated[float, Meta(description="Cost of the task, as it was listed.")]
+    lease: LeaseId
+    attempt: Annotated[
+        int,
+        Meta(
+            description="Number of the attempt, from 1; if it is above the attempts of the run, settle it as failed."
+        ),
+    ]
+    expires: Annotated[float, Meta(description="Seconds until the lease expires.")]
+    turn: Annotated[
+        int,
+        Meta(
+            description="Number of leases of the task so far; if it is above attempt, an earlier lease had no outcome."
+        ),
+    ]
+
+
+Unsettled = Annotated[
+    int,
+    Meta(
+        description="Given if there are no leases: number of tasks that wait or are leased; 0 means the run is over."
+    ),
+]
+LeaseList = Annotated[list[LeasedTask], Meta(description="New leases, the costliest task first.")]
+LostIds = Annotated[
+    list[str], Meta(description="Leases that are lost: another worker has or had the task.")
+]
+
+
+class NewLeases(_Body, frozen=True):
+    """Leases that a claim got."""
+
+    leases: LeaseList
+    unsettled: Unsettled | UnsetType = UNSET
+
+
+class LostLeases(_Body, frozen=True):
+    """Leases that are lost; the call took effect on all others."""
+
+    lost: LostIds
+
+
+class SettleAnswer(_Body, frozen=True):
+    """Leases that were lost and settled nothing, and new leases if the call claimed."""
+
+    lost: LostIds
+    leases: LeaseList | UnsetType = UNSET
+    unsettled: Unsettled | UnsetType = UNSET
+
+
+class Renewal(_Body, frozen=True):
+    """A lease to prolong."""
+
+    lease: LeaseId
+    fraction: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(description="Fraction of the task that is done; null if it is not started."),
+    ] = None
+
+
+class Settlement(_Body, frozen=True):
+    """The end of an attempt."""
+
+    lease: LeaseId
+    seconds: Annotated[float, Meta(ge=0, le=1e9, description="Duration of the attempt.")]
+    error: Annotated[
+        str | None, Meta(description="Why the attempt failed; null if its result is saved.")
+    ] = None
+
+
+class TaskSummary(_Body, frozen=True):
+    """A task with its last failure."""
+
+    task: Annotated[int, Meta(description="Index of the task.")]
+    state: Literal["leased", "done", "failed"]
+    attempts: Annotated[int, Meta(description="Number of counted attempts.")]
+    percent: Annotated[float, Meta(description="Progress, as last reported.")]
+    host: Annotated[str | None, Meta(description="Host of its last worker.")]
+    seconds: Annotated[float | None, Meta(description="Duration of the last attempt.")]
+    at: Annotated[
+        float | None,
+        Meta(description="When the task was settled or its lease expires, seconds since 1970."),
+    ]
+    error: Annotated[str | None, Meta(description="Why the last failed attempt failed.")]
+
+
+class TaskPage(_Body, frozen=True):
+    """Tasks of one state, by index."""
+
+    tasks: list[TaskSummary]
+    next: Annotated[
+        int | None,
+        Meta(description="Value of after for the next page; null if this is the last page."),
+    ]
+
+
+class WorkerSummary(_Body, frozen=True):
+    """A worker of a run."""
+
+    uuid: str
+    host: str
+    pid: int
+    age: Annotated[float, Meta(description="Seconds since its last call.")]
+    leased: Annotated[int, Meta(description="Number of tasks that it holds.")]
+    done: Annotated[int, Meta(description="Number of tasks that it did.")]
+    failed: Annotated[
+        int, Meta(description="Number of tasks whose last attempt was its and failed.")
+    ]
+    attempts: Annotated[int, Meta(description="Number of attempts that it ended.")]
+
+
+class WorkerList(_Body, frozen=True):
+    """Workers of a run, the last active one first."""
+
+    workers: list[WorkerSummary]
+
+
+class HostOutcomes(_Body, frozen=True):
+    """Outcomes of some tasks by host and task."""
+
+    hosts: Annotated[
+        dict[str, dict[int, bool]],
+        Meta(
+            description="For every host that worked on the run: tasks that it did (true) or failed at (false)."
+        ),
+    ]
+
+
+class MemberRole(_Body, frozen=True):
+    """The role of a member of a run."""
+
+    role: Literal["owner", "worker", "viewer"]
+
+
+class LegacyRun(_Body, frozen=True):
+    """A run of the legacy API."""
+
+    numTasks: Annotated[int, Meta(ge=1, le=2**31 - 1)]  # noqa: N815 - names of the legacy API
+
+
+class LegacyClaim(_Body, frozen=True):
+    """A claim of the legacy API; a worker_uuid of the wrong type is an unknown worker."""
+
+    worker_uuid: Any
+
+
+class LegacyWorker(_Body, frozen=True):
+    """A worker of the legacy API."""
+
+    uuid: WorkerUuid
+    hostname: HostName
+    pid: ProcessId
+
+
+class TaskChange(_Body, frozen=True):
+    """A change of a task of the legacy API."""
+
+    status: Literal["waiting", "computing", "done"] | UnsetType = UNSET
+    percentCompleted: Annotated[float, Meta(ge=0, le=100)] | UnsetType = UNSET  # noqa: N815
+
+    def __post_init__(self) -> None:
+        """Check that the change is one."""
+        if self.status is UNSET and self.percentCompleted is UNSET:
+            raise ValueError("neither status nor percentCompleted is given; give one")
+
+
+T = TypeVar("T")
+
+
+class Reader(Generic[T]):
+    """Reads the bodies of one call.
+
+    Parameters
+    ----------
+    kind : type
+        A struct, or a list of structs.
+    """
+
+    def __init__(self, kind: type[T]) -> None:
+        self._kind = kind
+        self._decoder = msgspec.json.Decoder(kind)
+
+    def read(self) -> T:
+        """Return the checked body of the current request, which may be compressed by gzip.
+
+        Raises
+        ------
+        BadRequest
+            The body is not JSON, or a value in it is invalid.
+        RequestEntityTooLarge
+            The decompressed body is too long.
+        UnsupportedMediaType
+            The encoding is unknown.
+        """
+        raw = _content()
+        try:
+            return self._decoder.decode(raw)
+        except ValueError:
+            return self._read_slowly(raw)
+
+    def _read_slowly(self, raw: bytes) -> T:
+        """Accept what Python's and JavaScript's encoders may write, lone surrogates and 3.0 for 3; explain errors."""
+        try:
+            given = json.loads(raw, parse_float=_parse_float, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"the body is not JSON ({error}); send JSON") from error
+        return _convert(given, self._kind, strict=True)
+
+
+def read_query(kind: type[T]) -> T:
+    """Return the checked query of the current request.
+
+    Raises
+    ------
+    BadRequest
+        A value in it is invalid.
+    """
+    return _convert(request.args.to_dict(), kind, strict=False)
+
+
+def is_worker_uuid(uuid: str) -> bool:
+    """Tell whether a string can be the uuid of a worker."""
+    return re.search(_WORKER, uuid) is not None
+
+
+def storable(value: str) -> str:
+    """Replace characters that a database cannot store."""
+    return _UNSTORABLE.sub("\ufffd", value)
+
+
+def _content() -> bytes:
+    raw = request.get_data(cache=False)
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding == "gzip":
+        return _decompress(raw)
+    if encoding != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding {encoding!r} is unknown; use gzip or none")
+    return raw
+
+
+def _decompress(raw: bytes) -> bytes:
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        content = inflater.decompress(raw, _LONGEST)
+    except zlib.error as error:
+        raise BadRequest(f"the body is not valid gzip ({error}); compress it again") from error
+    if inflater.unconsumed_tail:
+        raise RequestEntityTooLarge(
+            f"the body is longer than {_LONGEST} bytes decompressed; send it in pieces"
+        )
+    if not inflater.eof:
+        raise BadRequest("the body ends before its gzip stream does; send all of it")
+    return content
+
+
+def _parse_float(text: str) -> float:
+    """Return integral values as int: to JSON, 3.0 is an integer."""
+    value = float(text)
+    return int(value) if abs(value) < 2**53 and value.is_integer() else value
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a number of JSON")
+
+
+def _convert(given: object, kind: type[T], *, strict: bool) -> T:
+    try:
+        return msgspec.convert(given, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        raise BadRequest(_explain(error, given)) from error
+
+
+def _explain(error: msgspec.ValidationError, given: object) -> str:
+    """Say which value is invalid, the rule that it breaks, and where all rules are."""
+    rule, _, path = str(error).partition(" - at `$")
+    if isinstance(error.__cause__, ValueError):
+        return rule
+    steps: list[str] = re.findall(r"\w+", path)
+    for step in steps:
+        if isinstance(given, dict):
+            given = given.get(step)
+        elif isinstance(given, list):
+            given = given[int(step)]
+    place = path.rstrip("`").lstrip(".") or "the body"
+    value = reprlib.repr(given)
+    return f"{place} = {value} is invalid: {rule[0].lower()}{rule[1:]}; see /api/v1/openapi.json"

@@ -1,0 +1,98 @@
+"""State that the requests of one process share: settings, database, rights, and the ids of known workers."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app
+
+from cryotile.ledgers.sql.book import Book
+from cryotile.ledgers.sql.database import Database
+from cryotile.ledgers.sql.dialect import Statement
+from cryotile.ledgers.sql.ledger import register
+from cryotile.ledgers.sql.runs import RunRecord
+from cryotile.taskfarm.server.auth import Access
+from cryotile.taskfarm.server.bodies import is_worker_uuid
+from cryotile.taskfarm.server.settings import ServerSettings
+
+__all__ = ["Server", "WorkerIds", "anonymous_worker", "server"]
+
+_CACHED = 20_000
+
+FIND_WORKER = Statement("""
+-- find_worker: id of a worker by its uuid.
+SELECT id FROM workers WHERE uuid = :uuid
+""")
+
+
+class WorkerIds:
+    """Database ids of workers by uuid; an id never changes, so a cached one stays valid.
+
+    Parameters
+    ----------
+    database : Database
+        Database that workers are registered in.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._cache: dict[str, int] = {}
+
+    def register(self, uuid: str, host: str, pid: int) -> int:
+        """Return the id of a worker, and register it if it is new."""
+        if (known := self._cache.get(uuid)) is not None:
+            return known
+        return self._keep(uuid, register(self._database, uuid, host, pid))
+
+    def find(self, uuid: str) -> int | None:
+        """Return the id of a worker; None if it is unknown."""
+        if (known := self._cache.get(uuid)) is not None:
+            return known
+        if not is_worker_uuid(uuid):
+            return None
+        row = self._database.read(lambda c: FIND_WORKER(c, uuid=uuid).one_or_none())
+        return None if row is None else self._keep(uuid, row.id)
+
+    def _keep(self, uuid: str, worker: int) -> int:
+        if len(self._cache) > _CACHED:
+            self._cache.clear()
+        self._cache[uuid] = worker
+        return worker
+
+
+@dataclass(frozen=True)
+class Server:
+    """State that the requests of one process share.
+
+    Attributes
+    ----------
+    database : Database
+        Database of the ledger and of the accounts.
+    settings : ServerSettings
+        Settings of the server.
+    access : Access
+        Users and their rights.
+    workers : WorkerIds
+        Ids of workers.
+    """
+
+    database: Database
+    settings: ServerSettings
+    access: Access
+    workers: WorkerIds
+
+    def ledger(self, run: RunRecord, worker: int = 0) -> Book:
+        """Return the ledger of a run as a worker sees it; worker 0 stands for none."""
+        return Book(self.database, run, worker)
+
+
+def server() -> Server:
+    """Return the state of the application that handles the current request."""
+    return cast("Server", current_app.extensions["cryotile"])
+
+
+def anonymous_worker() -> int:
+    """Return the worker id that counts settlements of unnamed workers; one per thread, to spread row locks."""
+    return -1 - threading.get_native_id() % 64
