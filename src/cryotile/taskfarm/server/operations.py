@@ -29,6 +29,22 @@ _ERROR = {"$ref": "#/components/responses/Refusal"}
 _REFUSALS = ("400", "401", "403", "404", "405", "413", "415", "429", "503")
 _OPEN_REFUSALS = ("405", "503")
 
+# Schemas of answers that no struct describes, by media type.
+_SCHEMAS: dict[str, Any] = {
+    "application/json": {"type": "object"},
+    "text/plain": {"type": "string"},
+    "text/event-stream": {
+        "type": "object",
+        "properties": {
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"$ref": _REF.format(name="RunSummary")},
+            }
+        },
+    },
+}
+
 _PATH_PARAMETERS = {
     "run": {
         "description": "Uuid of the run.",
@@ -132,8 +148,7 @@ class _Operation:
         for status, meaning in self.answers.items():
             answers[str(status)] = {"description": meaning}
             if status != 204:
-                plain = {"type": "object" if self.media == "application/json" else "string"}
-                schema = schemas.get(self.answer_kind, plain)
+                schema = schemas.get(self.answer_kind, _SCHEMAS[self.media])
                 answers[str(status)]["content"] = {self.media: {"schema": schema}}
         return answers
 
