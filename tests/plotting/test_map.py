@@ -19,12 +19,12 @@ from cryotile.geo.projection import projected_crs
 from cryotile.maps.product import read_product, write_product
 from cryotile.plotting.caption import caption
 from cryotile.plotting.graticule import draw_graticule
-from cryotile.plotting.map import plot_product, round_up
+from cryotile.plotting.map import plot_map, plot_product, round_up
 from cryotile.plotting.view import MapView
 from tests.support.maps import CONFIG, GRID, made_up
 
 mpl_image = pytest.importorskip("matplotlib.image")
-pytest.importorskip("cmocean")
+pytest.importorskip("cmcrameri")
 
 
 def product_of(
@@ -281,8 +281,74 @@ def test_a_missing_library_is_named_with_the_extra_that_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     product = product_of(tmp_path / "dhdt.nc", fitted_everywhere())
-    monkeypatch.setitem(sys.modules, "cmocean", None)
+    monkeypatch.setitem(sys.modules, "cmcrameri", None)
     with pytest.raises(
-        MissingDependency, match=r"cmocean is missing.*pip install 'cryotile\[plot\]'"
+        MissingDependency, match=r"cmcrameri is missing.*pip install 'cryotile\[plot\]'"
     ):
         plot_product(product, tmp_path / "map.png")
+
+
+def test_a_variable_of_a_product_is_drawn_without_a_file(tmp_path: Path) -> None:
+    write_product(made_up(GRID), tmp_path / "dhdt.nc", grid=GRID, config=CONFIG)
+    plot_product(tmp_path / "dhdt.nc", tmp_path / "command.png")
+    product = xr.load_dataset(tmp_path / "dhdt.nc", decode_coords="all")
+    plot_map(product).savefig(tmp_path / "dataset.png", dpi=200)
+    np.testing.assert_array_equal(
+        colours_of(tmp_path / "dataset.png"), colours_of(tmp_path / "command.png")
+    )
+    alone = plot_map(product.dhdt)
+    axes, bar = alone.axes
+    assert axes.get_xlabel() == "x (km), EPSG:3031"
+    assert axes.get_title("left") == "Elevation change rate"
+    assert bar.get_ylabel() == "dh/dt (m yr⁻¹)"
+    assert any("°W" in text.get_text() for text in axes.texts)
+    assert alone._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
+def test_a_map_without_a_crs_has_axes_in_kilometres_and_no_meridians() -> None:
+    values = xr.DataArray(
+        [[1.0, 2.0], [3.0, np.nan]], {"y": [2e3, 1e3], "x": [0.0, 1e3]}, ("y", "x"), "rain"
+    )
+    figure = plot_map(values, limits=(0.0, 3.0), title="Rain")
+    axes = figure.axes[0]
+    assert axes.get_title("left") == "Rain"
+    assert axes.get_xlabel() == "x (km)"
+    assert len(axes.texts) == 0
+    # The first row of the data is the northern one.
+    np.testing.assert_array_equal(axes.images[1].get_array(), [[3.0, np.nan], [1.0, 2.0]])
+    assert axes.images[1].get_clim() == (0.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "low", "colour_map", "limits"),
+    [
+        ("dhdt", "m yr-1", -0.9, "cmc.vik_r", (-1.0, 1.0)),
+        ("slope_x", "1", -0.9, "cmc.vik", (-1.0, 1.0)),
+        ("elevation", "m", -0.9, "cmc.batlow", (-0.9, 1.0)),
+        ("annual_phase", "rad", 0.1, "cmc.romaO", (0.0, 2 * np.pi)),
+    ],
+)
+def test_colours_suit_what_the_numbers_are(
+    name: str, units: str, low: float, colour_map: str, limits: tuple[float, float]
+) -> None:
+    import matplotlib as mpl
+
+    values = np.linspace(low, 1.0, 600).reshape(20, 30)
+    data = xr.DataArray(
+        values, {"y": np.arange(20.0), "x": np.arange(30.0)}, ("y", "x"), name, {"units": units}
+    )
+    image = plot_map(data).axes[0].images[1]
+    assert image.get_clim() == pytest.approx(limits)
+    zero = image.cmap(image.norm(0.0))
+    share = 0.0 if colour_map == "cmc.romaO" else float(image.norm(0.0))
+    np.testing.assert_allclose(zero, mpl.colormaps[colour_map](share), atol=0.05)
+
+
+def test_what_is_no_map_is_refused_in_one_line() -> None:
+    cube = xr.DataArray(np.zeros((2, 3, 4)), dims=("time", "y", "x"), name="dhdt")
+    with pytest.raises(InvalidValue, match=r"no variable 'dhdt' over \(y, x\).*select the other"):
+        plot_map(cube)
+    with pytest.raises(InvalidValue, match="no coordinate 'x'"):
+        plot_map(cube[0])
+    with pytest.raises(InvalidValue, match="no variable 'height' over"):
+        plot_map(xr.Dataset({"dhdt": cube[0]}), "height")

@@ -1,9 +1,8 @@
-"""What is written under a map, so that nobody takes it for more than it is."""
+"""The text under a map: what was fitted, from which points, and what the colours mean."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from cryotile.fit.variables import Status
@@ -14,43 +13,49 @@ __all__ = ["caption"]
 DAYS_PER_YEAR = 365.25
 
 SHORT = 0.9
-"""Years; rates from less than this are not annual ones, because they hold one season more than another."""
+"""Years; a rate from a shorter span is not annual, because one season weighs more than the others."""
 
 _NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 _SEASONS = ("winter", "spring", "summer", "autumn")
 
 
 def caption(product: xr.Dataset, variable: str, view: MapView) -> str:
-    """Say what was fitted, from how much, and how to read the map.
+    """Return the sentences under a map.
 
     Parameters
     ----------
     product : Dataset
-        With ``status``, ``time_start``, ``time_end`` and the variable.
+        The variable and, where a fit made it, ``status``, ``time_start``, ``time_end`` and the settings as attributes;
+        sentences about what is absent are left out.
     variable : str
-        What the map shows.
+        Name of the variable that the map shows.
     view : MapView
-        How it shows it.
+        The part of the product that the map shows.
 
     Returns
     -------
     str
         Sentences on one line.
     """
-    about = product.attrs
-    fitted = product["status"].to_numpy() == Status.OK
     sentences = [
-        f"{_posts(int(fitted.sum()))} with {_fit(variable)}, every {_length(about['posting'])},"
-        f" to points within {_length(about['radius'])}; recipe {about['recipe']}{_period(about)}.",
-        _warning(product, fitted) if "yr-1" in product[variable].attrs.get("units", "") else "",
+        _settings(product, variable),
+        _warning(product) if "yr-1" in product[variable].attrs.get("units", "") else "",
         _legend(view),
         f"Each square shows {view.merged} × {view.merged} posts." if view.merged > 1 else "",
     ]
     return " ".join(filter(None, sentences))
 
 
-def _posts(count: int) -> str:
-    return {0: "No post", 1: "1 post"}.get(count, f"{count:,} posts")
+def _settings(product: xr.Dataset, variable: str) -> str:
+    about = product.attrs
+    if "status" not in product or not {"posting", "radius", "recipe"} <= about.keys():
+        return ""
+    count = int((product["status"] == Status.OK).sum())
+    posts = {0: "No post", 1: "1 post"}.get(count, f"{count:,} posts")
+    return (
+        f"{posts} with {_fit(variable)}, every {_length(about['posting'])}, to points within"
+        f" {_length(about['radius'])}; recipe {about['recipe']}{_period(about)}."
+    )
 
 
 def _fit(variable: str) -> str:
@@ -67,7 +72,10 @@ def _period(about: dict[str, str]) -> str:
     return f"; {about['time_coverage_start']} to {about['time_coverage_end']}"
 
 
-def _warning(product: xr.Dataset, fitted: npt.NDArray[np.bool_]) -> str:
+def _warning(product: xr.Dataset) -> str:
+    if not {"status", "time_start", "time_end"} <= product.keys():
+        return ""
+    fitted = product["status"].to_numpy() == Status.OK
     start, end = (
         product[name].to_numpy()[fitted].astype("datetime64[s]").astype(np.int64) / 86_400.0
         for name in ("time_start", "time_end")
@@ -75,7 +83,8 @@ def _warning(product: xr.Dataset, fitted: npt.NDArray[np.bool_]) -> str:
     if not start.size or np.median(end - start) >= SHORT * DAYS_PER_YEAR:
         return ""
     months = max(1, round(12 * float(np.median(end - start)) / DAYS_PER_YEAR))
-    season = _season(float(np.median(start + end)) / 2, product.attrs) if months <= 4 else ""
+    located = months <= 4 and "geospatial_lat_max" in product.attrs
+    season = _season(float(np.median(start + end)) / 2, product.attrs) if located else ""
     plural = "s" if months > 1 else ""
     return f"{_NUMBERS[months - 1].capitalize()} {season}month{plural} scaled to a year, not an annual rate."
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyproj
 import xarray as xr
 
 from cryotile.errors import InvalidValue, MissingDependency
-from cryotile.files import atomic_path
-from cryotile.geo.projection import projected_crs
+from cryotile.geo.projection import crs_text
 from cryotile.maps.product import read_product
 from cryotile.plotting.caption import caption
 from cryotile.plotting.graticule import draw_graticule
+from cryotile.plotting.picture import STYLE, new_figure, save_picture
 from cryotile.plotting.view import Extent, MapView
 
 if TYPE_CHECKING:
@@ -25,24 +26,12 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
-__all__ = ["plot_product"]
+__all__ = ["plot_map", "plot_product"]
 
-# What a file says of itself that would change from one day or machine to the next.
-_METADATA: dict[str, dict[str, None]] = {
-    ".png": {"Software": None},
-    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    ".svg": {"Date": None, "Creator": None},
-}
+CHANGE, SIGNED, SEQUENTIAL, CYCLIC = "cmc.vik_r", "cmc.vik", "cmc.batlow", "cmc.romaO"
+"""Crameri's colour maps, which readers with a colour vision deficiency and grey prints can tell: loss of ice in red."""
 
-# Names in cmocean.  Of dh/dt the field is used to seeing loss in red.
-_DIVERGING = {
-    "dhdt": "balance_r",
-    "dhdt_difference": "balance_r",
-    "dhdt_difference_ratio": "balance_r",
-    "slope_x": "balance",
-    "slope_y": "balance",
-}
-_SEQUENTIAL = {"elevation": "ice", "time_start": "thermal", "time_end": "thermal"}
+_CHANGES = ("dhdt", "dhdt_difference", "dhdt_difference_ratio", "acceleration")
 
 _FLAG_COLOURS = (
     "#3b6fb6",
@@ -58,11 +47,8 @@ _FLAG_COLOURS = (
 
 _NO_FIT, _NOT_COMPUTED, _NO_POINTS = (0.80, 0.80, 0.80), (0.94, 0.90, 0.80), (1.0, 1.0, 1.0)
 
-# The salt gives the elements of an SVG the same names each time: equal maps, equal bytes.
-_STYLE: dict[Any, Any] = {"font.size": 9, "axes.linewidth": 0.6, "svg.hashsalt": "cryotile"}
-
 MAP_INCHES, SLIMMEST = 6.0, 0.4
-"""Longer side of a map, and the least share of it that the shorter side has."""
+"""Longer side of a map, and the smallest ratio of its shorter side to that."""
 
 LEFT, RIGHT, TOP, BOTTOM, CAPTION_LINE = 0.8, 1.35, 0.45, 0.65, 0.155
 """Inches around a map: tick labels, colour bar, title, and below it axis label and lines of text."""
@@ -74,8 +60,54 @@ _Values = npt.NDArray[np.float64]
 _Colours = tuple["Colormap", "Normalize", dict[float, str]]
 
 
+def plot_map(
+    data: xr.DataArray | xr.Dataset,
+    variable: str | None = None,
+    *,
+    limits: tuple[float, float] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw a map of one variable.
+
+    Parameters
+    ----------
+    data : DataArray or Dataset, dimensions (y, x)
+        A product, a fit of :func:`cryotile.fit_posts`, or one variable of these, with coordinates ``x, y`` in metres.
+        Meridians and parallels are drawn if it names its CRS: by a CF grid mapping, or by the attribute ``crs``.  A
+        Dataset with ``status`` also shows where points have no fit.
+    variable : str or None
+        Name of the variable of a Dataset; None: ``dhdt``, or the only variable.
+    limits : (float, float) or None
+        Values at the ends of the colour bar; None: chosen from the data.
+    title : str or None
+        Text above the map; None: the variable's long name.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib, not known to pyplot; a notebook shows it, ``figure.savefig("dhdt.png")`` writes it.
+
+    Raises
+    ------
+    InvalidValue
+        The variable is unknown, or is not a map over (y, x).
+    MissingDependency
+        matplotlib or cmcrameri is not installed.
+    """
+    try:
+        import cmcrameri.cm  # noqa: F401  (registers its colour maps with matplotlib)
+        import matplotlib as mpl
+    except ImportError as error:
+        raise MissingDependency(
+            f"maps need matplotlib and cmcrameri ({error.name} is missing): pip install 'cryotile[plot]'"
+        ) from error
+    product, name = _as_product(data, variable)
+    with mpl.rc_context(STYLE):
+        return _draw(product, name, limits, title)
+
+
 def plot_product(path: Path, out: Path, *, variable: str = "dhdt") -> None:
-    """Draw a map of one variable of a product.
+    """Draw a map of one variable of a product file.
 
     Parameters
     ----------
@@ -84,55 +116,71 @@ def plot_product(path: Path, out: Path, *, variable: str = "dhdt") -> None:
     out : Path
         PNG, PDF or SVG, by its suffix.
     variable : str
-        What to show.
+        Name of the variable to show.
 
     Raises
     ------
     InvalidValue
         The product, the variable or the suffix is unknown.
     MissingDependency
-        matplotlib or cmocean is not installed.
+        matplotlib or cmcrameri is not installed.
     UnwritablePath
         ``out`` cannot be written.
     """
-    suffix = out.suffix.lower()
-    if suffix not in _METADATA:
+
+    def draw() -> Figure:
+        names = [variable, "status", "time_start", "time_end"]
+        return plot_map(read_product(path, list(dict.fromkeys(names))), variable)
+
+    save_picture(out, draw, dpi=200)
+
+
+def _as_product(data: xr.DataArray | xr.Dataset, variable: str | None) -> tuple[xr.Dataset, str]:
+    """Return a Dataset over ascending (y, x) and the name of the variable to draw."""
+    if isinstance(data, xr.DataArray):
+        variable = str(data.name or variable or "value")
+        data = data.to_dataset(name=variable)
+    maps = [str(name) for name, values in data.data_vars.items() if {*values.dims} == {"y", "x"}]
+    name = variable or ("dhdt" if "dhdt" in maps or not maps else maps[0])
+    if name not in maps:
         raise InvalidValue(
-            f"{out} has no suffix of a picture; choose one of {', '.join(_METADATA)}"
+            f"the data have no variable {name!r} over (y, x); choose one of {', '.join(maps) or 'none'}, or select the"
+            " other dimensions first"
         )
-    try:
-        import cmocean  # noqa: F401  (its colour maps enter matplotlib's registry)
-        import matplotlib as mpl
-    except ImportError as error:
-        raise MissingDependency(
-            f"maps need matplotlib and cmocean ({error.name} is missing): pip install 'cryotile[plot]'"
-        ) from error
-    names = [variable, "status", "time_start", "time_end"]
-    product = read_product(path, list(dict.fromkeys(names)))
-    picture = io.BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure = _draw(product, variable)
-        figure.savefig(picture, format=suffix[1:], metadata=_METADATA[suffix], dpi=200)
-    with atomic_path(out) as temporary:
-        temporary.write_bytes(picture.getvalue())
+    lacking = [axis for axis in ("x", "y") if axis not in data.coords]
+    if lacking:
+        raise InvalidValue(
+            f"the data have no coordinate {lacking[0]!r}; give x and y of the posts in metres"
+        )
+    return data.sortby(["y", "x"]).transpose("y", "x", ...), name
 
 
-def _draw(product: xr.Dataset, variable: str) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _crs(product: xr.Dataset, variable: str) -> pyproj.CRS | None:
+    """Return the CRS that the grid mapping or the attribute ``crs`` names; None if neither does."""
+    attrs = product[variable].attrs | product[variable].encoding
+    mapping = attrs.get("grid_mapping")
+    if mapping in product.variables:
+        return pyproj.CRS.from_cf(dict(product[mapping].attrs))
+    named = attrs.get("crs", product.attrs.get("crs"))
+    return None if named is None else pyproj.CRS.from_user_input(named)
 
+
+def _draw(
+    product: xr.Dataset,
+    variable: str,
+    limits: tuple[float, float] | None,
+    title: str | None,
+) -> Figure:
     view = MapView.of(product, variable)
-    colours, norm, ticks = _colours(product[variable], view.values)
+    colours, norm, ticks = _colours(product[variable], view.values, limits)
     window = _window(view.extent)
     width, height = _map_inches(window)
     lines = textwrap.wrap(caption(product, variable, view), int(18 * (LEFT + width)))
     bottom = BOTTOM + CAPTION_LINE * len(lines)
-    title = textwrap.wrap(_title(product[variable]), int(9 * (width + RIGHT)))
+    titles = textwrap.wrap(title or _title(product[variable]), int(9 * (width + RIGHT)))
     total_width = LEFT + width + RIGHT
-    total_height = bottom + height + TOP + TITLE_LINE * (len(title) - 1)
-    figure = Figure(figsize=(total_width, total_height))
-    # No pyplot, whose figures outlive the call and whose windows belong to the user.
-    FigureCanvasAgg(figure)
+    total_height = bottom + height + TOP + TITLE_LINE * (len(titles) - 1)
+    figure = new_figure(total_width, total_height)
 
     def place(x: float, y: float, across: float, up: float) -> Axes:
         return figure.add_axes(
@@ -140,16 +188,10 @@ def _draw(product: xr.Dataset, variable: str) -> Figure:
         )
 
     axes = place(LEFT, bottom, width, height)
-    axes.imshow(_background(view), extent=view.extent, origin="lower", interpolation="nearest")
-    image = axes.imshow(
-        np.ma.masked_invalid(view.values),
-        extent=view.extent,
-        origin="lower",
-        interpolation="nearest",
-        cmap=colours,
-        norm=norm,
-    )
-    _dress(axes, product, window, "\n".join(title))
+    show = partial(axes.imshow, extent=view.extent, origin="lower", interpolation="nearest")
+    show(_background(view))
+    image = show(np.ma.masked_invalid(view.values), cmap=colours, norm=norm)
+    _dress(axes, _crs(product, variable), window, "\n".join(titles))
     bar_axes = place(LEFT + width + 0.15, bottom + 0.04 * height, 0.17, 0.92 * height)
     extend = "neither" if ticks else _extend(view.values, norm)
     bar = figure.colorbar(image, cax=bar_axes, extend=extend, extendfrac=0.04)
@@ -157,10 +199,9 @@ def _draw(product: xr.Dataset, variable: str) -> Figure:
     bar.set_label("" if ticks else _label(product[variable]))
     if ticks:
         bar.set_ticks(list(ticks), labels=list(ticks.values()))
-    text_y = (CAPTION_LINE * len(lines) + 0.08) / total_height
     figure.text(
         0.12 / total_width,
-        text_y,
+        (CAPTION_LINE * len(lines) + 0.08) / total_height,
         "\n".join(lines),
         fontsize=7.5,
         color="0.25",
@@ -171,7 +212,7 @@ def _draw(product: xr.Dataset, variable: str) -> Figure:
 
 
 def _window(extent: Extent) -> Extent:
-    """Widen a map that is all too slim, so that axes, title and colour bar find room beside it."""
+    """Return the edges of the map, wider where it is too slim for axes, title and colour bar."""
     left, right, bottom, top = extent
     least = SLIMMEST * max(right - left, top - bottom)
     across, up = max(0.0, least - right + left) / 2, max(0.0, least - top + bottom) / 2
@@ -183,13 +224,17 @@ def _map_inches(window: Extent) -> tuple[float, float]:
     return MAP_INCHES * across / max(across, up), MAP_INCHES * up / max(across, up)
 
 
-def _dress(axes: Axes, product: xr.Dataset, window: Extent, title: str) -> None:
-    draw_graticule(axes, projected_crs(product.attrs["crs"]), window)
+def _dress(axes: Axes, crs: pyproj.CRS | None, window: Extent, title: str) -> None:
+    name = ""
+    if crs is not None:
+        draw_graticule(axes, crs, window)
+        text = crs_text(crs)
+        name = f", {text if len(text) <= 20 else crs.name}"
     axes.set_xlim(window[:2])
     axes.set_ylim(window[2:])
     axes.set_aspect("equal")
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold", pad=8)
-    axes.set_xlabel(f"x (km), {product.attrs['crs'][:20]}")
+    axes.set_xlabel(f"x (km){name}")
     axes.set_ylabel("y (km)")
     axes.tick_params(width=0.6, length=3)
 
@@ -199,17 +244,33 @@ def _background(view: MapView) -> _Values:
     return np.where(view.has_points[..., np.newaxis], _NO_FIT, colours)
 
 
-def _colours(variable: xr.DataArray, values: _Values) -> _Colours:
+def _colours(
+    variable: xr.DataArray, values: _Values, limits: tuple[float, float] | None
+) -> _Colours:
     import matplotlib as mpl
     from matplotlib.colors import ListedColormap, Normalize
 
     if "flag_values" in variable.attrs:
         return _flag_colours(variable.attrs["flag_meanings"].split(), values)
-    name = str(variable.name)
-    low, high = _symmetric_limits(values) if name in _DIVERGING else _limits(values)
-    colormap = mpl.colormaps[f"cmo.{(_DIVERGING | _SEQUENTIAL).get(name, 'matter')}"]
-    # The last few colours of either end are all but black.
-    return ListedColormap(colormap(np.linspace(0.06, 0.94, 256))), Normalize(low, high), {}
+    name = _colour_map(variable, values)
+    colormap = mpl.colormaps[name]
+    if name == CYCLIC:
+        start = -math.pi if (values < 0.0).any() else 0.0
+        limits = limits or (start, start + 2.0 * math.pi)
+    elif name in (CHANGE, SIGNED):
+        limits = limits or _symmetric_limits(values)
+        # The last few colours of either end are all but black.
+        colormap = ListedColormap(colormap(np.linspace(0.06, 0.94, 256)))
+    return colormap, Normalize(*(limits or _limits(values))), {}
+
+
+def _colour_map(variable: xr.DataArray, values: _Values) -> str:
+    if variable.attrs.get("units") == "rad":
+        return CYCLIC
+    if variable.name in _CHANGES:
+        return CHANGE
+    signed = bool((values < 0.0).any() and (values > 0.0).any())
+    return SIGNED if signed and variable.name != "elevation" else SEQUENTIAL
 
 
 def _flag_colours(meanings: list[str], values: _Values) -> _Colours:

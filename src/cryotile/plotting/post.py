@@ -1,8 +1,7 @@
-"""A picture of one post: the residuals of its points over time, and where they lie."""
+"""A picture of one post: the residuals of its points over time, and the positions of the points."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,24 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cryotile.errors import InvalidValue, MissingDependency
-from cryotile.files import atomic_path
 from cryotile.fit.posts import Reason
+from cryotile.plotting.picture import new_figure, save_picture
 from cryotile.times import parse_instant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["plot_post"]
 
-_SUFFIXES = (".png", ".pdf", ".svg")
-_STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "cryotile",
-}
 _REJECTED = {
     Reason.PASS_REJECTED: "#c8553d",
     Reason.POINT_REJECTED: "#e0a458",
@@ -36,7 +27,7 @@ _REJECTED = {
 _DIRECTIONS = {"ascending": "#3b6fb6", "descending": "#4aa7a0", "direction unknown": "0.35"}
 
 _ROOM = 1.6
-"""Of the largest residual of a point in the fit: what lies beyond is drawn at the edge."""
+"""Upper end of the axis over the largest residual in the fit; points beyond it are drawn at the edge."""
 
 
 def plot_post(
@@ -48,8 +39,7 @@ def plot_post(
     ----------
     points : DataFrame
         ``time``, ``residual`` (m), ``east``, ``north`` (m from the post along x and y), ``ascending``, ``reason`` (of
-        :class:`cryotile.fit.posts.Reason`).
-        Without any residual heights about their median are drawn.
+        :class:`cryotile.fit.posts.Reason`).  If all residuals are NaN, heights about their median are drawn.
     path : Path
         PNG, PDF or SVG, by its suffix.
     radius : float
@@ -57,7 +47,7 @@ def plot_post(
     period : (str, str)
         First instant and first instant after the last.
     title : str
-        Above the picture.
+        Text above the picture.
 
     Raises
     ------
@@ -68,30 +58,23 @@ def plot_post(
     UnwritablePath
         The file cannot be written.
     """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise InvalidValue(
-            f"{path} has no suffix of a picture; choose one of {', '.join(_SUFFIXES)}"
-        )
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependency("pictures need matplotlib: pip install 'cryotile[plot]'") from error
-    picture = io.BytesIO()
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 4.2), layout="constrained")
+
+    def draw() -> Figure:
+        figure = new_figure(10, 4.2, layout="constrained")
         over_time, around = figure.subplots(1, 2, width_ratios=(2.3, 1))
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         _draw_residuals(over_time, points)
         over_time.set_xlim(*(parse_instant(text) for text in period))
         _draw_circle(around, points, radius)
-        figure.savefig(picture, format=path.suffix[1:].lower(), dpi=150)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(picture.getvalue())
+        for axes in (over_time, around):
+            axes.spines[["top", "right"]].set_visible(False)
+        return figure
+
+    save_picture(path, draw, dpi=150)
 
 
 def _groups(points: pd.DataFrame) -> Mapping[str, tuple[pd.DataFrame, dict[str, Any]]]:
-    """Label → points and how they are drawn."""
+    """Return label → points and their marker style."""
     used = points[points["reason"] == Reason.KEPT]
     ways = used["ascending"].map({True: "ascending", False: "descending"}).astype(object)
     ways = ways.where(ways.notna(), "direction unknown")

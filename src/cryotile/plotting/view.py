@@ -1,4 +1,4 @@
-"""What a map shows: a product cut to where its points are, in squares large enough to be seen."""
+"""The part of a product that a map shows: cut to its points, in squares large enough to be seen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cryotile.fit.variables import Status
 __all__ = ["Extent", "MapView"]
 
 SQUARES_DENSE, SQUARES_SPARSE = 1200, 240
-"""Squares along the longer side of a map: more could not be told apart, and lone tracks would vanish."""
+"""Largest number of squares along a map: a reader cannot tell more apart, and a lone pass would vanish."""
 
 SPARSE = 0.05
 """A map with a smaller share of values to show is drawn in the larger squares."""
@@ -29,18 +29,18 @@ _Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class MapView:
-    """Values and statuses to be drawn.
+    """Values and the state of each square.
 
     Attributes
     ----------
     values : ndarray, shape (ny, nx)
-        NaN where there is nothing to show.
+        NaN where there is no value.
     has_points, not_computed : ndarray of bool, shape (ny, nx)
-        Whether any post of a square has points, and whether all that have none were not computed.
+        Whether any post of a square has points; whether none has and some were not computed.
     extent : Extent
         Edges, kilometres.
     merged : int
-        Posts along a side of a square; its value is their mean, of flags the lowest.
+        Posts along a side of a square.  The value of a square is their mean, or their lowest flag.
     """
 
     values: _Values
@@ -51,22 +51,24 @@ class MapView:
 
     @classmethod
     def of(cls, product: xr.Dataset, variable: str) -> MapView:
-        """Cut and merge what a product has of one variable.
+        """Cut a variable of a product to the posts with points, and merge posts into squares.
 
         Parameters
         ----------
-        product : Dataset
-            With ``status``, the variable, and the attribute ``posting`` in metres.
+        product : Dataset, dimensions (y, x)
+            Coordinates ``x, y`` in metres, ascending and evenly spaced.  Without ``status``, a post has points where
+            its value is not NaN.
         variable : str
-            What to show.
+            Name of the variable to show.
 
         Returns
         -------
         MapView
             Instants as decimal years.
         """
-        part = product.isel(_where_something_is(product["status"].to_numpy()))
-        status = part["status"].to_numpy()
+        status = _status(product, variable)
+        cut = _where_something_is(status)
+        part, status = product.isel(cut), status[cut["y"], cut["x"]]
         not_computed = status == Status.NOT_COMPUTED
         has_points = ~not_computed & (status != Status.NO_POINTS)
         values = np.where(has_points, _numbers(part[variable]), np.nan)
@@ -74,7 +76,7 @@ class MapView:
         merged = -(-max(values.shape) // squares)
         any_points = _merge(np.where(has_points, 1.0, np.nan), merged) == 1.0
         any_skipped = _merge(np.where(not_computed, 1.0, np.nan), merged) == 1.0
-        posting = float(product.attrs["posting"])
+        posting = _posting(product)
         left, bottom = float(part["x"][0]) - posting / 2, float(part["y"][0]) - posting / 2
         ny, nx = any_points.shape
         right, top = left + nx * merged * posting, bottom + ny * merged * posting
@@ -87,10 +89,24 @@ class MapView:
         )
 
 
+def _status(product: xr.Dataset, variable: str) -> npt.NDArray[np.integer]:
+    if "status" in product:
+        return product["status"].to_numpy()
+    return np.where(product[variable].isnull().to_numpy(), Status.NO_POINTS, Status.OK)
+
+
+def _posting(product: xr.Dataset) -> float:
+    for axis in ("x", "y"):
+        if product.sizes[axis] > 1:
+            at = product[axis].to_numpy()
+            return float(at[-1] - at[0]) / (len(at) - 1)
+    return float(product.attrs.get("posting", 1000.0))
+
+
 def _where_something_is(status: npt.NDArray[np.integer]) -> dict[str, slice]:
     something = status != Status.NO_POINTS
     if not something.any():
-        return {}
+        return {"y": slice(None), "x": slice(None)}
     rows, columns = np.flatnonzero(something.any(axis=1)), np.flatnonzero(something.any(axis=0))
     margin = 1 + int(MARGIN * max(np.ptp(rows), np.ptp(columns)))
     return {
@@ -108,7 +124,7 @@ def _numbers(variable: xr.DataArray) -> _Values:
 
 
 def _merge(values: _Values, side: int, *, lowest: bool = False) -> _Values:
-    """Merge squares of ``side`` by ``side``, whatever in them is not NaN; the last ones may hang over the edge."""
+    """Merge squares of ``side`` by ``side`` posts, leaving NaN out; the last squares may reach beyond the edge."""
     if side == 1:
         return values
     ny, nx = (-(-size // side) for size in values.shape)
