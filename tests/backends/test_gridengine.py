@@ -44,7 +44,7 @@ def test_a_job_that_is_no_array_is_no_member_and_knows_what_is_left(
 ) -> None:
     python = shlex.quote(sys.executable)
     small = small_run(tmp_path, "false")
-    ask = "import os; from cryotile.backends.walltime import seconds_left; print(seconds_left(os.environ))"
+    ask = "import os; from cryotile.backends.deadline import seconds_left; print(seconds_left(os.environ))"
     script = tmp_path / "script.sh"
     source = Path(sys.modules["cryotile"].__file__ or "").parent.parent
     script.write_text(

@@ -18,7 +18,7 @@ import pytest
 
 from cryotile.backends.base import STALL, Context
 from cryotile.backends.mpi import MPIBackend
-from cryotile.backends.mpi.launch import Place, own_environment, place_in_mpi
+from cryotile.backends.mpi.launch import Rank, mpi_rank, own_environment
 from cryotile.errors import InvalidValue
 from cryotile.farm.task import Outcome, Progress, Task
 from cryotile.testing.backends import (
@@ -245,7 +245,7 @@ def test_children_do_not_take_themselves_for_ranks(
     (outcome,) = farm.run([Task(0, 1.0)], TellEnvironment(tmp_path / "environment"))
     assert outcome.error is None
     names = (tmp_path / "environment").read_text().splitlines()
-    assert place_in_mpi(dict.fromkeys(names, "1")) is None
+    assert mpi_rank(dict.fromkeys(names, "1")) is None
     assert "PATH" in names
 
 
@@ -374,10 +374,10 @@ def test_mpi_takes_no_argument() -> None:
     ("environment", "place"),
     [
         ({}, None),
-        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "64"}, Place(3, 64)),
-        ({"PMI_RANK": "0", "PMI_SIZE": "2"}, Place(0, 2)),
-        ({"PMIX_RANK": "5"}, Place(5, 0)),
-        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4"}, Place(1, 4)),
+        ({"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "64"}, Rank(3, 64)),
+        ({"PMI_RANK": "0", "PMI_SIZE": "2"}, Rank(0, 2)),
+        ({"PMIX_RANK": "5"}, Rank(5, 0)),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4"}, Rank(1, 4)),
         # A batch script, and an interactive shell that srun started.
         ({"SLURM_PROCID": "0"}, None),
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}, None),
@@ -388,17 +388,17 @@ def test_mpi_takes_no_argument() -> None:
                 "PMI_RANK": "7",
                 "PMI_SIZE": "9",
             },
-            Place(7, 9),
+            Rank(7, 9),
         ),
     ],
 )
 def test_a_rank_knows_its_place_from_its_launcher(
-    environment: dict[str, str], place: Place | None
+    environment: dict[str, str], place: Rank | None
 ) -> None:
-    assert place_in_mpi(environment) == place
-    assert place_in_mpi(own_environment(environment)) is None
+    assert mpi_rank(environment) == place
+    assert mpi_rank(own_environment(environment)) is None
 
 
 def test_a_rank_that_is_no_number_is_refused() -> None:
     with pytest.raises(InvalidValue, match="PMI_RANK is 'x', not a number"):
-        place_in_mpi({"PMI_RANK": "x", "PMI_SIZE": "2"})
+        mpi_rank({"PMI_RANK": "x", "PMI_SIZE": "2"})

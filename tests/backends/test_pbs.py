@@ -46,7 +46,7 @@ def test_a_member_that_is_killed_leaves_its_share_to_the_next_submission(
 
 
 def test_one_member_is_no_array_and_knows_what_is_left(pbs: PBS, tmp_path: Path) -> None:
-    ask = 'import os; from cryotile.backends.walltime import seconds_left; print("left", seconds_left(os.environ))'
+    ask = 'import os; from cryotile.backends.deadline import seconds_left; print("left", seconds_left(os.environ))'
     small = small_run(tmp_path, "false", shlex.join([sys.executable, "-c", ask]))
     assert "as pbs job 1.fake" in submit_and_wait(small, pbs, 1)
     assert small.tiles() == small.expected

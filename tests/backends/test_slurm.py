@@ -45,7 +45,7 @@ def test_a_member_that_is_ended_leaves_its_share_to_the_next_submission(
     assert all(there[name] == small.expected[name] for name in there)
     assert not small.run.failed()
     if end == "--signal=TERM":
-        assert "stopped when asked to (SIGTERM)" in small.printed()
+        assert "stopped by SIGTERM" in small.printed()
 
     missing = len(small.run.tasks) - len(there)
     assert f"{missing} tiles submitted" in submit_and_wait(small, slurm)
@@ -56,7 +56,7 @@ def test_a_member_that_is_ended_leaves_its_share_to_the_next_submission(
 
 
 def test_a_member_knows_what_is_left_of_its_job(slurm: Slurm, tmp_path: Path) -> None:
-    ask = 'import os; from cryotile.backends.walltime import seconds_left; print("left", seconds_left(os.environ))'
+    ask = 'import os; from cryotile.backends.deadline import seconds_left; print("left", seconds_left(os.environ))'
     small = small_run(tmp_path, "false", shlex.join([sys.executable, "-c", ask]))
     submit_and_wait(small, slurm)
     assert small.tiles() == small.expected

@@ -32,8 +32,8 @@ _BUILT_IN = {
     "postgresql": "cryotile.backends.pull:SQLBackend",
     "serial": "cryotile.backends.serial:SerialBackend",
     "sqlite": "cryotile.backends.pull:SQLBackend",
-    "taskfarm+http": "cryotile.backends.legacy:SeedBackend",
-    "taskfarm+https": "cryotile.backends.legacy:SeedBackend",
+    "taskfarm+http": "cryotile.backends.legacy:LegacyBackend",
+    "taskfarm+https": "cryotile.backends.legacy:LegacyBackend",
 }
 
 

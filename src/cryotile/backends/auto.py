@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cryotile.backends.array import array_scheduler
 from cryotile.backends.cores import count_cores
-from cryotile.backends.mpi.launch import place_in_mpi
+from cryotile.backends.mpi.launch import mpi_rank
 
 __all__ = ["Choice", "choose"]
 
@@ -34,7 +34,7 @@ def choose(environment: Mapping[str, str]) -> Choice:
     -------
     Choice
     """
-    place = place_in_mpi(environment)
+    place = mpi_rank(environment)
     if place is not None:
         ranks = f"one of {place.size} ranks" if place.size else "a rank"
         return Choice("mpi", "" if place.rank else f"this is {ranks} of an MPI program")

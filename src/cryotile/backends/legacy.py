@@ -25,7 +25,7 @@ from cryotile.farm.task import ATTEMPTS, Outcome, Task
 from cryotile.files import make_directory, write_durably, writing
 from cryotile.ledgers import LEASE, Lease
 
-__all__ = ["SeedBackend", "SeedLedger"]
+__all__ = ["LegacyBackend", "LegacyLedger"]
 
 # Each is a question of its own, and what a worker holds when it dies is stranded.
 _MOST = 4
@@ -39,7 +39,7 @@ _DONE = {"status": "done", "percentCompleted": 100.0}
 logger = logging.getLogger(__name__)
 
 
-class SeedLedger:
+class LegacyLedger:
     """Tasks on the first server, for workers that see a directory; a :class:`cryotile.ledgers.Ledger` without leases.
 
     A file in the directory says which run on the server has the tasks of a list, and which task has which number there.
@@ -186,7 +186,7 @@ class SeedLedger:
         self._join(file)
 
 
-class SeedBackend(PullBackend):
+class LegacyBackend(PullBackend):
     """The backends ``taskfarm+http://…`` and ``taskfarm+https://…``: children at the tasks of the first server.
 
     Parameters
@@ -213,5 +213,5 @@ class SeedBackend(PullBackend):
                 f"backend {argument!r} needs a directory that all its workers see, and got none; give it a home"
             )
         address, children = without_children(argument)
-        ledger = SeedLedger(address.removeprefix("taskfarm+"), context.home, context.key)
+        ledger = LegacyLedger(address.removeprefix("taskfarm+"), context.home, context.key)
         super().__init__(ledger, children=children, stall=context.stall)

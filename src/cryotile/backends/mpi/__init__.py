@@ -19,7 +19,7 @@ from cryotile.backends.cores import usable_cores
 from cryotile.backends.deadline import Deadline
 from cryotile.backends.local import LocalBackend
 from cryotile.backends.mpi.coordinator import Coordinator
-from cryotile.backends.mpi.launch import place_in_mpi
+from cryotile.backends.mpi.launch import mpi_rank
 from cryotile.backends.mpi.transport import Transport
 from cryotile.backends.mpi.worker import serve
 from cryotile.backends.pool import TaskSource
@@ -66,11 +66,11 @@ class MPIBackend:
                 f"backend 'mpi:{argument}': mpi takes no argument, mpirun says how many; write mpirun -n {argument} …"
             )
         self.context = context
-        self._place = place_in_mpi(os.environ)
+        self._rank = mpi_rank(os.environ)
 
     def share(self, tasks: Sequence[Task]) -> Sequence[Task]:
         """Return the tasks this rank answers for: all on rank 0, none on the others."""
-        return () if self._place is not None and self._place.rank else tasks
+        return () if self._rank is not None and self._rank.rank else tasks
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Farm out the tasks, or serve rank 0; see :meth:`cryotile.backends.Backend.run`.
@@ -87,8 +87,8 @@ class MPIBackend:
         rank = (
             transport.rank
             if transport is not None
-            else self._place.rank
-            if self._place is not None
+            else self._rank.rank
+            if self._rank is not None
             else 0
         )
         if transport is None:
@@ -97,13 +97,13 @@ class MPIBackend:
 
     def _open_transport(self) -> Transport | None:
         """Meet the other ranks, if there are any."""
-        if self._place is None or self._place.size == 1:
+        if self._rank is None or self._rank.size == 1:
             return None
         try:
             transport = Transport()
         except (ImportError, RuntimeError) as error:
             # Not MissingDependency: the work can be done without, on one host.
-            if not self._place.rank:
+            if not self._rank.rank:
                 logger.warning(
                     "mpirun started this, but MPI cannot be used (%s); install it with pip install 'cryotile[mpi]'",
                     error,
@@ -118,7 +118,7 @@ class MPIBackend:
 
     def _run_here(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do the tasks in children of this process."""
-        children = 1 if self._place is not None and self._place.size == 1 else usable_cores()
+        children = 1 if self._rank is not None and self._rank.size == 1 else usable_cores()
         logger.warning(
             "backend mpi: there is no other rank to work, so %d child processes of this one do; "
             "start it as mpirun -n N …",

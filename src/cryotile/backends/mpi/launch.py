@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cryotile.errors import InvalidValue
 
-__all__ = ["Place", "own_environment", "place_in_mpi"]
+__all__ = ["Rank", "mpi_rank", "own_environment"]
 
 # Rank and size as Open MPI, PMI (MPICH, Intel MPI, Cray), MVAPICH, IBM's jsrun, Flux, PMIx and Slurm's srun tell them.
 _VARIABLES = (
@@ -41,14 +41,14 @@ _OF_A_RANK = (
 )
 
 
-class Place(NamedTuple):
+class Rank(NamedTuple):
     """Which rank of how many; ``size`` is 0 where the launcher does not tell."""
 
     rank: int
     size: int
 
 
-def place_in_mpi(environment: Mapping[str, str]) -> Place | None:
+def mpi_rank(environment: Mapping[str, str]) -> Rank | None:
     """Find out which rank of an MPI program this process is.
 
     Parameters
@@ -58,7 +58,7 @@ def place_in_mpi(environment: Mapping[str, str]) -> Place | None:
 
     Returns
     -------
-    Place or None
+    Rank or None
         None: no launcher of MPI programs started this process.
 
     Raises
@@ -69,8 +69,8 @@ def place_in_mpi(environment: Mapping[str, str]) -> Place | None:
     for rank, size in _VARIABLES:
         # Slurm tells the only process of a batch script that it is number 0, too, but not of how many.
         if rank in environment and (size in environment or rank == "PMIX_RANK"):
-            place = Place(_number(environment, rank), _number(environment, size) if size else 0)
-            return None if (rank, place.size) == ("SLURM_PROCID", 1) else place
+            found = Rank(_number(environment, rank), _number(environment, size) if size else 0)
+            return None if (rank, found.size) == ("SLURM_PROCID", 1) else found
     return None
 
 

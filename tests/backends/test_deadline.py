@@ -1,4 +1,4 @@
-"""A worker knows what is left of its job, and starts nothing that will not end in time."""
+"""A worker knows how much time its job has left, and starts nothing that will not end in time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 
 from cryotile.backends import pool
 from cryotile.backends.base import Attempt, TaskQueue
-from cryotile.backends.deadline import Deadline
-from cryotile.backends.walltime import MARGIN, SAFETY, Walltime, seconds_left
+from cryotile.backends.deadline import MARGIN, SAFETY, Deadline, seconds_left
 from cryotile.errors import InvalidValue, Unfinished
 from cryotile.farm.task import Task
 from cryotile.testing.backends import RecordingWork
@@ -68,7 +67,7 @@ def test_slurm_is_asked_for_this_member(answer: Answer, text: str, seconds: floa
     assert notes.read_text().split()[2] == "12"
 
 
-def test_pbs_tells_the_limit_and_what_is_used(answer: Answer) -> None:
+def test_pbs_tells_the_limit_and_the_time_used(answer: Answer) -> None:
     notes = answer(
         "qstat",
         "Job Id: 7[3].server\n    resources_used.walltime = 00:10:00\n    Resource_List.walltime = 01:00:00",
@@ -109,37 +108,37 @@ def test_a_scheduler_that_does_not_answer_sets_no_limit(
     assert seconds_left({"SLURM_JOB_ID": "12"}) == math.inf
 
 
-def test_an_end_that_is_no_time_is_refused_with_a_remedy() -> None:
+def test_an_invalid_end_of_the_job_is_refused_with_a_remedy() -> None:
     with pytest.raises(InvalidValue, match=r"'tonight', not a Unix time.*date \+%s"):
         seconds_left({"CRYOTILE_JOB_END": "tonight"})
 
 
-def test_what_a_task_takes_is_learned_from_those_that_ended() -> None:
-    walltime = Walltime(SAFETY * 10.0 + MARGIN + 1.0)
-    # Nobody knows yet, and somebody has to begin.
-    assert walltime.fits(Task(0, 1e9))
-    walltime.learn(Attempt(Task(0, 100.0), 4.0, None, "here"))
-    walltime.learn(Attempt(Task(1, 300.0), 12.0, None, "here"))
-    walltime.learn(Attempt(Task(2, 1.0), 1e6, "failed", "here"))
-    assert walltime.expected(Task(3, 200.0)) == 8.0
-    assert walltime.fits(Task(3, 250.0))
-    assert not walltime.fits(Task(3, 300.0))
-    # However cheap a task is, it takes as long as the shortest.
-    assert walltime.expected(Task(3, 0.0)) == 4.0
+def test_the_duration_of_a_task_is_learned_from_those_that_ended() -> None:
+    deadline = Deadline(SAFETY * 10.0 + MARGIN + 1.0)
+    # Until a first task has ended, nothing is known, and every task may start.
+    assert deadline.may_start(Task(0, 1e9))
+    deadline.ended(Attempt(Task(0, 100.0), 4.0, None, "here"))
+    deadline.ended(Attempt(Task(1, 300.0), 12.0, None, "here"))
+    deadline.ended(Attempt(Task(2, 1.0), 1e6, "failed", "here"))
+    assert deadline.expected(Task(3, 200.0)) == 8.0
+    assert deadline.may_start(Task(3, 250.0))
+    assert not deadline.may_start(Task(3, 300.0))
+    # The cheapest task takes as long as the shortest so far.
+    assert deadline.expected(Task(3, 0.0)) == 4.0
 
 
 def test_a_job_that_is_about_to_end_starts_nothing() -> None:
-    assert not Walltime(MARGIN - 1.0).fits(Task(0, 0.0))
+    assert not Deadline(MARGIN - 1.0).may_start(Task(0, 0.0))
 
 
-def test_a_pool_leaves_what_does_not_fit_and_says_so(tmp_path: Path) -> None:
-    walltime = Walltime(SAFETY * 100.0 + MARGIN + 50.0)
-    walltime.learn(Attempt(Task(9, 100.0), 100.0, None, "here"))
-    # Dear ones do not fit; what does is done in the meantime.
+def test_a_pool_leaves_tasks_that_do_not_fit_and_says_so(tmp_path: Path) -> None:
+    deadline = Deadline(SAFETY * 100.0 + MARGIN + 50.0)
+    deadline.ended(Attempt(Task(9, 100.0), 100.0, None, "here"))
+    # The costly tasks do not fit; the others are done.
     tasks = [Task(0, 500.0), Task(1, 400.0), Task(2, 50.0), Task(3, 40.0)]
     work, outcomes = RecordingWork(tmp_path), []
     with pytest.raises(Unfinished, match="2 tasks are left that would not end within") as caught:
-        outcomes.extend(pool.work(TaskQueue(tasks), work, children=1, deadline=Deadline(walltime)))
+        outcomes.extend(pool.work(TaskQueue(tasks), work, children=1, deadline=deadline))
     assert [outcome.task.index for outcome in outcomes] == work.started == [2, 3]
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
