@@ -1,6 +1,6 @@
 #!/bin/bash -l
 # An array of 100 members on Grid Engine:  qsub -P ice -v RUN=$PWD/run deploy/sge.sh
-# 'cryotile submit' writes such a script by itself, with time and memory from the plan, for what is missing.
+# 'cryotile submit' writes such a script for the missing tiles, with time and memory from the plan.
 #$ -N cryotile
 #$ -S /bin/bash
 #$ -cwd

@@ -1,6 +1,6 @@
 #!/bin/bash -l
 # An array of 100 members on Slurm:  sbatch --account=ice --export=ALL,RUN=$PWD/run deploy/slurm.sh
-# 'cryotile submit' writes such a script by itself, with time and memory from the plan, for what is missing.
+# 'cryotile submit' writes such a script for the missing tiles, with time and memory from the plan.
 #SBATCH --job-name=cryotile
 #SBATCH --array=0-99
 #SBATCH --ntasks=1 --cpus-per-task=4

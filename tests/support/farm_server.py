@@ -1,4 +1,4 @@
-"""A task-farm server without a network: the application, asked as one of several users."""
+"""A task-farm server without a network: the application, called as one of several users."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _numbers = count()
 
 
 def basic(name: str, password: str = "") -> dict[str, str]:
-    """The header by which somebody is known."""
+    """Return the header of HTTP Basic."""
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
 class Farm:
-    """A server with the user ``ann``, and more when they are asked for."""
+    """A server with the user ``ann``, and others when a test first calls as them."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -32,7 +32,7 @@ class Farm:
         self.app = create_app(self.settings)
         self.client = self.app.test_client()
         self.database = self.app.extensions["cryotile"].database
-        # A database may serve several farms, one after the other.
+        # One database may serve several farms, so that each has its own user names.
         self._suffix = next(_numbers)
         self._tokens: dict[str, str] = {}
 
@@ -50,7 +50,7 @@ class Farm:
     def ask(
         self, method: str, path: str, body: Any = None, *, user: str = "ann", **more: Any
     ) -> Any:
-        """Ask; the response, which is never a 500."""
+        """Send a request and return the response, which is never a 500."""
         headers = basic(self.token(user)) | more.pop("headers", {})
         if body is not None:
             more["json"] = body
@@ -59,7 +59,7 @@ class Farm:
         return response
 
     def sql(self, statement: str, **parameters: Any) -> Any:
-        """Reach behind the server's back."""
+        """Execute a statement on the server's database."""
         return self.database.change(
             lambda connection: (
                 list(r)
@@ -69,10 +69,10 @@ class Farm:
         )
 
     def expire(self) -> None:
-        """Let every lease end now."""
+        """Make every lease expire now."""
         self.sql("UPDATE tasks SET expires = 1 WHERE expires IS NOT NULL")
 
-    # The seed's words.
+    # Calls of the legacy API.
 
     def run(self, tasks: int, user: str = "ann") -> str:
         return self.ask("POST", "/api/run", {"numTasks": tasks}, user=user).json["uuid"]
@@ -93,14 +93,14 @@ class Farm:
         return self.ask("GET", f"/api/runs/{run}").json
 
     def counts(self, run: str) -> tuple[int, int, int]:
-        """Waiting, computing, done."""
+        """Return the numbers of waiting, computing and done tasks."""
         info = self.info(run)
         return info["numWaiting"], info["numComputing"], info["numDone"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def farm(request: Any, tmp_path: Any) -> Iterator[Farm]:
-    """A server on each of the two databases."""
+    """Create a server on each of the two databases."""
     sqlite = f"sqlite:///{tmp_path}/farm.db"
     made = Farm(sqlite if request.param == "sqlite" else request.getfixturevalue("postgres").url)
     yield made
@@ -109,7 +109,7 @@ def farm(request: Any, tmp_path: Any) -> Iterator[Farm]:
 
 @pytest.fixture
 def sqlite_farm(tmp_path: Any) -> Iterator[Farm]:
-    """A server on SQLite, for what has nothing to do with databases."""
+    """Create a server on SQLite, for tests that do not depend on the database."""
     made = Farm(f"sqlite:///{tmp_path}/farm.db")
     yield made
     made.database.engine.dispose()

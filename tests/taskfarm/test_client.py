@@ -27,14 +27,14 @@ WHO = (USER, PASSWORD)
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory) -> Iterator[FarmServer]:
-    """Our server on SQLite."""
+    """Start our server on SQLite."""
     with FarmServer(tmp_path_factory.mktemp("farm")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def ours_on_postgres(tmp_path_factory) -> Iterator[FarmServer]:
-    """Our server on PostgreSQL."""
+    """Start our server on PostgreSQL."""
     with (
         Postgres() as postgres,
         FarmServer(tmp_path_factory.mktemp("farm"), postgres.url) as server,
@@ -44,7 +44,7 @@ def ours_on_postgres(tmp_path_factory) -> Iterator[FarmServer]:
 
 @pytest.fixture(scope="module")
 def seed(request, tmp_path_factory) -> Iterator[SeedServer]:
-    """The seed's server."""
+    """Start the first server."""
     place = request.config.cache.mkdir("seed-server")
     with SeedServer(place, tmp_path_factory.mktemp("seed")) as server:
         yield server
@@ -52,23 +52,23 @@ def seed(request, tmp_path_factory) -> Iterator[SeedServer]:
 
 @pytest.fixture(params=["ours", "seed"])
 def api(request) -> str:
-    """Address of the seed's API, on our server and on the seed's own."""
+    """Return the address of the legacy API, on our server and on the first one."""
     return request.getfixturevalue(request.param).seed_url
 
 
 @pytest.fixture(params=["ours", "ours_on_postgres"])
 def our_api(request) -> str:
-    """Address of the seed's API, on our server with either database."""
+    """Return the address of the legacy API on our server, with either database."""
     return request.getfixturevalue(request.param).seed_url
 
 
 @pytest.fixture(scope="module")
 def programs(request) -> Path:
-    """Where the programs of the seed's client are."""
+    """Return the directory of the published client's programs."""
     return seed_client(request.config.cache.mkdir("seed-client"))
 
 
-def test_of_a_fresh_run_nothing_is_done_or_waits(api):
+def test_a_fresh_run_counts_nothing(api):
     farm = TaskFarm(*WHO, numTasks=5, url_base=api)
     assert re.fullmatch("[0-9a-f]{32}", farm.uuid)
     assert farm.numTasks == 5
@@ -118,7 +118,7 @@ def test_two_workers_never_have_the_same_task(api):
     assert sorted(seen) == list(range(6))
 
 
-def test_of_workers_that_start_at_once_none_leaves_while_tasks_wait(our_api):
+def test_workers_that_start_together_all_get_a_task(our_api):
     farm = TaskFarm(*WHO, numTasks=32, url_base=our_api)
     workers = [TaskFarmWorker(*WHO, farm.uuid, url_base=our_api) for _ in range(16)]
     start = threading.Barrier(16)
@@ -133,7 +133,7 @@ def test_of_workers_that_start_at_once_none_leaves_while_tasks_wait(our_api):
     assert len(set(claimed)) == 16
 
 
-def test_a_task_that_is_set_to_waiting_is_handed_out_next(api):
+def test_a_task_set_back_to_waiting_is_handed_out_next(api):
     farm = TaskFarm(*WHO, numTasks=6, url_base=api)
     worker = TaskFarmWorker(*WHO, farm.uuid, url_base=api)
     for _ in range(3):
@@ -145,7 +145,7 @@ def test_a_task_that_is_set_to_waiting_is_handed_out_next(api):
     assert worker.task == 1
 
 
-def test_who_parts_from_a_task_under_100_percent_leaves_it_computing_until_a_restart_of_all(api):
+def test_a_task_left_below_100_percent_stays_computing_until_a_restart_of_all(api):
     farm = TaskFarm(*WHO, numTasks=2, url_base=api)
     worker = TaskFarmWorker(*WHO, farm.uuid, url_base=api)
     assert worker.task == 0
@@ -163,7 +163,7 @@ def test_who_parts_from_a_task_under_100_percent_leaves_it_computing_until_a_res
     assert worker.task == 0
 
 
-def test_a_run_that_is_deleted_is_gone(api):
+def test_a_deleted_run_is_unknown(api):
     farm = TaskFarm(*WHO, numTasks=2, url_base=api)
     farm.delete()
     with pytest.raises(RuntimeError, match="HTTP 404"):
@@ -171,13 +171,13 @@ def test_a_run_that_is_deleted_is_gone(api):
     assert farm.uuid not in [run["uuid"] for run in tfRuns(*WHO, url_base=api)]
 
 
-def test_what_cannot_be_is_refused(api):
+def test_invalid_calls_are_refused(api):
     farm = TaskFarm(*WHO, numTasks=2, url_base=api)
     worker = TaskFarmWorker(*WHO, farm.uuid, url_base=api)
     assert worker.task == 0
-    with pytest.raises(ValueError, match="percentage 101 of a task is not from 0 to 100"):
+    with pytest.raises(ValueError, match="percentage 101 is invalid: it must be between 0 and 100"):
         worker.update(101)
-    with pytest.raises(RuntimeError, match="task 2 is none of this run's; it has tasks 0 to 1"):
+    with pytest.raises(RuntimeError, match="task 2 does not exist; this run has tasks 0 to 1"):
         farm.getTaskInfo(2, "status")
     with pytest.raises(RuntimeError, match="HTTP 404"):
         farm.info("bogus")
@@ -185,11 +185,11 @@ def test_what_cannot_be_is_refused(api):
         farm.setTaskInfo(0, "bogus", 1)
     with pytest.raises(RuntimeError, match="HTTP 401"):
         TaskFarm(USER, "wrong", numTasks=2, url_base=api)
-    with pytest.raises(RuntimeError, match="needs a number of tasks"):
+    with pytest.raises(RuntimeError, match="neither numTasks nor uuid is given"):
         TaskFarm(*WHO, url_base=api)
 
 
-def test_without_a_task_nothing_is_updated(api):
+def test_without_a_current_task_nothing_is_updated(api):
     farm = TaskFarm(*WHO, numTasks=2, url_base=api)
     worker = TaskFarmWorker(*WHO, farm.uuid, url_base=api)
     worker.update(100)
@@ -197,23 +197,23 @@ def test_without_a_task_nothing_is_updated(api):
     assert farm.info("numDone") == farm.info("numComputing") == 0
 
 
-def test_a_token_may_stand_for_the_user(ours):
+def test_a_token_replaces_user_and_password(ours):
     farm = TaskFarm(*WHO, numTasks=2, url_base=ours.seed_url)
     same = TaskFarm(farm.token_auth.username, "", uuid=farm.uuid, url_base=ours.seed_url)
     assert same.numTasks == 2
 
 
-def test_an_address_may_lack_its_last_slash(ours):
+def test_an_address_needs_no_final_slash(ours):
     farm = TaskFarm(*WHO, numTasks=1, url_base=ours.seed_url.rstrip("/"))
     assert farm.url("runs") == f"{ours.seed_url}runs"
 
 
-def test_where_no_server_is_the_error_comes_at_once_and_says_so():
+def test_a_wrong_address_is_an_immediate_error():
     with pytest.raises(ConnectionError, match=r"refused.*see that the server runs"):
         TaskFarm(*WHO, numTasks=2, url_base="http://127.0.0.1:9/api/")
 
 
-# The talk's example: what it does beside the loop is ours.
+# The talk's example; only the lines outside its loop are ours.
 TALK = """
     from {package} import TaskFarm, TaskFarmWorker
     import sys
@@ -228,7 +228,7 @@ TALK = """
 
 
 def run_talk(python: object, package: str, api: str) -> list[int]:
-    """Run the talk's example in a Python; the tasks that it did."""
+    """Run the talk's example with a Python, and return the tasks that it did."""
     farm, ours = TaskFarm(*WHO, numTasks=7, url_base=api), package.startswith("cryotile")
     script = textwrap.dedent(TALK).format(package=package)
     done = subprocess.run(
@@ -247,15 +247,14 @@ def test_the_talks_example_runs_with_the_published_client_on_our_server(our_api,
     assert run_talk(programs / "python", "taskfarm_worker", our_api) == list(range(7))
 
 
-def test_the_talks_example_runs_with_our_client_when_its_import_line_is_changed(api):
+def test_the_talks_example_runs_with_our_client_after_a_change_of_its_import_line(api):
     assert run_talk(sys.executable, "cryotile.taskfarm", api) == list(range(7))
 
 
 STRESS = """
 import multiprocessing, stress, sys
 
-# Each client needs a task at least, or the stress test fails to tell how long its tasks took: so all have their first
-# one before any is done.
+# The stress test fails if a client gets no task, so no client finishes its first task before all have one.
 all_at_work = multiprocessing.Barrier(4)
 
 class Worker(stress.TaskFarmWorker):
@@ -308,13 +307,13 @@ def test_the_published_manager_manages_runs_on_our_server(our_api, programs):
 
 
 def seed_spec(server: FarmServer | SeedServer) -> str:
-    """The spec of a backend with two children that speaks the seed's verbs alone."""
+    """Return the spec of a backend with two children that uses the legacy API."""
     user = f"{USER}:{PASSWORD.replace(' ', '%20')}"
     return f"taskfarm+http://{user}@{server.address.removeprefix('http://')}?children=2"
 
 
 @pytest.mark.parametrize("server", ["ours", "seed"])
-def test_the_seeds_verbs_alone_do_a_list_of_tasks(request, server, tmp_path, caplog):
+def test_the_legacy_api_is_enough_to_do_a_list_of_tasks(request, server, tmp_path, caplog):
     spec = seed_spec(request.getfixturevalue(server))
     tasks, work = make_tasks(12), RecordingWork(tmp_path, {7: ("raise", 99), 10: ("kill", 1)})
     outcomes = list(open_backend(spec, home=tmp_path, key="run/1").run(tasks, work))
@@ -326,7 +325,7 @@ def test_the_seeds_verbs_alone_do_a_list_of_tasks(request, server, tmp_path, cap
     assert "knows no leases" in caplog.text
 
 
-def test_what_a_dead_worker_held_is_done_by_the_next_command(seed, tmp_path):
+def test_tasks_of_a_dead_worker_are_done_by_the_next_command(seed, tmp_path):
     tasks = make_tasks(6)
     dead = open_backend(seed_spec(seed), home=tmp_path, key="run/1")
     dead.ledger.enroll(tasks)
@@ -338,12 +337,12 @@ def test_what_a_dead_worker_held_is_done_by_the_next_command(seed, tmp_path):
         return {outcome.task for outcome in backend.run(left, work)}
 
     assert run(tasks) == set(tasks) - stranded
-    # What is still missing is a new run on the server.
+    # The missing tasks become a new run on the server.
     assert run(sorted(stranded, key=lambda task: -task.cost)) == stranded
     assert sorted(work.ended) == [task.index for task in tasks]
 
 
-def test_two_workers_of_a_list_share_one_run(seed, tmp_path):
+def test_two_workers_of_one_list_share_a_run(seed, tmp_path):
     tasks = make_tasks(6)
     one, other = (open_backend(seed_spec(seed), home=tmp_path, key="run/1") for _ in range(2))
     one.ledger.enroll(tasks)
@@ -352,7 +351,7 @@ def test_two_workers_of_a_list_share_one_run(seed, tmp_path):
     assert [lease.task for lease in leases] == tasks
 
 
-def test_the_seeds_verbs_need_a_user_and_a_directory(tmp_path):
+def test_the_legacy_api_needs_a_user_and_a_directory(tmp_path):
     with pytest.raises(InvalidValue, match="names no user"):
         open_backend("taskfarm+http://localhost:5000", home=tmp_path, key="run/1")
     with pytest.raises(InvalidValue, match="needs a directory"):

@@ -1,4 +1,4 @@
-"""Who may do what on a server: passwords, tokens, roles, limits, and the log of it."""
+"""Authentication and rights: passwords, tokens, roles, limits, and the audit log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["farm", "postgres", "sqlite_farm"]
 OPEN = {("/", "GET"), ("/", "POST"), ("/healthz", "GET")}
 
 
-def test_nothing_is_answered_without_authentication_but_life_and_login(sqlite_farm):
+def test_only_healthz_and_the_login_are_answered_without_authentication(sqlite_farm):
     for rule in sqlite_farm.app.url_map.iter_rules():
         path = rule.rule.replace("<", "").replace(">", "")
         for method in rule.methods - {"HEAD", "OPTIONS"}:
@@ -32,7 +32,7 @@ def test_nothing_is_answered_without_authentication_but_life_and_login(sqlite_fa
     assert sqlite_farm.client.get("/healthz").json == {"status": "ok"}
 
 
-def test_a_password_buys_a_token_and_the_token_serves(farm):
+def test_a_password_is_exchanged_for_a_token(farm):
     farm.token()
     with_password = basic(farm.name("ann"), PASSWORD)
     token = farm.client.get("/api/token", headers=with_password).json["token"]
@@ -45,7 +45,7 @@ def test_a_password_buys_a_token_and_the_token_serves(farm):
         assert farm.client.get("/api/runs", headers=headers).status_code == 200
 
 
-def test_what_is_no_token_is_nobodys(sqlite_farm):
+def test_forged_tokens_are_refused(sqlite_farm):
     token = sqlite_farm.token()
     header, payload = (
         base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
@@ -96,19 +96,19 @@ def test_tokens_are_revoked(farm):
         assert farm.client.get("/api/runs", headers=basic(token)).status_code == 401
 
 
-def test_tokens_fall_with_a_change_of_the_password_by_another_process(farm):
+def test_a_new_password_set_by_another_process_revokes_tokens(farm):
     token = farm.token()
     headers = basic(farm.name("ann"), PASSWORD)
     assert farm.client.get("/api/runs", headers=headers).status_code == 200
     with farm.app.app_context():
         assert not accounts.add_user(farm.name("ann"), "something else")
-    # What another process changes is seen within a second; here that second is over.
+    # A change by another process is seen within a second; let that second be over.
     farm.app.extensions["cryotile"].access._checked -= 1
     assert farm.client.get("/api/runs", headers=basic(token)).status_code == 401
     assert farm.client.get("/api/runs", headers=headers).status_code == 401
 
 
-def test_a_removed_user_is_nobody_and_a_new_one_of_the_name_owns_nothing(farm):
+def test_a_removed_user_has_no_rights_and_a_new_one_of_the_name_owns_nothing(farm):
     token, run, name = farm.token(), farm.run(1), farm.name("ann")
     with farm.app.app_context():
         assert accounts.remove_user(name)
@@ -131,7 +131,7 @@ def test_a_password_is_hashed_once(sqlite_farm, monkeypatch):
     assert len(checked) == 1
 
 
-def test_wrong_passwords_are_limited_and_nothing_else_is(sqlite_farm, monkeypatch):
+def test_only_wrong_passwords_are_rate_limited(sqlite_farm, monkeypatch):
     run, _ = sqlite_farm.run(2), sqlite_farm.worker()
     hashed = []
     monkeypatch.setattr(auth, "check_password_hash", lambda *a: hashed.append(a) or False)
@@ -141,21 +141,21 @@ def test_wrong_passwords_are_limited_and_nothing_else_is(sqlite_farm, monkeypatc
     assert len(hashed) == 10
     assert int(sqlite_farm.client.get("/api/token", headers=wrong).headers["Retry-After"]) > 0
     assert sqlite_farm.claim(run) == 0
-    # Another address may try.
+    # Another address is not limited.
     answer = sqlite_farm.client.get(
         "/api/token", headers=wrong, environ_base={"REMOTE_ADDR": "10.0.0.9"}
     )
     assert answer.status_code == 401
 
 
-def test_a_name_that_nobody_has_costs_a_hash_too(sqlite_farm, monkeypatch):
+def test_an_unknown_user_name_costs_a_hash_too(sqlite_farm, monkeypatch):
     hashed = []
     monkeypatch.setattr(auth, "check_password_hash", lambda *a: hashed.append(a) or False)
     assert sqlite_farm.client.get("/api/runs", headers=basic("nobody", "x")).status_code == 401
     assert len(hashed) == 1
 
 
-def test_addresses_of_one_network_are_one_to_the_limit():
+def test_addresses_of_one_network_share_a_limit():
     attempts = auth.LoginThrottle(limit=2, period=1e6)
     attempts.fail("2001:db8::1")
     assert attempts.wait("2001:db8::2") == 0
@@ -165,7 +165,7 @@ def test_addresses_of_one_network_are_one_to_the_limit():
     assert attempts.wait("10.0.0.1") == 0
 
 
-def test_strangers_get_404_and_see_nothing(farm):
+def test_users_who_are_not_members_get_404(farm):
     run = farm.run(3)
     for user in ("ann", "bob"):
         farm.token(user)
@@ -190,7 +190,7 @@ def test_strangers_get_404_and_see_nothing(farm):
     assert run not in farm.ask("GET", "/metrics", user="bob").text
 
 
-def test_members_may_do_what_their_role_says(farm):
+def test_members_have_the_rights_of_their_role(farm):
     run, _ = farm.run(3), farm.worker()
     farm.token("bob")
     member = f"/api/v1/runs/{run}/members/{farm.name('bob')}"
@@ -219,7 +219,7 @@ def test_members_may_do_what_their_role_says(farm):
     assert may() == [False, False, False]
 
 
-def test_members_are_users_of_a_role_and_a_runs_creator_stays_its_owner(farm):
+def test_members_are_known_users_and_the_creators_role_cannot_be_changed(farm):
     run = farm.run(1)
     members = f"/api/v1/runs/{run}/members"
     assert farm.ask("PUT", f"{members}/nobody", {"role": "worker"}).status_code == 404
@@ -238,7 +238,7 @@ def test_an_admin_sees_and_changes_every_run(farm):
     assert farm.ask("DELETE", f"/api/runs/{run}", user="root").status_code == 204
 
 
-def test_bodies_have_a_size_and_a_depth(sqlite_farm):
+def test_bodies_are_limited_in_size_and_depth(sqlite_farm):
     def post(data: bytes, **headers: str) -> int:
         return int(sqlite_farm.ask("POST", "/api/run", data=data, headers=headers).status_code)
 
@@ -253,12 +253,12 @@ def test_bodies_have_a_size_and_a_depth(sqlite_farm):
     assert post(b"no gzip", **{"Content-Encoding": "gzip"}) == 400
     assert post(gzip.compress(b'{"numTasks": 3}')[:-5], **{"Content-Encoding": "gzip"}) == 400
     assert post(b"x", **{"Content-Encoding": "br"}) == 415
-    # Brackets in strings are no depth.
+    # Brackets in strings do not count as depth.
     assert post(json.dumps({"numTasks": "[{" * 100}).encode()) == 400
     assert post(gzip.compress(b'{"numTasks": 3}'), **{"Content-Encoding": "gzip"}) == 201
 
 
-def test_every_answer_has_the_headers_of_caution(sqlite_farm):
+def test_every_answer_has_security_headers(sqlite_farm):
     answers = [
         sqlite_farm.client.get("/"),
         sqlite_farm.client.get("/nosuch"),
@@ -275,7 +275,7 @@ def test_every_answer_has_the_headers_of_caution(sqlite_farm):
     assert "Strict-Transport-Security" in secure.headers
 
 
-def test_the_log_says_who_did_what(farm):
+def test_the_audit_log_records_users_and_actions(farm):
     run = farm.run(2)
     farm.token("bob")
     farm.ask("POST", f"/api/runs/{run}/restart?all=True")
@@ -300,7 +300,7 @@ def test_the_log_says_who_did_what(farm):
     ]
 
 
-def test_neither_passwords_nor_tokens_are_stored(farm):
+def test_passwords_and_tokens_are_stored_as_hashes(farm):
     token = farm.token()
     (stored,) = farm.sql("SELECT password FROM users WHERE name = :name", name=farm.name("ann"))
     assert stored.password.startswith("scrypt:")
@@ -308,7 +308,7 @@ def test_neither_passwords_nor_tokens_are_stored(farm):
     assert (token,) not in [tuple(row) for row in farm.sql("SELECT digest FROM tokens")]
 
 
-def test_names_and_passwords_have_a_look(sqlite_farm):
+def test_invalid_names_and_passwords_are_refused(sqlite_farm):
     with sqlite_farm.app.app_context():
         for name in ("", "a b", "a:b", "é", ".a", "a" * 65, "ct_" + "a" * 43):
             with pytest.raises(InvalidValue, match="user name"):
@@ -321,7 +321,7 @@ def test_names_and_passwords_have_a_look(sqlite_farm):
         assert accounts.add_user("ann", "x")
 
 
-def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path, monkeypatch):
+def test_the_secret_key_is_created_once_and_readable_by_its_owner_alone(tmp_path, monkeypatch):
     monkeypatch.delenv("CRYOTILE_SECRET_KEY", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     key = ServerSettings(database_url="x").key()
@@ -334,7 +334,7 @@ def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path, monkeypatch):
         ServerSettings(database_url="x").key()
 
 
-def test_a_given_secret_is_long_enough(monkeypatch):
+def test_a_short_secret_key_is_refused(monkeypatch):
     monkeypatch.setenv("CRYOTILE_SECRET_KEY", SECRET)
     assert ServerSettings(database_url="x").key() == SECRET
     monkeypatch.setenv("CRYOTILE_SECRET_KEY", "short")
@@ -342,7 +342,7 @@ def test_a_given_secret_is_long_enough(monkeypatch):
         ServerSettings(database_url="x").key()
 
 
-def test_settings_of_the_environment_are_numbers(monkeypatch):
+def test_invalid_numbers_in_the_environment_are_refused(monkeypatch):
     monkeypatch.setenv("CRYOTILE_SEED_LEASE", "60")
     assert ServerSettings(database_url="x").legacy_lease == 60
     for wrong in ("soon", "-1", "nan", "inf"):

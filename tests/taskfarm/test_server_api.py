@@ -1,4 +1,4 @@
-"""The native API: a ledger over HTTP, many leases a call."""
+"""The native API: a ledger over HTTP, many leases per call."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Run:
 
 @pytest.fixture
 def key(request):
-    """A key of its own for each test: databases may serve several."""
+    """Return a key of the test's own: one database may serve several tests."""
     return f"{request.node.name}/1"
 
 
@@ -73,7 +73,7 @@ def test_one_request_settles_a_batch_and_claims_the_next(farm, key):
     assert run.ask("POST", "/outcomes?claim=1", []).status_code == 400
 
 
-def test_a_worker_may_give_its_uuid_alone_and_is_known_by_its_leases(farm, key):
+def test_a_worker_may_give_its_uuid_alone_or_be_found_by_its_leases(farm, key):
     run = Run(farm, key=key, count=4)
     name = "this-is-all-it-says"
     first = run.claim(2, worker=name)
@@ -83,7 +83,7 @@ def test_a_worker_may_give_its_uuid_alone_and_is_known_by_its_leases(farm, key):
     assert run.settle(*answer["leases"], query="") == {"lost": []}
     workers = run.ask("GET", "/workers").json["workers"]
     assert [(w["uuid"], w["attempts"], w["leased"]) for w in workers] == [(name, 4, 0)]
-    # It is the same worker as that of the seed's words.
+    # The legacy API knows the same worker.
     other = Run(farm, key=f"{key}/other", count=1)
     assert other.claim(1, worker=farm.worker()) != []
     assert other.ask("GET", "/workers").json["workers"][0]["host"] == "here"
@@ -99,7 +99,7 @@ def test_a_claim_whose_answer_was_lost_gets_the_same_leases(farm, key):
     assert run.counts() == (3, 3, 3, 0)
 
 
-def test_what_is_handed_back_costs_no_attempt(farm, key):
+def test_a_released_task_costs_no_attempt(farm, key):
     run = Run(farm, key=key, count=1)
     for _ in range(5):
         (lease,) = run.claim()
@@ -109,7 +109,7 @@ def test_what_is_handed_back_costs_no_attempt(farm, key):
     assert run.counts() == (1, 0, 0, 0)
 
 
-def test_of_a_dead_workers_batch_only_the_started_task_is_charged(farm, key):
+def test_only_the_started_task_of_a_dead_workers_batch_costs_an_attempt(farm, key):
     run = Run(farm, key=key, count=2)
     leases = run.claim(2)
     run.ask("PATCH", "/leases?worker=w", [{"lease": leases[1]["lease"], "fraction": 0}])
@@ -120,7 +120,7 @@ def test_of_a_dead_workers_batch_only_the_started_task_is_charged(farm, key):
     assert len(lost) == 2
 
 
-def test_failures_are_told_with_their_text(farm, key):
+def test_failed_tasks_are_listed_with_their_error(farm, key):
     run = Run(farm, key=key, tasks=[[3, 1], [4, 2]], attempts=2)
     for attempt in (1, 2):
         run.settle(run.claim()[0], error=f"attempt {attempt}: \0 boom")
@@ -144,7 +144,7 @@ def test_tasks_come_in_pages(farm, key):
     assert seen == list(range(7))
 
 
-def test_a_run_is_listed_in_pieces_by_any_number_of_workers(farm, key):
+def test_tasks_are_enrolled_in_pieces_by_several_workers(farm, key):
     settings = {"key": key, "name": "ice", "lease": 60, "attempts": 5}
     run = Run(farm, **settings)
     piece = {"tasks": [[index, 1] for index in range(2000)]} | settings
@@ -160,10 +160,10 @@ def test_a_run_is_listed_in_pieces_by_any_number_of_workers(farm, key):
     assert (again.state["lease"], again.state["attempts"], again.state["name"]) == (60, 5, "ice")
 
 
-def test_what_is_settled_while_tasks_are_found_out_stays_settled(farm, key):
+def test_a_task_that_is_settled_during_the_scan_stays_settled(farm, key):
     seen = Run(farm, key=key, tasks=[[0, 2], [1, 1]]).state["clock"]
     run = Run(farm, key=key)
-    # SQLite's clock has milliseconds; what is settled at the very tick of the look counts as settled before it.
+    # SQLite's clock has milliseconds, and a task settled in the millisecond of the scan counts as settled before it.
     while run.ask("GET").json["clock"] == seen:
         pass
     run.settle(*run.claim(1))
@@ -174,14 +174,14 @@ def test_what_is_settled_while_tasks_are_found_out_stays_settled(farm, key):
     assert run.counts() == (2, 0, 0, 0)
 
 
-def test_a_range_is_listed_once(farm, key):
+def test_a_range_is_enrolled_once(farm, key):
     for _ in range(2):
         run = Run(farm, key=key, count=5)
     assert run.state["tasks"] == 5
     assert farm.ask("POST", "/api/v1/runs", {"key": key, "count": 6}).status_code == 400
 
 
-def test_workers_are_told_with_their_last_sign_of_life(farm, key):
+def test_workers_are_listed_with_the_age_of_their_last_call(farm, key):
     run = Run(farm, key=key, count=3)
     run.settle(*run.claim(2))
     run.claim(1)
@@ -190,7 +190,7 @@ def test_workers_are_told_with_their_last_sign_of_life(farm, key):
     assert worker == WORKER | {"leased": 1, "done": 2, "failed": 0, "attempts": 2}
 
 
-def test_events_tell_the_counts_and_end_with_the_run(farm, key):
+def test_events_give_the_counts_and_end_with_the_run(farm, key):
     run = Run(farm, key=key, count=1)
     run.settle(*run.claim())
     answer = run.ask("GET", "/events")
@@ -208,7 +208,7 @@ def test_metrics_are_numbers_by_run_and_state(farm, key):
         assert f'cryotile_tasks{{run="{uuid}",state="{state}"}} {value}\n' in text
 
 
-def test_progress_is_there_for_sql(farm, key):
+def test_sql_sees_progress_in_a_view(farm, key):
     run = Run(farm, key=key, count=4)
     run.settle(*run.claim(3)[:1])
     ((*row,),) = farm.sql(
@@ -264,7 +264,7 @@ WRONG = [
 ]
 
 
-def test_what_cannot_be_is_refused(farm):
+def test_invalid_values_are_refused(farm):
     run = Run(farm, count=1)
     run.claim()
     for method, path, body in WRONG:
@@ -274,7 +274,7 @@ def test_what_cannot_be_is_refused(farm):
         assert answer.json["error"]
 
 
-def test_odd_leases_are_lost_leases(farm):
+def test_unknown_lease_ids_are_lost_leases(farm):
     run = Run(farm, count=2)
     run.claim(2)
     odd = [
@@ -299,7 +299,7 @@ def test_odd_leases_are_lost_leases(farm):
     assert run.counts() == (0, 2, 0, 0)
 
 
-def test_a_database_that_is_away_is_said_to_be(sqlite_farm, monkeypatch, tmp_path):
+def test_an_unreachable_database_is_answered_with_retry_after(sqlite_farm, monkeypatch, tmp_path):
     sqlite_farm.token()
     database = sqlite_farm.database
     monkeypatch.setattr(database, "_patience", 0.0)

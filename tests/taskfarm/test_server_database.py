@@ -1,4 +1,4 @@
-"""A server whose database is away for a while, full, or of another version."""
+"""A server whose database is unreachable for a while, full, or of another version; and the plans of its queries."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tests.support.services.postgres import Postgres, postgres
 __all__ = ["postgres", "sqlite_farm"]
 
 
-def test_a_restart_of_postgresql_loses_nothing_that_was_acknowledged():
+def test_a_restart_of_postgresql_loses_no_acknowledged_change():
     with Postgres() as postgres:
         farm = Farm(postgres.url)
         run, _ = farm.run(20), farm.worker()
@@ -46,7 +46,7 @@ def test_a_restart_of_postgresql_loses_nothing_that_was_acknowledged():
         assert farm.put(run, 0, status="done") == 204
         postgres.stop(signal.SIGQUIT)
         with ThreadPoolExecutor(1) as pool:
-            # Asked while it is away, answered when it is back; or told to ask again, if that takes long.
+            # Sent while PostgreSQL is down and answered when it is back, or with 503 if that takes long.
             headers = basic(farm.token())
             claimed = pool.submit(
                 farm.client.post,
@@ -56,7 +56,7 @@ def test_a_restart_of_postgresql_loses_nothing_that_was_acknowledged():
             )
             postgres.start()
             assert claimed.result().status_code in (201, 503)
-        # What speaks to the database without asking again may hit a connection that is dead.
+        # A query that is not repeated may hit a dead connection.
         assert farm.ask("GET", "/api/token").status_code in (200, 503)
         assert farm.ask("GET", "/api/token").status_code == 200
         waiting, computing, done = farm.counts(run)
@@ -65,11 +65,11 @@ def test_a_restart_of_postgresql_loses_nothing_that_was_acknowledged():
         farm.database.engine.dispose()
 
 
-def test_a_full_disk_under_sqlite_is_said_to_be_and_mended(sqlite_farm):
+def test_a_full_disk_under_sqlite_is_answered_with_503_until_it_has_room(sqlite_farm):
     run, _ = sqlite_farm.run(100_000), sqlite_farm.worker()
     token = sqlite_farm.token()
     sqlite_farm.database._patience = 0.0
-    # SQLite answers alike whether the disk or its own limit is full.
+    # SQLite gives the same error for a full disk and for its own limit.
     pages = sqlite_farm.sql("PRAGMA page_count")[0][0]
     with sqlite_farm.database.engine.connect() as connection:
         connection.execute(text(f"PRAGMA max_page_count = {pages}"))
@@ -89,7 +89,7 @@ def test_a_database_of_a_newer_version_is_refused(sqlite_farm):
         create_app(sqlite_farm.settings)
 
 
-def test_behind_a_pooler_that_gives_each_transaction_another_connection_all_goes_as_without(
+def test_a_transaction_pooler_in_front_of_postgresql_changes_nothing(
     postgres,
 ):
     with PgBouncer(postgres, connections=3) as pgbouncer:
@@ -112,19 +112,19 @@ def test_behind_a_pooler_that_gives_each_transaction_another_connection_all_goes
         farm.database.engine.dispose()
 
 
-def test_a_claim_waits_for_no_other_claim_of_its_run(postgres):
+def test_a_claim_does_not_wait_for_another_claim_of_its_run(postgres):
     farm = Farm(postgres.url)
     run = farm.run(4)
     first = farm.claim(run, farm.worker("first"))
     with farm.database.engine.connect() as other:
-        # Somebody else is in the midst of claiming task 1, and has not committed.
+        # Another transaction has claimed task 1 and not committed yet.
         other.execute(text("SELECT idx FROM tasks WHERE state = 0 AND idx = 1 FOR UPDATE"))
         assert farm.claim(run, "first") == 2
     assert first == 0
     farm.database.engine.dispose()
 
 
-def test_a_claim_and_the_answer_how_far_a_run_is_look_at_no_task_but_those_they_name(sqlite_farm):
+def test_claims_and_counts_read_tasks_by_an_index(sqlite_farm):
     for statement in (CLAIM, SETTLE, RENEW, RELEASE, REAP):
         assert_searches(sqlite_farm, statement._sqlite)
     for question in (
@@ -139,17 +139,17 @@ def test_a_claim_and_the_answer_how_far_a_run_is_look_at_no_task_but_those_they_
 
 
 def assert_searches(farm: Farm, statement: TextClause) -> None:
-    """Check that a statement finds tasks by an index: by number, or among those in the state that it needs."""
+    """Check that a statement finds tasks by an index: by number, or among tasks of one state."""
     given = dict.fromkeys(statement.compile().params, 0) | {"given": "[]"}
     with farm.database.engine.connect() as connection:
         plan = connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"), given)
         steps = [row.detail for row in plan if re.search(r"\btasks\b", row.detail)]
     whole = [step for step in steps if step.startswith("SCAN") or step.endswith("(run_id=?)")]
-    # These hold the tasks of one state alone.
+    # These indices hold the tasks of one state alone.
     assert all(re.search("INDEX tasks_(waiting|begun|failed)", step) for step in whole), steps
 
 
-def test_of_a_run_that_postgresql_has_no_statistics_of_it_reads_the_tasks_that_are_named_alone(
+def test_postgresql_reads_only_the_named_tasks_of_a_run_that_it_has_no_statistics_of(
     postgres,
 ):
     farm = Farm(postgres.url)
@@ -159,7 +159,7 @@ def test_of_a_run_that_postgresql_has_no_statistics_of_it_reads_the_tasks_that_a
     """)
     with farm.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
         other.execute(text("VACUUM ANALYZE tasks"))
-    # Rows of 4096 tasks are laid out with the first claim.
+    # The first claim materializes rows of 4096 tasks.
     name = farm.run(4096)
     run = farm.sql("SELECT id FROM runs WHERE uuid = :name", name=name)[0][0]
     tasks = [farm.claim(name, farm.worker()) for _ in range(3)]
@@ -175,7 +175,7 @@ def test_of_a_run_that_postgresql_has_no_statistics_of_it_reads_the_tasks_that_a
 
 
 def _rows_read(farm: Farm, statement: TextClause, values: dict[str, object]) -> int:
-    """How many rows of tasks a statement of PostgreSQL reads, and passes on or not; it is undone."""
+    """Return the largest number of rows that a node of a statement's plan reads; the statement is rolled back."""
     given = {name: values[name] for name in statement.compile().params}
     explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
     with farm.database.engine.connect() as connection:
@@ -193,8 +193,8 @@ def _rows_of_node(node: dict[str, object]) -> int:
     return (node["Actual Rows"] + dropped) * node["Actual Loops"]
 
 
-def test_the_database_of_the_seeds_variable_is_neither_used_nor_touched_by_tests(tmp_path):
-    """The seed's tests drop the tables of ``$DATABASE_URL``."""
+def test_tests_do_not_touch_the_database_of_the_first_servers_variable(tmp_path):
+    """The tests of the first server drop the tables of ``$DATABASE_URL``."""
     precious = tmp_path / "precious.db"
     with closing(sqlite3.connect(precious)) as database:
         database.execute("CREATE TABLE runs (id)")

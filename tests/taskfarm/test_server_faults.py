@@ -1,4 +1,4 @@
-"""A server whose processes are killed while workers claim and settle: each task is done once, and nobody intervenes."""
+"""A server whose processes are killed while workers claim and settle: each task is done once, without intervention."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import random
 import signal
 import threading
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from cryotile.farm.task import Outcome, Task
 from cryotile.ledgers.http import HTTPLedger
-from tests.support.farm_server import PASSWORD
 from tests.support.served_farm import served
 from tests.support.services.postgres import postgres
 
@@ -22,23 +20,23 @@ __all__ = ["postgres", "served"]
 
 LONG = bool(os.environ.get("CRYOTILE_LONG"))
 KILLS = 100 if LONG else 6
-# Every so many kills it is the whole server and not one of its processes.
+# Every third kill hits the whole server, the others one of its processes.
 WHOLE = 3
 WORKERS, BATCH = 3, 4
-# Steps of workers between two kills, at most.
+# Largest number of workers' steps between two kills.
 STEPS = 60
-# What workers must be about when kills hit; in the short form there may be too few to hit all.
+# Moments of workers that kills must hit; the short form may have too few kills to hit all.
 MOMENTS = {"claiming", "settling", *(["between"] if LONG else [])}
 
 
 class Pool:
-    """Workers in threads, and what each is doing."""
+    """Workers in threads, and the current moment of each."""
 
     def __init__(self, address, key):
         self._address, self._key = address, key
         self.step = threading.Condition()
         self.steps = 0
-        # Set when no more tasks will come: until then workers that find none look again.
+        # Set when no more tasks will be enrolled; until then workers that find none try again.
         self.last = threading.Event()
         self.doing: dict[int, str] = {}
         self.done: list[int] = []
@@ -78,43 +76,40 @@ class Pool:
 # Each kill of the long form takes a start of the server, and workers wait for it with growing pauses.
 @pytest.mark.timeout(3600)
 def test_each_task_is_done_once_however_often_the_server_is_killed(served):
-    draw, hit, kills, count = random.Random(11), Counter(), 0, 0
-    address, key = f"http://ann:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{served.port}", "faults/1"
-    with ExitStack() as stack:
-        server = stack.enter_context(served.running())
-        ledger, pool = HTTPLedger(address, key), Pool(address, key)
-        pool.start()
-        while kills < KILLS or not set(hit) >= MOMENTS:
-            # However fast they are: there is more to do between two kills than they can do in so many steps.
-            ledger.enroll([Task(index, 1.0) for index in range(count, count + STEPS * BATCH)])
-            count += STEPS * BATCH
-            kills += 1
-            with pool.step:
-                target = pool.steps + draw.randrange(STEPS)
-                pool.step.wait_for(lambda: pool.steps >= target or pool.over, 60)  # noqa: B023 - at once
-                assert not pool.over
-                hit.update(pool.doing.values())
-                if kills % WHOLE == 0:
-                    os.killpg(server.pid, signal.SIGKILL)
-                else:
-                    os.kill(draw.choice(_children(server.pid)), signal.SIGKILL)
+    draw, hit, kills, count, key = random.Random(11), Counter(), 0, 0, "faults/1"
+    ledger, pool = HTTPLedger(served.url, key), Pool(served.url, key)
+    pool.start()
+    while kills < KILLS or not set(hit) >= MOMENTS:
+        # More tasks than the workers can do in this many steps, so that they never run out between two kills.
+        ledger.enroll([Task(index, 1.0) for index in range(count, count + STEPS * BATCH)])
+        count += STEPS * BATCH
+        kills += 1
+        with pool.step:
+            target = pool.steps + draw.randrange(STEPS)
+            pool.step.wait_for(lambda: pool.steps >= target or pool.over, 60)  # noqa: B023 - called at once
+            assert not pool.over
+            hit.update(pool.doing.values())
             if kills % WHOLE == 0:
-                server.wait()
-                server = stack.enter_context(served.running())
-        pool.last.set()
-        pool.join()
-        assert sorted(pool.done) == list(range(count))
-        assert pool.lost == []
-        token = served.log_in()
-        runs = served.ask("GET", "/api/v1/runs", token=token)[1]["runs"]
-        run = next(run for run in runs if run["key"] == key)
-        assert (run["done"], run["failed"]) == (count, 0)
-        workers = served.ask("GET", f"/api/v1/runs/{run['run']}/workers", token=token)[1]["workers"]
-        assert sum(worker["attempts"] for worker in workers) == count
+                os.killpg(served.server.pid, signal.SIGKILL)
+            else:
+                os.kill(draw.choice(_children(served.server.pid)), signal.SIGKILL)
+        if kills % WHOLE == 0:
+            served.server.wait()
+            served.start()
+    pool.last.set()
+    pool.join()
+    assert sorted(pool.done) == list(range(count))
+    assert pool.lost == []
+    token = served.log_in()
+    runs = served.ask("GET", "/api/v1/runs", token=token)[1]["runs"]
+    run = next(run for run in runs if run["key"] == key)
+    assert (run["done"], run["failed"]) == (count, 0)
+    workers = served.ask("GET", f"/api/v1/runs/{run['run']}/workers", token=token)[1]["workers"]
+    assert sum(worker["attempts"] for worker in workers) == count
 
 
 def _children(pid):
-    # The one that was killed last may have no successor yet.
+    # The process that was killed last may not have a successor yet.
     while not (children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
         pass
     return [int(child) for child in children]

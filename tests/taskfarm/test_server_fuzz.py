@@ -1,4 +1,4 @@
-"""Whatever is asked: never a 500, never an answer to a stranger, and all as the document says."""
+"""Generated requests: no answer is a 500, none is for an unknown user, and all are as the document describes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.support.farm_server import PASSWORD, Farm, basic
 
-SEED_PATHS = {
+LEGACY_PATHS = {
     "/api/token": ("get", "delete"),
     "/api/run": ("post",),
     "/api/runs": ("get",),
@@ -47,8 +47,8 @@ BODY = {
 FEW = settings(max_examples=12, suppress_health_check=list(HealthCheck))
 
 
-def _seed_document():
-    """Describe the seed's paths loosely, so that much of what is tried is wrong."""
+def _legacy_document():
+    """Describe the legacy paths loosely, so that many generated requests are invalid."""
 
     def operation(path, method):
         names = [name for name in ("run", "task") if f"{{{name}}}" in path]
@@ -70,9 +70,9 @@ def _seed_document():
 
     paths = {
         path: {method: operation(path, method) for method in methods}
-        for path, methods in SEED_PATHS.items()
+        for path, methods in LEGACY_PATHS.items()
     }
-    return {"openapi": "3.1.0", "info": {"title": "seed", "version": "0"}, "paths": paths}
+    return {"openapi": "3.1.0", "info": {"title": "legacy", "version": "0"}, "paths": paths}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def farm(tmp_path_factory):
 
 
 def _admin(farm):
-    """By password: among what is tried is to end one's token."""
+    """Authenticate by password: a generated request may revoke the token."""
     farm.token("root", "admin")
     return basic(farm.name("root"), PASSWORD)
 
@@ -94,14 +94,14 @@ def _native(farm):
     return schemathesis.openapi.from_wsgi("/api/v1/openapi.json", farm.app, headers=headers)
 
 
-def _seed(farm):
-    schema = schemathesis.openapi.from_dict(_seed_document())
+def _legacy(farm):
+    schema = schemathesis.openapi.from_dict(_legacy_document())
     schema.app = farm.app
     return schema
 
 
 def _aim(farm, case):
-    """Let most questions be about a run that there is."""
+    """Aim most requests at an existing run."""
     if "run" in case.path_parameters and len(case.path_parameters["run"]) % 4 != 1:
         case.path_parameters["run"] = farm.run(5)
     if "task" in case.path_parameters and len(case.path_parameters["task"]) % 2:
@@ -109,12 +109,12 @@ def _aim(farm, case):
 
 
 def _each_call(schema, check):
-    """Try many cases of every call of a document."""
+    """Check generated requests of every call of a document."""
     for operation in schema.get_all_operations():
         FEW(given(operation.ok().as_strategy())(lambda case: check(case)))()
 
 
-def test_the_native_api_answers_as_its_document_says(farm):
+def test_the_native_api_answers_as_documented(farm):
     checks = [
         not_a_server_error,
         status_code_conformance,
@@ -129,19 +129,19 @@ def test_the_native_api_answers_as_its_document_says(farm):
     _each_call(_native(farm), check)
 
 
-def test_the_seeds_paths_never_answer_500(farm):
+def test_the_legacy_paths_never_answer_500(farm):
     def check(case):
         _aim(farm, case)
         assert case.call(headers=_admin(farm)).status_code != 500
 
-    _each_call(_seed(farm), check)
+    _each_call(_legacy(farm), check)
 
 
-def test_strangers_get_no_answer(farm):
+def test_unknown_users_get_no_answer(farm):
     def check(case):
         if case.path != "/healthz":
             _aim(farm, case)
             assert case.call(headers={"Authorization": ""}).status_code == 401
 
-    _each_call(_seed(farm), check)
+    _each_call(_legacy(farm), check)
     _each_call(_native(farm), check)

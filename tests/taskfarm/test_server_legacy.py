@@ -1,4 +1,4 @@
-"""The seed's paths: what its clients expect, and what is broken in the seed's own server."""
+"""The legacy API: what its clients expect, and faults of the first server that must not return."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def test_runs_are_listed_in_the_order_of_their_creation(farm):
     assert all(set(run) == {"id", "numTasks", "uuid"} for run in data)
 
 
-def test_tasks_are_handed_out_in_order_and_then_no_more(farm):
+def test_tasks_are_handed_out_in_order(farm):
     run, _ = farm.run(3), farm.worker()
     assert [farm.claim(run) for _ in range(4)] == [0, 1, 2, None]
     assert farm.counts(run) == (0, 3, 0)
 
 
-def test_a_claimed_task_is_told_as_the_seed_tells_it(farm):
+def test_a_claimed_task_has_the_members_that_the_first_server_gave(farm):
     run, _ = farm.run(1), farm.worker()
     answer = farm.ask("POST", f"/api/runs/{run}/task", {"worker_uuid": "w"})
     assert answer.status_code == 201
@@ -59,7 +59,7 @@ def test_a_task_set_back_to_waiting_is_handed_out_next(farm):
     assert [farm.claim(run) for _ in range(2)] == [1, 3]
 
 
-def test_the_progress_of_tasks_is_that_of_the_run(farm):
+def test_the_progress_of_tasks_counts_for_the_run(farm):
     run, _ = farm.run(4), farm.worker()
     farm.claim(run)
     farm.put(run, 0, percentCompleted=50)
@@ -72,7 +72,7 @@ def test_the_progress_of_tasks_is_that_of_the_run(farm):
     }
 
 
-def test_restart_keeps_what_is_done_and_all_restarts_everything(farm):
+def test_restart_keeps_done_tasks_and_restart_all_keeps_none(farm):
     run, _ = farm.run(3), farm.worker()
     for task in range(3):
         farm.claim(run)
@@ -95,7 +95,7 @@ def test_a_deleted_run_is_unknown(farm):
     assert farm.ask("GET", "/api/runs").json["data"] == []
 
 
-# What is broken in the seed.
+# Faults of the first server.
 
 
 def test_a_dead_workers_task_is_handed_out_again(farm):
@@ -106,7 +106,7 @@ def test_a_dead_workers_task_is_handed_out_again(farm):
     assert [farm.claim(run), farm.claim(run)] == [0, None]
 
 
-def test_every_update_prolongs_the_lease_and_no_other(farm):
+def test_an_update_prolongs_the_lease_of_its_task_alone(farm):
     run, _ = farm.run(2), farm.worker()
     farm.claim(run), farm.claim(run)
     farm.expire()
@@ -114,7 +114,7 @@ def test_every_update_prolongs_the_lease_and_no_other(farm):
     assert [farm.claim(run), farm.claim(run)] == [0, None]
 
 
-def test_what_somebody_set_computing_without_a_claim_has_no_lease(farm):
+def test_a_task_set_computing_without_a_claim_has_no_lease(farm):
     run, _ = farm.run(2), farm.worker()
     farm.put(run, 0, status="computing")
     farm.put(run, 0, percentCompleted=10)
@@ -124,7 +124,7 @@ def test_what_somebody_set_computing_without_a_claim_has_no_lease(farm):
     assert farm.claim(run) == 0
 
 
-def test_restart_leaves_living_workers_their_tasks(farm):
+def test_restart_does_not_take_tasks_from_living_workers(farm):
     run, _ = farm.run(3), farm.worker()
     farm.claim(run)
     farm.expire()
@@ -144,7 +144,7 @@ def test_a_task_at_100_percent_whose_worker_died_is_restarted(farm):
     assert farm.claim(run) == 0
 
 
-def test_however_tasks_are_touched_all_can_be_claimed(farm):
+def test_every_waiting_task_can_be_claimed_after_any_changes(farm):
     draw = random.Random(7)
     run, _ = farm.run(40), farm.worker()
     for _ in range(60):
@@ -164,7 +164,7 @@ def test_however_tasks_are_touched_all_can_be_claimed(farm):
     assert farm.counts(run) == (0, 40 - done, done)
 
 
-def test_no_two_workers_get_a_task(farm):
+def test_no_two_workers_get_the_same_task(farm):
     run = farm.run(60)
 
     def work(name: str) -> list[int]:
@@ -180,7 +180,7 @@ def test_no_two_workers_get_a_task(farm):
     assert sorted(claimed) == list(range(60))
 
 
-def test_reading_tasks_makes_none(farm):
+def test_reading_tasks_creates_no_rows(farm):
     run = farm.run(40)
     farm.token()
     with ThreadPoolExecutor(4) as pool:
@@ -189,7 +189,7 @@ def test_reading_tasks_makes_none(farm):
     assert farm.sql(rows, run=run) == [(0,)]
 
 
-def test_a_percentage_is_from_0_to_100(sqlite_farm):
+def test_a_percentage_must_be_between_0_and_100(sqlite_farm):
     run = sqlite_farm.run(1)
     for percent in [150, -20, None, "50", True, [50], {}, 1e400, "NaN"]:
         assert sqlite_farm.put(run, 0, percentCompleted=percent) == 400
@@ -210,7 +210,7 @@ def test_a_run_has_a_number_of_tasks(sqlite_farm):
         assert sqlite_farm.ask("GET", "/api/runs").json == {"data": []}
 
 
-def test_what_is_no_object_of_known_members_is_refused(sqlite_farm):
+def test_bodies_other_than_objects_of_known_members_are_refused(sqlite_farm):
     run, _ = sqlite_farm.run(1), sqlite_farm.worker()
     for body in [[], [1, 2], "text", 7, None, {}, {"numTasks": 1, "more": 2}]:
         for method, path in (
@@ -235,7 +235,7 @@ def test_a_worker_may_register_twice(farm):
     assert first.json["uuid"] == "0a-b"
 
 
-def test_a_worker_is_a_uuid_a_host_and_a_process(farm):
+def test_a_worker_needs_a_valid_uuid_host_and_pid(farm):
     for change in [
         {"pid": 2**31},
         {"pid": -1},
@@ -291,7 +291,7 @@ def test_the_largest_run_costs_no_more_than_the_smallest(farm):
     assert farm.ask("POST", f"/api/runs/{run}/restart?all=True").status_code == 204
 
 
-def test_a_lease_of_the_native_api_settles_what_the_seeds_put_has_not(farm):
+def test_a_native_lease_is_settled_after_a_put_of_done_and_lost_after_one_of_waiting(farm):
     run = farm.run(1)
     worker = {"uuid": "w", "host": "here", "pid": 7}
     lease = farm.ask("POST", f"/api/v1/runs/{run}/leases", {"worker": worker}).json["leases"][0]

@@ -1,4 +1,4 @@
-"""Whatever clients of both APIs do in whatever order, a server's run is what a model in memory says."""
+"""Random calls of both APIs in random order, checked against a model of a run in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Task:
     state: str = "waiting"
     lease: str | None = None
     lasts: bool | None = None
-    """Whether the lease is good still; None without one."""
+    """Whether the lease is still valid; None without one."""
     attempts: int = 0
     started: bool = False
     percent: float = 0.0
@@ -59,7 +59,7 @@ class Machine(RuleBasedStateMachine):
         self.leases: list[tuple[int, str]] = []
 
     def _claimable(self, n: int) -> list[int]:
-        """What a claim gets: tasks that somebody has touched come before those that nobody has."""
+        """Return the tasks that a claim gets: tasks that were claimed or changed before come first."""
         chosen = self._waiting()[:n]
         if len(chosen) < n:
             for task in self.tasks:
@@ -102,12 +102,12 @@ class Machine(RuleBasedStateMachine):
             self.leases.append((lease["task"], lease["lease"]))
 
     @rule()
-    def claim_by_the_seed(self):
+    def claim_by_the_legacy_api(self):
         expected = self._claimable(1)
         claimed = self.farm.claim(self.run)
         assert [claimed] == (expected or [None])
         if expected:
-            self._lease(claimed, "the seed's")
+            self._lease(claimed, "legacy")
 
     @rule(which=LEASES, fraction=strategies.sampled_from([None, 0.0, 0.5]))
     def renew(self, which, fraction):
@@ -204,7 +204,7 @@ class Machine(RuleBasedStateMachine):
         assert abs(self.farm.info(self.run)["percentDone"] - percent / SIZE) < 1e-9
 
 
-def test_a_run_is_what_the_model_says(sqlite_farm):
+def test_a_run_agrees_with_its_model(sqlite_farm):
     sqlite_farm.worker()
     Machine.farm = sqlite_farm
     run_state_machine_as_test(

@@ -1,4 +1,4 @@
-"""The document of the API says what the server does, and the server does what it says."""
+"""The OpenAPI document describes what the server serves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["sqlite_farm"]
 
 
 def _routes(farm):
-    """Path and method of each route of the native API, as the document writes them."""
+    """Yield path and method of each route of the native API, as the document writes them."""
     for rule in farm.app.url_map.iter_rules():
         path = re.sub("<[^>]*?([a-z]+)>", r"{\1}", rule.rule).replace("{uuid}", "{run}")
         if rule.rule.startswith("/api/v1") or rule.rule in ("/healthz", "/metrics"):
@@ -18,7 +18,7 @@ def _routes(farm):
                 yield path, method.lower()
 
 
-def test_every_call_is_in_the_document_and_none_else(sqlite_farm):
+def test_the_document_describes_every_call_and_no_other(sqlite_farm):
     document = sqlite_farm.ask("GET", "/api/v1/openapi.json").json
     told = {
         (path, method)
@@ -29,7 +29,7 @@ def test_every_call_is_in_the_document_and_none_else(sqlite_farm):
     assert told == set(_routes(sqlite_farm))
 
 
-def test_the_document_is_for_those_who_are_known(sqlite_farm):
+def test_the_document_needs_authentication(sqlite_farm):
     assert sqlite_farm.client.get("/api/v1/openapi.json").status_code == 401
     answer = sqlite_farm.client.get("/api/v1/openapi.json", headers=basic(sqlite_farm.token()))
     assert answer.json["openapi"].startswith("3.")

@@ -1,4 +1,4 @@
-"""The page of a server: the login, and a table of runs."""
+"""The page of a server: the login and the table of runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def _log_in(farm, password=PASSWORD, **more):
     return farm.client.post("/", data={"name": farm.name("ann"), "password": password}, **more)
 
 
-def test_without_a_session_there_is_the_login_and_nothing_else(sqlite_farm):
+def test_without_a_session_the_page_is_the_login(sqlite_farm):
     run = sqlite_farm.run(3)
     page = sqlite_farm.client.get("/").text
     assert 'type="password"' in page
@@ -19,7 +19,7 @@ def test_without_a_session_there_is_the_login_and_nothing_else(sqlite_farm):
     assert sqlite_farm.client.post("/logout").status_code == 401
 
 
-def test_who_logs_in_sees_the_progress_of_runs(sqlite_farm):
+def test_a_user_sees_the_progress_of_their_runs(sqlite_farm):
     run, _ = sqlite_farm.run(4), sqlite_farm.worker()
     sqlite_farm.claim(run)
     sqlite_farm.put(run, 0, status="done")
@@ -33,7 +33,7 @@ def test_who_logs_in_sees_the_progress_of_runs(sqlite_farm):
     assert others not in page
 
 
-def test_the_page_needs_nothing_from_elsewhere(sqlite_farm):
+def test_the_page_loads_nothing_from_other_hosts(sqlite_farm):
     sqlite_farm.run(1)
     _log_in(sqlite_farm)
     answer = sqlite_farm.client.get("/")
@@ -42,7 +42,7 @@ def test_the_page_needs_nothing_from_elsewhere(sqlite_farm):
     assert f"style-src 'nonce-{nonce}'" in answer.headers["Content-Security-Policy"]
 
 
-def test_names_are_text_and_no_markup(sqlite_farm):
+def test_names_are_escaped(sqlite_farm):
     sqlite_farm.ask(
         "POST", "/api/v1/runs", {"key": "<b>k", "name": "<script>alert(1)</script>", "count": 1}
     )
@@ -61,7 +61,7 @@ def test_a_wrong_password_shows_the_login_again(sqlite_farm):
     assert codes[-1] == 429
 
 
-def test_the_sessions_cookie_is_for_this_site_alone(sqlite_farm):
+def test_the_session_cookie_is_sent_by_this_site_alone(sqlite_farm):
     sqlite_farm.token()
     cookie = _log_in(sqlite_farm).headers["Set-Cookie"]
     assert "HttpOnly" in cookie
@@ -70,7 +70,7 @@ def test_the_sessions_cookie_is_for_this_site_alone(sqlite_farm):
     assert forged.status_code == 403
 
 
-def test_who_logs_out_is_nobody_even_with_the_old_cookie(sqlite_farm):
+def test_a_logout_invalidates_the_cookie(sqlite_farm):
     sqlite_farm.token()
     _log_in(sqlite_farm)
     cookie = sqlite_farm.client.get_cookie("session").value

@@ -1,7 +1,7 @@
-"""Clients that speak the verbs of the task farm's first server, with the names that its users' programs have.
+"""Clients of the legacy API, for programs written for the first task farm (PyPI's ``taskfarm-worker``).
 
-The names of classes, methods and arguments are those of the PyPI package ``taskfarm-worker``, so that a program needs
-to change its import line only.  What is new: calls have timeouts and are made again when the server does not answer.
+Classes, methods and arguments have the names of that package, so that a program changes only its import line.  Unlike
+there, calls have timeouts, are repeated if the server does not answer, and wait as long as its ``Retry-After`` says.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ from cryotile.farm.http import Site
 __all__ = ["LOCAL", "TaskFarm", "TaskFarmWorker", "log_in", "tfRuns"]
 
 LOCAL = "http://localhost:5000/api/"
-"""Where a server is when nothing else is said."""
+"""Default address of the API."""
 
 
 class WrongUse(InvalidValue, RuntimeError):
-    """A call that cannot mean anything; programs written for the first client expect a RuntimeError."""
+    """An invalid call; programs written for the first client expect a RuntimeError."""
 
 
 def log_in(
     username: str, password: str, url_base: str = LOCAL, *, verify: bool | str = True
 ) -> Site:
-    """Exchange a password for a token, which is quicker to check.
+    """Exchange a password for a token, which the server checks faster.
 
     Parameters
     ----------
     username, password : str
-        Who asks; or a token and nothing.
+        User name and password, or a token and an empty password.
     url_base : str
         Address of the API, e.g. ``http://localhost:5000/api/``.
     verify : bool or str
-        Whether certificates are checked, or the file of the authority to check them by.
+        Whether to check certificates, or the file of the authority to check them by.
 
     Returns
     -------
     Site
-        The API, to be asked with the token.
+        The API, authenticated by the token.
 
     Raises
     ------
     Refused
         The password is wrong.
     Unanswered
-        No server is there.
+        No server answers at the address.
     """
     site = Site(url_base, auth=(username, password), verify=verify)
-    # A token has no password, and is none's to be had for a token: it serves as it is.
+    # A token has no password and needs no exchange.
     if password:
         site.auth = (site.ask("GET", "token", patience=0.0)["token"], "")
     return site
@@ -64,19 +64,19 @@ def log_in(
 def tfRuns(  # noqa: N802 - the name that users' programs have
     username: str, password: str, url_base: str = LOCAL
 ) -> list[dict[str, Any]]:
-    """List the runs of a server.
+    """Return the runs of a server.
 
     Parameters
     ----------
     username, password : str
-        Who asks.
+        User name and password, or a token and an empty password.
     url_base : str
         Address of the API.
 
     Returns
     -------
     list of dict
-        Of each run ``id``, ``uuid`` and ``numTasks``, in the order of their creation.
+        ``id``, ``uuid`` and ``numTasks`` of each run, in order of creation.
     """
     site = Site(url_base, auth=(username, password))
     runs: list[dict[str, Any]] = site.ask("GET", "runs", patience=0.0)["data"]
@@ -84,16 +84,16 @@ def tfRuns(  # noqa: N802 - the name that users' programs have
 
 
 class TaskFarm:
-    """A run on a task-farm server: one that is there, or a new one.
+    """A run on a task-farm server, existing or new.
 
     Parameters
     ----------
     username, password : str
-        Who asks; or a token and nothing.
+        User name and password, or a token and an empty password.
     uuid : str, optional
-        Names a run that is there.
+        Uuid of an existing run; by default a new run is created.
     numTasks : int, optional
-        How many tasks a new run has; needed when no uuid is given.
+        Number of tasks of a new run; required without ``uuid``.
     url_base : str
         Address of the API.
 
@@ -102,7 +102,7 @@ class TaskFarm:
     RuntimeError
         Neither ``uuid`` nor ``numTasks`` is given, or the server refuses.
     ConnectionError
-        No server is there.
+        No server answers at the address.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class TaskFarm:
     ) -> None:
         if uuid is None and numTasks is None:
             raise WrongUse(
-                "a new run needs a number of tasks; give numTasks=100, or the uuid of a run"
+                "neither numTasks nor uuid is given; give numTasks=100 for a new run, or the uuid of an existing one"
             )
         self._site = log_in(username, password, url_base)
         if uuid is None:
@@ -127,17 +127,17 @@ class TaskFarm:
 
     @property
     def session(self) -> requests.Session:
-        """The connections to the server."""
+        """Connections to the server."""
         return self._site.session
 
     @property
     def token_auth(self) -> HTTPBasicAuth:
-        """The token, as requests takes it."""
+        """The token, as an argument of requests."""
         return HTTPBasicAuth(*(self._site.auth or ("", "")))
 
     @property
     def uuid(self) -> str:
-        """Names the run."""
+        """Uuid of the run."""
         return self._uuid
 
     @property
@@ -147,7 +147,7 @@ class TaskFarm:
 
     @property
     def numWaiting(self) -> int:  # noqa: N802
-        """Number of tasks that wait again after a worker had them."""
+        """Number of waiting tasks that a worker had before."""
         return int(self.info("numWaiting"))
 
     @property
@@ -157,47 +157,47 @@ class TaskFarm:
 
     @property
     def numComputing(self) -> int:  # noqa: N802
-        """Number of tasks that workers have."""
+        """Number of tasks that workers hold."""
         return int(self.info("numComputing"))
 
     @property
     def percentDone(self) -> float:  # noqa: N802
-        """Percentage of the run that is done, with the parts of tasks."""
+        """Percentage of the run that is done, progress of unfinished tasks included."""
         return float(self.info("percentDone"))
 
     def url(self, url: str) -> str:
-        """Return the address of something below the API."""
+        """Return the address of a path of the API."""
         return self._site.base + url
 
     def info(self, info: str) -> Any:
-        """Ask about the run.
+        """Return one property of the run, or all of them.
 
         Parameters
         ----------
         info : str
-            ``percentDone``, ``numWaiting``, ``numDone`` or ``numComputing``; empty for all there is, as a dict.
+            ``percentDone``, ``numWaiting``, ``numDone`` or ``numComputing``; empty for a dict of all properties.
         """
         return self._info(f"runs/{self._uuid}", info)
 
     def getTaskInfo(self, task: int, info: str) -> Any:  # noqa: N802
-        """Ask about a task.
+        """Return one property of a task, or all of them.
 
         Parameters
         ----------
         task : int
-            Which, counted from 0.
+            Index of the task, from 0.
         info : str
-            ``status`` or ``percentCompleted``; empty for all there is, as a dict.
+            ``status`` or ``percentCompleted``; empty for a dict of all properties.
         """
         return self._info(self._task_path(task), info)
 
     def setTaskInfo(self, task: int, info: str, value: Any) -> None:  # noqa: N802
-        """Change a task.
+        """Set one property of a task.
 
         Parameters
         ----------
         task : int
-            Which, counted from 0.
+            Index of the task, from 0.
         info : str
             ``status`` or ``percentCompleted``.
         value : str or float
@@ -206,12 +206,12 @@ class TaskFarm:
         self._site.ask("PUT", self._task_path(task), body={info: value})
 
     def restart(self, everything: bool = False) -> None:
-        """Let tasks that are not done wait again; with ``everything`` all tasks."""
+        """Put tasks that are not done back to waiting, or with ``everything`` all tasks."""
         self._site.ask("POST", f"runs/{self._uuid}/restart", query={"all": str(everything)})
 
     def delete(self) -> None:
-        """Remove the run from the server."""
-        # Asked again after a lost answer it would be unknown.
+        """Delete the run from the server."""
+        # Repeated after a lost answer, the run would be unknown.
         self._site.ask("DELETE", f"runs/{self._uuid}", repeatable=False)
 
     def _info(self, path: str, info: str) -> Any:
@@ -221,20 +221,20 @@ class TaskFarm:
     def _task_path(self, task: int) -> str:
         if not 0 <= task < self._num_tasks:
             raise WrongUse(
-                f"task {task} is none of this run's; it has tasks 0 to {self._num_tasks - 1}"
+                f"task {task} does not exist; this run has tasks 0 to {self._num_tasks - 1}"
             )
         return f"runs/{self._uuid}/tasks/{task}"
 
 
 class TaskFarmWorker(TaskFarm):
-    """A worker at the tasks of a run.
+    """A worker on the tasks of a run.
 
     Parameters
     ----------
     username, password : str
-        Who asks; or a token and nothing.
+        User name and password, or a token and an empty password.
     uuid : str
-        Names the run.
+        Uuid of the run.
     url_base : str
         Address of the API.
 
@@ -251,19 +251,19 @@ class TaskFarmWorker(TaskFarm):
         super().__init__(username, password, uuid=uuid, url_base=url_base)
         self._worker_uuid = uuids.uuid1().hex
         worker = {"uuid": self._worker_uuid, "hostname": socket.gethostname(), "pid": os.getpid()}
-        # The first server knows no worker twice.
+        # The first server refuses a worker that is registered twice.
         self._site.ask("POST", "worker", body=worker, repeatable=False)
         self._task: int | None = None
         self._percentage = 0.0
 
     @property
     def worker_uuid(self) -> str:
-        """Names the worker."""
+        """Uuid of the worker."""
         return self._worker_uuid
 
     @property
     def task(self) -> int | None:
-        """The task in hand, claimed if there is none; None when nothing is left to claim."""
+        """Index of the current task, claimed if there is none; None if no task is left to claim."""
         if self._task is None:
             path, body = f"runs/{self._uuid}/task", {"worker_uuid": self._worker_uuid}
             if (claimed := self._site.ask("POST", path, body=body)) is not None:
@@ -273,34 +273,34 @@ class TaskFarmWorker(TaskFarm):
 
     @property
     def tasks(self) -> Iterator[int]:
-        """Tasks, one after the other, until nothing is left to claim."""
+        """Indices of tasks, one after the other, until none is left to claim."""
         while (task := self.task) is not None:
             yield task
 
     def update(self, percentage: float) -> None:
-        """Say how far the task in hand is.
+        """Report the progress of the current task.
 
         Parameters
         ----------
         percentage : float
-            0 to 100.
+            Percentage of the task that is done, 0 to 100.
 
         Raises
         ------
         ValueError
-            It is less or more.
+            ``percentage`` is out of range.
         """
         if self._task is None:
             return
         if not 0 <= percentage <= 100:
             raise InvalidValue(
-                f"percentage {percentage} of a task is not from 0 to 100; give how much is done"
+                f"percentage {percentage} is invalid: it must be between 0 and 100; give the part that is done"
             )
         self.setTaskInfo(self._task, "percentCompleted", percentage)
         self._percentage = percentage
 
     def done(self) -> None:
-        """Part from the task in hand; it counts as done if it was updated to 100 %, else it is left as it is."""
+        """Leave the current task, as done if it was updated to 100 %, else as it is."""
         if self._task is None:
             return
         if self._percentage == 100:

@@ -11,7 +11,7 @@ from typing import Self
 
 import distributed
 
-# How long anything of it may take to start, seconds: imports on a busy machine.
+# Limit for a start on a busy machine, where imports are slow, seconds.
 _LIMIT = 120
 
 
@@ -21,13 +21,13 @@ class DaskCluster:
     Parameters
     ----------
     directory : Path
-        For their files.
+        Directory for their files.
     workers : int
-        Workers at the beginning, with one thread each.
+        Number of workers at the start, each with one thread.
     allowed_failures : int
-        After how many extra deaths of its workers the scheduler gives a task up.
+        Number of worker deaths after which the scheduler gives up a task.
     nanny : bool
-        Whether workers that die are replaced.
+        Whether dead workers are replaced.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class DaskCluster:
         trace: TracebackType | None,
     ) -> None:
         for process in (*self.workers, self.scheduler):
-            # A nanny takes its worker along when it leaves in an orderly way.
+            # A nanny ends its worker if it ends in an orderly way.
             process.terminate() if self._nanny else process.kill()
         for process in (*self.workers, self.scheduler):
             try:
@@ -79,7 +79,7 @@ class DaskCluster:
     def _start(self, what: str, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
-            # Works are found where the test finds them.
+            # Workers import work functions from where the test does.
             "PYTHONPATH": os.pathsep.join(sys.path),
             "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(self._failures),
         }

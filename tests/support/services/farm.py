@@ -1,4 +1,4 @@
-"""A task-farm server as users start it, that a test may kill and start again."""
+"""A task-farm server, started as users start it, that a test may kill and start again."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from urllib.parse import quote
 
-# How long it may take to start on a busy machine, seconds.
+# Limit for a start on a busy machine, seconds.
 _LIMIT = 240.0
 
 USER, PASSWORD = "user", "a secret of some length"
 
 
 def free_port() -> int:
-    """Find a port that nobody listens at."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def await_answer(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until a server answers at an address, whatever it says."""
+    """Wait until a server answers at an address, with any status."""
     end = time.monotonic() + _LIMIT
     while time.monotonic() < end and server.poll() is None:
         try:
@@ -36,6 +37,7 @@ def await_answer(address: str, server: subprocess.Popen[bytes], log: Path) -> No
         except urllib.error.HTTPError as error:
             error.close()
         except OSError:
+            # Only a request shows whether a port is open.
             time.sleep(0.05)
             continue
         return
@@ -43,34 +45,41 @@ def await_answer(address: str, server: subprocess.Popen[bytes], log: Path) -> No
 
 
 class FarmServer:
-    """``cryotile serve`` in a directory of its own; a context manager.
+    """``cryotile serve`` with a database and a user of its own; a context manager.
 
     Parameters
     ----------
     directory : Path
-        For its database, its key and what it prints.
+        Directory for its database, its key and its output.
     database_url : str
-        Of another database than SQLite in the directory.
+        Another database than SQLite in the directory.
+    variables : str
+        Environment variables of the server.
 
     Attributes
     ----------
+    address : str
+        Address of the server.
     url : str
-        Its address, with a user.
+        The same with user and password.
     seed_url : str
-        Address of the seed's API.
+        Address of the legacy API.
     """
 
-    def __init__(self, directory: Path, database_url: str = "") -> None:
+    def __init__(self, directory: Path, database_url: str = "", **variables: str) -> None:
         self._directory = directory
-        self._database = database_url or f"sqlite:///{directory / 'farm.db'}"
+        self.database_url = database_url or f"sqlite:///{directory / 'farm.db'}"
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
-        self.url = f"http://{USER}:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{self.port}"
+        self.url = f"http://{USER}:{quote(PASSWORD)}@127.0.0.1:{self.port}"
         self.seed_url = f"{self.address}/api/"
+        own = {"XDG_DATA_HOME": str(directory), "PYTHONPATH": os.pathsep.join(sys.path)}
+        self.environment = {**os.environ, **own, **variables}
+        self.environment.pop("CRYOTILE_SECRET_KEY", None)
 
     def __enter__(self) -> Self:
-        added = self._command("user", "add", USER, "--password", PASSWORD)
-        subprocess.run(added, env=self._environment, check=True, capture_output=True)
+        added = self.cryotile("user", "add", USER, "--password", PASSWORD, *self.database)
+        assert added.returncode == 0, added.stderr
         self.start()
         return self
 
@@ -82,31 +91,35 @@ class FarmServer:
     ) -> None:
         self.kill()
 
+    @property
+    def database(self) -> tuple[str, str]:
+        """Option of the commands that names the database."""
+        return "--database-url", self.database_url
+
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         log = self._directory / "serve.log"
+        words = ("serve", "--port", str(self.port), *self.database)
         with log.open("ab") as output:
             self.server = subprocess.Popen(
-                self._command("serve", "--port", self.port),
-                env=self._environment,
+                [sys.executable, "-m", "cryotile", *words],
+                env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # So that all its processes can be killed at once.
+                # A session of its own, so that all its processes can be killed at once.
                 start_new_session=True,
             )
         await_answer(f"{self.address}/healthz", self.server, log)
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send all its processes a signal, and wait until the first has ended."""
+        """Send a signal to all processes of the server, and wait for the end of the first one."""
         if self.server.poll() is None:
             os.killpg(self.server.pid, number)
         self.server.wait(_LIMIT)
 
-    def _command(self, *words: object) -> list[str]:
-        options = ["--database-url", self._database]
-        return [sys.executable, "-m", "cryotile", *map(str, words), *options]
-
-    @property
-    def _environment(self) -> dict[str, str]:
-        place = {"XDG_DATA_HOME": str(self._directory), "PYTHONPATH": os.pathsep.join(sys.path)}
-        return {**os.environ, **place}
+    def cryotile(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command with the environment of the server."""
+        return subprocess.run(
+            [sys.executable, "-m", "cryotile", *words],
+            env=self.environment, capture_output=True, text=True, check=False, timeout=_LIMIT,
+        )  # fmt: skip

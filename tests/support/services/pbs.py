@@ -1,4 +1,4 @@
-"""What stands in for PBS, of which Debian has no package: a ``qsub`` that runs members as processes, and a ``qstat``.
+"""A substitute for PBS, which Debian does not package: a ``qsub`` that runs members as processes, and a ``qstat``.
 
 Like the real one it reads ``#PBS`` lines, lets options of the command line win, takes no array of one, gives a member
 its index but not the size of the array, and little of the environment in which it was called.
@@ -74,7 +74,7 @@ class PBS:
 
 @pytest.fixture
 def pbs(tmp_path: Path) -> PBS:
-    """A ``qsub`` and a ``qstat`` on the PATH."""
+    """Put the commands on the PATH."""
     commands = tmp_path / "pbs"
     commands.mkdir()
     for name, text in {"qsub": QSUB.format(python=sys.executable), "qstat": QSTAT}.items():

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode: each transaction may get another connection, and nothing may be kept in one."""
+"""PgBouncer in transaction mode: each transaction may get another connection, so that sessions keep no state."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Self
 from tests.support.services.postgres import Postgres, rights
 from tests.support.services.provide import provide
 
-# How long its start may take, seconds.
+# Limit for its start, seconds.
 _LIMIT = 240.0
 
 
 class PgBouncer:
-    """A pooler in front of a PostgreSQL; a context manager.
+    """A connection pooler in front of a PostgreSQL; a context manager.
 
     Parameters
     ----------
     postgres : Postgres
-        Runs.
+        A running server.
     connections : int
-        How many it opens to PostgreSQL at most, whatever the number of its clients.
+        Largest number of connections to PostgreSQL, for any number of clients.
 
     Attributes
     ----------
     url : str
-        Address of the same database by way of the pooler.
+        Address of the same database through the pooler.
     """
 
     def __init__(self, postgres: Postgres, *, connections: int) -> None:

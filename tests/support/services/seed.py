@@ -1,4 +1,4 @@
-"""The published task farm, PyPI's ``taskfarm`` and ``taskfarm-worker`` 0.4.0, each in an environment of its own."""
+"""The first task farm, PyPI's ``taskfarm`` and ``taskfarm-worker`` 0.4.0, each in an environment of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.services.provide import exclusively, unavailable
 
 _CLIENT = [["taskfarm-worker==0.4.0", "setuptools<80", "wheel"]]
 
-# The newest of what it still works with.  It is built with setuptools' pkg_resources, which newer ones lack.
+# The newest versions that it works with; its build needs pkg_resources, which newer setuptools lack.
 _SERVER = [
     [
         *(
@@ -35,12 +35,12 @@ _SERVER = [
 
 
 def seed_client(place: Path) -> Path:
-    """Directory of the programs of the seed's client, installed in ``place`` if it is not there."""
+    """Return the directory of the client's programs, installed in ``place`` if it is missing."""
     return _installed(place, _CLIENT, sys.executable)
 
 
 def seed_stress(place: Path) -> list[Path]:
-    """Where to import the seed's stress test from, and its client; the test is in the archive of its sources alone."""
+    """Return the import paths of the stress test, which only the source archive contains, and of the client."""
     programs = seed_client(place)
     sources = place / "sources"
     if not sources.exists():
@@ -56,25 +56,25 @@ def seed_stress(place: Path) -> list[Path]:
 
 
 class SeedServer:
-    """The seed's server; a context manager.
+    """The first server; a context manager.
 
     Parameters
     ----------
     place : Path
-        Where it is installed, or will be.
+        Environment that it is installed in, created if it is missing.
     directory : Path
-        For its database and what it prints.
+        Directory for its database and output.
     database_url : str
-        Of another database than SQLite in the directory.
+        Another database than SQLite in the directory.
     processes : int
-        How many serve; on SQLite more than one get into each other's way.
+        Number of processes; with more than one, SQLite fails.
 
     Attributes
     ----------
     address : str
-        Of the server.
+        Address of the server.
     seed_url : str
-        Of its API.
+        Address of its API.
     """
 
     def __init__(
@@ -123,17 +123,17 @@ class SeedServer:
 
 
 def _old_python() -> str:
-    """Find a Python that the seed's server runs on."""
+    """Return a Python that the server runs on."""
     if sys.version_info < (3, 13):
         return sys.executable
     found = shutil.which("python3.12") or shutil.which("python3.11")
     if found is None:
-        unavailable("the seed's server needs Python 3.12 or older, and there is none")
+        unavailable("the first server needs Python 3.12 or older, which is not installed")
     return found
 
 
 def _installed(place: Path, steps: Sequence[Sequence[str]], python: str) -> Path:
-    """Install packages into an environment, unless that was done before; the directory of its programs."""
+    """Install packages into an environment unless that is done; return the directory of its programs."""
     done, wanted = place / "installed", repr(steps)
     with exclusively(place):
         if done.exists() and done.read_text() == wanted:

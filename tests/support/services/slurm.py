@@ -1,4 +1,4 @@
-"""A throw-away Slurm on this machine: one controller, one node that claims more cores than there are, no accounting."""
+"""A temporary Slurm on this machine: one controller, one node that claims more cores than exist, no accounting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AuthType=auth/munge
 AuthInfo=socket={directory}/munge.socket
 CredType=cred/munge
 MpiDefault=none
-# Neither cgroups nor affinity: a container has none to give.
+# No cgroups and no affinity, which a container does not offer.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -37,10 +37,10 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-# Believe the line of the node, not what the machine has.
+# Use the resources of the node's line, not those of the machine.
 SlurmdParameters=config_overrides
 ReturnToService=2
-# Start what is submitted at once.
+# Start submitted jobs at once.
 SchedulerParameters=defer=0,sched_interval=5,sched_min_interval=0,batch_sched_delay=0
 KillWait=20
 InactiveLimit=0
@@ -102,7 +102,7 @@ class Slurm:
                 daemon.wait()
 
     def call(self, *command: str) -> str:
-        """Run a command of Slurm's and return what it says."""
+        """Run a command of Slurm and return its output."""
         answer = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=240, check=False
         )
@@ -113,7 +113,7 @@ class Slurm:
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(1024))
         with socket.socket() as first, socket.socket() as second:
-            # Ports that are free now; nobody else is likely to take them in the next second.
+            # Free ports; another process is unlikely to take them within the next second.
             first.bind(("127.0.0.1", 0))
             second.bind(("127.0.0.1", 0))
             ports = first.getsockname()[1], second.getsockname()[1]
@@ -147,18 +147,18 @@ class Slurm:
                     p.read_text(errors="replace")[-2000:] for p in self.directory.glob("*.log")
                 )
                 raise TimeoutError(f"Slurm: {complaint} after {seconds:g} s\n{logs}")
-            # Daemons offer nothing to wait on.
+            # The daemons offer no event to wait for.
             time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
-    """A Slurm that runs while tests do."""
+    """Run a Slurm during the tests."""
     programs = provide(
         ["munged", "slurmctld", "slurmd", "sbatch", "scancel", "squeue", "sinfo"],
         ["slurmctld", "slurmd", "slurm-client", "munge"],
     )
-    # Not pytest's directory: a socket's path must be short.
+    # Not in pytest's directory, since the path of a socket must be short.
     directory = Path(tempfile.mkdtemp(prefix="slurm-"))
     cluster = Slurm(directory, programs)
     try:
