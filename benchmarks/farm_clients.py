@@ -15,7 +15,7 @@ from tests.support.services.farm import PASSWORD, USER
 from cryotile.backends import open_backend
 from cryotile.farm.http import Site
 from cryotile.farm.task import Task
-from cryotile.ledgers.sql.ledger import SQLLedger
+from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.taskfarm import TaskFarmWorker
 from nothing import do_nothing
 
@@ -112,7 +112,7 @@ def empty_tasks(url: str, key: str, count: int) -> Callable[[], int]:
 
 def claim_all(url: str, key: str, batch: int) -> Callable[[], list[int]]:
     """Claim from a database all there is, so many at a time; the indices."""
-    ledger = SQLLedger(url, key)
+    ledger = SqlLedger(url, key)
     ledger.unsettled()
 
     def go() -> list[int]:

@@ -34,8 +34,8 @@ from tests.support.services.seed import SeedServer, seed_client
 
 from cryotile.farm.http import Site
 from cryotile.farm.task import Task
-from cryotile.ledgers.http import HTTPLedger
-from cryotile.ledgers.sql.ledger import SQLLedger
+from cryotile.ledgers.http import HttpLedger
+from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.taskfarm import TaskFarm
 from farm_clients import UPDATES, WHO, claim_all, clients, cpu_seconds, empty_tasks, put, stress
 from farm_table import (
@@ -140,7 +140,7 @@ def measure_seed_client(table: Table, column: str, url: str, python: Path, tasks
 def measure_native(table: Table, column: str, url: str) -> None:
     """Measure our client with leases in batches: two workers, empty tasks."""
     key, count = f"{uuid.uuid4().hex}/1", 1000 * table.size
-    HTTPLedger(url, key).enroll([Task(index, 0.0) for index in range(count)])
+    HttpLedger(url, key).enroll([Task(index, 0.0) for index in range(count)])
     done, seconds = clients(2, empty_tasks, url, key, count)
     if sum(done) != count:
         raise RuntimeError(f"{sum(done)} outcomes of {count} tasks")
@@ -151,7 +151,7 @@ def measure_claims(table: Table, column: str, url: str) -> None:
     """Measure how fast eight processes claim from a database, and see that they get each task once."""
     for row, batch, count in ((CLAIMS, 20, 200 * table.size), (ONES, 1, 20 * table.size)):
         key = f"{uuid.uuid4().hex}/1"
-        SQLLedger(url, key).enroll([Task(index, 0.0) for index in range(count)])
+        SqlLedger(url, key).enroll([Task(index, 0.0) for index in range(count)])
         found, seconds = clients(8, claim_all, url, key, batch)
         if sorted(index for part in found for index in part) != list(range(count)):
             raise RuntimeError("a task was claimed twice, or not at all")

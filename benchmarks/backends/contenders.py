@@ -199,11 +199,11 @@ def ledger(url: str) -> Contender:
 
     def run(job: Job) -> list[float]:
         from cryotile.backends.pull import PullBackend
-        from cryotile.ledgers.http import HTTPLedger
-        from cryotile.ledgers.sql.ledger import SQLLedger
+        from cryotile.ledgers.http import HttpLedger
+        from cryotile.ledgers.sql.ledger import SqlLedger
 
         # A service outlives the directory of a run, and knows its runs by their keys.
-        kind = HTTPLedger if scheme == "http" else SQLLedger
+        kind = HttpLedger if scheme == "http" else SqlLedger
         tasks = kind(url.format(home=job.home), f"{job.home}/{job.key}")
         return _farm(PullBackend(tasks, children=job.workers), job)
 

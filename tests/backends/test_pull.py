@@ -17,7 +17,7 @@ from cryotile.errors import CryotileError, InvalidValue
 from cryotile.farm.task import Outcome, Progress, Task
 from cryotile.ledgers.directory.ledger import DirLedger
 from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
-from cryotile.testing.leases import await_tasks, claim_all, ended
+from cryotile.testing.leases import at, await_tasks, claim_all, ended
 
 
 class TestDir(SupervisedContract):
@@ -85,7 +85,7 @@ def test_a_task_that_has_killed_three_workers_is_failed_by_the_next(tmp_path):
         victim.enroll(tasks)
         (lease,) = (lease for lease in await_tasks(victim, 3) if lease.task == tasks[0])
         assert lease.attempt == attempt
-        victim.renew({lease: 0.0})
+        victim.renew(at(0.0, lease))
     work = RecordingWork(tmp_path)
     outcomes = list(
         PullBackend(DirLedger(tmp_path, "run/1", lease=0.3), children=1).run(tasks, work)

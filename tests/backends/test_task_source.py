@@ -6,14 +6,19 @@ import pytest
 
 from cryotile.backends.base import Attempt
 from cryotile.backends.task_source import LedgerSource
-from cryotile.farm.task import Task
+from cryotile.farm.task import Outcome, Task
 from cryotile.ledgers.directory.ledger import DirLedger
 from cryotile.testing.backends import make_tasks
-from cryotile.testing.leases import await_claim, claim_all, ended
+from cryotile.testing.leases import at, await_claim, claim_all, ended, ids
 
 
 def any_task(task: Task) -> bool:
     return True
+
+
+def settle(task_source: LedgerSource, *attempts: Attempt) -> list[Outcome]:
+    """Settle attempts; the outcomes, those included that come with the next report."""
+    return task_source.settle(attempts) + task_source.report({})
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def test_of_long_tasks_no_more_are_claimed_than_there_are_children(ledger, other
     assert task_source.take(3, any_task) == tasks[:3]
     # Behind a long task none is queued: an idle worker elsewhere could do it sooner.
     assert task_source.ahead == 0
-    assert task_source.settle([Attempt(tasks[0], 3600.0, None)])
+    assert settle(task_source, Attempt(tasks[0], 3600.0, None))
     assert task_source.stock() == 1
     assert len(claim_all(other)) == 16
 
@@ -48,9 +53,7 @@ def test_of_tiny_tasks_many_are_claimed_at_a_time(ledger):
     for _ in range(30):
         task_source.stock()
         done += len(
-            task_source.settle(
-                [Attempt(task, 1e-6, None) for task in task_source.take(64, any_task)]
-            )
+            settle(task_source, *(Attempt(t, 1e-6, None) for t in task_source.take(64, any_task)))
         )
     assert task_source.ahead == 1
     assert task_source.stock() >= 256
@@ -78,10 +81,10 @@ def test_a_task_at_which_a_worker_died_goes_alone(tmp_path):
     tasks = make_tasks(6)
     dead.enroll(tasks)
     leases = claim_all(dead, 6)
-    dead.renew(dict.fromkeys(leases[:2], 0.0))
+    dead.renew(at(0.0, *leases[:2]))
     ledger = DirLedger(tmp_path, "run/1", lease=0.3)
     again = await_claim(ledger)
-    ledger.release(again)
+    ledger.release(ids(*again))
     task_source = LedgerSource(ledger, children=6)
     task_source.stock()
     assert [len(task_source.take(6, any_task)) for _ in range(3)] == [1, 1, 4]
@@ -109,7 +112,7 @@ def test_a_lost_lease_brings_no_outcome(tmp_path):
     task_source.stock()
     task_source.take(1, any_task)
     (lease,) = await_claim(other)
-    assert task_source.settle([Attempt(tasks[0], 1.0, None)]) == []
+    assert settle(task_source, Attempt(tasks[0], 1.0, None)) == []
     assert other.settle(ended(lease)) == set()
     task_source.stock()
     assert task_source.over()
@@ -121,15 +124,15 @@ def test_a_failure_that_comes_at_once_is_settled_when_something_else_succeeds(le
     task_source = LedgerSource(ledger, children=3)
     task_source.stock()
     first, second, _ = task_source.take(3, any_task)
-    assert task_source.settle([Attempt(first, 0.0, "no")]) == []
+    assert settle(task_source, Attempt(first, 0.0, "no")) == []
     assert ledger.unsettled() == 3
     assert task_source.stock() == 0
-    (outcome,) = task_source.settle([Attempt(second, 0.0, None)])
+    (outcome,) = settle(task_source, Attempt(second, 0.0, None))
     assert outcome.task == second
     # It waits again, for its second attempt.
     assert task_source.stock() == 1
     (task,) = task_source.take(1, any_task)
-    (outcome,) = task_source.settle([Attempt(task, 0.0, None)])
+    (outcome,) = settle(task_source, Attempt(task, 0.0, None))
     assert (outcome.task, outcome.attempts) == (first, 2)
 
 
@@ -147,7 +150,7 @@ def test_a_worker_with_little_time_left_goes_on_with_cheaper_tasks(ledger, other
         done += [
             outcome.task
             for task in task_source.take(1, fits)
-            for outcome in task_source.settle([Attempt(task, 2.0, None)])
+            for outcome in settle(task_source, Attempt(task, 2.0, None))
         ]
         task_source.report({})
     # Costliest first, each once, and all of them.

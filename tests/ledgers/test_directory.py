@@ -20,7 +20,7 @@ from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.farm.task import Task
 from cryotile.ledgers.directory.layout import Trace, publish_list
 from cryotile.ledgers.directory.ledger import DirLedger
-from cryotile.testing.leases import await_claim, claim_all, ended
+from cryotile.testing.leases import at, await_claim, claim_all, ended, ids
 from tests.support import PROJECT
 
 SOURCES = str(PROJECT / "src")
@@ -147,7 +147,7 @@ def test_no_clock_is_compared_with_another(tmp_path):
     for year in (0, 4_000_000_000, 1, 3_999_999_999):
         os.utime(claim, (year, year))
         assert other.claim() == []
-    assert holder.renew({lease: 0.5}) == set()
+    assert holder.renew(at(0.5, lease)) == set()
     assert [lease.task.index for lease in await_claim(other)] == [0]
 
 
@@ -160,7 +160,7 @@ def test_a_worker_of_this_machine_that_is_gone_is_not_waited_for(tmp_path):
         ledger = DirLedger(Path({str(tmp_path)!r}), "run/1")
         ledger.enroll([Task(n, 1.0) for n in range(40)])
         leases = ledger.claim(20)
-        ledger.renew({{leases[0]: 0.0}})
+        ledger.renew({{leases[0].id: 0.0}})
         os.kill(os.getpid(), signal.SIGKILL)
         """
     dead = subprocess.run(
@@ -280,12 +280,12 @@ def live(home: Path, notes: mmap.mmap) -> None:
         leases = ledger.claim(n)
         for lease in leases[:1]:
             notes[lease.task.index] += 1
-            ledger.renew({lease: 0.0})
+            ledger.renew(at(0.0, lease))
         if failures:
             failures -= 1
             ledger.settle(ended(leases.pop(0), error="no"))
         if n == 3:
-            ledger.release(leases)
+            ledger.release(ids(*leases))
             continue
         ledger.settle(ended(*leases))
         for lease in leases:
@@ -343,7 +343,7 @@ def test_who_has_little_time_claims_the_costliest_tasks_that_fit_and_leaves_the_
     tasks = tasks_of(1000)
     ledger.enroll(tasks)
     # Of what was handed back, too, only what fits.
-    ledger.release(ledger.claim(20))
+    ledger.release(ids(*ledger.claim(20)))
     claimed: list[Task] = []
     while leases := ledger.claim_fitting(size, lambda task: task.cost < 700.5):
         claimed += [lease.task for lease in leases]
@@ -362,7 +362,7 @@ def test_of_what_another_has_handed_back_only_what_fits_is_claimed(tmp_path):
     leases = first.claim(10)
     # What is settled keeps the claim, so that the rest of it is inherited.
     first.settle(ended(leases[9]))
-    first.release(leases[:9])
+    first.release(ids(*leases[:9]))
     found: list[Task] = []
     while claimed := ledger.claim_fitting(2, lambda task: task.cost < 5.5):
         found += [lease.task for lease in claimed]

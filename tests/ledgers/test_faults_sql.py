@@ -22,11 +22,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cryotile.farm.task import Outcome, Task
-from cryotile.ledgers.sql.ledger import SQLLedger, open_database
+from cryotile.farm.task import Task
+from cryotile.ledgers.sql.ledger import SqlLedger, open_database
 from cryotile.ledgers.sql.runs import count, find_run
 from cryotile.ledgers.sql.schema import State
 from cryotile.ledgers.sql.schema import tasks as task_rows
+from cryotile.testing.leases import at, ended
 from tests.support import PROJECT
 from tests.support.mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
 from tests.support.services.postgres import Postgres
@@ -166,8 +167,8 @@ def check_results(url: str, directory: Path, kills: int) -> None:
 
 CLAIM_ALL = """
 import os, sys
-from cryotile.ledgers.sql.ledger import SQLLedger
-ledger = SQLLedger(sys.argv[1], "run/1", host=str(os.getpid()))
+from cryotile.ledgers.sql.ledger import SqlLedger
+ledger = SqlLedger(sys.argv[1], "run/1", host=str(os.getpid()))
 ledger.unsettled()
 print("ready", flush=True)
 sys.stdin.readline()
@@ -178,7 +179,7 @@ while leases := ledger.claim(100):
 
 @pytest.mark.timeout(600)
 def test_eight_processes_that_claim_a_hundred_thousand_tasks_get_each_once(url):
-    ledger = SQLLedger(url, "run/1")
+    ledger = SqlLedger(url, "run/1")
     ledger.enroll([Task(index, float(index % 1000)) for index in range(100_000)])
     processes = [
         subprocess.Popen(
@@ -222,11 +223,11 @@ def fill(path: Path) -> None:
 
 def test_a_full_disk_under_sqlite_loses_nothing_and_the_run_goes_on_when_there_is_room(tmp_path):
     with small_disk(tmp_path / "disk") as disk:
-        ledger = SQLLedger(f"sqlite:///{disk}/farm.db", "run/1")
+        ledger = SqlLedger(f"sqlite:///{disk}/farm.db", "run/1")
         ledger.enroll([Task(index, 1.0) for index in range(3000)])
         done = []
         for lease in ledger.claim(100):
-            ledger.settle({lease: Outcome(lease.task, 0.1, 1, "here")})
+            ledger.settle(ended(lease))
             done.append(lease)
         filler = disk / "filler"
         fill(filler)
@@ -242,7 +243,7 @@ def test_a_full_disk_under_sqlite_loses_nothing_and_the_run_goes_on_when_there_i
 
         def go_on() -> None:
             while leases := ledger.claim(500):
-                assert not ledger.settle({x: Outcome(x.task, 0.1, 1, "here") for x in leases})
+                assert not ledger.settle(ended(*leases))
                 settled.update(lease.task.index for lease in leases)
 
         with ThreadPoolExecutor(1) as pool:
@@ -257,7 +258,7 @@ def test_a_full_disk_under_sqlite_loses_nothing_and_the_run_goes_on_when_there_i
 
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_the_clock_of_a_worker_does_not_matter(url, monkeypatch, hours):
-    right, wrong = SQLLedger(url, "run/1", lease=60.0), SQLLedger(url, "run/1", lease=60.0)
+    right, wrong = SqlLedger(url, "run/1", lease=60.0), SqlLedger(url, "run/1", lease=60.0)
     right.enroll([Task(1, 1.0), Task(2, 1.0)])
     (mine,) = right.claim()
     import time
@@ -266,9 +267,9 @@ def test_the_clock_of_a_worker_does_not_matter(url, monkeypatch, hours):
     monkeypatch.setattr(time, "time", lambda: now() + 3600 * hours)
     (other,) = wrong.claim()
     assert wrong.claim() == []
-    assert wrong.renew({other: 0.5}) == set()
+    assert wrong.renew(at(0.5, other)) == set()
     monkeypatch.undo()
     assert right.claim() == []
-    assert right.settle({mine: Outcome(mine.task, 1.0, 1, "here")}) == set()
-    assert wrong.settle({other: Outcome(other.task, 1.0, 1, "there")}) == set()
+    assert right.settle(ended(mine)) == set()
+    assert wrong.settle(ended(other)) == set()
     assert right.unsettled() == 0

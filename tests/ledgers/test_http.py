@@ -25,10 +25,10 @@ from cryotile.errors import InvalidValue
 from cryotile.farm.http import Refused, Unanswered
 from cryotile.farm.task import Outcome, Task
 from cryotile.ledgers import LEASE
-from cryotile.ledgers.http import HTTPLedger
+from cryotile.ledgers.http import HttpLedger
 from cryotile.taskfarm.client import log_in
 from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
-from cryotile.testing.leases import OpenLedger, ended
+from cryotile.testing.leases import OpenLedger, at, ended, ids
 from cryotile.testing.ledgers import LedgerContract
 from tests.support import PROJECT
 from tests.support.services.farm import PASSWORD, USER, FarmServer
@@ -53,7 +53,7 @@ class TestHTTP(LedgerContract):
     @pytest.fixture
     def open_ledger(self, server, key) -> OpenLedger:
         # The server gives no lease of under a second.
-        return lambda host="here", key="run/1", lease=LEASE, own=key: HTTPLedger(
+        return lambda host="here", key="run/1", lease=LEASE, own=key: HttpLedger(
             server.url, f"{own}/{key}", lease=max(lease, 1.0), host=host
         )
 
@@ -118,16 +118,16 @@ def forgetful(server) -> Iterator[ThreadingHTTPServer]:
 
 def test_what_is_asked_again_because_the_answer_was_lost_happens_once(server, forgetful, key):
     url = server.url.replace(str(server.port), str(forgetful.server_port))
-    ledger, other = HTTPLedger(url, key), HTTPLedger(server.url, key, host="other")
+    ledger, other = HttpLedger(url, key), HttpLedger(server.url, key, host="other")
     tasks = make_tasks(6)
     ledger.enroll(tasks)
     leases = ledger.claim(3)
     assert [lease.task for lease in leases] == tasks[:3]
     assert [lease.task for lease in other.claim(9)] == tasks[3:]
     good, bad, unused = leases
-    assert ledger.renew({good: 0.5, bad: 0.5}) == set()
+    assert ledger.renew(at(0.5, good, bad)) == set()
     assert ledger.settle(ended(good) | ended(bad, error="no")) == set()
-    ledger.release([unused])
+    ledger.release(ids(unused))
     assert {lease.task: lease.attempt for lease in other.claim(9)} == {bad.task: 2, unused.task: 1}
     assert ledger.unsettled() == 5
     asked = [("POST", "runs"), ("POST", "leases"), ("PATCH", "leases"), ("POST", "outcomes")]
@@ -153,14 +153,14 @@ def test_a_farm_survives_that_its_server_is_killed(tmp_path, key):
                 starting = starter.submit(mortal.start)
         assert starting is not None
         starting.result()
-        assert HTTPLedger(mortal.url, key).unsettled() == 0
+        assert HttpLedger(mortal.url, key).unsettled() == 0
     assert sorted(outcome.task.index for outcome in outcomes) == [task.index for task in tasks]
     assert sorted(work.ended) == [task.index for task in tasks]
     assert all(outcome.error is None and outcome.attempts == 1 for outcome in outcomes)
 
 
 def test_the_address_of_no_server_is_told(key):
-    ledger = HTTPLedger("http://a:b@127.0.0.1:9", key, patience=0.0)
+    ledger = HttpLedger("http://a:b@127.0.0.1:9", key, patience=0.0)
     with pytest.raises(
         Unanswered, match=r"127.0.0.1:9.*refused; see that the server runs"
     ) as caught:
@@ -172,33 +172,33 @@ def test_the_address_of_no_server_is_told(key):
 
 def test_the_address_of_something_else_is_told(key):
     with pytest.raises(InvalidValue, match=r"'http://' names no host; write http://host:5000"):
-        HTTPLedger("http://", key)
+        HttpLedger("http://", key)
 
 
 def test_who_is_not_known_is_refused(server, key):
     with pytest.raises(Refused, match="HTTP 401: who asks is not known"):
-        HTTPLedger(server.address, key).claim()
+        HttpLedger(server.address, key).claim()
 
 
 def test_a_token_may_come_from_the_environment(server, key, monkeypatch):
     site = log_in(USER, PASSWORD, server.seed_url)
     assert site.auth is not None
     monkeypatch.setenv("CRYOTILE_TOKEN", site.auth[0])
-    ledger = HTTPLedger(server.address, key)
+    ledger = HttpLedger(server.address, key)
     ledger.enroll(make_tasks(3))
     assert len(ledger.claim(2)) == 2
 
 
 def test_a_long_list_comes_in_pieces(server, key):
     tasks = [Task(index, float(index % 97)) for index in range(120_000)]
-    ledger = HTTPLedger(server.url, key)
+    ledger = HttpLedger(server.url, key)
     ledger.enroll(tasks)
     assert ledger.unsettled() == len(tasks)
     assert [lease.task.cost for lease in ledger.claim(100)] == [96.0] * 100
 
 
 def test_status_shows_how_far_the_runs_of_a_server_are(server, key, capsys, monkeypatch):
-    ledger = HTTPLedger(server.url, key)
+    ledger = HttpLedger(server.url, key)
     ledger.enroll(make_tasks(1200))
     done, failed, *_ = ledger.claim(4)
     ledger.settle(ended(done) | ended(failed, error="no"))
@@ -221,7 +221,7 @@ def test_status_shows_how_far_the_runs_of_a_server_are(server, key, capsys, monk
 
 def test_who_watches_a_server_sees_each_change_of_its_runs_until_they_are_over(tmp_path):
     with FarmServer(tmp_path) as farm:
-        ledger = HTTPLedger(farm.url, "watched/1")
+        ledger = HttpLedger(farm.url, "watched/1")
         ledger.enroll(make_tasks(2))
         one, two = ledger.claim(2)
         words = [sys.executable, "-m", "cryotile", "status", farm.url, "--watch"]

@@ -20,12 +20,13 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import text
 
-from cryotile.farm.task import ATTEMPTS, Outcome, Task
+from cryotile.farm.task import ATTEMPTS, Task
 from cryotile.ledgers import Lease, Ledger
 from cryotile.ledgers.directory.ledger import DirLedger
-from cryotile.ledgers.sql.ledger import SQLLedger, open_database
+from cryotile.ledgers.sql.ledger import SqlLedger, open_database
 from cryotile.ledgers.sql.runs import count as count_tasks
 from cryotile.ledgers.sql.runs import create_run, restart_all
+from cryotile.testing.leases import at, ended, ids
 from tests.support.services.postgres import postgres
 
 __all__ = ["postgres"]
@@ -95,9 +96,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def settle(self, worker: int, data: st.DataObject, good: bool) -> None:
         for lease in self.held(data):
             ledger = self.holder(lease)
-            outcome = Outcome(lease.task, 0.1, lease.attempt, "here", None if good else "no")
+            ending = ended(lease, error=None if good else "no")
             # The second answer is that to a worker that did not get the first.
-            assert ledger.settle({lease: outcome}) == ledger.settle({lease: outcome}) == set()
+            assert ledger.settle(ending) == ledger.settle(ending) == set()
             known = self.tasks[lease.task.index]
             known.lease, known.started = None, False
             known.attempts = min(known.attempts + 1, ATTEMPTS)
@@ -107,13 +108,13 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), started=st.booleans())
     def renew(self, data: st.DataObject, started: bool) -> None:
         for lease in self.held(data):
-            assert self.holder(lease).renew({lease: 0.5 if started else None}) == set()
+            assert self.holder(lease).renew(at(0.5 if started else None, lease)) == set()
             self.tasks[lease.task.index].started |= started
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         for lease in self.held(data):
-            self.holder(lease).release([lease])
+            self.holder(lease).release(ids(lease))
             known = self.tasks[lease.task.index]
             known.lease, known.started = None, False
             self.old.append(lease)
@@ -123,8 +124,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """It changes nothing, as the model will see."""
         if self.old:
             lease = data.draw(st.sampled_from(self.old))
-            self.holder(lease).settle({lease: Outcome(lease.task, 0.1, lease.attempt, "here")})
-            self.holder(lease).release([lease])
+            self.holder(lease).settle(ended(lease))
+            self.holder(lease).release(ids(lease))
 
     def holder(self, lease: Lease) -> Ledger:
         """Ledger of the worker whose lease it is; where any may speak for it, one of them."""
@@ -168,7 +169,7 @@ class SQLMachine(LedgerMachine):
         key = f"model {next(_numbers)}"
         self.database = open_database(self.url)
         self.run = create_run(self.database, key)
-        return [SQLLedger(self.url, key, host=f"host {n}") for n in range(WORKERS)]
+        return [SqlLedger(self.url, key, host=f"host {n}") for n in range(WORKERS)]
 
     def holder(self, lease: Lease) -> Ledger:
         return self.ledgers[lease.task.index % WORKERS]

@@ -13,16 +13,15 @@ from sqlalchemy import text
 from cryotile.backends import open_backend
 from cryotile.backends.base import STALL
 from cryotile.errors import CryotileError, InvalidValue, UnwritablePath
-from cryotile.farm.task import Outcome, Task
-from cryotile.ledgers import LEASE
-from cryotile.ledgers.sql.book import Book
+from cryotile.farm.task import Task
+from cryotile.ledgers import LEASE, Ending
 from cryotile.ledgers.sql.database import Unreachable
-from cryotile.ledgers.sql.ledger import SQLLedger, open_database
+from cryotile.ledgers.sql.ledger import SqlLedger, open_database
 from cryotile.ledgers.sql.runs import count, create_run, delete_run, find_run, restart_all
 from cryotile.ledgers.sql.schema import upgrade
 from cryotile.ledgers.sql.statements import NOW
 from cryotile.testing.backends import MakeBackend, SupervisedContract
-from cryotile.testing.leases import OpenLedger
+from cryotile.testing.leases import OpenLedger, ended
 from cryotile.testing.ledgers import LedgerContract
 from tests.support.services.pgbouncer import PgBouncer
 from tests.support.services.postgres import Postgres, postgres
@@ -35,7 +34,7 @@ _numbers = count_up()
 class TestSQLite(LedgerContract):
     @pytest.fixture
     def open_ledger(self, tmp_path) -> OpenLedger:
-        return lambda host="here", key="run/1", lease=LEASE: SQLLedger(
+        return lambda host="here", key="run/1", lease=LEASE: SqlLedger(
             f"sqlite:///{tmp_path}/farm.db", key, lease=lease, host=host
         )
 
@@ -44,7 +43,7 @@ class TestPostgreSQL(LedgerContract):
     @pytest.fixture
     def open_ledger(self, postgres) -> OpenLedger:
         number = next(_numbers)
-        return lambda host="here", key="run/1", lease=LEASE: SQLLedger(
+        return lambda host="here", key="run/1", lease=LEASE: SqlLedger(
             postgres.url, f"{number}/{key}", lease=lease, host=host
         )
 
@@ -72,7 +71,7 @@ class TestPgBouncer(LedgerContract):
     @pytest.fixture
     def open_ledger(self, pgbouncer) -> OpenLedger:
         number = next(_numbers)
-        return lambda host="here", key="run/1", lease=LEASE: SQLLedger(
+        return lambda host="here", key="run/1", lease=LEASE: SqlLedger(
             pgbouncer.url, f"bouncer {number}/{key}", lease=lease, host=host
         )
 
@@ -87,16 +86,15 @@ def pgbouncer(postgres) -> Iterator[PgBouncer]:
 def work_together(url: str, workers: int) -> None:
     """Let many workers, each with a ledger of its own, claim and settle a run together."""
     tasks = [Task(index, 1.0) for index in range(2 * workers)]
-    SQLLedger(url, "many/1").enroll(tasks)
+    SqlLedger(url, "many/1").enroll(tasks)
     start = threading.Barrier(workers)
 
     def work(number: int) -> list[int]:
-        ledger = SQLLedger(url, "many/1", host=f"host {number}")
+        ledger = SqlLedger(url, "many/1", host=f"host {number}")
         start.wait(500)
         done = []
         while leases := ledger.claim():
-            ended = {lease: Outcome(lease.task, 0.1, 1, "here") for lease in leases}
-            assert ledger.settle(ended) == set()
+            assert ledger.settle(ended(*leases)) == set()
             done += [lease.task.index for lease in leases]
         return done
 
@@ -118,7 +116,7 @@ def test_five_hundred_workers_share_three_connections_behind_pgbouncer():
 
 
 def test_a_connection_is_closed_when_its_worker_has_asked_nothing_for_a_while(postgres):
-    ledger = SQLLedger(postgres.url, f"idle {next(_numbers)}")
+    ledger = SqlLedger(postgres.url, f"idle {next(_numbers)}")
     ledger.enroll([Task(1, 1.0)])
     pause = threading.Event()
     while ledger._database.engine.pool.checkedin():
@@ -136,9 +134,9 @@ def test_sqlite_on_a_network_file_system_is_refused_with_the_reason(tmp_path, mo
     )
     monkeypatch.setattr("cryotile.ledgers.directory.mounts._MOUNTS", mounts)
     with pytest.raises(InvalidValue, match=f"network file system \\({kind}\\).*; use") as caught:
-        SQLLedger(f"sqlite:///{tmp_path}/shared disk/farm.db", "run/1")
+        SqlLedger(f"sqlite:///{tmp_path}/shared disk/farm.db", "run/1")
     assert "\n" not in str(caught.value)
-    SQLLedger(f"sqlite:///{tmp_path}/shared disk of mine.db", "run/1")
+    SqlLedger(f"sqlite:///{tmp_path}/shared disk of mine.db", "run/1")
 
 
 @pytest.mark.parametrize(
@@ -158,9 +156,9 @@ def test_an_address_that_cannot_be_used_is_refused_with_a_remedy(spec):
 
 def test_a_database_that_refuses_for_good_is_not_asked_again(postgres, tmp_path):
     with pytest.raises(Unreachable, match="does not exist"):
-        SQLLedger(f"{postgres.url}-that-is-not-there", "run/1").unsettled()
+        SqlLedger(f"{postgres.url}-that-is-not-there", "run/1").unsettled()
     with pytest.raises(UnwritablePath, match="does not exist"):
-        SQLLedger(f"sqlite:///{tmp_path}/no/such/farm.db", "run/1").unsettled()
+        SqlLedger(f"sqlite:///{tmp_path}/no/such/farm.db", "run/1").unsettled()
 
 
 def test_a_schema_is_created_once_and_upgraded_step_by_step(url):
@@ -179,11 +177,11 @@ def test_a_schema_is_created_once_and_upgraded_step_by_step(url):
 
 
 def test_other_programs_see_progress_in_a_view(url):
-    ledger = SQLLedger(url, "run/1")
+    ledger = SqlLedger(url, "run/1")
     ledger.enroll([Task(index, 1.0) for index in range(8)])
     done, failed, *_ = ledger.claim(4)
-    ledger.settle({done: Outcome(done.task, 1.0, 1, "here")})
-    ledger.settle({failed: Outcome(failed.task, 1.0, 1, "here", "no")})
+    ledger.settle(ended(done))
+    ledger.settle(ended(failed, error="no"))
     query = text("SELECT tasks, waiting, leased, done, failed, percent_done FROM run_progress")
     (row,) = open_database(url).read(lambda c: c.execute(query).all())
     assert tuple(map(float, row)) == (8, 5, 2, 1, 0, 12.5)
@@ -192,12 +190,12 @@ def test_other_programs_see_progress_in_a_view(url):
 def test_a_run_of_two_thousand_million_tasks_is_one_row_and_starts_at_once(url):
     database = open_database(url)
     run = create_run(database)
-    book = Book(database, run, 0)
-    book.enroll_range(2**31 - 1)
-    assert [lease.task.index for lease in book.claim(3)] == [0, 1, 2]
+    ledger = SqlLedger.of_worker(database, run, 0)
+    ledger.enroll_range(2**31 - 1)
+    assert [lease.task.index for lease in ledger.claim(3)] == [0, 1, 2]
     assert count(database, run).waiting == 2**31 - 4
     restart_all(database, run)
-    assert [lease.task.index for lease in book.claim(1)] == [0]
+    assert [lease.task.index for lease in ledger.claim(1)] == [0]
     delete_run(database, run)
     assert find_run(database, run.uuid) is None
 
@@ -207,7 +205,7 @@ def look_at_the_clock(database):
 
 
 def test_what_was_settled_since_its_owner_began_to_look_stays_settled(url):
-    ledger, database = SQLLedger(url, "run/1"), open_database(url)
+    ledger, database = SqlLedger(url, "run/1"), open_database(url)
     tasks = [Task(index, 1.0) for index in range(3)]
     ledger.enroll(tasks)
     (lease,) = ledger.claim()
@@ -215,24 +213,24 @@ def test_what_was_settled_since_its_owner_began_to_look_stays_settled(url):
     # SQLite's clock has milliseconds; what is settled at the very tick of the look counts as settled before it.
     while look_at_the_clock(database) == began:
         pass
-    ledger.settle({lease: Outcome(lease.task, 1.0, 1, "here")})
+    ledger.settle(ended(lease))
     run = find_run(database, "run/1")
     assert run is not None
-    Book(database, run, 0).enroll(tasks, began)
+    SqlLedger.of_worker(database, run, 0).enroll(tasks, began)
     assert ledger.unsettled() == 2
     # Who looks now, and misses the result all the same, has lost it.
-    Book(database, run, 0).enroll(tasks)
+    SqlLedger.of_worker(database, run, 0).enroll(tasks)
     assert ledger.unsettled() == 3
 
 
 def test_a_claim_whose_answer_was_lost_is_answered_again(url):
     database = open_database(url)
-    book = Book(database, create_run(database), 0)
-    book.enroll_range(50)
-    leases = book.claim(7, token=12345)
-    assert book.claim(7, token=12345, again=True) == leases
-    assert book.claim(7, token=54321)[0].task.index == 7
-    assert book.settle({"no lease": Outcome(Task(1, 0.0), 0.1, 1, "here")}) == {"no lease"}
+    ledger = SqlLedger.of_worker(database, create_run(database), 0)
+    ledger.enroll_range(50)
+    leases = ledger.claim(7, token=12345)
+    assert ledger.claim(7, token=12345, again=True) == leases
+    assert ledger.claim(7, token=54321)[0].task.index == 7
+    assert ledger.settle({"no lease": Ending(0.1)}) == {"no lease"}
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

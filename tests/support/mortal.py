@@ -19,6 +19,7 @@ from pathlib import Path
 
 from cryotile.backends.pull import PullBackend
 from cryotile.farm.task import Pending, Progress, Task
+from cryotile.ledgers import Ledger
 from cryotile.ledgers.directory.ledger import DirLedger
 
 CHANGES = ("open", "write", "mkdir", "rename", "unlink", "rmdir", "utime")
@@ -131,12 +132,14 @@ class Piecewise:
         with self._fate.act("claim"):
             return super().claim(min(n, PIECE))
 
-    def settle(self, outcomes):
-        lost, rows = set(), list(outcomes.items())
+    def settle(self, endings):
+        lost, rows = set(), list(endings.items())
         for first in range(0, len(rows), PIECE):
             with self._fate.act("settle"):
                 lost |= super().settle(dict(rows[first : first + PIECE]))
         return lost
+
+    exchange = Ledger.exchange
 
 
 class MortalLedger(Piecewise, DirLedger):

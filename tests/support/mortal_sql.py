@@ -8,13 +8,13 @@ from sqlalchemy import event
 
 from cryotile.backends.pull import PullBackend
 from cryotile.farm.task import Pending, Task
-from cryotile.ledgers.sql.ledger import SQLLedger
+from cryotile.ledgers.sql.ledger import SqlLedger
 from tests.support.mortal import Death, Fate, Piecewise, Saving
 
 LEASE = 1.0
 
 
-class MortalSQLLedger(Piecewise, SQLLedger):
+class MortalSqlLedger(Piecewise, SqlLedger):
     """A ledger whose worker may die before and after any statement, and before and after a commit."""
 
     def __init__(self, url: str, key: str, fate: Fate) -> None:
@@ -24,16 +24,13 @@ class MortalSQLLedger(Piecewise, SQLLedger):
             # The one that all others come from, whether they ask one statement or several.
             event.listen(self._database._single, moment, self._step)
 
-    def exchange(self, outcomes, n):
-        return self.settle(outcomes), self.claim(n)
-
     def _step(self, *told) -> None:
         self._fate.step()
 
 
 def work(url: str, directory: Path, count: int, deaths: tuple[Death, ...]) -> None:
     """Take part in the run, as far as fate allows."""
-    ledger = MortalSQLLedger(url, "run/1", Fate(directory / "deaths", deaths))
+    ledger = MortalSqlLedger(url, "run/1", Fate(directory / "deaths", deaths))
     tasks = [Task(index, float(count - index)) for index in range(count)]
     pending = Pending(
         tasks,

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cryotile.farm.task import Outcome, Task
-from cryotile.ledgers.http import HTTPLedger
+from cryotile.farm.task import Task
+from cryotile.ledgers.http import HttpLedger
+from cryotile.testing.leases import ended
 from tests.support.served_farm import served
 from tests.support.services.postgres import postgres
 
@@ -62,13 +63,13 @@ class Pool:
             self.step.notify_all()
 
     def _work(self, worker):
-        ledger = HTTPLedger(self._address, self._key)
+        ledger = HttpLedger(self._address, self._key)
         while not self.last.is_set() or ledger.unsettled():
             self._note(worker, "claiming")
             leases = ledger.claim(BATCH)
-            outcomes = {lease: Outcome(lease.task, 0.0, lease.attempt, "here") for lease in leases}
+            endings = ended(*leases)
             self._note(worker, "settling")
-            self.lost += [lease.id for lease in ledger.settle(outcomes)]
+            self.lost += ledger.settle(endings)
             self.done += [lease.task.index for lease in leases]
             self._note(worker, "between")
 
@@ -77,7 +78,7 @@ class Pool:
 @pytest.mark.timeout(3600)
 def test_each_task_is_done_once_however_often_the_server_is_killed(served):
     draw, hit, kills, count, key = random.Random(11), Counter(), 0, 0, "faults/1"
-    ledger, pool = HTTPLedger(served.url, key), Pool(served.url, key)
+    ledger, pool = HttpLedger(served.url, key), Pool(served.url, key)
     pool.start()
     while kills < KILLS or not set(hit) >= MOMENTS:
         # More tasks than the workers can do in this many steps, so that they never run out between two kills.

@@ -21,9 +21,9 @@ from typing import Any
 from cryotile.backends.base import DEFAULTS, Context
 from cryotile.backends.pull import PullBackend, without_children
 from cryotile.errors import InvalidValue
-from cryotile.farm.task import ATTEMPTS, Outcome, Task
+from cryotile.farm.task import ATTEMPTS, Task
 from cryotile.files import make_directory, write_durably, writing
-from cryotile.ledgers import LEASE, Lease
+from cryotile.ledgers import LEASE, Ending, Lease, Ledger
 
 __all__ = ["LegacyBackend", "LegacyLedger"]
 
@@ -39,7 +39,7 @@ _DONE = {"status": "done", "percentCompleted": 100.0}
 logger = logging.getLogger(__name__)
 
 
-class LegacyLedger:
+class LegacyLedger(Ledger):
     """Tasks on the first server, for workers that see a directory; a :class:`cryotile.ledgers.Ledger` without leases.
 
     A file in the directory says which run on the server has the tasks of a list, and which task has which number there.
@@ -76,7 +76,7 @@ class LegacyLedger:
         self._tasks: list[Task] = []
         self._failures: Counter[int] = Counter()
         # What this worker holds, and how far the server thinks it is.
-        self._held: dict[Lease, float] = {}
+        self._held: dict[str, float] = {}
 
     def enroll(self, tasks: Sequence[Task]) -> None:
         """Join the newest run of the list, or begin one if it has nothing left to hand out."""
@@ -108,10 +108,10 @@ class LegacyLedger:
             number = int(claimed["task"])
             attempt = self._failures[number] + 1
             leases.append(Lease(self._tasks[number], str(number), attempt, LEASE))
-            self._held[leases[-1]] = 0.0
+            self._held[str(number)] = 0.0
         return leases
 
-    def renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
+    def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
         """Tell how far tasks are; no lease is ever lost."""
         for lease, fraction in fractions.items():
             if fraction is not None and fraction > self._held.get(lease, 1.0):
@@ -119,18 +119,18 @@ class LegacyLedger:
                 self._held[lease] = fraction
         return set()
 
-    def settle(self, outcomes: Mapping[Lease, Outcome]) -> set[Lease]:
+    def settle(self, endings: Mapping[str, Ending]) -> set[str]:
         """End tasks; one that has failed here for the last time is done, as far as the server is concerned."""
-        for lease, outcome in outcomes.items():
+        for lease, ending in endings.items():
             self._held.pop(lease, None)
-            if outcome.error is not None and lease.attempt < ATTEMPTS:
-                self._failures[int(lease.id)] += 1
+            if ending.error is not None and self._failures[int(lease)] + 1 < ATTEMPTS:
+                self._failures[int(lease)] += 1
                 self._put(lease, _WAITING)
             else:
                 self._put(lease, _DONE)
         return set()
 
-    def release(self, leases: Collection[Lease]) -> None:
+    def release(self, leases: Collection[str]) -> None:
         """Let tasks wait again."""
         for lease in leases:
             self._held.pop(lease, None)
@@ -148,8 +148,8 @@ class LegacyLedger:
         """Tell nothing: the server does not say who did what."""
         return {}
 
-    def _put(self, lease: Lease, values: Mapping[str, Any], patience: float | None = None) -> None:
-        self._site.ask("PUT", f"{self._run}/tasks/{lease.id}", body=values, patience=patience)
+    def _put(self, lease: str, values: Mapping[str, Any], patience: float | None = None) -> None:
+        self._site.ask("PUT", f"{self._run}/tasks/{lease}", body=values, patience=patience)
 
     def _join(self, file: Path) -> bool:
         """Work on a run that was begun; False when the server no longer knows it."""

@@ -107,11 +107,11 @@ class SQLBackend(PullBackend):
 
     def __init__(self, argument: str, context: Context = DEFAULTS) -> None:
         # Imported here: the other pull backends need no database.
-        from cryotile.ledgers.sql.ledger import SQLLedger
+        from cryotile.ledgers.sql.ledger import SqlLedger
 
         address, children = without_children(argument)
         super().__init__(
-            SQLLedger(address, context.key, lease=context.lease),
+            SqlLedger(address, context.key, lease=context.lease),
             children=children,
             stall=context.stall,
         )
@@ -138,11 +138,11 @@ class HTTPBackend(PullBackend):
 
     def __init__(self, argument: str, context: Context = DEFAULTS) -> None:
         # Imported here: the other pull backends need no requests.
-        from cryotile.ledgers.http import HTTPLedger
+        from cryotile.ledgers.http import HttpLedger
 
         address, children = without_children(argument)
         super().__init__(
-            HTTPLedger(address, context.key, lease=context.lease),
+            HttpLedger(address, context.key, lease=context.lease),
             children=children,
             stall=context.stall,
         )

@@ -12,7 +12,7 @@ from cryotile.backends.base import Attempt
 from cryotile.backends.host_health import Suspicion
 from cryotile.errors import CryotileError
 from cryotile.farm.task import ATTEMPTS, Outcome, Task
-from cryotile.ledgers import Exchange, Fits, Lease, Ledger, Selective
+from cryotile.ledgers import Ending, Fits, Lease, Ledger
 from cryotile.processes import backoff
 
 __all__ = ["LedgerSource"]
@@ -22,9 +22,9 @@ __all__ = ["LedgerSource"]
 _HOARD = 0.25
 _MOST = 1024
 
-# With a ledger that settles and claims in one question, what ends within so many seconds is settled together, and of
-# tasks shorter than that no start is told.  A worker that dies costs such a task no attempt; but the next one that gets
-# it knows that it came back, runs it alone, and says so first.
+# Attempts that end within so many seconds are settled together, with the next claim where possible.  If the ledger
+# counts leases, the start of a shorter task is not reported.  A worker that dies costs such a task no attempt; but the
+# next one that gets it knows that it came back, runs it alone, and reports it first.
 _SHORT = 0.1
 
 # Behind a task that takes longer (seconds) none is queued: another worker might do it sooner.
@@ -52,7 +52,6 @@ class LedgerSource:
 
     def __init__(self, ledger: Ledger, *, children: int) -> None:
         self._ledger = ledger
-        self._exchange = ledger.exchange if isinstance(ledger, Exchange) else None
         self._children = children
         self._leases: dict[int, Lease] = {}
         self._hand: deque[Lease] = deque()
@@ -107,8 +106,8 @@ class LedgerSource:
         self._at_work.update(task.index for task in taken)
         if unfit:
             self._give_back(unfit)
-            # From now on only what fits is claimed; a ledger that cannot tell is asked no more.
-            self._fits, self._unfit = fits, not isinstance(self._ledger, Selective)
+            # From now on only what fits is claimed.
+            self._fits = fits
         return taken
 
     def put_back(self, tasks: Sequence[Task]) -> None:
@@ -150,9 +149,7 @@ class LedgerSource:
                 self._ended |= self._suspicion.consider(lease, outcome)
         if doubted := self._suspicion.doubt():
             self._give_back([*doubted, *self._hand])
-        if self._exchange is None:
-            # With it they go with the next claim, at once if the hand is empty, or else by themselves before long.
-            self._turn_in()
+        # They are settled with the next claim, at once if the hand is empty, or else by the next reports.
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
@@ -208,27 +205,31 @@ class LedgerSource:
 
     def _claim(self, n: int) -> list[Lease]:
         """Claim leases, in exchange for those that have ended if that is one question."""
-        if self._fits is not None and isinstance(self._ledger, Selective):
+        if self._fits is not None:
             self._turn_in()
             return self._ledger.claim_fitting(n, self._fits)
-        if self._exchange is None or not self._ended:
+        if not self._ended:
             return self._ledger.claim(n)
-        lost, leases = self._exchange(self._ended, n)
+        lost, leases = self._ledger.exchange(self._endings(), n)
         self._conclude(lost)
         return leases
 
     def _turn_in(self) -> None:
         """Settle what has ended."""
         if self._ended:
-            self._conclude(self._ledger.settle(self._ended))
+            self._conclude(self._ledger.settle(self._endings()))
 
-    def _conclude(self, lost: Collection[Lease]) -> None:
+    def _endings(self) -> dict[str, Ending]:
+        """Return what the ledger must know of the attempts that have ended."""
+        return {lease.id: Ending(o.seconds, o.error) for lease, o in self._ended.items()}
+
+    def _conclude(self, lost: Collection[str]) -> None:
         """Note what became for good of tasks that were settled."""
         ended, self._ended = self._ended, {}
         self._next_settling = time.monotonic() + _SHORT
         self._forget(ended)
         for lease, outcome in ended.items():
-            if lease in lost:
+            if lease.id in lost:
                 logger.warning(
                     "task %d: its lease was lost, another worker has it", lease.task.index
                 )
@@ -248,26 +249,31 @@ class LedgerSource:
         """Return the leases whose start is to be told."""
         fresh = [lease for lease in running if lease not in self._started]
         self._seen = {lease: self._seen.get(lease, now) for lease in fresh}
-        if self._exchange is None or self._pace >= _SHORT:
+        if self._pace >= _SHORT:
             return fresh
-        return [lease for lease in fresh if now - self._seen[lease] >= _SHORT]
+        return [
+            lease
+            for lease in fresh
+            if lease.lease_count is None or now - self._seen[lease] >= _SHORT
+        ]
 
     def _announce(self, lease: Lease) -> bool:
         """Tell that a task is to run, and that those before it have ended; False when its lease is lost."""
         self._turn_in()
         return not self._renew({lease: 0.0})
 
-    def _renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
+    def _renew(self, fractions: Mapping[Lease, float | None]) -> list[Lease]:
         """Renew leases, and forget those that are lost."""
         self._started.update(lease for lease, f in fractions.items() if f is not None)
-        lost = self._ledger.renew(fractions)
+        ids = self._ledger.renew({lease.id: f for lease, f in fractions.items()})
+        lost = [lease for lease in fractions if lease.id in ids]
         self._forget(lost)
-        self._hand = deque(lease for lease in self._hand if lease not in lost)
+        self._hand = deque(lease for lease in self._hand if lease.id not in ids)
         return lost
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
         """Release leases, in hand or not."""
-        self._ledger.release(leases)
+        self._ledger.release([lease.id for lease in leases])
         self._forget(leases)
         returned = set(leases)
         self._hand = deque(lease for lease in self._hand if lease not in returned)

@@ -1,20 +1,20 @@
-"""What every ledger is: six verbs, a question, and the lease."""
+"""The interface of every ledger: the verbs of a worker, a few questions, and the lease."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
-from cryotile.farm.task import Outcome, Task
+from cryotile.farm.task import Task
 
-__all__ = ["LEASE", "Exchange", "Fits", "Lease", "Ledger", "Selective"]
+__all__ = ["LEASE", "Ending", "Fits", "Lease", "Ledger"]
 
 LEASE = 300.0
-"""Seconds for which a lease is good after it was claimed or renewed."""
+"""Seconds for which a lease is valid after it was claimed or renewed."""
 
 Fits = Callable[[Task], bool]
-"""Tells whether a task would end in time; where one does, so does every cheaper one."""
+"""Returns whether a task would end in time.  If one task fits, every cheaper one fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,108 +26,124 @@ class Lease:
     task : Task
         The task.
     id : str
-        Names this lease alone: the next one of the same task has another.
+        Identifies this lease; the next lease of the same task has another id.
     attempt : int
-        Number of the attempt that it allows, from 1.  A lease of a number above
-        :data:`~cryotile.farm.task.ATTEMPTS` allows none: workers have died at the task each time, and its
-        holder settles it as failed.
+        Number of the attempt that it allows, from 1.  A lease with a number above
+        :data:`~cryotile.farm.task.ATTEMPTS` allows none: a worker died at the task at every attempt, and the holder
+        must settle it as failed.
     expiry : float
-        Seconds for which it is good unless it is renewed.
-    turn : int
-        How many leases of the task there were, with this one, where the ledger knows.
+        Seconds for which it is valid unless it is renewed.
+    lease_count : int or None
+        Number of leases of the task so far, this one included; None if the ledger does not count them.
     """
 
     task: Task
     id: str
     attempt: int
     expiry: float
-    turn: int = 1
+    lease_count: int | None = None
 
     @property
     def suspect(self) -> bool:
-        """Whether an earlier lease ended without an outcome: its worker may have died at the task unheard."""
-        return self.turn > self.attempt
+        """Whether an earlier lease ended without an outcome: its worker may have died at the task unnoticed."""
+        return self.lease_count is not None and self.lease_count > self.attempt
 
 
-class Ledger(Protocol):
-    """The tasks of one run, as one worker sees them; the state is elsewhere, and shared with all other workers.
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the attempt that a lease allowed has ended.
 
-    An attempt counts from when its task is reported to run (:meth:`renew`), or when it is settled.  So a worker that
-    dies with a batch of leases in its hands costs an attempt of those it had started, and of no others.
+    Attributes
+    ----------
+    seconds : float
+        Duration of the attempt, seconds.
+    error : str or None
+        Traceback or reason if it failed; None when the result is saved.
     """
 
-    def enroll(self, tasks: Sequence[Task]) -> None:
-        """List what is to be done.
+    seconds: float
+    error: str | None = None
 
-        Idempotent, at any time and from any number of workers at once.  A task that is settled although its
-        caller lists it as still to be done has lost its result, or is to be tried again: it is open again, with no
-        attempt made.  A task that is open keeps its state.
+
+class Ledger(ABC):
+    """The tasks of one run, as one worker sees them; the state is kept elsewhere and shared with all other workers.
+
+    An attempt counts from when its task is reported as running (:meth:`renew`), or when it is settled.  A worker that
+    dies with a batch of leases costs an attempt of the tasks that it had started, and of no others.
+    """
+
+    @abstractmethod
+    def enroll(self, tasks: Sequence[Task]) -> None:
+        """List the tasks to do.
+
+        Idempotent, at any time and from any number of workers at once.  If a task is already settled, its result is
+        lost or it is to be retried: it is opened again, with no attempt made.  A task that is open keeps its state.
 
         Parameters
         ----------
         tasks : sequence of Task
-            Each index once.  What is settled while they are found (:class:`~cryotile.farm.task.Pending`) stays
-            settled, so a ledger notes what is settled before it looks at them.
+            Each index once.  A sequence may be lazy (:class:`~cryotile.farm.task.Pending`): a task that is settled
+            during its evaluation stays settled, so a ledger notes which tasks are settled before it looks at them.
         """
-        ...
 
+    @abstractmethod
     def claim(self, n: int = 1) -> list[Lease]:
         """Lease the costliest waiting tasks.
 
         Parameters
         ----------
         n : int
-            How many at most.
+            Maximum number of leases.
 
         Returns
         -------
         list of Lease
-            Costliest first; empty when nothing waits, though other workers' tasks may yet come back.
+            Costliest first; empty when nothing waits, though tasks of other workers may still come back.
         """
-        ...
 
-    def renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
+    @abstractmethod
+    def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
         """Prolong leases.
 
         Parameters
         ----------
-        fractions : mapping of Lease to float or None
-            How far the task of each lease is, 0 to 1; None for one that is not started.
+        fractions : mapping of str to float or None
+            Fraction done of the task of each lease, 0 to 1, by lease id; None for a task that is not started.
 
         Returns
         -------
-        set of Lease
-            The leases that are lost: they expired, and others have or had the tasks.
+        set of str
+            Ids of the lost leases: they expired, and other workers have or had the tasks.
         """
-        ...
 
-    def settle(self, outcomes: Mapping[Lease, Outcome]) -> set[Lease]:
-        """End leases by how the attempts ended; idempotent.
+    @abstractmethod
+    def settle(self, endings: Mapping[str, Ending]) -> set[str]:
+        """End leases; idempotent.
 
-        A task whose attempt failed waits again, unless it was the last one.  A lost lease settles nothing.
+        A task whose attempt failed waits again, unless the attempt was the last one.  A lost lease settles nothing.
 
         Parameters
         ----------
-        outcomes : mapping of Lease to Outcome
-            How each ended.
+        endings : mapping of str to Ending
+            How each attempt ended, by lease id.
 
         Returns
         -------
-        set of Lease
-            The leases that are lost.
+        set of str
+            Ids of the lost leases.
         """
-        ...
 
-    def release(self, leases: Collection[Lease]) -> None:
-        """Hand tasks back: they wait again, and no attempt counts, whether they were started or not."""
-        ...
+    @abstractmethod
+    def release(self, leases: Collection[str]) -> None:
+        """Hand tasks back, by lease id: they wait again, and no attempt counts, whether they were started or not."""
 
+    @abstractmethod
     def unsettled(self) -> int:
-        """Return how many tasks wait or are leased; 0 means that the run is over."""
-        ...
+        """Return the number of tasks that wait or are leased; 0 means that the run is over."""
 
+    @abstractmethod
     def outcomes_elsewhere(self, tasks: Collection[int]) -> Mapping[str, Mapping[int, bool]]:
-        """Tell what other hosts made of tasks.
+        """Return the outcomes of tasks on other hosts.
 
         Parameters
         ----------
@@ -137,57 +153,46 @@ class Ledger(Protocol):
         Returns
         -------
         mapping of str to mapping of int to bool
-            For every host that has worked on this list: which of the tasks it has done (True) or failed at (False),
-            as far as that is still known.
+            For every host that has worked on this list: which of the tasks it has done (True) or failed (False), as
+            far as that is still known.
         """
-        ...
 
-
-@runtime_checkable
-class Exchange(Protocol):
-    """A ledger that ends leases and gives others in one question, so that a worker asks once a batch.
-
-    A ledger need not be one.
-    """
-
-    def exchange(self, outcomes: Mapping[Lease, Outcome], n: int) -> tuple[set[Lease], list[Lease]]:
-        """Settle, then claim.
+    def exchange(self, endings: Mapping[str, Ending], n: int) -> tuple[set[str], list[Lease]]:
+        """Settle, then claim; a ledger that can do both in one request overrides this.
 
         Parameters
         ----------
-        outcomes : mapping of Lease to Outcome
-            As of :meth:`Ledger.settle`.
+        endings : mapping of str to Ending
+            As for :meth:`settle`.
         n : int
-            As of :meth:`Ledger.claim`.
+            As for :meth:`claim`.
 
         Returns
         -------
-        (set of Lease, list of Lease)
-            The leases that are lost, and those that are claimed.
+        (set of str, list of Lease)
+            Ids of the lost leases, and the new leases.
         """
-        ...
-
-
-@runtime_checkable
-class Selective(Protocol):
-    """A ledger that passes over the tasks for which the job of a worker has no time left.
-
-    A ledger need not be one.
-    """
+        lost = self.settle(endings) if endings else set()
+        return lost, self.claim(n)
 
     def claim_fitting(self, n: int, fits: Fits) -> list[Lease]:
-        """Lease the costliest waiting tasks of those that fit.
+        """Lease those of the ``n`` costliest waiting tasks that fit.
+
+        A ledger that can skip tasks overrides this and returns the costliest ``n`` of all that fit.
 
         Parameters
         ----------
         n : int
-            How many at most.
+            Maximum number of leases.
         fits : callable
-            Tells whether a task does.
+            Returns whether a task fits.
 
         Returns
         -------
         list of Lease
-            As of :meth:`Ledger.claim`.
+            As for :meth:`claim`.
         """
-        ...
+        leases = self.claim(n)
+        if unfit := [lease.id for lease in leases if not fits(lease.task)]:
+            self.release(unfit)
+        return [lease for lease in leases if fits(lease.task)]

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cryotile.farm.http import PATIENCE, Site, credentials
-from cryotile.farm.task import ATTEMPTS, Outcome, Task
-from cryotile.ledgers.base import LEASE, Lease
+from cryotile.farm.task import ATTEMPTS, Task
+from cryotile.ledgers.base import LEASE, Ending, Lease, Ledger
 
-__all__ = ["HTTPLedger", "open_api"]
+__all__ = ["HttpLedger", "open_api"]
 
 # The server takes so many at a time.
 _TASKS = 50_000
@@ -60,7 +60,7 @@ def open_api(url: str, *, patience: float = PATIENCE) -> Site:
     return Site(base, auth=auth, patience=patience, verify=verify)
 
 
-class HTTPLedger:
+class HttpLedger(Ledger):
     """Tasks on a task-farm server; see :class:`cryotile.ledgers.Ledger`.
 
     Whatever is not answered is asked again: the server knows a claim or a settlement that it has heard before.
@@ -116,34 +116,33 @@ class HTTPLedger:
         answer = self._site.ask("POST", self._run("leases"), body=body, again={"again": True})
         return _leases(answer)
 
-    def renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
+    def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
         """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
-        rows = [{"lease": lease.id, "fraction": _share(f)} for lease, f in fractions.items()]
-        return self._lost(fractions, "PATCH", "leases", rows)
-
-    def settle(self, outcomes: Mapping[Lease, Outcome]) -> set[Lease]:
-        """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
-        query = {"worker": self._worker["uuid"]}
-        lost: set[Lease] = set()
-        for piece in _bodies(outcomes):
-            lost |= self._lost(piece, "POST", "outcomes", _ended(piece), query)
+        rows = [{"lease": id, "fraction": _share(f)} for id, f in fractions.items()]
+        lost: set[str] = set()
+        for piece in _pieces(rows, _LEASES):
+            lost.update(self._site.ask("PATCH", self._run("leases"), body=piece)["lost"])
         return lost
 
-    def exchange(self, outcomes: Mapping[Lease, Outcome], n: int) -> tuple[set[Lease], list[Lease]]:
-        """Settle and claim in one request; see :meth:`cryotile.ledgers.Exchange.exchange`."""
-        *first, last = list(_bodies(outcomes)) or [{}]
-        gone = {lease for piece in first for lease in self.settle(piece)}
-        token = secrets.token_hex(7)
-        query = {"worker": self._worker["uuid"], "claim": min(n, _LEASES), "token": token}
-        answer = self._site.ask(
-            "POST", self._run("outcomes"), body=_ended(last), query=query, again={"again": 1}
-        )
-        lost = set(answer["lost"])
-        return gone | {lease for lease in last if lease.id in lost}, _leases(answer)
+    def settle(self, endings: Mapping[str, Ending]) -> set[str]:
+        """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
+        lost: set[str] = set()
+        for rows in _bodies(endings):
+            lost.update(self._settle(rows)["lost"])
+        return lost
 
-    def release(self, leases: Collection[Lease]) -> None:
+    def exchange(self, endings: Mapping[str, Ending], n: int) -> tuple[set[str], list[Lease]]:
+        """Settle and claim in one request; see :meth:`cryotile.ledgers.Ledger.exchange`."""
+        *first, last = list(_bodies(endings)) or [[]]
+        lost = {id for rows in first for id in self._settle(rows)["lost"]}
+        answer = self._settle(
+            last, {"claim": min(n, _LEASES), "token": secrets.token_hex(7)}, again={"again": 1}
+        )
+        return lost.union(answer["lost"]), _leases(answer)
+
+    def release(self, leases: Collection[str]) -> None:
         """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
-        for piece in _pieces([lease.id for lease in leases], _LEASES):
+        for piece in _pieces(list(leases), _LEASES):
             self._site.ask("DELETE", self._run("leases"), body=piece, patience=_PARTING)
 
     def unsettled(self) -> int:
@@ -162,19 +161,18 @@ class HTTPLedger:
         found.pop(self._host, None)
         return found
 
-    def _lost(
+    def _settle(
         self,
-        leases: Collection[Lease],
-        method: str,
-        part: str,
         rows: list[dict[str, Any]],
         query: Mapping[str, Any] | None = None,
-    ) -> set[Lease]:
-        """Tell the server something of each of some leases; those that it says are lost."""
-        lost: set[str] = set()
-        for piece in _pieces(rows, _LEASES):
-            lost.update(self._site.ask(method, self._run(part), body=piece, query=query)["lost"])
-        return {lease for lease in leases if lease.id in lost}
+        again: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Send endings in one request; return the answer."""
+        query = {"worker": self._worker["uuid"], **(query or {})}
+        answer: dict[str, Any] = self._site.ask(
+            "POST", self._run("outcomes"), body=rows, query=query, again=again
+        )
+        return answer
 
     def _run(self, part: str = "") -> str:
         """Path of the run, or of a part of it."""
@@ -198,36 +196,26 @@ def _share(fraction: float | None) -> float | None:
     return None if fraction is None else min(max(fraction, 0.0), 1.0)
 
 
-def _bodies(outcomes: Mapping[Lease, Outcome]) -> Iterator[dict[Lease, Outcome]]:
-    """Cut outcomes into what one request can carry."""
-    piece: dict[Lease, Outcome] = {}
+def _bodies(endings: Mapping[str, Ending]) -> Iterator[list[dict[str, Any]]]:
+    """Split endings into bodies that the server accepts."""
+    rows: list[dict[str, Any]] = []
     errors = 0
-    for lease, outcome in outcomes.items():
-        errors += outcome.error is not None
-        if errors > _ERRORS or len(piece) == _LEASES:
-            yield piece
-            piece, errors = {}, int(outcome.error is not None)
-        piece[lease] = outcome
-    if piece:
-        yield piece
-
-
-def _ended(outcomes: Mapping[Lease, Outcome]) -> list[dict[str, Any]]:
-    return [
-        {
-            "lease": lease.id,
-            "seconds": outcome.seconds,
-            "error": None if outcome.error is None else outcome.error[-_LONGEST_ERROR:],
-        }
-        for lease, outcome in outcomes.items()
-    ]
+    for id, ending in endings.items():
+        errors += ending.error is not None
+        if errors > _ERRORS or len(rows) == _LEASES:
+            yield rows
+            rows, errors = [], int(ending.error is not None)
+        error = None if ending.error is None else ending.error[-_LONGEST_ERROR:]
+        rows.append({"lease": id, "seconds": ending.seconds, "error": error})
+    if rows:
+        yield rows
 
 
 def _leases(answer: Mapping[str, Any]) -> list[Lease]:
     return [
         Lease(
             Task(each["task"], each["cost"]),
-            each["lease"], each["attempt"], each["expires"], each["turn"],
+            each["lease"], each["attempt"], each["expires"], each["lease_count"],
         )
         for each in answer["leases"]
     ]  # fmt: skip

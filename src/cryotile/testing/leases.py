@@ -7,18 +7,20 @@ import time
 from collections.abc import Collection
 from typing import Protocol
 
-from cryotile.farm.task import Outcome, Task
-from cryotile.ledgers import LEASE, Lease, Ledger
+from cryotile.farm.task import Task
+from cryotile.ledgers import LEASE, Ending, Lease, Ledger
 
 __all__ = [
     "DEADLINE",
     "SHORT",
     "TICK",
     "OpenLedger",
+    "at",
     "await_claim",
     "await_tasks",
     "claim_all",
     "ended",
+    "ids",
     "indices",
     "tasks_of",
 ]
@@ -46,9 +48,19 @@ def tasks_of(count: int) -> list[Task]:
     return [Task(2 * number + 5, float((number * 7919) % count)) for number in range(count)]
 
 
-def ended(*leases: Lease, error: str | None = None) -> dict[Lease, Outcome]:
-    """Make the outcome of an attempt for each of some leases."""
-    return {lease: Outcome(lease.task, 0.1, lease.attempt, "here", error) for lease in leases}
+def ended(*leases: Lease, error: str | None = None) -> dict[str, Ending]:
+    """Return the ending of an attempt for each of some leases, by lease id."""
+    return {lease.id: Ending(0.1, error) for lease in leases}
+
+
+def ids(*leases: Lease) -> set[str]:
+    """Return the ids of leases."""
+    return {lease.id for lease in leases}
+
+
+def at(fraction: float | None, *leases: Lease) -> dict[str, float | None]:
+    """Return the same fraction done for each of some leases, by lease id."""
+    return dict.fromkeys((lease.id for lease in leases), fraction)
 
 
 def claim_all(ledger: Ledger, n: int = 1) -> list[Lease]:

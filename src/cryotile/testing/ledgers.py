@@ -33,9 +33,11 @@ from cryotile.testing.leases import (
     SHORT,
     TICK,
     OpenLedger,
+    at,
     await_tasks,
     claim_all,
     ended,
+    ids,
     indices,
     tasks_of,
 )
@@ -104,7 +106,7 @@ class LedgerContract:
             start.wait(DEADLINE)
             leases: list[Lease] = []
             while found := ledger.claim(1 + 3 * number):
-                ledger.renew(dict.fromkeys(found, 0.0))
+                ledger.renew(at(0.0, *found))
                 assert not ledger.settle(ended(*found))
                 leases += found
             return leases
@@ -180,11 +182,11 @@ class LedgerContract:
         attempts = {lease.task: lease.attempt for lease in leases}
         assert attempts[first.task] == 2
         if started:
-            ledger.renew(dict.fromkeys(leases, 0.5))
-        ledger.release(leases)
+            ledger.renew(at(0.5, *leases))
+        ledger.release(ids(*leases))
         again = claim_all(other, 20)
         assert {lease.task: lease.attempt for lease in again} == attempts
-        assert ledger.settle(ended(*leases)) in (set(), set(leases))
+        assert ledger.settle(ended(*leases)) in (set(), ids(*leases))
         assert other.unsettled() == 20
 
     def test_a_part_of_what_was_claimed_may_be_released(self, open_ledger: OpenLedger) -> None:
@@ -192,7 +194,7 @@ class LedgerContract:
         ledger, other = open_ledger("a"), open_ledger("b")
         ledger.enroll(tasks_of(40))
         leases = claim_all(ledger, 40)
-        ledger.release(leases[10:])
+        ledger.release(ids(*leases[10:]))
         again = claim_all(other, 3)
         assert sorted(indices(again)) == sorted(indices(leases[10:]))
         assert ledger.settle(ended(*leases[:10])) == set()
@@ -206,7 +208,7 @@ class LedgerContract:
         dead, other = open_ledger("a", lease=SHORT), open_ledger("b", lease=SHORT)
         dead.enroll(tasks_of(20))
         leases = await_tasks(dead, 20)
-        dead.renew({lease: 0.0 if lease is leases[3] else None for lease in leases})
+        dead.renew(at(None, *leases) | at(0.0, leases[3]))
         dead.settle(ended(*leases[:3]))
         again = await_tasks(other, 17)
         assert sorted(indices(again)) == sorted(indices(leases[3:]))
@@ -222,15 +224,15 @@ class LedgerContract:
         (old,), (unaware,) = sleeper.claim(), sleeper.claim()
         taken = await_tasks(other, 2)
         assert not {old.id, unaware.id} & {lease.id for lease in taken}
-        assert sleeper.renew({old: 0.5}) == {old}
-        assert sleeper.settle(ended(old)) == {old}
+        assert sleeper.renew(at(0.5, old)) == ids(old)
+        assert sleeper.settle(ended(old)) == ids(old)
         # This one it settles before it has heard.
-        assert sleeper.settle(ended(unaware)) == {unaware}
+        assert sleeper.settle(ended(unaware)) == ids(unaware)
         assert other.unsettled() == 2
-        sleeper.release([old, unaware])
-        assert other.renew(dict.fromkeys(taken, 0.5)) == set()
+        sleeper.release(ids(old, unaware))
+        assert other.renew(at(0.5, *taken)) == set()
         assert other.settle(ended(*taken)) == set()
-        assert sleeper.settle(ended(old, unaware, error="no")) == {old, unaware}
+        assert sleeper.settle(ended(old, unaware, error="no")) == ids(old, unaware)
         assert other.unsettled() == sleeper.unsettled() == 0
 
     def test_a_renewed_lease_is_not_lost(self, open_ledger: OpenLedger) -> None:
@@ -241,7 +243,7 @@ class LedgerContract:
         running, waiting = claim_all(holder, 2)
         end = time.monotonic() + 3.0
         while time.monotonic() < end:
-            assert holder.renew({running: 0.5, waiting: None}) == set()
+            assert holder.renew(at(0.5, running) | at(None, waiting)) == set()
             assert other.claim(2) == []
         assert holder.settle(ended(running, waiting)) == set()
         assert other.unsettled() == 0
@@ -255,7 +257,7 @@ class LedgerContract:
             victim = open_ledger(f"host {attempt}", lease=SHORT)
             lease = min(await_tasks(victim, 2), key=lambda lease: lease.task.index)
             assert lease.attempt == attempt
-            victim.renew({lease: 0.0})
+            victim.renew(at(0.0, lease))
         survivor = open_ledger("b", lease=SHORT)
         leases = await_tasks(survivor, 2)
         numbers = {lease.task.index: lease.attempt for lease in leases}
@@ -276,7 +278,7 @@ class LedgerContract:
         assert other.unsettled() == 20
         (again,) = claim_all(other)
         assert (again.task, again.attempt) == (failed.task, 2)
-        assert ledger.renew({held: 0.5}) == set()
+        assert ledger.renew(at(0.5, held)) == set()
 
     def test_workers_that_enroll_at_the_same_time_list_each_task_once(
         self, open_ledger: OpenLedger

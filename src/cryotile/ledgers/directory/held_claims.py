@@ -74,7 +74,7 @@ class Holdings:
             leases.append(lease)
         return leases
 
-    def find_lost(self, holding: Holding, leases: Mapping[int, Lease]) -> set[Lease]:
+    def find_lost(self, holding: Holding, leases: Mapping[int, str]) -> set[str]:
         """Find which leases of a claim others have taken over; they are forgotten."""
         # Nearly always there is no later claim.
         if not os.path.exists(f"{holding.node.path}.{holding.epoch + 1}"):
@@ -84,29 +84,29 @@ class Holdings:
         taken = {offset for claim in later if claim.lines for offset in claim.lines[0]["tasks"]}
         return self.lose(holding, {o: lease for o, lease in leases.items() if o in taken})
 
-    def lose(self, holding: Holding, leases: Mapping[int, Lease]) -> set[Lease]:
+    def lose(self, holding: Holding, leases: Mapping[int, str]) -> set[str]:
         """Forget leases that are lost, but for that."""
-        self._lost.update(lease.id for lease in leases.values())
+        self._lost.update(leases.values())
         self.let_go(holding, leases)
         return set(leases.values())
 
-    def by_claim(self, leases: Iterable[Lease]) -> dict[Holding, dict[int, Lease]]:
+    def by_claim(self, leases: Iterable[str]) -> dict[Holding, dict[int, str]]:
         """Sort the leases that this process still holds by their claims, each by offset."""
-        sorted_leases: dict[Holding, dict[int, Lease]] = {}
+        sorted_leases: dict[Holding, dict[int, str]] = {}
         for lease in leases:
-            if lease.id in self._leases:
-                holding, offset = self._leases[lease.id]
+            if lease in self._leases:
+                holding, offset = self._leases[lease]
                 sorted_leases.setdefault(holding, {})[offset] = lease
         return sorted_leases
 
-    def let_go(self, holding: Holding, leases: Mapping[int, Lease]) -> None:
+    def let_go(self, holding: Holding, leases: Mapping[int, str]) -> None:
         """Forget leases that have ended."""
         for offset, lease in leases.items():
-            self._leases.pop(lease.id, None)
+            self._leases.pop(lease, None)
             holding.held.discard(offset)
         if not holding.held:
             self._claims.pop(holding.path, None)
 
-    def lost(self, leases: Iterable[Lease]) -> set[Lease]:
+    def lost(self, leases: Iterable[str]) -> set[str]:
         """Return those of some leases that were found to be lost."""
-        return {lease for lease in leases if lease.id in self._lost}
+        return self._lost.intersection(leases)

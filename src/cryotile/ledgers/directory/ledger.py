@@ -37,9 +37,9 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from cryotile.farm.task import ATTEMPTS, Outcome, Task
+from cryotile.farm.task import Task
 from cryotile.files import writing
-from cryotile.ledgers.base import LEASE, Fits, Lease
+from cryotile.ledgers.base import LEASE, Ending, Fits, Lease, Ledger
 from cryotile.ledgers.directory.claimant import Claimant
 from cryotile.ledgers.directory.claims import append, remove, touch
 from cryotile.ledgers.directory.compaction import seal_upwards
@@ -53,7 +53,7 @@ __all__ = ["DirLedger"]
 _LATE = 0.1
 
 
-class DirLedger:
+class DirLedger(Ledger):
     """Tasks in files under ``home/farm``; see :class:`cryotile.ledgers.Ledger`.
 
     Parameters
@@ -102,11 +102,11 @@ class DirLedger:
             return self._claimant.claim(n)
 
     def claim_fitting(self, n: int, fits: Fits) -> list[Lease]:
-        """Lease waiting tasks that fit; see :meth:`cryotile.ledgers.Selective.claim_fitting`."""
+        """Lease waiting tasks that fit; see :meth:`cryotile.ledgers.Ledger.claim_fitting`."""
         with writing(Path(self._root)):
             return self._claimant.claim(n, fits)
 
-    def renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
+    def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
         """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
         lost = self._holdings.lost(fractions)
         with writing(Path(self._root)):
@@ -123,16 +123,16 @@ class DirLedger:
                 self._claimant.watch()
         return lost
 
-    def settle(self, outcomes: Mapping[Lease, Outcome]) -> set[Lease]:
+    def settle(self, endings: Mapping[str, Ending]) -> set[str]:
         """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
-        lost = self._holdings.lost(outcomes)
+        lost = self._holdings.lost(endings)
         with writing(Path(self._root)):
-            for holding, leases in self._holdings.by_claim(outcomes).items():
-                errors = {offset: outcomes[lease].error for offset, lease in leases.items()}
+            for holding, leases in self._holdings.by_claim(endings).items():
+                errors = {offset: endings[lease].error for offset, lease in leases.items()}
                 lost |= self._settle(holding, leases, errors)
         return lost
 
-    def release(self, leases: Collection[Lease]) -> None:
+    def release(self, leases: Collection[str]) -> None:
         """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
         with writing(Path(self._root)):
             for holding, returned in self._holdings.by_claim(leases).items():
@@ -159,8 +159,8 @@ class DirLedger:
         return found
 
     def _settle(
-        self, holding: Holding, leases: Mapping[int, Lease], errors: Mapping[int, str | None]
-    ) -> set[Lease]:
+        self, holding: Holding, leases: Mapping[int, str], errors: Mapping[int, str | None]
+    ) -> set[str]:
         """Settle tasks of one claim."""
         done = [offset for offset, error in errors.items() if error is None]
         failed = {offset: error for offset, error in errors.items() if error is not None}
@@ -170,7 +170,7 @@ class DirLedger:
         lost = self._holdings.find_lost(holding, leases)
         self._holdings.let_go(holding, leases)
         holding.revocable = False
-        if any(leases[offset].attempt < ATTEMPTS for offset in failed):
+        if failed:
             self._claimant.hint(holding.node)
         if not holding.held:
             seal_upwards(self._survey, holding.node)

@@ -1,29 +1,41 @@
-"""A ledger in a database: SQLite for the workers of one machine, PostgreSQL for those of many."""
+"""A ledger in a database: SQLite for the workers of one machine, PostgreSQL for those of many.
+
+The id of a lease names its task: ``index-token``.  The claimant draws the token before it asks, so that a claim whose
+answer was lost can be repeated.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import socket
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from math import inf
+from typing import Any
 
 from cryotile.errors import MissingDependency
-from cryotile.farm.task import Outcome, Task
-from cryotile.ledgers.base import LEASE, Lease
+from cryotile.farm.task import Task
+from cryotile.ledgers.base import LEASE, Ending, Lease, Ledger
 
 try:
-    from cryotile.ledgers.sql import statements
-    from cryotile.ledgers.sql.book import Book
+    from sqlalchemy import Connection
+
+    from cryotile.ledgers.sql import statements as sql
+    from cryotile.ledgers.sql.backlog import Listed, add_range, add_tasks, listed, materialize
     from cryotile.ledgers.sql.database import PATIENCE, Database
-    from cryotile.ledgers.sql.runs import count, create_run
-    from cryotile.ledgers.sql.schema import upgrade
+    from cryotile.ledgers.sql.dialect import Change
+    from cryotile.ledgers.sql.runs import RunRecord, count, create_run
+    from cryotile.ledgers.sql.schema import State, upgrade
 except ModuleNotFoundError as error:
     raise MissingDependency(
         "a ledger in a database needs SQLAlchemy: pip install 'cryotile[database]'"
     ) from error
 
-__all__ = ["SQLLedger", "open_database", "register"]
+__all__ = ["SqlLedger", "open_database", "register"]
 
 
 def open_database(url: str, *, connections: int = 1, patience: float = PATIENCE) -> Database:
@@ -34,9 +46,9 @@ def open_database(url: str, *, connections: int = 1, patience: float = PATIENCE)
     url : str
         ``sqlite:///path`` or ``postgresql://user@host/name``.
     connections : int
-        How many at most; each thread at work needs one.
+        Maximum number of connections; each busy thread needs one.
     patience : float
-        Seconds for which what fails is tried again.
+        Seconds for which a failed transaction is retried.
 
     Returns
     -------
@@ -45,11 +57,11 @@ def open_database(url: str, *, connections: int = 1, patience: float = PATIENCE)
     Raises
     ------
     InvalidValue
-        The address is wrong, or that of a file on a network file system.
+        The address is invalid, or the file is on a network file system.
     MissingDependency
         The library for this database is not installed.
     Unreachable
-        It does not answer, or refuses.
+        The database does not answer, or refuses.
     CryotileError
         Its tables are of a newer version.
     """
@@ -59,84 +71,353 @@ def open_database(url: str, *, connections: int = 1, patience: float = PATIENCE)
 
 
 def register(database: Database, name: str, host: str, pid: int) -> int:
-    """Make a worker known by its uuid, or find it; its number."""
+    """Register a worker by its uuid, or find it; return its number."""
     return database.change(
-        lambda connection: int(
-            statements.REGISTER(connection, uuid=name, host=host, pid=pid).scalar_one()
-        )
+        lambda connection: int(sql.REGISTER(connection, uuid=name, host=host, pid=pid).scalar_one())
     )
 
 
-class SQLLedger:
+class SqlLedger(Ledger):
     """Tasks in a database; see :class:`cryotile.ledgers.Ledger`.
+
+    Every verb is a transaction, and may be repeated when its answer was lost.
 
     Parameters
     ----------
-    url : str
-        ``sqlite:///path`` or ``postgresql://user@host/name``.
+    database : str or Database
+        ``sqlite:///path`` or ``postgresql://user@host/name``, or an open database.
     key : str
         Name of the task list; another list has another key.
     lease : float
-        Seconds for which a lease is good.
+        Seconds for which a lease is valid.
     host : str
         Name of this host.
 
     Raises
     ------
     InvalidValue
-        The address is wrong, or that of a file on a network file system.
+        The address is invalid, or the file is on a network file system.
     """
 
-    def __init__(self, url: str, key: str, *, lease: float = LEASE, host: str = "") -> None:
-        self._database = Database(url)
+    def __init__(
+        self, database: str | Database, key: str, *, lease: float = LEASE, host: str = ""
+    ) -> None:
+        self._database = Database(database) if isinstance(database, str) else database
         self._key = key
         self._lease = lease
         self._host = host or socket.gethostname()
 
-    def enroll(self, tasks: Sequence[Task]) -> None:
-        """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`."""
-        self._book.enroll(tasks)
-
-    def claim(self, n: int = 1) -> list[Lease]:
-        """Lease waiting tasks; see :meth:`cryotile.ledgers.Ledger.claim`."""
-        return self._book.claim(n, self._lease)
-
-    def renew(self, fractions: Mapping[Lease, float | None]) -> set[Lease]:
-        """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
-        lost = self._book.renew({lease.id: f for lease, f in fractions.items()}, self._lease)
-        return {lease for lease in fractions if lease.id in lost}
-
-    def settle(self, outcomes: Mapping[Lease, Outcome]) -> set[Lease]:
-        """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
-        lost = self._book.settle({lease.id: outcome for lease, outcome in outcomes.items()})
-        return {lease for lease in outcomes if lease.id in lost}
-
-    def exchange(self, outcomes: Mapping[Lease, Outcome], n: int) -> tuple[set[Lease], list[Lease]]:
-        """Settle and claim in one transaction; see :meth:`cryotile.ledgers.Exchange.exchange`."""
-        ended = {lease.id: outcome for lease, outcome in outcomes.items()}
-        lost, leases = self._book.exchange(ended, n, self._lease)
-        return {lease for lease in outcomes if lease.id in lost}, leases
-
-    def release(self, leases: Collection[Lease]) -> None:
-        """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
-        self._book.release(lease.id for lease in leases)
-
-    def unsettled(self) -> int:
-        """Return how many tasks wait or are leased; see :meth:`cryotile.ledgers.Ledger.unsettled`."""
-        counts = count(self._database, self._book.run)
-        return counts.waiting + counts.leased
-
-    def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
-        """Tell what other hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.outcomes_elsewhere`."""
-        found = self._book.outcomes_elsewhere(tasks)
-        found.pop(self._host, None)
-        return found
+    @classmethod
+    def of_worker(
+        cls, database: Database, run: RunRecord, worker: int, *, lease: float | None = None
+    ) -> SqlLedger:
+        """Open the ledger of a known run for a worker on any host; 0 stands for no worker."""
+        ledger = cls(database, run.key, lease=run.lease if lease is None else lease)
+        ledger._run, ledger._worker, ledger._host = run, worker, ""
+        ledger._joined = database
+        return ledger
 
     @cached_property
-    def _book(self) -> Book:
-        """The run in the database, created when it is first asked for."""
+    def _joined(self) -> Database:
+        """The database, after the run was found or created in it and this worker was registered.
+
+        Every verb starts here, because a transaction must not start another one.
+        """
         self._database.change(upgrade)
-        run = create_run(self._database, self._key, lease=self._lease)
-        return Book(
-            self._database, run, register(self._database, uuid.uuid4().hex, self._host, os.getpid())
+        self._run = create_run(self._database, self._key, lease=self._lease)
+        self._worker = register(self._database, uuid.uuid4().hex, self._host, os.getpid())
+        return self._database
+
+    def enroll(self, tasks: Sequence[Task], seen: float | None = None) -> None:
+        """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            All that is missing.
+        seen : float, optional
+            By the database's clock, when their owner began to find that out, if that was before this call: what was
+            settled after that is not missing.
+        """
+        # Before the tasks are looked at: what is settled while their owner finds out what is missing is not missing.
+        now, known = self._joined.read(self._known)
+        before = now if seen is None else seen
+        unknown = [task for task in tasks if task.index not in known]
+        # Mostly the list is known, as to all workers but the first.
+        if unknown:
+            self._joined.change(lambda connection: self._enroll(connection, unknown, before))
+
+    def enroll_range(self, count: int) -> None:
+        """List tasks 0 … count - 1 of a run that has none, all alike."""
+        self._joined.change(lambda connection: add_range(connection, self._run.id, count))
+
+    def claim(self, n: int = 1, *, token: int | None = None, again: bool = False) -> list[Lease]:
+        """Lease waiting tasks; see :meth:`cryotile.ledgers.Ledger.claim`.
+
+        Parameters
+        ----------
+        n : int
+            Maximum number of leases.
+        token : int, optional
+            A random number of 62 bits; a repeated claim has the same one.
+        again : bool
+            Whether the claim is repeated: the leases that it made before are looked for first.
+
+        Returns
+        -------
+        list of Lease
+            Costliest first.
+        """
+        call = _Claim(secrets.randbits(62) if token is None else token, self._lease, again)
+        leases = self._joined.change_once(lambda connection: self._claim_first(connection, n, call))
+        return self._filled(leases, n, call)
+
+    def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
+        """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
+        rows = {
+            id: (*place, None if fraction is None else 100.0 * fraction)
+            for id, fraction in fractions.items()
+            if (place := _place(id)) is not None
+        }
+        renewed = self._change(sql.RENEW, rows, seconds=self._lease)
+        return {id for id in fractions if id not in rows or rows[id][0] not in renewed}
+
+    def settle(self, endings: Mapping[str, Ending]) -> set[str]:
+        """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
+        rows, errors = _ended(endings)
+        if not rows:
+            return set(endings)
+        change = self._joined.change if errors else self._joined.change_once
+        settled = change(lambda connection: self._settle(connection, rows, errors))
+        return self._lost(endings, rows, settled)
+
+    def exchange(
+        self,
+        endings: Mapping[str, Ending],
+        n: int,
+        *,
+        token: int | None = None,
+        again: bool = False,
+    ) -> tuple[set[str], list[Lease]]:
+        """Settle and claim in one transaction; see :meth:`settle` and :meth:`claim`."""
+        rows, errors = _ended(endings)
+        call = _Claim(secrets.randbits(62) if token is None else token, self._lease, again)
+
+        def settle_and_claim(connection: Connection) -> tuple[set[int], list[Lease]]:
+            settled = self._settle(connection, rows, errors) if rows else set()
+            return settled, self._claim_first(connection, n, call)
+
+        settled, leases = self._joined.change(settle_and_claim)
+        return self._lost(endings, rows, settled), self._filled(leases, n, call)
+
+    def release(self, leases: Collection[str]) -> None:
+        """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
+        self._change(sql.RELEASE, {id: place for id in leases if (place := _place(id)) is not None})
+
+    def unsettled(self) -> int:
+        """Return the number of open tasks; see :meth:`cryotile.ledgers.Ledger.unsettled`."""
+        counts = count(self._joined, self._run)
+        return counts.waiting + counts.leased
+
+    def holder(self, leases: Iterable[str]) -> int | None:
+        """Return the number of a worker that has or had one of some leases, by their ids; None without one."""
+        rows = {id: place for id in leases if (place := _place(id)) is not None}
+        return self._joined.read(
+            lambda c: sql.FIND_HOLDER(c, run=self._run.id, given=_given(rows)).scalar_one_or_none()
         )
+
+    def reopen(self, indices: Collection[int]) -> None:
+        """Let those of some tasks that are settled wait again, with no attempt made."""
+        self._joined.change(lambda connection: self._reopen(connection, indices))
+
+    def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
+        """Tell what hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.outcomes_elsewhere`."""
+
+        def ask(connection: Connection) -> dict[str, dict[int, bool]]:
+            hosts = sql.HOSTS(connection, run=self._run.id).scalars()
+            found: dict[str, dict[int, bool]] = {host: {} for host in hosts}
+            given = json.dumps([[index] for index in tasks])
+            for row in sql.OUTCOMES_ELSEWHERE(connection, run=self._run.id, given=given):
+                ended = found.setdefault(row.host, {})
+                ended[row.idx] = bool(row.done) or ended.get(row.idx, False)
+            found.pop(self._host, None)
+            return found
+
+        return self._joined.read(ask)
+
+    def _claim_first(self, connection: Connection, n: int, call: _Claim) -> list[Lease]:
+        # Only a claim that is asked for again can have leased something.
+        found = self._claimed(connection, call) if call.again else []
+        call.again = True
+        return found or self._claim(connection, n, call)
+
+    def _claim(self, connection: Connection, n: int, call: _Claim) -> list[Lease]:
+        rows = sql.CLAIM(
+            connection, run=self._run.id, worker=self._worker, n=n, lease=call.token, seconds=call.seconds
+        )  # fmt: skip
+        return call.leases(rows)
+
+    def _claimed(self, connection: Connection, call: _Claim) -> list[Lease]:
+        return call.leases(sql.FIND_CLAIMED(connection, run=self._run.id, lease=call.token))
+
+    def _filled(self, leases: list[Lease], n: int, call: _Claim) -> list[Lease]:
+        """Claim more if that were too few and there is more; costliest first."""
+        if len(leases) < n and self._has_more(leases):
+            more = self._joined.change(lambda c: self._claim_more(c, n, leases, call))
+            leases = [*leases, *more]
+        return sorted(leases, key=lambda lease: (-lease.task.cost, lease.task.index))
+
+    def _claim_more(
+        self, connection: Connection, n: int, had: Sequence[Lease], call: _Claim
+    ) -> list[Lease]:
+        """Lay out stock and reap expired leases, as long as there are fewer than ``n`` tasks to claim."""
+        sql.LOCK_RUN(connection, run=self._run.id)
+        known = {lease.id for lease in had}
+        found = [lease for lease in self._claimed(connection, call) if lease.id not in known]
+        while (wanted := n - len(had) - len(found)) > 0:
+            # Whoever had the lock before may have laid out enough.
+            if claimed := self._claim(connection, wanted, call):
+                found += claimed
+            elif not materialize(connection, self._run.id) and (
+                had or found or not self._reap(connection)
+            ):
+                break
+        return found
+
+    def _has_more(self, leases: Sequence[Lease]) -> bool:
+        """Tell whether there is stock or, for who has found nothing at all, a lease that has expired."""
+        query = sql.STOCK_LEFT if leases else sql.STOCK_OR_EXPIRED_LEFT
+        return self._joined.read(lambda c: query(c, run=self._run.id).one_or_none()) is not None
+
+    def _reap(self, connection: Connection) -> int:
+        return len(sql.REAP(connection, run=self._run.id, worker=self._worker))
+
+    def _change(
+        self, statement: Change, rows: Mapping[str, Sequence[Any]], **more: Any
+    ) -> set[int]:
+        """Change the tasks of leases; the indices of those of which the lease was not lost."""
+        if not rows:
+            return set()
+        database = self._joined
+        given = {"run": self._run.id, "worker": self._worker, "given": _given(rows), **more}
+        return database.change_once(lambda c: {row.idx for row in statement(c, **given)})
+
+    def _settle(
+        self,
+        connection: Connection,
+        rows: Mapping[str, Sequence[Any]],
+        errors: Mapping[int, Ending],
+    ) -> set[int]:
+        """Settle leases, and note why attempts failed; the indices of those of which the lease was not lost."""
+        run, worker = self._run.id, self._worker
+        changed = sql.SETTLE(
+            connection, run=run, worker=worker, given=_given(rows), attempts=self._run.attempts
+        )
+        notes = [
+            {
+                "run": run,
+                "idx": row.idx,
+                "attempt": row.attempts,
+                "worker": worker,
+                "seconds": errors[row.idx].seconds,
+                "error": errors[row.idx].error,
+            }
+            for row in changed
+            if row.idx in errors
+        ]
+        sql.NOTE_FAILURE.many(connection, notes)
+        return {row.idx for row in changed}
+
+    def _lost(
+        self, ids: Collection[str], rows: Mapping[str, Sequence[Any]], settled: set[int]
+    ) -> set[str]:
+        """Tell which leases are lost, of those that settled nothing just now."""
+        suspect = {id: row for id, row in rows.items() if row[0] not in settled}
+        if suspect:
+            given = _given(suspect)
+            before = self._joined.read(
+                lambda c: set(sql.FIND_SETTLED(c, run=self._run.id, given=given).scalars())
+            )
+            settled = settled | before
+        return {id for id in ids if id not in rows or rows[id][0] not in settled}
+
+    def _known(self, connection: Connection) -> tuple[float, Listed]:
+        """Return what waits or is leased, and the time."""
+        now = sql.NOW(connection).scalar_one()
+        # The stock first: what is laid out meanwhile is then seen twice, and not missed.
+        known = listed(connection, self._run.id)
+        known.indices.update(sql.OPEN_TASKS(connection, run=self._run.id).scalars())
+        return now, known
+
+    def _enroll(self, connection: Connection, tasks: Sequence[Task], before: float) -> None:
+        """List tasks that were not open at a time."""
+        sql.LOCK_RUN(connection, run=self._run.id)
+        _, known = self._known(connection)
+        rows = sql.SETTLED_TASKS(connection, run=self._run.id)
+        settled: dict[int, float] = {row.idx: row.settled for row in rows}
+        lost = [task.index for task in tasks if settled.get(task.index, inf) <= before]
+        self._reopen(connection, lost)
+        new = [task for task in tasks if task.index not in known and task.index not in settled]
+        add_tasks(connection, self._run.id, new)
+
+    def _reopen(self, connection: Connection, indices: Collection[int]) -> None:
+        if not indices:
+            return
+        given = {"run": self._run.id, "given": json.dumps([[index] for index in indices])}
+        for state in (State.DONE, State.FAILED):
+            sql.REOPEN(connection, worker=self._worker, state=int(state), **given)
+        sql.FORGET_FAILURES(connection, **given)
+
+
+@dataclass(slots=True)
+class _Claim:
+    """One claim, however often it is asked for.
+
+    Attributes
+    ----------
+    token : int
+        By which the ledger knows it.
+    seconds : float
+        For which its leases are good.
+    again : bool
+        Whether it was asked for before, so that it may have leased something.
+    """
+
+    token: int
+    seconds: float
+    again: bool
+
+    def leases(self, rows: Iterable[Any]) -> list[Lease]:
+        """Make leases of rows."""
+        token, seconds = f"{self.token:x}", self.seconds
+        return [
+            Lease(Task(idx, cost), f"{idx}-{token}", attempts + 1, seconds, lease_count)
+            for idx, cost, attempts, lease_count, *_ in rows
+        ]
+
+
+def _ended(
+    endings: Mapping[str, Ending],
+) -> tuple[dict[str, tuple[int, int, float, int]], dict[int, Ending]]:
+    """Return the rows of endings by lease id, and those of failed attempts by task index."""
+    rows = {
+        id: (*place, ending.seconds, int(ending.error is not None))
+        for id, ending in endings.items()
+        if (place := _place(id)) is not None
+    }
+    errors = {rows[id][0]: endings[id] for id in rows if endings[id].error is not None}
+    return rows, errors
+
+
+def _place(id: str) -> tuple[int, int] | None:
+    """Read a lease's id: the index of its task and its token; None when it cannot be one."""
+    index, _, token = id.partition("-")
+    try:
+        place = int(index), int(token, 16)
+    except ValueError:
+        return None
+    return place if max(place) < 2**63 and min(place) >= 0 else None
+
+
+def _given(rows: Mapping[str, Sequence[Any]]) -> str:
+    return json.dumps([list(row) for row in rows.values()])

@@ -14,8 +14,8 @@ from msgspec import UNSET, Meta
 from sqlalchemy import Row, text
 from werkzeug.exceptions import BadRequest, NotFound
 
-from cryotile.farm.task import Outcome, Task
-from cryotile.ledgers.base import Lease
+from cryotile.farm.task import Task
+from cryotile.ledgers.base import Ending, Lease
 from cryotile.ledgers.sql.runs import RunRecord, count, create_run
 from cryotile.ledgers.sql.runs import find_run as find_run_of_key
 from cryotile.ledgers.sql.schema import State
@@ -126,19 +126,19 @@ def settle(
     run: RunRecord, query: ClaimQuery, body: Annotated[list[Settlement], Meta(max_length=BATCH)]
 ) -> SettleAnswer:
     """End leases by the outcomes of their attempts, idempotent by lease; with claim, also claim new ones."""
-    outcomes = {each.lease: _outcome(each) for each in body}
+    endings = {each.lease: _ending(each) for each in body}
     worker = _worker(query.worker)
     ledger = server().ledger(run, worker)
-    if query.worker is None and (holder := ledger.holder(outcomes)) is not None:
+    if query.worker is None and (holder := ledger.holder(endings)) is not None:
         worker, ledger = holder, server().ledger(run, holder)
     if query.claim is None:
-        return SettleAnswer(sorted(ledger.settle(outcomes)))
+        return SettleAnswer(sorted(ledger.settle(endings)))
     if worker < 0:
         raise BadRequest(
             "claim is given, but neither worker nor a lease that a worker had; give worker=UUID"
         )
     lost, leases = ledger.exchange(
-        outcomes, query.claim, token=_number(query.token), again=query.again is not None
+        endings, query.claim, token=_number(query.token), again=query.again is not None
     )
     return SettleAnswer(sorted(lost), _describe(leases), _unsettled(run, leases))
 
@@ -283,16 +283,15 @@ def _number(token: str | None) -> int | None:
     return None if token is None else int(token, 16)
 
 
-def _outcome(given: Settlement) -> Outcome:
+def _ending(given: Settlement) -> Ending:
     error = None if given.error is None else storable(given.error) or "no reason was given"
-    # The ledger knows the task of the lease, and how many attempts there were.
-    return Outcome(Task(0, 0.0), given.seconds, 1, "", error)
+    return Ending(given.seconds, error)
 
 
 def _describe(leases: Sequence[Lease]) -> list[LeasedTask]:
     return [
         LeasedTask(
-            each.task.index, each.task.cost, each.id, each.attempt, each.expiry, each.turn
+            each.task.index, each.task.cost, each.id, each.attempt, each.expiry, each.lease_count or 1
         )
         for each in leases
     ]  # fmt: skip

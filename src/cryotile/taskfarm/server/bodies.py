@@ -271,7 +271,7 @@ class LeasedTask(_Body, frozen=True):
         ),
     ]
     expires: Annotated[float, Meta(description="Seconds until the lease expires.")]
-    turn: Annotated[
+    lease_count: Annotated[
         int,
         Meta(
             description="Number of leases of the task so far; if it is above attempt, an earlier lease had no outcome."

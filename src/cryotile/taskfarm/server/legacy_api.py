@@ -20,9 +20,9 @@ from sqlalchemy import Connection
 from werkzeug.exceptions import BadRequest, NotFound
 
 from cryotile.ledgers.sql import statements as sql
-from cryotile.ledgers.sql.book import Book
 from cryotile.ledgers.sql.database import Database
 from cryotile.ledgers.sql.dialect import Change, Statement
+from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.ledgers.sql.runs import (
     Counts,
     RunRecord,
@@ -173,7 +173,7 @@ def claim(uuid: str) -> Any:
     worker = server().workers.find(name) if isinstance(name, str) else None
     if worker is None:
         raise NotFound("worker_uuid names no known worker; register the worker at /api/worker")
-    leases = server().ledger(run, worker).claim(1, server().settings.legacy_lease)
+    leases = server().ledger(run, worker, lease=server().settings.legacy_lease).claim()
     if not leases:
         return _NO_CONTENT
     return jsonify(_describe(run, leases[0].task.index, LegacyTask("computing", 0.0))), 201
@@ -415,7 +415,7 @@ def _find_listed(connection: Connection, run: int, index: int) -> float | None:
 def _restart_stranded(database: Database, run: RunRecord) -> None:
     restart_stranded(database, run)
     failed = database.read(lambda c: list(FAILED(c, run=run.id).scalars()))
-    Book(database, run, 0).reopen(failed)
+    SqlLedger.of_worker(database, run, 0).reopen(failed)
 
 
 def _restart_all(database: Database, run: RunRecord) -> None:

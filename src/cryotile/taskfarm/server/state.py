@@ -8,10 +8,9 @@ from typing import cast
 
 from flask import current_app
 
-from cryotile.ledgers.sql.book import Book
 from cryotile.ledgers.sql.database import Database
 from cryotile.ledgers.sql.dialect import Statement
-from cryotile.ledgers.sql.ledger import register
+from cryotile.ledgers.sql.ledger import SqlLedger, register
 from cryotile.ledgers.sql.runs import RunRecord
 from cryotile.taskfarm.server.auth import Access
 from cryotile.taskfarm.server.bodies import is_worker_uuid
@@ -83,9 +82,9 @@ class Server:
     access: Access
     workers: WorkerIds
 
-    def ledger(self, run: RunRecord, worker: int = 0) -> Book:
+    def ledger(self, run: RunRecord, worker: int = 0, *, lease: float | None = None) -> SqlLedger:
         """Return the ledger of a run as a worker sees it; worker 0 stands for none."""
-        return Book(self.database, run, worker)
+        return SqlLedger.of_worker(self.database, run, worker, lease=lease)
 
 
 def server() -> Server:
