@@ -127,6 +127,6 @@ def test_the_page_on_the_design_says_what_every_module_is_for():
 
 
 def test_every_extra_that_is_promised_exists(installed):
-    assert {"plot", "geotiff", "all", "test", "dev", "docs"} <= set(
+    assert {"plot", "geo", "all", "test", "dev", "docs"} <= set(
         installed.metadata.get_all("Provides-Extra")
     )

@@ -172,7 +172,7 @@ def test_without_rasterio_a_geotiff_names_the_extra(
 ) -> None:
     path = geotiff(tmp_path / "dem.tif")
     monkeypatch.setitem(sys.modules, "rasterio", None)
-    with pytest.raises(MissingDependency, match=r"cryotile\[geotiff\]") as caught:
+    with pytest.raises(MissingDependency, match=r"cryotile\[geo\]") as caught:
         Dem(path, GREENLAND)
     one_line(caught)
 

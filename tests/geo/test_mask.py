@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyproj
 import pytest
 import rasterio
+import shapely
 import xarray as xr
+from pyogrio.raw import write
 
 from cryotile.cli import main
-from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.errors import DamagedFile, InvalidValue, MissingDependency
 from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid
 from cryotile.geo.mask import Mask
 from cryotile.pointdb import PointDB
 from cryotile.runs.run import Run
 from tests.support.made_up import granule
+from tests.support.maps import vector_file
 
 GRID = Grid("EPSG:3031", (-20e3, -30e3, 20e3, 30e3), 1000.0)
 X, Y = np.meshgrid(GRID.x, GRID.y)
@@ -30,38 +35,12 @@ HOLE = [(-3_500.0, 500.0), (2_500.0, 500.0), (2_500.0, 6_500.0), (-3_500.0, 6_50
 IN_SQUARE = (X > -10_500) & (X < 7_500) & (Y > -4_500) & (Y < 12_500)
 IN_HOLE = (X > -3_500) & (X < 2_500) & (Y > 500) & (Y < 6_500)
 
-Ring = Sequence[tuple[float, ...]]
 
-
-def polygon(*rings: Ring, order: str = "<", kind: int = 3) -> bytes:
-    """Well-known binary of a polygon."""
-    parts = [struct.pack(f"{order}BII", order == "<", kind, len(rings))]
-    for ring in rings:
-        closed = [*ring, ring[0]]
-        numbers = [number for point in closed for number in point]
-        parts.append(struct.pack(f"{order}I{len(numbers)}d", len(closed), *numbers))
-    return b"".join(parts)
-
-
-def multi(*polygons: bytes) -> bytes:
-    return struct.pack("<BII", 1, 6, len(polygons)) + b"".join(polygons)
-
-
-def geopackage(path: Path, *geometries: bytes, crs: str = "EPSG:3031") -> Path:
-    """A GeoPackage of one layer, with what a reader needs of the standard's tables."""
-    file = sqlite3.connect(path)
-    file.execute("CREATE TABLE gpkg_spatial_ref_sys (srs_id INTEGER PRIMARY KEY, definition TEXT)")
-    file.execute("CREATE TABLE gpkg_geometry_columns (table_name, column_name, srs_id)")
-    file.execute('CREATE TABLE "the ice" (fid INTEGER PRIMARY KEY, geom BLOB)')
-    file.execute(
-        "INSERT INTO gpkg_spatial_ref_sys VALUES (7, ?)", (pyproj.CRS(crs).to_wkt("WKT1_GDAL"),)
-    )
-    file.execute("INSERT INTO gpkg_geometry_columns VALUES ('the ice', 'geom', 7)")
-    for geometry in geometries:
-        header = b"GP" + struct.pack("<BBi", 0, 1, 7)
-        file.execute('INSERT INTO "the ice" (geom) VALUES (?)', (header + geometry,))
-    file.commit()
-    file.close()
+def geoparquet(path: Path, *geometries: shapely.Geometry, **column: object) -> Path:
+    columns = {"geom": {"encoding": "WKB", "geometry_types": [], **column}}
+    about = {"version": "1.1.0", "primary_column": "geom", "columns": columns}
+    table = pa.table({"name": ["ice"] * len(geometries), "geom": list(shapely.to_wkb(geometries))})
+    pq.write_table(table.replace_schema_metadata({"geo": json.dumps(about)}), path)
     return path
 
 
@@ -76,35 +55,100 @@ def geotiff(path: Path, values: np.ndarray, *, pixel: float = 1000.0, **options:
     return path
 
 
-def test_posts_inside_a_polygon_are_wanted_and_those_in_its_hole_are_not(tmp_path: Path) -> None:
-    path = geopackage(tmp_path / "ice.gpkg", polygon(SQUARE, HOLE))
+@pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson", ".fgb", ".parquet", ".db"])
+def test_posts_inside_a_polygon_are_wanted_and_those_in_its_hole_are_not(
+    tmp_path: Path, suffix: str
+) -> None:
+    shape = shapely.Polygon(SQUARE, [HOLE])
+    path = tmp_path / f"the ice{suffix}"
+    if suffix == ".parquet":
+        geoparquet(path, shape, crs=pyproj.CRS("EPSG:3031").to_json_dict())
+    elif suffix == ".db":
+        # The content tells that it is a GeoPackage.
+        vector_file(path.with_suffix(".gpkg"), shape).rename(path)
+    else:
+        vector_file(path, shape)
     np.testing.assert_array_equal(Mask.read(path, GRID).inside, IN_SQUARE & ~IN_HOLE)
 
 
-def test_all_polygons_of_all_geometries_count(tmp_path: Path) -> None:
-    with_height = [(x, y, 100.0) for x, y in HOLE]
-    other = [(x + 100_000.0, y) for x, y in HOLE]
-    path = geopackage(
+def test_all_polygons_of_all_geometries_and_layers_count(tmp_path: Path) -> None:
+    with_height = shapely.Polygon([(x, y, 100.0) for x, y in HOLE])
+    other = shapely.Polygon([(x + 100_000.0, y) for x, y in HOLE])
+    lower = shapely.Polygon([(x, y - 20_000.0) for x, y in HOLE])
+    path = vector_file(
         tmp_path / "ice.gpkg",
-        multi(polygon(with_height, kind=1003), polygon(other, order=">")),
-        polygon([(x, y - 20_000.0) for x, y in HOLE], order=">"),
+        shapely.MultiPolygon([with_height, other]),
+        shapely.GeometryCollection([shapely.Point(0, 0), shapely.MultiPolygon([lower])]),
     )
-    lower = (X > -3_500) & (X < 2_500) & (Y > -19_500) & (Y < -13_500)
-    np.testing.assert_array_equal(Mask.read(path, GRID).inside, IN_HOLE | lower)
+    corner = shapely.box(15_500, 20_500, 18_500, 24_500)
+    blob = np.array([shapely.to_wkb(corner)], object)
+    write(path, blob, [], [], layer="more", geometry_type="Polygon", crs="EPSG:3031", append=True)
+    below = (X > -3_500) & (X < 2_500) & (Y > -19_500) & (Y < -13_500)
+    more = (X > 15_500) & (X < 18_500) & (Y > 20_500) & (Y < 24_500)
+    np.testing.assert_array_equal(Mask.read(path, GRID).inside, IN_HOLE | below | more)
 
 
 def test_polygons_in_another_crs_are_projected(tmp_path: Path) -> None:
     # Around the pole, a circle of latitude is a circle.
     circle = [(float(longitude), -89.9) for longitude in range(-180, 180, 2)]
-    path = geopackage(tmp_path / "ice.gpkg", polygon(circle), crs="EPSG:32761")
     to_utm = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:32761", always_xy=True)
-    path.unlink()
-    geopackage(path, polygon([to_utm.transform(*p) for p in circle]), crs="EPSG:32761")
+    shape = shapely.Polygon([to_utm.transform(*p) for p in circle])
+    path = vector_file(tmp_path / "ice.gpkg", shape, crs="EPSG:32761")
+    assert_is_cap(Mask.read(path, GRID).inside)
+
+
+def assert_is_cap(inside: np.ndarray) -> None:
+    """Check that a mask is what lies south of 89.9° S, but for posts within 50 m of that."""
     to_xy = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:3031", always_xy=True)
     radius = abs(to_xy.transform(0.0, -89.9)[1])
-    inside = Mask.read(path, GRID).inside
     assert inside[np.hypot(X, Y) < radius - 50].all()
     assert not inside[np.hypot(X, Y) > radius + 50].any()
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        [(-180, -89.9), (180, -89.9), (180, -90), (-180, -90)],
+        [(longitude, -89.9) for longitude in range(-180, 180, 2)],
+        [(longitude, -89.9) for longitude in range(0, 360, 2)],
+        [(longitude, -89.9) for longitude in (*range(178, -181, -2), 179)],
+    ],
+    ids=["cut", "open", "from 0 to 360", "clockwise"],
+)
+def test_a_ring_around_the_pole_holds_the_pole(
+    tmp_path: Path, ring: list[tuple[float, float]]
+) -> None:
+    path = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(ring), crs="EPSG:4326")
+    assert_is_cap(Mask.read(path, GRID).inside)
+
+
+@pytest.mark.parametrize(("west", "east"), [(170.0, -150.0), (170.0, 210.0), (-190.0, -150.0)])
+@pytest.mark.parametrize("suffix", [".geojson", ".parquet"])
+def test_an_edge_along_a_parallel_is_curved_and_crosses_the_antimeridian(
+    tmp_path: Path, west: float, east: float, suffix: str
+) -> None:
+    shape = shapely.Polygon([(west, -75.0), (east, -75.0), (east, -70.0), (west, -70.0)])
+    path = tmp_path / f"ice{suffix}"
+    # A GeoParquet file that names no CRS is in longitude and latitude.
+    geoparquet(path, shape) if suffix == ".parquet" else vector_file(path, shape, crs="EPSG:4326")
+    grid = Grid("EPSG:3031", (-1.5e6, -2.5e6, 1.5e6, -1e6), 20_000.0)
+    inside = Mask.read(path, grid).inside
+    np.testing.assert_array_equal(inside, expected_sector(grid, inside))
+
+
+def expected_sector(grid: Grid, inside: np.ndarray) -> np.ndarray:
+    """Return the posts from 170° E to 150° W and 75° S to 70° S; ``inside`` for those within 2 km of its edge."""
+    to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
+    x, y = np.meshgrid(grid.x, grid.y)
+    longitude, latitude = to_degrees.transform(x, y)
+    east = (longitude - 170.0) % 360.0
+    margin = 2.0 / 111.0
+    wide = margin / np.cos(np.radians(latitude))
+    sure = (np.abs(latitude + 75) > margin) & (np.abs(latitude + 70) > margin)
+    sure &= (east > wide) & (east < 360.0 - wide) & (np.abs(east - 40.0) > wide)
+    assert sure.mean() > 0.9
+    within = (east < 40.0) & (latitude > -75.0) & (latitude < -70.0)
+    return np.where(sure, within, inside)
 
 
 def test_posts_where_a_raster_is_not_0_are_wanted(tmp_path: Path) -> None:
@@ -130,21 +174,55 @@ def refused(path: Path) -> str:
 
 
 def test_what_is_no_mask_is_one_line(tmp_path: Path) -> None:
+    square = shapely.Polygon(SQUARE)
     assert "does not exist" in refused(tmp_path / "none.gpkg")
     text = tmp_path / "ice.tif"
     text.write_text("no raster")
     assert "cannot be read" in refused(text)
-    points = struct.pack("<BI2d", 1, 1, 0.0, 0.0)
-    assert "no polygon" in refused(geopackage(tmp_path / "points.gpkg", points))
-    far = [(x + 1e6, y) for x, y in SQUARE]
-    assert "none of the" in refused(geopackage(tmp_path / "far.gpkg", polygon(far)))
-    cut = polygon(SQUARE)[:-30]
-    assert "cannot be read" in refused(geopackage(tmp_path / "cut.gpkg", cut))
+    assert "no polygon" in refused(vector_file(tmp_path / "points.gpkg", shapely.Point(0, 0)))
+    far = shapely.box(1e6, 0, 1.1e6, 1e5)
+    assert "none of the" in refused(vector_file(tmp_path / "far.gpkg", far))
+    assert "no CRS" in refused(vector_file(tmp_path / "nowhere.shp", square, crs=None))
+    for name in ("cut.gpkg", "cut.shp", "cut.geojson"):
+        whole = vector_file(tmp_path / name, square).read_bytes()
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        assert "cannot be read" in refused(tmp_path / name)
+
+
+def test_a_geopackage_with_a_cut_geometry_is_refused(tmp_path: Path) -> None:
+    path = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(SQUARE))
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE ice SET geom = substr(geom, 1, length(geom) - 30)")
+    file.close()
+    assert "cannot be read" in refused(path)
     plain = tmp_path / "plain.db"
     with sqlite3.connect(plain) as file:
         file.execute("CREATE TABLE t (a)")
     file.close()
-    assert "cannot be read" in refused(plain)
+    assert "no polygon" in refused(plain)
+
+
+def test_what_is_no_geoparquet_is_one_line(tmp_path: Path) -> None:
+    square = shapely.Polygon(SQUARE)
+    path = tmp_path / "ice.parquet"
+    pq.write_table(pa.table({"a": [1]}), path)
+    assert "without GeoParquet metadata" in refused(path)
+    assert "no CRS" in refused(geoparquet(path, square, crs=None))
+    assert "cannot be read" in refused(geoparquet(path, square, crs={"type": "nonsense"}))
+    with pytest.raises(InvalidValue, match="encoded as polygon; write them as WKB"):
+        Mask.read(geoparquet(path, square, encoding="polygon"), GRID)
+    path.write_bytes(path.read_bytes()[:200])
+    assert "cannot be read" in refused(path)
+
+
+@pytest.mark.parametrize("library", ["pyogrio", "shapely", "rasterio"])
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    path = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(SQUARE))
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingDependency, match=rf"{library}: pip install 'cryotile\[geo\]'"):
+        Mask.read(path, GRID)
 
 
 Call = Callable[..., str]
@@ -172,7 +250,7 @@ def db(tmp_path: Path) -> Path:
 def test_a_masked_map_is_the_whole_map_where_it_is_wanted(
     db: Path, tmp_path: Path, cryotile: Call
 ) -> None:
-    mask = geopackage(tmp_path / "ice.gpkg", polygon(SQUARE, HOLE))
+    mask = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(SQUARE, [HOLE]))
     plan = ["--db", db, "--where", "platform == 'icesat2'", "--recipe", "plane"]
     plan += ["--tile-size", 10, "--bounds", -20e3, -20e3, 20e3, 20e3]
     products = []
@@ -198,8 +276,8 @@ def test_a_masked_map_is_the_whole_map_where_it_is_wanted(
 
 
 def test_a_mask_is_frozen(db: Path, tmp_path: Path, cryotile: Call) -> None:
-    mask = geopackage(tmp_path / "ice.gpkg", polygon(SQUARE))
-    other = geopackage(tmp_path / "other.gpkg", polygon(HOLE))
+    mask = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(SQUARE))
+    other = vector_file(tmp_path / "other.gpkg", shapely.Polygon(HOLE))
     run = tmp_path / "run"
     cryotile("plan", run, "--db", db, "--where", "platform == 'icesat2'", "--mask", mask)
     count = len(Run.load(run).tasks)

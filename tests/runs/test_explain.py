@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 
 from cryotile import fit_posts
 from cryotile.errors import InvalidValue
@@ -19,8 +20,8 @@ from cryotile.fit.variables import Status, Term
 from cryotile.geo.grid import Grid
 from cryotile.runs.explain import Explanation, explain_at, nearest_post
 from cryotile.runs.run import Run
-from tests.geo.test_mask import geopackage, polygon
 from tests.support.flown_run import REQUEST, WORLD, fly_over, make_run, work
+from tests.support.maps import vector_file
 from tests.support.reference import in_circle
 from tests.support.reference_robust import fit_robust, offset_codes, tolerance
 
@@ -339,7 +340,7 @@ def test_a_post_outside_of_the_mask_says_so(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:
     east = [(X - 500, Y - 9e3), (X + 9e3, Y - 9e3), (X + 9e3, Y + 9e3), (X - 500, Y + 9e3)]
-    ice = geopackage(tmp_path / "east.gpkg", polygon(east), crs=WORLD.crs)
+    ice = vector_file(tmp_path / "east.gpkg", shapely.Polygon(east), crs=WORLD.crs)
     run = planned(tmp_path, points, mask=str(ice))
     work(run)
     assert "these, to 1e-9 m/yr" in call("explain", run.path, "--at", X, Y)[1]

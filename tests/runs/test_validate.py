@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import shapely
 import xarray as xr
 from scipy import stats
 
@@ -19,8 +20,8 @@ from cryotile.fit.variables import Status
 from cryotile.maps.product import read_product
 from cryotile.pointdb import PointDB
 from cryotile.runs.run import Run
-from tests.geo.test_mask import geopackage, polygon
 from tests.support.flown_run import REQUEST, WORLD, fly_over, make_run
+from tests.support.maps import vector_file
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -191,7 +192,7 @@ def test_posts_outside_of_the_mask_are_not_compared(
 ) -> None:
     x, y = WORLD.centre
     east = [(x - 500, y - 9e3), (x + 9e3, y - 9e3), (x + 9e3, y + 9e3), (x - 500, y + 9e3)]
-    ice = geopackage(tmp_path / "east.gpkg", polygon(east), crs=WORLD.crs)
+    ice = vector_file(tmp_path / "east.gpkg", shapely.Polygon(east), crs=WORLD.crs)
     run = make_run(tmp_path, points, dataclasses.replace(REQUEST, mask=str(ice)))
     words = ("--split", "odd-even", "--backend", "serial")
     assert call("validate", run.path, *words)[0] == 0

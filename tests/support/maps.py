@@ -1,9 +1,14 @@
-"""Mosaics of made-up numbers, for tests of what becomes of them."""
+"""Mosaics of made-up numbers, and vector files for masks."""
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import numpy as np
+import shapely
 import xarray as xr
+from pyogrio.raw import write
 
 from cryotile.fit.config import FitConfig
 from cryotile.fit.variables import VARIABLES, Status
@@ -35,3 +40,17 @@ def made_up(posts: Grid | Tile) -> xr.Dataset:
     fitted = xr.Dataset(arrays, coords={"y": posts.y, "x": posts.x})
     fitted["status"].values[...] = status
     return fitted
+
+
+def vector_file(path: Path, *geometries: shapely.Geometry, crs: str | None = "EPSG:3031") -> Path:
+    """Write a GeoPackage, shapefile, GeoJSON or FlatGeobuf file, by its suffix."""
+    blobs = np.array(shapely.to_wkb(geometries), object)
+    options = {"SPATIAL_INDEX": "NO"} if path.suffix == ".gpkg" else {}
+    kind = geometries[0].geom_type if path.suffix == ".shp" else "Unknown"
+    with warnings.catch_warnings():
+        # pyogrio warns of a file without CRS, which a test needs.
+        warnings.simplefilter("ignore", UserWarning)
+        write(
+            path, blobs, [], [], layer=path.stem, geometry_type=kind, crs=crs, layer_options=options
+        )
+    return path

@@ -59,7 +59,7 @@ RUN = click.argument(
     "--mask",
     type=click.Path(readable=False),
     metavar="FILE",
-    help="Where a map is wanted: inside the polygons of a GeoPackage, or where a GeoTIFF is not 0.  [default: all"
+    help="Where a map is wanted: inside the polygons of a vector file, or where a GeoTIFF is not 0.  [default: all"
     " posts]",
 )
 @click.option(

@@ -162,7 +162,7 @@ def _open_geotiff(path: Path) -> _Raster:
         from rasterio.errors import RasterioIOError
     except ImportError as error:
         raise MissingDependency(
-            f"DEM {path} is no NetCDF file, and to read a GeoTIFF needs rasterio: pip install 'cryotile[geotiff]'"
+            f"DEM {path} is no NetCDF file, and to read a GeoTIFF needs rasterio: pip install 'cryotile[geo]'"
         ) from error
     try:
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):

@@ -1,10 +1,10 @@
-"""Where a map is wanted: the posts inside the polygons of a GeoPackage, or where a GeoTIFF is not 0."""
+"""Masks: the posts inside the polygons of a vector file, or where a raster is not 0."""
 
 from __future__ import annotations
 
 import hashlib
-import sqlite3
-import struct
+import json
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import pyproj
+from pyproj.exceptions import CRSError
 
 from cryotile.errors import InvalidValue, MissingDependency
 from cryotile.geo.grid import Grid, Tile
@@ -23,22 +25,38 @@ if TYPE_CHECKING:
 
 __all__ = ["Mask"]
 
-_REMEDY = "give a GeoPackage (.gpkg) with polygons, or a GeoTIFF that is 0 where no map is wanted"
-_POLYGON, _MULTI_POLYGON, _COLLECTION = 3, 6, 7
+_REMEDY = "give a GeoPackage, shapefile, GeoJSON or GeoParquet file with polygons, or a GeoTIFF that is 0 outside"
+
+# First bytes of SQLite (GeoPackage), shapefile, zip archive and FlatGeobuf; JSON begins with a brace.
+_VECTOR = (b"SQLite format 3", b"\x00\x00\x27\x0a", b"PK\x03\x04", b"fgb", b"{")
+_PARQUET = b"PAR1"
+
+_POLYGON, _FIRST_COLLECTION = 3, 4
+"""Type numbers of shapely; those from 4 on are collections."""
+
+DENSITY = 10
+"""Vertices per posting along the edge of a polygon that is transformed: a straight edge becomes a curve."""
+
+MAX_VERTICES = 2_000_000
+"""Vertices of all polygons together, above which edges get fewer per posting."""
+
+METRES_PER_DEGREE = 111_000.0
+
+_Ring = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """The posts of a grid that are wanted.
+    """The posts of a grid where a map is wanted.
 
     Attributes
     ----------
     source : str
-        The file that says so.
+        Path of the file that the mask was read from.
     grid : Grid
         The posts.
     inside : ndarray of bool, shape (ny, nx)
-        Whether a post is wanted.
+        Whether a post is inside the mask.
     """
 
     source: str
@@ -52,49 +70,62 @@ class Mask:
         Parameters
         ----------
         path : Path
-            A GeoPackage, all of whose polygons count, or a GeoTIFF, whose first band does: not 0 and not "no data".
+            A GeoPackage, shapefile, GeoJSON or GeoParquet file, of which all polygons count; or a GeoTIFF, whose first
+            band counts where it is neither 0 nor "no data".  The content decides, not the suffix.
         grid : Grid
-            Its posts are looked up, each for itself.
+            The posts to look up.
+
+        Returns
+        -------
+        Mask
+            A post is inside if its own position is.
 
         Raises
         ------
         InvalidValue
-            It cannot be read, or holds no post of the grid.
+            The file is absent or unreadable, has no CRS, or contains no post of the grid.
         MissingDependency
-            Rasterio is not installed.
+            pyogrio, shapely or rasterio is not installed.
         """
         if not path.is_file():
             raise InvalidValue(f"mask {path} does not exist; {_REMEDY}")
-        # A GeoPackage is an SQLite database, whatever its name ends in.
         with path.open("rb") as stream:
-            vector = stream.read(15) == b"SQLite format 3"
-        inside = _within_polygons(path, grid) if vector else _not_zero(path, grid)
+            magic = stream.read(16)
+        try:
+            if magic.startswith(_PARQUET) or magic.lstrip().startswith(_VECTOR):
+                inside = _within_polygons(path, grid, parquet=magic.startswith(_PARQUET))
+            else:
+                inside = _not_zero(path, grid)
+        except ImportError as error:
+            raise MissingDependency(
+                f"mask {path} needs {error.name}: pip install 'cryotile[geo]'"
+            ) from error
         if not inside.any():
             raise InvalidValue(
-                f"mask {path} holds none of the {inside.size} posts within {grid.bounds}; {_REMEDY}"
+                f"mask {path} contains none of the {inside.size} posts within {grid.bounds}; {_REMEDY}"
             )
         return cls(str(path.resolve()), grid, inside)
 
     @classmethod
     def load(cls, path: Path, source: str, grid: Grid) -> Mask:
-        """Read what :meth:`packed` returned and was written to a file."""
+        """Return the mask that a file with the content of :meth:`packed` holds."""
         with np.load(BytesIO(path.read_bytes())) as stored:
             bits = np.unpackbits(stored["inside"], count=grid.shape[0] * grid.shape[1])
         return cls(source, grid, bits.reshape(grid.shape).astype(bool))
 
     def packed(self) -> bytes:
-        """Return the content of a file that :meth:`load` reads."""
+        """Return the content of the file that :meth:`load` reads."""
         content = BytesIO()
         np.savez_compressed(content, inside=np.packbits(self.inside))
         return content.getvalue()
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the posts that are wanted, hexadecimal."""
+        """SHA-256 of ``inside``, hexadecimal."""
         return hashlib.sha256(np.packbits(self.inside).tobytes()).hexdigest()
 
     def of(self, tile: Tile) -> npt.NDArray[np.bool_]:
-        """Return which posts of a tile of the grid are wanted; ndarray of bool, the tile's shape."""
+        """Return which posts of a tile of the grid are inside; ndarray of bool, the tile's shape."""
         row, column = self.grid.rows.start, self.grid.columns.start
         return self.inside[
             tile.rows.start - row : tile.rows.stop - row,
@@ -103,7 +134,7 @@ class Mask:
 
 
 def _not_zero(path: Path, grid: Grid) -> npt.NDArray[np.bool_]:
-    rasterio = _rasterio(path)
+    import rasterio
     from rasterio.errors import RasterioError
     from rasterio.vrt import WarpedVRT
 
@@ -112,29 +143,29 @@ def _not_zero(path: Path, grid: Grid) -> npt.NDArray[np.bool_]:
         with rasterio.open(path) as file:
             if file.crs is None:
                 raise InvalidValue(f"mask {path} has no CRS; {_REMEDY}")
-            # Warped onto pixels whose centres are the posts; outside of the file there is no data.
+            # Warped onto pixels whose centres are the posts; beyond the edge of the file there is no data.
             with WarpedVRT(
                 file, crs=grid.crs, transform=_transform(grid), width=nx, height=ny, add_alpha=False
             ) as posts:
                 band, known = posts.read(1), posts.read_masks(1)
     except RasterioError as error:
-        raise InvalidValue(f"mask {path} cannot be read ({_one_line(error)}); {_REMEDY}") from error
+        raise _unreadable(path, error) from error
     # Rasters run from the north, grids from the south; NaN is not equal to itself.
     inside: npt.NDArray[np.bool_] = ((band != 0) & (known != 0) & (band == band))[::-1]
     return inside
 
 
-def _within_polygons(path: Path, grid: Grid) -> npt.NDArray[np.bool_]:
-    _rasterio(path)
+def _within_polygons(path: Path, grid: Grid, *, parquet: bool) -> npt.NDArray[np.bool_]:
     from rasterio.features import rasterize
-    from rasterio.warp import transform_geom
 
-    try:
-        shapes = [(transform_geom(crs, grid.crs, polygon), 1) for crs, polygon in _polygons(path)]
-    except (sqlite3.DatabaseError, struct.error, IndexError) as error:
-        raise InvalidValue(f"mask {path} cannot be read ({_one_line(error)}); {_REMEDY}") from error
+    layers = _parquet_layers(path) if parquet else _layers(path)
+    shapes = [
+        ({"type": "Polygon", "coordinates": rings}, 1)
+        for crs, blobs in layers
+        for rings in _projected(_polygons(path, blobs), _source_crs(path, crs), grid)
+    ]
     if not shapes:
-        raise InvalidValue(f"mask {path} holds no polygon; {_REMEDY}")
+        raise InvalidValue(f"mask {path} contains no polygon; {_REMEDY}")
     burnt = rasterize(
         shapes, out_shape=grid.shape, transform=_transform(grid), fill=0, dtype="uint8"
     )
@@ -143,75 +174,128 @@ def _within_polygons(path: Path, grid: Grid) -> npt.NDArray[np.bool_]:
 
 
 def _transform(grid: Grid) -> Affine:
-    """Pixels whose centres are the posts, from the north-west, as rasters are."""
+    """Return the transform of pixels whose centres are the posts, from the north-west, as in rasters."""
     from rasterio import Affine
 
     half = grid.posting / 2
     return Affine(grid.posting, 0, grid.x[0] - half, 0, -grid.posting, grid.y[-1] + half)
 
 
-def _rasterio(path: Path) -> Any:
+def _layers(path: Path) -> list[tuple[Any, Any]]:
+    """Return CRS and geometries (well-known binary) of each layer of a vector file."""
+    import pyogrio
+    from pyogrio.errors import DataLayerError, DataSourceError, FeatureError, GeometryError
+    from pyogrio.raw import read
+
+    layers = []
     try:
-        import rasterio
-    except ImportError as error:
-        raise MissingDependency(
-            f"mask {path} needs rasterio to be read: pip install 'cryotile[geotiff]'"
-        ) from error
-    return rasterio
+        with warnings.catch_warnings():
+            # GDAL warns of unusual file names and ids, and reads such files all the same.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            for name, kind in pyogrio.list_layers(path):
+                if kind is not None:
+                    about, _, blobs, _ = read(path, layer=name, columns=[], force_2d=True)
+                    layers.append((about["crs"], blobs))
+    except (DataLayerError, DataSourceError, FeatureError, GeometryError) as error:
+        raise _unreadable(path, error) from error
+    return layers
 
 
-def _polygons(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """CRS (WKT) and GeoJSON geometry of each polygon in a GeoPackage (OGC 12-128r15)."""
-    # Read-only, or SQLite might leave files of its own beside the user's.
-    file = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+def _parquet_layers(path: Path) -> list[tuple[Any, Any]]:
+    """Return the same of a GeoParquet file, for which many builds of GDAL have no driver."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        layers = file.execute(
-            "SELECT g.table_name, g.column_name, s.definition FROM gpkg_geometry_columns g"
-            " JOIN gpkg_spatial_ref_sys s ON s.srs_id = g.srs_id"
-        ).fetchall()
-        for table, column, crs in layers:
-            name, geometry = (text.replace('"', '""') for text in (table, column))
-            for (blob,) in file.execute(f'SELECT "{geometry}" FROM "{name}"'):
-                if blob is not None:
-                    yield from ((crs, polygon) for polygon in _Geometry(blob).polygons())
-    finally:
-        file.close()
+        about = json.loads((pq.read_schema(path).metadata or {}).get(b"geo", b"{}"))
+        name = about.get("primary_column")
+        if name is None:
+            raise InvalidValue(f"mask {path} is Parquet without GeoParquet metadata; {_REMEDY}")
+        column = about["columns"][name]
+        if column["encoding"] != "WKB":
+            raise InvalidValue(
+                f"mask {path} has geometries encoded as {column['encoding']}; write them as WKB"
+            )
+        # By the specification, a file that names no CRS is in longitude and latitude; null means unknown.
+        blobs = pq.read_table(path, columns=[name])[name].to_numpy()
+        return [(column.get("crs", "OGC:CRS84"), blobs)]
+    except (pa.ArrowException, OSError, KeyError, json.JSONDecodeError) as error:
+        raise _unreadable(path, error) from error
 
 
-class _Geometry:
-    """A geometry of a GeoPackage, read from front to end: a header, then well-known binary (ISO 13249-3)."""
-
-    _ENVELOPES = (0, 32, 48, 48, 64)
-
-    def __init__(self, blob: bytes) -> None:
-        self.blob = blob
-        # Magic, version, flags and CRS take 8 bytes; the flags say how long the envelope behind them is.
-        self.at = 8 + self._ENVELOPES[blob[3] >> 1 & 7]
-
-    def polygons(self) -> Iterator[dict[str, Any]]:
-        """Yield the polygons of the next geometry; others hold no area and are passed over."""
-        order = "<" if self.blob[self.at] else ">"
-        self.at += 1
-        kind, parts = self._numbers(order, "II")
-        # Thousands say which of Z and M each point has besides x and y.
-        dimensions = (2, 3, 3, 4)[kind // 1000]
-        if kind % 1000 == _POLYGON:
-            rings = [self._ring(order, dimensions) for _ in range(parts)]
-            yield {"type": "Polygon", "coordinates": rings}
-        elif kind % 1000 in (_MULTI_POLYGON, _COLLECTION):
-            for _ in range(parts):
-                yield from self.polygons()
-
-    def _ring(self, order: str, dimensions: int) -> list[tuple[float, float]]:
-        (count,) = self._numbers(order, "I")
-        numbers = self._numbers(order, f"{count * dimensions}d")
-        return list(zip(numbers[::dimensions], numbers[1::dimensions], strict=True))
-
-    def _numbers(self, order: str, form: str) -> tuple[Any, ...]:
-        numbers = struct.unpack_from(order + form, self.blob, self.at)
-        self.at += struct.calcsize(order + form)
-        return numbers
+def _source_crs(path: Path, crs: Any) -> pyproj.CRS:
+    if crs is None:
+        raise InvalidValue(f"mask {path} has no CRS; {_REMEDY}")
+    try:
+        return pyproj.CRS.from_user_input(crs)
+    except CRSError as error:
+        raise _unreadable(path, error) from error
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _polygons(path: Path, blobs: Any) -> npt.NDArray[np.object_]:
+    """Return the polygons of geometries and of collections of them; other geometries have no area."""
+    import shapely
+
+    try:
+        parts = shapely.from_wkb(blobs)
+    except shapely.errors.ShapelyError as error:
+        raise _unreadable(path, error) from error
+    lost = int(shapely.is_missing(parts).sum())
+    if lost:
+        # GDAL hands out a damaged geometry as a missing one, and a mask without it would be too small.
+        raise _unreadable(path, f"{lost} of {len(parts)} geometries are missing or damaged")
+    while (shapely.get_type_id(parts) >= _FIRST_COLLECTION).any():
+        parts = shapely.get_parts(parts)
+    polygons: npt.NDArray[np.object_] = parts[shapely.get_type_id(parts) == _POLYGON]
+    return polygons
+
+
+def _projected(
+    polygons: npt.NDArray[np.object_], crs: pyproj.CRS, grid: Grid
+) -> Iterator[list[_Ring]]:
+    """Yield the rings of each polygon in the CRS of the grid, the outer ring first."""
+    import shapely
+
+    target = pyproj.CRS.from_user_input(grid.crs)
+    transformer = pyproj.Transformer.from_crs(crs, target, always_xy=True)
+    step = grid.posting / DENSITY / (METRES_PER_DEGREE if crs.is_geographic else 1.0)
+    step = max(step, float(shapely.length(polygons).sum()) / MAX_VERTICES)
+    for polygon in polygons:
+        rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(polygon)]
+        if crs.to_2d() != target:
+            rings = [_transformed(_unwrapped(ring, crs), transformer, step) for ring in rings]
+        if rings and len(rings[0]) >= 4:
+            yield [ring for ring in rings if len(ring) >= 4]
+
+
+def _unwrapped(ring: _Ring, crs: pyproj.CRS) -> _Ring:
+    """Return a ring whose longitudes run on across the antimeridian.
+
+    An edge from 170° to -170° is 20° long.  One from -180° to 180° goes round the Earth: rings that are cut at the
+    antimeridian have such edges.
+    """
+    if not crs.is_geographic:
+        return ring
+    jumps = np.diff(ring[:, 0])
+    turns = np.where((np.abs(jumps) > 180.0) & (np.abs(jumps) < 360.0), -np.sign(jumps), 0.0)
+    return ring + np.column_stack([360.0 * np.append(0.0, np.cumsum(turns)), np.zeros(len(ring))])
+
+
+def _transformed(ring: _Ring, transformer: pyproj.Transformer, step: float) -> _Ring:
+    """Return a ring in another CRS, with a vertex every ``step`` (units of its own CRS) or closer."""
+    edges = np.hypot(*np.diff(ring, axis=0).T)
+    pieces = np.maximum(np.ceil(edges / step), 1.0).astype(np.int64)
+    first = np.cumsum(pieces) - pieces
+    along = np.arange(pieces.sum()) - np.repeat(first, pieces)
+    at = np.append(
+        np.repeat(np.arange(len(edges)), pieces) + along / np.repeat(pieces, pieces), len(edges)
+    )
+    x, y = (np.interp(at, np.arange(len(ring)), column) for column in ring.T)
+    moved: _Ring = np.column_stack(transformer.transform(x, y, errcheck=False))
+    # To a tenth of a millimetre, so that both sides of a cut along the antimeridian are one line.
+    return moved[np.isfinite(moved).all(axis=1)].round(4)
+
+
+def _unreadable(path: Path, error: Exception | str) -> InvalidValue:
+    reason = " ".join(str(error).split())
+    return InvalidValue(f"mask {path} cannot be read ({reason}); {_REMEDY}")

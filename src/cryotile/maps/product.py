@@ -277,7 +277,7 @@ def _write_geotiff(product: xr.Dataset, path: Path, grid: Grid) -> None:
         import rasterio
     except ImportError as error:
         raise MissingDependency(
-            f"{path.name} is a GeoTIFF, which needs rasterio: pip install 'cryotile[geotiff]'"
+            f"{path.name} is a GeoTIFF, which needs rasterio: pip install 'cryotile[geo]'"
         ) from error
     maps = {str(name): v for name, v in product.data_vars.items() if v.ndim == 2}
     left, top = _corner(grid)
