@@ -107,7 +107,7 @@ class Backend(Protocol):
 
 
 class Attempt(NamedTuple):
-    """One try of a task that has ended: its seconds, the traceback or reason if it failed, and on which host."""
+    """One ended try of a task: its seconds, the traceback or reason if it failed, and the host."""
 
     task: Task
     seconds: float
@@ -116,12 +116,12 @@ class Attempt(NamedTuple):
 
 
 def attempt(work: Work, task: Task, progress: Progress) -> Attempt:
-    """Try ``task`` once in this process; whatever exception it raises becomes the attempt's error.
+    """Try ``task`` once in this process; any exception that it raises becomes the attempt's error.
 
     Raises
     ------
     UnwritablePath
-        The result cannot be kept (a full disk, permissions): no task would fare better, so none is charged.
+        The result cannot be saved (full disk, permissions): every other task would fail, too, so none is charged.
     """
     start = time.perf_counter()
     error = None
@@ -135,17 +135,17 @@ def attempt(work: Work, task: Task, progress: Progress) -> Attempt:
 
 
 class TaskQueue:
-    """The tasks that wait, in their order, and the failed attempts made of each.
+    """The waiting tasks of a list in memory, in their order, and the number of failed attempts of each.
 
     Parameters
     ----------
     tasks : sequence of Task
-        All tasks, in the order in which they are to start.
+        All tasks, in the order in which they start.
 
     Attributes
     ----------
     ahead : int
-        How many tasks a child may have queued behind a long one: one, which an idle child takes over if need be.
+        Number of tasks a child may have queued behind a long one: one, which an idle child can take over.
     """
 
     ahead = 1
@@ -157,15 +157,15 @@ class TaskQueue:
         self._failures: dict[int, int] = {}
 
     def over(self) -> bool:
-        """Tell whether nothing more will be handed out: no task waits, or none of those that wait fits."""
+        """Tell whether nothing more will be handed out: no task waits, or none of the waiting tasks fits."""
         return self._unfit or not self._waiting
 
     def stock(self) -> int:
-        """Return how many tasks wait."""
+        """Return the number of waiting tasks."""
         return len(self._waiting)
 
     def take(self, count: int, fits: Callable[[Task], bool] | None = None) -> list[Task]:
-        """Hand out the next ``count`` tasks that fit, or as many as there are."""
+        """Hand out the next tasks that fit, at most ``count``."""
         taken: list[Task] = []
         passed: list[Task] = []
         while self._waiting and len(taken) < count:
@@ -176,19 +176,19 @@ class TaskQueue:
         return taken
 
     def put_back(self, tasks: Sequence[Task]) -> None:
-        """Let tasks wait again, at the head, uncharged: they were handed out but never started."""
+        """Let tasks wait again, at the head of the queue, without charging an attempt: they never started."""
         self._waiting.extendleft(reversed(tasks))
 
-    def report(self, running: Mapping[Task, float]) -> list[Outcome]:  # noqa: ARG002 - of no interest here
-        """Hear which tasks are running: it brings a list in memory no outcome."""
+    def report(self, running: Mapping[Task, float]) -> list[Outcome]:  # noqa: ARG002 - part of TaskSource
+        """Return no outcomes: a list in memory needs no reports of running tasks."""
         return []
 
     def settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
-        """Count attempts; the outcomes of the tasks that do not wait for another one."""
+        """Count attempts; return the outcomes of the tasks for which they were the last."""
         return [outcome for each in attempts if (outcome := self._settle(each)) is not None]
 
     def left(self) -> int:
-        """Return how many tasks have no outcome, waiting or handed out."""
+        """Return the number of tasks without an outcome, waiting or handed out."""
         return self._left
 
     def _settle(self, attempt: Attempt) -> Outcome | None:
@@ -200,7 +200,7 @@ class TaskQueue:
                 "task %d: attempt %d of %d failed: %s", task.index, attempts, ATTEMPTS, reason
             )
             self._failures[task.index] = attempts
-            # At the head: a task that failed is still the costliest that waits.
+            # At the head: a failed task is still the costliest of those that wait.
             self._waiting.appendleft(task)
             return None
         self._left -= 1

@@ -1,13 +1,13 @@
-"""A supervised child process: it may raise, crash, exit or hang, and its parent learns which task it was at.
+"""Supervised child processes: they may raise, crash, exit or hang, and the parent learns at which task.
 
-Children are started as fresh interpreters, neither forked (threads, MPI and HDF5 do not survive a fork) nor spawned by
-:mod:`multiprocessing`, which would import the parent's ``__main__``, the whole command line, into every child,
-and keep a further process for resources that are not used here.  A child imports what unpickling its work needs; a work
-that is defined in a script has that script imported, as multiprocessing does.
+Children are started as fresh interpreters.  They are not forked, because threads, MPI and HDF5 do not survive a fork,
+and not spawned by :mod:`multiprocessing`, which imports the parent's ``__main__``, the whole command line, into every
+child and keeps another process for resources that are not used here.  A child imports what unpickling its work needs;
+if the work is defined in a script, it imports that script, as multiprocessing does.
 
-A child inherits the environment (set ``OMP_NUM_THREADS=1`` where the work calls threaded libraries: there is one child
-a core already), standard output and error, but no pipe of another child.  It leads a process group of its own, so that
-the terminal's Ctrl-C goes to the parent alone and a kill takes the child's own subprocesses along.
+A child inherits the environment (set ``OMP_NUM_THREADS=1`` if the work calls threaded libraries: there is one child per
+core already), standard output and error, but no pipe of another child.  It leads its own process group, so that the
+terminal's Ctrl-C reaches only the parent and a kill includes the child's own subprocesses.
 """
 
 from __future__ import annotations
@@ -42,35 +42,35 @@ from cryotile.farm.task import Task, Work
 
 __all__ = ["Child", "ChildFactory"]
 
-# Imports from a busy cluster file system take minutes and make no progress calls.
+# Imports from a busy cluster file system take minutes, without progress calls.
 _START_LIMIT = 300.0
 
-# What a child gets to leave by itself: to flush its output and run its atexit functions.
+# Seconds a child gets to leave by itself: to flush its output and run its atexit functions.
 _GRACE = 5.0
 
 _READ_SIZE = 1 << 16
 
 
 class ChildFactory:
-    """Starts children for one work, and leaves none behind.
+    """Start children for one work, and leave none behind.
 
-    At the end of the ``with`` block idle children leave by themselves; all others, and all after an error, are killed.
+    At the end of the ``with`` block idle children leave by themselves; busy ones, and all after an error, are killed.
 
     Parameters
     ----------
     work : Work
-        What the children do; pickled once.
+        The work of the children; pickled once.
     stall : float
         Seconds without a report after which a child counts as hung.
     environment : mapping of str to str, optional
-        Environment of the children; this process's when not given.
+        Environment of the children; this process's if not given.
 
     Raises
     ------
     InvalidValue
         The work cannot be pickled.
     CryotileError
-        A child is importing the script that makes this call.
+        The call is made by a script while a child imports it.
     """
 
     def __init__(
@@ -78,19 +78,19 @@ class ChildFactory:
     ) -> None:
         if loading_main():
             raise CryotileError(
-                "the script starts a farm while a child process imports it; put what starts it under "
+                "the script starts a farm while a child process imports it; put the code that starts it under "
                 "if __name__ == '__main__':"
             )
         self._stall = stall
         self._environment = environment
         self._children: set[Child] = set()
         content = pickle.dumps(_work_spec(work))
-        # A nameless file: of any size, read by every child when it comes to it, and gone with the last of them.
+        # A nameless file may have any size, is read by each child in its own time, and vanishes with the last of them.
         self._work_spec = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by __exit__
         self._work_spec.write(content)
 
     def start(self) -> Child:
-        """Start a child; it takes tasks at once, and does them when it has loaded the work."""
+        """Start a child; it accepts tasks at once, and does them when it has loaded the work."""
         child = Child(self._work_spec.fileno(), self._stall, environment=self._environment)
         self._children = {other for other in self._children if other.alive} | {child}
         return child
@@ -105,19 +105,19 @@ class ChildFactory:
         trace: TracebackType | None,
     ) -> None:
         alive = [child for child in self._children if child.alive]
-        # All are told before any is waited for, so that they leave side by side.
+        # Tell all before waiting for any, so that they leave at the same time.
         for child in alive:
             if kind is None and child.ready and not child.tasks:
                 child.dismiss()
             else:
                 child.kill()
         for child in alive:
-            child.bury()
+            child.join()
         self._work_spec.close()
 
 
 class Child:
-    """One supervised child process, as its parent sees it.
+    """One supervised child process, seen from its parent.
 
     Parameters
     ----------
@@ -126,20 +126,20 @@ class Child:
     stall : float
         Seconds without a report after which the child counts as hung.
     environment : mapping of str to str, optional
-        Its environment; this process's when not given.
+        Its environment; this process's if not given.
 
     Attributes
     ----------
     tasks : deque of Task
-        Given to the child and neither ended nor taken back; the first is the one it is at.
+        Tasks given to the child that neither ended nor were taken back; the first is running.
     ready : bool
         Whether it has loaded the work.
     fraction : float
-        How far the task at hand is, as last reported.
+        Fraction done of the running task, as last reported.
     pace : float
-        Mean seconds of the attempts last received.
+        Mean duration of the attempts last received, seconds.
     end : str or None
-        How the process ended; None while it is alive.
+        Description of how the process ended; None while it is alive.
     """
 
     def __init__(
@@ -175,31 +175,31 @@ class Child:
         return self.end is None
 
     def fileno(self) -> int:
-        """Descriptor that is readable when there is something to receive."""
+        """Return a descriptor that is readable when there is something to receive."""
         return self._reports
 
     def give(self, tasks: Sequence[Task]) -> None:
-        """Queue tasks for the child; at most 256 (a pipe's smallest size) may be with it at a time."""
+        """Queue tasks for the child; it may have at most 256 at a time (the smallest size of a pipe)."""
         if not self.tasks:
             self._began = self._heard = time.monotonic()
         self.tasks.extend(tasks)
         os.write(self._tasks, b"".join(TASK.pack(task.index, task.cost) for task in tasks))
 
     def take_back(self) -> list[Task]:
-        """Take from the child the tasks that it has not started, in the order given."""
+        """Take back the tasks that the child has not started, in the order given."""
         with suppress(BlockingIOError):
             unread = len(os.read(self._unread, _READ_SIZE)) // TASK.size
             return [self.tasks.pop() for _ in range(unread)][::-1]
         return []
 
     def receive(self) -> list[Attempt]:
-        """Take in what the child has reported, or notice that it died or hangs; never waits.
+        """Receive the child's reports, or notice that it died or hangs; never wait.
 
         Returns
         -------
         list of Attempt
-            The attempts that ended since the last call.  That of a task in whose middle the child died is the last;
-            ``alive`` is False then, and ``tasks`` holds what was never started.
+            The attempts that ended since the last call.  If the child died during a task, that attempt is the last,
+            ``alive`` is False, and ``tasks`` holds the tasks that never started.
 
         Raises
         ------
@@ -209,9 +209,9 @@ class Child:
         content = self._read()
         attempts = self._parse(content or b"")
         if content == b"":
-            attempts += self._lay_to_rest()
+            attempts += self._end_process()
         elif self._is_overdue():
-            attempts += self._lay_to_rest(
+            attempts += self._end_process(
                 f"made no progress for {self._patience():g} s and was ended"
             )
         if attempts:
@@ -219,19 +219,19 @@ class Child:
         return attempts
 
     def kill(self) -> None:
-        """Kill the process and those it has started."""
-        # The leader is not reaped yet, so the group's number cannot belong to anyone else.
+        """Kill the process and those that it started."""
+        # The leader is not reaped yet, so no other process group can have its number.
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def dismiss(self) -> None:
-        """Let the child leave when it is done: its pipe of tasks ends."""
+        """Close the pipe of tasks, at whose end the child leaves."""
         os.close(self._tasks)
         self._tasks = -1
 
-    def bury(self) -> None:
-        """Wait until the process has ended, by force if it takes too long, and give its resources back."""
+    def join(self) -> None:
+        """Wait until the process has ended, by force if it takes too long, and release its resources."""
         try:
             self._process.wait(_GRACE)
         except subprocess.TimeoutExpired:
@@ -241,14 +241,14 @@ class Child:
         self._close()
 
     def _read(self) -> bytes | None:
-        """Read reports: None when there are none now, empty when there will be none ever."""
+        """Read reports; None if there are none now, empty if the pipe has ended."""
         try:
             return os.read(self._reports, _READ_SIZE)
         except BlockingIOError:
             return None
 
     def _parse(self, content: bytes) -> list[Attempt]:
-        """Turn whole reports into attempts, and keep the rest for next time."""
+        """Turn complete reports into attempts, and keep the rest for the next call."""
         received, position, attempts = self._received + content, 0, []
         while len(received) - position >= REPORT.size:
             kind, _, value, length = REPORT.unpack_from(received, position)
@@ -273,15 +273,15 @@ class Child:
         return attempts
 
     def _is_overdue(self) -> bool:
-        """Tell whether the child should have reported by now; one without a task may be silent."""
+        """Tell whether the child should have reported by now; a child without a task may be silent."""
         return bool(self.tasks) and time.monotonic() - self._heard > self._patience()
 
     def _patience(self) -> float:
-        """Seconds for which the child may be silent."""
+        """Return the seconds for which the child may be silent."""
         return self._stall if self.ready else max(self._stall, _START_LIMIT)
 
-    def _lay_to_rest(self, reason: str = "") -> list[Attempt]:
-        """End the process and settle what it was at: the last reports, the task at hand, the tasks it never started."""
+    def _end_process(self, reason: str = "") -> list[Attempt]:
+        """End the process and return its last attempts; the running task failed, unstarted ones stay in ``tasks``."""
         self.kill()
         self._process.wait()
         attempts = []
@@ -307,7 +307,7 @@ class Child:
 
 
 def _work_spec(work: Work) -> WorkSpec:
-    """Pickle the work and, when it is defined in the parent's script, note which that is."""
+    """Pickle the work and, if it is defined in the parent's script, note which script that is."""
     try:
         pickled = pickle.dumps(work)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -322,21 +322,21 @@ def _work_spec(work: Work) -> WorkSpec:
         return WorkSpec(pickled, main_name=script.__spec__.name)
     if script.__file__ is None:
         raise InvalidValue(
-            f"work {_name(work)} is defined in an interactive session, where no child process finds it; "
+            f"work {_name(work)} is defined in an interactive session, which child processes cannot import; "
             "put it in a module"
         )
     return WorkSpec(pickled, main_path=str(Path(script.__file__).resolve()))
 
 
 def _name(work: Work) -> str:
-    """Name a function or the class of a callable, on one line whatever it holds."""
+    """Return the name of a function or of a callable's class, which is always one line."""
     return getattr(work, "__qualname__", type(work).__qualname__)
 
 
 def _spawn(
     descriptors: tuple[int, ...], environment: Mapping[str, str] | None
 ) -> subprocess.Popen[bytes]:
-    """Start an interpreter that finds modules where this one does and lives as a child on the given descriptors."""
+    """Start an interpreter with this one's module path that runs as a child on the given descriptors."""
     path = [str(entry) for entry in sys.path]
     code = f"import sys; sys.path[:] = {path}; from cryotile.backends.child_main import main; main{descriptors}"
     return subprocess.Popen(
@@ -349,7 +349,7 @@ def _spawn(
 
 
 def _describe_end(process: subprocess.Popen[bytes]) -> str:
-    """Say in words how a process ended."""
+    """Describe how a process ended."""
     code = process.returncode
     if code >= 0:
         return f"child process {process.pid} ended with exit code {code}"
@@ -359,7 +359,7 @@ def _describe_end(process: subprocess.Popen[bytes]) -> str:
 
 
 def _unfit(trace: str) -> CryotileError:
-    """Make the error of a work that no child can load, or that says itself, in one line, why it refuses."""
+    """Return the error of a work that no child can load, or that itself gives the reason for refusing, in one line."""
     if not trace.startswith("Traceback"):
         return CryotileError(trace)
     reason = trace.rstrip().rpartition("\n")[2]

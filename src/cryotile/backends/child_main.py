@@ -1,11 +1,11 @@
-"""What runs inside a supervised child process: one work, one task after the other.
+"""The main function of a supervised child process: one work, one task after another.
 
-Kept apart from :mod:`cryotile.backends.child`, its counterpart in the parent, so that a child imports little before it
-imports the work.
+It is separate from :mod:`cryotile.backends.child`, its counterpart in the parent, so that a child imports little before
+it imports the work.
 
 Tasks come in by one pipe and reports go out by another, as fixed records.  The parent holds a second read end of the
-pipe of tasks: it takes back what the child has not read, so a child reads exactly one task at a time, and what it has
-read it has started.
+pipe of tasks, by which it takes back tasks that the child has not read.  Therefore a child reads exactly one task at a
+time, and a task that it has read has started.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ __all__ = [
 ]
 
 TASK = struct.Struct("=qd")
-"""A task on its way in: index, cost."""
+"""Record of an incoming task: index, cost."""
 
 REPORT = struct.Struct("=Bqdq")
-"""A report on its way out: kind, index, seconds (or fraction done), bytes of text that follow."""
+"""Record of an outgoing report: kind, index, seconds (or fraction done), bytes of text that follow."""
 
 READY, PROGRESS, DONE, FAILED, UNFIT = range(5)
 
-# Work may call progress for every post; the parent needs to hear a few times a second.
+# Work may call progress for every post; the parent needs a few reports a second.
 _PROGRESS_INTERVAL = 0.2
 
 _loading_main = False
@@ -59,14 +59,14 @@ _loading_main = False
 
 @dataclass(frozen=True)
 class WorkSpec:
-    """What a child needs to do the work.
+    """The work as a child loads it.
 
     Attributes
     ----------
     work : bytes
         The pickled work.
     main_name, main_path : str or None
-        Module name or else file of the parent's ``__main__``, when the work is defined there.
+        Module name or else file of the parent's ``__main__``, if the work is defined there.
     """
 
     work: bytes
@@ -75,13 +75,13 @@ class WorkSpec:
 
 
 def main(work_spec: int, tasks: int, reports: int, lifeline: int) -> None:
-    """Live as a child: load the work, do every task that comes, leave at the end of the pipe.
+    """Run as a child: load the work, do every incoming task, leave at the end of the pipe.
 
     Parameters
     ----------
     work_spec, tasks, reports, lifeline : int
-        Inherited file descriptors: a file with the pickled :class:`WorkSpec`, the pipes, and a pipe on which nothing
-        comes but its end.
+        Inherited file descriptors: a file with the pickled :class:`WorkSpec`, the two pipes, and a pipe that carries
+        nothing but its end.
     """
     # The parent decides when children end; a scheduler's SIGTERM to every process of a job must not cost an attempt.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -89,13 +89,13 @@ def main(work_spec: int, tasks: int, reports: int, lifeline: int) -> None:
     _die_with_parent(lifeline)
     _keep(work_spec, tasks, reports, lifeline)
     faulthandler.enable()
-    # The parent went first: nobody is left to report to.
+    # If the parent has gone, there is no process to report to.
     with suppress(BrokenPipeError):
         try:
             work = _load_work(work_spec)
         except CryotileError as error:
             _send(reports, UNFIT, -1, 0.0, str(error))
-        except Exception:  # noqa: BLE001 - importing a user's module may raise anything, and the parent must hear it
+        except Exception:  # noqa: BLE001 - importing a user's module may raise anything, and the parent must know
             _send(reports, UNFIT, -1, 0.0, traceback.format_exc())
         else:
             _send(reports, READY, -1, 0.0)
@@ -103,20 +103,20 @@ def main(work_spec: int, tasks: int, reports: int, lifeline: int) -> None:
 
 
 def loading_main() -> bool:
-    """Tell whether this child is importing the parent's script."""
+    """Tell whether this process is a child that is importing the parent's script."""
     return _loading_main
 
 
 def _keep(*descriptors: int) -> None:
-    """Keep descriptors from what the work starts: a pipe ends with its last holder, which must be this process."""
+    """Hide descriptors from processes that the work starts: only then the pipes end when this process does."""
 
-    def let_go() -> None:
+    def close() -> None:
         for descriptor in descriptors:
             os.close(descriptor)
 
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
-    os.register_at_fork(after_in_child=let_go)
+    os.register_at_fork(after_in_child=close)
 
 
 def _serve(work: Work, tasks: int, reports: int) -> None:
@@ -136,7 +136,7 @@ def _serve(work: Work, tasks: int, reports: int) -> None:
         try:
             record = os.read(tasks, TASK.size)
         except BlockingIOError:
-            # Not a blocking read: the parent may take the task back between our poll and our read.
+            # Not a blocking read: the parent may take the task back between poll and read.
             poll.poll()
             continue
         if not record:
@@ -154,8 +154,8 @@ def _serve(work: Work, tasks: int, reports: int) -> None:
 
 
 def _send(reports: int, kind: int, index: int, value: float, text: str = "") -> None:
-    """Write one report, whole."""
-    # A traceback may hold surrogates (file names that are no UTF-8); they come through as escapes.
+    """Write one complete report."""
+    # A traceback may contain surrogates (file names that are not UTF-8); they are sent as escapes.
     content = text.encode(errors="backslashreplace")
     record = REPORT.pack(kind, index, value, len(content)) + content
     while record:
@@ -163,12 +163,11 @@ def _send(reports: int, kind: int, index: int, value: float, text: str = "") -> 
 
 
 def _die_with_parent(lifeline: int) -> None:
-    """Have the kernel kill this process group when the parent is gone, even in the middle of a task.
+    """Let the kernel kill this process group when the parent is gone, even in the middle of a task.
 
-    The parent alone holds the write end, so the pipe ends when the parent does, however that comes about, and
-    the kernel signals the end to the pipe's owner.  Unlike PR_SET_PDEATHSIG this does not fire when only the
-    thread ends that started the child.  Without F_SETSIG (not Linux) the child leaves after its task, when
-    the pipe of tasks ends.
+    Only the parent holds the write end, so the pipe ends when the parent ends for any reason, and the kernel signals
+    the end to the pipe's owner.  Unlike PR_SET_PDEATHSIG, this does not fire when only the thread ends that started
+    the child.  Without F_SETSIG (outside Linux) the child leaves after its task, when the pipe of tasks ends.
     """
     if sys.platform == "linux":
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
@@ -177,8 +176,8 @@ def _die_with_parent(lifeline: int) -> None:
 
 
 def _load_work(descriptor: int) -> Work:
-    """Unpickle the work, importing the parent's script first when the work is defined there."""
-    # pread: all children share the file's position, so none may move it.
+    """Unpickle the work, after importing the parent's script if the work is defined there."""
+    # pread, because all children share the file's position and none may move it.
     work_spec: WorkSpec = pickle.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
     if work_spec.main_name is not None or work_spec.main_path is not None:
         _import_main(work_spec)
@@ -186,7 +185,7 @@ def _load_work(descriptor: int) -> Work:
 
 
 def _import_main(work_spec: WorkSpec) -> None:
-    """Import the parent's script, under the name that multiprocessing uses, so that a guarded part does not run."""
+    """Import the parent's script under the name that multiprocessing uses, so that its guarded part does not run."""
     global _loading_main
     _loading_main = True
     if work_spec.main_name is not None:

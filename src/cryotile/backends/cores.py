@@ -1,7 +1,7 @@
-"""How many cores this process may use: not how many the machine has.
+"""The number of cores this process may use, which may be fewer than the machine has.
 
-A batch job, a container or ``taskset`` gives a process fewer cores than there are, and one that starts a child for each
-core of the machine all the same slows down itself and its neighbours.
+A batch job, a container or ``taskset`` gives a process fewer cores than the machine has.  A process that starts a child
+for each core of the machine nevertheless slows down itself and its neighbours.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ __all__ = ["Cores", "count_cores", "usable_cores"]
 
 
 class Cores(NamedTuple):
-    """How many cores may be used, and the limits of which it is the least."""
+    """The number of cores that may be used, and the limits whose minimum it is."""
 
     number: int
     limits: Mapping[str, float]
 
     def __str__(self) -> str:
-        """Say both, e.g. ``2 usable cores: affinity 4, cgroup quota 2.5``."""
+        """Return both in words, e.g. ``2 usable cores: affinity 4, cgroup quota 2.5``."""
         cores = "1 usable core" if self.number == 1 else f"{self.number} usable cores"
         return f"{cores}: {', '.join(f'{name} {limit:g}' for name, limit in self.limits.items())}"
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use, at least 1."""
+    """Return the number of cores this process may use, at least 1."""
     return count_cores().number
 
 
@@ -38,19 +38,20 @@ def count_cores(
     environment: Mapping[str, str] | None = None,
     root: Path = Path("/"),
 ) -> Cores:
-    """Find the least of all limits on the cores that this process may use.
+    """Return the number of cores this process may use: the minimum of all limits.
 
-    These are its affinity mask, the CPU quota of its cgroup and of those above it (both versions), and what Slurm, PBS,
-    Grid Engine or LSF gave its job on this host: sites that bind no process still expect it to keep to that.
+    The limits are its affinity mask, the CPU quota of its cgroup and of those above it (both versions), and the cores
+    that Slurm, PBS, Grid Engine or LSF gave its job on this host: sites that do not bind processes expect them to use
+    no more.
 
     Parameters
     ----------
     affinity : int, optional
-        Cores that the system may run the process on; asked of the system when not given.
+        Cores on which the system may run the process; asked of the system if not given.
     environment : mapping of str to str, optional
-        Environment variables; this process's when not given.
+        Environment variables; this process's if not given.
     root : Path
-        Where ``proc`` and ``sys`` are.
+        Directory of ``proc`` and ``sys``.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def _affinity() -> int:
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """Give the CPU quota, in cores, of every cgroup that holds this process."""
+    """Yield the CPU quota, in cores, of every cgroup that contains this process."""
     memberships = (line.split(":", 2) for line in _read(root / "proc/self/cgroup").splitlines())
     for _, controllers, path in memberships:
         if not controllers:
@@ -85,8 +86,8 @@ def _quotas(root: Path) -> Iterator[float]:
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """Give the directory of a cgroup and those above it, up to where they are mounted."""
-    # In a container the path may be the host's, and only its end is mounted: what is not there sets no quota.
+    """Yield the directory of a cgroup and those above it, up to the mount point."""
+    # In a container the path may be the host's, and only its end is mounted: a missing directory sets no quota.
     inside = PurePosixPath(path.lstrip("/"))
     for part in (inside, *inside.parents):
         if ".." not in part.parts:
@@ -94,7 +95,7 @@ def _upwards(mount: Path, path: str) -> Iterator[Path]:
 
 
 def _read(file: Path) -> str:
-    """Return the content of a small file, nothing when there is none: not every system has every file."""
+    """Return the content of a small file; empty if it does not exist, as not every system has every file."""
     try:
         return file.read_text()
     except OSError:
@@ -102,14 +103,14 @@ def _read(file: Path) -> str:
 
 
 def _quota(text: str) -> Iterator[float]:
-    """Read microseconds of CPU time and of the period they are for; without a quota the first is no number, or -1."""
+    """Yield the ratio of CPU time to its period (microseconds); nothing without a quota ("max" or -1)."""
     found = re.fullmatch(r"\s*(\d+)\s+([1-9]\d*)\s*", text)
     if found is not None:
         yield int(found[1]) / int(found[2])
 
 
 def _job_limits(environment: Mapping[str, str]) -> dict[str, float]:
-    """Read what a scheduler gave this process, by the variable that says so."""
+    """Return the cores that a scheduler gave this process, by the name of the variable."""
     if "SLURM_JOB_ID" in environment:
         return _slurm_limits(environment)
     variables = {
@@ -123,10 +124,10 @@ def _job_limits(environment: Mapping[str, str]) -> dict[str, float]:
 
 
 def _slurm_limits(environment: Mapping[str, str]) -> dict[str, float]:
-    """Read Slurm's variables: a job script has what all tasks of its node have, what srun started has its own."""
+    """Return Slurm's limits: a job script has the cores of all tasks of its node, one of srun those of its task."""
     on_node = _leading_number(environment, "SLURM_CPUS_ON_NODE")
     per_task = _leading_number(environment, "SLURM_CPUS_PER_TASK")
-    # Tasks on this node, of the job or of the step: "4(x2),3" is 4 on each of the first two nodes and 3 on the last.
+    # Tasks on this node, of the job or the step: "4(x2),3" is 4 on each of the first two nodes and 3 on the last.
     tasks = _leading_number(environment, "SLURM_TASKS_PER_NODE") or 1
     if "SLURM_STEP_ID" in environment:
         on_node /= tasks
@@ -136,6 +137,6 @@ def _slurm_limits(environment: Mapping[str, str]) -> dict[str, float]:
 
 
 def _leading_number(environment: Mapping[str, str], name: str) -> float:
-    """Read the digits that a variable begins with; 0 when there are none."""
+    """Return the number that a variable begins with; 0 if there is none."""
     found = re.match(r"\d+", environment.get(name, ""), re.ASCII)
     return float(found[0]) if found else 0.0

@@ -1,4 +1,4 @@
-"""The backend ``dask:ADDRESS``: the workers of a Dask cluster that runs already."""
+"""The backend ``dask:ADDRESS``: the workers of a running Dask cluster."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 __all__ = ["DaskBackend"]
 
-# Between two submissions a Dask worker idles for some milliseconds, so tasks shorter than this go together.
+# Between two submissions a Dask worker idles for some milliseconds, so tasks shorter than this are sent together.
 _BATCH_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
 
 
 class DaskBackend:
-    """Pushes tasks to the workers of a Dask cluster.
+    """Push tasks to the workers of a Dask cluster.
 
-    Dask itself gives the tasks of a worker that died to another, and gives a task up whose fourth worker died (its
-    setting ``distributed.scheduler.allowed-failures``): that is one failed attempt.  Workers may come and go.
+    Dask itself moves the tasks of a worker that died to another worker, and gives up a task whose fourth worker died
+    (its setting ``distributed.scheduler.allowed-failures``): that is one failed attempt.  Workers may come and go.
 
     Parameters
     ----------
     argument : str
-        Address of the scheduler, e.g. ``tcp://node1:8786``, or its scheduler file, which all members see.
+        Address of the scheduler, e.g. ``tcp://node1:8786``, or its scheduler file, which all members must see.
     context : Context
         Not used: Dask ends no hung task.
 
@@ -57,12 +57,12 @@ class DaskBackend:
         with self._connect() as client:
             threads = client.nthreads()
             _advise(self.argument, threads)
-            # Not pure: of the second attempt at a task Dask would say what it knows of the first.
+            # Not pure: otherwise Dask would answer the second attempt at a task with the result of the first.
             farm = ExecutorBackend(
                 client.get_executor(pure=False),
                 window=max(WINDOW, 2 * sum(threads.values())),
                 batch_seconds=_BATCH_SECONDS,
-                # A process does one task at a time.
+                # Each process does one task at a time.
                 workers=len(threads),
             )
             yield from farm.run(tasks, work)
@@ -87,7 +87,7 @@ class DaskBackend:
 
 
 def _advise(address: str, threads: dict[str, int]) -> None:
-    """Warn of a cluster that would do nothing, or less than its user thinks."""
+    """Warn about a cluster that would do nothing, or less than its user expects."""
     if not threads:
         logger.warning(
             "the Dask cluster at %s has no worker yet; waiting for 'dask worker %s'",
@@ -97,7 +97,7 @@ def _advise(address: str, threads: dict[str, int]) -> None:
     idle = sum(threads.values()) - len(threads)
     if idle:
         logger.warning(
-            "%d threads of the Dask workers will wait, because a process does one task at a time; start workers with "
-            "--nthreads 1 and as many --nworkers as there are cores",
+            "%d threads of the Dask workers will be idle, because a process does one task at a time; start workers "
+            "with --nthreads 1 and one of --nworkers per core",
             idle,
         )

@@ -1,8 +1,8 @@
-"""Winding down: asked to stop, a farm starts nothing more and lets what runs end, within a grace.
+"""Draining: a farm that is asked to stop starts nothing more and lets running tasks end within a grace period.
 
 Schedulers announce the end of a job by SIGTERM and kill it some 30 s later.  The program's handler of that signal calls
-:func:`begin`; farms that are :func:`listening` look at :func:`begun` and :func:`overdue` from time to time.  A task
-that is cut short by it is no failed attempt.
+:func:`begin`; farms that are :func:`listening` check :func:`begun` and :func:`overdue` from time to time.  A task
+that is cut short by a drain is not charged an attempt.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from cryotile.errors import InvalidValue
 __all__ = ["GRACE", "begin", "begun", "listening", "overdue"]
 
 GRACE = 20.0
-"""Seconds that running tasks get to end in; ``CRYOTILE_GRACE`` in the environment sets another number."""
+"""Seconds that running tasks get to end; the environment variable ``CRYOTILE_GRACE`` sets another number."""
 
 
-class _State:
-    """How many farms listen in this process, and when (monotonic clock) what they run must have ended."""
+class _Drain:
+    """The number of farms that listen in this process, and the time (monotonic clock) when running tasks are killed."""
 
     listeners = 0
     deadline: float | None = None
@@ -30,50 +30,50 @@ class _State:
 
 
 def begin() -> bool:
-    """Ask the farms at work in this process to wind down; safe in a signal handler.
+    """Ask the farms of this process to drain; safe in a signal handler.
 
     Returns
     -------
     bool
-        False when no farm listens, or when they were asked before: whoever asks twice wants the end at once.
+        False if no farm listens, or if they were asked before: a second request means that the end is wanted at once.
     """
-    if not _State.listeners or _State.deadline is not None:
+    if not _Drain.listeners or _Drain.deadline is not None:
         return False
-    _State.deadline = time.monotonic() + _State.grace
+    _Drain.deadline = time.monotonic() + _Drain.grace
     return True
 
 
 def begun() -> bool:
-    """Tell whether farms are to start nothing more."""
-    return _State.deadline is not None
+    """Tell whether farms must start nothing more."""
+    return _Drain.deadline is not None
 
 
 def overdue() -> bool:
-    """Tell whether the grace is over, so that what still runs is to be killed."""
-    return _State.deadline is not None and time.monotonic() >= _State.deadline
+    """Tell whether the grace period is over, so that running tasks must be killed."""
+    return _Drain.deadline is not None and time.monotonic() >= _Drain.deadline
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Promise, for the time of a ``with`` block, to look at :func:`begun` at least once a second.
+    """Accept drain requests within a ``with`` block, which must check :func:`begun` at least once a second.
 
     Raises
     ------
     InvalidValue
         ``CRYOTILE_GRACE`` is not a number of seconds.
     """
-    _State.grace = _grace()
-    _State.listeners += 1
+    _Drain.grace = _grace()
+    _Drain.listeners += 1
     try:
         yield
     finally:
-        _State.listeners -= 1
-        if not _State.listeners:
-            _State.deadline = None
+        _Drain.listeners -= 1
+        if not _Drain.listeners:
+            _Drain.deadline = None
 
 
 def _grace() -> float:
-    """Read the grace from the environment."""
+    """Read the grace period from the environment."""
     text = os.environ.get("CRYOTILE_GRACE", str(GRACE))
     try:
         grace = float(text)

@@ -1,7 +1,8 @@
-"""Any executor of :mod:`concurrent.futures` as a farm: process pools, loky, Dask, mpi4py.futures, Parsl, submitit.
+"""Any executor of :mod:`concurrent.futures` as a backend: process pools, loky, Dask, mpi4py.futures, Parsl, submitit.
 
-For those who have an executor already, or need what none of cryotile's own farms does.  It is the executor that watches
-its workers: in most a task that ends its process ends them all, and one that hangs, hangs.
+It is for users who have an executor already, or need something that cryotile's own backends do not do.  The executor
+supervises its workers: in most executors a task that ends its process ends them all, and a task that hangs is not
+ended.
 """
 
 from __future__ import annotations
@@ -24,51 +25,51 @@ from cryotile.farm.task import Outcome, Task, Work
 __all__ = ["BATCH_SECONDS", "WINDOW", "ExecutorBackend"]
 
 WINDOW = 1000
-"""Submissions that an executor holds at a time: more than most have workers, and few enough for any to manage."""
+"""Submissions that an executor holds at a time: more than most have workers, and few enough for every executor."""
 
 BATCH_SECONDS = 0.1
-"""Shorter tasks are submitted together: a submission costs up to a millisecond."""
+"""Tasks shorter than this are submitted together, because a submission costs up to a millisecond."""
 
 _MOST_IN_BATCH = 1000
 
-# Seconds between looks at the deadline, and at futures that do not call back.
+# Seconds between checks of the deadline and of futures without callbacks.
 _ROUND = 0.5
 
-# So many submissions in a row that do not come back, or a whole window of them, mean that none ever will.
+# If so many submissions in a row, or a whole window, do not come back, none ever will.
 _FUTILE = 100
 
 # Host of an attempt that did not come back.
-_NOBODY_KNOWS = "unknown"
+_UNKNOWN_HOST = "unknown"
 
-# Pickle raises these for a work that does not go in, or does not come out on the other side.
+# Pickle raises these for a work that cannot be pickled, or not be unpickled on the other side.
 _NO_PICKLE = (PickleError, TypeError, AttributeError, ImportError)
 
-# In no other farm do two tasks run in one process at a time, so work need not expect it (HDF5 crashes): of a worker's
-# threads all but one wait.
+# No other backend runs two tasks in one process at a time, so work need not expect it (HDF5 crashes): all threads of a
+# worker but one wait.
 _one_at_a_time = threading.Lock()
 
 _Future = Future[list[Attempt]]
 
 
 class ExecutorBackend:
-    """Pushes tasks to an executor, which its owner starts, watches and shuts down.
+    """Push tasks to an executor, which its owner starts, watches and shuts down.
 
-    A task gets three attempts.  A worker that is lost costs the tasks it had one each; the last attempt of such a task
-    is made alone, so that none fails for another's crash.  When the executor itself breaks the run ends with an error;
-    what is done stays, and another executor goes on.
+    A task gets three attempts.  The loss of a worker costs each of its tasks one attempt; the last attempt of such a
+    task is made alone, so that no task fails because of another's crash.  If the executor itself breaks, the run ends
+    with an error; finished tasks stay done, and another executor can go on.
 
     Parameters
     ----------
     executor : concurrent.futures.Executor
         Anything whose ``submit(function, *arguments)`` gives a future.
     window : int
-        Submissions that the executor holds at a time; let it be more than it has workers.
+        Submissions that the executor holds at a time; it should be more than the executor has workers.
     batch_seconds : float
-        Shorter tasks are submitted in batches of about this length, seconds: so much earlier than others may a worker
-        have nothing left to do.  Where a submission is a job of its own (submitit), let it be the length of a job.
+        Shorter tasks are submitted in batches of about this length, seconds; workers may run out of tasks up to this
+        much before the others.  If every submission is a job of its own (submitit), use the length of a job.
     workers : int, optional
-        How many workers the executor has, where that is known: towards the end of the list batches get smaller, so
-        that all have something to do to the last.
+        Number of the executor's workers, if known: towards the end of the list batches get smaller, so that all
+        workers are busy to the end.
 
     Raises
     ------
@@ -86,11 +87,11 @@ class ExecutorBackend:
     ) -> None:
         if window < 1:
             raise InvalidValue(
-                f"window {window}: an executor without a submission does nothing; let it hold more than it has workers"
+                f"window {window} must be positive; use more submissions than the executor has workers"
             )
         if not batch_seconds >= 0:
             raise InvalidValue(
-                f"batch_seconds {batch_seconds}: a batch has no negative length; use 0 to submit every task by itself"
+                f"batch_seconds {batch_seconds} must not be negative; use 0 to submit every task by itself"
             )
         self.executor = executor
         self.window = window
@@ -112,7 +113,7 @@ class ExecutorBackend:
 
 
 class _Farm:
-    """What an executor has of one list of tasks."""
+    """The submissions of one list of tasks to an executor."""
 
     def __init__(
         self, backend: ExecutorBackend, work: Work, task_queue: TaskQueue, deadline: Deadline
@@ -131,7 +132,7 @@ class _Farm:
         self._futile = 0
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Keep the executor busy until nothing is left, or the deadline ends."""
+        """Keep the executor busy until no task is left or the deadline is reached."""
         while True:
             if self._deadline.draining():
                 self.recall()
@@ -140,14 +141,14 @@ class _Farm:
             if not self._submitted or self._deadline.over():
                 return
             for future in self._stirring():
-                # What was recalled calls back, too.
+                # Recalled futures call back, too.
                 if future in self._submitted:
                     yield from self._settle(future)
 
     def recall(self) -> None:
-        """Take back what no worker has begun."""
+        """Take back the tasks that no worker has begun."""
         for future in reversed(list(self._submitted)):
-            # Parsl cannot cancel.  A future that does not call back is a job of its own, and cancelled even if it runs.
+            # Parsl cannot cancel.  A future without callbacks is a job of its own, and cancelled even if it runs.
             with suppress(NotImplementedError):
                 if future.cancel() or future in self._silent:
                     self._task_queue.put_back(self._forget(future))
@@ -169,15 +170,15 @@ class _Farm:
                 self._silent.add(future)
 
     def _batch_size(self) -> int:
-        """How many tasks go together; those come that are no dearer, so that this takes no longer than it should."""
+        """Return the number of tasks to submit together; the next tasks cost no more than those that set the pace."""
         most = _MOST_IN_BATCH
         if self._backend.workers:
-            # No more than half of a fair share of what is left, so that all workers end together.
+            # At most half of a fair share of the remaining tasks, so that all workers end together.
             most = min(most, self._task_queue.stock() // (2 * self._backend.workers))
         return max(1, min(int(self._backend.batch_seconds / max(self._pace, 1e-9)), most))
 
     def _may_go(self, task: Task) -> bool:
-        """Tell whether a task may be submitted beside others; one that may have ended two workers is tried alone."""
+        """Tell whether a task may be submitted beside others; one that may have killed two workers is tried alone."""
         suspect = task.index in self._lost and self._failures[task.index] == ATTEMPTS - 1
         return not suspect and self._deadline.may_start(task)
 
@@ -188,7 +189,7 @@ class _Farm:
         except _NO_PICKLE as error:
             raise self._unfit(error) from error
         except RuntimeError as error:
-            # A broken executor says so by BrokenExecutor, which is one, and one that was shut down by a plain one.
+            # A broken executor raises BrokenExecutor, a subclass; one that was shut down raises RuntimeError itself.
             raise self._broken(error) from error
 
     def _stirring(self) -> Iterator[_Future]:
@@ -200,7 +201,7 @@ class _Farm:
                 yield self._ended.get_nowait()
 
     def _settle(self, future: _Future) -> list[Outcome]:
-        """Take in what has come of a submission."""
+        """Process a submission that has ended."""
         tasks = self._forget(future)
         try:
             error = future.exception()
@@ -211,7 +212,7 @@ class _Farm:
         return self._task_queue.settle(attempts)
 
     def _done(self, future: _Future) -> list[Attempt]:
-        """Take the attempts of a submission that came back."""
+        """Return the attempts of a submission that came back."""
         attempts = future.result()
         self._futile = 0
         self._pace = sum(each.seconds for each in attempts) / len(attempts)
@@ -220,8 +221,8 @@ class _Farm:
         return attempts
 
     def _lose(self, tasks: list[Task], error: BaseException) -> list[Attempt]:
-        """Charge the tasks of a submission that did not come back, unless no other would."""
-        # The work's own errors are in its attempts, so this is an error of the executor.
+        """Charge the tasks of a submission that did not come back; raise if no other submission would come back."""
+        # Errors of the work are in its attempts, so this is an error of the executor.
         if isinstance(error, (BrokenExecutor, CancelledError)):
             raise self._broken(error) from error
         if isinstance(error, CryotileError):
@@ -236,7 +237,7 @@ class _Farm:
                 "workers' logs, then run again to go on"
             )
         self._lost.update(task.index for task in tasks)
-        return [Attempt(task, 0.0, reason, _NOBODY_KNOWS) for task in tasks]
+        return [Attempt(task, 0.0, reason, _UNKNOWN_HOST) for task in tasks]
 
     def _forget(self, future: _Future) -> list[Task]:
         self._silent.discard(future)
@@ -251,8 +252,8 @@ class _Farm:
 
     def _unfit(self, error: BaseException) -> InvalidValue:
         return InvalidValue(
-            f"the work cannot be pickled for the executor's workers, or not loaded there ({_one_line(error)}); define "
-            "it at the top level of a module that they can import, and install the same packages there"
+            f"the work cannot be pickled for the executor's workers, or not loaded there ({_one_line(error)}); "
+            "define it at the top level of a module that they can import, and install the same packages there"
         )
 
 
@@ -266,12 +267,12 @@ def _attempt(work: Work, task: Task) -> Attempt:
     try:
         return attempt(work, task, _ignore)
     except SystemExit:
-        # The process is the executor's: work that leaves it has failed, and takes no other task along.
+        # The process belongs to the executor: work that exits has failed, and must not end other tasks.
         return Attempt(task, 0.0, traceback.format_exc())
 
 
 def _ignore(fraction: float) -> None:
-    """Take a progress call: from an executor's worker there is no way back but the result."""
+    """Ignore a progress call: a worker of an executor can send nothing but its result."""
 
 
 def _one_line(error: BaseException) -> str:

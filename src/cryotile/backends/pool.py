@@ -1,4 +1,4 @@
-"""A pool: supervised children of this process at work on a task_source of tasks."""
+"""A pool: supervised child processes that work on the tasks of a task source."""
 
 from __future__ import annotations
 
@@ -17,62 +17,57 @@ from cryotile.farm.task import Outcome, Task, Work
 
 __all__ = ["TaskSource", "pool_size", "work"]
 
-# A child gets as many tasks ahead as take about this long (seconds): at least one, so that it never waits for the
-# parent, and few enough for one write.
+# A child gets tasks ahead for about this long (seconds): at least one, so that it never waits for the parent, and few
+# enough for one write.
 _AHEAD = 0.01
 _MOST_AHEAD = 64
 
-# Seconds between looks at silent children, at the task_source and at the deadline.
+# Seconds between checks of silent children, the task source and the deadline.
 _ROUND = 0.5
 
-# So many children in a row that die before they start a task mean that none ever will.
+# If so many children in a row die before they start a task, none ever will.
 _FUTILE_STARTS = 10
 
 logger = logging.getLogger(__name__)
 
 
 class TaskSource(Protocol):
-    """Where a pool's tasks come from and where their attempts go.
+    """The source of a pool's tasks, to which their attempts are reported.
 
-    A list in memory (:class:`~cryotile.backends.base.TaskQueue`) is one, the leases of a ledger are another.
-
-    Attributes
-    ----------
-    ahead : int
-        How many tasks a child may have queued behind a long one; behind short ones it gets more.
+    :class:`~cryotile.backends.base.TaskQueue` is a list in memory, :class:`LedgerSource` the leases of a ledger.
     """
 
     @property
     def ahead(self) -> int:
-        """See above."""
+        """Number of tasks a child may have queued behind a long one; behind short ones it gets more."""
         ...
 
     def over(self) -> bool:
-        """Tell whether nothing more will come once what is handed out has ended."""
+        """Tell whether no more tasks will come once those that are handed out have ended."""
         ...
 
     def stock(self) -> int:
-        """Return how many tasks can be handed out now; a look for more is due when there are none."""
+        """Return the number of tasks that can be handed out now, after looking for more if there are few."""
         ...
 
     def take(self, count: int, fits: Callable[[Task], bool]) -> list[Task]:
-        """Hand out the next tasks that fit, ``count`` of them at most."""
+        """Hand out the next tasks that fit, at most ``count``."""
         ...
 
     def put_back(self, tasks: Sequence[Task]) -> None:
-        """Take tasks back, at the head and uncharged: they were handed out, but no attempt at them counts."""
+        """Take tasks back, at the head of the queue and without charging an attempt."""
         ...
 
     def report(self, running: Mapping[Task, float]) -> list[Outcome]:
-        """Hear which tasks are running, and the fraction done of each; outcomes that came about without an attempt."""
+        """Note the running tasks and the fraction done of each; return outcomes that are known only now."""
         ...
 
     def settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
-        """Count attempts; the outcomes of the tasks for which they were the last."""
+        """Count attempts; return the outcomes of the tasks for which they were the last."""
         ...
 
     def left(self) -> int:
-        """Return how many tasks have no outcome yet, as far as is known."""
+        """Return the number of tasks without an outcome, as far as is known."""
         ...
 
 
@@ -84,7 +79,7 @@ def work(
     stall: float = STALL,
     deadline: Deadline | None = None,
 ) -> Iterator[Outcome]:
-    """Let child processes work until the task_source is over, or their deadline.
+    """Let child processes work until the task source is over or the deadline is reached.
 
     Parameters
     ----------
@@ -93,25 +88,25 @@ def work(
     work : Work
         Does one task; picklable.
     children : int
-        Number of child processes; as many are started as there are tasks for.
+        Number of child processes; no more are started than there are tasks.
     stall : float
-        Seconds without a progress call after which a child is ended, which costs its task an attempt.
+        Seconds without a progress call after which a child is killed, which costs its task an attempt.
     deadline : Deadline, optional
-        How long the pool may go on; by default as long as the job of this process, and until it is asked to stop.
+        Time that the pool has; by default until the job of this process ends, or until it is asked to stop.
 
     Yields
     ------
     Outcome
-        As the task_source settles them.
+        As the task source settles them.
 
     Raises
     ------
     InvalidValue
         The work cannot be pickled.
     CryotileError
-        The work cannot be loaded in a child, or one child after the other dies before it starts a task.
+        The work cannot be loaded in a child, or ten children in a row die before they start a task.
     Unfinished
-        Tasks are left: the pool was asked to stop, or they would not end within the time of this job.
+        Tasks are left because the pool was asked to stop, or because they would not end within the time of this job.
     """
     with deadline or Deadline() as deadline:
         with ChildFactory(work, stall) as child_factory, selectors.DefaultSelector() as selector:
@@ -120,7 +115,7 @@ def work(
 
 
 def pool_size(scheme: str, argument: str) -> int:
-    """Read how many children a user wants: a number, or nothing for one per usable core.
+    """Return the number of children that a user asks for; one per usable core if ``argument`` is empty.
 
     Raises
     ------
@@ -136,7 +131,7 @@ def pool_size(scheme: str, argument: str) -> int:
 
 
 class _Pool:
-    """The children at work, and those that idle."""
+    """The busy and idle children of one pool."""
 
     def __init__(
         self,
@@ -156,7 +151,7 @@ class _Pool:
         self._next_round = time.monotonic() + _ROUND
 
     def outcomes(self, size: int) -> Iterator[Outcome]:
-        """Work with ``size`` children, or as many as there are tasks for."""
+        """Work with at most ``size`` children and yield outcomes."""
         self._size = size
         while True:
             if self._deadline.draining():
@@ -164,7 +159,7 @@ class _Pool:
             else:
                 self._employ()
             running = {c.tasks[0]: c.fraction for c in self._children if c.tasks}
-            # First of all: what has ended may not be settled yet.
+            # Report before testing for the end: ended tasks may not be settled yet.
             yield from self._task_source.report(running)
             if not running and (self._deadline.draining() or self._task_source.over()):
                 return
@@ -172,7 +167,7 @@ class _Pool:
                 yield from self._hear(child)
 
     def _hear(self, child: Child) -> list[Outcome]:
-        """Take in what a child reports, and keep it busy."""
+        """Process the reports of a child, and keep it busy."""
         attempts = child.receive()
         for attempt in attempts:
             self._deadline.ended(attempt)
@@ -185,7 +180,7 @@ class _Pool:
         return outcomes
 
     def _stirring(self) -> list[Child]:
-        """Wait for children that have something to tell; once a round, these are all."""
+        """Wait for children that have reported; once a round, return all children."""
         events = self._selector.select(max(0.0, self._next_round - time.monotonic()))
         if time.monotonic() < self._next_round:
             return [key.data for key, _ in events]
@@ -193,17 +188,17 @@ class _Pool:
         return list(self._children)
 
     def _employ(self) -> None:
-        """Give the idle, and whom there is room to hire, what waits or else what another child has not started."""
+        """Assign waiting tasks to idle or new children; otherwise take over unstarted tasks of another child."""
         while self._idle or len(self._children) < self._size:
             if not (self._task_source.stock() or self._reclaim()):
                 return
             tasks = self._take(1 + self._task_source.ahead)
             if not tasks:
                 return
-            child = self._idle.pop() if self._idle else self._hire()
+            child = self._idle.pop() if self._idle else self._start()
             child.give(tasks)
 
-    def _hire(self) -> Child:
+    def _start(self) -> Child:
         """Start a child."""
         child = self._child_factory.start()
         self._children.add(child)
@@ -211,7 +206,7 @@ class _Pool:
         return child
 
     def _remove(self, child: Child) -> None:
-        """Forget a child that died; another is hired in its place when there is a task for it."""
+        """Forget a child that died; another is started in its place when there is a task for it."""
         logger.warning("%s; it is replaced", child.end)
         if self._futile == _FUTILE_STARTS:
             raise CryotileError(
@@ -224,7 +219,7 @@ class _Pool:
         self._task_source.put_back(child.tasks)
 
     def _top_up(self, child: Child) -> None:
-        """Give a child more when it runs low."""
+        """Give a child more tasks when it runs low."""
         wanted = max(
             1 + self._task_source.ahead, min(_MOST_AHEAD, int(_AHEAD / max(child.pace, 1e-9)))
         )
@@ -235,23 +230,23 @@ class _Pool:
 
     def _take(self, count: int) -> list[Task]:
         """Take tasks for one child."""
-        # No more than half of a fair share of what is left, so that all children end together.
+        # At most half of a fair share of the remaining tasks, so that all children end together.
         share = max(1, self._task_source.stock() // (2 * self._size))
         return self._task_source.take(min(count, share), self._deadline.may_start)
 
     def _reclaim(self) -> bool:
-        """Take back the tasks ahead of the child that has most of them."""
+        """Take back the unstarted tasks of the child that has most."""
         richest = max(self._children, key=lambda child: len(child.tasks), default=None)
         if richest is not None and len(richest.tasks) > 1:
             self._task_source.put_back(richest.take_back())
         return self._task_source.stock() > 0
 
     def _drain(self) -> Iterator[Outcome]:
-        """Take back what is not started and, when the deadline is over, what is."""
+        """Take back unstarted tasks and, when the deadline is over, running ones."""
         for child in self._children:
             self._task_source.put_back(child.take_back())
             if self._deadline.over() and child.tasks:
-                # What it ended a moment ago counts; the rest is killed when the child_factory closes.
+                # Tasks that ended a moment ago count; the rest is killed when the child factory closes.
                 yield from self._task_source.settle(child.receive())
                 self._task_source.put_back(child.tasks)
                 child.tasks.clear()
