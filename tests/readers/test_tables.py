@@ -297,7 +297,7 @@ def one_line(error: pytest.ExceptionInfo[CryotileError]) -> str:
         (["lon,lat,h", "1,2,3"], "no column 't' (it has lon, lat, h)"),
         (["lon,lat,h,t", "1,70,high,2005-01-01"], "column 'h' has 'high' in row 1, which is no"),
         (["lon,lat,h,t", "1,70,3,2005-01-01", "1,70,3,soon"], "column 't' has 'soon' in row 2"),
-        (["lon,lat,h,t", "1,70,3,5"], "column 't' holds numbers of time"),
+        (["lon,lat,h,t", "1,70,3,5"], "column 't' holds times as numbers"),
         (["lon,lat,h,t", ",,3,2005-01-01"], "no row with a time and a position"),
         (["lon,lat,h,t", "1,2,3,4,5,6", "1,2"], "is no table of text"),
         (["lon,lat,h,t"], "no row with a time and a position"),

@@ -15,9 +15,9 @@ from cryotile.errors import GranuleError
 from cryotile.pointdb import PointDB
 from cryotile.points import SURFACE_TYPES
 from cryotile.readers import ColumnMapping, read_granule, table_reader
-from cryotile.readers.passes import PassSurvey, infer_passes
+from cryotile.readers.pass_inference import PassSurvey, infer_passes
 from cryotile.readers.tables import columns
-from cryotile.readers.tables.pieces import Pieces, survey_table
+from cryotile.readers.tables.reader import TablePieces
 from cryotile.runs import ingest_batch as ingest_batch
 from cryotile.runs.ingest_batch import Criteria, take_in
 from tests.support.made_up import granule
@@ -90,9 +90,9 @@ def save(frame: pd.DataFrame, directory: Path, form: str) -> Path:
     return path
 
 
-def in_pieces(path: Path, mapping: ColumnMapping | None = MAPPING, rows: int = ROWS) -> Pieces:
+def in_pieces(path: Path, mapping: ColumnMapping | None = MAPPING, rows: int = ROWS) -> TablePieces:
     asked = {"surface_types": SURFACE_TYPES, "columns": ("power",)}
-    return survey_table(path, table_reader(mapping), rows=rows, seen=ignore, **asked)
+    return table_reader(mapping).read_pieces(path, rows=rows, seen=ignore, **asked)
 
 
 def same(path: Path, mapping: ColumnMapping | None = MAPPING, rows: int = ROWS) -> None:
@@ -190,7 +190,7 @@ def test_a_row_that_is_wrong_is_named_by_its_place_in_the_table(
     wrong.loc[2500, "h"] = "high"
     path = save(wrong, tmp_path, "csv")
     with pytest.raises(
-        GranuleError, match=r"column 'h' has 'high' in row 2501, which is no number"
+        GranuleError, match=r"column 'h' has 'high' in row 2501, which is not a number"
     ):
         list(in_pieces(path))
 

@@ -124,7 +124,6 @@ def _run(path: Path) -> Iterator[str]:
 def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:
     from cryotile.maps.product import summarize_product
     from cryotile.readers import is_table, read_granule, table_reader
-    from cryotile.readers.tables.pieces import survey_table
 
     summary = summarize_product(path) if mapping is None else None
     if summary is not None:
@@ -134,9 +133,8 @@ def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:
         granule = read_granule(path)
         yield from _granule(granule, [granule])
         return
-    pieces = survey_table(
+    pieces = table_reader(mapping).read_pieces(
         path,
-        table_reader(mapping),
         rows=ROWS_AT_ONCE,
         surface_types=("grounded_ice",),
         columns=(),

@@ -13,7 +13,7 @@ from cryotile.points import SURFACE_TYPES, Granule
 from cryotile.readers.base import REASONS, Reader
 from cryotile.readers.source import Source, open_source
 from cryotile.readers.tables.mapping import ColumnMapping
-from cryotile.readers.tables.table import TABLE, TableReader
+from cryotile.readers.tables.reader import TABLE, TableReader
 
 __all__ = [
     "REASONS",
@@ -37,7 +37,7 @@ _BUILT_IN = (
     "cryotile.readers.atl06:ATL06",
     "cryotile.readers.atl11:ATL11",
     "cryotile.readers.eolis:EOLIS",
-    "cryotile.readers.tables.table:TABLE",
+    "cryotile.readers.tables.reader:TABLE",
 )
 
 

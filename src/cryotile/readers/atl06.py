@@ -1,17 +1,16 @@
-"""ICESat-2 ATL06, land ice height: segments of 40 m every 20 m along each of six beams, any of which may be absent."""
+"""ICESat-2 ATL06, land ice height: segments of 40 m every 20 m along each of six beams, each of which may be absent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryotile.points import MODES, SURFACE_TYPES, Granule
+from cryotile.points import MODES, SURFACE_TYPES
 from cryotile.readers import icesat2
-from cryotile.readers.base import Identity, Records, build_granule, pass_ids
+from cryotile.readers.base import Identity, ProductReader, Records, pass_ids
 from cryotile.readers.source import Shape, Source
 
 __all__ = ["ATL06", "Atl06"]
@@ -20,37 +19,30 @@ _BEAMS = ("gt1l", "gt1r", "gt2l", "gt2r", "gt3l", "gt3r")
 _BEST_QUALITY = 0
 _MEAN_SEA_SURFACE = 3
 _LARGEST_GEOLOCATION_ERROR = 1.0
-_VARIABLES = {
-    "uncertainty_systematic": ("sigma_geo_h", "m"),
-    "reference_dem": ("dem/dem_h", "m"),
-    "tide_ocean": ("geophysical/tide_ocean", "m"),
-    "dac": ("geophysical/dac", "m"),
-}
 
 
-@dataclass(frozen=True)
-class Atl06:
+class Atl06(ProductReader):
     """Reader of ICESat-2 ATL06."""
 
-    product: str = "icesat2_atl06"
-
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """Further columns offered → unit."""
-        return {name: unit for name, (_, unit) in _VARIABLES.items()}
+    product = "icesat2_atl06"
+    variables: Mapping[str, tuple[str, str]] = {
+        "uncertainty_systematic": ("sigma_geo_h", "m"),
+        "reference_dem": ("dem/dem_h", "m"),
+        "tide_ocean": ("geophysical/tide_ocean", "m"),
+        "dac": ("geophysical/dac", "m"),
+    }
+    notes = (icesat2.NOTE,)
 
     def recognises(self, source: Source) -> bool:
-        """Whether ``short_name`` says so or, where it is absent, a beam has land ice segments."""
+        """Return whether ``short_name`` is ATL06 or, if it is absent, a beam has land-ice segments."""
         short_name = source.attribute("short_name")
         return bool(_beams(source)) if short_name is None else short_name == "ATL06"
 
-    def read(
-        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
-    ) -> Granule:
-        """Read the valid points, see :meth:`cryotile.readers.base.Reader.read`."""
+    def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:
+        """Return identity and records of a granule, from all its beams."""
         cycle, track = (source.first(f"orbit_info/{name}") for name in ("cycle_number", "rgt"))
         orbit = icesat2.orbit_number(cycle, track)
-        records = _records(source, orbit, [name for name in columns if name in _VARIABLES])
+        records = _records(source, orbit, {name: self.variables[name][0] for name in extra})
         release, version = icesat2.delivery(source)
         start = source.text("ancillary_data/granule_start_utc")
         identity = Identity(
@@ -61,17 +53,10 @@ class Atl06:
             baseline=release,
             version=version,
         )
-        return build_granule(
-            source,
-            identity,
-            records,
-            surface_types=surface_types,
-            columns=columns,
-            notes=(icesat2.NOTE,),
-        )
+        return identity, records
 
 
-def _records(source: Source, orbit: int, extra: Sequence[str]) -> Records:
+def _records(source: Source, orbit: int, extra: Mapping[str, str]) -> Records:
     beams = {beam: source.shape(f"{beam}/latitude") for beam in _beams(source)}
 
     def gather(read: Callable[[str, Shape], NDArray[Any]], name: str) -> NDArray[Any]:
@@ -81,7 +66,7 @@ def _records(source: Source, orbit: int, extra: Sequence[str]) -> Records:
     azimuth = gather(source.values, "ground_track/seg_azimuth")
     ascending = icesat2.flies_north(azimuth)
     geolocation_error = gather(source.values, "sigma_geo_h")
-    # The product is made over land ice.  Where its own DEM is the mean sea surface, it lies at sea.
+    # The product covers land ice; segments whose own DEM is the mean sea surface are at sea.
     at_sea = gather(source.values_or_nan, "dem/dem_flag") == _MEAN_SEA_SURFACE
     surface = np.where(at_sea, SURFACE_TYPES.index("ocean"), SURFACE_TYPES.index("grounded_ice"))
     return Records(
@@ -100,12 +85,12 @@ def _records(source: Source, orbit: int, extra: Sequence[str]) -> Records:
             "geolocation_uncertain": ~(geolocation_error <= _LARGEST_GEOLOCATION_ERROR),
             "no_direction": np.isnan(azimuth),
         },
-        extra={name: gather(source.values_or_nan, _VARIABLES[name][0]) for name in extra},
+        extra={name: gather(source.values_or_nan, path) for name, path in extra.items()},
     )
 
 
 def _beams(source: Source) -> list[str]:
-    """Groups of segments; a beam without any may be absent or hold other groups only."""
+    """Return the groups of segments; a beam without segments is absent or has other groups only."""
     return [group for group in (f"{beam}/land_ice_segments" for beam in _BEAMS) if group in source]
 
 

@@ -1,53 +1,47 @@
 """ICESat-2 ATL11, land ice height along reference tracks: one height per reference point and cycle.
 
-Early releases keep the heights in ``ptN/corrected_h``, later ones in ``ptN`` itself.  ``crossing_track_data`` is left
-aside: it repeats what other granules hold.
+Early releases keep the heights in ``ptN/corrected_h``, later ones in ``ptN`` itself.  ``crossing_track_data`` is
+not read: it repeats heights of other granules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryotile.points import MODES, SURFACE_TYPES, Granule, pass_id
+from cryotile.points import MODES, SURFACE_TYPES, pass_id
 from cryotile.readers import icesat2
-from cryotile.readers.base import Identity, Records, build_granule
+from cryotile.readers.base import Identity, ProductReader, Records
 from cryotile.readers.source import Source
 
 __all__ = ["ATL11", "Atl11"]
 
 _PAIRS = ("pt1", "pt2", "pt3")
 _BEST_QUALITY = 0
-_VARIABLES = {"uncertainty_systematic": ("h_corr_sigma_systematic", "m")}
 
 
-@dataclass(frozen=True)
-class Atl11:
+class Atl11(ProductReader):
     """Reader of ICESat-2 ATL11."""
 
-    product: str = "icesat2_atl11"
-
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """Further columns offered → unit."""
-        return {name: unit for name, (_, unit) in _VARIABLES.items()}
+    product = "icesat2_atl11"
+    variables: Mapping[str, tuple[str, str]] = {
+        "uncertainty_systematic": ("h_corr_sigma_systematic", "m")
+    }
+    notes = (icesat2.NOTE,)
 
     def recognises(self, source: Source) -> bool:
-        """Whether ``short_name`` says so or, where it is absent, there is a pair of beams with corrected heights."""
+        """Return whether ``short_name`` is ATL11 or, if it is absent, a pair of beams has corrected heights."""
         short_name = source.attribute("short_name")
         return bool(_pairs(source)) if short_name is None else short_name == "ATL11"
 
-    def read(
-        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
-    ) -> Granule:
-        """Read the valid points, see :meth:`cryotile.readers.base.Reader.read`."""
+    def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:
+        """Return identity and records of a granule, a record for each reference point and cycle of each pair."""
         pairs = _pairs(source)
-        extra = [name for name in columns if name in _VARIABLES]
-        parts = [_pair(source, pair, heights, extra) for pair, heights in pairs.items()]
+        stored = {name: self.variables[name][0] for name in extra}
+        parts = [_pair(source, pair, heights, stored.values()) for pair, heights in pairs.items()]
         if not parts:
             raise source.lacks("groups pt1, pt2 and pt3")
 
@@ -63,7 +57,7 @@ class Atl11:
             time=icesat2.utc_times(source, gather("delta_time")),
             elevation=gather("h_corr"),
             uncertainty=gather("h_corr_sigma"),
-            # Passes that ascend have odd numbers, see points.pass_id.
+            # Ascending passes have odd numbers; see points.pass_id.
             pass_id=gather("descending_pass") + ascending,
             ascending=ascending,
             mode=np.full(azimuth.shape, MODES.index("laser"), dtype=np.int8),
@@ -72,17 +66,9 @@ class Atl11:
                 "not_best_quality": gather("quality_summary") != _BEST_QUALITY,
                 "no_direction": np.isnan(azimuth),
             },
-            extra={name: gather(_VARIABLES[name][0]) for name in extra},
+            extra={name: gather(variable) for name, variable in stored.items()},
         )
-        identity = self._identity(source, pairs, records.time)
-        return build_granule(
-            source,
-            identity,
-            records,
-            surface_types=surface_types,
-            columns=columns,
-            notes=(icesat2.NOTE,),
-        )
+        return self._identity(source, pairs, records.time), records
 
     def _identity(
         self, source: Source, pairs: Mapping[str, str], times: NDArray[np.datetime64]
@@ -96,13 +82,13 @@ class Atl11:
             start=source.sensing_start(None, times),
             orbit=source.integer("ReferenceGroundTrack", of=next(iter(pairs))),
             baseline=release,
-            # The granule grows by a cycle every 91 days, so that its last cycle orders deliveries, too.
+            # A granule gains a cycle every 91 days, so its last cycle orders deliveries, too.
             version=100 * version + last_cycle,
         )
 
 
 def _pairs(source: Source) -> dict[str, str]:
-    """Pair of beams → group of its heights, for the pairs that are there."""
+    """Return pair of beams → group of its heights, for the pairs that the granule has."""
     found = {}
     for pair in _PAIRS:
         if f"{pair}/corrected_h" in source:
@@ -112,8 +98,8 @@ def _pairs(source: Source) -> dict[str, str]:
     return found
 
 
-def _pair(source: Source, pair: str, heights: str, extra: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """One pair's arrays, each of points · cycles values: all cycles of a point, then the next point."""
+def _pair(source: Source, pair: str, heights: str, extra: Iterable[str]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of one pair, each of points · cycles values: all cycles of a point, then the next point."""
     cycles = source.raw(f"{heights}/cycle_number")
     points = source.raw(f"{heights}/latitude").shape
     shape = (*points, *cycles.shape)
@@ -139,10 +125,7 @@ def _pair(source: Source, pair: str, heights: str, extra: Sequence[str]) -> dict
             name: per_cycle(source.values, name)
             for name in ("delta_time", "h_corr", "h_corr_sigma")
         },
-        **{
-            _VARIABLES[name][0]: per_cycle(source.values_or_nan, _VARIABLES[name][0])
-            for name in extra
-        },
+        **{name: per_cycle(source.values_or_nan, name) for name in extra},
     }
 
 

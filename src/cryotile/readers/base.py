@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -13,7 +14,16 @@ from numpy.typing import NDArray
 from cryotile.points import MODES, PLATFORM_CODES, SURFACE_TYPES, Granule, pass_id
 from cryotile.readers.source import Source
 
-__all__ = ["REASONS", "Identity", "Reader", "Records", "build_granule", "codes", "pass_ids"]
+__all__ = [
+    "REASONS",
+    "Identity",
+    "ProductReader",
+    "Reader",
+    "Records",
+    "build_granule",
+    "codes",
+    "pass_ids",
+]
 
 REASONS: Mapping[str, str] = {
     "no_position": "longitude or latitude is missing",
@@ -178,6 +188,52 @@ class Records:
             if name not in surface_types:
                 yield f"surface_{name}", self.surface_type == code
         yield from self.rejected.items()
+
+
+class ProductReader(ABC):
+    """A reader of a product whose extra columns are variables of its files.
+
+    Attributes
+    ----------
+    product : str
+        Name of the product.
+    variables : mapping of str to tuple of str
+        Extra column → variable and unit.
+    notes : tuple of str
+        Facts that a user should know about every granule.
+    """
+
+    product: str
+    variables: Mapping[str, tuple[str, str]]
+    notes: tuple[str, ...]
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Extra columns offered → unit."""
+        return {name: unit for name, (_, unit) in self.variables.items()}
+
+    @abstractmethod
+    def recognises(self, source: Source) -> bool:
+        """Return whether the content of ``source`` is of this product."""
+
+    @abstractmethod
+    def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:
+        """Return the identity of a granule and all its records, with those ``extra`` columns, which are all offered."""
+
+    def read(
+        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
+    ) -> Granule:
+        """Read the valid points; see :meth:`Reader.read`."""
+        extra = [name for name in columns if name in self.variables]
+        identity, records = self.contents(source, extra)
+        return build_granule(
+            source,
+            identity,
+            records,
+            surface_types=surface_types,
+            columns=columns,
+            notes=self.notes,
+        )
 
 
 def build_granule(

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryotile.points import MODES, SURFACE_TYPES, Granule
-from cryotile.readers.base import Identity, Records, build_granule, codes, pass_ids
+from cryotile.points import MODES, SURFACE_TYPES
+from cryotile.readers.base import Identity, ProductReader, Records, codes, pass_ids
 from cryotile.readers.source import Source
 from cryotile.times import tai_to_utc
 
-__all__ = ["L2", "L2I", "CryosatL2", "Flag"]
+__all__ = ["L2", "L2I", "CryosatL2", "ErrorFlag"]
 
 _NAME = re.compile(
     r"_SIR_(?P<kind>LRM|SAR|SIN|GDR)(?P<level>_2|I2)__.*_(?P<baseline>[A-Z])(?P<version>\d{3})$"
@@ -36,7 +36,7 @@ _NOTE = "the product does not tell floating from grounded ice: all of it counts 
 
 
 @dataclass(frozen=True)
-class Flag:
+class ErrorFlag:
     """A bit that rejects a record.
 
     Attributes
@@ -58,7 +58,7 @@ class Flag:
 
 
 @dataclass(frozen=True)
-class CryosatL2:
+class CryosatL2(ProductReader):
     """Reader of one of the two products.
 
     Attributes
@@ -71,23 +71,21 @@ class CryosatL2:
         Variable that holds the error bits of the heights.
     height_errors : mapping of int to int
         Retracker → its error bit in ``word``.
-    flags : tuple of Flag
+    flags : tuple of ErrorFlag
         The other bits that reject a record.
     variables : mapping of str to tuple of str
-        Further column → variable and unit.
+        Extra column → variable and unit; ``{}`` stands for the retracker.
+    notes : tuple of str
+        Facts that a user should know about every granule.
     """
 
     product: str
     level: str
     word: str
     height_errors: Mapping[int, int]
-    flags: tuple[Flag, ...]
+    flags: tuple[ErrorFlag, ...]
     variables: Mapping[str, tuple[str, str]]
-
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """Further columns offered → unit."""
-        return {name: unit for name, (_, unit) in self.variables.items()}
+    notes: tuple[str, ...] = (_NOTE,)
 
     def recognises(self, source: Source) -> bool:
         """Whether ``product_name`` says so or, where it is absent, the word of flags is there beside a height."""
@@ -97,20 +95,11 @@ class CryosatL2:
         match = _NAME.search(str(name))
         return match is not None and match["level"] == self.level
 
-    def read(
-        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
-    ) -> Granule:
-        """Read the valid points, see :meth:`cryotile.readers.base.Reader.read`."""
+    def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:
+        """Return identity and records of a granule."""
         orbit = source.integer("abs_orbit_number")
-        records = self._records(source, orbit, [name for name in columns if name in self.variables])
-        return build_granule(
-            source,
-            self._identity(source, records.time, orbit),
-            records,
-            surface_types=surface_types,
-            columns=columns,
-            notes=(_NOTE,),
-        )
+        records = self._records(source, orbit, extra)
+        return self._identity(source, records.time, orbit), records
 
     def _records(self, source: Source, orbit: int, extra: Sequence[str]) -> Records:
         tai = source.values("time_20_ku")
@@ -211,13 +200,13 @@ L2 = CryosatL2(
     word=_STATUS,
     height_errors={1: 16777216, 2: 8388608, 3: 4194304},
     flags=(
-        Flag("height_ambiguous", 2048, _STATUS),
-        Flag("block_degraded", 134217728, _STATUS),
-        Flag("orbit_error", 67108864, _STATUS),
-        Flag("orbit_discontinuity", 33554432, _STATUS),
-        Flag("mispointing_error", 64, _STATUS),
-        Flag("bad_baseline", 8, _STATUS),
-        Flag("slope_model_invalid", 16, _STATUS, mode="lrm"),
+        ErrorFlag("height_ambiguous", 2048, _STATUS),
+        ErrorFlag("block_degraded", 134217728, _STATUS),
+        ErrorFlag("orbit_error", 67108864, _STATUS),
+        ErrorFlag("orbit_discontinuity", 33554432, _STATUS),
+        ErrorFlag("mispointing_error", 64, _STATUS),
+        ErrorFlag("bad_baseline", 8, _STATUS),
+        ErrorFlag("slope_model_invalid", 16, _STATUS, mode="lrm"),
     ),
     variables={"power": ("sig0_{}_20_ku", "dB"), "peakiness": ("peakiness_20_ku", "1")},
 )
@@ -228,11 +217,11 @@ L2I = CryosatL2(
     word="flag_quality_20_ku",
     height_errors={1: 4096, 2: 2048, 3: 1024},
     flags=(
-        Flag("xtrack_angle_error", 16, "flag_quality_20_ku"),
+        ErrorFlag("xtrack_angle_error", 16, "flag_quality_20_ku"),
         # Values, not bits: 0 no warning, 1 warning, 2 not checked; so the lowest bit is the warning.
-        Flag("height_ambiguous", 1, "flag_sarin_ambiguity_warning_20_ku"),
+        ErrorFlag("height_ambiguous", 1, "flag_sarin_ambiguity_warning_20_ku"),
         # Its fill value, -1, has all bits set: what nobody vouches for is degraded.
-        Flag("block_degraded", -(2**31), "flag_mcd_20_ku"),
+        ErrorFlag("block_degraded", -(2**31), "flag_mcd_20_ku"),
     ),
     variables={
         "power": ("sig0_{}_20_ku", "dB"),

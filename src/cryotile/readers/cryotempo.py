@@ -1,74 +1,71 @@
 """Cryo-TEMPO land ice (ESA, CryoSat-2) in NetCDF-4, Baselines B and C.
 
-The product has removed bad records itself: what has an elevation is valid.  Its times are UTC already.
+The product has no elevation where a record is bad, so every record with an elevation is valid.  Its times are UTC.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryotile.points import MODES, SURFACE_TYPES, Granule
-from cryotile.readers.base import Identity, Records, build_granule, codes, pass_ids
+from cryotile.points import MODES, SURFACE_TYPES
+from cryotile.readers.base import Identity, ProductReader, Records, codes, pass_ids
 from cryotile.readers.source import Source
 from cryotile.times import utc_instants
 
 __all__ = ["LAND_ICE", "CryotempoLandIce"]
 
 _MODES = {1: "lrm", 2: "sar", 3: "sarin_poca"}
-# 4 is land beside Greenland, iced or not.
+# 4 is land around Greenland, with or without ice.
 _SURFACES = {0: "ocean", 1: "grounded_ice", 2: "floating_ice", 3: "ice_free_land", 4: "unknown"}
-_VARIABLES = {
-    "power": ("backscatter", "dB"),
-    "reference_dem": ("reference_dem", "m"),
-    "basin": ("basin_id", "1"),
-}
 _FINGERPRINT = ("elevation", "backscatter", "surface_type", "instrument_mode", "reference_dem")
 
 
-@dataclass(frozen=True)
-class CryotempoLandIce:
-    """Reader of the Cryo-TEMPO land ice product."""
+class CryotempoLandIce(ProductReader):
+    """Reader of the Cryo-TEMPO land-ice product."""
 
-    product: str = "cryotempo_land_ice"
-
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """Further columns offered → unit."""
-        return {name: unit for name, (_, unit) in _VARIABLES.items()}
+    product = "cryotempo_land_ice"
+    variables: Mapping[str, tuple[str, str]] = {
+        "power": ("backscatter", "dB"),
+        "reference_dem": ("reference_dem", "m"),
+        "basin": ("basin_id", "1"),
+    }
+    notes = ()
 
     def recognises(self, source: Source) -> bool:
-        """Whether the title says so or, where it is absent, the variables are those of the product."""
+        """Return whether the title names the product or, if it is absent, the product's variables are there."""
         title = source.attribute("title")
         if title is None:
             return all(name in source for name in _FINGERPRINT)
         return str(title).casefold().startswith("cryo-tempo land ice thematic")
 
-    def read(
-        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
-    ) -> Granule:
-        """Read the valid points, see :meth:`cryotile.readers.base.Reader.read`."""
+    def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:
+        """Return identity and records of a granule."""
         orbit = source.integer("abs_orbit_number")
-        records = _records(source, orbit, [name for name in columns if name in _VARIABLES])
-        stated = source.attribute("product_version") is not None
+        records = _records(source, orbit, {name: self.variables[name][0] for name in extra})
+        baseline, version = delivery(source)
         identity = Identity(
             product=self.product,
             zone=str(source.attribute("zone") or "unknown"),
             start=source.sensing_start(source.attribute("time_coverage_start"), records.time),
             orbit=orbit,
-            baseline=str(source.attribute("product_baseline") or ""),
-            version=source.integer("product_version") if stated else 0,
+            baseline=baseline,
+            version=version,
         )
-        return build_granule(
-            source, identity, records, surface_types=surface_types, columns=columns
-        )
+        return identity, records
 
 
-def _records(source: Source, orbit: int, extra: Sequence[str]) -> Records:
+def delivery(source: Source) -> tuple[str, int]:
+    """Return baseline and version of a Cryo-TEMPO granule; "" and 0 if it does not state them."""
+    stated = source.attribute("product_version") is not None
+    baseline = str(source.attribute("product_baseline") or "")
+    return baseline, source.integer("product_version") if stated else 0
+
+
+def _records(source: Source, orbit: int, extra: Mapping[str, str]) -> Records:
     seconds = source.values("time")
     shape = seconds.shape
     ascending = _ascending(source, seconds.size)
@@ -83,12 +80,12 @@ def _records(source: Source, orbit: int, extra: Sequence[str]) -> Records:
         ascending=ascending,
         mode=codes(source.raw("instrument_mode", shape), _MODES, MODES),
         surface_type=codes(source.raw("surface_type", shape), _SURFACES, SURFACE_TYPES),
-        extra={name: source.values_or_nan(_VARIABLES[name][0], shape) for name in extra},
+        extra={name: source.values_or_nan(stored, shape) for name, stored in extra.items()},
     )
 
 
 def _ascending(source: Source, count: int) -> NDArray[np.bool_]:
-    """Whether the satellite flies north, from the records at which it begins to fly north or south."""
+    """Return whether the satellite flies north, from the records at which it starts to fly north or south."""
     north = _start_record(source, "ascending_start_record")
     south = _start_record(source, "descending_start_record")
     if north is None and south is None:
@@ -96,16 +93,16 @@ def _ascending(source: Source, count: int) -> NDArray[np.bool_]:
     if south is None:
         south = math.inf
     if north is None:
-        # Unless it flies south from the first record on, it flew north before.
+        # If it does not fly south from the first record on, it flew north before.
         north = math.inf if south == 0 else 0.0
     record = np.arange(count)
-    # The later of the two starts that lie behind a record holds; before both, the one that is still to come does not.
+    # The later of the starts before a record decides; before both, the satellite flies opposite to the first start.
     turned_south = (south <= record) & (south > north)
     return (north <= record) & ~turned_south
 
 
 def _start_record(source: Source, name: str) -> float | None:
-    """Index in the attribute ``name``; infinity where it is the text 'None', that is never; None where it is absent."""
+    """Return the index in the attribute ``name``; infinity (never) if it is the text 'None'; None if it is absent."""
     value = source.attribute(name)
     if value is None:
         return None

@@ -1,21 +1,21 @@
-"""Cryo-TEMPO EOLIS point product (ESA, CryoSat-2) in NetCDF-4: swath and POCA points, a file a tile and month.
+"""Cryo-TEMPO EOLIS point product (ESA, CryoSat-2) in NetCDF-4: swath and POCA points, one file per tile and month.
 
-The product is filtered already: what it holds is valid.  It names neither orbit nor direction, so passes are inferred.
+The product is already filtered: every point is valid.  It states neither orbit nor direction, so passes are inferred.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyproj
 from numpy.typing import NDArray
 from pyproj.exceptions import CRSError
 
-from cryotile.points import MODES, SURFACE_TYPES, Granule, pass_id
-from cryotile.readers import passes
-from cryotile.readers.base import Identity, Records, build_granule
+from cryotile.points import MODES, SURFACE_TYPES, pass_id
+from cryotile.readers import pass_inference
+from cryotile.readers.base import Identity, ProductReader, Records
+from cryotile.readers.cryotempo import delivery
 from cryotile.readers.source import Shape, Source
 from cryotile.times import TimeUnit, utc_instants
 
@@ -24,59 +24,46 @@ __all__ = ["EOLIS", "EolisPoints"]
 _SWATH = ("isSwath", "is_swath", "isswath")
 _DEGREES = (("lon", "lat"), ("longitude", "latitude"))
 _TILE = 100_000.0
-_NOTE = "the product holds ice and does not tell its kinds: all of it, ice shelves too, counts as grounded_ice"
+_NOTE = "the product holds ice and does not tell grounded from floating ice: all of it counts as grounded_ice"
 
 
-@dataclass(frozen=True)
-class EolisPoints:
+class EolisPoints(ProductReader):
     """Reader of the Cryo-TEMPO EOLIS point product."""
 
-    product: str = "cryotempo_eolis_point"
-
-    @property
-    def columns(self) -> Mapping[str, str]:
-        """Further columns offered → unit."""
-        return {}
+    product = "cryotempo_eolis_point"
+    variables: Mapping[str, tuple[str, str]] = {}
+    notes = (_NOTE, pass_inference.NOTE)
 
     def recognises(self, source: Source) -> bool:
-        """Whether it has the product's heights, and its words for swath or for the files that it was made of."""
+        """Return whether the product's heights are there, and its variable of swath flags or of input files."""
         named = _swath_name(source) is not None or "inputfileid" in source
         return named and all(name in source for name in ("time", "elevation", "uncertainty"))
 
-    def read(
-        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
-    ) -> Granule:
-        """Read the valid points, see :meth:`cryotile.readers.base.Reader.read`."""
+    def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:  # noqa: ARG002 - it has none
+        """Return identity and records of a granule."""
         records, zone = _records(source)
-        stated = source.attribute("product_version") is not None
+        baseline, version = delivery(source)
         identity = Identity(
             product=self.product,
             zone=zone,
-            # Of the month: a later delivery may begin with another point.
+            # The month, because a later delivery may begin with another point.
             start=source.sensing_start(None, records.time).astype("datetime64[M]"),
             orbit=0,
-            baseline=str(source.attribute("product_baseline") or ""),
-            version=source.integer("product_version") if stated else 0,
+            baseline=baseline,
+            version=version,
         )
-        return build_granule(
-            source,
-            identity,
-            records,
-            surface_types=surface_types,
-            columns=columns,
-            notes=(_NOTE, passes.NOTE),
-        )
+        return identity, records
 
 
 def _records(source: Source) -> tuple[Records, str]:
-    """All records, and the tile that they lie in."""
+    """Return all records, and the name of their tile."""
     shape = source.shape("elevation")
     longitude, latitude, zone = _positions(source, shape)
     time = _times(source, shape)
-    orbit, ascending = passes.infer_passes(np.zeros(shape, np.int64), time, latitude)
+    orbit, ascending = pass_inference.infer_passes(np.zeros(shape, np.int64), time, latitude)
     north = ascending.to_numpy(dtype=bool, na_value=False)
     swath = _swath_name(source)
-    # A file of before they were told apart holds swath points.
+    # Files of the time before the flag hold swath points.
     is_swath = np.ones(shape, np.int8) if swath is None else source.raw(swath, shape)
     poca, sounded = MODES.index("sarin_poca"), MODES.index("sarin_swath")
     grounded = SURFACE_TYPES.index("grounded_ice")
@@ -102,7 +89,7 @@ def _swath_name(source: Source) -> str | None:
 def _positions(
     source: Source, shape: Shape
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
-    """Longitude and latitude, degrees, and the south-west corner of the tile of 100 km (or of whole degrees)."""
+    """Return longitude and latitude (degrees), and the south-west corner of the tile of 100 km (or of 1 degree)."""
     for lon, lat in _DEGREES:
         if lon in source and lat in source:
             longitude, latitude = source.values(lon, shape), source.values(lat, shape)
@@ -114,7 +101,7 @@ def _positions(
 
 
 def _corner(first: NDArray[np.float64], second: NDArray[np.float64], size: float) -> str:
-    # The middle point decides: at the edges, points stand on the line or just across it.
+    # The median decides, because points at the edges lie on the line or just across it.
     middles = (np.nanmedian(each) if np.isfinite(each).any() else 0.0 for each in (first, second))
     return "_".join(f"{np.floor(middle / size) * size:.0f}" for middle in middles)
 
@@ -133,7 +120,7 @@ def _crs(source: Source) -> pyproj.CRS:
 
 
 def _times(source: Source, shape: Shape) -> NDArray[np.datetime64]:
-    """UTC: seconds since 1970 unless the units say another epoch in the way of CF."""
+    """Return UTC: seconds since 1970 unless the units state another epoch as CF does."""
     seconds = source.values("time", shape)
     try:
         return TimeUnit.parse(str(source.attribute("units", of="time"))).to_utc(seconds)

@@ -20,7 +20,6 @@ from cryotile.geo.projection import project_batch
 from cryotile.pointdb import Appended, PointDB
 from cryotile.points import Batch, Granule, InPieces
 from cryotile.readers import ColumnMapping, is_table, read_granule, table_reader
-from cryotile.readers.tables.pieces import survey_table
 from cryotile.selection import Where
 
 __all__ = ["FAR_FROM_DEM", "NOT_SELECTED", "Criteria", "Taken", "points_within", "take_in"]
@@ -246,9 +245,8 @@ class _IngestBatchState:
                 seen()
 
         try:
-            pieces = survey_table(
+            pieces = table_reader(self._mapping).read_pieces(
                 file,
-                table_reader(self._mapping),
                 rows=rows,
                 surface_types=self._criteria.surface_types,
                 columns=self._db.columns,

@@ -22,11 +22,11 @@ __all__ = [
     "Always",
     "Among",
     "Arithmetic",
-    "Column",
+    "ColumnValue",
     "Compare",
     "Condition",
     "Constant",
-    "Flag",
+    "IsTrue",
     "Joined",
     "Not",
     "Value",
@@ -81,7 +81,7 @@ class _Named:
 
 
 @dataclass(frozen=True)
-class Column(_Named):
+class ColumnValue(_Named):
     """A column of numbers or times, known by its name or as ``<name>_min`` and ``<name>_max``."""
 
     def interval(self, table: pd.DataFrame) -> Interval:
@@ -201,7 +201,7 @@ class Among(_Named):
 
 
 @dataclass(frozen=True)
-class Flag(_Named):
+class IsTrue(_Named):
     """A column of true and false."""
 
     def truth(self, table: pd.DataFrame) -> Truth:

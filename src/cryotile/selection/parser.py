@@ -28,11 +28,11 @@ from cryotile.selection.conditions import (
     Always,
     Among,
     Arithmetic,
-    Column,
+    ColumnValue,
     Compare,
     Condition,
     Constant,
-    Flag,
+    IsTrue,
     Joined,
     Not,
     Value,
@@ -89,7 +89,7 @@ class Where:
             Not such an expression (calls, attributes and all else that could be code), too long or too deep, a value
             that its column cannot hold, or an unknown column.
         """
-        condition = _Parser(text).parse()
+        condition = _ExpressionParser(text).parse()
         where = cls(str(condition), condition)
         if columns is not None:
             where.check(columns)
@@ -187,7 +187,7 @@ _SYMBOLS: Mapping[type[ast.AST], str] = {
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
-class _Parser:
+class _ExpressionParser:
     """From the text to the tree; every kind of node that Python knows and this does not is refused."""
 
     def __init__(self, text: str) -> None:
@@ -222,7 +222,7 @@ class _Parser:
                 pairs = zip(ops, pairwise([left, *comparators]), strict=True)
                 found = self._joined("and", [self._pair(op, a, b) for op, (a, b) in pairs])
             case ast.Name(id=name) if name in FLAGS:
-                found = Flag(name)
+                found = IsTrue(name)
             case ast.Constant(value=bool(value)):
                 found = Always(value)
             case _:
@@ -266,7 +266,7 @@ class _Parser:
                 name = self._column(left)
                 if name not in FLAGS or symbol != "==":
                     self._refuse(f"only {', '.join(FLAGS)} can be == or != True or False")
-                return Flag(name) if flag else Not(Flag(name))
+                return IsTrue(name) if flag else Not(IsTrue(name))
         a, b = self._value(left), self._value(right)
         if _is_time(a) != _is_time(b):
             self._refuse("a time can only be compared with a time in quotes, e.g. '2019-04-01'")
@@ -276,7 +276,7 @@ class _Parser:
         if name in TIMES:
             return Compare(
                 symbol,
-                Column(name),
+                ColumnValue(name),
                 Constant(parse_instant(text).to_datetime64().astype("datetime64[ms]")),
             )
         if name not in CATEGORIES:
@@ -297,7 +297,7 @@ class _Parser:
             case ast.Name(id=name) if name in CATEGORIES or name in FLAGS:
                 self._refuse(f"column {name!r} holds no number; give the value to compare it with")
             case ast.Name(id=name):
-                found = Column(name)
+                found = ColumnValue(name)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
                 found = self._number(-number)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -349,4 +349,4 @@ class _Parser:
 
 
 def _is_time(value: Value) -> bool:
-    return isinstance(value, Column) and value.name in TIMES
+    return isinstance(value, ColumnValue) and value.name in TIMES

@@ -1,13 +1,12 @@
 """Granules of ICESat-2's land-ice heights (ATL06), release 002.
 
-The six beams keep their places left and right of the reference ground track, which the satellite follows exactly.  Left
-out is what says nothing of heights: ``METADATA``, ``quality_assessment`` and the text of the processor's control file.
+The satellite follows the reference ground track exactly; the six beams stay at fixed distances left and right of it.
+Groups without heights are omitted: ``METADATA``, ``quality_assessment`` and the text of the processor's control file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from cryotile.files import atomic_path
-from cryotile.simulate.headers import attributes, header
+from cryotile.simulate.headers import attach_scale, attributes, header, new_hdf5
 from cryotile.simulate.mission import Flyover, Noise
 from cryotile.simulate.world import SEA_LEVEL
 from cryotile.times import utc_to_gps
@@ -41,14 +39,14 @@ NOISE = Noise(
     ambiguous_share=0.0,
     lost_share=0.02,
 )
-"""Lost segments are those of lesser quality (clouds, blowing snow)."""
+"""Lost segments are those of lower quality (clouds, blowing snow)."""
 
 SDP_EPOCH = 1198800018.0  # GPS seconds at which delta_time is 0
-ORBITS_BEFORE = 201  # orbit_number less 1387 · (cycle − 1) + track, in the real granules
+ORBITS_BEFORE = 201  # orbit_number − 1387 · (cycle − 1) − track in the real granules
 SEGMENT = 20.0  # m
 WEEK = 604800
-SIGMA_GEO = 0.35  # vertical error by pointing, m; off-pointed segments have 20
-POINTED_OFF = 50  # every so many-th segment
+SIGMA_GEO = 0.35  # vertical error from pointing, m; 20 on off-pointed segments
+POINTED_OFF = 50  # one segment in this many
 REGIONS = (  # number, latitudes flown from and to
     (1, 0.0, 27.0), (2, 27.0, 59.5), (3, 59.5, 80.0), (5, 80.0, 59.5), (6, 59.5, 27.0), (7, 27.0, 0.0),
     (8, 0.0, -27.0), (9, -27.0, -50.0), (10, -50.0, -79.0), (12, -79.0, -50.0), (13, -50.0, -27.0), (14, -27.0, 0.0),
@@ -75,23 +73,18 @@ def write(directory: Path, flyover: Flyover) -> list[Path]:
     region = granule_region(first["nadir_latitude"], bool(first["ascending"]))
     name = f"ATL06_{first['time']:%Y%m%d%H%M%S}_{track:04d}{cycle:02d}{region:02d}_002_01.h5"
     table = header("atl06")
-    path = directory / name
-    # Built in memory: the HDF5 library's word on a full disk is long, the system's is short.
-    content = BytesIO()
-    with h5py.File(content, "w") as file:
+    with new_hdf5(directory / name) as file:
         _make_groups(file, table["groups"], _coverage(flyover, name))
         _write_all(file, table["variables"], _orbit_values(flyover, region))
         for beam, segments in zip(BEAMS, flyover.beams, strict=True):
             place = file.create_group(beam)
             _make_groups(place, table["beam_groups"], _beam(beam))
             _write_all(place, table["beam_variables"], _segments(flyover, segments))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
-    return [path]
+    return [directory / name]
 
 
 def _beam(name: str) -> dict[str, str]:
-    """Attributes of a beam's group."""
+    """Return the attributes of a beam's group."""
     pair, strong = int(name[2]), name.endswith("l")
     return {
         "atlas_beam_type": "strong" if strong else "weak",
@@ -104,7 +97,7 @@ def _beam(name: str) -> dict[str, str]:
 
 
 def _make_groups(place: h5py.Group, table: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Make the groups of a table; the facts are attributes of `place` itself, which has no name there."""
+    """Create the groups of a table; the entry without a name is `place` itself, which gets the facts as attributes."""
     for name, listed in table.items():
         _describe(place.require_group(name) if name else place, listed, {} if name else facts)
 
@@ -115,7 +108,7 @@ def _describe(place: h5py.HLObject, table: Mapping[str, Any], values: Mapping[st
 
 
 def _write_all(place: h5py.Group, table: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Write the datasets of a table, with their dimension scales; those without data hold their fill value."""
+    """Write the datasets of a table with their dimension scales; a dataset without data holds its fill value."""
     length = len(next(iter(data.values())))
     for name, entry in table.items():
         values = data.get(name, entry.get("value", np.full(length, entry.get("fill", 0))))
@@ -131,15 +124,11 @@ def _write_all(place: h5py.Group, table: Mapping[str, Any], data: Mapping[str, A
         _describe(dataset, entry["attributes"], {})
     for name, entry in table.items():
         if "along" in entry:
-            scale = place[f"{name.split('/')[0]}/{entry['along']}"]
-            if not h5py.h5ds.is_scale(scale.id):
-                scale.make_scale()
-                del scale.attrs["NAME"]
-            place[name].dims[0].attach_scale(scale)
+            attach_scale(place[name], 0, place[f"{name.split('/')[0]}/{entry['along']}"])
 
 
 def _segments(flyover: Flyover, beam: pd.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
-    """Values of one beam, by path below it."""
+    """Return path within a beam → values."""
     column = {name: beam[name].to_numpy() for name in beam}
     count = np.arange(len(beam))
     node = flyover.mission.orbit.time(flyover.number, np.zeros(1))
@@ -176,7 +165,7 @@ def _segments(flyover: Flyover, beam: pd.DataFrame) -> dict[str, np.ndarray[Any,
 
 
 def _orbit_values(flyover: Flyover, region: int) -> dict[str, Any]:
-    """Values of ``orbit_info`` and ``ancillary_data``."""
+    """Return the values of ``orbit_info`` and ``ancillary_data``."""
     orbit, number = flyover.mission.orbit, flyover.number
     cycle, track = orbit.cycle(number)
     node = np.zeros(1)
@@ -211,7 +200,7 @@ def _orbit_values(flyover: Flyover, region: int) -> dict[str, Any]:
 
 
 def _coverage(flyover: Flyover, name: str) -> dict[str, Any]:
-    """Attributes of the whole granule."""
+    """Return the attributes of the granule."""
     segments = pd.concat(flyover.beams)
     start, end = segments["time"].min(), segments["time"].max()
     return {
@@ -228,7 +217,7 @@ def _coverage(flyover: Flyover, name: str) -> dict[str, Any]:
 
 
 def granule_region(latitude: float, ascending: bool) -> int:
-    """Number of the granule region that a segment is in; 4 and 11 lie round the poles."""
+    """Return the number of the granule region of a segment; 4 and 11 surround the poles."""
     for number, begin, end in REGIONS:
         if (end > begin) == ascending and min(begin, end) <= latitude <= max(begin, end):
             return number

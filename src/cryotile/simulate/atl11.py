@@ -1,12 +1,11 @@
-"""Granules of ICESat-2's land-ice heights along reference tracks (ATL11), as early releases have them.
+"""Granules of ICESat-2's land-ice heights along reference tracks (ATL11), in the layout of early releases.
 
-A granule holds all cycles of one reference track over the world.  Left out are ``METADATA``, and the crossing tracks.
+A granule holds all cycles of one reference track over the world.  ``METADATA`` and the crossing tracks are omitted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from cryotile.files import atomic_path
 from cryotile.simulate.atl06 import BEAMS, SDP_EPOCH, SEGMENT, granule_region
-from cryotile.simulate.headers import attributes, header
+from cryotile.simulate.headers import attach_scale, attributes, header, new_hdf5
 from cryotile.simulate.mission import Flyover
 from cryotile.times import utc_to_gps
 
@@ -24,8 +22,8 @@ __all__ = ["write"]
 
 SKIP = 5  # segments of 20 m from one reference point to the next
 TERMS = 8  # of the polynomial that describes the surface
-SYSTEMATIC = 0.6  # error that a pass shares, m
-POOR = 1  # quality_summary of a height of which a beam is missing
+SYSTEMATIC = 0.6  # error shared by a pass, m
+POOR = 1  # quality_summary of a height that lacks a beam
 PER_CYCLE = ("delta_time", "h_corr", "h_corr_sigma", "h_corr_sigma_systematic")
 
 
@@ -50,8 +48,7 @@ def write(directory: Path, flyovers: Sequence[Flyover]) -> list[Path]:
     span = f"{cycles[0]:02d}{cycles[-1]:02d}"
     path = directory / f"ATL11_{tracks[0]:04d}{region:02d}_{span}_02_v002.h5"
     table = header("atl11")
-    content = BytesIO()
-    with h5py.File(content, "w") as file:
+    with new_hdf5(path) as file:
         for pair in (1, 2, 3):
             place = file.create_group(f"pt{pair}")
             facts = {
@@ -64,15 +61,13 @@ def write(directory: Path, flyovers: Sequence[Flyover]) -> list[Path]:
             for name, listed in table["groups"].items():
                 place.create_group(name).attrs.update(attributes(listed))
             _write_all(place, table["variables"], _pair(flyovers, pair, cycles))
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
     return [path]
 
 
 def _pair(
     flyovers: Sequence[Flyover], pair: int, cycles: Sequence[int]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Values of a pair of beams, by name: a row for each reference point, a column for each cycle."""
+    """Return name → values of a pair of beams: a row for each reference point, a column for each cycle."""
     passes = [_reference_points(flyover, pair) for flyover in flyovers]
     first = pd.concat(passes).groupby(level=0).first()
     points = first.index.to_numpy(float)
@@ -95,7 +90,7 @@ def _pair(
 
 
 def _reference_points(flyover: Flyover, pair: int) -> pd.DataFrame:
-    """Height midway between the two beams at each reference point, by the number of its segment."""
+    """Return the height midway between the two beams at each reference point, indexed by segment number."""
     left, right = (flyover.beams[list(BEAMS).index(f"gt{pair}{side}")] for side in "lr")
     node = flyover.mission.orbit.time(flyover.number, np.zeros(1))
     flown = (left["time"].to_numpy() - node) / np.timedelta64(1, "s")
@@ -123,7 +118,7 @@ def _reference_points(flyover: Flyover, pair: int) -> pd.DataFrame:
 
 
 def _write_all(place: h5py.Group, table: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-    """Write the datasets of a pair with their dimension scales; those that nothing is known of hold 0."""
+    """Write the datasets of a pair with their dimension scales; a dataset without data holds 0."""
     sizes = {name: len(data[f"corrected_h/{name}"]) for name in ("ref_pt", "cycle_number")}
     for name, entry in table.items():
         nothing = np.zeros([sizes.get(dimension, TERMS) for dimension in entry["dimensions"]])
@@ -132,10 +127,6 @@ def _write_all(place: h5py.Group, table: Mapping[str, Any], data: Mapping[str, A
         dataset.attrs.update(attributes(entry["attributes"]))
     for name, entry in table.items():
         group = place[name.partition("/")[0]]
-        for along, dimension in zip(place[name].dims, entry["dimensions"], strict=True):
-            if dimension not in group or dimension == name.rpartition("/")[2]:
-                continue
-            if not h5py.h5ds.is_scale(group[dimension].id):
-                group[dimension].make_scale()
-                del group[dimension].attrs["NAME"]
-            along.attach_scale(group[dimension])
+        for axis, dimension in enumerate(entry["dimensions"]):
+            if dimension in group and dimension != name.rpartition("/")[2]:
+                attach_scale(place[name], axis, group[dimension])

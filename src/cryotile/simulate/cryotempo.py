@@ -17,13 +17,13 @@ __all__ = ["write"]
 
 SARIN = 3
 SUBCYCLE = 435  # orbits in 30 days
-NO_UNCERTAINTY = 40  # every so many-th echo has an elevation but no uncertainty
+NO_UNCERTAINTY = 40  # one echo in this many has an elevation but no uncertainty
 
 
 def write(directory: Path, flyover: Flyover) -> list[Path]:
     """Write one flyover as one granule.
 
-    Lost and ambiguous echoes have no elevation (NaN) and stand at nadir; all are SARIn.
+    Lost and ambiguous echoes have no elevation (NaN) and the position of nadir; all echoes are SARIn.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def _variables(echoes: pd.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
     known = valid & (np.arange(len(echoes)) % NO_UNCERTAINTY > 0)
     kind = echoes["surface_type"].to_numpy()
     ice = np.isin(kind, (GROUNDED, FLOATING))
-    # Basins need not be Zwally's or Rignot's: quadrants of longitude serve.
+    # Quadrants of longitude stand in for the basins of Zwally and Rignot.
     basin = np.where(ice, 1 + (echoes["longitude"].to_numpy() // 90 % 4), 0).astype("int8")
     column = {name: echoes[name].to_numpy() for name in echoes}
     return {
@@ -86,7 +86,7 @@ def _variables(echoes: pd.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
         "instrument_mode": np.full(len(echoes), SARIN, "int8"),
         "elevation": np.where(valid, column["elevation"], np.nan),
         "backscatter": np.where(valid, column["power"], np.nan),
-        "surface_type": kind,  # the product's codes are the places in SURFACE_TYPES
+        "surface_type": kind,  # the product's codes are positions in SURFACE_TYPES
         "reference_dem": np.where(ice, column["reference"], np.nan),
         "basin_id": basin,
         "basin_id2": basin,
@@ -95,7 +95,7 @@ def _variables(echoes: pd.DataFrame) -> dict[str, np.ndarray[Any, Any]]:
 
 
 def _first(which: pd.Series[bool]) -> int | str:
-    """Index of the first record of a direction, or the product's word for none."""
+    """Return the index of the first record of a direction, or "None" as the product writes it."""
     return int(which.to_numpy().argmax()) if which.any() else "None"
 
 

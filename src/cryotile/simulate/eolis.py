@@ -1,4 +1,4 @@
-"""Granules of the Cryo-TEMPO EOLIS point product: points of a month in tiles of 100 km, swath beside POCA."""
+"""Granules of the Cryo-TEMPO EOLIS point product: points of a month in tiles of 100 km, swath and POCA."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["write"]
 
 TILE = 100_000  # m
 BEYOND = (1.4, 1.8)
-"""Where swath points lie, in parts of the way from nadir to the POCA."""
+"""Positions of swath points, as multiples of the distance from nadir to the POCA."""
 
-SWATH = 7  # a word of the key of their noise, which no beam has
+SWATH = 7  # part of the key of their random stream; no beam has this number
 NOISE = 0.8  # of a swath point, m
 UNITS = "Seconds from 1970 in the UTC timezone."
 PROJ4 = {
@@ -54,30 +54,30 @@ def write(directory: Path, flyovers: Sequence[Flyover]) -> list[Path]:
 
 
 def _points(flyover: Flyover) -> pd.DataFrame:
-    """POCA points as they were measured, and swath points extra from nadir."""
+    """Return POCA points as measured, and swath points farther from nadir."""
     (echoes,) = flyover.beams
     world = flyover.mission.world
     poca = echoes[~(echoes["lost"] | echoes["ambiguous"])]
     poca = poca.assign(isSwath=0, inputfileid=flyover.number)
     nadir = world.to_xy(poca["nadir_longitude"].to_numpy(), poca["nadir_latitude"].to_numpy())
     parts = [poca]
-    for far in BEYOND:
-        x, y = (n + far * (poca[c].to_numpy() - n) for c, n in zip("xy", nadir, strict=True))
-        parts.append(_sounded(flyover, poca.assign(x=x, y=y, isSwath=1), round(10 * far)))
+    for factor in BEYOND:
+        x, y = (n + factor * (poca[c].to_numpy() - n) for c, n in zip("xy", nadir, strict=True))
+        parts.append(_swath_points(flyover, poca.assign(x=x, y=y, isSwath=1), round(10 * factor)))
     points = pd.concat(parts, ignore_index=True)
     kinds = world.surface_type(points["x"].to_numpy(), points["y"].to_numpy())
     return points[np.isin(kinds, (GROUNDED, FLOATING))].sort_values("time", kind="stable")
 
 
-def _sounded(flyover: Flyover, places: pd.DataFrame, key: int) -> pd.DataFrame:
-    """Elevations at other places than the POCA, with the error of their pass and a noise of their own."""
-    mission, count = flyover.mission, len(places)
+def _swath_points(flyover: Flyover, echoes: pd.DataFrame, key: int) -> pd.DataFrame:
+    """Return points at other positions than the POCA, with the error of their pass and independent noise."""
+    mission, count = flyover.mission, len(echoes)
     stream = np.random.SeedSequence(mission.seed, spawn_key=(flyover.number, SWATH, key))
     up, down = (pass_error(mission, flyover.number, ascending=leg) for leg in (True, False))
-    truth = mission.world.elevation(*(places[name].to_numpy() for name in ("x", "y", "time")))
+    truth = mission.world.elevation(*(echoes[name].to_numpy() for name in ("x", "y", "time")))
     noise = np.random.default_rng(stream).normal(0, NOISE, count)
-    shared = np.where(places["ascending"], up, down)
-    return places.assign(elevation=truth + shared + noise, uncertainty=NOISE)
+    shared = np.where(echoes["ascending"], up, down)
+    return echoes.assign(elevation=truth + shared + noise, uncertainty=NOISE)
 
 
 def _write_tile(directory: Path, world: World, corner: tuple[int, int], tile: pd.DataFrame) -> Path:

@@ -1,51 +1,54 @@
-"""Headers of the products: names, types, units and flags, as facts read from real granules.
+"""Headers of the products: names, types, units and flags read from real granules, and the files written with them.
 
-One table a product stands in ``headers/``.  A number is written ``[dtype, value]``; null is text of the agency, or of
-one granule, that is not repeated here.
+``headers/`` has one table per product.  A number is written ``[dtype, value]``; null stands for text of the agency, or
+of one granule, that is not repeated here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import h5py
 import netCDF4
 import numpy as np
 from numpy.typing import NDArray
 
 from cryotile.files import atomic_path
 
-__all__ = ["attributes", "header", "write_netcdf"]
+__all__ = ["attach_scale", "attributes", "header", "new_hdf5", "write_netcdf"]
 
 SIMULATED = "simulated by cryotile"
 
 
 @cache
 def header(product: str) -> Mapping[str, Any]:
-    """Return the table of a product: ``cryotempo``, ``l2i`` or ``atl06``."""
+    """Return the table of a product: the name of a file in ``headers/``, such as ``atl06``."""
     text = (files(__package__) / "headers" / f"{product}.json").read_text(encoding="utf-8")
     table: dict[str, Any] = json.loads(text)
     return table
 
 
 def attributes(table: Mapping[str, Any], values: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Give the attributes of a table their values, each in the table's type and order.
+    """Return the attributes of a table with their values, in the types and order of the table.
 
     Parameters
     ----------
     table : mapping of str to object
-        Attributes as a header table has them.
+        Attributes from a header table.
     values : mapping of str to object, optional
-        What this granule says; names that the table lacks are an error of the caller.
+        Values of this granule; the table must have their names.
 
     Returns
     -------
     dict of str to str, numpy scalar or ndarray
-        Texts that neither has say that they are simulated.
+        A text that neither has is "simulated by cryotile".
     """
     values = values or {}
     if unknown := values.keys() - table.keys():
@@ -59,7 +62,7 @@ def _typed(default: Any, value: Any) -> Any:
         return np.array(number if value is None else value, dtype)[()]
     if value is None:
         return SIMULATED if default is None else default
-    return value  # a text in place of a number is a product's own way to say "none"
+    return value  # a product may write "none" as text in place of a number
 
 
 def write_netcdf(
@@ -75,15 +78,15 @@ def write_netcdf(
     Parameters
     ----------
     path : Path
-        The file to appear.
+        The file to create.
     variables : mapping
-        Of a header table: dtype, dimensions and attributes by name.
+        Name → dtype, dimensions and attributes, from a header table.
     data : mapping of str to ndarray
-        Stored values, by variable; they set the length of the dimensions.
+        Variable → stored values; they set the length of the dimensions.
     header : mapping of str to object
         Global attributes.
     compressed : bool
-        Deflated in one chunk, as ESA's L2I is, or contiguous, as Cryo-TEMPO is.
+        Deflated in one chunk, as in ESA's L2I, rather than contiguous, as in Cryo-TEMPO.
     """
     with atomic_path(path) as temporary:
         try:
@@ -92,7 +95,7 @@ def write_netcdf(
                 file.setncatts(dict(header))
                 for name, entry in variables.items():
                     _write_variable(file, name, entry, data[name], compressed)
-        except RuntimeError as error:  # what the netCDF library makes of a full disk
+        except RuntimeError as error:  # raised by the netCDF library on a full disk
             raise OSError(f"{error}, or the disk is full") from error
 
 
@@ -120,3 +123,22 @@ def _write_variable(
     variable.setncatts(own)
     variable.set_auto_maskandscale(False)
     variable[:] = values
+
+
+@contextmanager
+def new_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Create an HDF5 file for the length of a ``with``, whole or not at all."""
+    # Built in memory: the HDF5 library's error on a full disk is long, the system's is short.
+    content = BytesIO()
+    with h5py.File(content, "w") as file:
+        yield file
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
+def attach_scale(dataset: h5py.Dataset, axis: int, scale: h5py.Dataset) -> None:
+    """Make ``scale`` the dimension scale of an axis, nameless as the agencies have it."""
+    if not h5py.h5ds.is_scale(scale.id):
+        scale.make_scale()
+        del scale.attrs["NAME"]
+    dataset.dims[axis].attach_scale(scale)

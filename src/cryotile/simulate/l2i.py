@@ -1,4 +1,4 @@
-"""Granules of ESA's CryoSat-2 Level-2 products in SARIn and LRM: in depth (L2I), Baselines E and D, and plain (L2)."""
+"""Granules of ESA's CryoSat-2 Level-2 products in SARIn and LRM: in-depth (L2I, Baselines E and D) and plain (L2)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["write", "write_baseline_d", "write_l2"]
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 BLOCK = 20  # records in a 1 Hz block
-ALWAYS = 1 | 2  # swh_error and alt_wind_error stand on every record of the real granules
+ALWAYS = 1 | 2  # swh_error and alt_wind_error are set on every record of the real granules
 XTRACK_ANGLE_ERROR = 16
 HEIGHT_ERROR = {1: 4096, 2: 2048, 3: 1024}
 STATUS = {4096: 16777216, 2048: 8388608, 1024: 4194304, 16: 2048}
-"""Error bit of L2I → that of the same error in ``flag_prod_status_20_ku`` of L2."""
+"""Error bit of L2I → bit of the same error in ``flag_prod_status_20_ku`` of L2."""
 
 SURFACES = np.array([0, 2, 2, 3])  # ocean, grounded and floating ice, land in surf_type_20_ku
 HEIGHTS_APPLIED = {"lrm": 479_171_616, "sarin": 210_690_624}
@@ -42,12 +42,12 @@ CORRECTIONS = {
     "solid_earth_tide_01": 0.05,
     "ocean_tide_eq_01": -0.01,
 }
-"""Typical values, m; they are in the heights already."""
+"""Typical values, m; the heights include them."""
 
 CODES = {"lrm": "LRMI2_", "sarin": "SINI2_"}
 RENAMED = ("radar_freeboard_20_ku", "freeboard_20_ku")  # from Baseline D to E
 NEW_IN_E = ("snow_depth_cor_20_ku", "flag_sea_ice_type_20_ku")
-LONGER_IN_E = ("flag_cor_err_20_ku", "flag_cor_status_20_ku")  # by the flag of the sea-ice type
+LONGER_IN_E = ("flag_cor_err_20_ku", "flag_cor_status_20_ku")  # by the flag of sea-ice type
 
 
 def write(directory: Path, flyover: Flyover) -> list[Path]:
@@ -75,7 +75,7 @@ def write_l2(directory: Path, flyover: Flyover) -> list[Path]:
 
 
 def write_baseline_d(directory: Path, flyover: Flyover) -> list[Path]:
-    """Write the same granules as :func:`write` in Baseline D, which has fewer variables and stores them plainly."""
+    """Write the granules of :func:`write` in Baseline D, which has fewer variables and does not compress them."""
     table = header("l2i")
     new, old = RENAMED
     variables = {
@@ -91,7 +91,7 @@ def write_baseline_d(directory: Path, flyover: Flyover) -> list[Path]:
 
 
 def _with_fewer_flags(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the last flag away from a variable of flags."""
+    """Return a variable of flags without its last flag."""
     own = entry["attributes"]
     dtype, masks = own["flag_masks"]
     words = own["flag_meanings"].rpartition(" ")[0]
@@ -128,7 +128,7 @@ def _write(
 
 
 def _stretches(world: World, echoes: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Cut a pass where the instrument changes its mode: by where nadir is, not the echo."""
+    """Cut a pass where the instrument changes its mode, which depends on the position of nadir."""
     nadir = world.to_xy(echoes["nadir_longitude"].to_numpy(), echoes["nadir_latitude"].to_numpy())
     low = world.low_resolution(*nadir)
     cuts = [0, *(np.flatnonzero(np.diff(low)) + 1), len(echoes)]
@@ -140,11 +140,11 @@ def _stretches(world: World, echoes: pd.DataFrame) -> Iterator[tuple[str, pd.Dat
 def _variables(
     table: Mapping[str, Any], mission: Mission, mode: str, echoes: pd.DataFrame
 ) -> Arrays:
-    """Stored values of all variables; those with nothing to say hold what they hold in a real granule of the mode."""
+    """Return the stored values of all variables; those not simulated are as in a real granule of the mode."""
     sizes = {"time_20_ku": len(echoes), "time_cor_01": -(-len(echoes) // BLOCK), "space_3d": 3}
     column = {str(name): echoes[name].to_numpy() for name in echoes}
     orbit = mission.orbit
-    measured = _places(orbit, column) | _heights(orbit, mode, column) | _counts(sizes, column)
+    measured = _positions(orbit, column) | _heights(orbit, mode, column) | _counts(sizes, column)
     measured |= {name: np.full(sizes["time_cor_01"], value) for name, value in CORRECTIONS.items()}
     measured |= _flags(mission.world, mode, column)
     data = {}
@@ -160,8 +160,8 @@ def _stored(values: np.ndarray[Any, Any], rest: np.ndarray[Any, Any]) -> np.ndar
     return (np.rint(values) if whole else values).astype(rest.dtype)
 
 
-def _places(orbit: Orbit, column: Arrays) -> Arrays:
-    """Nadir and echo positions (degrees), and the satellite's altitude (m)."""
+def _positions(orbit: Orbit, column: Arrays) -> Arrays:
+    """Return the positions of nadir and echo (degrees), and the satellite's altitude (m)."""
     altitude = orbit.height(column["nadir_latitude"])
     return {
         "lat_20_ku": column["nadir_latitude"],
@@ -172,7 +172,7 @@ def _places(orbit: Orbit, column: Arrays) -> Arrays:
         "orb_alt_rate_20_ku": np.gradient(altitude) / orbit.interval,
         "geoid_20_ku": np.full(len(altitude), SEA_LEVEL),
         "mean_sea_surf_sea_ice_20_ku": np.full(len(altitude), SEA_LEVEL),
-        # L2 has nadir once a block.
+        # L2 has one nadir position per block.
         "lat_01": column["nadir_latitude"][::BLOCK],
         "lon_01": column["nadir_longitude"][::BLOCK],
         "alt_01": altitude[::BLOCK],
@@ -182,8 +182,8 @@ def _places(orbit: Orbit, column: Arrays) -> Arrays:
 
 
 def _heights(orbit: Orbit, mode: str, column: Arrays) -> Arrays:
-    """Heights (m), ranges (m) and backscatter (dB) of the retrackers in use, and what SARIn knows besides."""
-    # Retrackers differ by their penetration, so that a reader which takes another one than it should is found out.
+    """Return heights (m), ranges (m) and backscatter (dB) of the retrackers in use, and variables of SARIn alone."""
+    # Retrackers differ by their penetration, so that a reader that takes the wrong one fails its tests.
     biases = {"lrm": {1: -0.9, 2: -0.6, 3: 0.0}, "sarin": {1: 0.0}}[mode]
     altitude = orbit.height(column["nadir_latitude"])
     heights: Arrays = {}
@@ -200,7 +200,7 @@ def _heights(orbit: Orbit, mode: str, column: Arrays) -> Arrays:
 
 
 def _counts(sizes: Mapping[str, int], column: Arrays) -> Arrays:
-    """Times (TAI) and indices."""
+    """Return times (TAI) and indices."""
     record = np.arange(sizes["time_20_ku"])
     time = utc_to_tai(column["time"], epoch="2000-01-01")
     return {
@@ -216,14 +216,14 @@ def _counts(sizes: Mapping[str, int], column: Arrays) -> Arrays:
 
 
 def _flags(world: World, mode: str, column: Arrays) -> Arrays:
-    """Error bits beside finite heights, and the surface at nadir."""
+    """Return the error bits (their heights stay finite), and the surface type at nadir."""
     nadir = world.surface_type(*world.to_xy(column["nadir_longitude"], column["nadir_latitude"]))
     record = np.arange(len(nadir))
     lost, ambiguous = column["lost"], column["ambiguous"]
     if mode == "sarin":
         quality = ALWAYS | XTRACK_ANGLE_ERROR * ambiguous | HEIGHT_ERROR[1] * lost
     else:
-        # Without phase there is no wrong side of the track; the ocean and land-ice retrackers fail more often.
+        # LRM has no phase that could be ambiguous; the ocean and land-ice retrackers fail more often.
         ambiguous, lost = np.zeros_like(ambiguous), lost | ambiguous
         quality = ALWAYS | HEIGHT_ERROR[3] * lost
         quality |= HEIGHT_ERROR[1] * (lost | (record % 15 == 0))
@@ -240,7 +240,7 @@ def _flags(world: World, mode: str, column: Arrays) -> Arrays:
 
 
 def _facts(flyover: Flyover, mode: str, echoes: pd.DataFrame, data: Arrays) -> dict[str, Any]:
-    """Global attributes of one granule."""
+    """Return the global attributes of one granule."""
     orbit, number = flyover.mission.orbit, flyover.number
     cycle, relative = orbit.cycle(number)
     node_time = orbit.time(number, np.zeros(1))

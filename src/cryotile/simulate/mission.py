@@ -1,4 +1,4 @@
-"""What an altimeter measures on its passes over a world: where, when, and how far from the truth."""
+"""Measurements of an altimeter on its passes over a world: positions, times, and errors."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ __all__ = ["Crossing", "Flyover", "Mission", "Noise", "crossings", "fly", "pass_
 Floats = NDArray[np.float64]
 
 COARSE = 1 / 1500  # of a revolution: 27 km on the ground
-MARGIN = 30e3  # by which a coarse step may miss the bounds, m
-FEWEST = 20  # echoes in a granule: a second of measurements
+MARGIN = 30e3  # distance by which a coarse step may miss the bounds, m
+FEWEST = 20  # echoes in a granule: one second
 
 
 @dataclass(frozen=True)
 class Noise:
-    """How measurements depart from the truth.
+    """Errors of the measurements.
 
     Attributes
     ----------
     white : float
         Standard deviation of each echo on flat ice, m; it doubles on a slope of 2 %.
     along_pass : float
-        Standard deviation of the error that a whole pass shares, m.
+        Standard deviation of the error shared by a pass, m.
     outlier_share, outlier_error : float
-        Share of echoes on ice that are wrong and yet look valid, and the standard deviation of their error, m.
+        Share of echoes on ice that are wrong but not flagged, and the standard deviation of their error, m.
     bad_share, bad_error : float
-        Share of passes that are off as a whole, and by how much (up or down), m.
+        Share of passes that are wrong as a whole, and the size of their error (up or down), m.
     lost_share : float
         Share of echoes whose height the product marks as invalid.
     ambiguous_share : float
-        Share of SARIn echoes on ice that land on the wrong side of the track, by tens of metres in height.
+        Share of SARIn echoes on ice placed on the wrong side of the track; their heights err by tens of metres.
     offset : float
-        Standard deviation of the distance across the track from which echoes come, m.
+        Standard deviation of the distance of echoes across the track, m.
     """
 
     white: float = 0.2
@@ -55,7 +55,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Crossing:
-    """The part of an orbit over a world: phases from and to, fractions of a revolution."""
+    """The part of an orbit over a world: its first and last phase, in fractions of a revolution."""
 
     number: int
     first: float
@@ -64,20 +64,20 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Mission:
-    """A satellite, its instrument, and the world that it flies over.
+    """A satellite, its instrument, and the world below.
 
     Attributes
     ----------
     world : World
-        What is flown over.
+        The world below the satellite.
     orbit : Orbit
         Of the satellite.
     noise : Noise
         Of the instrument.
     seed : int
-        Of all noise; not negative.
+        Seed of all noise; not negative.
     lateral : tuple of float
-        Distance of each laser beam left of the track, m; none for a radar, whose echoes come from where they will.
+        Distance of each laser beam left of the track, m; empty for a radar, whose echoes come from varying distances.
     """
 
     world: World
@@ -89,12 +89,12 @@ class Mission:
 
 @dataclass(frozen=True, eq=False)
 class Flyover:
-    """What one crossing measured.
+    """The measurements of one crossing.
 
     Attributes
     ----------
     mission : Mission
-        Whose crossing it is.
+        The mission of the crossing.
     number : int
         Of the orbit.
     beams : tuple of DataFrame
@@ -111,28 +111,28 @@ class Flyover:
 
 
 def crossings(mission: Mission, start: np.datetime64, stop: np.datetime64) -> list[Crossing]:
-    """Find the crossings of the world that begin between two times, in their order.
+    """Return the crossings of the world that begin between two times, in order of time.
 
-    All orbits are tried at once, but only at the few phases whose latitude the world has: three years of CryoSat-2 over
-    200 km take a tenth of a second.
+    All orbits are computed at once, but only at phases within the latitudes of the world: three years of CryoSat-2 over
+    200 km take 0.1 s.
 
     Parameters
     ----------
     mission : Mission
-        Who flies, over what.
+        Satellite and world.
     start, stop : datetime64
-        UTC, half open.
+        UTC; the second is excluded.
 
     Returns
     -------
     list of Crossing
-        Their phases reach past the bounds by up to a coarse step.
+        Their phases extend past the bounds by up to a coarse step.
     """
     world, orbit = mission.world, mission.orbit
     phases, leg = _near(world, orbit)
     numbers = np.arange(orbit.number(start), orbit.number(stop) + 1)
     inside = _within(world, *world.to_xy(*orbit.ground_track(numbers[:, None], phases)), MARGIN)
-    # A crossing is a run of phases inside; it also ends where the leg does.
+    # A crossing is a sequence of phases inside; it also ends at the end of the leg.
     goes_on = inside[:, 1:] & inside[:, :-1] & (leg[1:] == leg[:-1])
     begins, ends = inside.copy(), inside.copy()
     begins[:, 1:] &= ~goes_on
@@ -147,19 +147,19 @@ def crossings(mission: Mission, start: np.datetime64, stop: np.datetime64) -> li
 
 
 def fly(mission: Mission, crossing: Crossing) -> Flyover | None:
-    """Measure along one crossing; a pass gets the same numbers from the same seed, whatever else is flown.
+    """Measure along one crossing; the noise of a pass depends on seed, orbit and direction alone.
 
     Parameters
     ----------
     mission : Mission
-        Who flies, over what.
+        Satellite and world.
     crossing : Crossing
         From :func:`crossings`.
 
     Returns
     -------
     Flyover or None
-        None when hardly an echo falls within the world's bounds.
+        None if fewer than 20 echoes are within the world's bounds.
     """
     track = _track(mission.world, mission.orbit, crossing)
     if len(track) < FEWEST:
@@ -179,23 +179,23 @@ def fly(mission: Mission, crossing: Crossing) -> Flyover | None:
 
 
 def pass_error(mission: Mission, number: int, *, ascending: bool) -> float:
-    """Return the error that all points of a pass share.
+    """Return the error shared by all points of a pass.
 
     Parameters
     ----------
     mission : Mission
-        Its noise says how large the error is, and how often a pass is bad.
+        Its noise gives the size of the error and the share of bad passes.
     number : int
         Of the orbit.
     ascending : bool
-        Which of its two passes.
+        Which of the two passes of the orbit.
 
     Returns
     -------
     float
         Metres, added to every elevation.
     """
-    # Streams of echoes have one word more in their key, so this one is none of theirs.
+    # Streams of echoes have one number more in their key, so this stream differs from them.
     random = _stream(mission.seed, number, int(ascending))
     error = random.normal(0, mission.noise.along_pass)
     if random.random() < mission.noise.bad_share:
@@ -208,7 +208,7 @@ def _stream(seed: int, *key: int) -> np.random.Generator:
 
 
 def _near(world: World, orbit: Orbit) -> tuple[Floats, NDArray[np.int64]]:
-    """Phases at latitudes that the world has, coarsely, and the leg (unbroken run) that each belongs to."""
+    """Return coarse phases within the latitudes of the world, and the leg (unbroken sequence) of each."""
     x_min, y_min, x_max, y_max = world.bounds
     grid = np.meshgrid(np.linspace(x_min, x_max, 33), np.linspace(y_min, y_max, 33))
     _, latitudes = world.to_degrees(*grid)
@@ -224,7 +224,7 @@ def _within(world: World, x: Floats, y: Floats, margin: float) -> NDArray[np.boo
 
 
 def _track(world: World, orbit: Orbit, crossing: Crossing) -> pd.DataFrame:
-    """Nadir at every measurement within the bounds; measurements are counted from the node, whatever the bounds."""
+    """Return nadir at every measurement within the bounds; measurements are counted from the node."""
     step = orbit.interval / orbit.period
     records = np.arange(int(crossing.first / step), int(crossing.last / step) + 1)
     phase = records.astype(np.float64) * step
@@ -246,14 +246,14 @@ def _track(world: World, orbit: Orbit, crossing: Crossing) -> pd.DataFrame:
 
 
 def _azimuth(longitude: Floats, latitude: Floats) -> Floats:
-    """Direction of flight, degrees clockwise from north."""
+    """Return the direction of flight, degrees clockwise from north."""
     east = np.diff(np.unwrap(longitude, period=360)) * np.cos(np.radians(latitude[1:]))
     azimuth = np.degrees(np.arctan2(east, np.diff(latitude)))
     return np.append(azimuth, azimuth[-1])
 
 
 def _wander(random: np.random.Generator, count: int, noise: Noise) -> tuple[Floats, Floats]:
-    """Draw how far left of and along the track echoes come from, m: across, neighbours see the same hill."""
+    """Draw the distances of echoes left of and along the track, m; those across are smooth along the track."""
     smooth = np.convolve(random.normal(size=count + 20), np.hanning(23)[1:-1], mode="valid")
     spread = np.sqrt(np.sum(np.hanning(23) ** 2))
     return noise.offset * smooth / spread, random.normal(0, noise.offset / 10, count)
@@ -262,7 +262,7 @@ def _wander(random: np.random.Generator, count: int, noise: Noise) -> tuple[Floa
 def _displace(
     world: World, track: pd.DataFrame, across: Floats | float, ahead: Floats | float
 ) -> pd.DataFrame:
-    """Move from nadir to where the echo comes from."""
+    """Move positions from nadir to those of the echoes."""
     x, y = track["x"].to_numpy(), track["y"].to_numpy()
     forward = np.gradient(x) + 1j * np.gradient(y)
     forward /= np.abs(forward)
@@ -276,7 +276,7 @@ def _displace(
 def _measure(
     mission: Mission, echoes: pd.DataFrame, shared: Floats, random: np.random.Generator
 ) -> pd.DataFrame:
-    """Draw what the altimeter reads at each echo."""
+    """Draw the measurement of each echo."""
     world, noise = mission.world, mission.noise
     count = len(echoes)
     x, y, time = (echoes[name].to_numpy() for name in ("x", "y", "time"))
@@ -284,7 +284,7 @@ def _measure(
     ice = np.isin(kind, (GROUNDED, FLOATING))
     white = noise.white * (1 + world.slope(x, y) / 0.02)
     outlier = ice & (random.random(count) < noise.outlier_share)
-    # Nearly all echoes of a calm sea are ambiguous, as in the real product.
+    # Nearly all echoes from a calm sea are ambiguous, as in the real product.
     at_sea = 0.95 if noise.ambiguous_share else 0.0
     ambiguous = random.random(count) < np.where(ice, noise.ambiguous_share, at_sea)
     lost = random.random(count) < noise.lost_share

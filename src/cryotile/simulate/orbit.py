@@ -1,8 +1,8 @@
-"""Where a satellite's nadir is: a circular orbit over a turning Earth, closed by its repeat.
+"""Ground tracks of satellites: a circular orbit over a rotating Earth that repeats after a cycle.
 
-The repeat fixes everything: after `revolutions` orbits the Earth has turned `rotations` times under the orbit plane, so
-that each node lies ``360° · rotations / revolutions`` west of the one before.  Real orbits differ by their eccentricity
-(some 15 km along the track) and by manoeuvres; neither matters to how tracks cover an ice sheet.
+After `revolutions` orbits the Earth has turned `rotations` times under the orbit plane, so each node is
+``360° · rotations / revolutions`` west of the one before.  Real orbits differ by their eccentricity (about 15 km along
+the track) and by manoeuvres; neither changes how tracks cover an ice sheet.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Degrees = NDArray[np.float64]
 class Orbit:
     """A circular orbit whose ground track repeats.
 
-    Orbits are numbered as their agency numbers them, each from its ascending node; a phase of 0…1 says how far round.
+    Orbits have the numbers of their agency, each from its ascending node; a phase is a fraction of a revolution.
 
     Attributes
     ----------
@@ -37,13 +37,13 @@ class Orbit:
     revolutions, rotations : int
         Orbits in a repeat cycle, and turns of the Earth under the orbit plane in it.
     altitude : float
-        Above the equator, m.
+        Height above the equator, m.
     node : int
-        An orbit whose ascending node is known,
+        An orbit whose ascending node is known.
     node_time : datetime64
-        when the satellite crossed it (UTC),
+        Time of that node, UTC.
     node_longitude : float
-        and where, degrees east.
+        Longitude of that node, degrees east.
     first : int
         Number of the first orbit of cycle 1.
     interval : float
@@ -62,10 +62,10 @@ class Orbit:
 
     @property
     def period(self) -> float:
-        """Seconds from ascending node to ascending node.
+        """Time between two ascending nodes, s.
 
-        The plane precesses at −3/2 · J₂ · √(GM/a³) · (R/a)² · cos i (Kaula 1966), so the Earth takes a little more or
-        less than a sidereal day to turn once under it.
+        The plane precesses at −3/2 · J₂ · √(GM/a³) · (R/a)² · cos i (Kaula 1966), so the Earth turns once under
+        it in slightly more or less than a sidereal day.
         """
         axis = EARTH_RADIUS + self.altitude
         motion = np.sqrt(EARTH_GM / axis**3)
@@ -75,7 +75,7 @@ class Orbit:
         return float(self.rotations * turn / self.revolutions)
 
     def time(self, number: int, phase: NDArray[np.float64]) -> NDArray[np.datetime64]:
-        """When the satellite is at a phase of an orbit.
+        """Return the time at a phase of an orbit.
 
         Parameters
         ----------
@@ -87,7 +87,7 @@ class Orbit:
         Returns
         -------
         ndarray of datetime64[us], shape of `phase`
-            UTC; leap seconds between the known node and this one are not counted.
+            UTC; leap seconds since the known node are ignored.
         """
         seconds = (number - self.node + phase) * self.period
         return self.node_time + np.rint(1e6 * seconds).astype("timedelta64[us]")
@@ -98,14 +98,14 @@ class Orbit:
         return self.node + int(np.floor(seconds / self.period))
 
     def cycle(self, number: int) -> tuple[int, int]:
-        """Return the repeat cycle that an orbit belongs to and its number in the cycle, both from 1."""
+        """Return the repeat cycle of an orbit and its number in the cycle, both counted from 1."""
         cycle, relative = divmod(number - self.first, self.revolutions)
         return cycle + 1, relative + 1
 
     def ground_track(
         self, number: NDArray[np.int64] | int, phase: NDArray[np.float64]
     ) -> tuple[Degrees, Degrees]:
-        """Nadir on the WGS84 ellipsoid.
+        """Return nadir on the WGS84 ellipsoid.
 
         Parameters
         ----------
@@ -123,17 +123,17 @@ class Orbit:
         tilt = np.radians(self.inclination)
         geocentric = np.arcsin(np.sin(tilt) * np.sin(angle))
         ahead = np.degrees(np.arctan2(np.cos(tilt) * np.sin(angle), np.cos(angle)))
-        # Whole revolutions modulo the cycle, in integers: a repeat is exact, not exact to rounding.
+        # Whole revolutions are reduced modulo the cycle in integers, so that a repeat is exact.
         turns = (np.asarray(number) - self.node) * self.rotations % self.revolutions
         behind = 360 / self.revolutions * (turns + self.rotations * phase)
         longitude = (self.node_longitude + ahead - behind + 180) % 360 - 180
-        # tan(geocentric) = tan(geodetic) · (1 − e² N/(N + h)) of a point at height h over its nadir, with N ≈ R.
+        # tan(geocentric) = tan(geodetic) · (1 − e² N/(N + h)) of a point at height h above nadir, with N ≈ R.
         squeeze = 1 - ECCENTRICITY2 * EARTH_RADIUS / (EARTH_RADIUS + self.altitude)
         latitude = np.degrees(np.arctan(np.tan(geocentric) / squeeze))
         return np.broadcast_arrays(longitude, latitude)  # type: ignore[return-value]
 
     def height(self, latitude: Degrees) -> NDArray[np.float64]:
-        """Height of the satellite above the ellipsoid, m, where its nadir is at `latitude` (degrees)."""
+        """Return the height of the satellite above the ellipsoid, m, at the `latitude` of nadir, degrees."""
         return self.altitude + EARTH_RADIUS * FLATTENING * np.sin(np.radians(latitude)) ** 2
 
 
@@ -150,8 +150,8 @@ CRYOSAT2 = Orbit(
 )
 """CryoSat-2 before its manoeuvres of 2020: 369 turns of the Earth are 368.24 days, nodes 7.5 km apart at the equator.
 
-The SARIn interval serves all modes.  Cycle and relative orbit number agree with the granules of 2015; later cycle
-numbers of the agency do not count in whole repeats.
+All modes have the interval of SARIn.  Cycle and relative orbit number agree with the granules of 2015; later cycle
+numbers of the agency do not follow whole repeats.
 """
 
 ICESAT2 = Orbit(

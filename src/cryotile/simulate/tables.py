@@ -1,4 +1,4 @@
-"""Tables of points, a file a month, under cryotile's own names: CSV, Parquet, flat HDF5, NetCDF."""
+"""Tables of points under cryotile's own names, one file per month: CSV, Parquet, flat HDF5, NetCDF."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _write(
 
 
 def _points(flyover: Flyover) -> pd.DataFrame:
-    """What is valid of a flyover, on all surfaces."""
+    """Return the valid points of a flyover, on all surfaces."""
     (echoes,) = flyover.beams
     names = ["longitude", "latitude", "time", "elevation", "uncertainty", "ascending", "power"]
     table = echoes.loc[~(echoes["lost"] | echoes["ambiguous"]), names]
@@ -125,7 +125,7 @@ def _netcdf(table: pd.DataFrame, path: Path) -> None:
 
 
 def _counted(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with what has no type of its own in these formats as numbers."""
+    """Return the table with times and flags as numbers, for formats that have no types for them."""
     return table.assign(
         time=seconds_since(table["time"].to_numpy(), "2000-01-01"),
         ascending=table["ascending"].astype("int8"),

@@ -1,4 +1,4 @@
-"""An ice cap that exists nowhere, whose elevation change is known everywhere."""
+"""An invented ice cap whose elevation change is known everywhere."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ OCEAN, GROUNDED, FLOATING, LAND = map(
 )
 
 SURVEYED = np.datetime64("2012-07-01T00:00:00", "us")
-"""When the reference elevation was right, and the changes since are none."""
+"""Time of the reference elevation, at which the accumulated change is 0."""
 
 SEA_LEVEL = 28.0  # m above the ellipsoid
-FREEBOARD = 20.0  # of floating ice, m
-LAND_HEIGHT = 55.0  # of ice-free land above the sea, m
+FREEBOARD = 20.0  # height of floating ice above the sea, m
+LAND_HEIGHT = 55.0  # height of ice-free land above the sea, m
 ICE_FRONT = 60.0  # height of grounded ice at its margin above the sea, m
 SLOPE = 0.011  # rise of the dome over its radius, m/m
 UNDULATIONS = ((4.0, 31e3, 20.0), (3.0, 26e3, 95.0), (3.5, 37e3, 150.0))  # m, wavelength m, degrees
 
-THICKENING = 0.15  # of the interior, m/yr
-MARGIN_THINNING = -0.30  # all round the margin, m/yr
+THICKENING = 0.15  # rate of the interior, m/yr
+MARGIN_THINNING = -0.30  # along the whole margin, m/yr
 
 
 class Outlet(NamedTuple):
@@ -42,7 +42,7 @@ class Outlet(NamedTuple):
     azimuth: float  # degrees anticlockwise from x
     rate: float  # m/yr at its front
     width: float
-    head: float  # how far from the centre its thinning has reached
+    head: float  # distance from the centre to the upper end of its thinning
 
 
 OUTLETS = (
@@ -57,10 +57,10 @@ OUTLETS = (
 
 @dataclass(frozen=True)
 class World:
-    """An ice cap in a sea, with glaciers that thin at its margin, and the truth about its elevation.
+    """An ice cap in a sea, with thinning glaciers at its margin, and its true elevation.
 
-    The cap fills `bounds` but for a rim of ocean, some ice-free land and one floating tongue; it grows with `bounds`.
-    Its surface is gentle over a search radius of 2 km: it leaves its tangent plane by half a metre or so.
+    The cap fills `bounds` except for a rim of ocean, some ice-free land and one floating tongue; its size follows
+    `bounds`.  Within a search radius of 2 km its surface departs from its tangent plane by about half a metre.
 
     Attributes
     ----------
@@ -71,8 +71,8 @@ class World:
     seasonal : float
         Amplitude of a yearly cycle of all ice surfaces about their trend, highest on 1 January, m.
     lrm_radius : float
-        The altimeter is in LRM within this distance of the cap's centre, in SARIn elsewhere, m.  Small caps lie wholly
-        in the SARIn mask, hence 0.
+        The altimeter is in LRM within this distance of the cap's centre, in SARIn elsewhere, m.  Small caps are
+        wholly in the SARIn mask, hence 0.
 
     Raises
     ------
@@ -95,7 +95,7 @@ class World:
 
     @property
     def centre(self) -> tuple[float, float]:
-        """Of the cap: x and y, m."""
+        """Centre of the cap: x and y, m."""
         x_min, y_min, x_max, y_max = self.bounds
         return (x_min + x_max) / 2, (y_min + y_max) / 2
 
@@ -118,10 +118,10 @@ class World:
         ndarray, shape of `x`
             m/yr (of 31 557 600 s); 0 on ocean and land, and a tenth of the change of thickness where ice floats.
         """
-        place = self._place(x, y)
-        rate = THICKENING + (MARGIN_THINNING - THICKENING) * np.minimum(_level(place), 1.5) ** 2
+        position = self._relative(x, y)
+        rate = THICKENING + (MARGIN_THINNING - THICKENING) * np.minimum(_level(position), 1.5) ** 2
         for outlet in OUTLETS:
-            along, across = _axes(place, outlet)
+            along, across = _axes(position, outlet)
             reached = 1 / (1 + np.exp((outlet.head - along) / 0.07))
             rate += outlet.rate * reached * np.exp(-((across / outlet.width) ** 2))
         moves: Floats = np.array([0.0, 1.0, 0.1, 0.0])[self.surface_type(x, y)]
@@ -154,14 +154,14 @@ class World:
         return SEA_LEVEL + heights[kind] + dome + self.dhdt(x, y) * years + season
 
     def slope(self, x: Floats | float, y: Floats | float) -> Floats:
-        """Steepest slope of grounded ice, m/m, by differences over 100 m; the cap's own outside of it."""
+        """Return the slope of grounded ice, m/m, from differences over 100 m; outside the cap, that of its formula."""
         step = 50.0
         right, left = self._dome(x + step, y), self._dome(x - step, y)
         up, down = self._dome(x, y + step), self._dome(x, y - step)
         return np.hypot(right - left, up - down) / (2 * step)
 
     def surface_type(self, x: Floats | float, y: Floats | float) -> NDArray[np.int8]:
-        """What is there, as an index into :data:`cryotile.points.SURFACE_TYPES`.
+        """Return the surface type, as a position in :data:`cryotile.points.SURFACE_TYPES`.
 
         Parameters
         ----------
@@ -173,18 +173,18 @@ class World:
         ndarray of int8, shape of `x`
             Ocean, grounded ice, floating ice or ice-free land.
         """
-        place = self._place(x, y)
-        level = _level(place)
-        along, across = _axes(place, OUTLETS[0])
+        position = self._relative(x, y)
+        level = _level(position)
+        along, across = _axes(position, OUTLETS[0])
         tongue = (level < 1.25) & (along > 0) & (np.abs(across) < OUTLETS[0].width)
-        inland, _ = _axes(place, Outlet(azimuth=155.0, rate=0.0, width=0.0, head=0.0))
-        shore = (level < 1.2) & (inland > 0.75 * np.abs(place))
+        inland, _ = _axes(position, Outlet(azimuth=155.0, rate=0.0, width=0.0, head=0.0))
+        shore = (level < 1.2) & (inland > 0.75 * np.abs(position))
         kinds = np.select([level < 1, tongue, shore], [GROUNDED, FLOATING, LAND], OCEAN)
         return kinds.astype("int8")
 
     def low_resolution(self, x: Floats | float, y: Floats | float) -> NDArray[np.bool_]:
-        """Where the altimeter is in LRM rather than SARIn."""
-        return np.asarray(np.abs(self._place(x, y)) * self.radius < self.lrm_radius)
+        """Return where the altimeter is in LRM rather than SARIn."""
+        return np.asarray(np.abs(self._relative(x, y)) * self.radius < self.lrm_radius)
 
     def to_xy(self, longitude: Floats | float, latitude: Floats | float) -> tuple[Floats, Floats]:
         """Project degrees to metres."""
@@ -192,18 +192,18 @@ class World:
         return x, y
 
     def to_degrees(self, x: Floats | float, y: Floats | float) -> tuple[Floats, Floats]:
-        """Longitude and latitude of projected metres."""
+        """Return longitude and latitude of projected metres."""
         longitude, latitude = _transformer(self.crs).transform(x, y, direction="INVERSE")
         return longitude, latitude
 
-    def _place(self, x: Floats | float, y: Floats | float) -> NDArray[np.complex128]:
-        """Where in the cap, in radii from its centre, as a complex number."""
+    def _relative(self, x: Floats | float, y: Floats | float) -> NDArray[np.complex128]:
+        """Return the position relative to the centre, in radii of the cap, as a complex number."""
         right, up = np.asarray(x) - self.centre[0], np.asarray(y) - self.centre[1]
         return np.asarray((right + 1j * up) / self.radius)
 
     def _dome(self, x: Floats | float, y: Floats | float) -> Floats:
-        """Height over the ice front, m: a parabola over the lobed margin, and long undulations."""
-        height = SLOPE * self.radius * (1 - _level(self._place(x, y)))
+        """Return the height above the ice front, m: a parabola over the lobed margin, and long undulations."""
+        height = SLOPE * self.radius * (1 - _level(self._relative(x, y)))
         for amplitude, wavelength, azimuth in UNDULATIONS:
             angle = np.radians(azimuth)
             along = (x - self.centre[0]) * np.cos(angle) + (y - self.centre[1]) * np.sin(angle)
@@ -211,15 +211,15 @@ class World:
         return height
 
 
-def _level(place: NDArray[np.complex128]) -> Floats:
-    """0 at the summit, 1 on the margin; harmonics make lobes without a kink at the centre."""
-    lobes = 0.08 * np.exp(0.4j) * place**3 + 0.03 * np.exp(1j) * place**5
-    return np.asarray(np.abs(place) ** 2 + lobes.real)
+def _level(position: NDArray[np.complex128]) -> Floats:
+    """Return 0 at the summit, 1 on the margin; harmonics make lobes without a kink at the centre."""
+    lobes = 0.08 * np.exp(0.4j) * position**3 + 0.03 * np.exp(1j) * position**5
+    return np.asarray(np.abs(position) ** 2 + lobes.real)
 
 
-def _axes(place: NDArray[np.complex128], outlet: Outlet) -> tuple[Floats, Floats]:
-    """Distance along and across an outlet's axis, radii."""
-    turned = place * np.exp(-1j * np.radians(outlet.azimuth))
+def _axes(position: NDArray[np.complex128], outlet: Outlet) -> tuple[Floats, Floats]:
+    """Return the distances along and across an outlet's axis, radii."""
+    turned = position * np.exp(-1j * np.radians(outlet.azimuth))
     return turned.real, turned.imag
 
 

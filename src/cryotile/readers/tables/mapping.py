@@ -14,7 +14,7 @@ from cryotile.errors import InvalidValue
 from cryotile.points import CATEGORIES, CORE_COLUMNS
 from cryotile.times import CLOCKS, TimeUnit
 
-__all__ = ["OWN_NAMES", "REQUIRED", "Column", "ColumnMapping", "TextLayout"]
+__all__ = ["OWN_NAMES", "REQUIRED", "ColumnMapping", "ColumnSpec", "TextLayout"]
 
 _POSITIONS = ({"longitude", "latitude"}, {"x", "y"})
 _NEEDED = ("time", "elevation", "platform", "mode")
@@ -28,7 +28,7 @@ _EXAMPLE = 'e.g. elevation = "h" under [columns]; docs/formats has a whole one'
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnSpec:
     """A column of the table, and how it is to be read.
 
     Attributes
@@ -80,12 +80,12 @@ class ColumnMapping:
 
     Attributes
     ----------
-    columns : mapping of str to Column
+    columns : mapping of str to ColumnSpec
         ``longitude, latitude`` (or ``x, y`` and ``crs``), ``time``, ``elevation``, ``platform``, ``mode``; perhaps
         ``uncertainty``, ``orbit``, ``ascending``, ``surface_type``.
     constants : mapping of str to str
         What all points share, in place of a column: ``platform``, ``mode``, ``surface_type``.
-    extra : mapping of str to Column
+    extra : mapping of str to ColumnSpec
         Further columns → where they are; ``unit`` says what they are in.
     product : str
         Name of the product in the point DB.
@@ -99,9 +99,9 @@ class ColumnMapping:
         Of text files.
     """
 
-    columns: Mapping[str, Column]
+    columns: Mapping[str, ColumnSpec]
     constants: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, Column] = field(default_factory=dict)
+    extra: Mapping[str, ColumnSpec] = field(default_factory=dict)
     product: str = "table"
     version: int = 0
     crs: str | None = None
@@ -140,11 +140,11 @@ class ColumnMapping:
         InvalidValue
             It makes no sense.
         """
-        return _Parser(source).mapping(table)
+        return _MappingParser(source).mapping(table)
 
 
 @dataclass(frozen=True)
-class _Parser:
+class _MappingParser:
     """Turns tables of TOML into values; every error names the file, the entry, the rule and the remedy."""
 
     source: str
@@ -179,9 +179,9 @@ class _Parser:
 
     def _check(
         self,
-        columns: Mapping[str, Column],
+        columns: Mapping[str, ColumnSpec],
         constants: Mapping[str, str],
-        extra: Mapping[str, Column],
+        extra: Mapping[str, ColumnSpec],
     ) -> None:
         self._require_known("column", columns, _POINT_COLUMNS)
         self._require_known("constant", constants, CATEGORIES)
@@ -207,19 +207,19 @@ class _Parser:
                     "choose another",
                 )
 
-    def _column(self, name: str, given: object, *, extra: bool = False) -> Column:
+    def _column(self, name: str, given: object, *, extra: bool = False) -> ColumnSpec:
         if isinstance(given, str):
             given = {"name": given}
         if not isinstance(given, dict) or not isinstance(given.get("name"), str):
             raise self._wrong(f"{name} is {given!r}", f"name a column of the table, {_EXAMPLE}")
         self._require_known(f"part of {name}", given, {"name", "unit", "clock", "values"})
         values = {str(key): _word(value) for key, value in given.get("values", {}).items()}
-        column = Column(given["name"], given.get("unit"), given.get("clock", "utc"), values)
+        column = ColumnSpec(given["name"], given.get("unit"), given.get("clock", "utc"), values)
         if not extra:
             self._check_column(name, column)
         return column
 
-    def _check_column(self, name: str, column: Column) -> None:
+    def _check_column(self, name: str, column: ColumnSpec) -> None:
         if column.clock not in CLOCKS:
             raise self._wrong(
                 f"clock of {name} is {column.clock!r}", f"choose from {', '.join(CLOCKS)}"
@@ -306,11 +306,11 @@ REQUIRED = ("longitude", "latitude", *_NEEDED)
 """Columns by which a table that needs no mapping is recognised."""
 
 OWN_NAMES = ColumnMapping(
-    columns={name: Column(name) for name in ("longitude", "latitude", *_NEEDED, *_OPTIONAL)},
+    columns={name: ColumnSpec(name) for name in ("longitude", "latitude", *_NEEDED, *_OPTIONAL)},
     extra={
-        "power": Column("power", "dB"),
-        "coherence": Column("coherence", "1"),
-        "reference_dem": Column("reference_dem", "m"),
+        "power": ColumnSpec("power", "dB"),
+        "coherence": ColumnSpec("coherence", "1"),
+        "reference_dem": ColumnSpec("reference_dem", "m"),
     },
 )
 """Of a table that calls its columns as cryotile does; those that are not :data:`REQUIRED` may be absent."""

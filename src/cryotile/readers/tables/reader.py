@@ -1,0 +1,460 @@
+"""Reader of tables: CSV, Parquet, HDF5 and NetCDF, by a column mapping or under cryotile's own names.
+
+A table that memory holds is read whole.  A longer one is read twice, in pieces: first for what only all of its rows
+together tell (its identity and its passes), then for its points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyproj
+from numpy.typing import NDArray
+
+from cryotile.errors import GranuleError
+from cryotile.geo.projection import projected_crs
+from cryotile.points import CATEGORIES, PLATFORM_CODES, Granule, empty_points
+from cryotile.readers import pass_inference
+from cryotile.readers.base import Identity, Records, build_granule
+from cryotile.readers.source import Source, open_source
+from cryotile.readers.tables.columns import open_columns
+from cryotile.readers.tables.mapping import OWN_NAMES, REQUIRED, ColumnMapping, ColumnSpec
+from cryotile.times import TimeUnit
+
+__all__ = ["TABLE", "TablePieces", "TableReader"]
+
+CHECKED_ROWS = 10_000
+"""Rows that :meth:`TableReader.check` reads."""
+
+_SURVEYED = ("longitude", "latitude", "x", "y", "time", "platform", "orbit")
+"""Columns from which identity and passes of a table follow."""
+
+_MOST_ORBITS = 2**31
+
+_NOTE = "the table does not name its surface types: every point counts as grounded_ice"
+
+
+@dataclass(frozen=True)
+class TableReader:
+    """Reader of tables.
+
+    Attributes
+    ----------
+    mapping : ColumnMapping
+        Where the columns of points are.
+    """
+
+    mapping: ColumnMapping = OWN_NAMES
+
+    @property
+    def product(self) -> str:
+        """Name of the product, from the mapping."""
+        return self.mapping.product
+
+    @property
+    def columns(self) -> Mapping[str, str]:
+        """Extra columns offered → unit."""
+        return {name: spec.unit or "1" for name, spec in self.mapping.extra.items()}
+
+    def recognises(self, source: Source) -> bool:
+        """Return whether the file is a table with all required columns under cryotile's own names."""
+        if source.file is not None:
+            return all(name in source for name in REQUIRED)
+        try:
+            names = open_columns(source, self.mapping.layout).names
+        except GranuleError:
+            return False
+        return set(REQUIRED) <= set(names)
+
+    def read(
+        self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
+    ) -> Granule:
+        """Read the valid points; see :meth:`cryotile.readers.base.Reader.read`."""
+        (rows,) = _Rows.pieces(source, self.mapping, self._specs(source, columns))
+        survey = _TableSurvey()
+        survey.add(rows)
+        return self._granule(rows, survey, source.checksum(), surface_types, columns)
+
+    def check(self, source: Source) -> None:
+        """Read the first rows, so that an error in the mapping shows before a point DB is created.
+
+        Raises
+        ------
+        GranuleError
+            As :meth:`read`.
+        """
+        pieces = _Rows.pieces(source, self.mapping, self._specs(source, ()), CHECKED_ROWS)
+        with closing(pieces):
+            survey = _TableSurvey()
+            for rows in islice(pieces, 1):
+                survey.add(rows)
+                rows.records(survey.passes)
+            if next(pieces, None) is None:
+                survey.identity(source, self.mapping)
+
+    def read_pieces(
+        self,
+        path: Path,
+        *,
+        rows: int,
+        surface_types: Sequence[str],
+        columns: Sequence[str],
+        seen: Callable[[], None],
+    ) -> TablePieces:
+        """Read a table once, so that its points can then be read in pieces; together they are those of :meth:`read`.
+
+        Parameters
+        ----------
+        path : Path
+            The table.
+        rows : int
+            Rows of a piece.
+        surface_types, columns : sequence of str
+            As of :func:`cryotile.readers.read_granule`.
+        seen : callable
+            Called after each piece, because all of them may take hours.
+
+        Returns
+        -------
+        TablePieces
+            The pieces, none of them read yet.
+
+        Raises
+        ------
+        GranuleError
+            The table cannot be read, or has no row with a time and a position.
+        """
+        survey = _TableSurvey()
+        with open_source(path) as source:
+            specs = {n: spec for n, spec in self._specs(source, ()).items() if n in _SURVEYED}
+            for piece in _Rows.pieces(source, self.mapping, specs, rows):
+                survey.add(piece)
+                seen()
+            identity, checksum = survey.identity(source, self.mapping), source.checksum()
+        granule = Granule(
+            id=identity.id,
+            product=identity.product,
+            baseline=identity.baseline,
+            version=identity.version,
+            name=path.name,
+            checksum=checksum,
+            record_count=0,
+            dropped={},
+            points=empty_points(projected=False),
+        )
+
+        def pieces() -> Iterator[Granule]:
+            with open_source(path) as source:
+                specs = self._specs(source, columns)
+                for piece in _Rows.pieces(source, self.mapping, specs, rows):
+                    yield self._granule(piece, survey, checksum, surface_types, columns)
+
+        return TablePieces(granule, pieces)
+
+    def _specs(self, source: Source, extra: Sequence[str]) -> dict[str, ColumnSpec]:
+        """Return the columns to read, by their names in cryotile."""
+        asked = {name: self.mapping.extra[name] for name in extra if name in self.mapping.extra}
+        specs = {**self.mapping.columns, **asked}
+        if self.mapping is OWN_NAMES:
+            present = open_columns(source, self.mapping.layout).names
+            specs = {name: spec for name, spec in specs.items() if spec.name in present}
+        return specs
+
+    def _granule(
+        self,
+        rows: _Rows,
+        survey: _TableSurvey,
+        checksum: str,
+        surface_types: Sequence[str],
+        columns: Sequence[str],
+    ) -> Granule:
+        notes = [] if rows.has("orbit") else [pass_inference.NOTE]
+        return build_granule(
+            rows.source,
+            survey.identity(rows.source, self.mapping),
+            rows.records(survey.passes),
+            surface_types=surface_types,
+            columns=columns,
+            notes=(*notes, *([] if rows.has("surface_type") else [_NOTE])),
+            checksum=checksum,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TablePieces:
+    """A table whose points are read piece by piece, as often as needed.
+
+    Attributes
+    ----------
+    granule : Granule
+        The identity of the table, without records.
+    pieces : callable
+        Reads the pieces; each is a granule with the identity of the whole table and the counts and points of the piece.
+    """
+
+    granule: Granule
+    pieces: Callable[[], Iterator[Granule]]
+
+    def __iter__(self) -> Iterator[Granule]:
+        return self.pieces()
+
+
+class _TableSurvey:
+    """What only all rows of a table together tell: its passes, and its earliest point."""
+
+    def __init__(self) -> None:
+        self.passes = pass_inference.PassSurvey()
+        self._first: tuple[np.datetime64, float, float] | None = None
+
+    def add(self, rows: _Rows) -> None:
+        """Add a piece of the table."""
+        longitude, latitude = rows.positions
+        time = rows.time
+        self.passes.add(rows.groups, time, latitude)
+        usable = ~np.isnat(time) & np.isfinite(longitude + latitude)
+        if not usable.any():
+            return
+        earliest = np.flatnonzero(usable & (time == time[usable].min()))
+        row = earliest[np.lexsort((latitude[earliest], longitude[earliest]))[0]]
+        first = (time[row], float(longitude[row]), float(latitude[row]))
+        self._first = first if self._first is None else min(self._first, first)
+
+    def identity(self, source: Source, mapping: ColumnMapping) -> Identity:
+        """Return the identity that follows from the earliest point.
+
+        Tables have no orbit and no zone, and two of them rarely begin at the same time and place.
+
+        Raises
+        ------
+        GranuleError
+            No row has a time and a position.
+        """
+        if self._first is None:
+            raise GranuleError(
+                f"granule {source.path} has no row with a time and a position; correct the mapping"
+            )
+        start, longitude, latitude = self._first
+        return Identity(
+            product=mapping.product,
+            zone=f"{longitude:.4f}_{latitude:.4f}",
+            start=start,
+            orbit=0,
+            version=mapping.version,
+        )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a table, all or a piece of them, and their conversion to records.
+
+    Attributes
+    ----------
+    source : Source
+        The table.
+    mapping : ColumnMapping
+        Where the columns of points are.
+    specs : mapping of str to ColumnSpec
+        The columns that were read.
+    series : mapping of str to Series
+        Column of the table → its values.
+    units : mapping of str to str
+        Column of the table → the unit that the file states.
+    first_row : int
+        Number of rows of the table before these.
+    """
+
+    source: Source
+    mapping: ColumnMapping
+    specs: Mapping[str, ColumnSpec]
+    series: Mapping[str, pd.Series[Any]]
+    units: Mapping[str, str]
+    first_row: int = 0
+
+    @classmethod
+    def pieces(
+        cls,
+        source: Source,
+        mapping: ColumnMapping,
+        specs: Mapping[str, ColumnSpec],
+        rows: int | None = None,
+    ) -> Generator[_Rows]:
+        """Read columns of a table in pieces of ``rows`` rows; None: in one piece."""
+        columns = open_columns(source, mapping.layout)
+        first_row = 0
+        for series in columns.read([spec.name for spec in specs.values()], rows=rows):
+            piece = cls(source, mapping, specs, series, columns.units, first_row)
+            first_row += piece.length
+            yield piece
+
+    @property
+    def length(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.series.values())))
+
+    def has(self, name: str) -> bool:
+        """Return whether the table or its mapping gives ``name``."""
+        return name in self.specs or name in self.mapping.constants
+
+    def records(self, survey: pass_inference.PassSurvey) -> Records:
+        """Return all rows as records, none dropped; the survey must have seen all their passes."""
+        longitude, latitude = self.positions
+        platform, (orbit, lacking) = self._platform, self._orbits
+        inferred, ascending = survey.of(self.groups, self.time)
+        if "orbit" not in self.specs:
+            orbit = inferred
+        if "ascending" in self.specs:
+            ascending = self._flags("ascending")
+        # Rows of an unknown platform are dropped later, so the code that they get here does not matter.
+        high = np.array(list(PLATFORM_CODES.values()))[platform] << 32
+        north = ascending.to_numpy(dtype=bool, na_value=False)
+        grounded = CATEGORIES["surface_type"].index("grounded_ice")
+        return Records(
+            platform=platform,
+            longitude=longitude,
+            latitude=latitude,
+            time=self.time,
+            elevation=self._numbers("elevation"),
+            uncertainty=self._numbers("uncertainty"),
+            pass_id=high + 2 * orbit + north,
+            ascending=ascending,
+            mode=self._codes("mode", 0),
+            surface_type=self._codes("surface_type", grounded),
+            rejected={"no_orbit": lacking},
+            extra={name: self._numbers(name) for name in self.mapping.extra if name in self.specs},
+        )
+
+    @cached_property
+    def positions(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Longitude and latitude, degrees."""
+        if self.mapping.crs is None:
+            return self._numbers("longitude"), self._numbers("latitude")
+        crs = projected_crs(self.mapping.crs)
+        to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+        longitude, latitude = to_degrees.transform(
+            self._numbers("x"), self._numbers("y"), errcheck=False
+        )
+        return longitude, latitude
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """A number for each platform, or for each orbit of a platform, whose passes are divided by gaps in time.
+
+        One orbit may hold two passes, one north and one south.
+        """
+        platform = self._platform.astype(np.int64)
+        return platform * _MOST_ORBITS + self._orbits[0] if "orbit" in self.specs else platform
+
+    @cached_property
+    def time(self) -> NDArray[np.datetime64]:
+        """UTC, datetime64[ms]."""
+        spec = self.specs["time"]
+        series = self.series[spec.name]
+        if pd.api.types.is_numeric_dtype(series.dtype):
+            return self._unit(spec).to_utc(self._numbers("time"))
+        instants = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
+        self._require(
+            instants.notna().to_numpy() | _blank(series),
+            "time",
+            "is not a date in ISO 8601, e.g. 2019-05-04T11:18:32",
+        )
+        # Microseconds are kept until the clock is converted to UTC.
+        since = (instants - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+        return TimeUnit(1.0, "1970-01-01", spec.clock).to_utc(np.asarray(since, np.float64))
+
+    @cached_property
+    def _platform(self) -> NDArray[np.int8]:
+        return self._codes("platform", 0)
+
+    @cached_property
+    def _orbits(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Orbit number of each row as the table states it, and the rows that lack one."""
+        if "orbit" not in self.specs:
+            return np.zeros(self.length, np.int64), np.zeros(self.length, bool)
+        numbers = self._numbers("orbit")
+        lacking = np.isnan(numbers)
+        whole = lacking | ((numbers >= 0) & (numbers < _MOST_ORBITS) & (numbers % 1 == 0))
+        self._require(whole, "orbit", "is not an integer from 0 to 2³¹")
+        return np.where(lacking, 0, numbers).astype(np.int64), lacking
+
+    def _unit(self, spec: ColumnSpec) -> TimeUnit:
+        stated = spec.unit or self.units.get(spec.name)
+        try:
+            return TimeUnit.parse(stated or "", spec.clock)
+        except ValueError:
+            said = f"states the unit {stated!r}" if stated else "states no unit of them"
+            raise GranuleError(
+                f"granule {self.source.path}: column {spec.name!r} holds times as numbers, and the file {said};"
+                f" give it in a mapping: time = {{name = {spec.name!r}, unit = 'days since 2000-01-01'}}"
+            ) from None
+
+    def _numbers(self, name: str) -> NDArray[np.float64]:
+        """Return column ``name`` in metres, degrees or its own unit; NaN where missing, or throughout if absent."""
+        if name not in self.specs:
+            return np.full(self.length, np.nan)
+        spec = self.specs[name]
+        series = self.series[spec.name]
+        numbers = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        self._require(~np.isnan(numbers) | _blank(series), name, "is not a number")
+        numbers = np.where(np.isin(numbers, self.mapping.missing), np.nan, numbers)
+        return numbers * spec.factor if name in self.mapping.columns else numbers
+
+    def _codes(self, name: str, default: int) -> NDArray[np.int8]:
+        """Return positions in :data:`cryotile.points.CATEGORIES`; unknown classes give −1, or that of "unknown"."""
+        words = CATEGORIES[name]
+        unknown = words.index("unknown") if "unknown" in words else -1
+        if name in self.mapping.constants:
+            default = words.index(self.mapping.constants[name])
+        if name not in self.specs:
+            return np.full(self.length, default, dtype=np.int8)
+        position = {word: code for code, word in enumerate(words)}
+        return self._translated(name, position, unknown)
+
+    def _flags(self, name: str) -> pd.arrays.BooleanArray:
+        flags = self._translated(name, {"true": 1, "1": 1, "false": 0, "0": 0}, -1)
+        return pd.arrays.BooleanArray(flags == 1, flags == -1)
+
+    def _translated(self, name: str, numbers: Mapping[str, int], unknown: int) -> NDArray[np.int8]:
+        """Return the numbers of the classes in a column, translated by the mapping if it lists meanings."""
+        spec = self.specs[name]
+        # Each distinct class is translated once; factorize gives a missing class position -1, the last element.
+        positions, found = pd.factorize(self.series[spec.name])
+        words: list[str | None] = [_spelt(value) for value in found]
+        if spec.meanings:
+            words = [spec.meanings.get(str(word)) for word in words]
+        known = [numbers.get(str(word), unknown) for word in words]
+        return np.array([*known, unknown], dtype=np.int8)[positions]
+
+    def _require(self, good: NDArray[np.bool_], name: str, rule: str) -> None:
+        if good.all():
+            return
+        row = int(np.argmin(good))
+        column = self.specs[name].name
+        value = self.series[column].iloc[row]
+        raise GranuleError(
+            f"granule {self.source.path}: column {column!r} has {value!r} in row {self.first_row + row + 1}, which"
+            f" {rule}; correct the file or the mapping"
+        )
+
+
+def _blank(series: pd.Series[Any]) -> NDArray[np.bool_]:
+    return series.isna().to_numpy(bool)
+
+
+def _spelt(value: object) -> str:
+    """Return a class as a mapping spells it: 1 for 1.0, true for True."""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+TABLE = TableReader()
