@@ -1,8 +1,8 @@
 """Size and speed of the point DB, as ratios within one run: ``make bench-pointdb``.
 
-Every time is put beside that of the least work that could do: the same columns read or written by pyarrow alone.
-Contenders take turns, and medians are compared.  At last, from what was measured, an estimate for 10¹¹ points.  With
-``--table FILE`` the ratios are written as a table, with ``--plot FILE`` they are drawn.
+Every time is compared with that of the least possible work: the same columns read or written by pyarrow alone.
+Contenders take turns, and medians are compared.  The last part estimates values for 10¹¹ points.  ``--table FILE``
+writes the ratios as a table, ``--plot FILE`` draws them.
 """
 
 from __future__ import annotations

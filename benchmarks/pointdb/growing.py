@@ -1,4 +1,4 @@
-"""A point DB that has grown for years, one of all Antarctica, and an estimate for more than there is yet."""
+"""Measure a point DB that has grown for years and one of all Antarctica; estimate values for a larger one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AREA = np.pi * 2_150e3**2
 
 
 def long_log(path: Path, commits: int, fragments: int) -> None:
-    """Write the log of a DB that has grown for years: small entries, and checkpoints of the final size."""
+    """Write the log of a DB that has grown for years: small commits, and a checkpoint of the final size."""
     PointDB.create(path, "EPSG:3031")
     random = np.random.default_rng(1)
     tokens = [random.bytes(32).hex() for _ in range(fragments)]
@@ -118,7 +118,7 @@ def opening(scratch: Path, commits: int, fragments: int, repeats: int) -> dict[s
 
 
 def antarctica(scratch: Path) -> dict[str, float]:
-    """A DB with every chunk of Antarctica, thinned."""
+    """Measure a DB with every chunk of Antarctica, thinned."""
     random = np.random.default_rng(2)
     db = PointDB.create(scratch / "antarctica.pdb", "EPSG:3031")
     appended = 0.0
@@ -157,7 +157,7 @@ def antarctica(scratch: Path) -> dict[str, float]:
 
 
 def estimate(results: dict[str, dict[str, float]], points: int) -> dict[str, float]:
-    """What 10¹¹ points would take, from what was measured: parts that grow with points, fragments or squares."""
+    """Estimate values for 10¹¹ points from the measurements of parts that grow with points, fragments or squares."""
     ingest, ice = results["ingest"], results["whole Antarctica"]
     tile, opened = results["read a tile"], results["open 10 000 commits, 100 000 fragments"]
     label = f"{points / 1e6:g} million, within a chunk"

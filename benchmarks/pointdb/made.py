@@ -1,4 +1,4 @@
-"""Points, point DBs and times that the parts of this benchmark share."""
+"""Make points and point DBs, and measure times, for the parts of this benchmark."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cryotile.pointdb import PointDB
 from cryotile.points import Granule
 
 SWATH = 200.0  # points/km² of swath data
-MIDDLE = 676 / (np.pi * 2**2)  # points/km² of which a post sees 676 within 2 km
+MIDDLE = 676 / (np.pi * 2**2)  # points/km² at which a post has 676 points within 2 km
 
 START = np.datetime64("2015-01-01", "ms")
 
 
 def swath(seed: int, count: int, side: float) -> pd.DataFrame:
-    """Points like those of CryoSat-2's swath mode: lines across a track, 60 points each, every 400 m."""
+    """Return points like those of CryoSat-2's swath mode: lines across a track, 60 points each, every 400 m."""
     random = np.random.default_rng(seed)
     lines = count // 60
     heading = random.uniform(0, np.pi)
@@ -57,12 +57,12 @@ def as_granule(number: int, points: pd.DataFrame) -> Granule:
 
 
 def side_of(count: int, density: float) -> float:
-    """The side, m, of a square in which so many points have a density a km²."""
+    """Return the side, m, of the square in which ``count`` points have a density, points/km²."""
     return 1000 * float(np.sqrt(count / density))
 
 
 def grown(path: Path, count: int, batch: int = 1_000_000, density: float = SWATH) -> PointDB:
-    """A DB of so many points, in a square that grows with them."""
+    """Return a compacted DB of ``count`` points, in a square that grows with the count."""
     db = PointDB.create(path, "EPSG:3031")
     side = side_of(count, density)
     for number in range(max(1, count // batch)):

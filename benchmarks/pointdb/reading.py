@@ -1,4 +1,4 @@
-"""How fast a tile is read, and how fast it comes from disk to disk."""
+"""Measure the read of a tile, and a tile from disk to disk."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ STORED = ["x_cm", "y_cm", "time", "elevation_mm", "pass_id"]
 
 
 def read(scratch: Path, counts: list[int], repeats: int) -> dict[str, float]:
-    """Read a tile with its margin against a bare read of all row groups of the fragments it touches.
+    """Compare the read of a tile with its margin to a bare read of all row groups of the fragments that it touches.
 
-    One tile lies within a chunk, so that the bare read has the least to do, the other where four meet.
+    One tile lies within a chunk, so that the bare read has the least work; in the other, four chunks meet.
     """
     found: dict[str, float] = {}
     for count in counts:
@@ -47,7 +47,7 @@ def read(scratch: Path, counts: list[int], repeats: int) -> dict[str, float]:
 
 
 def middle_chunk(side: float) -> float:
-    """The corner, on both axes, of a chunk amid a square."""
+    """Return the coordinate, on both axes, of the corner of a chunk in the middle of a square."""
     return side / 2 // 100e3 * 100e3
 
 
@@ -80,7 +80,7 @@ def within(x_min: float, y_min: float, x_max: float, y_max: float) -> ds.Express
 
 
 def disk_to_disk(scratch: Path, count: int, repeats: int) -> dict[str, float]:
-    """A tile from the point DB to its file, against a bare read and the kernel alone, where a post sees 676 points."""
+    """Compare a tile from the point DB to its file with a bare read and the kernel, at 676 points within a radius."""
     db = grown(scratch / "middle.pdb", count, density=MIDDLE)
     corner = middle_chunk(side_of(count, MIDDLE))
     bounds = (corner, corner, corner + TILE, corner + TILE)
@@ -88,7 +88,7 @@ def disk_to_disk(scratch: Path, count: int, repeats: int) -> dict[str, float]:
         posting=1000.0, radius=MARGIN, recipe="plane", bounds=bounds, tile_size=round(TILE / 1000)
     )
     run = plan_run(scratch / "run", request, db=db)
-    # The costliest, that is a whole one.
+    # The costliest task is a whole tile.
     task = run.tasks[0]
     window = run.tile(0).window(MARGIN)
     paths = [str(path) for path in db.fragments(window)]

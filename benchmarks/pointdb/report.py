@@ -1,4 +1,4 @@
-"""What was measured beside what it should reach: a table and a picture."""
+"""Show measurements and their goals: a table and a plot."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Line(NamedTuple):
-    """A ratio, and what it should reach."""
+    """A ratio and its goal."""
 
     what: str
     value: float
@@ -16,7 +16,7 @@ class Line(NamedTuple):
 
 
 def goals(results: dict[str, dict[str, float]]) -> list[Line]:
-    """List every ratio beside what it should reach."""
+    """Return every ratio with its goal."""
     known = {
         "bytes per point": ("size, bytes a point", 16.0, "at most"),
         "of pandas' default": ("size, of a default Parquet file by pandas", 0.55, "at most"),
@@ -44,8 +44,8 @@ def goals(results: dict[str, dict[str, float]]) -> list[Line]:
 
 
 def write_table(lines: list[Line], results: dict[str, dict[str, float]], path: Path) -> None:
-    """Write the ratios, and everything that was measured, as Markdown."""
-    text = ["| what | measured | meant to reach |", "|---|---|---|"]
+    """Write the ratios and all measurements as Markdown."""
+    text = ["| what | measured | goal |", "|---|---|---|"]
     text += [f"| {line.what} | {line.value:.3g} | {line.sense} {line.goal:g} |" for line in lines]
     for name, found in results.items():
         text += ["", f"**{name}**", "", "| what | measured |", "|---|---|"]
@@ -54,7 +54,7 @@ def write_table(lines: list[Line], results: dict[str, dict[str, float]], path: P
 
 
 def draw(lines: list[Line], path: Path) -> None:
-    """Draw every ratio over its goal."""
+    """Draw every ratio divided by its goal."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(8, 0.45 * len(lines) + 1), layout="constrained")
@@ -64,5 +64,5 @@ def draw(lines: list[Line], path: Path) -> None:
     for row, line in enumerate(lines):
         axes.text(0.02, row, f"{line.value:.3g}", va="center", color="white")
     axes.invert_yaxis()
-    axes.set_xlabel("measured over what it should reach")
+    axes.set_xlabel("measured value divided by its goal")
     figure.savefig(path, dpi=120, bbox_inches="tight")

@@ -1,4 +1,4 @@
-"""How large points are, and how fast granules come in."""
+"""Measure the size of points, and the speed of ingest."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_variables(files: list[Path]) -> list[dict[str, np.ndarray]]:
 
 
 def ingest(scratch: Path, repeats: int) -> dict[str, float]:
-    """Ingest against its least parts: read the variables, transform, write the encoded columns; each timed alone."""
+    """Compare ingest with its least parts: read the variables, transform, write the encoded columns; each timed alone."""
     world = World(bounds=(-700e3, -2000e3, 700e3, -600e3))
     files = simulate(scratch / "granules", years=0.25, world=world)
     granules = [read_granule(path) for path in files]
@@ -96,7 +96,7 @@ def ingest(scratch: Path, repeats: int) -> dict[str, float]:
 
 
 def two_workers(scratch: Path, files: list[Path], repeats: int) -> float:
-    """The batches of one ingest by one worker and by two, which have started before."""
+    """Return the speed-up of two workers, which have started before, over one, for the batches of one ingest."""
     ratios = []
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         list(pool.map(_warm, [0.5] * 8))
@@ -115,7 +115,7 @@ def two_workers(scratch: Path, files: list[Path], repeats: int) -> float:
 
 
 def _warm(seconds: float) -> None:
-    # Long enough for the other worker to start, too.
+    # Long enough for the other worker to start.
     time.sleep(seconds)
 
 

@@ -1,4 +1,4 @@
-"""Looking after a point DB from the command line."""
+"""Commands that maintain a point DB: remove, compact, verify."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def test_a_granule_is_removed_by_the_name_of_its_file(db: PointDB, call: Call) -
     assert call("remove", db.path)[0] == 2
 
 
-def test_a_compaction_says_what_it_did_and_info_shows_the_history(db: PointDB, call: Call) -> None:
+def test_a_compaction_reports_its_changes_and_info_shows_the_history(
+    db: PointDB, call: Call
+) -> None:
     code, out, _ = call("compact", db.path, "--keep", 1)
     assert code == 0
     assert "fragments merged into 16" in out
@@ -52,7 +54,9 @@ def test_a_compaction_says_what_it_did_and_info_shows_the_history(db: PointDB, c
     assert "snapshot 2" in err
 
 
-def test_what_verify_names_is_removed_and_ingested_again(db: PointDB, call: Call) -> None:
+def test_granules_that_verify_names_can_be_removed_and_ingested_again(
+    db: PointDB, call: Call
+) -> None:
     code, out, _ = call("verify", db.path)
     assert code == 0
     assert "3 granules with 600 points are as the log says" in out
@@ -70,7 +74,7 @@ def test_what_verify_names_is_removed_and_ingested_again(db: PointDB, call: Call
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_damaged_commit_is_set_aside_and_what_it_brought_ingested_again(
+def test_a_damaged_commit_is_set_aside_and_its_granules_can_be_ingested_again(
     db: PointDB, call: Call, damage: str
 ) -> None:
     expected = db.read()
@@ -97,7 +101,7 @@ def test_a_damaged_commit_is_set_aside_and_what_it_brought_ingested_again(
     assert call("verify", db.path)[0] == 0
 
 
-def test_damage_behind_a_checkpoint_costs_no_more_than_history(
+def test_damage_before_a_checkpoint_loses_only_history(
     db: PointDB, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cryotile.pointdb.log.CHECKPOINT_INTERVAL", 4)
@@ -105,7 +109,7 @@ def test_damage_behind_a_checkpoint_costs_no_more_than_history(
         db.append([granule(seed, 60)])
     expected, log = db.read(), db.path / "log"
     (log / "00000008" / "all-fragments.parquet").write_bytes(b"torn")
-    # The checkpoint before it will do.
+    # The checkpoint before it suffices.
     pd.testing.assert_frame_equal(PointDB(db.path).read(), expected, check_exact=True)
     pd.testing.assert_frame_equal(PointDB(db.path).squares(), db.squares(), check_exact=True)
     shutil.rmtree(log / "00000002")

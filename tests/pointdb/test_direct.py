@@ -1,4 +1,4 @@
-"""What docs/pointdb.md says of reading points, with cryotile and without, is what happens."""
+"""The examples of docs/pointdb.md for reading points, with and without cryotile, work."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_four_libraries_are_shown() -> None:
     ]
 
 
-def test_after_a_compaction_a_pattern_finds_what_the_log_names(db: PointDB) -> None:
+def test_after_a_compaction_a_pattern_finds_the_fragments_that_the_log_names(db: PointDB) -> None:
     assert len(db.fragments((-1.49e6, -3.9e5, -1.48e6, -3.8e5))) == 3 < len(db.fragments())
     db.compact()
     pattern = str(db.path / "chunks" / "**" / "*.parquet")
@@ -63,7 +63,7 @@ def test_after_a_compaction_a_pattern_finds_what_the_log_names(db: PointDB) -> N
     assert pl.scan_parquet(pattern).select(pl.len()).collect().item() == 12_000
 
 
-def test_all_columns_mean_the_same_elsewhere(db: PointDB) -> None:
+def test_all_columns_have_the_same_values_without_cryotile(db: PointDB) -> None:
     ours = db.read()
     theirs = ds.dataset(db.fragments()).to_table().to_pandas()
     for name, scale in {"x_cm": 100, "y_cm": 100, "elevation_mm": 1000}.items():

@@ -1,3 +1,5 @@
+"""A point DB survives kills, rival writers, full disks, slow file servers and damaged files."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -24,29 +26,28 @@ from cryotile.pointdb.log import Commit, Log, Snapshot
 from cryotile.points import Granule
 from tests.support import PROJECT
 from tests.support.made_up import granule
+from tests.support.point_dbs import filled, fragment_files, named_fragments
 from tests.support.pointdb_writer import STAGES
 
 KILLS = 200 if os.environ.get("CRYOTILE_LONG") else 8
-"""How often a writer is killed."""
+"""Number of times that a writer is killed."""
 
 WRITER = PROJECT / "tests" / "support" / "pointdb_writer.py"
 
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file server that is late is so by less than a second."""
+    """Let a slow file server be late by less than a second."""
     monkeypatch.setattr(log, "VISIBILITY_LIMIT", 1.0)
 
 
-def filled(path: Path, *seeds: int, count: int = 300) -> PointDB:
-    db = PointDB.create(path, "EPSG:3031")
-    for seed in seeds:
-        db.append([granule(seed, count)])
-    return db
+def seeded(path: Path, *seeds: int, count: int = 300) -> PointDB:
+    """Create a point DB with one commit for the granule of each seed."""
+    return filled(path, *([granule(seed, count)] for seed in seeds))
 
 
 def assert_whole(db: PointDB, ids: set[str], scratch: Path, count: int = 60) -> None:
-    """The DB holds exactly these granules, and all files that its log names."""
+    """Assert that the DB holds exactly these granules, and all files that its log names."""
     db = PointDB(db.path)
     assert set(db.granules["id"]) == ids
     reference = PointDB.create(scratch, "EPSG:3031")
@@ -54,14 +55,6 @@ def assert_whole(db: PointDB, ids: set[str], scratch: Path, count: int = 60) -> 
         reference.append([granule(int(i.rpartition("-")[2]), count) for i in sorted(ids)])
     pd.testing.assert_frame_equal(db.read(), reference.read(), check_exact=True)
     pd.testing.assert_frame_equal(db.squares(), reference.squares(), check_exact=True)
-
-
-def fragments(db: PointDB) -> list[Path]:
-    return sorted(db.path.rglob("chunks/**/*.parquet"))
-
-
-def named(db: PointDB) -> set[str]:
-    return set(Log(db.path / "log").load().fragments["path"].to_pylist())
 
 
 def exhaust(iterator: Iterator[object]) -> None:
@@ -92,7 +85,7 @@ def said(process: subprocess.Popen[str]) -> dict[str, list[str]]:
 
 
 def moments(kills: int, stages: Sequence[str]) -> list[str]:
-    """Draw when to kill: each stage in turn, and by seed how often it is passed before."""
+    """Return moments to kill: each stage in turn, at a seeded number of passes through it."""
     drawn = random.Random(20190504)
     often = {"fragment": 20, "file": 5, "fsync of an entry": 8, "rename": 3}
     most = [next(n for word, n in often.items() if word in stage) for stage in stages]
@@ -101,11 +94,11 @@ def moments(kills: int, stages: Sequence[str]) -> list[str]:
 
 
 def test_killed_at_any_moment_a_writer_leaves_whole_commits(tmp_path: Path) -> None:
-    db = filled(tmp_path / "killed.pdb", 0, count=60)
+    db = seeded(tmp_path / "killed.pdb", 0, count=60)
     stages = STAGES[:-1]
     committed, begun = {granule(0).id}, {granule(0).id}
     before, after = 0, 0
-    # Others write and compact all the while; what they say counts as well.
+    # Other processes write and compact meanwhile; their commits count, too.
     first_of_others = 1000
     others = [
         start("append", db, "never 0", first_of_others, KILLS * 2),
@@ -135,8 +128,8 @@ def test_killed_at_any_moment_a_writer_leaves_whole_commits(tmp_path: Path) -> N
     assert before >= KILLS // 2
     db = PointDB(db.path)
     db.compact()
-    assert {p.relative_to(db.path).as_posix() for p in fragments(db)} == named(db)
-    # What the killed ones began goes in as if nothing had been.
+    assert fragment_files(db) == named_fragments(db)
+    # The granules of the killed writers can be appended afterwards.
     again = db.append([granule(seed, 60) for seed in range(3 * (KILLS + 1))])
     assert set(again.unchanged) == {
         i for i in committed if int(i.rpartition("-")[2]) < first_of_others
@@ -145,7 +138,7 @@ def test_killed_at_any_moment_a_writer_leaves_whole_commits(tmp_path: Path) -> N
 
 
 def test_killed_at_any_moment_a_compaction_changes_nothing(tmp_path: Path) -> None:
-    db = filled(tmp_path / "killed.pdb", 0, count=60)
+    db = seeded(tmp_path / "killed.pdb", 0, count=60)
     kills = max(len(STAGES), KILLS // 4)
     ids, killed = {granule(0).id}, 0
     for attempt, kill in enumerate(moments(kills, STAGES), start=1):
@@ -166,8 +159,8 @@ def test_killed_at_any_moment_a_compaction_changes_nothing(tmp_path: Path) -> No
     assert list(PointDB(db.path).verify()) == []
 
 
-def test_writers_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    db = filled(tmp_path / "busy.pdb")
+def test_concurrent_writers_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    db = seeded(tmp_path / "busy.pdb")
     writers = [start("append", db, "never 0", first, 12) for first in (0, 4, 8)]
     for writer in writers:
         assert len(said(writer)["end"]) == 12
@@ -178,7 +171,7 @@ def test_writers_at_once_lose_nothing_and_double_nothing(tmp_path: Path) -> None
 
 @pytest.fixture
 def rival(monkeypatch: pytest.MonkeyPatch) -> Callable[[PointDB, Granule], None]:
-    """Lets another writer commit a granule just before the next commit."""
+    """Let another writer commit a granule just before the next commit."""
 
     def arrange(db: PointDB, other: Granule) -> None:
         commit = Log.commit
@@ -193,10 +186,10 @@ def rival(monkeypatch: pytest.MonkeyPatch) -> Callable[[PointDB, Granule], None]
     return arrange
 
 
-def test_who_loses_a_number_takes_the_next(
+def test_a_writer_that_loses_a_number_takes_the_next(
     tmp_path: Path, rival: Callable[[PointDB, Granule], None]
 ) -> None:
-    db = filled(tmp_path / "a.pdb", 1)
+    db = seeded(tmp_path / "a.pdb", 1)
     rival(db, granule(2))
     assert db.append([granule(3)]).added == ("made-up-3",)
     assert db.snapshot == 3
@@ -206,20 +199,20 @@ def test_who_loses_a_number_takes_the_next(
 def test_a_granule_that_another_writer_added_meanwhile_is_not_doubled(
     tmp_path: Path, rival: Callable[[PointDB, Granule], None]
 ) -> None:
-    db = filled(tmp_path / "a.pdb", 1)
+    db = seeded(tmp_path / "a.pdb", 1)
     rival(db, granule(2))
     appended = db.append([granule(2), granule(3)])
     assert (appended.added, appended.unchanged) == (("made-up-3",), ("made-up-2",))
     assert_whole(db, {f"made-up-{i}" for i in (1, 2, 3)}, tmp_path / "reference.pdb", 300)
     rival(db, granule(4))
     assert db.append([granule(4)]).unchanged == ("made-up-4",)
-    assert {p.relative_to(db.path).as_posix() for p in fragments(db)} == named(db)
+    assert fragment_files(db) == named_fragments(db)
 
 
-def test_another_delivery_that_came_in_meanwhile_stays(
+def test_a_newer_delivery_that_another_writer_added_meanwhile_stays(
     tmp_path: Path, rival: Callable[[PointDB, Granule], None]
 ) -> None:
-    db = filled(tmp_path / "a.pdb", 1)
+    db = seeded(tmp_path / "a.pdb", 1)
     rival(db, granule(2))
     appended = db.append([dataclasses.replace(granule(2), baseline="C"), granule(3)])
     assert appended.added == ("made-up-3",)
@@ -233,7 +226,7 @@ def test_granules_whose_hashes_clash_get_numbers_of_their_own(
     constant = SimpleNamespace(digest=lambda: b"\xff\xff\xff\xff")
     hashes = SimpleNamespace(blake2b=lambda *arguments, **keywords: constant)
     monkeypatch.setattr(write, "hashlib", hashes)
-    db = filled(tmp_path / "a.pdb", 1)
+    db = seeded(tmp_path / "a.pdb", 1)
     rival(db, granule(2))
     db.append([granule(3), granule(4)])
     numbers = db.granules.set_index("id")["number"]
@@ -251,7 +244,7 @@ def test_granules_whose_hashes_clash_get_numbers_of_their_own(
 def test_a_reply_that_a_file_server_lost_is_a_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = filled(tmp_path / "a.pdb", 1)
+    db = seeded(tmp_path / "a.pdb", 1)
     rename = Path.rename
 
     def lose_reply(self: Path, target: Path) -> Path:
@@ -267,7 +260,7 @@ def test_a_reply_that_a_file_server_lost_is_a_success(
 def test_interrupted_after_the_rename_the_fragments_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = filled(tmp_path / "a.pdb", 1)
+    db = seeded(tmp_path / "a.pdb", 1)
     rename = Path.rename
 
     def interrupt(self: Path, target: Path) -> Path:
@@ -284,9 +277,9 @@ def test_interrupted_after_the_rename_the_fragments_stay(
 def test_an_entry_that_a_file_server_shows_late_is_waited_for(
     tmp_path: Path, rival: Callable[[PointDB, Granule], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = filled(tmp_path / "a.pdb", 1)
+    db = seeded(tmp_path / "a.pdb", 1)
     rival(db, granule(2))
-    # However busy this machine is, it comes to a fourth look.
+    # Long enough for a fourth attempt on a busy machine.
     monkeypatch.setattr(log, "VISIBILITY_LIMIT", 60.0)
     find, refusals = Log.find, iter(range(3))
 
@@ -307,7 +300,7 @@ def test_two_creators_make_one_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     def outrun(self: Path, target: Path) -> Path:
         monkeypatch.setattr(Path, "rename", rename)
-        filled(path, 1)
+        seeded(path, 1)
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", outrun)
@@ -339,7 +332,7 @@ def few_inodes(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_without_inodes_nothing_is_lost(few_inodes: Path, tmp_path: Path) -> None:
-    db = filled(few_inodes / "a.pdb")
+    db = seeded(few_inodes / "a.pdb")
     ballast = [few_inodes / f"ballast-{i}" for i in range(40)]
     for path in ballast:
         path.touch()
@@ -350,7 +343,7 @@ def test_without_inodes_nothing_is_lost(few_inodes: Path, tmp_path: Path) -> Non
     ids = set(PointDB(db.path).granules["id"])
     assert 0 < len(ids) < 100
     assert_whole(db, ids, tmp_path / "reference.pdb")
-    # A compaction needs some inodes first; then it gives back many.
+    # A compaction needs some inodes first, then frees many.
     for path in ballast:
         path.unlink()
     assert db.compact().freed > 0
@@ -358,8 +351,8 @@ def test_without_inodes_nothing_is_lost(few_inodes: Path, tmp_path: Path) -> Non
     assert db.append([granule(next(seeds) - 1, 60)]).rows == 60
 
 
-def test_a_quota_that_is_used_up_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    db = filled(tmp_path / "a.pdb", 1)
+def test_an_exhausted_quota_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    db = seeded(tmp_path / "a.pdb", 1)
     files, fsync = iter(range(9)), os.fsync
 
     def refuse(descriptor: int) -> None:
@@ -375,7 +368,7 @@ def test_a_quota_that_is_used_up_is_named(tmp_path: Path, monkeypatch: pytest.Mo
         db.remove(["made-up-1"])
     monkeypatch.undo()
     assert_whole(db, {"made-up-1"}, tmp_path / "reference.pdb", 300)
-    assert named(db) == {p.relative_to(db.path).as_posix() for p in fragments(db)}
+    assert named_fragments(db) == fragment_files(db)
 
 
 def test_no_link_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,7 +377,7 @@ def test_no_link_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "symlink", refuse)
-    db = filled(tmp_path / "a.pdb", 1, 2)
+    db = seeded(tmp_path / "a.pdb", 1, 2)
     db.compact()
     assert_whole(db, {"made-up-1", "made-up-2"}, tmp_path / "reference.pdb", 300)
     db.remove(["made-up-1"])
@@ -394,8 +387,8 @@ def test_no_link_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_fragment_that_a_file_server_shows_late_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = filled(tmp_path / "a.pdb", 1)
-    late = fragments(db)[3]
+    db = seeded(tmp_path / "a.pdb", 1)
+    late = db.path / sorted(fragment_files(db))[3]
     away = late.with_name("away")
     late.rename(away)
     follow = Log.follow
@@ -409,10 +402,10 @@ def test_a_fragment_that_a_file_server_shows_late_is_waited_for(
     assert len(db.read()) == 300
 
 
-def test_a_clock_that_jumps_changes_no_order(
+def test_a_clock_that_jumps_does_not_change_the_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    db = filled(tmp_path / "a.pdb", 1)
+    db = seeded(tmp_path / "a.pdb", 1)
     for seed, jump in ((2, -1e9), (3, 1e9), (4, -3600)):
         now = time.time() + jump
         monkeypatch.setattr(time, "time", lambda now=now: now)
@@ -426,7 +419,7 @@ def test_a_clock_that_jumps_changes_no_order(
 def test_a_full_disk_stops_with_one_line_and_loses_nothing(
     small_disk: Path, tmp_path: Path
 ) -> None:
-    db = filled(small_disk / "a.pdb")
+    db = seeded(small_disk / "a.pdb")
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(100_000))
     seeds = iter(range(100))
@@ -436,7 +429,7 @@ def test_a_full_disk_stops_with_one_line_and_loses_nothing(
     assert "free some space" in one_line(caught)
     ids = set(PointDB(db.path).granules["id"])
     assert 0 < len(ids) < 100
-    assert {p.relative_to(db.path).as_posix() for p in fragments(db)} == named(db)
+    assert fragment_files(db) == named_fragments(db)
     assert not list((db.path / "log").glob(".*"))
     assert_whole(db, ids, tmp_path / "reference.pdb")
     ballast.unlink()
@@ -445,7 +438,7 @@ def test_a_full_disk_stops_with_one_line_and_loses_nothing(
 
 
 def test_a_read_only_file_system_is_named(small_disk: Path) -> None:
-    db = filled(small_disk / "a.pdb", 1, count=60)
+    db = seeded(small_disk / "a.pdb", 1, count=60)
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(UnwritablePath) as caught:
         db.append([granule(2, 60)])
@@ -455,8 +448,8 @@ def test_a_read_only_file_system_is_named(small_disk: Path) -> None:
     assert len(PointDB(db.path).read()) == 60
 
 
-def test_what_no_commit_names_does_not_exist(tmp_path: Path) -> None:
-    db = filled(tmp_path / "a.pdb", 1, 2)
+def test_a_file_that_no_commit_names_does_not_exist(tmp_path: Path) -> None:
+    db = seeded(tmp_path / "a.pdb", 1, 2)
     log = db.path / "log"
     (log / ".00000003.deadbeef.tmp").mkdir()
     (log / ".00000003.deadbeef.tmp" / "commit.json").write_text('{"half')
@@ -468,7 +461,7 @@ def test_what_no_commit_names_does_not_exist(tmp_path: Path) -> None:
 
 
 def damaged(path: Path) -> str:
-    """The one line that opening, reading or counting a damaged DB gives."""
+    """Return the one-line error of opening, reading or counting a damaged DB."""
     with pytest.raises(DamagedFile) as caught:
         use(path)
     return one_line(caught)
@@ -489,7 +482,7 @@ def flip(path: Path, where: float = 0.5) -> None:
 @pytest.mark.parametrize("name", ["commit.json", "squares.parquet"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_a_damaged_commit_is_named(tmp_path: Path, name: str, damage: str) -> None:
-    db = filled(tmp_path / "a.pdb", 1, 2, 3)
+    db = seeded(tmp_path / "a.pdb", 1, 2, 3)
     path = db.path / "log" / "00000002" / name
     if damage == "flip":
         flip(path)
@@ -501,15 +494,15 @@ def test_a_damaged_commit_is_named(tmp_path: Path, name: str, damage: str) -> No
 
 
 def test_a_missing_commit_is_named(tmp_path: Path) -> None:
-    db = filled(tmp_path / "a.pdb", 1, 2, 3)
+    db = seeded(tmp_path / "a.pdb", 1, 2, 3)
     shutil.rmtree(db.path / "log" / "00000002")
     assert "log/00000002 is missing" in damaged(db.path)
     shutil.rmtree(db.path / "log")
     assert "log is missing" in damaged(db.path)
 
 
-def test_a_commit_in_the_place_of_another_is_named(tmp_path: Path) -> None:
-    db = filled(tmp_path / "a.pdb", 1, 2)
+def test_a_copy_of_another_commit_is_named(tmp_path: Path) -> None:
+    db = seeded(tmp_path / "a.pdb", 1, 2)
     shutil.rmtree(db.path / "log" / "00000002")
     shutil.copytree(db.path / "log" / "00000001", db.path / "log" / "00000002")
     assert "commit 1" in damaged(db.path)
@@ -521,7 +514,7 @@ def largest_fragment(db: PointDB) -> Path:
 
 @pytest.mark.parametrize("where", [0.0, 0.1, 0.3, 0.5, 0.9, 0.999])
 def test_a_flipped_bit_in_a_fragment_never_becomes_a_point(tmp_path: Path, where: float) -> None:
-    db = filled(tmp_path / "a.pdb", 1, count=5000)
+    db = seeded(tmp_path / "a.pdb", 1, count=5000)
     fragment = largest_fragment(db)
     before = db.read()
     flip(fragment, where)
@@ -530,7 +523,7 @@ def test_a_flipped_bit_in_a_fragment_never_becomes_a_point(tmp_path: Path, where
     except DamagedFile as error:
         message = str(error)
     else:
-        # The bit was one that no reader looks at.
+        # No reader needs the flipped bit.
         message = str(fragment)
         pd.testing.assert_frame_equal(after, before)
     assert str(fragment) in message
@@ -538,7 +531,7 @@ def test_a_flipped_bit_in_a_fragment_never_becomes_a_point(tmp_path: Path, where
 
 
 def test_a_truncated_or_missing_fragment_is_named(tmp_path: Path) -> None:
-    db = filled(tmp_path / "a.pdb", 1, count=5000)
+    db = seeded(tmp_path / "a.pdb", 1, count=5000)
     fragment = largest_fragment(db)
     content = fragment.read_bytes()
     fragment.write_bytes(content[: len(content) // 2])
@@ -547,8 +540,8 @@ def test_a_truncated_or_missing_fragment_is_named(tmp_path: Path) -> None:
     assert fragment.name in damaged(db.path)
 
 
-def test_a_reader_that_loses_a_fragment_to_a_newer_commit_goes_on(tmp_path: Path) -> None:
-    db = filled(tmp_path / "a.pdb", 1)
+def test_a_reader_that_loses_a_fragment_to_a_newer_commit_continues(tmp_path: Path) -> None:
+    db = seeded(tmp_path / "a.pdb", 1)
     commits = Log(db.path / "log")
     snapshot = commits.load()
     before = db.read()
@@ -564,12 +557,12 @@ def test_a_reader_that_loses_a_fragment_to_a_newer_commit_goes_on(tmp_path: Path
     assert db.snapshot == 2
 
 
-def test_a_db_that_is_none_or_gone_or_newer_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_gone_or_not_a_point_db_or_newer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="moved away"):
         PointDB(tmp_path / "gone.pdb")
     with pytest.raises(InvalidValue, match="not a point DB"):
         PointDB(tmp_path)
-    db = filled(tmp_path / "a.pdb", 1)
+    db = seeded(tmp_path / "a.pdb", 1)
     description = db.path / "cryotile.json"
     text = description.read_text()
     for version, rule in [(2, r"version 2.*newer cryotile"), (0, "checksum")]:

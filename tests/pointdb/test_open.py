@@ -1,4 +1,4 @@
-"""What opening a point DB costs does not grow with its history."""
+"""The cost of opening a point DB does not grow with its history."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.services.provide import provide
 
 
 def opened(path: Path, log: Path) -> list[str]:
-    """Files of a DB that a process opens to open the DB, as strace sees it."""
+    """Return the files of the log that a process opens when it opens the DB, traced by strace."""
     strace = provide(["strace"], ["strace"])["strace"]
     program = "import sys; from cryotile.pointdb import PointDB; PointDB(sys.argv[1])"
     environment = {**os.environ, "PYTHONPATH": str(Path(cryotile.__file__).parents[1])}
@@ -37,7 +37,7 @@ def test_one_checkpoint_and_at_most_64_later_entries_are_read(tmp_path: Path) ->
     db = PointDB.create(tmp_path / "a.pdb", "EPSG:3031")
     for seed in range(127):
         db.append([with_points(granule(seed), points(seed, 3).head(0))])
-    # 127 is the worst: 64 is a checkpoint, 63 come after it, and the next would be one.
+    # 127 is the worst case: 64 is a checkpoint, 63 commits follow it, and the next would be a checkpoint.
     files = opened(db.path, tmp_path / "strace.txt")
     entries = {name.split("/")[-2] for name in files if name.endswith("commit.json")}
     tables = [name for name in files if "/all-" in name]

@@ -1,10 +1,11 @@
+"""What a point DB is given is what it returns, counts and shows."""
+
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -26,16 +27,10 @@ from cryotile.pointdb.squares import add_up, count_squares, describe_squares
 from cryotile.points import CATEGORIES, CORE_COLUMNS, Batch, Granule, InPieces, empty_points
 from cryotile.readers import read_granule
 from tests.support.made_up import START, as_stored, granule, points, sorted_rows, with_points
+from tests.support.point_dbs import filled
 
 GRANULES = [granule(seed) for seed in range(6)]
 EVERYTHING = as_stored(pd.concat([g.points for g in GRANULES], ignore_index=True))
-
-
-def filled(path: Path, *batches: Sequence[Granule], chunk_size: float = 100e3) -> PointDB:
-    db = PointDB.create(path, "EPSG:3031", chunk_size=chunk_size)
-    for batch in batches:
-        db.append(batch)
-    return db
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +59,7 @@ def test_storing_what_was_stored_changes_nothing(db: PointDB, tmp_path: Path) ->
         [GRANULES[3:], GRANULES[2:5], GRANULES[:4]],
     ],
 )
-def test_points_and_squares_do_not_depend_on_how_granules_came_in(
+def test_points_and_squares_do_not_depend_on_the_order_of_granules_and_commits(
     db: PointDB, tmp_path: Path, batches: list[list[Granule]]
 ) -> None:
     other = filled(tmp_path / "other.pdb", *batches)
@@ -147,7 +142,7 @@ def test_bounds_are_inside_and_found_by_brute_force(db: PointDB) -> None:
     assert len(db.read((edge["x"], edge["y"], edge["x"], edge["y"]))) >= 1
 
 
-def test_times_are_half_open_and_whatever_a_time_may_be(db: PointDB) -> None:
+def test_times_are_half_open_and_of_any_type_of_time(db: PointDB) -> None:
     everything = db.read()
     first, last = everything["time"].iloc[3], everything["time"].max()
     inside = (everything["time"] >= first) & (everything["time"] < last)
@@ -163,7 +158,7 @@ def test_times_are_half_open_and_whatever_a_time_may_be(db: PointDB) -> None:
     assert db.read(time=(first, first)).empty
 
 
-def test_where_selects_and_columns_are_those_asked_for(db: PointDB) -> None:
+def test_where_selects_points_and_columns_are_the_requested_ones(db: PointDB) -> None:
     everything = db.read()
     text = "platform == 'cryosat2' and uncertainty < 0.5 and x > -1e5"
     mask = (everything["platform"] == "cryosat2") & (everything["uncertainty"] < 0.5)
@@ -287,7 +282,7 @@ def test_the_digest_of_the_format_is_a_few_lines_of_any_language() -> None:
     assert sum(digests) % 2**64 == sum(map(point_hash, range(len(frame)))) % 2**64
 
 
-def test_removed_fragments_and_granules_are_gone(tmp_path: Path) -> None:
+def test_a_commit_removes_fragments_and_granules(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:1], GRANULES[1:2])
     log = db._store.log
     snapshot = log.load()
@@ -309,7 +304,7 @@ def test_removed_fragments_and_granules_are_gone(tmp_path: Path) -> None:
     assert after.append(GRANULES[:1]).added == (GRANULES[0].id,)
 
 
-def test_a_snapshot_is_what_was_there_then(tmp_path: Path) -> None:
+def test_a_snapshot_keeps_the_points_of_its_commit(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", *[[g] for g in GRANULES])
     for snapshot in (0, 1, 4, 6):
         expected = as_stored(pd.concat([EVERYTHING[:0], *(g.points for g in GRANULES[:snapshot])]))
@@ -321,7 +316,7 @@ def test_a_snapshot_is_what_was_there_then(tmp_path: Path) -> None:
             db.read(snapshot=snapshot)
 
 
-def test_an_open_db_reads_what_it_saw_until_it_appends(tmp_path: Path) -> None:
+def test_an_open_db_reads_its_snapshot_until_it_appends(tmp_path: Path) -> None:
     one = filled(tmp_path / "a.pdb", GRANULES[:1])
     other = PointDB(one.path)
     one.append(GRANULES[1:2])
@@ -330,7 +325,7 @@ def test_an_open_db_reads_what_it_saw_until_it_appends(tmp_path: Path) -> None:
     assert len(other.read()) == 600
 
 
-def test_a_checkpoint_stands_for_all_commits_before_it(tmp_path: Path) -> None:
+def test_a_checkpoint_replaces_all_commits_before_it(tmp_path: Path) -> None:
     small = [with_points(granule(s), points(s, 3)) for s in range(70)]
     db = filled(tmp_path / "a.pdb", *[[g] for g in small])
     whole = filled(tmp_path / "b.pdb", small)
@@ -346,7 +341,7 @@ def test_a_checkpoint_stands_for_all_commits_before_it(tmp_path: Path) -> None:
     assert opened.append(small).unchanged == tuple(g.id for g in small)
 
 
-def test_extra_columns_come_along_by_name(tmp_path: Path) -> None:
+def test_extra_columns_are_kept_by_name(tmp_path: Path) -> None:
     db = PointDB.create(tmp_path / "a.pdb", "EPSG:3031", columns={"power": "dB", "coherence": "1"})
     frame = points(1, 30).assign(power=np.where(np.arange(30) < 5, np.nan, -160.25), other=1.0)
     db.append([with_points(GRANULES[1], frame), GRANULES[0]])
@@ -381,7 +376,7 @@ def test_one_fragment_per_chunk_and_commit_in_a_path_of_hex(tmp_path: Path) -> N
     assert chunk_directory(0x0001A3F4) == "chunks/00/01/a3/f4"
 
 
-def test_fragments_say_what_they_hold_without_cryotile(tmp_path: Path) -> None:
+def test_fragments_describe_themselves_without_cryotile(tmp_path: Path) -> None:
     db = PointDB.create(tmp_path / "a.pdb", "EPSG:3031", columns={"power": "dB"})
     db.append([with_points(GRANULES[0], points(0, 3000).assign(power=1.0))])
     for path in (db.path / "chunks").rglob("*.parquet"):
@@ -583,14 +578,14 @@ def test_a_granule_and_reports_are_shown_in_a_few_lines(tmp_path: Path) -> None:
         ({"time": ("soon", "2019-01-01")}, "ISO 8601"),
     ],
 )
-def test_a_question_that_makes_no_sense_is_refused(
+def test_an_invalid_argument_of_read_is_refused(
     db: PointDB, arguments: dict[str, object], rule: str
 ) -> None:
     with pytest.raises(InvalidValue, match=rule):
         db.read(**arguments)  # type: ignore[arg-type]
 
 
-def test_creating_again_opens_what_is_the_same_and_refuses_what_differs(tmp_path: Path) -> None:
+def test_creating_again_opens_the_same_db_and_refuses_a_different_one(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "down.pdb"
     PointDB.create(path, "EPSG:3031").append(GRANULES[:1])
     assert PointDB.create(path, "EPSG:3031").snapshot == 1
@@ -616,7 +611,7 @@ def test_an_extra_column_needs_a_name_of_its_own(tmp_path: Path, name: str) -> N
         PointDB.create(tmp_path / "a.pdb", "EPSG:3031", columns=[name])
 
 
-def test_a_directory_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_directory_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UnwritablePath, match="not a point DB"):
         PointDB.create(tmp_path, "EPSG:3031")

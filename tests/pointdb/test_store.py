@@ -1,10 +1,9 @@
-"""A point DB that grows and is looked after: replacing, removing, compacting, verifying, looking back."""
+"""Maintenance of a point DB: replacing, removing, compacting, verifying, reading earlier snapshots."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,12 @@ from cryotile.pointdb.log import FRAGMENTS, Commit, Log
 from cryotile.points import CORE_COLUMNS, Granule
 from cryotile.selection import Where
 from tests.support.made_up import START, as_stored, granule, points, sorted_rows, with_points
+from tests.support.point_dbs import filled, fragment_files, named_fragments
 
 GRANULES = [granule(seed, 120) for seed in range(6)]
 
 SQUARES = ["x_min", "y_min", "platform", "mode", "count", "digest"]
-"""All but times, which may be wider than those of the points that are left."""
+"""All columns except times, which may be wider than those of the remaining points."""
 
 
 @pytest.fixture(autouse=True)
@@ -32,15 +32,8 @@ def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "VISIBILITY_LIMIT", 0.2)
 
 
-def filled(path: Path, *batches: Sequence[Granule], columns: Iterable[str] = ()) -> PointDB:
-    db = PointDB.create(path, "EPSG:3031", columns=columns)
-    for batch in batches:
-        db.append(batch)
-    return db
-
-
 def newer(original: Granule, seed: int, *, baseline: str = "E", version: int = 1) -> Granule:
-    """A later delivery of a granule, with as many points elsewhere."""
+    """Return a later delivery of a granule, with as many points at other places."""
     return dataclasses.replace(
         original,
         baseline=baseline,
@@ -51,16 +44,8 @@ def newer(original: Granule, seed: int, *, baseline: str = "E", version: int = 1
     )
 
 
-def files(db: PointDB) -> set[str]:
-    return {p.relative_to(db.path).as_posix() for p in db.path.rglob("chunks/**/*.parquet")}
-
-
-def named(db: PointDB) -> set[str]:
-    return set(Log(db.path / "log").load().fragments["path"].to_pylist())
-
-
 def assert_same(db: PointDB, other: PointDB) -> None:
-    """Both hold the same points, and know it; neither is damaged."""
+    """Assert that both hold the same points and counts, and that neither is damaged."""
     db, other = PointDB(db.path), PointDB(other.path)
     pd.testing.assert_frame_equal(db.read(), other.read())
     pd.testing.assert_frame_equal(db.squares()[SQUARES], other.squares()[SQUARES])
@@ -68,7 +53,7 @@ def assert_same(db: PointDB, other: PointDB) -> None:
     assert list(db.verify()) == list(other.verify()) == []
 
 
-def test_a_newer_delivery_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+def test_a_newer_delivery_replaces_an_older_one(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:3], GRANULES[3:])
     later = [newer(GRANULES[1], 101), newer(GRANULES[4], 104, baseline="D", version=2)]
     appended = db.append([GRANULES[0], *later])
@@ -103,7 +88,7 @@ def test_a_newer_delivery_without_points_empties_its_squares(tmp_path: Path) -> 
 
 
 def test_other_points_in_the_same_squares_change_their_digests(tmp_path: Path) -> None:
-    # The count of each square stays, so that only its digest tells that tiles are stale.
+    # The count of each square does not change, so only its digest shows that tiles are stale.
     db = filled(tmp_path / "a.pdb", GRANULES[:1])
     before = db.squares()
     higher = GRANULES[0].points.assign(elevation=GRANULES[0].points["elevation"] + 1)
@@ -114,7 +99,7 @@ def test_other_points_in_the_same_squares_change_their_digests(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["made-up-1", "MADE_UP_1.nc"])
-def test_a_removed_granule_is_as_if_it_had_never_been(tmp_path: Path, name: str) -> None:
+def test_a_removed_granule_leaves_no_trace(tmp_path: Path, name: str) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:3], GRANULES[3:])
     removed = db.remove([name])
     assert (removed.granules, removed.rows, removed.snapshot) == (("MADE_UP_1.nc",), 120, 3)
@@ -124,7 +109,7 @@ def test_a_removed_granule_is_as_if_it_had_never_been(tmp_path: Path, name: str)
     assert_same(db, filled(tmp_path / "c.pdb", GRANULES))
 
 
-def test_what_is_not_there_cannot_be_removed(tmp_path: Path) -> None:
+def test_a_granule_that_is_not_in_the_db_cannot_be_removed(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:2])
     with pytest.raises(InvalidValue, match=r"made-up-7 is not in point DB .*a\.pdb"):
         db.remove(["made-up-0", "made-up-7"])
@@ -134,12 +119,12 @@ def test_what_is_not_there_cannot_be_removed(tmp_path: Path) -> None:
 
 def test_compaction_merges_fragments_and_changes_no_content(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", *[[g] for g in GRANULES])
-    before, squares, small = db.read(), db.squares(), len(files(db))
+    before, squares, small = db.read(), db.squares(), len(fragment_files(db))
     compacted = db.compact()
     assert (compacted.merged, compacted.written, compacted.deleted) == (small, 16, small)
     assert compacted.freed > 0
-    assert files(db) == named(db)
-    assert len(files(db)) == 16
+    assert fragment_files(db) == named_fragments(db)
+    assert len(fragment_files(db)) == 16
     for reader in (db, PointDB(db.path)):
         pd.testing.assert_frame_equal(reader.read(), before)
         pd.testing.assert_frame_equal(reader.squares(), squares)
@@ -163,7 +148,7 @@ def test_large_fragments_are_left_alone(tmp_path: Path, monkeypatch: pytest.Monk
     db.compact()
     rows = Log(db.path / "log").load().fragments["rows"].to_pylist()
     assert sorted(rows) == [10, 60, 95]
-    assert large["path"] in files(db)
+    assert large["path"] in fragment_files(db)
     assert_same(db, filled(tmp_path / "b.pdb", near))
 
 
@@ -172,7 +157,7 @@ def one_chunk(seed: int, count: int) -> pd.DataFrame:
     return frame.assign(x=frame["x"] + 50e3, y=frame["y"] + 50e3)
 
 
-def test_a_compaction_ends_the_history_that_it_is_not_told_to_keep(tmp_path: Path) -> None:
+def test_a_compaction_ends_the_snapshots_that_keep_does_not_name(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", *[[g] for g in GRANULES[:4]])
     second = db.read(snapshot=2)
     assert db.compact(keep=[2]).snapshot == 5
@@ -184,20 +169,20 @@ def test_a_compaction_ends_the_history_that_it_is_not_told_to_keep(tmp_path: Pat
         assert "snapshot 3" in str(caught.value)
         assert "2, 5 to 6" in str(caught.value)
         assert "--keep 3" in str(caught.value)
-        # The points of 4 are those of 5.
+        # Snapshot 4 has the points of snapshot 5.
         assert len(opened.read(snapshot=4)) == len(opened.read(snapshot=5)) == 480
     assert [db.has_snapshot(n) for n in range(8)] == [*[n in (2, 4, 5, 6) for n in range(7)], False]
     assert db.history()["available"].tolist() == [True, True, True, False, True, False]
-    assert files(db) > named(db)
+    assert fragment_files(db) > named_fragments(db)
     with pytest.raises(InvalidValue, match="snapshot 3"):
         db.compact(keep=[3])
     db.compact()
-    assert files(db) == named(db)
+    assert fragment_files(db) == named_fragments(db)
     with pytest.raises(InvalidValue, match="snapshot 2"):
         PointDB(db.path).read(snapshot=2)
 
 
-def test_the_history_tells_what_commits_did(tmp_path: Path) -> None:
+def test_the_history_lists_what_commits_changed(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:2], [newer(GRANULES[0], 100), GRANULES[2]])
     db.remove(["made-up-1"])
     db.compact()
@@ -212,7 +197,7 @@ def test_the_history_tells_what_commits_did(tmp_path: Path) -> None:
     assert filled(tmp_path / "b.pdb").history().empty
 
 
-def test_a_reader_goes_on_while_its_fragments_are_merged(tmp_path: Path) -> None:
+def test_a_reader_continues_while_its_fragments_are_merged(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", *[[g] for g in GRANULES])
     newest, pinned, ended = PointDB(db.path), PointDB(db.path), PointDB(db.path)
     before = db.read()
@@ -230,7 +215,7 @@ def test_a_reader_goes_on_while_its_fragments_are_merged(tmp_path: Path) -> None
     assert len(newest.read()) == len(before) + 300
 
 
-def test_old_checkpoints_go_and_the_log_can_still_be_read(tmp_path: Path) -> None:
+def test_the_log_can_be_read_after_old_checkpoints_are_deleted(tmp_path: Path) -> None:
     small = [with_points(granule(s), one_chunk(s, 3)) for s in range(200)]
     db = filled(tmp_path / "a.pdb", *[[g] for g in small])
     third = db.read(snapshot=70)
@@ -244,9 +229,9 @@ def test_old_checkpoints_go_and_the_log_can_still_be_read(tmp_path: Path) -> Non
     assert list(opened.verify()) == []
 
 
-def test_orphans_are_no_damage_and_a_compaction_deletes_them(tmp_path: Path) -> None:
+def test_orphans_are_not_damage_and_a_compaction_deletes_them(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:1])
-    fragment = db.path / sorted(files(db))[0]
+    fragment = db.path / sorted(fragment_files(db))[0]
     orphan = fragment.with_name("0123456789abcdef-0.parquet")
     orphan.write_bytes(fragment.read_bytes()[:100])
     (db.path / "writers").mkdir(exist_ok=True)
@@ -258,7 +243,7 @@ def test_orphans_are_no_damage_and_a_compaction_deletes_them(tmp_path: Path) -> 
         alive.beat()
         coming = fragment.with_name(f"{alive.id}-0.parquet")
         coming.write_bytes(b"half a fragment")
-        # A sign of life on another machine is taken for one as long as it is fresh.
+        # The writer of another host is presumed alive while its marker is fresh.
         db.compact()
         assert orphan.exists()
         assert not stale.exists()
@@ -267,14 +252,14 @@ def test_orphans_are_no_damage_and_a_compaction_deletes_them(tmp_path: Path) -> 
         assert not orphan.exists()
         assert coming.exists()
     db.compact()
-    assert files(db) == named(db)
+    assert fragment_files(db) == named_fragments(db)
     assert list((db.path / "writers").iterdir()) == []
 
 
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
-def test_signs_of_life_from_another_time_are_none(tmp_path: Path, jump: float) -> None:
+def test_a_marker_from_another_time_is_that_of_a_dead_writer(tmp_path: Path, jump: float) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:1])
-    orphan = (db.path / sorted(files(db))[0]).with_name("0123456789abcdef-0.parquet")
+    orphan = (db.path / sorted(fragment_files(db))[0]).with_name("0123456789abcdef-0.parquet")
     orphan.write_bytes(b"orphan")
     marker = db.path / "writers" / "0123456789abcdef"
     marker.parent.mkdir(exist_ok=True)
@@ -286,7 +271,7 @@ def test_signs_of_life_from_another_time_are_none(tmp_path: Path, jump: float) -
     assert not marker.exists()
 
 
-def test_a_writer_wrongly_taken_for_dead_writes_again(
+def test_a_writer_wrongly_presumed_dead_writes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:1])
@@ -318,7 +303,7 @@ def test_damage_is_named_with_the_granules_to_ingest_again(tmp_path: Path, harm:
     assert damage.path == db.path / victim["path"]
     assert damage.granules == ("MADE_UP_2.nc", "MADE_UP_3.nc")
     if harm is not spoil:
-        # A bit that no reader looks at is found by verify alone.
+        # Only verify finds a changed bit that no reader needs.
         with pytest.raises(DamagedFile, match=r"remove .*a\.pdb --damaged") as caught:
             db.read()
         assert victim["path"] in str(caught.value)
@@ -361,7 +346,7 @@ def test_every_statistic_is_compared(tmp_path: Path, name: str) -> None:
     assert "another chunk" in damages[0].reason or name in damages[0].reason
 
 
-def test_chunks_one_after_the_other_are_the_whole(tmp_path: Path) -> None:
+def test_chunks_one_after_another_equal_the_whole(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:3], GRANULES[3:])
     where, bounds = "platform == 'cryosat2'", (-120e3, -90e3, 40e3, 120e3)
     chunks = list(db.iter_chunks(bounds, where=where, columns=["x", "y", "elevation"]))
@@ -418,7 +403,7 @@ def test_row_groups_are_pruned_and_no_point_is_lost(tmp_path: Path, where: str) 
     pd.testing.assert_frame_equal(db.read(columns=db.column_names, where=where), expected)
 
 
-def test_a_row_group_that_no_point_can_come_from_is_not_read(tmp_path: Path) -> None:
+def test_a_row_group_in_which_no_point_can_match_is_not_read(tmp_path: Path) -> None:
     count = 3 << 16
     frame = points(5, count, extent=1000.0).assign(
         x=lambda f: f["x"].abs(),
@@ -427,7 +412,7 @@ def test_a_row_group_that_no_point_can_come_from_is_not_read(tmp_path: Path) -> 
         coherence=np.linspace(0, 1, count),
     )
     db = filled(tmp_path / "a.pdb", [with_points(GRANULES[0], frame)], columns=["coherence"])
-    (path,) = (db.path / name for name in files(db))
+    (path,) = (db.path / name for name in fragment_files(db))
     first = pq.ParquetFile(path).metadata.row_group(0)
     content = bytearray(path.read_bytes())
     start = first.column(0).data_page_offset
@@ -447,7 +432,7 @@ def overlapping(original: Granule, product: str, *, later: str = "0h") -> Granul
     )
 
 
-def test_the_same_pass_in_two_products_is_pointed_out(tmp_path: Path) -> None:
+def test_the_same_pass_in_two_products_is_noted(tmp_path: Path) -> None:
     l2i = [overlapping(g, "cryosat2_l2i") for g in GRANULES[:2]]
     tempo = [overlapping(g, "cryotempo_land_ice") for g in GRANULES[:2]]
     db = filled(tmp_path / "a.pdb")
@@ -457,7 +442,7 @@ def test_the_same_pass_in_two_products_is_pointed_out(tmp_path: Path) -> None:
     assert names == ["MADE_UP_0.nc", "MADE_UP_1.nc"]
     assert db.append(tempo).notes == {}
     assert list(filled(tmp_path / "b.pdb").append([*l2i, *tempo]).notes) == [note]
-    # Another part of the same pass, measured in another mode, is as it should be.
+    # Another part of the same pass, in another mode, is valid.
     db = filled(tmp_path / "c.pdb", l2i)
     later = [overlapping(g, "cryosat2_l2", later="400h") for g in GRANULES[:2]]
     assert db.append(later).notes == {}

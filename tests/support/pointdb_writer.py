@@ -1,8 +1,8 @@
-"""A process that writes to a point DB and can kill itself at a moment of its choice.
+"""Write to a point DB, as a process that can kill itself at a chosen moment.
 
-Run as ``python pointdb_writer.py append DB KILL FIRST COUNT`` it appends made-up granules, saying ``begin <id>`` and
-``end <id>`` around each; as ``python pointdb_writer.py compact DB KILL ROUNDS`` it compacts.  KILL is ``<stage> <n>``,
-the n-th time it comes to a stage, or ``never 0``.
+Run as ``python pointdb_writer.py append DB KILL FIRST COUNT`` it appends made-up granules and prints ``begin <id>``
+and ``end <id>`` around each; as ``python pointdb_writer.py compact DB KILL ROUNDS`` it compacts.  KILL is
+``<stage> <n>``, the n-th time that it reaches a stage, or ``never 0``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STAGES = (
 
 
 class Killer:
-    """Sends SIGKILL, which nothing can catch, clean up or flush after, when it is time."""
+    """Send SIGKILL, which no handler can catch, at the chosen stage."""
 
     def __init__(self, root: str, stage: str, count: int) -> None:
         self.root, self.stage, self.left = root, stage, count
@@ -43,7 +43,7 @@ class Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def watch(self) -> None:
-        """Hear of every file that is opened for writing, fsynced, renamed or deleted."""
+        """Report every file that is opened for writing, fsynced, renamed or deleted."""
 
         def audit(event: str, arguments: tuple[Any, ...]) -> None:
             if event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_CREAT:

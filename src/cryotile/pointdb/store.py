@@ -123,6 +123,7 @@ class Description:
             "crs_wkt": pyproj.CRS.from_user_input(self.crs).to_wkt(),
             "chunk_size": self.chunk_size,
             "square_size": SQUARE_SIZE,
+            # The name on disk is part of the format.
             "further_columns": dict(self.extra),
             "columns": fields,
         }
