@@ -50,7 +50,7 @@ def read_variables(files: list[Path]) -> list[dict[str, np.ndarray]]:
 
 
 def ingest(scratch: Path, repeats: int) -> dict[str, float]:
-    """Compare ingest with its least parts: read the variables, transform, write the encoded columns; each timed alone."""
+    """Compare ingest with its least parts, each timed alone: read the variables, transform, write encoded columns."""
     world = World(bounds=(-700e3, -2000e3, 700e3, -600e3))
     files = simulate(scratch / "granules", years=0.25, world=world)
     granules = [read_granule(path) for path in files]
