@@ -5,19 +5,18 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-# -ffp-contract=off: a fused multiply-add would make the last bit depend on the compiler's mood,
-# and the same points must give the same bytes everywhere.
+# -ffp-contract=off: with fused multiply-adds the last bit would depend on the compiler, and the same points must give
+# the same bytes everywhere.
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+KERNEL = Path("src/cryotile/kernel")
 
 setup(
     ext_modules=cythonize(
         [
             Extension(
                 "cryotile._fit",
-                ["src/cryotile/_fit.pyx"],
-                depends=[
-                    *map(str, sorted(Path("src/cryotile/kernel").glob("*.h"))),
-                ],
+                ["src/cryotile/_fit.pyx", *map(str, sorted(KERNEL.glob("*.c")))],
+                depends=[str(header) for header in sorted(KERNEL.rglob("*.h"))],
                 extra_compile_args=FLAGS,
             ),
         ],

@@ -14,7 +14,7 @@ import numpy as np
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
 
-cdef extern from "kernel/sort.h" nogil:
+cdef extern from "kernel/fit.h" nogil:
     ctypedef struct Table:
         const double *x
         const double *y
@@ -53,17 +53,11 @@ cdef extern from "kernel/sort.h" nogil:
         Placed *placed
     int64_t find_ranges(
         const double *posts, int64_t count, const Window *window, Range *ranges, int64_t *slots) noexcept
-    void count_rows(const Table *table, const Window *window, Buckets *buckets) noexcept
-    void place_in_rows(const Table *table, const Window *window, Buckets *buckets) noexcept
-    void sort_rows(const Window *window, Buckets *buckets, Sorted *to) noexcept
-
-cdef extern from "kernel/season.h" nogil:
+    void sort_into_cells(const Table *table, const Window *window, Buckets *buckets, Sorted *to) noexcept
     ctypedef struct Year:
         int64_t start, length
     void find_seasons(
         const Year *year, const int64_t *nanoseconds, int64_t count, double *cosines, double *sines) noexcept
-
-cdef extern from "kernel/levels.h" nogil:
     enum:
         CELLS_IN_RADIUS
         MAX_TERMS
@@ -94,6 +88,9 @@ cdef extern from "kernel/levels.h" nogil:
         pass
     ctypedef struct Pass:
         pass
+    ctypedef struct Verdict:
+        double value, threshold
+        int32_t cause, parameters
     ctypedef struct Circle:
         int64_t room, count
         int32_t *index
@@ -114,6 +111,9 @@ cdef extern from "kernel/levels.h" nogil:
         double *factors
         uint8_t *pass_kept
         Pass *described
+        Verdict verdict[12]
+        double plane_tolerance[3]
+        double pass_limit, point_middle, point_limit
     ctypedef struct Posts:
         const double *x
         const double *y
@@ -147,6 +147,13 @@ POST = np.dtype(
         ("status", np.int8),
     ],
     align=True,
+)
+
+
+PASS = np.dtype([("points", np.int64), ("kept", bool), ("offset", np.float64)])
+
+VERDICT = np.dtype(
+    [("cause", np.int32), ("value", np.float64), ("threshold", np.float64), ("parameters", np.int32)]
 )
 
 
@@ -201,9 +208,7 @@ def sort_points(
     to.x, to.y, to.rows, to.passes, to.order = &real[0, 0], &real[1, 0], &points[0, 0], &narrow[0, 0], &narrow[1, 0]
     to.row_y, to.row_start, to.cell_x, to.cell_start = &row_lists[0, 0], &row_lists[1, 0], &whole[2, 0], &whole[3, 0]
     with nogil:
-        count_rows(&table, &window, &buckets)
-        place_in_rows(&table, &window, &buckets)
-        sort_rows(&window, &buckets, &to)
+        sort_into_cells(&table, &window, &buckets, &to)
     return to.extreme, (
         pairs[padded : padded + to.count],
         columns[0, : to.count],
@@ -376,23 +381,43 @@ cdef class Kernel:
         cdef Scratch scratch = Scratch(self.size, self.pass_total, self.model.quads, False)
         cdef Circle *circle = &scratch.circle
         cdef int64_t i
-        index, order, columns, kept = map(np.asarray, scratch.points)
+        _, order, columns, kept = map(np.asarray, scratch.points)
         kept[:] = False
         columns[1] = np.nan
         np.asarray(scratch.passes[2])[:] = np.nan
+        circle.pass_limit = circle.point_middle = circle.point_limit = np.nan
+        for i in range(3):
+            circle.plane_tolerance[i] = np.nan
         fitted, _ = self._fit(scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8))
-        pass_kept, offset = np.zeros(circle.count, bool), np.full(circle.count, np.nan)
-        for i in range(circle.passes):
-            of_pass = slice(circle.starts[i], circle.starts[i + 1])
-            pass_kept[of_pass] = circle.pass_kept[i]
-            if self.model.rejects:
-                offset[of_pass] = circle.medians[i]
+        passes, verdicts = np.zeros(circle.passes, PASS), np.zeros(self.model.terms, VERDICT)
+        if circle.count == 0:
+            passes = passes[:0]
+        for i in range(len(passes)):
+            passes[i] = (
+                circle.starts[i + 1] - circle.starts[i], circle.pass_kept[i],
+                circle.medians[i] if self.model.rejects else np.nan,
+            )
+        for i in range(len(verdicts)):
+            verdicts[i] = (
+                circle.verdict[i].cause, circle.verdict[i].value, circle.verdict[i].threshold,
+                circle.verdict[i].parameters,
+            )
         some = slice(circle.count)
-        return (
-            fitted[0, 0], self._seen(x, y), order[0, some], columns[1, some], kept[some].astype(bool), pass_kept, offset
-        )
+        return {
+            "post": fitted[0, 0],
+            "seen": self._seen(x, y),
+            "order": order[0, some],
+            "residuals": columns[1, some],
+            "kept": kept[some].astype(bool),
+            "passes": passes,
+            "terms": verdicts,
+            "tolerances": [circle.plane_tolerance[i] for i in range(3)],
+            "pass_limit": circle.pass_limit,
+            "point_middle": circle.point_middle,
+            "point_limit": circle.point_limit,
+        }
 
     cdef object _seen(self, double x, double y):
-        # Before any are cut to the majority of a kind.
+        # All points within the radius, before any are cut to the majority of a kind.
         place = np.column_stack([np.asarray(self.keeps[0]) - x, np.asarray(self.keeps[1]) - y])
         return np.flatnonzero(place[:, 0] * place[:, 0] + place[:, 1] * place[:, 1] < self.model.radius**2)

@@ -1,7 +1,7 @@
 /* One post: the points in its circle, cut where kinds of points may not mix, and their fit. */
 
 /* Cuts the points to the most frequent category; ties go to the one that comes first.  Returns whether any went. */
-static bool LEVEL(keep_majority)(const uint8_t *category, Circle *circle)
+static bool keep_majority(const uint8_t *category, Circle *circle)
 {
     int64_t counts[MAX_CATEGORIES] = {0}, k = 0;
     int best = 0;
@@ -20,13 +20,13 @@ static bool LEVEL(keep_majority)(const uint8_t *category, Circle *circle)
 }
 
 /* What a fit would give is NaN without one. */
-static void LEVEL(clear_fit)(Post *post)
+static void clear_fit(Post *post)
 {
     post->dhdt = post->elevation = post->c0 = post->c1 = post->dhdt_sigma = post->dhdt_sigma_formal = NAN;
     post->elevation_sigma = post->misfit_rms = post->centroid_distance = NAN;
 }
 
-static void LEVEL(fit_circle)(
+static void fit_circle(
     const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients, int64_t slots)
 {
     bool cut_modes = model->modes > 1, cut_platforms = false;
@@ -38,27 +38,27 @@ static void LEVEL(fit_circle)(
         for (int64_t k = 0; k < slots; k++)
             coefficients[k] = NAN;
         memset(post, 0, sizeof *post);
-        LEVEL(clear_fit)(post);
+        clear_fit(post);
         post->time_start = post->time_end = NAN;
         post->status = NO_POINTS;
-        if (cut_modes && LEVEL(keep_majority)(points->modes, circle))
+        if (cut_modes && keep_majority(points->modes, circle))
             cut |= model->majority_mode;
-        if (cut_platforms && LEVEL(keep_majority)(points->platforms, circle))
+        if (cut_platforms && keep_majority(points->platforms, circle))
             cut |= model->majority_platform;
         if (circle->count == 0)
             return;
         if (model->plain) {
-            LEVEL(fit_plane)(points, model, circle, post);
+            fit_plane(points, model, circle, post);
             break;
         }
-        missing = LEVEL(try_fit)(points, model, circle, post, coefficients);
+        missing = try_fit(points, model, circle, post, coefficients);
         if (missing < 0)
             break;
         cut_modes |= missing == MODES;
         cut_platforms |= missing == PLATFORMS;
     }
     if (post->status != OK) {
-        LEVEL(clear_fit)(post);
+        clear_fit(post);
         for (int64_t k = 0; k < slots; k++)
             coefficients[k] = NAN;
         post->terms = 0;
@@ -68,19 +68,19 @@ static void LEVEL(fit_circle)(
 
 /* Fits the posts that are wanted; of those whose circle may hold more points than there is room for, the status is
    NOT_COMPUTED. */
-static void LEVEL(fit_rows)(
+void FIT_ROWS(
     const Points *points, const Cells *cells, const Model *model, Circle *circle, const Posts *posts)
 {
     Band bands[MAX_BANDS];
     for (int64_t j = 0; j < posts->ny; j++) {
-        const int n_bands = LEVEL(find_bands)(cells, model->radius, posts->y[j], bands);
+        const int n_bands = find_bands(cells, model->radius, posts->y[j], bands);
         circle->y = posts->y[j];
         for (int64_t i = 0, at = j * posts->nx; i < posts->nx; i++, at++) {
             if (!posts->wanted[at])
                 continue;
             circle->x = posts->x[i];
-            if (LEVEL(select_points)(points, cells, model->radius, bands, n_bands, circle))
-                LEVEL(fit_circle)(
+            if (select_points(points, cells, model->radius, bands, n_bands, circle))
+                fit_circle(
                     points, model, circle, &posts->posts[at], posts->coefficients + posts->slots * at, posts->slots);
             else
                 posts->posts[at].status = NOT_COMPUTED;

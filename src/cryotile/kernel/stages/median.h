@@ -1,16 +1,11 @@
-/* Medians by counting: how many values lie below a bound is one sweep of vector registers, without a branch.
+/* Medians by counting: the number of values below a bound takes one sweep of vector registers, without a branch.
 
-   Values are padded with infinity to a multiple of 8; infinite ones count for nothing. */
+   Values are padded with infinity to a multiple of 8; infinite values do not count. */
 
-INLINE eight LEVEL(where)(eight_masks mask, eight yes, eight no)
-{
-    return (eight)(((eight_masks)yes & mask) | ((eight_masks)no & ~mask));
-}
-
-INLINE eight LEVEL(larger)(eight a, eight b) { return LEVEL(where)(a > b, a, b); }
+enum { RANKED = 32 }; /* up to this number of values, medians are found by ranks */
 
 /* Counts the values below a and below b. */
-INLINE void LEVEL(count_below)(const double *restrict values, int64_t count, double a, double b, int64_t below[2])
+INLINE void count_below(const double *restrict values, int64_t count, double a, double b, int64_t below[2])
 {
     eight_masks na = {0}, nb = {0};
     for (int64_t i = 0; i < count; i += 8) {
@@ -26,7 +21,7 @@ INLINE void LEVEL(count_below)(const double *restrict values, int64_t count, dou
 }
 
 /* Smallest value above `bound`, and whether at least n values are no larger than `bound`. */
-INLINE double LEVEL(next_above)(const double *values, int64_t count, double bound, int64_t n)
+INLINE double next_above(const double *values, int64_t count, double bound, int64_t n)
 {
     eight least = {INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY};
     eight_masks not_above = {0};
@@ -36,7 +31,7 @@ INLINE double LEVEL(next_above)(const double *values, int64_t count, double boun
         const eight v = *(const eight *)(values + i);
         const eight_masks lower = (v > bound) & (v < least);
         not_above -= v <= bound;
-        least = LEVEL(where)(lower, v, least);
+        least = choose(lower, v, least);
     }
     for (int l = 0; l < 8; l++) {
         total += not_above[l];
@@ -47,10 +42,10 @@ INLINE double LEVEL(next_above)(const double *values, int64_t count, double boun
 
 /* Packs the values from low to below high, in their order, into `to`, which may be `from`, and pads them; returns how
    many they are. */
-INLINE int64_t LEVEL(pack)(const double *from, int64_t count, double low, double high, double *to, int64_t *below)
+INLINE int64_t pack(const double *from, int64_t count, double low, double high, double *to, int64_t *below)
 {
     int64_t k = 0, lower = 0;
-#ifdef LEVEL_AVX512
+#ifdef WITH_AVX512
     const __m512d least = _mm512_set1_pd(low), most = _mm512_set1_pd(high);
     for (int64_t i = 0; i < count; i += 8) {
         const __m512d v = _mm512_loadu_pd(from + i);
@@ -76,7 +71,7 @@ INLINE int64_t LEVEL(pack)(const double *from, int64_t count, double low, double
 
 /* The values of ranks k and k + 1 among up to RANKED, padded to a multiple of 8: the rank of each is how many are
    smaller. */
-INLINE void LEVEL(pick_ranked)(const double *values, int64_t n, int64_t k, double picked[2])
+INLINE void pick_ranked(const double *values, int64_t n, int64_t k, double picked[2])
 {
     const eight nothing = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
     eight lower = nothing, upper = nothing;
@@ -85,8 +80,8 @@ INLINE void LEVEL(pick_ranked)(const double *values, int64_t n, int64_t k, doubl
         eight_masks rank = {0};
         for (int64_t i = 0; i < n; i++)
             rank -= v > values[i];
-        lower = LEVEL(larger)(lower, LEVEL(where)((rank <= k) & (v < INFINITY), v, nothing));
-        upper = LEVEL(larger)(upper, LEVEL(where)((rank <= k + 1) & (v < INFINITY), v, nothing));
+        lower = larger(lower, choose((rank <= k) & (v < INFINITY), v, nothing));
+        upper = larger(upper, choose((rank <= k + 1) & (v < INFINITY), v, nothing));
     }
     picked[0] = picked[1] = -INFINITY;
     for (int l = 0; l < 8; l++) {
@@ -97,7 +92,7 @@ INLINE void LEVEL(pick_ranked)(const double *values, int64_t n, int64_t k, doubl
 
 /* Median of the `kept` finite values among `count`.  The guess that it lies from low to below high costs sweeps where
    it is wrong, no digits.  `spare` has room for all and eight more. */
-static double LEVEL(median)(
+static double median(
     const double *values, int64_t count, int64_t kept, double low, double high, double *spare)
 {
     const int64_t k = (kept - 1) / 2;
@@ -107,7 +102,7 @@ static double LEVEL(median)(
     if (!(width > 0))
         width = 1e-12, high = low + width;
     for (;;) {
-        inside = LEVEL(pack)(values, count, low, high, spare, &below);
+        inside = pack(values, count, low, high, spare, &below);
         if (below <= k && below + inside > k)
             break;
         width *= 8;
@@ -127,10 +122,10 @@ static double LEVEL(median)(
             /* low and high are neighbours among floats: what lies between is low */
             picked[0] = picked[1] = low;
             if (k + 1 >= below + inside && kept % 2 == 0)
-                picked[1] = LEVEL(next_above)(values, count, low, kept / 2 + 1);
+                picked[1] = next_above(values, count, low, kept / 2 + 1);
             return kept % 2 ? picked[0] : (picked[0] + picked[1]) / 2;
         }
-        LEVEL(count_below)(spare, (inside + 7) / 8 * 8, a, b, within);
+        count_below(spare, (inside + 7) / 8 * 8, a, b, within);
         skipped = 0;
         for (int side = 0; side < 2; side++) {
             const double bound = side ? b : a;
@@ -140,42 +135,53 @@ static double LEVEL(median)(
                 high = bound, end = within[side];
         }
         halve = end - skipped > inside / 2;
-        LEVEL(pack)(spare, (inside + 7) / 8 * 8, low, high, spare, within);
+        pack(spare, (inside + 7) / 8 * 8, low, high, spare, within);
         below += skipped;
         inside = end - skipped;
     }
-    LEVEL(pick_ranked)(spare, inside, k - below, picked);
+    pick_ranked(spare, inside, k - below, picked);
     if (kept % 2)
         return picked[0];
     if (k + 1 >= below + inside)
-        picked[1] = LEVEL(next_above)(values, count, picked[0], kept / 2 + 1);
+        picked[1] = next_above(values, count, picked[0], kept / 2 + 1);
     return (picked[0] + picked[1]) / 2;
 }
 
 /* Median of 1 to RANKED finite values. */
-static double LEVEL(small_median)(const double *values, int64_t n)
+static double small_median(const double *values, int64_t n)
 {
     double padded[RANKED], picked[2];
     memcpy(padded, values, n * sizeof(double));
     for (int64_t i = n; i % 8; i++)
         padded[i] = INFINITY;
-    LEVEL(pick_ranked)(padded, n, (n - 1) / 2, picked);
+    pick_ranked(padded, n, (n - 1) / 2, picked);
     return n % 2 ? picked[0] : (picked[0] + picked[1]) / 2;
 }
 
-INLINE void LEVEL(order)(eight *a, eight *b)
+/* Of values with room for 7 more, which are overwritten. */
+static double any_median(double *values, int64_t count, double low, double high, double *spare)
+{
+    int64_t padded = count;
+    if (count <= RANKED)
+        return small_median(values, count);
+    while (padded % 8)
+        values[padded++] = INFINITY;
+    return median(values, padded, count, low, high, spare);
+}
+
+INLINE void order_pair(eight *a, eight *b)
 {
     const eight_masks less = *a < *b;
-    const eight low = LEVEL(where)(less, *a, *b);
-    *b = LEVEL(where)(less, *b, *a);
+    const eight low = choose(less, *a, *b);
+    *b = choose(less, *b, *a);
     *a = low;
 }
 
 /* Medians of eight runs of 1 to n values side by side, by Batcher's odd-even merging. */
-static void LEVEL(medians_of_eight)(int n, const double *values, const int64_t *starts, double *medians)
+static void medians_of_eight(int n, const double *values, const int64_t *starts, double *medians)
 {
     eight v[RANKED];
-#ifdef LEVEL_AVX512
+#ifdef WITH_AVX512
     const __m512i first = _mm512_loadu_si512(starts), end = _mm512_loadu_si512(starts + 1);
     for (int j = 0; j < n; j++) {
         const __m512i at = _mm512_add_epi64(first, _mm512_set1_epi64(j));
@@ -191,7 +197,7 @@ static void LEVEL(medians_of_eight)(int n, const double *values, const int64_t *
             for (int j = k % p; j + k < n; j += 2 * k)
                 for (int i = j; i < j + k && i + k < n; i++)
                     if ((i ^ (i + k)) < 2 * p) /* of the same 2 p */
-                        LEVEL(order)(&v[i], &v[i + k]);
+                        order_pair(&v[i], &v[i + k]);
     for (int p = 0; p < 8; p++) {
         const int64_t count = starts[p + 1] - starts[p];
         const double middle = v[(count - 1) / 2][p];

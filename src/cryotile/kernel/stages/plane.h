@@ -2,13 +2,13 @@
 
    Sums of a pass, in quads:  {u v t z}  {uu vv tt zz}  {uv vt tz zu}  {ut vz n 0}; u and v in metres. */
 
-enum LEVEL(plane_sums) {
-    LEVEL(SU), LEVEL(SV), LEVEL(ST), LEVEL(SZ), LEVEL(UU), LEVEL(VV), LEVEL(TT), LEVEL(ZZ),
-    LEVEL(UV), LEVEL(VT), LEVEL(TZ), LEVEL(ZU), LEVEL(UT), LEVEL(VZ), LEVEL(N), LEVEL(PLANE_SUMS) = 16
+enum plane_sums {
+    SU, SV, ST, SZ, UU, VV, TT, ZZ,
+    UV, VT, TZ, ZU, UT, VZ, N, PLANE_SUMS = 16
 };
 
 /* The passes seen, in ascending order, whose marks are taken away. */
-static void LEVEL(list_passes)(const Model *model, Circle *circle)
+static void list_passes(const Model *model, Circle *circle)
 {
     uint8_t *const seen = circle->pass_kept;
     int32_t *const codes = circle->codes;
@@ -25,22 +25,25 @@ static void LEVEL(list_passes)(const Model *model, Circle *circle)
     circle->passes = passes;
 }
 
+/* Share of the spread below which residuals from sums have too few digits. */
+static const double LEAST_MISFIT = 1e-6;
+
 /* Sums of each pass, by its code, about the origin in metres and years; and the times of the first and last point. */
-static void LEVEL(sum_passes)(const Points *points, const Model *model, Circle *circle, Post *post)
+static void sum_passes(const Points *points, const Model *model, Circle *circle, Post *post)
 {
     const double *const rows = points->rows;
     const int32_t *const index = circle->index, *const passes = points->passes;
     const int64_t count = circle->count;
     double *const sums = circle->sums;
     uint8_t *const seen = circle->pass_kept;
-#ifdef LEVEL_AVX512
+#ifdef WITH_AVX512
     const __m256d origin = _mm256_loadu_pd(circle->origin);
     const __m512i turned = _mm512_setr_epi64(1, 2, 3, 0, 2, 3, 0, 1);
     const __m512d one = _mm512_setr_pd(0, 0, 0, 0, 0, 0, 1, 0);
     __m256d least = _mm256_set1_pd(INFINITY), most = _mm256_set1_pd(-INFINITY);
     for (int64_t i = 0; i < count; i++) {
         const int64_t code = passes[index[i]];
-        double *const to = sums + LEVEL(PLANE_SUMS) * code;
+        double *const to = sums + PLANE_SUMS * code;
         const __m256d point = _mm256_loadu_pd(rows + 4 * (int64_t)index[i]);
         const __m512d row = _mm512_broadcast_f64x4(_mm256_sub_pd(point, origin));
         const __m512d first = _mm512_mask_mul_pd(row, 0xf0, row, row);
@@ -59,13 +62,13 @@ static void LEVEL(sum_passes)(const Points *points, const Model *model, Circle *
     double first = INFINITY, last = -INFINITY;
     for (int64_t i = 0; i < count; i++) {
         const int64_t code = passes[index[i]];
-        quad *const to = (quad *)(sums + LEVEL(PLANE_SUMS) * code);
+        quad *const to = (quad *)(sums + PLANE_SUMS * code);
         const quad point = *(const quad *)(rows + 4 * (int64_t)index[i]);
         const quad row = point - origin;
-        const quad across = row * __builtin_shuffle(row, (quad_masks){2, 3, 0, 1});
+        const quad across = row * shuffle(row, row, 2, 3, 0, 1);
         to[0] += row;
         to[1] += row * row;
-        to[2] += row * __builtin_shuffle(row, (quad_masks){1, 2, 3, 0});
+        to[2] += row * shuffle(row, row, 1, 2, 3, 0);
         to[3] += (quad)((quad_masks)across & products) + one;
         first = point[T] < first ? point[T] : first;
         last = point[T] > last ? point[T] : last;
@@ -74,7 +77,7 @@ static void LEVEL(sum_passes)(const Points *points, const Model *model, Circle *
     post->time_start = first;
     post->time_end = last;
 #endif
-    LEVEL(list_passes)(model, circle);
+    list_passes(model, circle);
     post->data_count = (int32_t)count;
     post->pass_count = circle->passes;
 }
@@ -84,11 +87,11 @@ typedef struct {
     eight cu, cv, ct, constant, level; /* constant: the height at the origin, about it; level: the height at the post */
     eight rss, rate_variance;
     eight_masks determined;
-} LEVEL(Planes);
+} Planes;
 
-INLINE eight LEVEL(side_by_side)(quad low, quad high)
+INLINE eight side_by_side(quad low, quad high)
 {
-#ifdef LEVEL_AVX512
+#ifdef WITH_AVX512
     return (eight)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)low), (__m256d)high, 1);
 #else
     eight both;
@@ -98,36 +101,36 @@ INLINE eight LEVEL(side_by_side)(quad low, quad high)
 #endif
 }
 
-INLINE eight LEVEL(inverse_of)(eight pivot, eight_masks good) { return (eight)((eight_masks)(1 / pivot) & good); }
+INLINE eight inverse_of(eight pivot, eight_masks good) { return (eight)((eight_masks)(1 / pivot) & good); }
 
 /* Leaves out each of eight parts of the total and solves what remains, centred, by LDL'; as in solve. */
-INLINE void LEVEL(solve_planes)(
-    const Circle *circle, const Model *model, const double *total, const quad *const parts[8], LEVEL(Planes) *result)
+INLINE void solve_planes(
+    const Circle *circle, const Model *model, const double *total, const quad *const parts[8], Planes *result)
 {
     const double radius = model->radius, min_tolerance = model->min_tolerance;
-    eight s[LEVEL(PLANE_SUMS)];
+    eight s[PLANE_SUMS];
     for (int k = 0; k < 4; k++) {
         quad low[4], high[4];
-        LEVEL(transpose)(parts, k, low);
-        LEVEL(transpose)(parts + 4, k, high);
+        transpose(parts, k, low);
+        transpose(parts + 4, k, high);
         for (int c = 0; c < 4; c++)
-            s[4 * k + c] = total[4 * k + c] - LEVEL(side_by_side)(low[c], high[c]);
+            s[4 * k + c] = total[4 * k + c] - side_by_side(low[c], high[c]);
     }
-    const eight n = s[LEVEL(N)], per_n = 1 / n, least = LEAST_VARIANCE * n, least_place = radius * radius * least;
-    const eight mu = s[LEVEL(SU)] * per_n, mv = s[LEVEL(SV)] * per_n, mt = s[LEVEL(ST)] * per_n, mz = s[LEVEL(SZ)] * per_n;
-    const eight uu = s[LEVEL(UU)] - s[LEVEL(SU)] * mu, uv = s[LEVEL(UV)] - s[LEVEL(SU)] * mv;
-    const eight ut = s[LEVEL(UT)] - s[LEVEL(SU)] * mt, uz = s[LEVEL(ZU)] - s[LEVEL(SU)] * mz;
-    const eight vv = s[LEVEL(VV)] - s[LEVEL(SV)] * mv, vt = s[LEVEL(VT)] - s[LEVEL(SV)] * mt;
-    const eight vz = s[LEVEL(VZ)] - s[LEVEL(SV)] * mz, tt = s[LEVEL(TT)] - s[LEVEL(ST)] * mt;
-    const eight tz = s[LEVEL(TZ)] - s[LEVEL(ST)] * mz, zz = s[LEVEL(ZZ)] - s[LEVEL(SZ)] * mz;
+    const eight n = s[N], per_n = 1 / n, least = LEAST_VARIANCE * n, least_place = radius * radius * least;
+    const eight mu = s[SU] * per_n, mv = s[SV] * per_n, mt = s[ST] * per_n, mz = s[SZ] * per_n;
+    const eight uu = s[UU] - s[SU] * mu, uv = s[UV] - s[SU] * mv;
+    const eight ut = s[UT] - s[SU] * mt, uz = s[ZU] - s[SU] * mz;
+    const eight vv = s[VV] - s[SV] * mv, vt = s[VT] - s[SV] * mt;
+    const eight vz = s[VZ] - s[SV] * mz, tt = s[TT] - s[ST] * mt;
+    const eight tz = s[TZ] - s[ST] * mz, zz = s[ZZ] - s[SZ] * mz;
     const eight_masks good_u = uu > least_place;
-    const eight iu = LEVEL(inverse_of)(uu, good_u), lv = uv * iu, ltu0 = ut * iu, lzu = uz * iu;
+    const eight iu = inverse_of(uu, good_u), lv = uv * iu, ltu0 = ut * iu, lzu = uz * iu;
     const eight v2 = vv - lv * uv, vt2 = vt - ltu0 * uv, vz2 = vz - lzu * uv;
     const eight_masks good_v = (v2 > LEAST_PIVOT * vv) & (vv > least_place);
-    const eight iv = LEVEL(inverse_of)(v2, good_v), ltv = vt2 * iv, lzv = vz2 * iv;
+    const eight iv = inverse_of(v2, good_v), ltv = vt2 * iv, lzv = vz2 * iv;
     const eight t3 = (tt - ltu0 * ut) - ltv * vt2, tz3 = (tz - ltu0 * uz) - lzv * vt2;
     const eight_masks good_t = (t3 > LEAST_PIVOT * tt) & (tt > least);
-    const eight it = LEVEL(inverse_of)(t3, good_t);
+    const eight it = inverse_of(t3, good_t);
     result->ct = tz3 * it;
     result->cv = lzv - ltv * result->ct;
     result->cu = lzu - lv * result->cv - ltu0 * result->ct;
@@ -141,7 +144,7 @@ INLINE void LEVEL(solve_planes)(
         & (vv * (iv + ltv * ltv * it) * min_tolerance <= 1) & (tt * it * min_tolerance <= 1);
 }
 
-static double LEVEL(sum_plane_squares)(const Points *points, const Circle *circle, const LEVEL(Planes) *fit)
+static double sum_plane_squares(const Points *points, const Circle *circle, const Planes *fit)
 {
     const double *const origin = circle->origin, cu = fit->cu[0], cv = fit->cv[0], ct = fit->ct[0];
     double sum = 0;
@@ -154,14 +157,14 @@ static double LEVEL(sum_plane_squares)(const Points *points, const Circle *circl
     return sum;
 }
 
-INLINE double LEVEL(sum_of)(eight values)
+INLINE double sum_of(eight values)
 {
     return ((values[0] + values[4]) + (values[2] + values[6])) + ((values[1] + values[5]) + (values[3] + values[7]));
 }
 
 /* A pass without which the fit is not determined carries it alone: its error cannot be told, and sigma stays NaN. */
-static void LEVEL(plane_jackknife)(
-    const Model *model, const Circle *circle, const double *total, const LEVEL(Planes) *fit, Post *post)
+static void plane_jackknife(
+    const Model *model, const Circle *circle, const double *total, const Planes *fit, Post *post)
 {
     const eight_masks lanes = {0, 1, 2, 3, 4, 5, 6, 7};
     const double factor = (circle->passes - 1.0) / circle->passes;
@@ -171,11 +174,11 @@ static void LEVEL(plane_jackknife)(
         const eight_masks there = lanes < circle->passes - (int64_t)g;
         const quad *parts[8];
         eight rate, level;
-        LEVEL(Planes) without;
+        Planes without;
         for (int p = 0; p < 8; p++)
             parts[p] = (const quad *)(circle->sums
-                + LEVEL(PLANE_SUMS) * (int64_t)circle->codes[g + p < circle->passes ? g + p : g]);
-        LEVEL(solve_planes)(circle, model, total, parts, &without);
+                + PLANE_SUMS * (int64_t)circle->codes[g + p < circle->passes ? g + p : g]);
+        solve_planes(circle, model, total, parts, &without);
         rate = (eight)((eight_masks)(without.ct - fit->ct[0]) & there);
         level = (eight)((eight_masks)(without.level - fit->level[0]) & there);
         rates += rate * rate;
@@ -185,26 +188,26 @@ static void LEVEL(plane_jackknife)(
     for (int p = 0; p < 8; p++)
         if (lost[p])
             return;
-    post->dhdt_sigma = sqrt(factor * LEVEL(sum_of)(rates));
-    post->elevation_sigma = sqrt(factor * LEVEL(sum_of)(levels));
+    post->dhdt_sigma = sqrt(factor * sum_of(rates));
+    post->elevation_sigma = sqrt(factor * sum_of(levels));
 }
 
-static void LEVEL(solve_plane)(const Points *points, const Model *model, Circle *circle, Post *post)
+static void solve_plane(const Points *points, const Model *model, Circle *circle, Post *post)
 {
-    static const double nothing[LEVEL(PLANE_SUMS)];
+    static const double nothing[PLANE_SUMS];
     const quad *const parts[8] = {
         (quad *)nothing, (quad *)nothing, (quad *)nothing, (quad *)nothing,
         (quad *)nothing, (quad *)nothing, (quad *)nothing, (quad *)nothing};
     const double n = (double)circle->count;
-    double total[LEVEL(PLANE_SUMS)] = {0}, du, dv, rss, spread;
-    LEVEL(Planes) fit;
+    double total[PLANE_SUMS] = {0}, du, dv, rss, spread;
+    Planes fit;
     circle->at_post[U] = circle->x - circle->origin[U];
     circle->at_post[V] = circle->y - circle->origin[V];
     circle->at_post[T] = -circle->origin[T];
     for (int32_t g = 0; g < circle->passes; g++)
         for (int q = 0; q < 4; q++)
             ((quad *)total)[q] += ((const quad *)circle->sums)[4 * (int64_t)circle->codes[g] + q];
-    LEVEL(solve_planes)(circle, model, total, parts, &fit);
+    solve_planes(circle, model, total, parts, &fit);
     post->status = !fit.determined[0] ? SINGULAR : !(fabs(fit.ct[0]) <= model->max_rate) ? RATE_OUT_OF_BOUNDS : OK;
     if (post->status != OK)
         return;
@@ -212,26 +215,26 @@ static void LEVEL(solve_plane)(const Points *points, const Model *model, Circle 
     post->c1 = fit.cv[0] * model->radius;
     post->dhdt = fit.ct[0];
     post->elevation = fit.level[0];
-    spread = total[LEVEL(ZZ)] - total[LEVEL(SZ)] * total[LEVEL(SZ)] / n;
-    rss = fit.rss[0] > LEAST_MISFIT * spread ? fit.rss[0] : LEVEL(sum_plane_squares)(points, circle, &fit);
+    spread = total[ZZ] - total[SZ] * total[SZ] / n;
+    rss = fit.rss[0] > LEAST_MISFIT * spread ? fit.rss[0] : sum_plane_squares(points, circle, &fit);
     post->misfit_rms = sqrt(rss / n);
     if (n > 4)
         post->dhdt_sigma_formal = sqrt(rss / (n - 4) * fit.rate_variance[0]);
-    du = total[LEVEL(SU)] / n - circle->at_post[U];
-    dv = total[LEVEL(SV)] / n - circle->at_post[V];
+    du = total[SU] / n - circle->at_post[U];
+    dv = total[SV] / n - circle->at_post[V];
     post->centroid_distance = sqrt(du * du + dv * dv);
     if (post->pass_count > 1)
-        LEVEL(plane_jackknife)(model, circle, total, &fit, post);
+        plane_jackknife(model, circle, total, &fit, post);
 }
 
-static void LEVEL(fit_plane)(const Points *points, const Model *model, Circle *circle, Post *post)
+static void fit_plane(const Points *points, const Model *model, Circle *circle, Post *post)
 {
-    LEVEL(find_origin)(points, circle);
-    LEVEL(sum_passes)(points, model, circle, post);
-    post->status = LEVEL(gate)(model, post);
+    find_origin(points, circle);
+    sum_passes(points, model, circle, post);
+    post->status = gate(model, post);
     if (post->status == OK)
-        LEVEL(solve_plane)(points, model, circle, post);
+        solve_plane(points, model, circle, post);
     /* The next circle finds them clear. */
     for (int32_t g = 0; g < circle->passes; g++)
-        memset(circle->sums + LEVEL(PLANE_SUMS) * (int64_t)circle->codes[g], 0, LEVEL(PLANE_SUMS) * sizeof(double));
+        memset(circle->sums + PLANE_SUMS * (int64_t)circle->codes[g], 0, PLANE_SUMS * sizeof(double));
 }

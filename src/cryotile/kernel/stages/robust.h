@@ -1,6 +1,6 @@
 /* The fit of one circle: passes, then points are screened; what stays is solved and leaves out each pass in turn. */
 
-static double LEVEL(sum_squares)(const Circle *circle)
+static double sum_squares(const Circle *circle)
 {
     double sum = 0;
     for (int64_t i = 0; i < circle->count; i++)
@@ -9,13 +9,13 @@ static double LEVEL(sum_squares)(const Circle *circle)
 }
 
 /* Writes down the coefficients of the terms in the fit. */
-static void LEVEL(name_coefficients)(
-    const Model *model, const Circle *circle, const LEVEL(Solutions) *fit, Post *post, double *coefficients)
+static void name_coefficients(
+    const Model *model, const Circle *circle, const Solutions *fit, Post *post, double *coefficients)
 {
     int at = 0;
     for (int k = 0; k < model->terms; k++) {
         const Term *term = &model->term[k];
-        const int columns = LEVEL(columns_of)(term, circle);
+        const int columns = columns_of(term, circle);
         double *slot = coefficients + term->slot;
         const bool modes = term->kind == MODES;
         if (!circle->determined[k] || columns == 0)
@@ -39,56 +39,56 @@ static void LEVEL(name_coefficients)(
 }
 
 /* The kind of an offset that is needed and not determined, or -1. */
-static int LEVEL(missing_offset)(const Model *model, const Circle *circle)
+static int missing_offset(const Model *model, const Circle *circle)
 {
     for (int k = 0; k < model->terms; k++) {
         const int kind = model->term[k].kind;
         if (!circle->determined[k] && (kind == MODES || kind == PLATFORMS)
-            && LEVEL(columns_of)(&model->term[k], circle) > 0)
+            && columns_of(&model->term[k], circle) > 0)
             return kind;
     }
     return -1;
 }
 
 /* Terms that are listed, and the fit of what is kept. */
-static void LEVEL(fit_terms)(const Model *model, Circle *circle, LEVEL(Solutions) *fit)
+static void fit_terms(const Model *model, Circle *circle, Solutions *fit)
 {
-    LEVEL(list_columns)(model, circle, false);
-    LEVEL(solve_total)(circle, model, fit);
-    LEVEL(find_residuals)(circle, model, fit);
+    list_columns(model, circle, false);
+    solve_total(circle, model, fit);
+    find_residuals(circle, model, fit);
 }
 
 /* Keeps the terms that the kept passes determine; false: u, v and tau are not determined. */
-static bool LEVEL(choose_terms)(const Model *model, Circle *circle)
+static bool choose_terms(const Model *model, Circle *circle)
 {
-    LEVEL(drop_time_like)(model, circle);
-    return LEVEL(drop_undetermined)(model, circle);
+    drop_time_like(model, circle);
+    return drop_undetermined(model, circle);
 }
 
 /* Returns the kind of an offset that became undetermined, else -1. */
-static int LEVEL(fit_kept)(
+static int fit_kept(
     const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients)
 {
-    LEVEL(Solutions) fit;
+    Solutions fit;
     double moved = 0, rss;
-    LEVEL(fit_terms)(model, circle, &fit);
+    fit_terms(model, circle, &fit);
     if (model->rejects) {
         const int32_t passes = post->pass_count;
-        moved = LEVEL(reject_points)(model, circle, &fit, sqrt(fmax(fit.rss[0], 0) / circle->total[0]));
-        LEVEL(describe)(model, circle, post);
-        post->status = LEVEL(gate)(model, post);
+        moved = reject_points(model, circle, &fit, sqrt(fmax(fit.rss[0], 0) / circle->total[0]));
+        describe(model, circle, post);
+        post->status = gate(model, post);
         if (post->status != OK)
             return -1;
         if (post->pass_count < passes) {
             /* All points of a pass went: what is left may determine fewer terms. */
-            if (!LEVEL(choose_terms)(model, circle)) {
+            if (!choose_terms(model, circle)) {
                 post->status = SINGULAR;
                 return -1;
             }
-            const int missing = LEVEL(missing_offset)(model, circle);
+            const int missing = missing_offset(model, circle);
             if (missing >= 0)
                 return missing;
-            LEVEL(fit_terms)(model, circle, &fit);
+            fit_terms(model, circle, &fit);
         }
     }
     const int n = circle->unknowns;
@@ -96,7 +96,7 @@ static int LEVEL(fit_kept)(
         post->status = fit.determined[0] ? TOO_FEW_POINTS : SINGULAR;
         return -1;
     }
-    rss = LEVEL(sum_squares)(circle);
+    rss = sum_squares(circle);
     post->dhdt = fit.coefficients[n - 1][0];
     post->c1 = fit.coefficients[n - 2][0];
     post->c0 = fit.coefficients[n - 3][0];
@@ -104,9 +104,9 @@ static int LEVEL(fit_kept)(
     post->misfit_rms = sqrt(rss / circle->total[0]);
     if (post->data_count > n + 1)
         post->dhdt_sigma_formal = sqrt(rss / (post->data_count - n - 1) * fit.rate_variance[0]);
-    LEVEL(name_coefficients)(model, circle, &fit, post, coefficients);
+    name_coefficients(model, circle, &fit, post, coefficients);
     if (post->pass_count > 1)
-        LEVEL(jackknife)(model, circle, &fit, post);
+        jackknife(model, circle, &fit, post);
     post->status = !(fabs(post->dhdt) <= model->max_rate) ? RATE_OUT_OF_BOUNDS
         : moved > post->dhdt_sigma_formal ? NOT_CONVERGED
                                           : OK;
@@ -114,43 +114,47 @@ static int LEVEL(fit_kept)(
 }
 
 /* Fits the points of the circle; returns the kind of an offset that they need and do not determine, else -1. */
-static int LEVEL(try_fit)(
+static int try_fit(
     const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients)
 {
-    const int64_t size = LEVEL(sums_size)(model->quads);
-    LEVEL(sort_by_pass)(points, circle);
+    const int64_t size = sums_size(model->quads);
+    sort_by_pass(points, circle);
+    memset(circle->verdict, 0, sizeof circle->verdict);
+    for (int k = 0; k < 3; k++)
+        circle->plane_tolerance[k] = NAN;
+    circle->pass_limit = circle->point_middle = circle->point_limit = NAN;
     memset(circle->kept, 1, circle->count);
     for (int32_t g = 0; g < circle->passes; g++)
         circle->described[g].count = -1;
-    LEVEL(find_origin)(points, circle);
-    LEVEL(fill_rows)(points, model, circle);
-    LEVEL(describe)(model, circle, post);
-    post->status = LEVEL(gate)(model, post);
+    find_origin(points, circle);
+    fill_rows(points, model, circle);
+    describe(model, circle, post);
+    post->status = gate(model, post);
     if (post->status != OK)
         return -1;
-    LEVEL(weigh)(points, model, circle);
+    weigh(points, model, circle);
     for (int k = 0; k < model->terms; k++)
-        LEVEL(fill_term)(points, model, circle, k);
+        fill_term(points, model, circle, k);
     memset(circle->sums, 0, circle->passes * size * sizeof(double));
     for (int32_t g = 0; g < circle->passes; g++) {
         const int64_t start = circle->starts[g];
         circle->factors[g] = 1;
-        LEVEL(add_rows)(
+        add_rows(
             model->quads, circle->rows + 4 * model->quads * start, circle->weights + start,
             circle->starts[g + 1] - start, circle->sums + size * g);
     }
     if (model->rejects) {
-        LEVEL(screen_passes)(model, circle);
-        LEVEL(describe)(model, circle, post);
-        post->status = LEVEL(gate)(model, post);
+        screen_passes(model, circle);
+        describe(model, circle, post);
+        post->status = gate(model, post);
         if (post->status != OK)
             return -1;
     }
-    LEVEL(sum_kept_passes)(circle, model->quads, circle->factors);
-    if (!LEVEL(choose_terms)(model, circle)) {
+    sum_kept_passes(circle, model->quads, circle->factors);
+    if (!choose_terms(model, circle)) {
         post->status = SINGULAR;
         return -1;
     }
-    const int missing = LEVEL(missing_offset)(model, circle);
-    return missing < 0 ? LEVEL(fit_kept)(points, model, circle, post, coefficients) : missing;
+    const int missing = missing_offset(model, circle);
+    return missing < 0 ? fit_kept(points, model, circle, post, coefficients) : missing;
 }

@@ -1,10 +1,18 @@
 /* The points in the circle of a post, found among points sorted into cells. */
 
+enum { MAX_BANDS = 16 }; /* rows of cells that a circle can touch: 2 * CELLS_IN_RADIUS + 2, and a few for rounding */
+
+/* One row of cells under the posts of one y: the circle's half width in it, and the cells it covered last. */
+typedef struct {
+    double half_width;
+    int64_t first, last, low, high;
+} Band;
+
 /* Adds the points from..to that lie in the circle.  Each is written and only those inside advance the count: no branch
    to mispredict.  The index has room for eight more than there are points. */
-INLINE int64_t LEVEL(select_run)(const Points *points, const Circle *circle, double r2, int64_t from, int64_t to, int64_t k)
+INLINE int64_t select_run(const Points *points, const Circle *circle, double r2, int64_t from, int64_t to, int64_t k)
 {
-#ifdef LEVEL_AVX512
+#ifdef WITH_AVX512
     const __m512d x0 = _mm512_set1_pd(circle->x), y0 = _mm512_set1_pd(circle->y), most = _mm512_set1_pd(r2);
     for (int64_t i = from; i < to; i += 8) {
         const __mmask8 there = to - i < 8 ? (__mmask8)((1 << (to - i)) - 1) : (__mmask8)0xff;
@@ -27,7 +35,7 @@ INLINE int64_t LEVEL(select_run)(const Points *points, const Circle *circle, dou
 }
 
 /* First row whose number is at least y. */
-static int64_t LEVEL(find_row)(const Cells *cells, int64_t y)
+static int64_t find_row(const Cells *cells, int64_t y)
 {
     int64_t low = 0, high = cells->rows;
     while (low < high) {
@@ -42,12 +50,12 @@ static int64_t LEVEL(find_row)(const Cells *cells, int64_t y)
 
 /* The rows of cells that the circles of one row of posts touch.  The slack is four times the rounding of the largest
    coordinates that cryotile.fit.posts lets in, so that no narrowing loses a point. */
-static int LEVEL(find_bands)(const Cells *cells, double radius, double y, Band *bands)
+static int find_bands(const Cells *cells, double radius, double y, Band *bands)
 {
     const double slack = 4e-6 * radius, reach = radius + slack;
     const int64_t last = (int64_t)floor((y + reach) / cells->size);
     int n = 0;
-    for (int64_t row = LEVEL(find_row)(cells, (int64_t)floor((y - reach) / cells->size));
+    for (int64_t row = find_row(cells, (int64_t)floor((y - reach) / cells->size));
          row < cells->rows && cells->row_y[row] <= last && n < MAX_BANDS; row++) {
         const double south = cells->row_y[row] * cells->size;
         const double off = fmax(0, fmax(south - y, y - south - cells->size) - slack);
@@ -59,7 +67,7 @@ static int LEVEL(find_bands)(const Cells *cells, double radius, double y, Band *
 }
 
 /* The cells low..high are those under the circle at x, walked to from those of the last post, a step or two away. */
-INLINE void LEVEL(move_band)(const Cells *cells, Band *band, double x)
+INLINE void move_band(const Cells *cells, Band *band, double x)
 {
     const int64_t west = (int64_t)floor((x - band->half_width) * cells->per_size);
     const int64_t east = (int64_t)floor((x + band->half_width) * cells->per_size);
@@ -74,18 +82,18 @@ INLINE void LEVEL(move_band)(const Cells *cells, Band *band, double x)
 }
 
 /* Lists the points of the circle; false: there may be more than it has room for. */
-INLINE bool LEVEL(select_points)(
+INLINE bool select_points(
     const Points *points, const Cells *cells, double radius, Band *bands, int n_bands, Circle *circle)
 {
     int64_t most = 0, k = 0;
     for (int b = 0; b < n_bands; b++) {
-        LEVEL(move_band)(cells, &bands[b], circle->x);
+        move_band(cells, &bands[b], circle->x);
         most += cells->cell_start[bands[b].high] - cells->cell_start[bands[b].low];
     }
     if (most > circle->room)
         return false;
     for (int b = 0; b < n_bands; b++)
-        k = LEVEL(select_run)(
+        k = select_run(
             points, circle, radius * radius, cells->cell_start[bands[b].low], cells->cell_start[bands[b].high], k);
     circle->count = k;
     return true;

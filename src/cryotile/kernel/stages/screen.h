@@ -1,18 +1,13 @@
 /* Rejection: whole passes, then points, which may come back. */
 
-/* Of values with room for 7 more, which are overwritten. */
-static double LEVEL(any_median)(double *values, int64_t count, double low, double high, double *spare)
-{
-    int64_t padded = count;
-    if (count <= RANKED)
-        return LEVEL(small_median)(values, count);
-    while (padded % 8)
-        values[padded++] = INFINITY;
-    return LEVEL(median)(values, padded, count, low, high, spare);
-}
+static const double PASS_FLOOR = 0.1;    /* m: residuals of passes below it count alike */
+static const double PASS_SETTLED = 0.05; /* m: the screen ends when no pass moves by more */
+static const double SCALE_FLOOR = 1e-3;  /* m: without it exact data lose points to rounding */
+static const double MAD_TO_SIGMA = 1.4826;
+enum { SCREEN_ROUNDS = 10, ROUNDS = 5 };
 
 /* Median residual of each pass, eight small ones at a time. */
-static void LEVEL(find_medians)(const Circle *circle, double *medians)
+static void find_medians(const Circle *circle, double *medians)
 {
     for (int32_t g = 0; g < circle->passes;) {
         const int64_t *const starts = circle->starts + g;
@@ -21,25 +16,25 @@ static void LEVEL(find_medians)(const Circle *circle, double *medians)
         for (int32_t p = 0; p < n; p++)
             most = starts[p + 1] - starts[p] > most ? starts[p + 1] - starts[p] : most;
         if (n == 8 && most <= RANKED)
-            LEVEL(medians_of_eight)((int)most, circle->residuals, starts, medians + g);
+            medians_of_eight((int)most, circle->residuals, starts, medians + g);
         else
             for (int32_t p = 0; p < n; p++) {
                 const double guess = circle->medians[g + p];
                 const int64_t count = starts[p + 1] - starts[p];
                 memcpy(circle->keys, circle->residuals + starts[p], count * sizeof(double));
-                medians[g + p] = LEVEL(any_median)(circle->keys, count, guess - 0.1, guess + 0.1, circle->spare);
+                medians[g + p] = any_median(circle->keys, count, guess - 0.1, guess + 0.1, circle->spare);
             }
         g += n;
     }
 }
 
 /* Residual of each pass: its median, about the median of all; returns by how much the most changed one has. */
-static double LEVEL(find_pass_medians)(Circle *circle)
+static double find_pass_medians(Circle *circle)
 {
     double *const medians = circle->medians, *const now = circle->medians + circle->passes + 8, most = 0, middle;
-    LEVEL(find_medians)(circle, now);
+    find_medians(circle, now);
     memcpy(circle->keys, now, circle->passes * sizeof(double));
-    middle = LEVEL(any_median)(circle->keys, circle->passes, -0.1, 0.1, circle->spare);
+    middle = any_median(circle->keys, circle->passes, -0.1, 0.1, circle->spare);
     for (int32_t g = 0; g < circle->passes; g++) {
         const double change = fabs(now[g] - middle - medians[g]);
         most = change > most ? change : most;
@@ -49,28 +44,29 @@ static double LEVEL(find_pass_medians)(Circle *circle)
 }
 
 /* Takes out whole passes whose residual stands out, under a fit to which the worse passes matter less. */
-static void LEVEL(screen_passes)(const Model *model, Circle *circle)
+static void screen_passes(const Model *model, Circle *circle)
 {
-    LEVEL(Solutions) fit;
+    Solutions fit;
     double scale;
-    LEVEL(list_columns)(model, circle, true);
+    list_columns(model, circle, true);
     for (int32_t g = 0; g < circle->passes; g++)
         circle->factors[g] = 1, circle->medians[g] = 0;
     for (int round = 0; round < SCREEN_ROUNDS; round++) {
-        LEVEL(sum_kept_passes)(circle, model->quads, circle->factors);
-        LEVEL(solve_total)(circle, model, &fit);
-        LEVEL(find_residuals)(circle, model, &fit);
-        if (LEVEL(find_pass_medians)(circle) <= PASS_SETTLED)
+        sum_kept_passes(circle, model->quads, circle->factors);
+        solve_total(circle, model, &fit);
+        find_residuals(circle, model, &fit);
+        if (find_pass_medians(circle) <= PASS_SETTLED)
             break;
         for (int32_t g = 0; g < circle->passes; g++)
             circle->factors[g] = 1 / fmax(fabs(circle->medians[g]), PASS_FLOOR);
     }
     for (int32_t g = 0; g < circle->passes; g++)
         circle->keys[g] = fabs(circle->medians[g]);
-    scale = fmax(MAD_TO_SIGMA * LEVEL(any_median)(circle->keys, circle->passes, 0, 0.1, circle->spare), PASS_FLOOR);
+    scale = fmax(MAD_TO_SIGMA * any_median(circle->keys, circle->passes, 0, 0.1, circle->spare), PASS_FLOOR);
+    circle->pass_limit = 4 * scale;
     for (int32_t g = 0; g < circle->passes; g++) {
         circle->factors[g] = 1;
-        circle->pass_kept[g] = fabs(circle->medians[g]) <= 4 * scale;
+        circle->pass_kept[g] = fabs(circle->medians[g]) <= circle->pass_limit;
         if (!circle->pass_kept[g]) {
             memset(circle->kept + circle->starts[g], 0, circle->starts[g + 1] - circle->starts[g]);
             circle->described[g].count = -1;
@@ -79,7 +75,7 @@ static void LEVEL(screen_passes)(const Model *model, Circle *circle)
 }
 
 /* Residuals of the points that are kept, infinity for others, or their distances from a middle. */
-INLINE void LEVEL(fill_keys)(Circle *circle, bool distances, double middle)
+INLINE void fill_keys(Circle *circle, bool distances, double middle)
 {
     int64_t i;
     for (i = 0; i < circle->count; i++) {
@@ -91,9 +87,9 @@ INLINE void LEVEL(fill_keys)(Circle *circle, bool distances, double middle)
 }
 
 /* Keeps the points within the limit of the middle and updates the sums by those that left or came back. */
-static bool LEVEL(exchange_points)(const Model *model, Circle *circle, double middle, double limit)
+static bool exchange_points(const Model *model, Circle *circle, double middle, double limit)
 {
-    const int size = LEVEL(sums_size)(model->quads), stride = 4 * model->quads;
+    const int size = sums_size(model->quads), stride = 4 * model->quads;
     bool changed = false;
     for (int32_t g = 0; g < circle->passes; g++) {
         if (!circle->pass_kept[g])
@@ -103,8 +99,8 @@ static bool LEVEL(exchange_points)(const Model *model, Circle *circle, double mi
             if (keep == circle->kept[i])
                 continue;
             const double weight = keep ? circle->weights[i] : -circle->weights[i];
-            LEVEL(add_rows)(model->quads, circle->rows + stride * i, &weight, 1, circle->sums + (int64_t)size * g);
-            LEVEL(add_rows)(model->quads, circle->rows + stride * i, &weight, 1, circle->total);
+            add_rows(model->quads, circle->rows + stride * i, &weight, 1, circle->sums + (int64_t)size * g);
+            add_rows(model->quads, circle->rows + stride * i, &weight, 1, circle->total);
             circle->kept[i] = keep;
             circle->described[g].count = -1;
             changed = true;
@@ -114,7 +110,7 @@ static bool LEVEL(exchange_points)(const Model *model, Circle *circle, double mi
 }
 
 /* Rounds of 3 robust sigmas; leaves the fit of what is kept.  Returns by how much the last round moved the rate. */
-static double LEVEL(reject_points)(const Model *model, Circle *circle, LEVEL(Solutions) *fit, double sigma)
+static double reject_points(const Model *model, Circle *circle, Solutions *fit, double sigma)
 {
     const int rate_at = circle->unknowns - 1;
     const int64_t padded = (circle->count + 7) / 8 * 8;
@@ -125,16 +121,18 @@ static double LEVEL(reject_points)(const Model *model, Circle *circle, LEVEL(Sol
             kept += circle->kept[i];
         if (kept == 0)
             return 0;
-        LEVEL(fill_keys)(circle, false, 0);
-        middle = LEVEL(median)(circle->keys, padded, kept, middle - slack * mad, middle + slack * mad, circle->spare);
-        LEVEL(fill_keys)(circle, true, middle);
-        mad = LEVEL(median)(circle->keys, padded, kept, (1 - slack) * mad, (1 + slack / 3) * mad, circle->spare);
+        fill_keys(circle, false, 0);
+        middle = median(circle->keys, padded, kept, middle - slack * mad, middle + slack * mad, circle->spare);
+        fill_keys(circle, true, middle);
+        mad = median(circle->keys, padded, kept, (1 - slack) * mad, (1 + slack / 3) * mad, circle->spare);
         slack = 0.1;
-        if (!LEVEL(exchange_points)(model, circle, middle, 3 * fmax(MAD_TO_SIGMA * mad, SCALE_FLOOR)))
+        circle->point_middle = middle;
+        circle->point_limit = 3 * fmax(MAD_TO_SIGMA * mad, SCALE_FLOOR);
+        if (!exchange_points(model, circle, middle, circle->point_limit))
             return 0;
         rate = fit->coefficients[rate_at][0];
-        LEVEL(solve_total)(circle, model, fit);
-        LEVEL(find_residuals)(circle, model, fit);
+        solve_total(circle, model, fit);
+        find_residuals(circle, model, fit);
     }
     return fabs(fit->coefficients[rate_at][0] - rate);
 }

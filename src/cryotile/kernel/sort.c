@@ -1,45 +1,8 @@
-/* Points sorted into cells: those of a table that posts may see, in the order in which circles are swept. */
+/* Points sorted into cells: those of a table that posts can see, in the order in which circles are swept. */
 
-#ifndef CRYOTILE_SORT_H
-#define CRYOTILE_SORT_H
+#include "fit.h"
 
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-typedef struct {
-    const double *x, *y, *elevation;
-    const int64_t *ticks;  /* since 1970, in units of `tick` nanoseconds; NaT is the least number */
-    const int64_t *passes; /* negative where a point is not to be used */
-    int64_t count;
-} Table;
-
-typedef struct {
-    double reach, per_size;      /* a little over the largest radius, m; cells per metre */
-    int64_t start, end;          /* of the period, ticks, half open */
-    int64_t tick, epoch;         /* nanoseconds; of the reference epoch, since 1970 */
-    double year;                 /* nanoseconds */
-} Window;
-
-/* Numbers of rows or columns of cells that posts may see, and the slot of the first of them. */
-typedef struct {
-    int64_t first, last, slot;
-} Range;
-
-typedef struct {
-    double row[4];               /* x, y, tau, z */
-    int32_t pass, point, column; /* column: its slot */
-} Placed;
-
-typedef struct {
-    double *x, *y, *rows;        /* rows: (count, 4) */
-    int32_t *passes, *order;
-    int64_t *row_y, *row_start, *cell_x, *cell_start; /* one longer than there are rows, and than points */
-    int64_t count, row_count, cell_count;
-    double extreme;              /* elevation furthest from 0 */
-} Sorted;
-
-/* The cell that a coordinate is in; what rounding does to the quotient is within the slack of find_bands. */
+/* Returns the cell that a coordinate is in.  Rounding of the quotient stays within the slack of find_bands. */
 static inline int64_t cell_of(double coordinate, double per_size)
 {
     const double quotient = coordinate * per_size;
@@ -47,9 +10,8 @@ static inline int64_t cell_of(double coordinate, double per_size)
     return whole - (quotient < (double)whole);
 }
 
-/* The cells that posts, in ascending order, may see along one axis; returns how many ranges they form.  However far
-   posts lie apart, there are but a few cells for each. */
-static int64_t find_ranges(const double *posts, int64_t count, const Window *window, Range *ranges, int64_t *slots)
+/* However far posts lie apart, each adds only a few cells. */
+int64_t find_ranges(const double *posts, int64_t count, const Window *window, Range *ranges, int64_t *slots)
 {
     int64_t n = 0;
     *slots = 0;
@@ -66,7 +28,7 @@ static int64_t find_ranges(const double *posts, int64_t count, const Window *win
     return n;
 }
 
-/* The slot of a cell, or -1 where no post sees it. */
+/* Returns the slot of a cell, or -1 if no post can see it. */
 static inline int64_t slot_of(const Range *ranges, int64_t n, int64_t cell)
 {
     int64_t low = 0;
@@ -80,16 +42,7 @@ static inline int64_t slot_of(const Range *ranges, int64_t n, int64_t cell)
     return cell < ranges[low].first || cell > ranges[low].last ? -1 : ranges[low].slot + (cell - ranges[low].first);
 }
 
-typedef struct {
-    const Range *columns, *rows;
-    int64_t column_ranges, row_ranges, column_slots, row_slots;
-    double x_min, y_min, x_max, y_max; /* what the ranges are within, closed */
-    int64_t *column_starts, *row_starts; /* two longer than there are slots */
-    int32_t *row_of;             /* slot of each point's row; row_slots where no post sees it */
-    Placed *placed;              /* by rows */
-} Buckets;
-
-/* Finds the row of each point and counts the points of each; comparisons are false for NaN. */
+/* Finds the row of each point and counts the points of each row.  Comparisons are false for NaN. */
 static void count_rows(const Table *table, const Window *window, Buckets *buckets)
 {
     int64_t *const counts = buckets->row_starts;
@@ -110,8 +63,8 @@ static void count_rows(const Table *table, const Window *window, Buckets *bucket
         counts[r + 1] += counts[r];
 }
 
-/* Copies the points row by row; the start of a row moves to that of the next.  Here and in sort_row, what is written soon
-   is fetched ahead (past the end, too, which does no harm): the wait for it was more than half of the time. */
+/* Copies the points row by row; the start of a row moves to that of the next.  Here and in sort_row, memory is fetched
+   before it is written (past the end too, which is harmless): waiting for it took more than half of the time. */
 static void place_in_rows(const Table *table, const Window *window, Buckets *buckets)
 {
     for (int64_t i = 0; i < table->count; i++) {
@@ -130,8 +83,8 @@ static void place_in_rows(const Table *table, const Window *window, Buckets *buc
     }
 }
 
-/* Fetches the places of the next row, while those of this one are written.  Always inline: a call without a result GCC
-   leaves out. */
+/* Fetches the places of the next row while those of this one are written.  Always inline: GCC drops a call that has no
+   result. */
 static inline __attribute__((always_inline)) void fetch_ahead(const Sorted *to, int64_t now, int64_t later)
 {
     __builtin_prefetch(to->rows + 4 * later, 1);
@@ -178,10 +131,11 @@ static void sort_row(const Window *window, Buckets *buckets, int64_t first, int6
     }
 }
 
-/* By row, within a row by column, within a cell in the order of the table. */
-static void sort_rows(const Window *window, Buckets *buckets, Sorted *to)
+void sort_into_cells(const Table *table, const Window *window, Buckets *buckets, Sorted *to)
 {
     int64_t first = 0;
+    count_rows(table, window, buckets);
+    place_in_rows(table, window, buckets);
     to->row_count = to->cell_count = 0;
     to->extreme = 0;
     for (int64_t r = 0; r < buckets->row_slots; r++) {
@@ -194,5 +148,3 @@ static void sort_rows(const Window *window, Buckets *buckets, Sorted *to)
     to->row_start[to->row_count] = to->cell_count;
     to->cell_start[to->cell_count] = to->count;
 }
-
-#endif

@@ -1,17 +1,9 @@
-/* The season of an instant: cosine and sine of one turn a year.  By Taylor polynomials up to the 17th power of at most
-   π / 4, which are exact to rounding and have the same bits on every machine, unlike those of the C library. */
+/* The season of an instant: cosine and sine of one turn a year.  They are Taylor polynomials up to the 17th power of at
+   most pi / 4, exact to rounding, with the same bits on every machine, unlike those of the C library. */
 
-#ifndef CRYOTILE_SEASON_H
-#define CRYOTILE_SEASON_H
+#include "fit.h"
 
-#include <stdint.h>
-
-/* Nanoseconds since 1970; of the start of a year, and its length. */
-typedef struct {
-    int64_t start, length;
-} Year;
-
-static void find_seasons(const Year *year, const int64_t *nanoseconds, int64_t count, double *cosines, double *sines)
+void find_seasons(const Year *year, const int64_t *nanoseconds, int64_t count, double *cosines, double *sines)
 {
     static const double turn = 6.283185307179586;
     for (int64_t i = 0; i < count; i++) {
@@ -34,5 +26,3 @@ static void find_seasons(const Year *year, const int64_t *nanoseconds, int64_t c
         }
     }
 }
-
-#endif

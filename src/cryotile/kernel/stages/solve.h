@@ -1,72 +1,14 @@
-/* Normal equations: sums over rows, and the solution of eight systems side by side.
-
-   Sums are laid out in quads: {sum of weights, 0, 0, 0}, the sums of the columns, then of the products of each column r
-   with columns 0 to 4 * (r / 4) + 3. */
-
-INLINE int LEVEL(sums_size)(int quads) { return 4 * (1 + quads + 2 * quads * (quads + 1)); }
-
-/* Where the products of column r begin. */
-INLINE int LEVEL(products)(int quads, int r)
-{
-    const int b = r / 4;
-    return 4 * (1 + quads + 2 * b * (b + 1) + (r % 4) * (b + 1));
-}
-
-INLINE void LEVEL(add_rows_of)(
-    const int quads, const double *restrict rows, const double *restrict weights, int64_t count, double *restrict sums)
-{
-    enum { MOST = MAX_COLUMNS / 4 };
-    quad s[MOST], m[2 * MOST * (MOST + 1)];
-    double total = sums[0];
-    for (int q = 0; q < quads; q++)
-        s[q] = ((quad *)sums)[1 + q];
-    for (int q = 0; q < 2 * quads * (quads + 1); q++)
-        m[q] = ((quad *)sums)[1 + quads + q];
-    for (int64_t i = 0; i < count; i++, rows += 4 * quads) {
-        quad weighted[MOST];
-        int at = 0;
-        total += weights[i];
-#pragma GCC unroll 8
-        for (int q = 0; q < quads; q++) {
-            weighted[q] = weights[i] * ((const quad *)rows)[q];
-            s[q] += weighted[q];
-        }
-#pragma GCC unroll 8
-        for (int b = 0; b < quads; b++)
-#pragma GCC unroll 4
-            for (int r = 0; r < 4; r++)
-#pragma GCC unroll 8
-                for (int q = 0; q <= b; q++)
-                    m[at++] += rows[4 * b + r] * weighted[q];
-    }
-    sums[0] = total;
-    for (int q = 0; q < quads; q++)
-        ((quad *)sums)[1 + q] = s[q];
-    for (int q = 0; q < 2 * quads * (quads + 1); q++)
-        ((quad *)sums)[1 + quads + q] = m[q];
-}
-
-/* Adds rows, each times its weight. */
-static void LEVEL(add_rows)(int quads, const double *rows, const double *weights, int64_t count, double *sums)
-{
-    /* With a known number of quads the sums of a few columns stay in registers. */
-    switch (quads) {
-    case 1: LEVEL(add_rows_of)(1, rows, weights, count, sums); break;
-    case 2: LEVEL(add_rows_of)(2, rows, weights, count, sums); break;
-    case 3: LEVEL(add_rows_of)(3, rows, weights, count, sums); break;
-    default: LEVEL(add_rows_of)(quads, rows, weights, count, sums);
-    }
-}
+/* Normal equations: the solution of eight systems side by side, residuals, and the tolerance of each column. */
 
 typedef struct {
     eight coefficients[MAX_COLUMNS]; /* by place among the active columns */
     eight constant, level;           /* the height at the origin, about it; the height at the post */
     eight rss, rate_variance;
     eight_masks determined;
-} LEVEL(Solutions);
+} Solutions;
 
 /* One of the total's sums, of eight parts left out in turn, or of none. */
-INLINE eight LEVEL(without)(const double *total, const double *const *parts, int at)
+INLINE eight sum_without(const double *total, const double *const *parts, int at)
 {
     eight rest;
     for (int p = 0; p < 8; p++)
@@ -77,21 +19,21 @@ INLINE eight LEVEL(without)(const double *total, const double *const *parts, int
 /* Leaves out each of up to 8 parts of the total, or none, and solves what remains, centred, by LDL'.  Columns of terms come first,
    then u, v and tau, so that the last pivot is the tolerance of the rate times its variance.  A column of a term that
    what is left does not vary in has coefficient 0. */
-INLINE void LEVEL(solve)(
+INLINE void solve(
     const Circle *circle, const double *total, const double *const *parts, int quads, double min_tolerance,
-    LEVEL(Solutions) *result)
+    Solutions *result)
 {
     const int n = circle->unknowns;
     eight a[MAX_COLUMNS][MAX_COLUMNS], l[MAX_COLUMNS][MAX_COLUMNS];
     eight sums[MAX_COLUMNS], spread[MAX_COLUMNS], inverse[MAX_COLUMNS];
-    const eight weight = LEVEL(without)(total, parts, 0), per_weight = 1 / weight;
+    const eight weight = sum_without(total, parts, 0), per_weight = 1 / weight;
     eight_masks good[MAX_COLUMNS];
     const int32_t *column = circle->active; /* column[n] is Z */
     for (int i = 0; i <= n; i++) {
-        sums[i] = LEVEL(without)(total, parts, 4 + column[i]);
+        sums[i] = sum_without(total, parts, 4 + column[i]);
         for (int j = 0; j <= i; j++) {
             const int high = column[i] > column[j] ? column[i] : column[j], low = column[i] + column[j] - high;
-            a[i][j] = LEVEL(without)(total, parts, LEVEL(products)(quads, high) + low) - sums[i] * sums[j] * per_weight;
+            a[i][j] = sum_without(total, parts, products_at(quads, high) + low) - sums[i] * sums[j] * per_weight;
         }
         spread[i] = a[i][i];
     }
@@ -124,8 +66,45 @@ INLINE void LEVEL(solve)(
         & (spread[n - 1] * dt * min_tolerance <= 1);
 }
 
+static void solve_total(const Circle *circle, const Model *model, Solutions *fit)
+{
+    solve(circle, circle->total, NULL, model->quads, model->min_tolerance, fit);
+}
+
+/* Four points at a time: the quads of their products, summed, turned, and summed again. */
+INLINE void residuals_of(const int quads, Circle *circle, const quad *factors, double constant)
+{
+    const quad *row = (const quad *)circle->rows;
+    for (int64_t i = 0; i < circle->count; i += 4) {
+        quad sum[4], turned[4];
+        const quad *parts[4];
+        for (int p = 0; p < 4; p++, row += quads) {
+            parts[p] = sum + p;
+            sum[p] = row[0] * factors[0];
+            for (int q = 1; q < quads; q++)
+                sum[p] += row[q] * factors[q];
+        }
+        transpose(parts, 0, turned);
+        *(quad *)(circle->residuals + i) = ((turned[0] + turned[2]) + (turned[1] + turned[3])) - constant;
+    }
+}
+
+static void find_residuals(Circle *circle, const Model *model, const Solutions *fit)
+{
+    double factors[MAX_COLUMNS] = {0};
+    for (int k = 0; k < circle->unknowns; k++)
+        factors[circle->active[k]] = -fit->coefficients[k][0];
+    factors[Z] = 1;
+    switch (model->quads) {
+    case 1: residuals_of(1, circle, (quad *)factors, fit->constant[0]); break;
+    case 2: residuals_of(2, circle, (quad *)factors, fit->constant[0]); break;
+    case 3: residuals_of(3, circle, (quad *)factors, fit->constant[0]); break;
+    default: residuals_of(model->quads, circle, (quad *)factors, fit->constant[0]);
+    }
+}
+
 /* Tolerance of each of n columns against the others, from their centred products (row-major, overwritten). */
-static void LEVEL(tolerances)(double *a, int n, double least, double *tolerance)
+static void tolerances(double *a, int n, double least, double *tolerance)
 {
     double spread[MAX_COLUMNS], w[MAX_COLUMNS]; /* w: column c of the inverse of L */
     for (int k = 0; k < n; k++)
@@ -154,16 +133,4 @@ static void LEVEL(tolerances)(double *a, int n, double least, double *tolerance)
         }
         tolerance[c] = 1 / (inverse * spread[c]);
     }
-}
-
-/* Quad k of four parts as columns become rows: result[c] has column c of each. */
-INLINE void LEVEL(transpose)(const quad *const parts[4], int k, quad result[4])
-{
-    const quad a = parts[0][k], b = parts[1][k], c = parts[2][k], d = parts[3][k];
-    const quad ab0 = __builtin_shuffle(a, b, (quad_masks){0, 4, 2, 6}), ab1 = __builtin_shuffle(a, b, (quad_masks){1, 5, 3, 7});
-    const quad cd0 = __builtin_shuffle(c, d, (quad_masks){0, 4, 2, 6}), cd1 = __builtin_shuffle(c, d, (quad_masks){1, 5, 3, 7});
-    result[0] = __builtin_shuffle(ab0, cd0, (quad_masks){0, 1, 4, 5});
-    result[1] = __builtin_shuffle(ab1, cd1, (quad_masks){0, 1, 4, 5});
-    result[2] = __builtin_shuffle(ab0, cd0, (quad_masks){2, 3, 6, 7});
-    result[3] = __builtin_shuffle(ab1, cd1, (quad_masks){2, 3, 6, 7});
 }

@@ -1,0 +1,224 @@
+/* The interface of the kernel: all that _fit.pyx sees of it.
+
+   sort.c      sorts the points of a table into cells
+   season.c    gives the season of each point
+   fit_*.c     fit every post of a rectangle; the same stages, compiled for one level of vector instructions each
+   levels.c    chooses among them
+   stages/     the steps of the fit, as static functions; all.h lists them in the order of the fit */
+
+#ifndef CRYOTILE_FIT_H
+#define CRYOTILE_FIT_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Only GCC compiles the levels beyond the generic one: clang lacks __builtin_shuffle and the pragmas. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define CRYOTILE_X86 1
+#endif
+
+/* ---- points sorted into cells ---- */
+
+/* All points of a table, in any order. */
+typedef struct {
+    const double *x, *y, *elevation;
+    const int64_t *ticks;  /* since 1970, in units of `tick` nanoseconds; NaT is the smallest number */
+    const int64_t *passes; /* codes; a point with a negative one is not used */
+    int64_t count;
+} Table;
+
+/* Which points posts can see, and the units of their times. */
+typedef struct {
+    double reach, per_size; /* slightly more than the search radius, m; cells per metre */
+    int64_t start, end;     /* of the period, ticks, half open */
+    int64_t tick, epoch;    /* nanoseconds of a tick; reference epoch, nanoseconds since 1970 */
+    double year;            /* nanoseconds */
+} Window;
+
+/* Consecutive rows or columns of cells that posts can see, and the slot of the first of them. */
+typedef struct {
+    int64_t first, last, slot;
+} Range;
+
+/* A point between the two passes of the sort. */
+typedef struct {
+    double row[4];               /* x, y, tau, z */
+    int32_t pass, point, column; /* column: the slot of its column of cells */
+} Placed;
+
+/* Work space of the sort. */
+typedef struct {
+    const Range *columns, *rows;
+    int64_t column_ranges, row_ranges, column_slots, row_slots;
+    double x_min, y_min, x_max, y_max;   /* bounds of all ranges, closed */
+    int64_t *column_starts, *row_starts; /* each two longer than there are slots */
+    int32_t *row_of;                     /* slot of each point's row; row_slots if no post can see the point */
+    Placed *placed;                      /* by rows */
+} Buckets;
+
+/* cryotile.fit.inputs.Cells describes these arrays. */
+typedef struct {
+    double *x, *y, *rows; /* rows: (count, 4) */
+    int32_t *passes, *order;
+    int64_t *row_y, *row_start, *cell_x, *cell_start; /* one longer than there are rows, and than there are points */
+    int64_t count, row_count, cell_count;
+    double extreme;       /* elevation furthest from 0 */
+} Sorted;
+
+/* Fills the ranges of cells that posts, in ascending order, can see along one axis; returns their number. */
+int64_t find_ranges(const double *posts, int64_t count, const Window *window, Range *ranges, int64_t *slots);
+
+/* Sorts the points by row of cells, within a row by column, within a cell in the order of the table. */
+void sort_into_cells(const Table *table, const Window *window, Buckets *buckets, Sorted *to);
+
+/* ---- season ---- */
+
+/* Nanoseconds since 1970 of the start of a year, and its length. */
+typedef struct {
+    int64_t start, length;
+} Year;
+
+/* Fills the cosine and sine of one turn a year. */
+void find_seasons(const Year *year, const int64_t *nanoseconds, int64_t count, double *cosines, double *sines);
+
+/* ---- the fit ---- */
+
+enum {
+    MAX_COLUMNS = 32,    /* of a row: u, v, tau and z, then those of the terms */
+    MAX_CATEGORIES = 10, /* of an offset: modes or platforms, and the unknown one */
+    MAX_TERMS = 12,
+    CELLS_IN_RADIUS = 4, /* smaller cells cost more look-ups than they save points */
+};
+
+enum { U, V, T, Z, BASE }; /* the first columns of a row */
+
+/* cryotile.fit.terms.Kind */
+enum kind { QUADRATIC, ACCELERATION, ANNUAL, DIRECTION, MODES, PLATFORMS, NAMED };
+
+/* cryotile.fit.variables.Status */
+enum status { OK, NOT_COMPUTED, NO_POINTS, TOO_FEW_POINTS, TOO_SHORT_SPAN, TOO_FEW_PASSES, SINGULAR,
+              RATE_OUT_OF_BOUNDS, NOT_CONVERGED };
+
+/* cryotile.fit.terms.Cause: why a term is in the fit of a post or not. */
+enum cause { NOT_REACHED, FITTED, FITTED_ON_MEANS, ONE_CATEGORY, UNKNOWN_VALUES, FEW_PASSES, RATE_ON_MEANS, TERM_ON_MEANS,
+             TOLERANCE };
+
+typedef struct {
+    int32_t kind, flag;   /* flag: its bit of cryotile.fit.terms.TermFlag */
+    int32_t first, count; /* its columns of a row */
+    int32_t extra;        /* its first column of Points.extras, if it has one */
+    int32_t slot;         /* its first place among the coefficients */
+} Term;
+
+typedef struct {
+    double radius, min_span, min_tolerance, max_rate, distance_scale; /* scale: 0 is no weight by distance */
+    int32_t min_points, min_passes, rejects, plain; /* plain: no terms, weights or rejection */
+    int32_t modes;      /* number of modes among all points */
+    int64_t pass_total; /* number of passes among all points */
+    int32_t quads;      /* of a row */
+    int32_t extras;     /* columns of Points.extras */
+    int32_t terms, majority_mode, majority_platform; /* number of terms; flags */
+    Term term[MAX_TERMS];
+} Model;
+
+typedef struct {
+    const double *x, *y;   /* (n,) */
+    const double *rows;    /* (n, 4): x, y, tau, z */
+    const double *extras;  /* (n, extras) */
+    const double *weights; /* (n,), or NULL: all are 1 */
+    const int32_t *passes;
+    const uint8_t *modes, *platforms;
+} Points;
+
+/* As cryotile.fit.inputs.Cells. */
+typedef struct {
+    const int64_t *row_y, *row_start, *cell_x, *cell_start;
+    int64_t rows;
+    double size, per_size;
+} Cells;
+
+/* The result at a post. */
+typedef struct {
+    double dhdt, elevation, c0, c1, dhdt_sigma, dhdt_sigma_formal, elevation_sigma;
+    double misfit_rms, centroid_distance, time_start, time_end;
+    int32_t data_count, rejected_count, pass_count, rejected_pass_count, terms;
+    int8_t status;
+} Post;
+
+/* The kept points of a pass. */
+typedef struct {
+    double first, last, u, v; /* times; sums of places from the post, m */
+    int64_t count;            /* negative if it is not known */
+} Pass;
+
+/* What was decided about a term at a post: cause, and the value that was compared with a threshold. */
+typedef struct {
+    double value, threshold;
+    int32_t cause;
+    int32_t parameters; /* FEW_PASSES: of time; else 0 */
+} Verdict;
+
+/* The points of one circle, pass by pass, and the work space of a thread.  Within a pass points keep the order in which
+   the circle met them. */
+typedef struct {
+    double x, y;
+    int64_t room, count;   /* number of points that fit into these arrays; number of points in the circle */
+    int32_t *index;        /* of the points, in the circle's order; room for eight more */
+    int32_t *order;        /* of the points, pass by pass */
+    double *rows;          /* (count, 4 * quads) */
+    double *weights, *residuals, *keys, *spare; /* (count + 8,); keys: values of a median, infinite for a point that is
+                                                   out; spare: work space of the median */
+    uint8_t *kept;
+    int32_t *point_passes; /* number of each point's pass, in the circle's order */
+    int32_t *numbers;      /* pass code -> its number within the circle, -1 elsewhere */
+    int32_t *codes;        /* number within the circle -> pass code */
+    int64_t *starts;       /* (passes + 1,) first point of each pass */
+    double *sums;          /* (passes, size of sums) */
+    double *medians, *factors; /* (passes + 8,) */
+    uint8_t *pass_kept;
+    Pass *described;
+    int32_t passes;
+    double origin[BASE];
+    double at_post[MAX_COLUMNS];        /* each column at the post, about the origin */
+    double total[4 * (1 + 8 + 4 * 36)]; /* sums over all that is kept */
+    int32_t active[MAX_COLUMNS];        /* columns of the fit: those of terms, then u, v, tau */
+    int32_t unknowns;                   /* number of active columns */
+    bool determined[MAX_TERMS];         /* whether a term is in the fit */
+    double units[MAX_TERMS];            /* of a named column */
+    double codes_of_mode[MAX_CATEGORIES][MAX_CATEGORIES], codes_of_platform[MAX_CATEGORIES][MAX_CATEGORIES];
+    int32_t columns_of_mode, columns_of_platform;
+    int32_t seen_modes, seen_platforms; /* bits */
+    Verdict verdict[MAX_TERMS];         /* on each term */
+    double plane_tolerance[3];          /* of u, v and tau beside the terms; NaN before they are decided */
+    double pass_limit;                  /* a pass is rejected beyond it, m; NaN if none were screened */
+    double point_middle, point_limit;   /* a point is rejected further than the limit from the middle, m; likewise */
+} Circle;
+
+/* A rectangle of posts by rows of y. */
+typedef struct {
+    const double *x, *y;
+    int64_t nx, ny;
+    const uint8_t *wanted;
+    Post *posts;
+    double *coefficients; /* (ny, nx, slots) */
+    int64_t slots;
+} Posts;
+
+typedef void fit_rows(const Points *points, const Cells *cells, const Model *model, Circle *circle, const Posts *posts);
+
+/* Fits the posts that are wanted.  Where a circle may hold more points than there is room for, the status is
+   NOT_COMPUTED.  Every level gives the same bits. */
+fit_rows fit_rows_generic;
+#ifdef CRYOTILE_X86
+fit_rows fit_rows_avx2, fit_rows_avx512;
+#endif
+
+enum level { GENERIC, AVX2, AVX512 };
+
+/* Returns the highest level that this machine has. */
+int best_level(void);
+fit_rows *fit_of_level(int level);
+
+#endif
