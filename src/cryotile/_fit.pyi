@@ -1,5 +1,5 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -8,13 +8,58 @@ _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
 
 SIMD_LEVELS: tuple[str, ...]
-"""Levels of vector instructions that the kernel is compiled for, the poorest first."""
+"""Levels of vector instructions that the kernel is compiled for, the lowest first."""
 
 POST: np.dtype[np.void]
-"""What is known of a post: dhdt, elevation, c0, c1 (m per radius), sigmas, counts, terms, status."""
+"""The result at a post: dhdt, elevation, c0, c1 (m per radius), sigmas, counts, terms, status."""
+
+PASS: np.dtype[np.void]
+"""A pass of a circle: number of points, whether any is kept, offset in the screen (m, NaN without one)."""
+
+VERDICT: np.dtype[np.void]
+"""What was decided about a term: cause, value, threshold, parameters; ``Verdict`` of ``kernel/fit.h``."""
+
+class Report(TypedDict):
+    """What was decided at one post.
+
+    Attributes
+    ----------
+    post : void
+        Of dtype POST.
+    seen : ndarray
+        Places of the points within the radius.
+    order : ndarray
+        Places of the points that were fitted, pass by pass.
+    residuals : ndarray
+        Of these points, metres.
+    kept : ndarray
+        Whether these points are kept.
+    passes : ndarray, dtype PASS
+        Of these points, in their order.
+    terms : ndarray, dtype VERDICT
+        In the order of the terms.
+    tolerances : (float, float, float)
+        Of u, v and τ beside the terms; NaN before they were decided.
+    pass_limit, point_middle, point_limit : float
+        A pass is rejected if its offset exceeds ± the first, a point if its residual differs from the second by more
+        than the third; metres, NaN without a screen.
+    """
+
+    post: np.void
+    seen: _Integers
+    order: npt.NDArray[np.int32]
+    residuals: _Floats
+    kept: npt.NDArray[np.bool_]
+    passes: npt.NDArray[np.void]
+    terms: npt.NDArray[np.void]
+    tolerances: tuple[float, float, float]
+    pass_limit: float
+    point_middle: float
+    point_limit: float
+
 
 def find_simd_level() -> str:
-    """Return the richest level that this machine has."""
+    """Return the highest level that this machine has."""
 
 def sort_points(
     x: _Floats,
@@ -31,7 +76,7 @@ def sort_points(
     epoch: int,
     year: float,
 ) -> tuple[float, tuple[Any, ...]]:
-    """Sort the points that posts may see into cells, a few to a radius, whatever else there is.
+    """Sort the points that posts can see into cells; a radius spans a few cells.
 
     Parameters
     ----------
@@ -40,13 +85,13 @@ def sort_points(
     ticks : ndarray, shape (points,)
         Times since 1970; ticks times ``tick`` must not overflow within the period.
     passes : ndarray, shape (points,)
-        Codes; a point with a negative one is left out.
+        Codes; a point with a negative code is left out.
     post_x, post_y : ndarray, shapes (nx,), (ny,)
         Posts, m, ascending.
     radius : float
         Search radius, m.
     period : tuple of int
-        First tick and the one after the last.
+        First tick, and first tick after the last.
     tick : int
         Nanoseconds of a tick.
     epoch : int
@@ -57,7 +102,7 @@ def sort_points(
     Returns
     -------
     tuple
-        The elevation furthest from 0, and the attributes of :class:`cryotile.fit.cells.Cells`.
+        The elevation furthest from 0, and the attributes of :class:`cryotile.fit.inputs.Cells`.
     """
 
 def seasons(nanoseconds: _Integers, start: int, length: int) -> _Floats:
@@ -72,22 +117,22 @@ def seasons(nanoseconds: _Integers, start: int, length: int) -> _Floats:
     """
 
 class Kernel:
-    """The points of a tile and what is fitted to them; threads share it.
+    """The points of a tile and the settings of their fit; threads share it.
 
-    Nothing is checked here: arrays that contradict each other are read out of bounds.
+    Nothing is checked here: arrays that contradict each other lead to reads out of bounds.
 
     Parameters
     ----------
     x, y, rows, passes, row_y, row_start, cell_x, cell_start : ndarray
-        As of :class:`cryotile.fit.cells.Cells`.
+        As of :class:`cryotile.fit.inputs.Cells`.
     extras : ndarray, shape (points, extras), or None
-        Columns of terms that are not made of ``rows``.
+        Columns of terms that are not computed from ``rows``.
     weights : ndarray, shape (points,), or None
         Positive; None: all are 1.
     modes, platforms : ndarray, shape (points,), or None
-        Below 10; of equally frequent ones the lowest is the majority.  None: there is but one.
+        Below 10; among equally frequent ones the lowest is the majority.  None: there is only one.
     terms, columns, slots : sequence, int, int
-        As of :class:`cryotile.fit.terms.Layout`.
+        As of :func:`cryotile.fit.terms.terms_for_kernel`; number of coefficients.
     pass_total, mode_total : int
         Number of passes and of modes.
     radius : float
@@ -105,11 +150,11 @@ class Kernel:
     rejects : bool
         Screen passes, then points.
     plain : bool
-        There are neither terms, weights nor rejection, and it may go the short way.
+        There are no terms, weights or rejection, and the kernel may take the short way.
     majority_mode, majority_platform : int
-        Flags of a cut to the most frequent one.
+        Flags of a cut to the most frequent mode or platform.
     level : str
-        One of SIMD_LEVELS that the machine has.
+        One of SIMD_LEVELS; the machine must have it.
     """
 
     def __init__(
@@ -148,50 +193,24 @@ class Kernel:
     def fit(
         self, post_x: _Floats, post_y: _Floats, wanted: npt.NDArray[np.uint8], room: int
     ) -> tuple[npt.NDArray[np.void], _Floats]:
-        """Fit at every post that is wanted.
+        """Fit the wanted posts.
 
         Parameters
         ----------
         post_x, post_y : ndarray, shapes (nx,), (ny,)
             Posts, m; ascending x is fastest.
         wanted : ndarray, shape (ny, nx)
-            Posts of 0 are left alone.
+            0: the post is not computed.
         room : int
-            Points that there is memory for.
+            Number of points for which memory is taken.
 
         Returns
         -------
         posts : ndarray, shape (ny, nx), dtype POST
-            NaN where there is no fit; not computed where a circle may hold more points than there is room for.
+            NaN where there is no fit; not computed if a circle may hold more points than ``room``.
         coefficients : ndarray, shape (ny, nx, slots)
             Of the terms.
         """
 
-    def explain(
-        self, x: float, y: float
-    ) -> tuple[
-        np.void,
-        _Integers,
-        npt.NDArray[np.int32],
-        _Floats,
-        npt.NDArray[np.bool_],
-        npt.NDArray[np.bool_],
-        _Floats,
-    ]:
-        """Fit one post and tell what became of its points.
-
-        Returns
-        -------
-        post : void
-            Of dtype POST.
-        seen : ndarray
-            Places of the points within the radius.
-        order : ndarray
-            Places of those that were fitted, of which follow
-        residuals : ndarray
-            Metres,
-        kept, pass_kept : ndarray
-            whether they, and their passes, were not rejected,
-        offset : ndarray
-            and the residuals of their passes in the screen, metres, NaN where there was none.
-        """
+    def explain(self, x: float, y: float) -> Report:
+        """Fit one post and report what was decided about its points, passes and terms."""

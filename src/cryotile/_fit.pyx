@@ -411,7 +411,7 @@ cdef class Kernel:
             "kept": kept[some].astype(bool),
             "passes": passes,
             "terms": verdicts,
-            "tolerances": [circle.plane_tolerance[i] for i in range(3)],
+            "tolerances": (circle.plane_tolerance[0], circle.plane_tolerance[1], circle.plane_tolerance[2]),
             "pass_limit": circle.pass_limit,
             "point_middle": circle.point_middle,
             "point_limit": circle.point_limit,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import cryotile.fit.posts
+import cryotile.fit.inputs
 from cryotile import FitConfig, fit_posts
 from cryotile._fit import SIMD_LEVELS
 from cryotile.errors import InvalidValue
@@ -18,7 +18,7 @@ from cryotile.fit.variables import Status
 from tests.fit.test_robust import ALL_TERMS, EPOCH, make_points
 
 PERIOD = ("2011-01-01", "2021-01-01")
-AVAILABLE = SIMD_LEVELS[: SIMD_LEVELS.index(cryotile.fit.posts.simd_level()) + 1]
+AVAILABLE = SIMD_LEVELS[: SIMD_LEVELS.index(cryotile.fit.inputs.simd_level()) + 1]
 
 
 @pytest.mark.parametrize("level", AVAILABLE)
@@ -30,7 +30,7 @@ def test_every_level_of_vector_instructions_gives_the_same_bytes(level, recipe, 
     config = FitConfig(recipe=recipe, terms=terms, period=PERIOD, reference_epoch=EPOCH)
     axis = np.arange(-3000.0, 3001.0, 1000.0)
     expected = fit_posts(points, axis, axis, config)
-    monkeypatch.setattr(cryotile.fit.posts, "_LEVEL", level)
+    monkeypatch.setattr(cryotile.fit.inputs, "_LEVEL", level)
     assert fit_posts(points, axis, axis, config).identical(expected)
 
 

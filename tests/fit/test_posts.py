@@ -11,7 +11,8 @@ from scipy import stats
 
 from cryotile import FitConfig, fit_posts
 from cryotile.errors import InvalidValue
-from cryotile.fit.variables import VARIABLES, Status, Term
+from cryotile.fit.terms import TermFlag
+from cryotile.fit.variables import VARIABLES, Status
 from tests.support.reference import design, fit_plane, in_circle, jackknife
 
 EPOCH = "2016-01-01"
@@ -423,7 +424,7 @@ def test_mixed_modes_are_cut_to_the_majority_and_the_terms_say_so():
     points = with_modes(make_points(), ["sarin_swath", "lrm", "sarin_swath"])
     points.loc[points["mode"] == "lrm", "elevation"] += 5.0
     fits = fit_posts(points, *POST, CONFIG)
-    assert fits["terms"].item() == Term.MAJORITY_MODE
+    assert fits["terms"].item() == TermFlag.MAJORITY_MODE
     swath = fit_posts(points[points["mode"] == "sarin_swath"], *POST, CONFIG)
     assert swath["terms"].item() == 0
     assert fits.drop_vars("terms").identical(swath.drop_vars("terms"))

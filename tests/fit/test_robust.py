@@ -10,7 +10,8 @@ import statsmodels.api as sm
 import cryotile.fit.posts
 from cryotile import FitConfig, fit_posts
 from cryotile.errors import InvalidValue
-from cryotile.fit.variables import Status, Term
+from cryotile.fit.terms import TermFlag
+from cryotile.fit.variables import Status
 from tests.support.reference import in_circle
 from tests.support.reference_robust import fit_robust, term_columns, weights_of
 
@@ -91,7 +92,7 @@ def test_the_robust_fit_is_that_of_the_reference(seed):
     expected = fit_robust(points, X, Y, 2000.0, EPOCH, terms=CONFIG.terms)
     fit = fit_one(points)
     assert_agrees(fit, expected)
-    flags = sum(Term[name.upper()] for name in expected.coefficients)
+    flags = sum(TermFlag[name.upper()] for name in expected.coefficients)
     assert int(fit["terms"]) == flags
 
 
@@ -162,7 +163,7 @@ def test_without_rejection_the_fit_is_that_of_statsmodels(floor):
     model = sm.WLS(near["elevation"].to_numpy(), matrix, weights=weights).fit()
     chosen = ("uncertainty",) if floor else ()
     fit = fit_one(points, with_terms(*terms, recipe="plane", weights=chosen))
-    assert int(fit["terms"]) == Term.QUADRATIC | Term.DIRECTION | Term.ANNUAL
+    assert int(fit["terms"]) == TermFlag.QUADRATIC | TermFlag.DIRECTION | TermFlag.ANNUAL
     assert float(fit["elevation"]) == pytest.approx(model.params[0], rel=1e-8)
     assert float(fit["dhdt"]) == pytest.approx(model.params[3], rel=1e-8)
     assert float(fit["dhdt_sigma_formal"]) == pytest.approx(model.bse[3], rel=1e-8)
@@ -236,7 +237,7 @@ def test_annual_goes_where_passes_come_back_at_one_season():
     ).astype("datetime64[ms]")
     fit = fit_one(points)
     assert fit["status"] == Status.OK
-    assert not int(fit["terms"]) & Term.ANNUAL
+    assert not int(fit["terms"]) & TermFlag.ANNUAL
     assert np.isnan(fit["annual_amplitude"])
     assert float(fit["dhdt_sigma"]) < 0.5
 
@@ -244,7 +245,7 @@ def test_annual_goes_where_passes_come_back_at_one_season():
 def test_passes_in_one_direction_have_no_offset_and_keep_their_season():
     points = make_points(600, passes=40).drop(columns="mode")
     fit = fit_one(points.assign(ascending=True))
-    assert int(fit["terms"]) == Term.QUADRATIC | Term.ANNUAL
+    assert int(fit["terms"]) == TermFlag.QUADRATIC | TermFlag.ANNUAL
     assert np.isnan(fit["direction_offset"])
 
 
@@ -253,7 +254,7 @@ def test_directions_that_are_not_known_are_not_fitted():
     one_unknown = points.copy()
     one_unknown.loc[7, "ascending"] = pd.NA
     for other in (points.drop(columns="ascending"), one_unknown):
-        assert not int(fit_one(other)["terms"]) & Term.DIRECTION
+        assert not int(fit_one(other)["terms"]) & TermFlag.DIRECTION
 
 
 def passes_with_direction(passes):
@@ -268,15 +269,15 @@ def passes_with_direction(passes):
 
 
 @pytest.mark.parametrize(
-    ("passes", "terms"), [(9, Term.DIRECTION | Term.ANNUAL), (8, Term.DIRECTION)]
+    ("passes", "terms"), [(9, TermFlag.DIRECTION | TermFlag.ANNUAL), (8, TermFlag.DIRECTION)]
 )
 def test_time_like_terms_need_five_passes_to_spare(passes, terms):
-    assert int(fit_one(passes_with_direction(passes))["terms"]) == Term.QUADRATIC | terms
+    assert int(fit_one(passes_with_direction(passes))["terms"]) == TermFlag.QUADRATIC | terms
 
 
 def test_a_pass_all_of_whose_points_are_rejected_no_longer_counts_for_the_terms():
     points = passes_with_direction(7)
-    assert int(fit_one(points)["terms"]) & Term.DIRECTION
+    assert int(fit_one(points)["terms"]) & TermFlag.DIRECTION
     # Its median is as it was, so that it is not screened as a pass.
     last = points.index[points["pass_id"] == points["pass_id"].max()]
     up, down = last[::2], last[1::2]
@@ -286,7 +287,7 @@ def test_a_pass_all_of_whose_points_are_rejected_no_longer_counts_for_the_terms(
     assert fit["status"] == Status.OK
     assert int(fit["pass_count"]) == 6
     assert int(fit["rejected_pass_count"]) == 1
-    assert int(fit["terms"]) == int(without["terms"]) == Term.QUADRATIC
+    assert int(fit["terms"]) == int(without["terms"]) == TermFlag.QUADRATIC
     assert float(fit["dhdt"]) == pytest.approx(float(without["dhdt"]), abs=0.01)
 
 
@@ -297,7 +298,7 @@ def test_a_quadratic_that_a_track_does_not_determine_is_dropped_and_the_post_is_
     points["x"], points["y"] = X + 1500 * np.cos(angle), Y + 1500 * np.sin(angle)
     fit = fit_one(points)
     assert fit["status"] == Status.OK
-    assert not int(fit["terms"]) & Term.QUADRATIC
+    assert not int(fit["terms"]) & TermFlag.QUADRATIC
 
 
 def test_a_column_that_copies_x_is_dropped_and_the_post_is_not_lost():
@@ -318,7 +319,7 @@ def test_modes_whose_offset_a_post_does_not_determine_are_cut_to_the_majority():
     fit = fit_one(points, with_terms("mode_offset", min_span_share=0.1))
     first = (~late).sum() > late.sum()
     one_mode = fit_one(points[late != first], with_terms("mode_offset", min_span_share=0.1))
-    assert int(fit["terms"]) == Term.MAJORITY_MODE
+    assert int(fit["terms"]) == TermFlag.MAJORITY_MODE
     assert float(fit["dhdt"]) == float(one_mode["dhdt"])
 
 
@@ -328,7 +329,7 @@ def test_platforms_are_fitted_together_with_their_offset():
     points["platform"] = np.where(laser, "icesat2", "cryosat2")
     points["elevation"] -= 1.5 * laser
     fit = fit_one(points, with_terms("quadratic", "platform_offset"))
-    assert int(fit["terms"]) & Term.PLATFORM_OFFSET
+    assert int(fit["terms"]) & TermFlag.PLATFORM_OFFSET
     step = float(fit["platform_offset_cryosat2"]) - float(fit["platform_offset_icesat2"])
     assert step == pytest.approx(1.5, abs=0.3)
     assert float(fit["dhdt"]) == pytest.approx(0.6, abs=0.1)

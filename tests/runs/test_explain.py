@@ -14,16 +14,23 @@ import shapely
 
 from cryotile import fit_posts
 from cryotile.errors import InvalidValue
-from cryotile.fit.diagnosis import explain_terms
-from cryotile.fit.posts import Reason
-from cryotile.fit.variables import Status, Term
+from cryotile.fit.diagnosis import Reason, explain_post
+from cryotile.fit.terms import TermFlag
+from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid
 from cryotile.runs.explain import Explanation, explain_at, nearest_post
 from cryotile.runs.run import Run
 from tests.support.flown_run import REQUEST, WORLD, fly_over, make_run, work
 from tests.support.maps import vector_file
-from tests.support.reference import in_circle
-from tests.support.reference_robust import fit_robust, offset_codes, tolerance
+from tests.support.reference import YEAR, in_circle
+from tests.support.reference_robust import (
+    fit_robust,
+    keep_time_like,
+    mean_tolerances,
+    offset_codes,
+    term_columns,
+    tolerance,
+)
 
 X, Y = WORLD.centre
 EPOCH = "2015-01-01"
@@ -202,7 +209,7 @@ def test_points_of_a_mode_that_is_cut_are_told_apart(tmp_path: Path, points: pd.
     work(run)
     found = explain_at(run, X, Y)
     assert found.stored.agrees(found.fit)
-    assert int(found.fit["terms"]) & Term.MAJORITY_MODE
+    assert int(found.fit["terms"]) & TermFlag.MAJORITY_MODE
     others = found.points[found.points["reason"] == Reason.OTHER_KIND]
     assert set(others["mode"]) == {"sarin_swath"}
     assert others["residual"].isna().all()
@@ -211,7 +218,7 @@ def test_points_of_a_mode_that_is_cut_are_told_apart(tmp_path: Path, points: pd.
 # --- terms
 
 
-def test_terms_are_kept_and_dropped_as_the_kernel_does(run: Run) -> None:
+def test_terms_are_kept_and_dropped_as_by_the_reference_with_its_tolerances(run: Run) -> None:
     dropped = set()
     config = dataclasses.replace(
         run.settings.fit, terms=("quadratic", "direction", "annual", "acceleration")
@@ -224,31 +231,42 @@ def test_terms_are_kept_and_dropped_as_the_kernel_does(run: Run) -> None:
         fit = fit_posts(near, [X], [Y], config).isel(x=0, y=0)
         if int(fit["status"]) != Status.OK or int(fit["rejected_pass_count"]):
             continue
-        for verdict in explain_terms(near, (X, Y), config)[0]:
-            assert verdict.fitted == bool(int(fit["terms"]) & Term[verdict.name.upper()]), verdict
-            dropped |= set() if verdict.fitted else {verdict.name}
+        verdicts = {v.name: v for v in explain_post(near, X, Y, config).terms}
+        columns = term_columns(near, X, Y, 1500.0, EPOCH, ("annual", "acceleration", "direction"))
+        years = (near["time"].to_numpy() - np.datetime64(EPOCH, "ms")) / YEAR
+        passes, every = near["pass_id"].to_numpy(), np.ones(len(near), bool)
+        kept = keep_time_like(columns, years, passes, every)
+        _, tolerances = mean_tolerances(kept, years, passes, every)
+        for name, verdict in verdicts.items():
+            assert verdict.fitted == bool(int(fit["terms"]) & TermFlag[name.upper()]), verdict
+            if name in tolerances:
+                assert verdict.reason.startswith(f"its tolerance is {tolerances[name]:.2g}")
+            assert verdict.fitted == (name in (*kept, "quadratic")), verdict
+            dropped |= set() if verdict.fitted else {name}
     assert {"annual", "acceleration"} <= dropped
 
 
 def test_directions_that_are_not_known_are_the_reason(run: Run, points: pd.DataFrame) -> None:
     near = in_circle(points, X, Y, 1500.0).reset_index(drop=True)
     near.loc[:4, "ascending"] = pd.NA
-    verdicts = {v.name: v for v in explain_terms(near, (X, Y), run.settings.fit)[0]}
+    verdicts = {v.name: v for v in explain_post(near, X, Y, run.settings.fit).terms}
     assert verdicts["direction"].fitted is False
     assert verdicts["direction"].reason == f"unknown for 5 of {len(near)} points"
 
 
 def test_tolerances_are_those_of_the_reference(run: Run, points: pd.DataFrame) -> None:
-    near = in_circle(points, X, Y, 1500.0)
+    near = in_circle(points, X, Y, 1500.0).reset_index(drop=True)
     config = dataclasses.replace(run.settings.fit, terms=("mode_offset",))
-    swath = pd.Categorical(np.where(near["pass_id"] % 3 == 0, "sarin_swath", "sarin_poca"))
-    near = near.assign(mode=swath)
+    swath = np.where(near["pass_id"] // 2 % 3 == 0, "sarin_swath", "sarin_poca")
+    near = near.assign(mode=pd.Categorical(swath))
+    diagnosis = explain_post(near, X, Y, config)
+    near = near[(diagnosis.points["reason"] != Reason.PASS_REJECTED).to_numpy()]
     years = (near["time"] - pd.Timestamp(EPOCH)) / pd.Timedelta(seconds=31_557_600)
     matrix = np.column_stack(
         [(near["x"] - X) / 1500, (near["y"] - Y) / 1500, years, offset_codes(near["mode"])]
     )
-    found = explain_terms(near, (X, Y), config)[1]
-    assert found == pytest.approx([tolerance(matrix, k) for k in range(3)], rel=1e-9)
+    assert diagnosis.terms[0].fitted
+    assert diagnosis.tolerances == pytest.approx([tolerance(matrix, k) for k in range(3)], rel=1e-9)
 
 
 # --- the command

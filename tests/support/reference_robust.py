@@ -62,25 +62,32 @@ def tolerance(matrix: np.ndarray, column: int) -> float:
     return rest @ rest / (one @ one)
 
 
+def mean_tolerances(
+    columns: dict, years: np.ndarray, passes: np.ndarray, kept: np.ndarray
+) -> tuple[float, dict[str, float]]:
+    """Tolerance on mean rows of the kept passes: of the rate, and the smallest of each time-like term."""
+    names = [name for name in DROP_ORDER if name in columns]
+    matrix = np.column_stack([years, *(columns[name] for name in names)])
+    means = np.array(
+        [matrix[kept & (passes == one)].mean(axis=0) for one in np.unique(passes[kept])]
+    )
+    rate, *others = (tolerance(means, k) for k in range(means.shape[1]))
+    ends = np.cumsum([columns[name].shape[1] for name in names])
+    parts = np.split(np.array(others), ends[:-1])
+    return rate, {
+        name: part.min() for name, part in zip(names, parts, strict=True)
+    } if names else {}
+
+
 def keep_time_like(columns: dict, years: np.ndarray, passes: np.ndarray, kept: np.ndarray) -> dict:
     """Drop time-like terms by the rule of mean rows."""
     columns = dict(columns)
-    ids = np.unique(passes[kept])
+    pass_total = len(np.unique(passes[kept]))
     while True:
-        names = [name for name in DROP_ORDER if name in columns]
-        if not names:
-            return columns
-        matrix = np.column_stack([years, *(columns[name] for name in names)])
-        means = np.array([matrix[kept & (passes == one)].mean(axis=0) for one in ids])
-        tolerances = [tolerance(means, k) for k in range(means.shape[1])]
-        failing, at = [], 1
-        for name in names:
-            count = columns[name].shape[1]
-            if min(tolerances[at : at + count]) < 0.1:
-                failing.append(name)
-            at += count
-        if tolerances[0] < 0.1 or len(ids) < 1 + (matrix.shape[1] - 1) + 5:
-            failing = names
+        rate, tolerances = mean_tolerances(columns, years, passes, kept)
+        failing = [name for name, value in tolerances.items() if value < 0.1]
+        if rate < 0.1 or pass_total < 1 + sum(columns[name].shape[1] for name in tolerances) + 5:
+            failing = list(tolerances)
         if not failing:
             return columns
         del columns[failing[0]]

@@ -16,7 +16,7 @@ import pyproj
 from cryotile.cli.screen import number
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.files import atomic_path, make_directory, writing
-from cryotile.fit.posts import Reason
+from cryotile.fit.diagnosis import Reason
 from cryotile.fit.variables import Status
 from cryotile.runs.explain import Explanation, explain_at
 from cryotile.runs.run import Run

@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cryotile.fit.student import quantile_975, quantile_at
-from cryotile.fit.variables import VARIABLES, Status, Variable
+from cryotile.fit.variables import VARIABLES, Status, Variable, student_quantile
 
 __all__ = ["SPLITS", "Agreement", "agreement", "compare", "halves", "variables"]
 
@@ -35,9 +34,7 @@ STRATA = (
 )
 """Passes, from and to, of the half that has fewer."""
 
-_FEW = 5
-_NORMAL_75, _NORMAL_975 = 0.6744897501960817, 1.959963984540054
-_MAD_TO_SIGMA = 1 / _NORMAL_75
+_MAD_TO_SIGMA = 1.482602218505602
 
 _Floats = npt.NDArray[np.float64]
 _Flags = npt.NDArray[np.bool_]
@@ -100,7 +97,7 @@ def compare(one: xr.Dataset, other: xr.Dataset, names: tuple[str, str]) -> xr.Da
         "dhdt_difference": np.where(both, difference, np.nan),
         "dhdt_difference_sigma": sigma,
         "dhdt_difference_dof": dof,
-        "dhdt_difference_ci95": sigma * _students_975(dof),
+        "dhdt_difference_ci95": sigma * student_quantile(0.975, dof),
         "dhdt_difference_ratio": difference / sigma,
         "status": np.where(
             one["status"] != Status.OK, one["status"].to_numpy(), other["status"].to_numpy()
@@ -232,13 +229,6 @@ def _spread(passes: str, ratio: _Floats, dof: _Floats) -> Agreement:
         # The variance of Student's t is ν / (ν − 2).
         plain_expected=math.inf if few else float(np.sqrt(np.mean(dof / (dof - 2)))),
         robust=float(_MAD_TO_SIGMA * np.median(size)),
-        robust_expected=float(_MAD_TO_SIGMA * np.median(quantile_at(_NORMAL_75, dof))),
-        within_ci95=float(np.mean(size <= _students_975(dof))),
+        robust_expected=float(_MAD_TO_SIGMA * np.median(student_quantile(0.75, dof))),
+        within_ci95=float(np.mean(size <= student_quantile(0.975, dof))),
     )
-
-
-def _students_975(dof: _Floats) -> _Floats:
-    """Return the 97.5 % quantile; of few degrees, where the expansion is not good, that of the whole number below."""
-    few = dof < _FEW
-    whole = np.where(few, dof, _FEW).astype(np.int64)
-    return np.where(few, quantile_975(whole), quantile_at(_NORMAL_975, np.where(few, _FEW, dof)))

@@ -1,4 +1,4 @@
-"""What a fit takes from a DataFrame of points: checked columns, as plain arrays."""
+"""From a DataFrame of points to a kernel: checked columns, sorted into cells, with the settings of the fit."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cryotile._fit import sort_points
+from cryotile._fit import Kernel, find_simd_level, seasons, sort_points
 from cryotile.errors import InvalidValue
-from cryotile.fit.cells import Cells
-from cryotile.fit.config import FitConfig
-from cryotile.fit.terms import annual_columns
+from cryotile.fit.config import NANOSECONDS_PER_YEAR, FitConfig
+from cryotile.fit.terms import TermFlag, extra_columns, terms_for_kernel
+from cryotile.points import CATEGORIES
 from cryotile.times import SECONDS_PER_YEAR, parse_instant
 
-__all__ = [
-    "NS_PER_YEAR",
-    "Sample",
-    "epoch_nanoseconds",
-    "extra_columns",
-    "sort_into_cells",
-    "take_sample",
-]
+__all__ = ["Cells", "Inputs", "make_kernel", "simd_level", "take_inputs"]
 
 REQUIRED_COLUMNS = ("x", "y", "time", "elevation", "pass_id")
 
 MAX_ELEVATION = 1e7
-"""Metres; what a fill value exceeds and no ice does."""
-
-NS_PER_YEAR = SECONDS_PER_YEAR * 1e9
+"""Metres; fill values exceed it, ice does not."""
 
 _NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _NAT = np.iinfo(np.int64).min
+_DAYS_PER_YEAR = SECONDS_PER_YEAR / 86_400
+_LEVEL = find_simd_level()
 
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
+_Places = npt.NDArray[np.integer]
+
+
+def simd_level() -> str:
+    """Return which vector instructions the kernel uses on this machine: ``avx512``, ``avx2`` or ``generic``.
+
+    Every level gives the same bytes.
+    """
+    return _LEVEL
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class Inputs:
     """The columns of a table of points that every fit needs, checked.
 
     Attributes
@@ -49,17 +51,17 @@ class Sample:
     points : DataFrame
         The table.
     config : FitConfig
-        With period and reference epoch.
+        With period and reference epoch, unless there are no points.
     x, y, elevation : ndarray of float64, shape (points,)
-        Metres; not finite where a point has none.
+        Metres; not finite where a point has no value.
     ticks : ndarray of int64, shape (points,)
         Times since 1970.
     tick : int
         Nanoseconds of a tick.
     passes : ndarray of int64, shape (points,)
-        Codes from 0 to ``pass_total`` - 1; negative: the point is not to be used.
+        Codes from 0 to ``pass_total`` - 1; a point with a negative code is not used.
     pass_total : int
-        Number of passes among all points given.
+        Number of passes among all points.
     """
 
     points: pd.DataFrame
@@ -72,21 +74,80 @@ class Sample:
     passes: _Integers
     pass_total: int
 
+    def column(self, name: str) -> _Floats:
+        """Return a column as floats; NaN where a point has no value."""
+        return _floats(self.points[name])
 
-def take_sample(points: pd.DataFrame, config: FitConfig) -> Sample:
-    """Take from a DataFrame what every fit needs.
+    def season(self, seen: _Places) -> _Floats:
+        """Return cosine and sine of one turn a year from 1 January of the reference epoch's year.
+
+        Parameters
+        ----------
+        seen : ndarray of int
+            Places of the points.
+
+        Returns
+        -------
+        ndarray, shape (2, seen)
+        """
+        epoch = self.config.reference_epoch or "1970-01-01"
+        january = pd.Timestamp(parse_instant(epoch).year, 1, 1).as_unit("ns").value
+        nanoseconds = np.ascontiguousarray(self.ticks.take(seen) * self.tick)
+        return seasons(nanoseconds, january, int(NANOSECONDS_PER_YEAR))
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Points sorted by rows of cells, then by cells, so that those around a post lie together in memory.
+
+    Cell (i, j) is the square from (i, j) · size to (i + 1, j + 1) · size, whatever the tile and the points.  Only rows
+    and cells that hold a point are listed, so that memory does not grow with the extent.
+
+    Attributes
+    ----------
+    order : ndarray, shape (points,)
+        Places in the table; the points of a cell keep their order.
+    x, y : ndarray, shape (points,)
+        Metres.
+    rows : ndarray, shape (points, 4)
+        x, y (m), years from the reference epoch, elevation (m).
+    passes : ndarray, shape (points,)
+        Codes of passes.
+    row_y : ndarray, shape (rows,)
+        j of each row, ascending.
+    row_start : ndarray, shape (rows + 1,)
+        First cell of each row, and the number of cells.
+    cell_x : ndarray, shape (cells,)
+        i of each cell, ascending within a row.
+    cell_start : ndarray, shape (cells + 1,)
+        First point of each cell, and the number of points.
+    """
+
+    order: npt.NDArray[np.int32]
+    x: _Floats
+    y: _Floats
+    rows: _Floats
+    passes: npt.NDArray[np.int32]
+    row_y: _Integers
+    row_start: _Integers
+    cell_x: _Integers
+    cell_start: _Integers
+
+
+def take_inputs(points: pd.DataFrame, config: FitConfig) -> Inputs:
+    """Return the columns of a DataFrame that every fit needs.
 
     Parameters
     ----------
     points : DataFrame
-        As of :func:`cryotile.fit.posts.fit_posts`.
+        As of :func:`cryotile.fit_posts`.
     config : FitConfig
-        What is fitted.
+        Settings of the fit.
 
     Raises
     ------
     InvalidValue
-        A column is missing or has values without meaning.
+        A column is missing or has invalid values.
     """
     for name in (*REQUIRED_COLUMNS, *config.column_terms):
         if name not in points.columns:
@@ -103,54 +164,95 @@ def take_sample(points: pd.DataFrame, config: FitConfig) -> Sample:
     x, y, elevation = (
         np.ascontiguousarray(_floats(points[name])) for name in ("x", "y", "elevation")
     )
-    return Sample(
-        points,
-        config,
-        x,
-        y,
-        elevation,
-        ticks,
-        _NANOSECONDS[unit],
-        passes,
-        pass_total,
-    )
+    return Inputs(points, config, x, y, elevation, ticks, _NANOSECONDS[unit], passes, pass_total)
 
 
-def sort_into_cells(sample: Sample, x: _Floats, y: _Floats, radius: float) -> Cells:
-    """Sort the points that posts may see into the square cells that suit a radius.
+def make_kernel(
+    inputs: Inputs, x: _Floats, y: _Floats, radius: float, *, plain: bool = True
+) -> tuple[Kernel, Cells]:
+    """Return a kernel that holds the points posts can see and the settings of the fit.
 
     Parameters
     ----------
-    sample : Sample
+    inputs : Inputs
         All points.
     x, y : ndarray, shapes (nx,), (ny,)
         Posts, m.
     radius : float
         Search radius, m.
+    plain : bool
+        Whether a plane without terms, weights and rejection may take the short way, which tells less of a post.
+
+    Returns
+    -------
+    (Kernel, Cells)
+        The kernel, and its points.
 
     Raises
     ------
     InvalidValue
-        An elevation is a fill value, or platforms mix.
+        An elevation is a fill value, platforms mix, or a point has no weight.
     """
-    config = sample.config
+    config = inputs.config
+    cells = _sort_into_cells(inputs, x, y, radius)
+    modes, platforms = (
+        _number_categories(inputs.points, cells.order, name) for name in ("mode", "platform")
+    )
+    categories = {"mode": _distinct(modes), "platform": _distinct(platforms)}
+    terms, columns = terms_for_kernel(config.kernel_terms, categories)
+    kernel = Kernel(
+        cells.x,
+        cells.y,
+        cells.rows,
+        cells.passes,
+        cells.row_y,
+        cells.row_start,
+        cells.cell_x,
+        cells.cell_start,
+        extras=extra_columns(config.kernel_terms, inputs, cells.order),
+        weights=_weights(inputs, cells.order),
+        modes=modes,
+        platforms=platforms,
+        terms=terms,
+        columns=columns,
+        slots=sum(len(term.outputs) for term in config.kernel_terms),
+        pass_total=inputs.pass_total,
+        mode_total=categories["mode"],
+        radius=radius,
+        min_span=_min_span(config),
+        min_tolerance=config.min_tolerance,
+        max_rate=config.max_rate,
+        distance_scale=config.distance_scale if "distance" in config.weights else 0.0,
+        min_points=config.min_points,
+        min_passes=config.min_passes,
+        rejects=config.rejects,
+        plain=plain and not (config.terms or config.weights or config.rejects),
+        majority_mode=TermFlag.MAJORITY_MODE.value,
+        majority_platform=TermFlag.MAJORITY_PLATFORM.value,
+        level=_LEVEL,
+    )
+    return kernel, cells
+
+
+def _sort_into_cells(inputs: Inputs, x: _Floats, y: _Floats, radius: float) -> Cells:
+    config = inputs.config
     extreme, columns = sort_points(
-        sample.x,
-        sample.y,
-        sample.elevation,
-        sample.ticks,
-        sample.passes,
+        inputs.x,
+        inputs.y,
+        inputs.elevation,
+        inputs.ticks,
+        inputs.passes,
         post_x=np.sort(x),
         post_y=np.sort(y),
         radius=radius,
-        period=_period_in_ticks(config, sample.tick),
-        tick=sample.tick,
-        epoch=epoch_nanoseconds(config),
-        year=NS_PER_YEAR,
+        period=_period_in_ticks(config, inputs.tick),
+        tick=inputs.tick,
+        epoch=config.epoch,
+        year=NANOSECONDS_PER_YEAR,
     )
     cells = Cells(*columns)
     if "platform_offset" not in config.terms:
-        _refuse_mixed_platforms(sample.points, cells.order)
+        _refuse_mixed_platforms(inputs.points, cells.order)
     if abs(extreme) > MAX_ELEVATION:
         raise InvalidValue(
             f"column 'elevation' holds {extreme:g} m, which is beyond ±{MAX_ELEVATION:g} m; leave fill values out"
@@ -158,40 +260,53 @@ def sort_into_cells(sample: Sample, x: _Floats, y: _Floats, radius: float) -> Ce
     return cells
 
 
-def extra_columns(sample: Sample, cells: Cells, names: Sequence[str]) -> _Floats | None:
-    """Return the columns of terms that the kernel does not make itself.
-
-    Parameters
-    ----------
-    sample : Sample
-        All points.
-    cells : Cells
-        Those that posts may see.
-    names : sequence of str
-        As of :class:`cryotile.fit.terms.Layout`.
-
-    Returns
-    -------
-    ndarray, shape (points, names), or None
-        NaN where a direction is not known; None without names.
-    """
-    columns: list[_Floats] = []
-    for name in names:
-        if name == "cos":
-            nanoseconds = sample.ticks.take(cells.order) * sample.tick
-            columns += annual_columns(nanoseconds, sample.config.reference_epoch or "1970-01-01")
-        elif name == "ascending":
-            columns.append(_direction(sample.points, cells.order))
-        elif name != "sin":
-            columns.append(_floats(sample.points[name]).take(cells.order))
-    return np.column_stack(columns) if columns else None
+def _min_span(config: FitConfig) -> float:
+    """Return the shortest time between first and last point, years."""
+    period = [parse_instant(text).value for text in config.period or ()]
+    share = (
+        (period[1] - period[0]) / NANOSECONDS_PER_YEAR * config.min_span_share if period else 0.0
+    )
+    return max(config.min_span_days / _DAYS_PER_YEAR, share)
 
 
-def _direction(points: pd.DataFrame, seen: npt.NDArray[np.integer]) -> _Floats:
-    """Return +½ on ascending and −½ on descending passes, NaN where that is not known."""
-    if "ascending" not in points.columns:
-        return np.full(seen.size, np.nan)
-    return _floats(points["ascending"]).take(seen) - 0.5
+def _number_categories(
+    points: pd.DataFrame, seen: _Places, name: str
+) -> npt.NDArray[np.uint8] | None:
+    """Number the mode or platform of each point by its place in their list; an unknown one comes after the last."""
+    known = CATEGORIES[name]
+    if name not in points.columns:
+        return None
+    values = points[name].take(seen).astype("category").cat
+    unknown = [str(value) for value in values.categories if value not in known]
+    if unknown:
+        raise InvalidValue(
+            f"{name} {unknown[0]!r} is unknown; column {name!r} holds {', '.join(known)}"
+        )
+    numbers = np.array([*(known.index(value) for value in values.categories), len(known)], np.uint8)
+    return numbers.take(values.codes)
+
+
+def _distinct(numbers: npt.NDArray[np.uint8] | None) -> int:
+    return 1 if numbers is None else max(1, int(np.count_nonzero(np.bincount(numbers))))
+
+
+def _weights(inputs: Inputs, seen: _Places) -> _Floats | None:
+    """Return the weight of each point by its uncertainty; None if all are 1."""
+    config = inputs.config
+    if "uncertainty" not in config.weights:
+        return None
+    if "uncertainty" not in inputs.points.columns:
+        raise InvalidValue(
+            "points have no column 'uncertainty' to weight by; leave that weight out"
+        )
+    uncertainty = inputs.column("uncertainty").take(seen)
+    bad = np.flatnonzero(~((uncertainty >= 0) & (uncertainty < np.inf)))
+    if bad.size:
+        raise InvalidValue(
+            f"column 'uncertainty' is {uncertainty[bad[0]]:g} for {bad.size} of {seen.size} points, and a weight"
+            ' needs a finite one; select points by where="uncertainty >= 0", or leave that weight out'
+        )
+    return 1 / (uncertainty**2 + config.uncertainty_floor**2)
 
 
 def _known_floats(column: pd.Series) -> _Floats:
@@ -204,11 +319,11 @@ def _known_floats(column: pd.Series) -> _Floats:
 
 
 def _number_passes(ids: npt.NDArray[Any]) -> tuple[_Integers, int]:
-    """Return codes of passes in the order of their ids, negative where a point has none, and how many there are."""
+    """Return codes of passes in the order of their ids, negative where a point has no id, and their number."""
     if ids.dtype.kind != "i" or not ids.size:
         codes, distinct = pd.factorize(ids, sort=True)
         return codes.astype(np.int64, copy=False), len(distinct)
-    # Points mostly come pass by pass: it is enough to look at the first point of each run.
+    # Points mostly come pass by pass: the first point of each run of equal ids is enough.
     heads = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
     codes, distinct = pd.factorize(ids[heads], sort=True)
     numbers = np.repeat(codes.astype(np.int64, copy=False), np.diff(heads, append=ids.size))
@@ -219,10 +334,10 @@ def _ticks(column: pd.Series) -> tuple[_Integers, str]:
     """Return times as numbers and their unit."""
     if not pd.api.types.is_datetime64_any_dtype(column.dtype):
         raise InvalidValue(
-            f"column 'time' is {column.dtype}, which does not say what it counts;"
+            f"column 'time' is {column.dtype}, which has no unit and epoch;"
             " give datetime64 (UTC), e.g. by pandas.to_datetime"
         )
-    # A time zone is only how an instant is shown.
+    # A time zone changes only how an instant is shown.
     times = pd.DatetimeIndex(column)
     return np.ascontiguousarray(times.asi8), times.unit
 
@@ -248,21 +363,16 @@ def _floats(column: pd.Series) -> _Floats:
 
 
 def _period_in_ticks(config: FitConfig, tick: int) -> tuple[int, int]:
-    if config.period is None:  # then there is no time at all
+    if config.period is None:  # there are no times
         return 0, 0
     start, end = (parse_instant(text).value for text in config.period)
     return -(-start // tick), -(-end // tick)
 
 
-def epoch_nanoseconds(config: FitConfig) -> int:
-    """Return the reference epoch in nanoseconds since 1970; without any point it does not matter."""
-    return 0 if config.reference_epoch is None else parse_instant(config.reference_epoch).value
-
-
-def _refuse_mixed_platforms(points: pd.DataFrame, seen: npt.NDArray[np.integer]) -> None:
+def _refuse_mixed_platforms(points: pd.DataFrame, seen: _Places) -> None:
     if "platform" not in points.columns:
         return
-    names = sorted(map(str, points["platform"].take(seen).dropna().unique()))
+    names: Sequence[str] = sorted(map(str, points["platform"].take(seen).dropna().unique()))
     if len(names) > 1:
         raise InvalidValue(
             f"points mix the platforms {', '.join(names)}, and the step between them would become elevation change;"

@@ -1,210 +1,320 @@
-"""Terms of a fit between their names and the kernel: which columns they need, and what their coefficients mean."""
+"""Terms of a fit, in one table: names, columns, needs, flags in files, outputs with their units."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-from cryotile._fit import seasons
-from cryotile.errors import InvalidValue
-from cryotile.fit.config import TERMS, FitConfig
-from cryotile.fit.variables import FIRST_COLUMN_FLAG, Term
-from cryotile.points import MODES, PLATFORM_CODES
-from cryotile.times import SECONDS_PER_YEAR, parse_instant
+from cryotile.points import CATEGORIES
+
+if TYPE_CHECKING:
+    from cryotile.fit.inputs import Inputs
 
 __all__ = [
-    "Layout",
-    "annual_columns",
-    "category_numbers",
-    "coefficients",
-    "materialize",
-    "point_weights",
+    "FIRST_COLUMN_FLAG",
+    "TERMS",
+    "Cause",
+    "Kind",
+    "Output",
+    "Term",
+    "TermFlag",
+    "column_term",
+    "extra_columns",
+    "name_coefficients",
+    "terms_for_kernel",
 ]
 
 _Floats = npt.NDArray[np.float64]
-_Integers = npt.NDArray[np.int64]
+_Places = npt.NDArray[np.integer]
 
-_BASE = 4  # u, v, τ and z come first in a row
-_KINDS = ("quadratic", "acceleration", "annual", "direction", "mode_offset", "platform_offset")
-_CATEGORIES = {"mode": MODES, "platform": tuple(PLATFORM_CODES)}
-_SLOTS = {"quadratic": 3, "acceleration": 1, "annual": 2, "direction": 1}
-_SLOTS_OF_OFFSET = 10
+FIRST_COLUMN_FLAG = 256
+"""Bit of the first point column among a fit's terms; the bits of the other columns follow."""
+
+_BASE_COLUMNS = 4  # u, v, τ and z come first in a row of the kernel
+
+
+class Kind(IntEnum):
+    """How the kernel treats a term; ``enum kind`` of ``kernel/fit.h``."""
+
+    QUADRATIC = 0
+    ACCELERATION = 1
+    ANNUAL = 2
+    DIRECTION = 3
+    MODES = 4
+    PLATFORMS = 5
+    NAMED = 6
+
+
+class Cause(IntEnum):
+    """Why a term is in the fit of a post or not; ``enum cause`` of ``kernel/fit.h``."""
+
+    NOT_REACHED = 0
+    FITTED = 1
+    FITTED_ON_MEANS = 2
+    ONE_CATEGORY = 3
+    UNKNOWN_VALUES = 4
+    FEW_PASSES = 5
+    RATE_ON_MEANS = 6
+    TERM_ON_MEANS = 7
+    TOLERANCE = 8
+
+
+class TermFlag(IntFlag):
+    """What the fit of a post has beyond the plane; the numbers are those of files."""
+
+    MAJORITY_MODE = 1
+    QUADRATIC = 2
+    DIRECTION = 4
+    ANNUAL = 8
+    ACCELERATION = 16
+    MODE_OFFSET = 32
+    PLATFORM_OFFSET = 64
+    MAJORITY_PLATFORM = 128
+
+
+class Output(NamedTuple):
+    """A variable that a term adds to a fit: name, units and long name."""
+
+    name: str
+    units: str
+    long_name: str
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where the kernel finds the columns of each term, and where it leaves its coefficients.
+class Term:
+    """A term of the fit.
 
     Attributes
     ----------
-    terms : tuple of tuple
-        Of each term its kind, flag, first column of a row, number of columns, first column of the extras, first slot.
-    columns : int
-        Columns of a row.
-    extras : tuple of str
-        What the extras hold: ``cos``, ``sin``, ``ascending`` and point columns.
-    slots : dict of str to int
-        Term → first of its coefficients.
-    slot_total : int
-        Number of coefficients.
+    name : str
+        Its name in a config.
+    kind : Kind
+        How the kernel treats it.
+    flag : int
+        Its bit of the variable ``terms``.
+    outputs : tuple of Output
+        The variables of its coefficients, NaN where the term is dropped; the kernel gives one number for each.
+    needs : tuple of str
+        Point columns that it reads beside x, y and time.
+    category : str or None
+        Of an offset: the column of categories; the term has one column less than there are categories.
+    make : callable or None
+        (inputs, places of the points) → the columns that the kernel does not make itself.
+    convert : callable or None
+        (numbers of the kernel, shape (…, outputs), search radius in metres) → values of the outputs; None: they are
+        the numbers.
     """
 
-    terms: tuple[tuple[int, ...], ...]
-    columns: int
-    extras: tuple[str, ...]
-    slots: dict[str, int]
-    slot_total: int
+    name: str
+    kind: Kind
+    flag: int
+    outputs: tuple[Output, ...]
+    needs: tuple[str, ...] = ()
+    category: str | None = None
+    make: Callable[[Inputs, _Places], Sequence[_Floats]] | None = None
+    convert: Callable[[_Floats, _Floats], Sequence[_Floats]] | None = None
+
+    def columns(self, categories: Mapping[str, int]) -> int:
+        """Return the number of columns of a row, given the number of categories among all points."""
+        return len(self.outputs) if self.category is None else categories[self.category] - 1
 
 
-def materialize(config: FitConfig, *, modes: int, platforms: int) -> Layout:
-    """Give each term of a fit its columns; the time-like ones in the order in which they are dropped.
+def _amplitude_and_phase(numbers: _Floats, _: _Floats) -> tuple[_Floats, ...]:
+    cosine, sine = numbers[..., 0], numbers[..., 1]
+    return np.hypot(cosine, sine), np.arctan2(sine, cosine) % (2 * np.pi)
+
+
+def _curvatures(numbers: _Floats, radius: _Floats) -> tuple[_Floats, ...]:
+    uu, vv, uv = (numbers[..., k] for k in range(3))
+    return 2 * uu / radius**2, 2 * vv / radius**2, uv / radius**2
+
+
+def _season(inputs: Inputs, seen: _Places) -> Sequence[_Floats]:
+    return list(inputs.season(seen))
+
+
+def _direction(inputs: Inputs, seen: _Places) -> Sequence[_Floats]:
+    """+½ on ascending and −½ on descending passes, NaN where the direction is unknown."""
+    if "ascending" not in inputs.points.columns:
+        return [np.full(seen.size, np.nan)]
+    return [inputs.column("ascending").take(seen) - 0.5]
+
+
+def _offset(category: str, kind: Kind, flag: TermFlag, long_name: str) -> Term:
+    name = f"{category}_offset"
+    outputs = tuple(
+        Output(f"{name}_{one}", "m", long_name.format(one))
+        for one in (*CATEGORIES[category], "unknown")
+    )
+    return Term(name, kind, flag.value, outputs, needs=(category,), category=category)
+
+
+TERMS: Mapping[str, Term] = {
+    term.name: term
+    for term in (
+        Term(
+            "annual",
+            Kind.ANNUAL,
+            TermFlag.ANNUAL.value,
+            (
+                Output("annual_amplitude", "m", "amplitude of the annual cycle"),
+                Output(
+                    "annual_phase",
+                    "rad",
+                    "phase of the annual maximum after 1 January, 2 pi a year",
+                ),
+            ),
+            make=_season,
+            convert=_amplitude_and_phase,
+        ),
+        Term(
+            "acceleration",
+            Kind.ACCELERATION,
+            TermFlag.ACCELERATION.value,
+            (Output("acceleration", "m yr-2", "elevation change acceleration"),),
+        ),
+        Term(
+            "direction",
+            Kind.DIRECTION,
+            TermFlag.DIRECTION.value,
+            (
+                Output(
+                    "direction_offset",
+                    "m",
+                    "elevation on ascending passes less that on descending ones",
+                ),
+            ),
+            needs=("ascending",),
+            make=_direction,
+        ),
+        _offset(
+            "mode",
+            Kind.MODES,
+            TermFlag.MODE_OFFSET,
+            "elevation in mode {} less the mean over modes",
+        ),
+        _offset(
+            "platform",
+            Kind.PLATFORMS,
+            TermFlag.PLATFORM_OFFSET,
+            "elevation of {} less the mean over platforms",
+        ),
+        Term(
+            "quadratic",
+            Kind.QUADRATIC,
+            TermFlag.QUADRATIC.value,
+            (
+                Output("curvature_xx", "m-1", "second derivative of elevation along x, projected"),
+                Output("curvature_yy", "m-1", "second derivative of elevation along y, projected"),
+                Output("curvature_xy", "m-1", "mixed second derivative of elevation, projected"),
+            ),
+            convert=_curvatures,
+        ),
+    )
+}
+"""Terms by name, beside point columns, in the order in which a post drops them; ``quadratic`` goes by its tolerance."""
+
+
+def column_term(name: str, number: int) -> Term:
+    """Return the term of a point column, centred on its median at each post.
 
     Parameters
     ----------
-    config : FitConfig
-        Its terms.
-    modes, platforms : int
-        How many of them there are among all points.
-    """
-    names = [name for name in TERMS if name in config.terms]
-    columns, slot, slots = _BASE, 0, {}
-    terms: list[tuple[int, ...]] = []
-    extras: list[str] = []
-    for name in (*names, *config.column_terms):
-        further = {"annual": ("cos", "sin"), "direction": ("ascending",)}.get(
-            name, () if name in TERMS else (name,)
-        )
-        offsets = {"mode_offset": modes - 1, "platform_offset": platforms - 1}
-        count = offsets.get(name, _SLOTS.get(name, 1))
-        kind = _KINDS.index(name) if name in TERMS else len(_KINDS)
-        terms.append((kind, _flag(name, config), columns, count, len(extras), slot))
-        slots[name] = slot
-        extras += further
-        columns += count
-        slot += _SLOTS_OF_OFFSET if name in offsets else _SLOTS.get(name, 1)
-    return Layout(tuple(terms), columns, tuple(extras), slots, slot)
-
-
-def _flag(name: str, config: FitConfig) -> int:
-    if name in TERMS:
-        return Term[name.upper()].value
-    return FIRST_COLUMN_FLAG << config.column_terms.index(name)
-
-
-def annual_columns(nanoseconds: _Integers, epoch: str) -> tuple[_Floats, _Floats]:
-    """Return cosine and sine of the season: one turn a year, from 1 January of the reference epoch's year.
-
-    Parameters
-    ----------
-    nanoseconds : ndarray of int64, shape (points,)
-        Since 1970.
-    epoch : str
-        The reference epoch.
-    """
-    january = pd.Timestamp(parse_instant(epoch).year, 1, 1).as_unit("ns").value
-    year = int(SECONDS_PER_YEAR * 1e9)
-    cosines, sines = seasons(np.ascontiguousarray(nanoseconds), january, year)
-    return cosines, sines
-
-
-def category_numbers(
-    points: pd.DataFrame, seen: npt.NDArray[np.integer], name: str
-) -> npt.NDArray[np.uint8] | None:
-    """Number each point's mode or platform in the order of their lists; where none is given, that is one more.
-
-    Parameters
-    ----------
-    points : DataFrame
-        Without the column there are no numbers.
-    seen : ndarray of int
-        Which points.
-    name : {"mode", "platform"}
+    name : str
         The column.
-
-    Raises
-    ------
-    InvalidValue
-        A value is not in the list.
+    number : int
+        Its place among the column terms of a config, from 0.
     """
-    known = _CATEGORIES[name]
-    if name not in points.columns:
-        return None
-    values = points[name].take(seen).astype("category").cat
-    unknown = [str(value) for value in values.categories if value not in known]
-    if unknown:
-        raise InvalidValue(
-            f"{name} {unknown[0]!r} is unknown; column {name!r} holds {', '.join(known)}"
-        )
-    numbers = np.array([*(known.index(value) for value in values.categories), len(known)], np.uint8)
-    return numbers.take(values.codes)
+
+    def values(inputs: Inputs, seen: _Places) -> Sequence[_Floats]:
+        return [inputs.column(name).take(seen)]
+
+    output = Output(f"{name}_coefficient", "1", f"metres of elevation per unit of {name}")
+    flag = FIRST_COLUMN_FLAG << number
+    return Term(name, Kind.NAMED, flag, (output,), needs=(name,), make=values)
 
 
-def point_weights(
-    points: pd.DataFrame, seen: npt.NDArray[np.integer], config: FitConfig
-) -> _Floats:
-    """Return the weight of each point, but for its distance from the post.
+def extra_columns(terms: Sequence[Term], inputs: Inputs, seen: _Places) -> _Floats | None:
+    """Return the columns of terms that the kernel does not make itself.
 
     Parameters
     ----------
-    points : DataFrame
-        With ``uncertainty`` (m) where that is a weight.
-    seen : ndarray of int
-        Which points.
-    config : FitConfig
-        Its weights.
+    terms : sequence of Term
+        In the order of the kernel.
+    inputs : Inputs
+        All points.
+    seen : ndarray of int, shape (points,)
+        Places of the points that posts can see.
 
-    Raises
-    ------
-    InvalidValue
-        A point has no uncertainty.
+    Returns
+    -------
+    ndarray, shape (points, columns), or None
+        NaN where a value is unknown; None if no term has such a column.
     """
-    if "uncertainty" not in config.weights:
-        return np.ones(seen.size)
-    if "uncertainty" not in points.columns:
-        raise InvalidValue(
-            "points have no column 'uncertainty' to weight by; leave that weight out"
-        )
-    uncertainty = points["uncertainty"].to_numpy(np.float64, na_value=np.nan).take(seen)
-    bad = np.flatnonzero(~((uncertainty >= 0) & (uncertainty < np.inf)))
-    if bad.size:
-        raise InvalidValue(
-            f"column 'uncertainty' is {uncertainty[bad[0]]:g} for {bad.size} of {seen.size} points, and a weight"
-            ' needs a finite one; select points by where="uncertainty >= 0", or leave that weight out'
-        )
-    return 1 / (uncertainty**2 + config.uncertainty_floor**2)
+    columns = [column for term in terms if term.make for column in term.make(inputs, seen)]
+    return np.column_stack(columns) if columns else None
 
 
-def coefficients(values: _Floats, layout: Layout, radius: _Floats) -> dict[str, _Floats]:
-    """Name the coefficients of the terms, in SI units.
+def terms_for_kernel(
+    terms: Sequence[Term], categories: Mapping[str, int]
+) -> tuple[list[tuple[int, ...]], int]:
+    """Give each term its columns of a row, of the extra columns, and its coefficients.
 
     Parameters
     ----------
-    values : ndarray, shape (ny, nx, slots)
+    terms : sequence of Term
+        In the order of the kernel.
+    categories : mapping of str to int
+        Number of modes and of platforms among all points.
+
+    Returns
+    -------
+    (list of tuple, int)
+        Of each term its kind, flag, first column, number of columns, first extra column and first coefficient, as
+        ``Term`` of ``kernel/fit.h``; and the number of columns of a row.
+    """
+    counts = [term.columns(categories) for term in terms]
+    extras = [len(term.outputs) if term.make else 0 for term in terms]
+    first, extra, slot = (
+        list(accumulate(numbers, initial=start))
+        for numbers, start in (
+            (counts, _BASE_COLUMNS),
+            (extras, 0),
+            ([len(term.outputs) for term in terms], 0),
+        )
+    )
+    rows: list[tuple[int, ...]] = [
+        (term.kind, term.flag, first[k], counts[k], extra[k], slot[k])
+        for k, term in enumerate(terms)
+    ]
+    return rows, first[-1]
+
+
+def name_coefficients(
+    terms: Sequence[Term], numbers: _Floats, radius: _Floats
+) -> dict[str, _Floats]:
+    """Return the outputs of terms by name.
+
+    Parameters
+    ----------
+    terms : sequence of Term
+        In the order of the kernel.
+    numbers : ndarray, shape (ny, nx, outputs of all terms)
         As the kernel gives them.
-    layout : Layout
-        Of its terms.
     radius : ndarray, shape (ny, nx)
         Search radius of each fit, metres.
     """
     named: dict[str, _Floats] = {}
-    for term, slot in layout.slots.items():
-        first = values[..., slot]
-        if term == "annual":
-            sine = values[..., slot + 1]
-            named["annual_amplitude"] = np.hypot(first, sine)
-            named["annual_phase"] = np.arctan2(sine, first) % (2 * np.pi)
-        elif term == "quadratic":
-            named["curvature_xx"] = 2 * first / radius**2
-            named["curvature_yy"] = 2 * values[..., slot + 1] / radius**2
-            named["curvature_xy"] = values[..., slot + 2] / radius**2
-        elif term in ("mode_offset", "platform_offset"):
-            known = _CATEGORIES[term.removesuffix("_offset")]
-            for k, name in enumerate((*known, "unknown")):
-                named[f"{term}_{name}"] = values[..., slot + k]
-        else:
-            others = {"direction": "direction_offset", "acceleration": "acceleration"}
-            named[others.get(term, f"{term}_coefficient")] = first
+    first = 0
+    for term in terms:
+        own = numbers[..., first : first + len(term.outputs)]
+        values = term.convert(own, radius) if term.convert else np.moveaxis(own, -1, 0)
+        named |= {output.name: value for output, value in zip(term.outputs, values, strict=True)}
+        first += len(term.outputs)
     return named

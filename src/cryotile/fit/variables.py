@@ -1,6 +1,6 @@
-"""What is known of each post: the variables of a fit, a tile and a product, in one table.
+"""The variables of a fit, a tile and a product, in one table, and their values from the numbers of the kernel.
 
-Names follow ATL15 (``data_count``, ``misfit_rms``, ``…_sigma``) where it has one.
+Names follow ATL15 (``data_count``, ``misfit_rms``, ``…_sigma``) where it has the variable.
 """
 
 from __future__ import annotations
@@ -9,33 +9,35 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import IntEnum, IntFlag
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyproj
+import xarray as xr
 
-from cryotile.fit.config import FitConfig
-from cryotile.points import MODES, PLATFORM_CODES
+from cryotile.fit.config import NANOSECONDS_PER_YEAR, FitConfig
+from cryotile.fit.terms import FIRST_COLUMN_FLAG, TermFlag, name_coefficients
+from cryotile.geo.projection import point_scale
 from cryotile.times import SECONDS_PER_YEAR
 
-if TYPE_CHECKING:
-    import xarray as xr
-
 __all__ = [
-    "FIRST_COLUMN_FLAG",
     "VARIABLES",
+    "Fitted",
     "Status",
-    "Term",
     "Variable",
     "axis_attrs",
     "fit_variables",
+    "name_variables",
     "settings_attrs",
+    "student_quantile",
     "without",
 ]
 
+_Floats = npt.NDArray[np.float64]
+
 
 class Status(IntEnum):
-    """Why a post has a fit, or none; the numbers are those of files."""
+    """Why a post has a fit or not; the numbers are those of files."""
 
     OK = 0
     NOT_COMPUTED = 1
@@ -46,23 +48,6 @@ class Status(IntEnum):
     SINGULAR = 6
     RATE_OUT_OF_BOUNDS = 7
     NOT_CONVERGED = 8
-
-
-class Term(IntFlag):
-    """What the fit of a post has beyond the plane; the numbers are those of files."""
-
-    MAJORITY_MODE = 1
-    QUADRATIC = 2
-    DIRECTION = 4
-    ANNUAL = 8
-    ACCELERATION = 16
-    MODE_OFFSET = 32
-    PLATFORM_OFFSET = 64
-    MAJORITY_PLATFORM = 128
-
-
-FIRST_COLUMN_FLAG = 256
-"""Bit of the first of the point columns among a fit's terms; those of the others follow."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +61,9 @@ class Variable:
     dtype : str
         NumPy's name of its type.
     fill : object
-        Value of a post that is not computed; of the floats also of a post without a fit.
+        Value at a post that is not computed; for floats also at a post without a fit.
     attrs : mapping
-        CF attributes; instants get their units where they are written.
+        CF attributes; the writer of a file adds the units of instants.
     """
 
     name: str
@@ -87,7 +72,7 @@ class Variable:
     attrs: Mapping[str, object]
 
     def empty(self, shape: tuple[int, int]) -> npt.NDArray[np.generic]:
-        """Return an array of ``shape`` (ny, nx) in which no post is computed."""
+        """Return an array of ``shape`` (ny, nx) whose posts are not computed."""
         return np.full(shape, self.fill, dtype=self.dtype)
 
 
@@ -100,7 +85,7 @@ def _count(name: str, long_name: str, **attrs: str) -> Variable:
 
 
 def _time(name: str, long_name: str) -> Variable:
-    # Units and calendar are the writer's: they go with the encoding.
+    # Units and calendar belong to the encoding, which the writer of a file chooses.
     return Variable(name, "datetime64[ms]", np.datetime64("NaT", "ms"), {"long_name": long_name})
 
 
@@ -113,7 +98,7 @@ def _flags(
 
 
 def _terms(columns: tuple[str, ...] = ()) -> Variable:
-    masks, meanings = _flags(Term, "int32")
+    masks, meanings = _flags(TermFlag, "int32")
     masks = np.append(masks, [FIRST_COLUMN_FLAG << k for k in range(len(columns))]).astype("int32")
     meanings = " ".join([meanings, *columns])
     return Variable(
@@ -184,44 +169,12 @@ VARIABLES: tuple[Variable, ...] = (
     _terms(),
     _status(),
 )
-"""Variables of a fit in the order of files.  Counts and times are given whatever the status; of a post whose points
-failed a gate they say what was there."""
-
-
-_TERM_VARIABLES: Mapping[str, tuple[Variable, ...]] = {
-    "annual": (
-        _real("annual_amplitude", "m", "amplitude of the annual cycle"),
-        _real(
-            "annual_phase",
-            "rad",
-            "phase of the annual maximum after 1 January, 2 pi a year",
-        ),
-    ),
-    "direction": (
-        _real(
-            "direction_offset", "m", "elevation on ascending passes less that on descending ones"
-        ),
-    ),
-    "acceleration": (_real("acceleration", "m yr-2", "elevation change acceleration"),),
-    "quadratic": (
-        _real("curvature_xx", "m-1", "second derivative of elevation along x, projected"),
-        _real("curvature_yy", "m-1", "second derivative of elevation along y, projected"),
-        _real("curvature_xy", "m-1", "mixed second derivative of elevation, projected"),
-    ),
-    "mode_offset": tuple(
-        _real(f"mode_offset_{name}", "m", f"elevation in mode {name} less the mean over modes")
-        for name in (*MODES, "unknown")
-    ),
-    "platform_offset": tuple(
-        _real(f"platform_offset_{name}", "m", f"elevation of {name} less the mean over platforms")
-        for name in (*PLATFORM_CODES, "unknown")
-    ),
-}
-"""Term → the variables of its coefficients, NaN where it is dropped."""
+"""Variables of a fit in the order of files.  Counts and times have values whatever the status: at a post that failed a
+gate they describe its points."""
 
 
 def fit_variables(config: FitConfig) -> tuple[Variable, ...]:
-    """Return :data:`VARIABLES` and those that the terms of a fit add.
+    """Return :data:`VARIABLES` and the variables that the terms of a fit add.
 
     Parameters
     ----------
@@ -233,32 +186,141 @@ def fit_variables(config: FitConfig) -> tuple[Variable, ...]:
     tuple of Variable
         In the order of files.
     """
-    added = [v for term in config.terms for v in _TERM_VARIABLES.get(term, ())]
-    added += [
-        _real(f"{name}_coefficient", "1", f"metres of elevation per unit of {name}")
-        for name in config.column_terms
+    # In the order of the config, point columns last.
+    terms = {term.name: term for term in config.kernel_terms}
+    names = [
+        *(name for name in config.terms if name not in config.column_terms),
+        *config.column_terms,
     ]
+    added = [_real(*output) for name in names for output in terms[name].outputs]
     shared = [_terms(config.column_terms) if v.name == "terms" else v for v in VARIABLES]
     place = next(k for k, v in enumerate(shared) if v.name == "data_count")
     return (*shared[:place], *added, *shared[place:])
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """The numbers of the kernel at a rectangle of posts.
+
+    Attributes
+    ----------
+    posts : ndarray, shape (ny, nx)
+        Records of dtype ``cryotile._fit.POST``.
+    coefficients : ndarray, shape (ny, nx, outputs of all terms)
+        Of the terms.
+    radius : ndarray, shape (ny, nx)
+        Search radius of each fit, m.
+    """
+
+    posts: npt.NDArray[np.void]
+    coefficients: _Floats
+    radius: _Floats
+
+    def replace(self, posts: npt.NDArray[np.bool_], other: Fitted) -> None:
+        """Take some posts from another fit of the same rectangle."""
+        for own, others in zip(self._arrays, other._arrays, strict=True):
+            own[posts] = others[posts]
+
+    @property
+    def _arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
+        return self.posts, self.coefficients, self.radius
+
+
+def name_variables(
+    fitted: Fitted, x: _Floats, y: _Floats, config: FitConfig, crs: pyproj.CRS | str | None
+) -> xr.Dataset:
+    """Return the numbers of the kernel as variables in SI units.
+
+    Parameters
+    ----------
+    fitted : Fitted
+        At all posts.
+    x, y : ndarray, shapes (nx,), (ny,)
+        Posts, m.
+    config : FitConfig
+        Settings of the fit.
+    crs : pyproj.CRS or str or None
+        CRS of x and y; None: slopes are per metre of the projection.
+
+    Returns
+    -------
+    Dataset, dimensions (y, x)
+        The variables of :func:`fit_variables`.
+    """
+    found = fitted.posts
+    has_fit = found["status"] == Status.OK
+    scale = 1.0 if crs is None else point_scale(pyproj.CRS.from_user_input(crs), *np.meshgrid(x, y))
+    dof = np.where(has_fit, found["pass_count"] - 1, 0)
+    values = {name: found[name] for name in found.dtype.names or ()} | {
+        "dhdt_ci95": found["dhdt_sigma"] * student_quantile(0.975, dof),
+        "dhdt_dof": dof,
+        "slope_x": found["c0"] * (scale / fitted.radius),
+        "slope_y": found["c1"] * (scale / fitted.radius),
+        "time_start": _instants(found["time_start"], config),
+        "time_end": _instants(found["time_end"], config),
+        "radius": np.where(has_fit, fitted.radius, np.nan),
+        **name_coefficients(config.kernel_terms, fitted.coefficients, fitted.radius),
+    }
+    # Ready variables and coordinates halve the work of xarray, which takes as long as the fit of a thousand posts.
+    axes = {name: (name, axis, axis_attrs(name)) for name, axis in (("y", y), ("x", x))}
+    return xr.Dataset(
+        {
+            v.name: xr.Variable(("y", "x"), values[v.name].astype(v.dtype), dict(v.attrs))
+            for v in fit_variables(config)
+        },
+        coords=xr.Coordinates(axes),
+        attrs=settings_attrs(config),
+    )
+
+
+def student_quantile(probability: float, dof: npt.NDArray[np.generic]) -> _Floats:
+    """Return the quantile of Student's t distribution.
+
+    Parameters
+    ----------
+    probability : float
+        E.g. 0.975: ± quantile · sigma is the 95 % confidence interval.
+    dof : ndarray, any shape
+        Degrees of freedom, whole or not.
+
+    Returns
+    -------
+    ndarray, the shape of ``dof``
+        NaN where there is no degree of freedom.
+    """
+    from scipy.special import stdtrit  # takes longer to import than a tile to fit
+
+    # A tile has few distinct numbers of passes, and a quantile costs as much as the fit of a post.
+    distinct, places = np.unique(dof, return_inverse=True)
+    quantiles: _Floats = stdtrit(np.where(distinct > 0, distinct, np.nan), probability)
+    return quantiles[places].reshape(dof.shape)
+
+
+def _instants(years: _Floats, config: FitConfig) -> npt.NDArray[np.datetime64]:
+    # Years hold an instant to some 50 ns over a century: rounded to the millisecond it is that of the point.
+    instants = np.full(years.shape, np.datetime64("NaT", "ms"))
+    known = np.isfinite(years)
+    since = np.rint(years[known] * NANOSECONDS_PER_YEAR).astype(np.int64) + config.epoch
+    instants[known] = ((since + 500_000) // 1_000_000).astype("datetime64[ms]")
+    return instants
+
+
 def without(fitted: xr.Dataset, posts: npt.NDArray[np.bool_], config: FitConfig) -> xr.Dataset:
-    """Return a fitted tile in which some posts are not computed.
+    """Return a fitted tile whose unwanted posts are not computed.
 
     Parameters
     ----------
     fitted : Dataset, dimensions (y, x)
         As of :func:`cryotile.fit_posts`.
     posts : ndarray of bool, shape (ny, nx)
-        The posts that are not wanted.
+        The unwanted posts.
     config : FitConfig
         Settings of the fit.
 
     Returns
     -------
     Dataset
-        The same elsewhere.
+        Other posts are unchanged.
     """
     blanks = {variable.name: variable.empty(posts.shape) for variable in fit_variables(config)}
     wanted = {
@@ -283,7 +345,7 @@ def axis_attrs(name: str) -> dict[str, str]:
 
 
 def settings_attrs(config: FitConfig) -> dict[str, str | int | float]:
-    """Return the global attributes that say what was fitted; nothing of the moment: equal points, equal bytes."""
+    """Return the settings of a fit as global attributes; none depends on the moment or the host."""
     settings = asdict(config) | {
         "terms": " ".join(config.terms),
         "weights": " ".join(config.weights),
@@ -291,5 +353,5 @@ def settings_attrs(config: FitConfig) -> dict[str, str | int | float]:
     settings["fallback_radii"] = " ".join(f"{radius:g}" for radius in config.fallback_radii)
     start, end = settings.pop("period") or ("", "")
     settings |= {"time_coverage_start": start, "time_coverage_end": end}
-    said = {name: value for name, value in settings.items() if value not in (None, "", math.inf)}
-    return {**said, "year_length_seconds": SECONDS_PER_YEAR}
+    given = {name: value for name, value in settings.items() if value not in (None, "", math.inf)}
+    return {**given, "year_length_seconds": SECONDS_PER_YEAR}

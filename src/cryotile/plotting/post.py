@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from cryotile.fit.posts import Reason
+from cryotile.fit.diagnosis import Reason
 from cryotile.plotting.picture import new_figure, save_picture
 from cryotile.times import parse_instant
 
@@ -39,7 +39,7 @@ def plot_post(
     ----------
     points : DataFrame
         ``time``, ``residual`` (m), ``east``, ``north`` (m from the post along x and y), ``ascending``, ``reason`` (of
-        :class:`cryotile.fit.posts.Reason`).  If all residuals are NaN, heights about their median are drawn.
+        :class:`cryotile.fit.diagnosis.Reason`).  If all residuals are NaN, heights about their median are drawn.
     path : Path
         PNG, PDF or SVG, by its suffix.
     radius : float

@@ -11,21 +11,22 @@ import pyproj
 import xarray as xr
 
 from cryotile.errors import InvalidValue
-from cryotile.fit.config import TERMS, FitConfig
-from cryotile.fit.diagnosis import Gate, TermVerdict, explain_gates, explain_terms
-from cryotile.fit.posts import Reason, explain_post, fit_posts
-from cryotile.fit.variables import FIRST_COLUMN_FLAG, Status, Term
+from cryotile.fit.config import FitConfig
+from cryotile.fit.diagnosis import (
+    Diagnosis,
+    Gate,
+    Reason,
+    TermVerdict,
+    explain_gates,
+    explain_post,
+)
+from cryotile.fit.posts import fit_posts
+from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid, Tile
 from cryotile.runs.run import Run, open_db
 from cryotile.runs.work import read_window
 
 __all__ = ["Explanation", "StoredPost", "explain_at", "nearest_post"]
-
-LEAST_SIGMA, LEAST_PASS_SIGMA = 1e-3, 0.1
-"""Metres; the robust sigma of points, and of passes, is taken for no less, as in the kernel."""
-
-_DECIDED = (Status.OK, Status.SINGULAR, Status.RATE_OUT_OF_BOUNDS, Status.NOT_CONVERGED)
-"""Statuses of posts whose terms were chosen."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Explanation:
         Of each term of the config.
     points : DataFrame
         The points within the radius, with ``distance`` (m), ``residual`` (m, NaN before there is a fit), ``reason``
-        (of :class:`cryotile.fit.posts.Reason`), ``pass_offset`` (m, of its pass) and ``detail``.
+        (of :class:`cryotile.fit.diagnosis.Reason`), ``pass_offset`` (m, of its pass) and ``detail``.
     passes : DataFrame
         One row a pass: ``pass_id, time, direction, mode, platform, points, rejected, median_residual, verdict``.
     stored : StoredPost
@@ -148,11 +149,10 @@ def explain_at(run: Run, x: float, y: float) -> Explanation:
     points = read_window(run, open_db(run), (x - reach, y - reach, x + reach, y + reach))
     # Through the same door as the tiles: else another fit might be explained.
     fit = fit_posts(points, [x], [y], run.settings.fit).isel(x=0, y=0)
-    near = _judged(points, place, run.settings.fit)
+    diagnosis = explain_post(points, *place, run.settings.fit)
+    near = _judged(points, place, diagnosis)
     # Gates and terms are those of the radius whose fit the post has.
-    config = replace(run.settings.fit, radius=near.attrs["radius"], fallback_radii=())
-    undecided = (Reason.KEPT, Reason.POINT_REJECTED)
-    terms, tolerances = _judged_terms(near[near["reason"].isin(undecided)], place, config, fit)
+    config = replace(run.settings.fit, radius=diagnosis.radius, fallback_radii=())
     to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
     longitude, latitude = to_degrees.transform(*place)
     return Explanation(
@@ -162,24 +162,21 @@ def explain_at(run: Run, x: float, y: float) -> Explanation:
         latitude=latitude,
         config=config,
         fit=fit,
-        gates=explain_gates(fit, config, tolerances),
-        terms=terms,
+        gates=explain_gates(fit, config, diagnosis.tolerances),
+        terms=diagnosis.terms,
         points=near,
         passes=_by_pass(near),
         stored=_stored(run, i, j),
     )
 
 
-def _judged(points: pd.DataFrame, place: tuple[float, float], config: FitConfig) -> pd.DataFrame:
+def _judged(points: pd.DataFrame, place: tuple[float, float], diagnosis: Diagnosis) -> pd.DataFrame:
     """Return the points within the radius, each with what has become of it and why."""
-    told = explain_post(points, *place, config)
+    told, limits = diagnosis.points, diagnosis.limits
     near: pd.DataFrame = points.iloc[told["index"].to_numpy()].reset_index(drop=True)
     near["distance"] = np.hypot(near["x"] - place[0], near["y"] - place[1])
     for name in ("residual", "pass_offset", "reason"):
         near[name] = told[name]
-    middle, limit = _limit(near.loc[near["reason"] == Reason.KEPT, "residual"], 3.0, LEAST_SIGMA)
-    of_passes = near.groupby("pass_id")["pass_offset"].first()
-    _, pass_limit = _limit(of_passes, 4.0, LEAST_PASS_SIGMA)
     details = {
         Reason.KEPT: "",
         Reason.POINT_REJECTED: "{point:+.2f} m off, more than {limit:.2f} m",
@@ -188,44 +185,16 @@ def _judged(points: pd.DataFrame, place: tuple[float, float], config: FitConfig)
     }
     near["detail"] = [
         details[Reason(reason)].format(
-            point=residual - middle, limit=limit, of_pass=offset, pass_limit=pass_limit
+            point=residual - limits.middle,
+            limit=limits.of_point,
+            of_pass=offset,
+            pass_limit=limits.of_pass,
         )
         for reason, residual, offset in zip(
             near["reason"], near["residual"], near["pass_offset"], strict=True
         )
     ]
-    near.attrs = dict(told.attrs)
     return near
-
-
-def _limit(values: pd.Series, sigmas: float, least: float) -> tuple[float, float]:
-    """Median of residuals, and how many metres off it are so many robust sigmas."""
-    middle = float(values.median())
-    sigma = 1.4826 * float((values - middle).abs().median())
-    return middle, sigmas * max(sigma, least)
-
-
-def _judged_terms(
-    points: pd.DataFrame, place: tuple[float, float], config: FitConfig, fit: xr.Dataset
-) -> tuple[list[TermVerdict], list[float] | None]:
-    status = Status(int(fit["status"]))
-    if status not in _DECIDED:
-        reason = f"not reached: {status.name.lower()}"
-        return [TermVerdict(name, None, reason) for name in config.terms], None
-    verdicts, tolerances = explain_terms(points, place, config)
-    if status == Status.OK:
-        # What the fit did is true; at the edge of rounding its rule may say another thing here.
-        verdicts = [
-            replace(verdict, fitted=bool(int(fit["terms"]) & _flag(verdict.name, config)))
-            for verdict in verdicts
-        ]
-    return verdicts, tolerances
-
-
-def _flag(name: str, config: FitConfig) -> int:
-    if name in TERMS:
-        return Term[name.upper()].value
-    return FIRST_COLUMN_FLAG << config.column_terms.index(name)
 
 
 def _by_pass(points: pd.DataFrame) -> pd.DataFrame:
