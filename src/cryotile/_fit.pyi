@@ -57,7 +57,6 @@ class Report(TypedDict):
     point_middle: float
     point_limit: float
 
-
 def find_simd_level() -> str:
     """Return the highest level that this machine has."""
 
