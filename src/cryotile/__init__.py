@@ -1,9 +1,11 @@
 """Maps of ice elevation change from satellite altimetry.
 
->>> import cryotile
->>> db = cryotile.PointDB("greenland.pdb")                       # doctest: +SKIP
->>> points = db.read((-2e5, -2.3e6, -1e5, -2.2e6))               # doctest: +SKIP
->>> cryotile.fit_posts(points, post_x, post_y, cryotile.FitConfig(radius=2000.0))   # doctest: +SKIP
+>>> import cryotile as ct
+>>> db = ct.ingest("greenland.pdb", "granules/ATL06_1.h5", crs="EPSG:3413")   # doctest: +SKIP
+>>> run = ct.plan("run/", db, posting=1000, radius=2000)                      # doctest: +SKIP
+>>> ct.run(run, backend="local:8", progress=True)                             # doctest: +SKIP
+>>> ct.assemble(run, "dhdt.nc")                                               # doctest: +SKIP
+>>> ct.plot(ct.open_run(run).dhdt)                                            # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cryotile.api import assemble, ingest, open, open_run, plan, plot, run
     from cryotile.errors import CryotileError
     from cryotile.fit.config import FitConfig
     from cryotile.fit.posts import fit_posts
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Name → module.  Resolved on first use, so that importing cryotile stays light.
+# Name → module, imported on first use, so that importing cryotile is quick.
 _HOME = {
     "CryotileError": "cryotile.errors",
     "FitConfig": "cryotile.fit.config",
@@ -30,8 +33,15 @@ _HOME = {
     "PointDB": "cryotile.pointdb",
     "Run": "cryotile.runs.run",
     "Tile": "cryotile.geo.grid",
+    "assemble": "cryotile.api",
     "fit_posts": "cryotile.fit.posts",
+    "ingest": "cryotile.api",
+    "open": "cryotile.api",
+    "open_run": "cryotile.api",
+    "plan": "cryotile.api",
+    "plot": "cryotile.api",
     "read_granule": "cryotile.readers",
+    "run": "cryotile.api",
 }
 
 __all__ = [
@@ -42,8 +52,15 @@ __all__ = [
     "Run",
     "Tile",
     "__version__",
+    "assemble",
     "fit_posts",
+    "ingest",
+    "open",
+    "open_run",
+    "plan",
+    "plot",
     "read_granule",
+    "run",
 ]
 
 

@@ -1,1 +1,385 @@
-"""What the command line does, as calls."""
+"""The calls behind the commands: each takes the words of its command, returns a value and prints nothing."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cryotile.errors import CryotileWarning, InvalidValue
+from cryotile.pointdb import PointDB
+from cryotile.points import Bounds
+from cryotile.runs.assemble import assemble_run
+from cryotile.runs.ingest import prepare_ingest
+from cryotile.runs.ingest_batch import Criteria
+from cryotile.runs.plan import PlanRequest, obstacles
+from cryotile.runs.run import Run, open_db, plan_run
+from cryotile.runs.work import complete_ingest, complete_run, replanned
+from cryotile.runs.xarray_engine import open_map
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from matplotlib.figure import Figure
+
+__all__ = ["assemble", "ingest", "open", "open_run", "plan", "plot", "run"]
+
+AnyPath = str | os.PathLike[str]
+
+
+def ingest(
+    db: PointDB | AnyPath,
+    granules: AnyPath | Iterable[AnyPath],
+    *,
+    crs: str | None = None,
+    surfaces: Iterable[str] = ("grounded_ice",),
+    where: str | None = None,
+    columns: Iterable[str] = (),
+    mapping: AnyPath | None = None,
+    chunk_size: float | None = None,
+    dem: AnyPath | None = None,
+    max_dem_difference: float = 100.0,
+    memory: float = 2e9,
+    backend: str = "auto",
+    stall: float | None = None,
+    lease: float | None = None,
+    progress: bool = False,
+) -> PointDB:
+    """Read granules, project their points and add them to a point DB.
+
+    A granule that is in the point DB already changes nothing.  Interrupted or killed, the same call goes on.
+
+    Parameters
+    ----------
+    db : PointDB or path
+        The point DB; a path that does not exist is created.
+    granules : path, or iterable of path
+        Files to read.
+    crs : str or None
+        Projected CRS, metres, e.g. ``EPSG:3031``; required for a new point DB.
+    surfaces : iterable of str
+        Surface types to keep.
+    where : str or None
+        Expression that points must satisfy, e.g. ``"uncertainty < 1"``.
+    columns : iterable of str
+        Extra columns to store, e.g. ``power``; fixed when the point DB is created.
+    mapping : path or None
+        The granules are tables, and this TOML or JSON file names their columns.
+    chunk_size : float or None
+        Side of a chunk, metres; default 100 km; fixed when the point DB is created.
+    dem : path or None
+        Elevation model that points are compared with; points where it has no value stay.
+    max_dem_difference : float
+        Largest distance from the elevation model, metres; points beyond it are dropped.
+    memory : float
+        Memory of a worker, bytes.
+    backend : str
+        Spec of the backend, e.g. ``local:8``.
+    stall, lease : float or None
+        Limits of the backend, seconds; see :func:`cryotile.backends.open_backend`.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    PointDB
+        Its ``last_ingest`` is a :class:`cryotile.runs.ingest.IngestReport`: what was added, dropped and noted.
+
+    Raises
+    ------
+    IncompleteIngest
+        Some granules could not be added; its ``problems`` names them.  The others are in the point DB.
+    InvalidValue
+        A value breaks its rule, or differs from that of the point DB.
+    """
+    paths = [Path(path) for path in _several(granules)]
+    if not paths:
+        raise InvalidValue("no granule was named; give the paths of one or more")
+    criteria = Criteria(
+        surface_types=tuple(_several(surfaces)),
+        where=where,
+        mapping=None if mapping is None else Path(mapping),
+        dem=None if dem is None else Path(dem),
+        max_dem_difference=max_dem_difference,
+        memory=memory,
+    )
+    names = tuple(_several(columns))
+    frozen = prepare_ingest(
+        db, paths, criteria, crs=crs, columns=names, chunk_size=chunk_size, backend=backend
+    )
+    report = complete_ingest(
+        frozen, backend, stall=stall, lease=lease, progress=progress, shown=paths
+    )
+    points = db if isinstance(db, PointDB) else PointDB(db)
+    points.checksums()  # follows the log to the new commits
+    points.last_ingest = report
+    if report is not None:
+        report.check()
+    return points
+
+
+def plan(
+    run: Run | AnyPath,
+    db: PointDB | AnyPath | None = None,
+    *,
+    posting: float | None = None,
+    radius: float | None = None,
+    bounds: Bounds | None = None,
+    region: str | None = None,
+    where: str | None = None,
+    mask: AnyPath | None = None,
+    tile_size: int | None = None,
+    recipe: str | None = None,
+    terms: Sequence[str] | None = None,
+    weights: Sequence[str] | None = None,
+    uncertainty_floor: float | None = None,
+    distance_scale: float | None = None,
+    fallback_radii: Sequence[float] | None = None,
+    period: tuple[str, str] | None = None,
+    reference_epoch: str | None = None,
+    min_points: int | None = None,
+    min_passes: int | None = None,
+    min_span_days: float | None = None,
+    min_span_share: float | None = None,
+    max_rate: float | None = None,
+    min_tolerance: float | None = None,
+) -> Run:
+    """Freeze a run: its grid, its settings and its list of tiles.
+
+    On a run that exists, only ``run`` is needed; tiles whose points have changed since are listed anew.  A warning says
+    so if no post of the run can have a fit.
+
+    Parameters
+    ----------
+    run : Run or path
+        The run directory; absent or empty for a new run.
+    db : PointDB or path or None
+        The points; required for a new run.  If an existing run does not find its point DB, this is its new place.
+    posting : float or None
+        Distance between neighbouring posts, metres; default 1000.
+    radius : float or None
+        Search radius, metres; default 2000.
+    bounds : (float, float, float, float) or None
+        Where to put posts: ``(x_min, y_min, x_max, y_max)``, metres; default: the extent of the points.
+    region : str or None
+        Bounds by name: ``antarctica`` or ``greenland``.
+    where : str or None
+        Expression that selects points, e.g. ``"platform == 'icesat2'"``.
+    mask : path or None
+        Where a map is wanted: vector polygons, or a raster that is not 0 there; default: at all posts.
+    tile_size : int or None
+        Posts along a side of a tile; default 100.
+    recipe, terms, weights, uncertainty_floor, distance_scale, fallback_radii, period, reference_epoch
+        Settings of the fit, see :class:`cryotile.FitConfig`.
+    min_points, min_passes, min_span_days, min_span_share, max_rate, min_tolerance
+        Gates of the fit, see :class:`cryotile.FitConfig`.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    InvalidValue
+        A value breaks its rule or differs from that of the run; nothing was changed.
+    """
+    request = PlanRequest(
+        posting=posting,
+        radius=radius,
+        bounds=bounds,
+        region=region,
+        where=where,
+        mask=None if mask is None else os.fspath(mask),
+        tile_size=tile_size,
+        recipe=recipe,
+        terms=_tuple(terms),
+        weights=_tuple(weights),
+        uncertainty_floor=uncertainty_floor,
+        distance_scale=distance_scale,
+        fallback_radii=_tuple(fallback_radii),
+        period=_tuple(period),
+        reference_epoch=reference_epoch,
+        min_points=min_points,
+        min_passes=min_passes,
+        min_span_days=min_span_days,
+        min_span_share=min_span_share,
+        max_rate=max_rate,
+        min_tolerance=min_tolerance,
+    )
+    points = PointDB(db) if isinstance(db, str | os.PathLike) else db
+    planned = plan_run(run.path if isinstance(run, Run) else run, request, db=points)
+    for line in obstacles(planned.settings, open_db(planned)):
+        warnings.warn(line, CryotileWarning, stacklevel=2)
+    return planned
+
+
+def run(
+    run: Run | AnyPath,
+    *,
+    backend: str = "auto",
+    stall: float | None = None,
+    lease: float | None = None,
+    progress: bool = False,
+) -> Run:
+    """Work on a run until nothing is left; interrupted or killed, the same call goes on.
+
+    A finished run whose point DB has grown is planned again first (backends ``serial`` and ``local``).
+
+    Parameters
+    ----------
+    run : Run or path
+        The run.
+    backend : str
+        Spec of the backend, e.g. ``local:8``.
+    stall, lease : float or None
+        Limits of the backend, seconds; see :func:`cryotile.backends.open_backend`.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Run
+        With its newest task list.
+
+    Raises
+    ------
+    FailedTasks
+        Some tiles failed, see :meth:`Run.failed`; :meth:`Run.retry` puts them back.
+    Unfinished
+        Some tiles are missing.
+    """
+    planned = _run(run)
+    planned.check()
+    planned = replanned(planned, backend)
+    complete_run(planned, backend, stall=stall, lease=lease, progress=progress)
+    return planned
+
+
+def open_run(run: Run | AnyPath) -> xr.Dataset:
+    """Open the maps of a run lazily, before or after it is assembled.
+
+    Parameters
+    ----------
+    run : Run or path
+        The run.
+
+    Returns
+    -------
+    Dataset, dimensions (y, x)
+        As the product of the run, with one dask chunk per tile if dask is installed.  Posts of a missing tile have
+        status ``not_computed``.
+
+    Raises
+    ------
+    InvalidValue
+        The path is not a run.
+    """
+    return open_map(_run(run).path)
+
+
+def open(path: AnyPath) -> xr.Dataset:
+    """Open a run directory or a product lazily.
+
+    Parameters
+    ----------
+    path : path
+        A run directory, or a NetCDF product.
+
+    Returns
+    -------
+    Dataset, dimensions (y, x)
+        As :func:`open_run`; of a product, chunks are those of its file.
+
+    Raises
+    ------
+    InvalidValue
+        Nothing is there, or it is a directory and not a run.
+    """
+    if not Path(path).exists():
+        raise InvalidValue(f"{os.fspath(path)} does not exist; give a run directory or a product")
+    return open_map(Path(path))
+
+
+def assemble(
+    run: Run | AnyPath, output: AnyPath, *, partial: bool = False, progress: bool = False
+) -> xr.Dataset:
+    """Write the product of a run: all tiles side by side, with metadata.
+
+    Parameters
+    ----------
+    run : Run or path
+        The run.
+    output : path
+        NetCDF-4 with CF metadata (``.nc``), or GeoTIFF (``.tif``).
+    partial : bool
+        Whether to accept missing tiles; their posts are ``not_computed``.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    Dataset, dimensions (y, x)
+        The mosaic that was written, in memory.
+
+    Raises
+    ------
+    Unfinished
+        Tiles are missing.
+    """
+    return assemble_run(_run(run), Path(output), partial=partial, progress=progress)
+
+
+def plot(
+    data: xr.Dataset | xr.DataArray | Run | AnyPath,
+    variable: str | None = None,
+    *,
+    limits: tuple[float, float] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw a map of one variable.
+
+    Parameters
+    ----------
+    data : Dataset, DataArray, Run or path
+        Maps in memory or opened lazily; a run or its directory; or a NetCDF product.
+    variable : str or None
+        Variable to show; None: ``dhdt``, or the only one.
+    limits : (float, float) or None
+        Values at the ends of the colour bar; None: chosen from the data.
+    title : str or None
+        Text above the map; None: the long name of the variable.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib; a notebook shows it, ``figure.savefig("dhdt.png")`` writes it.
+
+    Raises
+    ------
+    InvalidValue
+        The variable is unknown, or is not a map.
+    MissingDependency
+        matplotlib or cmcrameri is not installed.
+    """
+    from cryotile.plotting.map import plot_map
+
+    if isinstance(data, Run):
+        data = open_run(data)
+    elif isinstance(data, str | os.PathLike):
+        data = open(data)
+    return plot_map(data, variable, limits=limits, title=title)
+
+
+def _run(run: Run | AnyPath) -> Run:
+    return run if isinstance(run, Run) else Run.load(run)
+
+
+def _tuple(values: Iterable[Any] | None) -> tuple[Any, ...] | None:
+    # A text is left as it is: the check of its field says what to write instead.
+    return values if values is None or isinstance(values, str) else tuple(values)  # type: ignore[return-value]
+
+
+def _several(values: Any) -> Iterable[Any]:
+    """Return one path or text as a list of one."""
+    return [values] if isinstance(values, str | os.PathLike) else values

@@ -8,56 +8,145 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from types import FrameType
+from typing import Any, NamedTuple
 
 import click
 
 import cryotile
 from cryotile.backends import drain
-from cryotile.cli.lazy import LazyGroup, Place, log_level
-from cryotile.errors import CryotileError
+from cryotile.errors import CryotileError, IncompleteIngest
 
 __all__ = ["cli", "main"]
 
+
+def log_level(count: int) -> int:
+    """Return the level of logging that ``-v``, given so often, asks for."""
+    return [logging.WARNING, logging.INFO, logging.DEBUG][min(count, 2)]
+
+
+def _set_level(ctx: click.Context, param: click.Parameter, count: int) -> None:  # noqa: ARG001 - click's signature
+    if count:
+        logging.getLogger().setLevel(log_level(count))
+
+
+VERBOSE = click.Option(
+    ["-v", "--verbose"],
+    count=True,
+    expose_value=False,
+    callback=_set_level,
+    help="Log what happens; twice for more.",
+)
+
+
+class CommandPlace(NamedTuple):
+    """Where a command is, and what help says of it before anything of it is imported.
+
+    Attributes
+    ----------
+    where : str
+        ``module:attribute``.
+    line : str
+        What it does, in at most 55 letters.
+    """
+
+    where: str
+    line: str
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As for :class:`click.Group`.
+    sections : mapping of str to mapping of str to CommandPlace
+        Title → command name → where it is; help lists the commands under these titles, in this order.
+    """
+
+    def __init__(
+        self, *args: Any, sections: Mapping[str, Mapping[str, CommandPlace]], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._sections = sections
+        self._places = {name: place for some in sections.values() for name, place in some.items()}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names in the order given."""
+        return list(self._places)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
+        """Write a line for each command."""
+        for title, places in self._sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, place.line) for name, place in places.items()])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's
+        """Import and return one command."""
+        if cmd_name not in self._places:
+            return None
+        module, _, attribute = self._places[cmd_name].where.partition(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        # After the command is where one adds it to a command that went wrong.
+        if VERBOSE not in command.params:
+            command.params.append(VERBOSE)
+        return command
+
+
 COMMANDS = {
     "From granules to a map": {
-        "ingest": Place(
-            "cryotile.cli.data:ingest", "Read granules and add their points to a point DB"
+        "ingest": CommandPlace(
+            "cryotile.cli.points:ingest", "Read granules and add their points to a point DB"
         ),
-        "plan": Place("cryotile.cli.runs:plan", "Freeze a run: its grid, its settings, its tiles"),
-        "run": Place("cryotile.cli.runs:run", "Work on a run until nothing is left; again: go on"),
-        "status": Place("cryotile.cli.status:status", "Say how far a run, or a server, is"),
-        "retry": Place("cryotile.cli.status:retry", "Put back what failed"),
-        "submit": Place("cryotile.cli.submit:submit", "Submit what is missing of a run as a job"),
-        "assemble": Place(
-            "cryotile.cli.product:assemble", "Write the product: all tiles side by side"
+        "plan": CommandPlace(
+            "cryotile.cli.runs:plan", "Freeze a run: its grid, its settings, its tiles"
         ),
-        "plot": Place("cryotile.cli.product:plot", "Draw a map of a product"),
+        "run": CommandPlace(
+            "cryotile.cli.runs:run", "Work on a run until nothing is left; again: go on"
+        ),
+        "status": CommandPlace("cryotile.cli.status:status", "Say how far a run, or a server, is"),
+        "retry": CommandPlace("cryotile.cli.runs:retry", "Put back what failed"),
+        "submit": CommandPlace(
+            "cryotile.cli.runs:submit", "Submit what is missing of a run as a job"
+        ),
+        "assemble": CommandPlace(
+            "cryotile.cli.runs:assemble", "Write the runs: all tiles side by side"
+        ),
+        "plot": CommandPlace("cryotile.cli.runs:plot", "Draw a map of a product"),
     },
     "Looking closer": {
-        "info": Place("cryotile.cli.data:info", "Say what a point DB, run, granule or product is"),
-        "explain": Place("cryotile.cli.explain:explain", "Why one post is what it is"),
-        "validate": Place(
-            "cryotile.cli.validate:validate", "Do the halves of your own data agree?"
+        "info": CommandPlace(
+            "cryotile.cli.points:info", "Say what a point DB, run, granule or product is"
+        ),
+        "explain": CommandPlace("cryotile.cli.checks:explain", "Why one post is what it is"),
+        "validate": CommandPlace(
+            "cryotile.cli.checks:validate", "Do the halves of your own data agree?"
         ),
     },
     "Looking after a point DB": {
-        "remove": Place("cryotile.cli.store:remove", "Take granules out"),
-        "compact": Place(
-            "cryotile.cli.store:compact", "Merge small fragments, delete what is superseded"
+        "remove": CommandPlace("cryotile.cli.points:remove", "Take granules out"),
+        "compact": CommandPlace(
+            "cryotile.cli.points:compact", "Merge small fragments, delete what is superseded"
         ),
-        "verify": Place("cryotile.cli.store:verify", "Check every file against the log"),
+        "verify": CommandPlace("cryotile.cli.points:verify", "Check every file against the log"),
     },
     "A mission of known truth": {
-        "demo": Place(
+        "demo": CommandPlace(
             "cryotile.cli.demo:demo", "The whole path on a simulated mission, ends with a map"
         ),
-        "simulate": Place("cryotile.cli.demo:simulate", "Write granules of a simulated mission"),
+        "simulate": CommandPlace(
+            "cryotile.cli.demo:simulate", "Write granules of a simulated mission"
+        ),
     },
     "A task-farm server": {
-        "serve": Place("cryotile.cli.server:serve", "Serve a task farm to workers on any hosts"),
-        "user": Place("cryotile.cli.server:user", "Add, remove and list its users"),
-        "farm": Place("cryotile.cli.farm:farm", "Look after its runs"),
+        "serve": CommandPlace(
+            "cryotile.cli.server:serve", "Serve a task farm to workers on any hosts"
+        ),
+        "user": CommandPlace("cryotile.cli.server:user", "Add, remove and list its users"),
+        "farm": CommandPlace("cryotile.cli.server:farm", "Look after its runs"),
     },
 }
 
@@ -93,6 +182,10 @@ def main() -> None:
     output = sys.stdout
     try:
         code = cli.main(prog_name="cryotile", standalone_mode=False)
+    except IncompleteIngest as error:
+        for line in (*error.problems, error.summary):
+            _complain(line)
+        code = error.exit_code
     except CryotileError as error:
         _complain(str(error))
         code = error.exit_code

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
-from cryotile.cli.screen import bar, number
+from cryotile.cli.screen import number
 from cryotile.points import SURFACE_TYPES
+from cryotile.runs.progress import bar
 
 if TYPE_CHECKING:
     from cryotile.simulate import World
@@ -54,15 +56,16 @@ def simulate(directory: Path, product: str, start: str, years: float, seed: int)
     """
     from cryotile.simulate import simulate as write_granules
 
-    with bar() as shown:
-        task = shown.add_task("simulate", total=100, note="")
+    done = 0.0
+    with bar("simulate", 100, shown=sys.stderr.isatty()) as advance:
+
+        def show(fraction: float) -> None:
+            nonlocal done
+            done, before = round(100 * fraction), done
+            advance(done - before)
+
         paths = write_granules(
-            directory,
-            product=product,
-            start=start,
-            years=years,
-            seed=seed,
-            progress=lambda fraction: shown.update(task, completed=round(100 * fraction)),
+            directory, product=product, start=start, years=years, seed=seed, progress=show
         )
     click.echo(f"{directory}: {len(paths)} granules")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from cryotile.cli.screen import counted, number
+from cryotile.cli.screen import counted, dropped_lines, number
 from cryotile.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -170,20 +170,3 @@ def _granule(granule: Granule, pieces: Iterable[Granule]) -> Iterator[str]:
         yield f"passes       {', '.join(map(str, sorted(passes)[:PASSES_SHOWN]))}{more}"
         for (platform, mode), count in kinds.most_common():
             yield f"  {platform:10} {mode:12} {number(count):>14}"
-
-
-def dropped_lines(dropped: Mapping[str, int]) -> Iterator[str]:
-    """Yield a line per reason for which points were dropped, the most frequent first."""
-    from cryotile.geo.projection import OUTSIDE_PROJECTION
-    from cryotile.readers import REASONS
-    from cryotile.runs.ingest_batch import FAR_FROM_DEM, NOT_SELECTED
-
-    sentences = {
-        **REASONS,
-        OUTSIDE_PROJECTION: "has no place in the CRS; is it the other hemisphere's?",
-        NOT_SELECTED: "left out by --where",
-        FAR_FROM_DEM: "too far above or below the DEM",
-    }
-    for reason, count in sorted(dropped.items(), key=lambda item: -item[1]):
-        if count:
-            yield f"  dropped    {number(count):>10}  {reason}: {sentences.get(reason, 'says its reader')}"

@@ -1,169 +1,202 @@
-"""Commands on runs: ``plan``, ``run``."""
+"""Commands on runs: ``plan``, ``run``, ``retry``, ``submit``, ``assemble``, ``plot``."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import Field, fields
 from pathlib import Path
+from typing import Any
 
 import click
+import numpy as np
+import numpy.typing as npt
 
-from cryotile.backends.auto import choose
-from cryotile.cli.data import run_ingest
-from cryotile.cli.farming import BACKEND, LEASE, STALL, work_through
-from cryotile.cli.screen import counted, number, size
-from cryotile.cli.staleness import beyond_lines, grown_lines
-from cryotile.errors import CryotileError, InvalidValue
+from cryotile import api
+from cryotile.cli.screen import counted, number, print_report, size, to_stderr
+from cryotile.errors import CryotileWarning
 from cryotile.fit.config import RECIPES, TERMS, WEIGHTS
+from cryotile.fit.variables import Status
 from cryotile.pointdb import PointDB
-from cryotile.points import Bounds
 from cryotile.runs.cost import estimate
 from cryotile.runs.ingest import Ingest
 from cryotile.runs.plan import REGIONS, PlanRequest
-from cryotile.runs.run import Run, open_db, plan_run
-from cryotile.runs.submit import submitted_tasks
-from cryotile.runs.work import load_tasks
-from cryotile.selection import Where
+from cryotile.runs.run import Run, open_db
+from cryotile.runs.schedulers import SCHEDULERS
+from cryotile.runs.staleness import beyond_bounds, beyond_period, changed_tiles
+from cryotile.runs.submit import BACKENDS, make_job, submitted_tasks
+from cryotile.runs.submit import submit as hand_in
+from cryotile.runs.work import complete_ingest, complete_run, load_tasks, replanned
 
-__all__ = ["plan", "run"]
+__all__ = ["BACKEND", "LEASE", "RUN", "STALL", "assemble", "plan", "plot", "retry", "run", "submit"]
 
 STALE_SHOWN = 12
-"""Stale tiles that a plan names; of others it tells how many."""
+"""Number of stale tiles that a plan names; it counts the others."""
 
 RUN = click.argument(
     "run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False)
 )
 
+BACKEND = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    metavar="SPEC",
+    help="Where tasks are done: serial, local, local:8, mpi, array, index:3/100, dir, sqlite:///FILE,"
+    " postgresql://HOST/NAME, http://HOST:5000, dask:tcp://HOST:8786; auto chooses.",
+)
+
+STALL = click.option(
+    "--stall",
+    type=float,
+    metavar="SECONDS",
+    help="End a task that makes no progress for this long; it costs an attempt.  [default: 900]",
+)
+
+LEASE = click.option(
+    "--lease",
+    type=float,
+    metavar="SECONDS",
+    help="Time after the last sign of life of a worker when others take over its tasks; for backends whose workers"
+    " come and go (dir, mpi, a database, a server).  [default: 300]",
+)
+
+
+# --- plan ---------------------------------------------------------------------------------------------------------
+
+_FLAGS = {
+    "terms": "--term",
+    "weights": "--weight",
+    "fallback_radii": "--fallback-radius",
+    "min_span_days": "--min-span",
+}
+"""Field of a request → option, where the name of the option does not follow from that of the field."""
+
+_KINDS: dict[str, dict[str, Any]] = {
+    "float | None": {"type": float},
+    "int | None": {"type": int},
+    "str | None": {},
+    "tuple[str, ...] | None": {"multiple": True},
+    "tuple[float, ...] | None": {"multiple": True, "type": float},
+    "tuple[str, str] | None": {"nargs": 2},
+    "Bounds | None": {"nargs": 4, "type": float},
+}
+"""Type of a field → how its option is read."""
+
+_OPTIONS: dict[str, tuple[str | None, str]] = {
+    "posting": ("METRES", "Distance between posts.  [default: 1000]"),
+    "radius": ("METRES", "Search radius.  [default: 2000]"),
+    "bounds": (
+        "X_MIN Y_MIN X_MAX Y_MAX",
+        "Where to put posts, metres.  [default: the points' extent]",
+    ),
+    "region": (None, "Bounds by name."),
+    "where": ("EXPR", "Which points to fit, e.g. \"platform == 'icesat2'\"."),
+    "mask": (
+        "FILE",
+        "Where a map is wanted: inside the polygons of a vector file, or where a GeoTIFF is not 0."
+        "  [default: all posts]",
+    ),
+    "period": (
+        "START END",
+        "First day, and the day after the last, UTC.  [default: whole years that cover the points]",
+    ),
+    "reference_epoch": ("TIME", "The t = 0 of the fit.  [default: the middle of the period]"),
+    "tile_size": ("POSTS", "Posts along a side of a tile.  [default: 100]"),
+    "recipe": (None, "Recipe of the fit.  [default: robust]"),
+    "terms": (
+        "TERM",
+        f"In place of the recipe's terms; may be repeated: {', '.join(TERMS)}, or a point column.",
+    ),
+    "weights": (None, "Weight points by this; may be repeated."),
+    "uncertainty_floor": (
+        "METRES",
+        "With --weight uncertainty: added in quadrature.  [default: 0.1]",
+    ),
+    "distance_scale": (
+        "METRES",
+        "With --weight distance: weights fall by e over this.  [default: 1000]",
+    ),
+    "fallback_radii": (
+        "METRES",
+        "Radius to try where a gate fails; may be repeated, ascending.",
+    ),
+    "min_points": ("POINTS", "Gate: fewest points of a fit.  [default: the recipe's]"),
+    "min_passes": ("PASSES", "Gate: fewest passes of a fit.  [default: the recipe's]"),
+    "min_span_days": (
+        "DAYS",
+        "Gate: shortest time from the first to the last point.  [default: the recipe's]",
+    ),
+    "min_span_share": (
+        "SHARE",
+        "Gate: least share of the period that points span, 0 to 1.  [default: the recipe's]",
+    ),
+    "max_rate": ("M/YR", "Gate: largest rate, up or down.  [default: the recipe's]"),
+    "min_tolerance": (
+        "NUMBER",
+        "Least tolerance (1 - R²) of a column against the others.  [default: 0.0001]",
+    ),
+}
+"""Field of a request → metavar and help of its option."""
+
+_CHOICES = {"region": sorted(REGIONS), "recipe": sorted(RECIPES), "weights": list(WEIGHTS)}
+
+_Command = Callable[..., None]
+
+
+def _request_options(command: _Command) -> _Command:
+    """Give a command an option for each field of a request."""
+    # Decorators are applied from the last to the first.
+    for field in reversed(fields(PlanRequest)):
+        command = _request_option(field)(command)
+    return command
+
+
+def _request_option(field: Field[Any]) -> Callable[[_Command], _Command]:
+    metavar, text = _OPTIONS[field.name]
+    kind = dict(_KINDS[str(field.type)])
+    if field.name in _CHOICES:
+        kind["type"] = click.Choice(_CHOICES[field.name])
+    flag = _FLAGS.get(field.name, "--" + field.name.replace("_", "-"))
+    return click.option(flag, field.name, metavar=metavar, help=text, **kind)
+
 
 @click.command()
 @RUN
 @click.option(
-    "--db", type=click.Path(path_type=Path, readable=False), help="Point DB; needed for a new run."
+    "--db",
+    type=click.Path(path_type=Path, readable=False),
+    help="Point DB; required for a new run, and for one whose point DB was moved.",
 )
-@click.option(
-    "--posting", type=float, metavar="METRES", help="Distance between posts.  [default: 1000]"
-)
-@click.option("--radius", type=float, metavar="METRES", help="Search radius.  [default: 2000]")
-@click.option(
-    "--bounds",
-    type=float,
-    nargs=4,
-    metavar="X_MIN Y_MIN X_MAX Y_MAX",
-    help="Where to put posts, metres.  [default: the points' extent]",
-)
-@click.option("--region", type=click.Choice(sorted(REGIONS)), help="Bounds by name.")
-@click.option(
-    "--where", metavar="EXPR", help="Which points to fit, e.g. \"platform == 'icesat2'\"."
-)
-@click.option(
-    "--mask",
-    type=click.Path(readable=False),
-    metavar="FILE",
-    help="Where a map is wanted: inside the polygons of a vector file, or where a GeoTIFF is not 0.  [default: all"
-    " posts]",
-)
-@click.option(
-    "--period",
-    nargs=2,
-    metavar="START END",
-    help="First day, and the day after the last, UTC."
-    "  [default: whole years that cover the points]",
-)
-@click.option(
-    "--reference-epoch",
-    metavar="TIME",
-    help="The t = 0 of the fit.  [default: the middle of the period]",
-)
-@click.option(
-    "--tile-size", type=int, metavar="POSTS", help="Posts along a tile's side.  [default: 100]"
-)
-@click.option(
-    "--recipe", type=click.Choice(sorted(RECIPES)), help="What is fitted.  [default: robust]"
-)
-@click.option(
-    "--term",
-    "terms",
-    multiple=True,
-    metavar="TERM",
-    help=f"In place of the recipe's terms, once for each: {', '.join(TERMS)}, or a point column.",
-)
-@click.option(
-    "--weight", "weights", multiple=True, type=click.Choice(WEIGHTS), help="Weight points by this."
-)
-@click.option(
-    "--fallback-radius",
-    "fallback_radii",
-    multiple=True,
-    type=float,
-    metavar="METRES",
-    help="Radius to try where a post fails; several, ascending.",
-)
-def plan(
-    run_directory: Path,
-    db: Path | None,
-    posting: float | None,
-    radius: float | None,
-    bounds: Bounds | None,
-    region: str | None,
-    where: str | None,
-    mask: str | None,
-    period: tuple[str, str] | None,
-    reference_epoch: str | None,
-    tile_size: int | None,
-    recipe: str | None,
-    terms: tuple[str, ...],
-    weights: tuple[str, ...],
-    fallback_radii: tuple[float, ...],
-) -> None:
+@_request_options
+def plan(run_directory: Path, db: Path | None, **asked: Any) -> None:
     """Freeze a run in directory RUN: its grid, its settings and its list of tiles, costliest first.
 
-    On a run that is there already no option is needed; tiles whose points have changed since are listed anew.
+    On a run that exists no option is needed; tiles whose points have changed since are listed anew.  If no post can
+    have a fit, the plan says so and why.
 
     \b
     Example:
       cryotile plan run/ --db greenland.pdb --posting 500 --radius 2000 --where "platform == 'icesat2'"
     """
-    points = None if db is None else PointDB(db)
-    if region is not None:
-        bounds = _region_bounds(region, bounds, points)
-    if where is not None:
-        where = str(Where.parse(where, columns=points.column_names if points else None))
-    request = PlanRequest(
-        posting=posting,
-        radius=radius,
-        recipe=recipe,
-        terms=terms or None,
-        weights=weights or None,
-        fallback_radii=fallback_radii or None,
-        bounds=bounds,
-        where=where,
-        mask=mask,
-        period=period,
-        reference_epoch=reference_epoch,
-        tile_size=tile_size,
-    )
-    _report_plan(plan_run(run_directory, request, db=points))
+    # An option that may be repeated and was not given is an empty tuple.
+    given = {name: None if value == () else value for name, value in asked.items()}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CryotileWarning)
+        planned = api.plan(run_directory, db, **given)
+    _print_plan(planned)
+    for warning in caught:
+        click.echo(f"warning      {warning.message}")
 
 
-def _region_bounds(region: str, bounds: Bounds | None, db: PointDB | None) -> Bounds:
-    crs, extent = REGIONS[region]
-    if bounds is not None:
-        raise InvalidValue(
-            f"--region {region} and --bounds both say where the posts are; give one of them"
-        )
-    if db is not None and db.crs != crs:
-        raise InvalidValue(
-            f"--region {region} is known in {crs}, and the point DB is in {db.crs_text}; give --bounds"
-        )
-    return extent
-
-
-def _report_plan(run: Run) -> None:
+def _print_plan(run: Run) -> None:
     settings, table = run.settings, run.table
     ny, nx = settings.grid.shape
     waiting = run.missing_quick()
     stored = run.store.names() if waiting else set()
-    stale = sum(run.names[task.index] in stored for task in waiting)
+    stale = sorted(name for name in (run.names[task.index] for task in waiting) if name in stored)
     expected = estimate(table)
     click.echo(
         f"run          {run.path}, {settings.grid.crs}, reads {run.db_path} as of commit {run.snapshot}"
@@ -179,13 +212,14 @@ def _report_plan(run: Run) -> None:
         f" reference epoch {settings.fit.reference_epoch}"
     )
     click.echo(
-        f"tiles        {number(len(table))} with points, {number(len(waiting))} to do, of them {number(stale)} stale"
+        f"tiles        {number(len(table))} with points, {number(len(waiting))} to do,"
+        f" of them {number(len(stale))} stale"
     )
     if stale:
-        names = [name for name in (run.names[task.index] for task in waiting) if name in stored]
-        more = f" and {number(stale - STALE_SHOWN)} more" if stale > STALE_SHOWN else ""
-        click.echo(f"stale        {', '.join(sorted(names)[:STALE_SHOWN])}{more}")
-    for line in beyond_lines(run, open_db(run)):
+        more = len(stale) - STALE_SHOWN
+        names = ", ".join(stale[:STALE_SHOWN])
+        click.echo(f"stale        {names}{f' and {number(more)} more' if more > 0 else ''}")
+    for line in _beyond_lines(run, open_db(run)):
         click.echo(line)
     click.echo(f"points       {number(table['points'].max())} in the fullest tile's window")
     click.echo(
@@ -197,6 +231,45 @@ def _report_plan(run: Run) -> None:
         )
 
 
+def grown_lines(run: Run) -> list[str]:
+    """Return lines that say which command takes in new points; empty if no tile is stale.
+
+    Parameters
+    ----------
+    run : Run
+        With its newest task list.
+    """
+    db = open_db(run)
+    changed = changed_tiles(run, db)
+    if not changed:
+        return []
+    return [
+        f"{run.path}: the point DB has grown since commit {run.snapshot} (it is at {db.snapshot}), and"
+        f" {counted(len(changed), 'tile')} {'is' if len(changed) == 1 else 'are'} stale; list them with: cryotile"
+        f" plan {run.path}",
+        *_beyond_lines(run, db),
+    ]
+
+
+def _beyond_lines(run: Run, db: PointDB) -> Iterator[str]:
+    """Yield lines about new points that the run never reads, because its bounds and its period are frozen."""
+    beyond, span = beyond_bounds(run, db), beyond_period(run, db)
+    if beyond is not None:
+        where = " ".join(f"{edge:.0f}" for edge in beyond.extent)
+        yield (
+            f"beyond       {number(beyond.count)} new points lie beyond the bounds of the run, within {where}"
+            " (x_min y_min x_max y_max); a new run takes them in"
+        )
+    if span is not None:
+        yield (
+            f"beyond       new points lie beyond the period of the run: there are some from {span[0]:%Y-%m-%d} to"
+            f" {span[1]:%Y-%m-%d} now; a new run takes them in"
+        )
+
+
+# --- run ----------------------------------------------------------------------------------------------------------
+
+
 @click.command()
 @RUN
 @BACKEND
@@ -204,7 +277,7 @@ def _report_plan(run: Run) -> None:
     "--submission",
     type=int,
     metavar="NUMBER",
-    help="Only what 'cryotile submit' listed under this number.",
+    help="Only the tasks that 'cryotile submit' listed under this number.",
 )
 @STALL
 @LEASE
@@ -218,53 +291,44 @@ def run(
     """Work on RUN until nothing is left; interrupted or killed, the same command goes on.
 
     A run works on the snapshot of the point DB that it was planned on.  When all its tiles are there and the point DB
-    has grown since, it is planned again first (backends serial and local; on others 'cryotile plan' does it).
+    has grown since, it is planned again first (backends serial and local; for others, give 'cryotile plan').
 
-    A member of an array job (backends array and index:K/N) works until its own share of the tiles is there.  An ingest
-    that was frozen is worked on likewise: cryotile run ice.pdb/ingests/…
+    A member of an array job (backends array and index:K/N) works until its own share of the tiles is there.  RUN may
+    be a frozen ingest, too: cryotile run ice.pdb/ingests/…
 
     \b
     Example:
       cryotile run run/ --backend local:8
     """
-    frozen = load_tasks(run_directory)
-    frozen.check()  # Gone is better said once, now, than by every task.
-    if isinstance(frozen, Ingest):
-        only = None if submission is None else submitted_tasks(frozen, submission)
-        run_ingest(frozen, backend, stall=stall, lease=lease, only=only)
+    tasks = load_tasks(run_directory)
+    tasks.check()  # If the point DB is gone, one line says so here, in place of one for each task.
+    only = None if submission is None else submitted_tasks(tasks, submission)
+    options: dict[str, Any] = {
+        "stall": stall,
+        "lease": lease,
+        "only": only,
+        "progress": sys.stderr.isatty(),
+        "tell": to_stderr,
+    }
+    if isinstance(tasks, Ingest):
+        print_report(complete_ingest(tasks, backend, **options))
         return
-    if submission is None:
-        frozen = _planned_again(frozen, backend)
-    share = work_through(
-        frozen,
-        backend,
-        stall=stall,
-        lease=lease,
-        only=None if submission is None else submitted_tasks(frozen, submission),
-    )
-    if share or not frozen.tasks:
-        _report_run(frozen, share)
-    # Else another speaks for the farm: this was one of the ranks that rank 0 of an MPI program handed out to.
-
-
-def _report_run(run: Run, share: Collection[int]) -> None:
-    """Say what has become of the tiles that this process answers for, and which command goes on."""
-    left = {task.index for task in run.missing_quick() if task.index in share}
-    failed = {index: error for index, error in run.failed().items() if index in left}
-    if failed:
-        index, error = next(iter(failed.items()))
-        reason = error.strip().rpartition("\n")[2]
-        raise CryotileError(
-            f"{number(len(failed))} of {number(len(share))} tiles failed (the first, {run.names[index]}: {reason});"
-            f" 'cryotile status {run.path}' says why, 'cryotile retry {run.path}' puts them back"
-        )
-    if left:
-        raise CryotileError(
-            f"{number(len(left))} of {number(len(share))} tiles are not there; go on with: cryotile run {run.path}"
-        )
-    if len(share) < len(run.tasks):
+    now = replanned(tasks, backend) if only is None else tasks
+    if now is not tasks and (waiting := len(now.missing_quick())):
         click.echo(
-            f"{run.path}: this member's {number(len(share))} of {number(len(run.tasks))} tiles are there;"
+            f"{now.path}: the point DB has grown since commit {tasks.snapshot}; planned again on commit {now.snapshot}:"
+            f" {counted(waiting, 'tile')} of {number(len(now.tasks))} to do"
+        )
+    share = complete_run(now, backend, **options)
+    # An empty share: this is one of the ranks of an MPI program, and rank 0 speaks for all.
+    if share or not now.tasks:
+        _print_finished(now, len(share))
+
+
+def _print_finished(run: Run, share: int) -> None:
+    if share < len(run.tasks):
+        click.echo(
+            f"{run.path}: this member's {number(share)} of {number(len(run.tasks))} tiles are there;"
             f" see the others: cryotile status {run.path}"
         )
         return
@@ -276,19 +340,147 @@ def _report_run(run: Run, share: Collection[int]) -> None:
         click.echo(line)
 
 
-def _planned_again(run: Run, backend: str) -> Run:
-    """Plan a finished run again when the point DB has grown, and say so.
+@click.command()
+@RUN
+def retry(run_directory: Path) -> None:
+    """Put the failed tiles of RUN, or batches of an ingest, back, so that the next 'cryotile run' tries them again.
 
-    Only where this process is the head of its farm: members that each planned again might do it on different commits.
+    \b
+    Example:
+      cryotile retry run/
     """
-    spec = choose(os.environ).spec if backend == "auto" else backend
-    if spec.partition(":")[0] not in ("serial", "local") or run.missing_quick():
-        return run
-    again = plan_run(run.path, PlanRequest())
-    waiting = len(again.missing_quick())
-    if waiting:
-        click.echo(
-            f"{run.path}: the point DB has grown since commit {run.snapshot}; planned again on commit {again.snapshot}:"
-            f" {counted(waiting, 'tile')} of {number(len(again.tasks))} to do"
-        )
-    return again
+    tasks = load_tasks(run_directory)
+    count = tasks.retry()
+    click.echo(f"{run_directory}: {number(count)} failed {tasks.nouns} put back")
+    if count:
+        click.echo(f"go on with: cryotile run {run_directory}")
+
+
+@click.command()
+@RUN
+@click.option(
+    "--scheduler",
+    type=click.Choice(list(SCHEDULERS)),
+    required=True,
+    help="Scheduler of the cluster.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(BACKENDS),
+    default="array",
+    show_default=True,
+    help="How the members of the job share the tasks.",
+)
+@click.option(
+    "--members",
+    type=click.IntRange(min=1),
+    required=True,
+    help="Members of the array, or MPI ranks.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Show the job script and the command; submit nothing."
+)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- SCHEDULER_OPTIONS]")
+def submit(
+    run_directory: Path,
+    scheduler: str,
+    backend: str,
+    members: int,
+    dry_run: bool,
+    options: tuple[str, ...],
+) -> None:
+    """Write a job script for what is missing of RUN, and submit it; submitting again covers what is missing then.
+
+    Lines like 'module load python' or 'source env/bin/activate' that a job needs go into run.toml, of an ingest into
+    ingest.toml:
+
+    \b
+      [submit]
+      setup = ["module load python", "source ~/ice/bin/activate"]
+
+    Time and memory follow from the plan, with a margin: twice the expected time and ten minutes, one and a half times
+    the expected memory and 300 MB.  Options behind -- go to the scheduler's own command and win over the script's.
+
+    \b
+    Example:
+      cryotile submit run/ --scheduler slurm --members 100 -- --account=ice --time=4:00:00
+    """
+    run = load_tasks(run_directory)
+    run.check()  # If the point DB is gone, one line says so here, in place of one for each member.
+    if isinstance(run, Run):
+        # On standard error: the job works on its own list, and a script that is shown can be piped.
+        for line in grown_lines(run):
+            to_stderr(line)
+    job = make_job(run, scheduler, backend=backend, members=members, options=options)
+    if dry_run:
+        click.echo(job.script, nl=False)
+        click.echo(f"# submitted by: {shlex.join([*job.command, 'job.sh'])}  (in {job.directory})")
+        return
+    name = hand_in(job)
+    click.echo(
+        f"{run_directory}: {number(len(job.tasks))} {run.nouns} submitted as {scheduler} job {name}; its script and"
+        f" what it prints are in {job.directory}"
+    )
+    click.echo(f"see how far it is: cryotile status {run_directory}")
+
+
+# --- maps ---------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@RUN
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, readable=False),
+    help="The product, e.g. dhdt.nc.",
+)
+@click.option(
+    "--partial", is_flag=True, help="Accept missing tiles and mark their posts not_computed."
+)
+def assemble(run_directory: Path, output: Path, partial: bool) -> None:
+    """Put the tiles of RUN side by side and write the product, NetCDF-4 with CF metadata.
+
+    \b
+    Example:
+      cryotile assemble run/ -o dhdt.nc
+    """
+    product = api.assemble(run_directory, output, partial=partial, progress=sys.stderr.isatty())
+    status = product["status"].to_numpy()
+    hint = f"; look at it with: cryotile plot {output}" if output.suffix == ".nc" else ""
+    click.echo(
+        f"{output}: {number((status == Status.OK).sum())} of {number(status.size)} posts with a fit{hint}"
+    )
+    for line in _reasons(status):
+        click.echo(line)
+
+
+def _reasons(status: npt.NDArray[np.int8]) -> Iterator[str]:
+    """Yield a line for each reason why posts have no fit, the most frequent first."""
+    values, counts = np.unique(status[status != Status.OK], return_counts=True)
+    for place in np.argsort(-counts, kind="stable"):
+        yield f"  no fit     {number(counts[place]):>10}  {Status(values[place]).name.lower()}"
+
+
+@click.command()
+@click.argument("product", type=click.Path(path_type=Path, readable=False))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    help="PNG, PDF or SVG.  [default: beside the product]",
+)
+@click.option("--variable", default="dhdt", show_default=True, help="Variable to show.")
+def plot(product: Path, output: Path | None, variable: str) -> None:
+    """Draw a map of a product.
+
+    \b
+    Example:
+      cryotile plot dhdt.nc -o dhdt.png
+    """
+    from cryotile.plotting.map import plot_product
+
+    output = output or product.with_suffix(".png")
+    plot_product(product, output, variable=variable)
+    click.echo(f"{output}")

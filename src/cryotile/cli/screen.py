@@ -1,65 +1,76 @@
-"""What the command line shows: progress bars on a terminal, plain numbers everywhere."""
+"""Texts that several commands print: numbers, sizes, times, and the report of an ingest."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
-__all__ = ["SIZE", "bar", "clock", "counted", "number", "size", "span", "track"]
+if TYPE_CHECKING:
+    from cryotile.runs.ingest import IngestReport
 
-T = TypeVar("T")
-
-
-def bar() -> Progress:
-    """Return a progress display on standard error that is silent where that is no terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=not console.is_terminal,
-    )
+__all__ = [
+    "SIZE",
+    "clock",
+    "counted",
+    "dropped_lines",
+    "number",
+    "print_report",
+    "size",
+    "span",
+    "to_stderr",
+]
 
 
-def track(items: Iterable[T], title: str, total: int) -> Iterator[T]:
-    """Pass items on while a bar counts them.
+def to_stderr(line: str) -> None:
+    """Print a line on standard error."""
+    click.echo(line, err=True)
+
+
+def print_report(report: IngestReport | None) -> None:
+    """Print what an ingest did.
 
     Parameters
     ----------
-    items : iterable
-        What comes.
-    title : str
-        What the bar says.
-    total : int
-        How many will come.
+    report : IngestReport or None
+        None: another rank of an MPI program speaks for all.
 
-    Yields
+    Raises
     ------
-    item
-        Each in turn.
+    IncompleteIngest
+        Some granules are not in the point DB.
     """
-    with bar() as progress:
-        task = progress.add_task(title, total=total, note="")
-        for item in items:
-            yield item
-            progress.advance(task)
+    if report is None:
+        return
+    for note, names in report.notes.items():
+        others = f" and {counted(len(names) - 1, 'other')}" if len(names) > 1 else ""
+        to_stderr(f"note: {names[0]}{others}: {note}")
+    click.echo(
+        f"{report.path}: {counted(len(report.added), 'granule')} added, {number(report.present)} there already;"
+        f" {number(report.points)} of {number(report.records)} points kept"
+    )
+    for line in dropped_lines(report.dropped):
+        click.echo(line)
+    report.check()
+
+
+def dropped_lines(dropped: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line for each reason why points were dropped, the most frequent first."""
+    from cryotile.geo.projection import OUTSIDE_PROJECTION
+    from cryotile.readers import REASONS
+    from cryotile.runs.ingest_batch import FAR_FROM_DEM, NOT_SELECTED
+
+    sentences = {
+        **REASONS,
+        OUTSIDE_PROJECTION: "has no place in the CRS; is it in the other hemisphere?",
+        NOT_SELECTED: "left out by --where",
+        FAR_FROM_DEM: "too far above or below the DEM",
+    }
+    for reason, count in sorted(dropped.items(), key=lambda item: -item[1]):
+        if count:
+            yield f"  dropped    {number(count):>10}  {reason}: {sentences.get(reason, 'says its reader')}"
 
 
 def number(value: float) -> str:

@@ -1,4 +1,4 @@
-"""Commands that look after a run: ``status``, ``retry``."""
+"""The command ``status``."""
 
 from __future__ import annotations
 
@@ -23,11 +23,7 @@ from cryotile.runs.status import Observer, RunStatus
 from cryotile.runs.tasklist import TaskList
 from cryotile.runs.work import load_tasks
 
-__all__ = ["retry", "status"]
-
-RUN = click.argument(
-    "run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False)
-)
+__all__ = ["status"]
 
 # A screen that changes more often is not calm, and a look must not take much of the file server's time.
 _PAUSE = 1.0
@@ -35,22 +31,6 @@ _SHARE = 0.2
 
 _BAR_WIDTH = 60
 _WIDE = 1000
-
-
-@click.command()
-@RUN
-def retry(run_directory: Path) -> None:
-    """Put the failed tiles of RUN, or batches of an ingest, back, so that the next 'cryotile run' tries them again.
-
-    \b
-    Example:
-      cryotile retry run/
-    """
-    tasks = load_tasks(run_directory)
-    count = tasks.retry()
-    click.echo(f"{run_directory}: {number(count)} failed {tasks.nouns} put back")
-    if count:
-        click.echo(f"go on with: cryotile run {run_directory}")
 
 
 @click.command()

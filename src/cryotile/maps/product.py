@@ -20,7 +20,7 @@ import cryotile
 from cryotile.errors import DamagedFile, InvalidValue, MissingDependency
 from cryotile.files import atomic_path
 from cryotile.fit.config import FitConfig
-from cryotile.fit.variables import Status, axis_attrs, settings_attrs
+from cryotile.fit.variables import Status, Variable, axis_attrs, settings_attrs
 from cryotile.geo.grid import Grid
 from cryotile.geo.mask import Mask
 from cryotile.geo.projection import areal_scale, projected_crs
@@ -29,7 +29,14 @@ from cryotile.maps.netcdf import days, write_dataset
 if TYPE_CHECKING:
     from rasterio.io import DatasetWriter
 
-__all__ = ["read_product", "summarize_product", "write_product"]
+__all__ = [
+    "CELL_AREA",
+    "cell_area",
+    "described",
+    "read_product",
+    "summarize_product",
+    "write_product",
+]
 
 MARK = "cryotile_version"
 """The global attribute by which a product is told from any other NetCDF file."""
@@ -82,10 +89,14 @@ def write_product(
         raise InvalidValue(
             f"{path} ends in neither .nc nor .tif; name the product e.g. {path.stem}.nc"
         )
-    product = _with_metadata(mosaic, grid, config, where).assign_attrs(title=title)
-    if mask is not None:
-        # Its content names it, its path would say where the product was made.
-        product.attrs["mask"] = f"{Path(mask.source).name}, SHA-256 of its posts {mask.digest}"
+    product = described(
+        mosaic.assign({CELL_AREA.name: (("y", "x"), cell_area(grid), dict(CELL_AREA.attrs))}),
+        grid=grid,
+        config=config,
+        where=where,
+        mask=mask,
+        title=title,
+    )
     if suffix in _GEOTIFF_SUFFIXES:
         _write_geotiff(product, path, grid)
         return
@@ -187,32 +198,53 @@ def _is_product(path: Path) -> bool:
         return False
 
 
-def _with_metadata(
-    mosaic: xr.Dataset, grid: Grid, config: FitConfig, where: str | None
+CELL_AREA = Variable(
+    "cell_area",
+    "float64",
+    np.nan,
+    {
+        "units": "m2",
+        "standard_name": "cell_area",
+        "long_name": "true area of the square of one posting around the post",
+    },
+)
+
+
+def described(
+    mosaic: xr.Dataset,
+    *,
+    grid: Grid,
+    config: FitConfig,
+    where: str | None = None,
+    mask: Mask | None = None,
+    title: str = TITLE,
 ) -> xr.Dataset:
+    """Return a mosaic with the metadata of a product.
+
+    Parameters
+    ----------
+    mosaic : Dataset, dimensions (y, x)
+        With :data:`CELL_AREA`; its maps may be lazy, and stay so.
+    grid, config, where, mask, title
+        As of :func:`write_product`.
+    """
     crs = projected_crs(grid.crs)
     mapping = _grid_mapping(crs, grid)
     mapping_name = mapping.get("grid_mapping_name", "crs")
-    product = mosaic.assign(
-        {
-            mapping_name: ((), np.int32(0), mapping),
-            "cell_area": (("y", "x"), _cell_area(crs, grid), _CELL_AREA),
-        }
+    area = mosaic[CELL_AREA.name]
+    product = mosaic.drop_vars(CELL_AREA.name).assign(
+        {mapping_name: ((), np.int32(0), mapping), CELL_AREA.name: area}
     )
     product["x"].attrs, product["y"].attrs = axis_attrs("x"), axis_attrs("y")
     for name, variable in product.data_vars.items():
         if variable.ndim == 2:
-            area = {} if name == "cell_area" else {"cell_measures": "area: cell_area"}
-            variable.attrs = {**variable.attrs, "grid_mapping": mapping_name, **area}
-    product.attrs = _global_attributes(crs, grid, config, where)
+            area_of = {} if name == CELL_AREA.name else {"cell_measures": "area: cell_area"}
+            variable.attrs = {**variable.attrs, "grid_mapping": mapping_name, **area_of}
+    product.attrs = _global_attributes(crs, grid, config, where) | {"title": title}
+    if mask is not None:
+        # Its content names it, its path would say where the product was made.
+        product.attrs["mask"] = f"{Path(mask.source).name}, SHA-256 of its posts {mask.digest}"
     return product
-
-
-_CELL_AREA = {
-    "units": "m2",
-    "standard_name": "cell_area",
-    "long_name": "true area of the square of one posting around the post",
-}
 
 
 def _grid_mapping(crs: pyproj.CRS, grid: Grid) -> dict[str, Any]:
@@ -232,7 +264,9 @@ def _corner(grid: Grid) -> tuple[float, float]:
     return float(grid.x[0] - half), float(grid.y[-1] + half)
 
 
-def _cell_area(crs: pyproj.CRS, grid: Grid) -> npt.NDArray[np.float64]:
+def cell_area(grid: Grid) -> npt.NDArray[np.float64]:
+    """Return the true area of the square of one posting around each post, m²; ndarray, shape (ny, nx)."""
+    crs = projected_crs(grid.crs)
     # Row by row: the factors of all posts at once would need ten times the memory of the result.
     x, area = grid.x, np.empty(grid.shape)
     for row, y in enumerate(grid.y):

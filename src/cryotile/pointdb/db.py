@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pyarrow as pa
@@ -38,6 +38,9 @@ from cryotile.pointdb.write import Appended, append_granules
 from cryotile.points import CORE_COLUMNS, Batch, Bounds, Granule, InPieces, ReprMixin
 from cryotile.selection import Where
 
+if TYPE_CHECKING:
+    from cryotile.runs.ingest import IngestReport
+
 __all__ = ["PointDB"]
 
 
@@ -60,6 +63,9 @@ class PointDB(ReprMixin):
     --------
     >>> points = PointDB("greenland.pdb").read(where="platform == 'cryosat2'")  # doctest: +SKIP
     """
+
+    last_ingest: IngestReport | None = None
+    """Report of the last :func:`cryotile.ingest` through this object; None before."""
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)

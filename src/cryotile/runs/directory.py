@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import secrets
 import shutil
 import tomllib
@@ -36,9 +38,11 @@ from cryotile.pointdb import PointDB
 from cryotile.runs.plan import Settings
 
 __all__ = [
+    "frozen_db",
     "frozen_settings",
     "generation_directory",
     "make_run_directory",
+    "mend_db",
     "newest_generation",
     "read_frozen",
     "read_snapshot",
@@ -79,7 +83,7 @@ def make_run_directory(
         write_generation(temporary, 1, table, db.snapshot)
         if settings.mask is not None:
             (temporary / MASK).write_bytes(settings.mask.packed())
-        write_text(temporary / "run.toml", tomli_w.dumps(_frozen(settings, db)))
+        write_text(temporary / "run.toml", tomli_w.dumps(_frozen(settings, db, directory)))
         # Whole or not at all; a directory that is not empty is never replaced.
         temporary.rename(directory)
         fsync_directory(directory.parent)
@@ -206,7 +210,31 @@ def _frozen_mask(path: Path, selection: dict[str, str], grid: Grid) -> Mask | No
     return mask
 
 
-def _frozen(settings: Settings, db: PointDB) -> dict[str, Any]:
+def frozen_db(directory: Path, frozen: dict[str, Any]) -> Path:
+    """Return where the point DB of a run directory is, from what :func:`read_frozen` returned."""
+    return (directory / str(frozen["point_db"])).resolve()
+
+
+def mend_db(directory: Path, db: PointDB) -> None:
+    """Write the place of the point DB into ``run.toml`` anew; every other line stays."""
+    path = directory / "run.toml"
+    line = tomli_w.dumps({"point_db": _place_of(db.path, directory)}).strip()
+    text = re.sub(r"^point_db *=.*$", lambda _: line, _read_text(directory), count=1, flags=re.M)
+    write_text(path, text)
+
+
+def _place_of(db: Path, directory: Path) -> str:
+    """Return the path of a point DB as ``run.toml`` holds it.
+
+    A run and its point DB that lie under one parent move together, and then the path is relative to the run.  Any
+    other is absolute, because workers may be started in other directories.
+    """
+    db, run = db.resolve(), directory.resolve()
+    together = db.is_relative_to(run.parent) or run.is_relative_to(db.parent)
+    return os.path.relpath(db, run) if together else str(db)
+
+
+def _frozen(settings: Settings, db: PointDB, directory: Path) -> dict[str, Any]:
     # TOML has neither tuples nor a null.
     fit = {
         name: list(v) if isinstance(v, tuple) else v
@@ -222,8 +250,7 @@ def _frozen(settings: Settings, db: PointDB) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         "cryotile_version": cryotile.__version__,
         "uuid": uuid.uuid4().hex,
-        # Workers may be started in other directories.
-        "point_db": str(db.path.resolve()),
+        "point_db": _place_of(db.path, directory),
         "grid": {
             "crs": grid.crs,
             "bounds": list(grid.bounds),

@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 import tomllib
 import uuid
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import takewhile
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,15 +37,34 @@ import pyarrow.parquet as pq
 import tomli_w
 
 import cryotile
-from cryotile.errors import DamagedFile, GranuleError
+from cryotile.backends.auto import choose
+from cryotile.backends.pool import pool_size
+from cryotile.errors import (
+    CryotileError,
+    DamagedFile,
+    GranuleError,
+    IncompleteIngest,
+    InvalidValue,
+)
 from cryotile.farm.task import Task
 from cryotile.files import fsync_directory, write_text, writing
+from cryotile.geo.dem import Dem
+from cryotile.geo.projection import projected_crs
 from cryotile.pointdb import PointDB
-from cryotile.readers import ColumnMapping, read_granule
+from cryotile.points import CORE_COLUMNS, ReprMixin
+from cryotile.readers import (
+    ColumnMapping,
+    extra_columns,
+    find_reader,
+    read_granule,
+    table_reader,
+)
+from cryotile.readers.source import open_source
 from cryotile.runs.ingest_batch import Criteria, Taken, points_within
-from cryotile.runs.tasklist import Estimate, TaskList
+from cryotile.runs.tasklist import Estimate, TaskList, last_line
+from cryotile.selection import Where
 
-__all__ = ["FILE_NAME", "Ingest", "freeze_ingest"]
+__all__ = ["FILE_NAME", "Ingest", "IngestReport", "freeze_ingest", "prepare_ingest", "report_of"]
 
 FILE_NAME = "ingest.toml"
 FORMAT = "cryotile ingest"
@@ -74,6 +96,9 @@ POINTS_PER_BYTE = 1 / 100
 POINTS_PER_SECOND = 3e5
 """Points that one core reads, projects and writes a second, measured on small granules."""
 
+UNKNOWN_WORKERS = 16
+"""Number of workers that batches are made for if the backend does not tell how many will come."""
+
 
 @dataclass(frozen=True)
 class Ingest(TaskList):
@@ -97,6 +122,7 @@ class Ingest(TaskList):
     generation: int = 1
     noun: ClassVar[str] = "batch"
     nouns: ClassVar[str] = "batches"
+    verb: ClassVar[str] = "ingest"
     file_name: ClassVar[str] = FILE_NAME
 
     @classmethod
@@ -142,7 +168,7 @@ class Ingest(TaskList):
 
     @cached_property
     def sizes(self) -> list[int]:
-        """How many files each batch has."""
+        """Number of files of each batch."""
         return [len(size) for size in self._column("bytes")]
 
     def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:
@@ -193,6 +219,122 @@ class Ingest(TaskList):
 def _is_in(taken: Taken | None, there: Collection[str]) -> bool:
     # With a problem it is not done: the file may be mended by the next time.
     return taken is not None and not taken.problems and all(id in there for id in taken.ids)
+
+
+def prepare_ingest(
+    db: PointDB | str | os.PathLike[str],
+    granules: Sequence[Path],
+    criteria: Criteria,
+    *,
+    crs: str | None = None,
+    columns: Sequence[str] = (),
+    chunk_size: float | None = None,
+    backend: str = "auto",
+) -> Ingest:
+    """Freeze an ingest, and create its point DB if there is none.
+
+    Everything that can be checked is checked before the point DB is created, so that a mistake leaves no empty point
+    DB whose CRS is fixed.
+
+    Parameters
+    ----------
+    db : PointDB or path
+        The point DB; a path may be absent or an empty directory.
+    granules : sequence of Path
+        Files.
+    criteria : Criteria
+        Which points go in.
+    crs : str or None
+        Projected CRS, metres; required for a new point DB.
+    columns : sequence of str
+        Extra columns of a new point DB.
+    chunk_size : float or None
+        Side of a chunk, metres; None: 100 km.
+    backend : str
+        Spec of the backend that will work on it; batches suit its number of workers.
+
+    Raises
+    ------
+    InvalidValue
+        A value breaks its rule, or differs from that of the point DB.
+    IncompleteIngest
+        None of the granules can be read, so no point DB was created.
+    """
+    points_within(criteria.memory)
+    points = (
+        db
+        if isinstance(db, PointDB)
+        else _open_or_create(Path(db), granules, criteria, crs, columns, chunk_size)
+    )
+    points.check_matches(crs=crs, columns=columns or None, chunk_size=chunk_size)
+    if criteria.dem is not None:
+        Dem(criteria.dem, points.crs)
+    if criteria.where is not None:
+        where = str(Where.parse(criteria.where, columns=points.column_names))
+        criteria = replace(criteria, where=where)
+    return freeze_ingest(points, granules, criteria, workers=_workers(backend))
+
+
+def _open_or_create(
+    path: Path,
+    granules: Sequence[Path],
+    criteria: Criteria,
+    crs: str | None,
+    columns: Sequence[str],
+    chunk_size: float | None,
+) -> PointDB:
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        return PointDB(path)
+    if crs is not None and criteria.dem is not None:
+        Dem(criteria.dem, projected_crs(crs))
+    _check_before_creating(granules, columns, criteria)
+    if crs is None:
+        raise InvalidValue(
+            f"point DB {path} does not exist yet; to create it, name its CRS, e.g. --crs EPSG:3031"
+        )
+    return PointDB.create(path, crs, columns=columns, chunk_size=chunk_size or 100_000.0)
+
+
+def _check_before_creating(
+    granules: Sequence[Path], columns: Sequence[str], criteria: Criteria
+) -> None:
+    mapping = None if criteria.mapping is None else ColumnMapping.load(criteria.mapping)
+    offered = sorted(extra_columns(mapping))
+    unknown = sorted(set(columns).difference(offered))
+    if unknown:
+        raise InvalidValue(
+            f"extra column {unknown[0]!r} is offered by no reader; choose from {', '.join(offered)}"
+        )
+    if criteria.where is not None:
+        Where.parse(criteria.where, columns=[*CORE_COLUMNS, *columns])
+    problems = list(takewhile(bool, (_problem(granule, mapping) for granule in granules)))
+    if len(problems) == len(granules):
+        raise IncompleteIngest(
+            f"none of {len(granules):,} granule{'s' * (len(granules) != 1)} can be read; no point DB was made",
+            problems,
+        )
+
+
+def _problem(granule: Path, mapping: ColumnMapping | None) -> str:
+    """Return why a file is not a granule of a known product, or not such a table; empty if it is."""
+    try:
+        if mapping is None:
+            find_reader(granule)
+        else:
+            with open_source(granule) as source:
+                table_reader(mapping).check(source)
+    except CryotileError as error:
+        return str(error)
+    return ""
+
+
+def _workers(backend: str) -> int:
+    """Return how many workers a backend will have, as far as that is known when batches are made."""
+    spec = choose(os.environ).spec if backend == "auto" else backend
+    scheme, _, argument = spec.partition(":")
+    if scheme in ("serial", "local"):
+        return 1 if scheme == "serial" else pool_size(scheme, argument)
+    return UNKNOWN_WORKERS
 
 
 def freeze_ingest(
@@ -343,3 +485,134 @@ def _write(
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@dataclass(frozen=True, repr=False)
+class IngestReport(ReprMixin):
+    """What an ingest did, or the share of it that this process answers for.
+
+    Attributes
+    ----------
+    path : Path
+        The point DB.
+    added : tuple of str
+        Ids of the granules that were added.
+    present : int
+        Number of granules that were in the point DB before.
+    points : int
+        Points kept of the granules added.
+    records : int
+        Points read of them.
+    dropped : mapping of str to int
+        Reason → points of them that were dropped.
+    notes : mapping of str to tuple of str
+        Note → names of the granules that it is about.
+    problems : tuple of str
+        One line for each granule that is not in the point DB.
+    granules : int
+        Number of all granules of the share.
+    unfinished : str
+        One line if some batches were not done, else empty.
+    """
+
+    path: Path
+    added: tuple[str, ...]
+    present: int
+    points: int
+    records: int
+    granules: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    unfinished: str = ""
+
+    def check(self) -> None:
+        """Raise an error if some granule is not in the point DB.
+
+        Raises
+        ------
+        IncompleteIngest
+            With a line for each granule that could not be added.
+        """
+        if self.unfinished:
+            raise IncompleteIngest(self.unfinished, self.problems)
+        if self.problems:
+            granules = f"{self.granules:,} granule{'s' * (self.granules != 1)}"
+            raise IncompleteIngest(
+                f"{len(self.problems):,} of {granules} did not go in: mend them or leave them out, then ingest again",
+                self.problems,
+            )
+
+    def _facts(self) -> Mapping[str, str]:
+        """Return the lines of ``repr``."""
+        facts = {
+            "path": str(self.path),
+            "granules": f"{len(self.added):,} added, {self.present:,} there already, {len(self.problems):,} not added",
+            "points": f"{self.points:,} of {self.records:,} kept",
+        }
+        facts |= {f"dropped: {reason}": f"{n:,}" for reason, n in self.dropped.items() if n}
+        facts |= {f"note on {len(names):,}": note for note, names in self.notes.items()}
+        facts |= {f"problem {n}": line for n, line in enumerate(self.problems[:5], start=1)}
+        return facts | ({"unfinished": self.unfinished} if self.unfinished else {})
+
+
+def report_of(
+    ingest: Ingest, share: Collection[int], before: Collection[str], shown: Mapping[str, str]
+) -> IngestReport:
+    """Report what has become of batches.
+
+    Parameters
+    ----------
+    ingest : Ingest
+        All batches.
+    share : collection of int
+        The batches that this process answers for.
+    before : collection of str
+        Ids of the granules that the point DB had when this process began.
+    shown : mapping of str to str
+        Path → the same path as the user wrote it.
+    """
+    taken = {index: ingest.taken(index) for index in sorted(share)}
+    done = [each for each in taken.values() if each is not None]
+    ids = [id for each in done for id in each.ids]
+    new = tuple(dict.fromkeys(id for id in ids if id not in before))
+    granules = PointDB(ingest.db_path).granules.set_index("id")
+    added = granules.loc[granules.index.intersection(list(new))]
+    notes: dict[str, tuple[str, ...]] = {}
+    said = [(note, names) for each in done for note, names in each.notes.items()]
+    said += [
+        (n, [name]) for name, of in zip(added["name"], added["notes"], strict=True) for n in of
+    ]
+    for note, names in said:
+        notes[note] = (*notes.get(note, ()), *names)
+    dropped: Counter[str] = Counter()
+    for reasons in added["dropped"]:
+        dropped.update(reasons)
+    return IngestReport(
+        path=ingest.db_path,
+        added=new,
+        present=len(ids) - len(new),
+        points=int(added["rows"].sum()),
+        records=int(added["record_count"].sum()),
+        granules=sum(ingest.sizes[index] for index in share),
+        dropped=dropped,
+        notes=notes,
+        problems=tuple(
+            line.replace(path, shown.get(path, path)) for t in done for path, line in t.problems
+        ),
+        unfinished=_unfinished(ingest, [i for i, each in taken.items() if each is None], share),
+    )
+
+
+def _unfinished(ingest: Ingest, missing: Sequence[int], share: Collection[int]) -> str:
+    if not missing:
+        return ""
+    failed = ingest.failed()
+    errors = [failed[index] for index in missing if index in failed]
+    why = (
+        f" (the first: {last_line(errors[0])}); 'cryotile retry {ingest.path}' puts failed ones back, and then the same"
+        " command goes on"
+        if errors
+        else "; the same command goes on"
+    )
+    return f"{len(missing):,} of {len(share):,} batches did not go in{why}"

@@ -6,11 +6,15 @@ Everything here is answered by the log of the point DB (counts per 5 km square, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow.parquet as pq
 
 from cryotile.errors import InvalidValue
 from cryotile.fit.config import TERMS, FitConfig
@@ -18,14 +22,17 @@ from cryotile.geo.grid import Grid, check_bounds
 from cryotile.geo.mask import Mask
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.points import Bounds
+from cryotile.selection import Where
 from cryotile.times import parse_instant
 
 __all__ = [
     "REGIONS",
     "PlanRequest",
     "Settings",
+    "completed",
     "differences",
     "extent_of",
+    "obstacles",
     "resolve",
     "within_period",
 ]
@@ -38,12 +45,17 @@ REGIONS: dict[str, tuple[str, Bounds]] = {
 
 MAX_POSTS = 1_000_000_000
 
-_OF_FIT = ("radius", "recipe", "terms", "fallback_radii", "weights", "period", "reference_epoch")
+CHUNKS_LOOKED_AT = 10
+"""Number of chunks that are read to find a point without an uncertainty."""
+
+_OF_FIT = tuple(field.name for field in fields(FitConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanRequest:
-    """What a user asked for; None where nothing was said.
+    """What a user asks for; None where the user leaves the choice to cryotile.
+
+    Every field of :class:`cryotile.FitConfig` is a field here, with the same meaning.
 
     Attributes
     ----------
@@ -55,20 +67,26 @@ class PlanRequest:
         Recipe of the fit; default ``robust``.
     terms : tuple of str or None
         Terms of the fit in place of the recipe's.
-    fallback_radii : tuple of float or None
-        Radii tried in turn where a gate fails, metres; default none.
     weights : tuple of str or None
         What points are weighted by; default nothing.
-    bounds : Bounds or None
-        Posts lie inside; default: the selected points' extent.
-    where : str or None
-        Expression that selects points.
-    mask : str or None
-        File that says at which posts a map is wanted, see :class:`cryotile.geo.mask.Mask`; default: at all.
+    uncertainty_floor, distance_scale : float or None
+        Scales of the weights, metres.
+    fallback_radii : tuple of float or None
+        Radii tried in turn where a gate fails, metres; default none.
     period : (str, str) or None
         First instant and first instant after the last, UTC; default: whole years that cover the selected points.
     reference_epoch : str or None
         t = 0 of the fit; default: the middle of the period.
+    min_points, min_passes, min_span_days, min_span_share, max_rate, min_tolerance : number or None
+        Gates; default: the recipe's.
+    bounds : Bounds or None
+        Posts lie inside; default: the selected points' extent.
+    region : str or None
+        Bounds by name: one of :data:`REGIONS`.
+    where : str or None
+        Expression that selects points.
+    mask : str or None
+        File that says at which posts a map is wanted, see :class:`cryotile.geo.mask.Mask`; default: at all.
     tile_size : int or None
         Posts along a tile's side; default 100.
     """
@@ -77,13 +95,22 @@ class PlanRequest:
     radius: float | None = None
     recipe: str | None = None
     terms: tuple[str, ...] | None = None
-    fallback_radii: tuple[float, ...] | None = None
     weights: tuple[str, ...] | None = None
-    bounds: Bounds | None = None
-    where: str | None = None
-    mask: str | None = None
+    uncertainty_floor: float | None = None
+    distance_scale: float | None = None
+    fallback_radii: tuple[float, ...] | None = None
     period: tuple[str, str] | None = None
     reference_epoch: str | None = None
+    min_points: int | None = None
+    min_passes: int | None = None
+    min_span_days: float | None = None
+    min_span_share: float | None = None
+    max_rate: float | None = None
+    min_tolerance: float | None = None
+    bounds: Bounds | None = None
+    region: str | None = None
+    where: str | None = None
+    mask: str | None = None
     tile_size: int | None = None
 
 
@@ -115,18 +142,50 @@ class Settings:
         """Return the request that would resolve to exactly these settings."""
         return PlanRequest(
             posting=self.grid.posting,
-            radius=self.fit.radius,
-            recipe=self.fit.recipe,
-            terms=self.fit.terms,
-            fallback_radii=self.fit.fallback_radii,
-            weights=self.fit.weights,
             bounds=self.grid.bounds,
             where=self.where,
             mask=None if self.mask is None else self.mask.source,
-            period=self.fit.period,
-            reference_epoch=self.fit.reference_epoch,
             tile_size=self.tile_size,
+            **{name: getattr(self.fit, name) for name in _OF_FIT},
         )
+
+
+def completed(request: PlanRequest, db: PointDB | None) -> PlanRequest:
+    """Return a request whose region is given by bounds, and whose expression is canonical.
+
+    Parameters
+    ----------
+    request : PlanRequest
+        What the user asks for.
+    db : PointDB or None
+        The points; None: not known.
+
+    Raises
+    ------
+    InvalidValue
+        The region is unknown, given beside bounds, or in another CRS than the point DB; or the expression is invalid.
+    """
+    where = request.where
+    if where is not None:
+        where = str(Where.parse(where, columns=None if db is None else db.column_names))
+    bounds = request.bounds if request.region is None else _region_bounds(request, db)
+    return replace(request, where=where, bounds=bounds, region=None)
+
+
+def _region_bounds(request: PlanRequest, db: PointDB | None) -> Bounds:
+    region = str(request.region)
+    if region not in REGIONS:
+        raise InvalidValue(f"region {region!r} is unknown; choose one of {', '.join(REGIONS)}")
+    crs, extent = REGIONS[region]
+    if request.bounds is not None:
+        raise InvalidValue(
+            f"--region {region} and --bounds both say where the posts are; give one of them"
+        )
+    if db is not None and db.crs != crs:
+        raise InvalidValue(
+            f"--region {region} is known in {crs}, and the point DB is in {db.crs_text}; give --bounds"
+        )
+    return extent
 
 
 def differences(request: PlanRequest, settings: Settings) -> list[str]:
@@ -188,6 +247,8 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
     _check_columns(fit, db)
     tile_size = _checked_tile_size(request.tile_size)
     squares = _selected_squares(request, fit, db)
+    if "uncertainty" in fit.weights:
+        _check_uncertainties(request, fit, db)
     if "platform_offset" not in fit.terms:
         _refuse_mixed_platforms(squares)
     extent = extent_of(squares)
@@ -262,9 +323,7 @@ def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.D
     if request.bounds is None:
         return everything
     check_bounds(request.bounds)
-    x_min, y_min, x_max, y_max = request.bounds
-    reach = fit.reach
-    seen = (x_min - reach, y_min - reach, x_max + reach, y_max + reach)
+    seen = _seen(request.bounds, fit)
     inside = within_period(db.squares(seen, where=request.where), fit.period)
     if inside.empty:
         extent = " ".join(f"{edge:.0f}" for edge in extent_of(everything))
@@ -323,3 +382,141 @@ def _check_scales(posting: float, radius: float, extent: Bounds) -> None:
             f"posting {posting:g} m makes {posts:.2g} posts over the data's extent, more than {MAX_POSTS:.0e};"
             " use a larger one, or --bounds"
         )
+
+
+def _seen(bounds: Bounds, fit: FitConfig) -> Bounds:
+    """Return the bounds of all points that posts within some bounds can see."""
+    x_min, y_min, x_max, y_max = bounds
+    return x_min - fit.reach, y_min - fit.reach, x_max + fit.reach, y_max + fit.reach
+
+
+def _check_uncertainties(request: PlanRequest, fit: FitConfig, db: PointDB) -> None:
+    """Refuse to weight by an uncertainty that a selected point does not have, as far as a cheap look tells.
+
+    The footers of the fragments count their nulls.  Only if there are any, some chunks are read.
+    """
+    bounds = None if request.bounds is None else _seen(request.bounds, fit)
+    if not any(map(_may_lack_uncertainty, db.fragments(bounds))):
+        return
+    chunks = db.iter_chunks(bounds, columns=["uncertainty"], where=request.where, time=fit.period)
+    for points in islice(chunks, CHUNKS_LOOKED_AT):
+        lacking = int(points["uncertainty"].isna().sum())
+        if lacking:
+            raise InvalidValue(
+                f"weight 'uncertainty': {lacking:,} of {len(points):,} selected points of a chunk have no uncertainty,"
+                ' and a weight needs one; select points with --where "uncertainty >= 0", or leave that weight out'
+            )
+
+
+def _may_lack_uncertainty(fragment: Path) -> bool:
+    try:
+        metadata = pq.read_metadata(fragment)
+    except FileNotFoundError:
+        return True  # merged by a compaction meanwhile
+    place = metadata.schema.to_arrow_schema().get_field_index("uncertainty_mm")
+    groups = [
+        metadata.row_group(n).column(place).statistics for n in range(metadata.num_row_groups)
+    ]
+    return any(g is None or not g.has_null_count or g.null_count > 0 for g in groups)
+
+
+def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -> list[str]:
+    """Say why no post of a run can have a fit, from counts and times alone.
+
+    What is compared is the most that any post could have, so nothing is said of a run in which some post may pass.
+
+    Parameters
+    ----------
+    settings : Settings
+        What the run freezes.
+    db : PointDB
+        The points.
+    snapshot : int or None
+        The commit to look at; None: the newest.
+
+    Returns
+    -------
+    list of str
+        One line for each gate that no post can pass.
+    """
+    fit = settings.fit
+    assert fit.period is not None
+    start, end = (parse_instant(text) for text in fit.period)
+    squares = db.squares(_seen(settings.grid.bounds, fit), where=settings.where, snapshot=snapshot)
+    squares = within_period(squares, fit.period)
+    if squares.empty:
+        return []
+    found = []
+    count, days = _most_around(squares, fit.reach, start, end)
+    if count < fit.min_points:
+        found.append(
+            f"at most {count:,} points lie around any post, and a fit needs {fit.min_points:,} (min_points): no post"
+            " can pass; use a larger radius or a smaller min_points"
+        )
+    period = (end - start) / pd.Timedelta(days=1)
+    needed = max(fit.min_span_days, fit.min_span_share * period)
+    if days < needed:
+        asked = (
+            f"{needed:.0f} days (min_span_days)"
+            if needed == fit.min_span_days
+            else f"{fit.min_span_share:.0%} (min_span_share) of the {period:.0f} days from {fit.period[0]} to"
+            f" {fit.period[1]}"
+        )
+        found.append(
+            f"the points around any post span at most {days:.0f} days, and a fit needs {asked}: no post can pass; use a"
+            " period that the points fill, a lower gate, or the recipe plane, which asks for 30 days"
+        )
+    passes = _passes_up_to(fit.min_passes, db, start, end)
+    if passes < fit.min_passes:
+        found.append(
+            f"the selection holds at most {passes} passes, and a fit needs {fit.min_passes} (min_passes): no post can"
+            " pass; ingest more passes, or use a lower gate"
+        )
+    return found
+
+
+def _most_around(
+    squares: pd.DataFrame, reach: float, start: pd.Timestamp, end: pd.Timestamp
+) -> tuple[int, float]:
+    """Return the most points, and the longest span in days, of the squares that a single post can see."""
+    column, row = (
+        np.rint((squares[name] - squares[name].min()) / SQUARE_SIZE).astype(np.int64).to_numpy()
+        for name in ("x_min", "y_min")
+    )
+    shape = int(row.max()) + 1, int(column.max()) + 1
+    low, high = (int(instant.timestamp() * 1000) for instant in (start, end))
+    first, last = (
+        np.clip(squares[name].to_numpy("datetime64[ms]").astype(np.int64), low, high)
+        for name in ("time_min", "time_max")
+    )
+    count = np.zeros(shape, np.int64)
+    earliest, latest = np.full(shape, np.iinfo(np.int64).max // 2), np.full(shape, -(2**62))
+    np.add.at(count, (row, column), squares["count"].to_numpy())
+    np.minimum.at(earliest, (row, column), first)
+    np.maximum.at(latest, (row, column), last)
+    steps = math.ceil(reach / SQUARE_SIZE)
+    span = _around(latest, steps, np.maximum) - _around(earliest, steps, np.minimum)
+    return int(_around(count, steps, np.add).max()), float(span.max()) / 86_400_000.0
+
+
+def _around(values: npt.NDArray[np.int64], steps: int, combine: np.ufunc) -> npt.NDArray[np.int64]:
+    """Combine each value with those at most so many steps away along either axis."""
+    for _ in range(2):
+        near = values.copy()
+        for step in range(1, min(steps, len(values) - 1) + 1):
+            combine(near[step:], values[:-step], out=near[step:])
+            combine(near[:-step], values[step:], out=near[:-step])
+        values = near.T
+    return values
+
+
+def _passes_up_to(most: int, db: PointDB, start: pd.Timestamp, end: pd.Timestamp) -> int:
+    """Count the passes of the granules that overlap with a period; from ``most`` on, counting ends."""
+    granules = db.granules
+    passes: set[int] = set()
+    overlaps = (granules["time_max"] >= start) & (granules["time_min"] < end)
+    for some in granules.loc[overlaps, "passes"]:
+        passes.update(some)
+        if len(passes) >= most:
+            break
+    return len(passes)

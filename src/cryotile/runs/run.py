@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,24 +21,27 @@ from cryotile.files import sweep
 from cryotile.geo.grid import Tile
 from cryotile.maps.tiles import TileStore
 from cryotile.pointdb import PointDB
+from cryotile.points import ReprMixin
 from cryotile.runs.cost import estimate, tile_table
 from cryotile.runs.directory import (
+    frozen_db,
     frozen_settings,
     generation_directory,
     make_run_directory,
+    mend_db,
     newest_generation,
     read_frozen,
     read_snapshot,
     write_generation,
 )
-from cryotile.runs.plan import PlanRequest, Settings, differences, resolve
+from cryotile.runs.plan import PlanRequest, Settings, completed, differences, resolve
 from cryotile.runs.tasklist import Estimate, TaskList
 
 __all__ = ["Run", "open_db", "plan_run"]
 
 
-@dataclass(frozen=True)
-class Run(TaskList):
+@dataclass(frozen=True, repr=False)
+class Run(ReprMixin, TaskList):
     """A frozen run and its newest task list.
 
     Attributes
@@ -65,6 +68,7 @@ class Run(TaskList):
     snapshot: int
     noun: ClassVar[str] = "tile"
     nouns: ClassVar[str] = "tiles"
+    verb: ClassVar[str] = "fit"
     file_name: ClassVar[str] = "run.toml"
 
     @classmethod
@@ -92,7 +96,7 @@ class Run(TaskList):
             return cls(
                 path=directory,
                 uuid=frozen["uuid"],
-                db_path=Path(frozen["point_db"]),
+                db_path=frozen_db(directory, frozen),
                 settings=frozen_settings(directory, frozen),
                 generation=generation,
                 snapshot=read_snapshot(directory, generation),
@@ -101,6 +105,21 @@ class Run(TaskList):
             raise DamagedFile(
                 f"{directory / 'run.toml'} cannot be understood ({error}); restore it, or plan into a new directory"
             ) from error
+
+    def _facts(self) -> Mapping[str, str]:
+        """Return the lines of ``repr``; how many tiles are missing follows from the ends of their files."""
+        settings = self.settings
+        ny, nx = settings.grid.shape
+        terms = f" with {', '.join(settings.fit.terms)}" if settings.fit.terms else ""
+        return {
+            "path": str(self.path),
+            "point DB": f"{self.db_path} at commit {self.snapshot}",
+            "selection": settings.where or "all points",
+            "posts": f"{nx:,} x {ny:,} every {settings.grid.posting:g} m in {settings.grid.crs}",
+            "fit": f"{settings.fit.recipe}{terms}, radius {settings.fit.radius:g} m",
+            "period": " to ".join(settings.fit.period or ()),
+            "tiles": f"{len(self.tasks):,}: {len(self.missing_quick()):,} missing, {len(self.failed()):,} failed",
+        }
 
     @cached_property
     def store(self) -> TileStore:
@@ -225,7 +244,8 @@ def plan_run(
     request : PlanRequest
         What is asked for; on an existing run nothing need be, and nothing may differ.
     db : PointDB or None
-        The points; needed for a new run only.
+        The points; required for a new run.  If an existing run does not find its point DB where it was, this is its new
+        place.
 
     Returns
     -------
@@ -240,6 +260,7 @@ def plan_run(
         The directory cannot be written.
     """
     directory = Path(path)
+    request = completed(request, db)
     if (directory / "run.toml").exists():
         return _plan_again(Run.load(directory), request, db)
     if db is None:
@@ -268,12 +289,17 @@ def open_db(run: Run) -> PointDB:
     """
     if not run.db_path.exists():
         raise InvalidValue(
-            f"the point DB {run.db_path} of this run is gone; move it back, or set point_db in {run.path / 'run.toml'}"
+            f"the point DB {run.db_path} of this run is gone; move it back, or name its new place:"
+            f" cryotile plan {run.path} --db DB"
         )
     return PointDB(run.db_path)
 
 
 def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
+    if db is not None and not run.db_path.exists():
+        _check_same_points(run, db)
+        mend_db(run.path, db)
+        run = Run.load(run.path)
     _refuse_differences(run, request, db)
     db = open_db(run)
     if db.snapshot == run.snapshot:
@@ -284,6 +310,18 @@ def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
         return run
     write_generation(run.path, run.generation + 1, table, db.snapshot)
     return Run.load(run.path)
+
+
+def _check_same_points(run: Run, db: PointDB) -> None:
+    """Refuse a point DB that is not the one the run was planned on, as far as CRS, counts and digests tell."""
+    same = db.crs_text == run.settings.grid.crs and db.snapshot >= run.snapshot
+    if same and db.has_snapshot(run.snapshot):
+        same = tile_table(run.settings, db, snapshot=run.snapshot).equals(run.table)
+    if not same:
+        raise InvalidValue(
+            f"{db.path} is not the point DB that {run.path} was planned on: its points at commit {run.snapshot} are"
+            " others; name the right one, or plan into a new directory"
+        )
 
 
 def _refuse_differences(run: Run, request: PlanRequest, db: PointDB | None) -> None:

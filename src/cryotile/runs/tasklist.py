@@ -25,7 +25,12 @@ from cryotile.farm.journal import Journals
 from cryotile.farm.task import Outcome, Pending, Task
 from cryotile.files import write_text
 
-__all__ = ["Estimate", "TaskList"]
+__all__ = ["Estimate", "TaskList", "last_line"]
+
+
+def last_line(error: str) -> str:
+    """Return the last line of an error: of a traceback, what was raised."""
+    return error.strip().rpartition("\n")[2]
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,9 @@ class TaskList(ABC):
     generation : int
         Number of the task list, counted from 1.
     noun, nouns : str
-        What a task is about, and tasks are.
+        Name of a task's subject, singular and plural.
+    verb : str
+        What working on the list does.
     file_name : str
         Of the file in the directory that says what was frozen.
     """
@@ -66,6 +73,7 @@ class TaskList(ABC):
     generation: int
     noun: ClassVar[str]
     nouns: ClassVar[str]
+    verb: ClassVar[str]
     file_name: ClassVar[str]
 
     @property
@@ -93,6 +101,11 @@ class TaskList(ABC):
     @abstractmethod
     def estimate(self, tasks: Sequence[Task]) -> Estimate:
         """Estimate what tasks will need, good to a factor of two."""
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of things that each task is about."""
+        return [1] * len(self.tasks)
 
     @property
     def key(self) -> str:

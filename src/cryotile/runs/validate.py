@@ -12,16 +12,20 @@ from pathlib import Path
 
 import xarray as xr
 
-from cryotile.farm.task import Progress, Task
+from cryotile.backends import open_backend, share_of
+from cryotile.errors import FailedTasks, Unfinished
+from cryotile.farm.task import Pending, Progress, Task
 from cryotile.files import make_directory, writing
 from cryotile.fit.agreement import SPLITS, Agreement, agreement, compare, halves, variables
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import write_product
 from cryotile.maps.tiles import TileStore
+from cryotile.runs.progress import bar
 from cryotile.runs.run import Run
+from cryotile.runs.tasklist import last_line
 from cryotile.runs.work import fit_wanted, opened_run, read_window
 
-__all__ = ["ValidateTile", "Validation"]
+__all__ = ["ValidateTile", "Validation", "compare_halves", "spread_out"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class ValidateTile:
     def __call__(self, task: Task, progress: Progress) -> None:
         """Compare the halves in the tile of a task, by each split that is not there already."""
         run, db = opened_run(self.run, self.generation)
-        validation = Validation(run)
+        validation = Validation(run, self.splits)
         tile = run.tile(task.index)
         open_splits = [s for s in self.splits if not validation.is_current(s, task)]
         if not open_splits:
@@ -70,10 +74,13 @@ class Validation:
     Attributes
     ----------
     run : Run
-        Whose halves are compared.
+        The run whose halves are compared.
+    splits : tuple of str
+        Of :data:`SPLITS`.
     """
 
     run: Run
+    splits: tuple[str, ...]
 
     @property
     def path(self) -> Path:
@@ -84,15 +91,15 @@ class Validation:
         """Return the tiles of a split; they can be saved once their directory exists."""
         return TileStore(self.path / "tiles" / split)
 
-    def make_directories(self, splits: Sequence[str]) -> None:
-        """Make the directories of the tiles of some splits."""
-        for split in splits:
+    def make_directories(self) -> None:
+        """Make the directories of the tiles."""
+        for split in self.splits:
             with writing(self.store(split).path):
                 make_directory(self.store(split).path)
 
-    def missing(self, splits: Sequence[str], tasks: Sequence[Task]) -> list[Task]:
-        """Return the tasks whose tile is not there in some split."""
-        return [task for task in tasks if not all(self.is_current(s, task) for s in splits)]
+    def missing(self, tasks: Sequence[Task]) -> list[Task]:
+        """Return the tasks whose tile is missing in some split."""
+        return [task for task in tasks if not all(self.is_current(s, task) for s in self.splits)]
 
     def is_current(self, split: str, task: Task) -> bool:
         """Tell whether a tile is there, and of the points and settings that the run has now."""
@@ -141,3 +148,67 @@ class Validation:
             title=title,
         )
         return path, agreement(differences, names)
+
+
+def spread_out(tasks: Sequence[Task], most: int | None) -> list[Task]:
+    """Return every n-th task of a list that is ordered by cost, at most ``most``; all if that is None."""
+    count = len(tasks) if most is None else min(most, len(tasks))
+    return [tasks[k * len(tasks) // count] for k in range(count)]
+
+
+def compare_halves(
+    validation: Validation,
+    tasks: Sequence[Task],
+    backend: str = "auto",
+    *,
+    progress: bool = False,
+) -> Sequence[Task]:
+    """Compare the halves in some tiles of a run, where that is not done already.
+
+    Parameters
+    ----------
+    validation : Validation
+        Run and splits.
+    tasks : sequence of Task
+        The tiles.
+    backend : str
+        Spec of the backend.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    sequence of Task
+        Those that this process answers for, all of which are done.
+
+    Raises
+    ------
+    FailedTasks
+        A tile failed.
+    Unfinished
+        A tile is missing.
+    """
+    run = validation.run
+    validation.make_directories()
+    farm = open_backend(
+        backend, home=validation.path, key=f"{run.key}/{'+'.join(validation.splits)}"
+    )
+    share = share_of(farm, tasks)
+    pending = Pending(share, validation.missing)
+    work = ValidateTile(run.path.resolve(), run.generation, validation.splits)
+    errors = []
+    with bar("validate", len(pending), shown=progress) as advance:
+        for outcome in farm.run(pending, work):
+            errors += [outcome] if outcome.error else []
+            advance(1, f"{len(errors)} failed" if errors else "")
+    if errors:
+        raise FailedTasks(
+            f"{len(errors):,} tile{'s' * (len(errors) != 1)} failed (the first, {run.names[errors[0].task.index]}:"
+            f" {last_line(str(errors[0].error))}); mend it, then go on with: cryotile validate {run.path}"
+        )
+    if missing := validation.missing(share):
+        raise Unfinished(
+            f"{len(missing):,} of {len(share):,} tile{'s' * (len(share) != 1)} are not compared; go on with: cryotile"
+            f" validate {run.path}"
+        )
+    return share

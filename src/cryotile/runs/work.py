@@ -1,8 +1,10 @@
-"""What a worker does with one task: fit a tile of a run, or take a batch of granules into a point DB."""
+"""Work of runs and ingests: the work of one task in a worker, and working through a whole list on a backend."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +13,11 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
+from cryotile.backends import open_backend, share_of
+from cryotile.backends.auto import choose
+from cryotile.errors import FailedTasks, Unfinished
+from cryotile.farm.heartbeat import Heartbeat
+from cryotile.farm.journal import Journaled
 from cryotile.farm.task import Progress, Task, Work
 from cryotile.fit.posts import fit_posts
 from cryotile.fit.variables import without
@@ -18,20 +25,31 @@ from cryotile.geo.grid import Tile
 from cryotile.pointdb import PointDB
 from cryotile.points import CORE_COLUMNS, Bounds
 from cryotile.runs.ingest import FILE_NAME as INGEST_FILE
-from cryotile.runs.ingest import Ingest
+from cryotile.runs.ingest import Ingest, IngestReport, report_of
 from cryotile.runs.ingest_batch import take_in
-from cryotile.runs.run import Run, open_db
+from cryotile.runs.plan import PlanRequest
+from cryotile.runs.progress import bar
+from cryotile.runs.run import Run, open_db, plan_run
+from cryotile.runs.tasklist import last_line
 
 __all__ = [
     "FitTile",
     "IngestBatch",
+    "check_finished",
+    "complete_ingest",
+    "complete_run",
     "fit_tile",
     "fit_wanted",
     "load_tasks",
     "opened_run",
     "read_window",
+    "replanned",
     "work_on",
 ]
+
+log = logging.getLogger(__name__)
+
+Tell = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -197,3 +215,164 @@ def work_on(tasks: Run | Ingest) -> Work:
     if isinstance(tasks, Ingest):
         return IngestBatch(tasks.path.resolve())
     return FitTile(tasks.path.resolve(), tasks.generation)
+
+
+def complete_run(
+    run: Run,
+    backend: str = "auto",
+    *,
+    stall: float | None = None,
+    lease: float | None = None,
+    only: Sequence[Task] | None = None,
+    progress: bool = False,
+    tell: Tell = log.info,
+) -> set[int]:
+    """Work on a run until nothing is left.
+
+    Parameters
+    ----------
+    run : Run
+        Its missing tiles are fitted; failed ones are left out.
+    backend : str
+        Spec of the backend.
+    stall, lease : float or None
+        Seconds, as of :func:`cryotile.backends.open_backend`.
+    only : sequence of Task or None
+        Part of the list to work on; None: all of it.
+    progress : bool
+        Whether to show a progress bar.
+    tell : callable
+        Receives one line that names the backend that ``auto`` chose.
+
+    Returns
+    -------
+    set of int
+        Tasks that this process answers for, all of which are done.  Empty on all ranks of an MPI program but the first.
+
+    Raises
+    ------
+    FailedTasks
+        A tile failed after its last attempt; the others are done.
+    Unfinished
+        A tile is missing.
+    """
+    share = _work_through(run, backend, stall, lease, only, progress, tell)
+    check_finished(run, share)
+    return share
+
+
+def replanned(run: Run, backend: str = "auto") -> Run:
+    """Plan a finished run again if its point DB has grown.
+
+    Only where this process is the head of its farm: members that each plan again might do so on different commits.
+
+    Parameters
+    ----------
+    run : Run
+        Any run.
+    backend : str
+        Spec of the backend that will work on it.
+
+    Returns
+    -------
+    Run
+        With a new task list if planning again made one, else ``run``.
+    """
+    spec = choose(os.environ).spec if backend == "auto" else backend
+    if spec.partition(":")[0] not in ("serial", "local") or run.missing_quick():
+        return run
+    return plan_run(run.path, PlanRequest())
+
+
+def check_finished(run: Run, share: Collection[int]) -> None:
+    """Raise an error if a task of a share is not done.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    share : collection of int
+        Tasks that this process answers for.
+
+    Raises
+    ------
+    FailedTasks
+        A tile failed after its last attempt.
+    Unfinished
+        A tile is missing.
+    """
+    left = {task.index for task in run.missing_quick() if task.index in share}
+    failed = {index: error for index, error in run.failed().items() if index in left}
+    if failed:
+        index, error = next(iter(failed.items()))
+        raise FailedTasks(
+            f"{len(failed):,} of {len(share):,} tiles failed (the first, {run.names[index]}: {last_line(error)});"
+            f" 'cryotile status {run.path}' says why, 'cryotile retry {run.path}' puts them back"
+        )
+    if left:
+        raise Unfinished(
+            f"{len(left):,} of {len(share):,} tiles are not there; go on with: cryotile run {run.path}"
+        )
+
+
+def complete_ingest(
+    ingest: Ingest,
+    backend: str = "auto",
+    *,
+    stall: float | None = None,
+    lease: float | None = None,
+    only: Sequence[Task] | None = None,
+    progress: bool = False,
+    tell: Tell = log.info,
+    shown: Sequence[Path] = (),
+) -> IngestReport | None:
+    """Work on an ingest until nothing is left.
+
+    Parameters
+    ----------
+    ingest : Ingest
+        Its batches.
+    backend, stall, lease, only, progress, tell
+        As of :func:`complete_run`.
+    shown : sequence of Path
+        The granules as the user named them; problems name them so.
+
+    Returns
+    -------
+    IngestReport or None
+        What this process answers for; None on all ranks of an MPI program but the first.
+    """
+    before = set(PointDB(ingest.db_path).checksums().values())
+    if backend == "auto" and len(ingest.tasks) == 1:
+        # One batch needs no children.
+        backend = "serial" if choose(os.environ).spec.startswith("local") else backend
+    share = _work_through(ingest, backend, stall, lease, only, progress, tell)
+    if not share:
+        return None
+    return report_of(ingest, share, before, {str(path.absolute()): str(path) for path in shown})
+
+
+def _work_through(
+    frozen: Run | Ingest,
+    backend: str,
+    stall: float | None,
+    lease: float | None,
+    only: Sequence[Task] | None,
+    progress: bool,
+    tell: Tell,
+) -> set[int]:
+    """Work on what is pending of a task list; return the tasks that this process answers for."""
+    farm = open_backend(backend, home=frozen.path, key=frozen.key, stall=stall, lease=lease)
+    if backend == "auto" and (choice := choose(os.environ)).reason:
+        tell(f"backend {choice.spec} ({choice.reason})")
+    share = share_of(farm, frozen.tasks if only is None else only)
+    tasks = frozen.pending(share)
+    journal = frozen.journal.resolve()
+    outcomes = frozen.record(farm.run(tasks, Journaled(work_on(frozen), journal)))
+    sizes, failed = frozen.sizes, 0
+    total = sum(sizes[task.index] for task in tasks)
+    with Heartbeat(journal), bar(frozen.verb, total, shown=progress) as advance:
+        for outcome in outcomes:
+            failed += outcome.error is not None
+            advance(sizes[outcome.task.index], f"{failed} failed" if failed else "")
+    return {task.index for task in share}

@@ -1,10 +1,11 @@
-"""The command ``explain``: why a post is what it is."""
+"""Commands that check a map: ``explain``, ``validate``."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,25 @@ import click
 import pandas as pd
 import pyproj
 
-from cryotile.cli.screen import number
+from cryotile.cli.runs import BACKEND, RUN
+from cryotile.cli.screen import counted, number
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.files import atomic_path, make_directory, writing
+from cryotile.farm.task import Task
+from cryotile.files import atomic_path, make_directory, write_text, writing
+from cryotile.fit.agreement import SPLITS, Agreement
 from cryotile.fit.diagnosis import Reason
 from cryotile.fit.variables import Status
 from cryotile.runs.explain import Explanation, explain_at
-from cryotile.runs.run import Run
+from cryotile.runs.run import Run, open_db
+from cryotile.runs.validate import Validation, compare_halves, spread_out
 
-__all__ = ["explain"]
+__all__ = ["explain", "validate"]
 
 TABLES = (".csv", ".parquet")
 
 
 @click.command()
-@click.argument("run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False))
+@RUN
 @click.option(
     "--at",
     type=float,
@@ -245,3 +250,92 @@ def _as_json(found: Explanation) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     # JSON knows neither NaN nor infinity.
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@click.command()
+@RUN
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice(list(SPLITS)),
+    help="Which halves to compare.  [default: both splits]",
+)
+@click.option(
+    "--max-tiles",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Look at N tiles only, spread over the dear and the cheap ones.",
+)
+@BACKEND
+def validate(
+    run_directory: Path, splits: tuple[str, ...], max_tiles: int | None, backend: str
+) -> None:
+    """Fit odd and even passes of RUN's data apart, and ascending and descending ones, and compare their rates.
+
+    Where the sigmas are right, the difference of two rates over its own sigma is spread by about 1.  The figures go to
+    RUN/validation: SPLIT.nc (differences of all posts), SPLIT.png (a map of where they are large), validation.json.
+    RUN need not have been worked on; interrupted, the same command goes on.
+
+    \b
+    Example:
+      cryotile validate run/ --backend local:8
+    """
+    run = Run.load(run_directory)
+    open_db(run)  # If it is gone, one line says so here, in place of one for each tile.
+    validation = Validation(run, tuple(dict.fromkeys(splits)) or tuple(SPLITS))
+    tasks = spread_out(run.tasks, max_tiles)
+    share = compare_halves(validation, tasks, backend, progress=sys.stderr.isatty())
+    if len(share) < len(tasks):
+        if share:
+            click.echo(
+                f"{run.path}: this member's {number(len(share))} of {counted(len(tasks), 'tile')} are compared;"
+                " when all are, give the command once more, with --backend serial"
+            )
+        return
+    click.echo(
+        f"run          {run.path}: {number(len(tasks))} of {counted(len(run.tasks), 'tile')}"
+    )
+    found = {split: _print_agreement(validation, split, tasks) for split in validation.splits}
+    if not any(found.values()):
+        raise CryotileError(
+            f"{run.path}: no two halves can be compared, because hardly a post has a fit to both halves of its passes;"
+            " plan a run with a larger radius or a longer period"
+        )
+    record = {split: [_as_plain(part) for part in parts] for split, parts in found.items()}
+    write_text(validation.path / "validation.json", json.dumps(record, indent=1))
+
+
+def _print_agreement(validation: Validation, split: str, tasks: Sequence[Task]) -> list[Agreement]:
+    from cryotile.plotting.map import plot_product
+
+    one, other = SPLITS[split]
+    product, parts = validation.assemble(split, tasks)
+    click.echo(f"\n{one} less {other} passes")
+    if not parts:
+        click.echo("  hardly a post has a fit to both halves: nothing to compare")
+        return parts
+    click.echo(
+        "  passes            posts   rms (expected)   robust (expected)   within ci95 (0.95)"
+    )
+    for part in parts:
+        click.echo(
+            f"  {part.passes:12} {number(part.posts):>10}   {_pair(part.plain, part.plain_expected)}"
+            f"   {_pair(part.robust, part.robust_expected):>17}   {part.within_ci95:18.3f}"
+        )
+    picture = product.with_suffix(".png")
+    plot_product(product, picture, variable="dhdt_difference_ratio")
+    click.echo(f"  map: {picture} (and {product})")
+    return parts
+
+
+def _as_plain(part: Agreement) -> dict[str, str | int | float | None]:
+    # JSON knows no infinity.
+    return {
+        name: None if isinstance(value, float) and math.isinf(value) else value
+        for name, value in asdict(part).items()
+    }
+
+
+def _pair(found: float, expected: float) -> str:
+    return f"{found:6.3f} ({expected:.3f})" if math.isfinite(expected) else f"{found:6.3f} (none) "

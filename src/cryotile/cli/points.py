@@ -1,0 +1,269 @@
+"""Commands on granules and point DBs: ``ingest``, ``info``, ``remove``, ``compact``, ``verify``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from cryotile.cli.describe import describe
+from cryotile.cli.runs import BACKEND, LEASE, STALL
+from cryotile.cli.screen import SIZE, counted, number, print_report, size, to_stderr
+from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.pointdb import PointDB
+from cryotile.pointdb.repair import set_damage_aside
+from cryotile.readers import ColumnMapping
+from cryotile.runs.ingest import prepare_ingest
+from cryotile.runs.ingest_batch import Criteria
+from cryotile.runs.work import complete_ingest
+
+__all__ = ["compact", "info", "ingest", "remove", "verify"]
+
+SURFACES = click.Choice(
+    ["grounded_ice", "floating_ice", "ice_free_land", "ocean", "lake", "unknown"]
+)
+
+DB = click.argument("db", type=click.Path(path_type=Path, readable=False))
+
+MAPPING = click.option(
+    "--mapping",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="The files are tables (CSV, Parquet, HDF5, NetCDF), and this TOML or JSON file names their columns.",
+)
+
+
+@click.command()
+@DB
+@click.argument(
+    "granules", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False)
+)
+@click.option("--crs", help="Projected CRS in metres, e.g. EPSG:3031; required for a new point DB.")
+@click.option(
+    "--surface",
+    "surfaces",
+    multiple=True,
+    type=SURFACES,
+    default=["grounded_ice"],
+    show_default=True,
+    help="Surface to keep; may be repeated.",
+)
+@click.option(
+    "--where", metavar="EXPR", help='Keep only points that satisfy this, e.g. "uncertainty < 1".'
+)
+@click.option(
+    "--columns",
+    default="",
+    metavar="A,B",
+    help="Extra columns to store, e.g. power,coherence; fixed when the point DB is created.",
+)
+@MAPPING
+@click.option(
+    "--chunk-size",
+    type=float,
+    default=None,
+    metavar="METRES",
+    help="Side of a chunk; fixed when the point DB is created.  [default: 100000]",
+)
+@click.option(
+    "--dem",
+    type=click.Path(path_type=Path, readable=False),
+    help="Elevation model (GeoTIFF or NetCDF) that points are compared with; points where it has no value stay.",
+)
+@click.option(
+    "--max-dem-difference",
+    type=click.FloatRange(min=0, min_open=True),
+    default=100.0,
+    show_default=True,
+    metavar="METRES",
+    help="With --dem: points farther above or below it are dropped.",
+)
+@click.option(
+    "--memory",
+    type=SIZE,
+    default="2GB",
+    show_default=True,
+    help="Memory of a worker, e.g. 800MB: it commits when it holds as many points as that allows.",
+)
+@BACKEND
+@STALL
+@LEASE
+@click.option(
+    "--freeze",
+    is_flag=True,
+    help="Only freeze the batches, for 'cryotile submit' or 'cryotile run'.",
+)
+def ingest(
+    db: Path,
+    granules: tuple[Path, ...],
+    crs: str | None,
+    surfaces: tuple[str, ...],
+    where: str | None,
+    columns: str,
+    mapping: Path | None,
+    chunk_size: float | None,
+    dem: Path | None,
+    max_dem_difference: float,
+    memory: float,
+    backend: str,
+    stall: float | None,
+    lease: float | None,
+    freeze: bool,
+) -> None:
+    """Read GRANULES, project their points and add them to the point DB.
+
+    A granule that is there already changes nothing; one that cannot be read is named, and the others go in.  Any number
+    of processes on any number of hosts may work on it, as on a run; interrupted or killed, the same command goes on.
+
+    \b
+    Example:
+      cryotile ingest antarctica.pdb granules/CS_OFFL_SIR_TDP_LI_ANTARC_*.nc --crs EPSG:3031 --backend local:8
+    """
+    frozen = prepare_ingest(
+        db,
+        granules,
+        Criteria(surfaces, where, mapping, dem, max_dem_difference, memory),
+        crs=crs,
+        columns=[name.strip() for name in columns.split(",") if name.strip()],
+        chunk_size=chunk_size,
+        backend=backend,
+    )
+    if freeze:
+        click.echo(
+            f"{frozen.path}: {counted(len(granules), 'granule')} in {number(len(frozen.tasks))} batches;"
+            f" go on with: cryotile submit {frozen.path}, or cryotile run {frozen.path}"
+        )
+        return
+    report = complete_ingest(
+        frozen,
+        backend,
+        stall=stall,
+        lease=lease,
+        progress=sys.stderr.isatty(),
+        tell=to_stderr,
+        shown=granules,
+    )
+    print_report(report)
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path, readable=False))
+@MAPPING
+def info(path: Path, mapping: Path | None) -> None:
+    """Describe PATH: a point DB, a run, a granule or a product.
+
+    \b
+    Example:
+      cryotile info greenland.pdb
+    """
+    for line in describe(path, mapping=None if mapping is None else ColumnMapping.load(mapping)):
+        click.echo(line)
+
+
+@click.command()
+@DB
+@click.argument("granules", nargs=-1)
+@click.option(
+    "--damaged",
+    is_flag=True,
+    help="Remove those with points in fragments that are damaged, and name them.  A damaged commit of the log, on which"
+    " the newest state rests, is set aside with all later ones; nobody may write meanwhile.",
+)
+def remove(db: Path, granules: tuple[str, ...], damaged: bool) -> None:
+    """Remove the points of GRANULES, given by id or file name, from the point DB.
+
+    \b
+    Example:
+      cryotile remove greenland.pdb ATL06_20190504213219_05500306_006_02.h5
+    """
+    if damaged:
+        _set_aside(db)
+    points = PointDB(db)
+    names = [Path(granule).name for granule in granules]
+    if damaged:
+        names += [name for damage in points.verify() for name in damage.granules]
+    elif not names:
+        raise InvalidValue("no granule was named; give ids or file names, or --damaged")
+    removed = points.remove(list(dict.fromkeys(names)))
+    for name in removed.granules:
+        click.echo(name)
+    click.echo(
+        f"{db}: {counted(len(removed.granules), 'granule')} removed, {number(removed.rows)} points; snapshot"
+        f" {removed.snapshot}"
+    )
+
+
+def _set_aside(db: Path) -> None:
+    """Take what is damaged of the log out of it, and say what to ingest again."""
+    aside = set_damage_aside(db)
+    if aside is None:
+        return
+    for name in aside.granules:
+        click.echo(name)
+    moved = ", ".join(map(str, aside.numbers))
+    click.echo(
+        f"{db}: commits {moved} are in {aside.directory} now; ingest what they brought again: the granules"
+        f" named above, and what stands in those that cannot be read; 'cryotile run' on each directory of"
+        f" {db / 'ingests'} does so"
+    )
+
+
+@click.command()
+@DB
+@click.option(
+    "--keep",
+    multiple=True,
+    type=int,
+    metavar="N",
+    help="An earlier snapshot to keep; may be repeated.  All others are ended.",
+)
+def compact(db: Path, keep: tuple[int, ...]) -> None:
+    """Merge small fragments of the point DB and delete what is no longer needed.
+
+    Others may read and write meanwhile; no point changes, and no tile becomes stale.
+
+    \b
+    Example:
+      cryotile compact antarctica.pdb --keep 12
+    """
+    done = PointDB(db).compact(keep=keep)
+    click.echo(
+        f"{db}: {number(done.merged)} fragments merged into {number(done.written)}, {number(done.deleted)} files"
+        f" deleted ({size(done.freed)}); snapshot {done.snapshot}"
+    )
+
+
+@click.command()
+@DB
+def verify(db: Path) -> None:
+    """Compare every file of the point DB with what its log says of it.
+
+    Names each file that is damaged, and the granules to ingest again.
+
+    \b
+    Example:
+      cryotile verify antarctica.pdb
+    """
+    points = PointDB(db)
+    found, granules = 0, dict[str, None]()
+    for damage in points.verify():
+        found += 1
+        granules |= dict.fromkeys(damage.granules)
+        click.echo(f"{damage.path}: {damage.reason}")
+    if granules:
+        click.echo("granules to ingest again:")
+        for name in granules:
+            click.echo(f"  {name}")
+    if found:
+        mend = (
+            f"; give 'cryotile remove {db} --damaged', then ingest the granules named above again"
+        )
+        raise DamagedFile(
+            f"{found} files of {db} are damaged: put them back from a copy{mend if granules else ''}"
+        )
+    rows = points.granules["rows"].sum()
+    click.echo(
+        f"{db}: {number(len(points.granules))} granules with {number(rows)} points are as the log says, snapshot"
+        f" {points.snapshot}"
+    )

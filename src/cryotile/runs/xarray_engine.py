@@ -1,0 +1,227 @@
+"""xarray engine ``cryotile``: a run directory or a product as a lazy Dataset.
+
+Posts of a tile that is missing have status ``not_computed`` and NaN, as in a partial product.  Tiles are read when
+their values are needed, so that a Dataset that was opened early sees tiles that are saved later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from threading import RLock
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from xarray.backends import BackendArray, BackendEntrypoint, NetCDF4BackendEntrypoint
+from xarray.core import indexing
+
+from cryotile.errors import DamagedFile
+from cryotile.fit.variables import VARIABLES, Variable, fit_variables
+from cryotile.geo.grid import Grid, Tile
+from cryotile.maps.mosaic import mosaic
+from cryotile.maps.product import CELL_AREA, cell_area, described
+from cryotile.maps.tiles import TileStore
+from cryotile.runs.run import Run
+
+__all__ = ["CryotileBackendEntrypoint", "open_map"]
+
+TILES_HELD = 16
+"""Decoded tiles that a process keeps: all variables of a tile are usually read one after the other."""
+
+# The netCDF library cannot decode two tiles at once.
+_DECODING = RLock()
+
+_STATUS = next(variable for variable in VARIABLES if variable.name == "status")
+
+_Values = npt.NDArray[np.generic]
+
+
+class CryotileBackendEntrypoint(BackendEntrypoint):
+    """Open run directories and products of cryotile with ``xr.open_dataset(path, engine="cryotile")``."""
+
+    description: ClassVar[str] = "Runs and products of cryotile"
+    url: ClassVar[str] = ""
+    open_dataset_parameters: ClassVar[Any] = ("filename_or_obj", "drop_variables")
+
+    def open_dataset(
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
+    ) -> xr.Dataset:
+        """Open a run directory or a product lazily.
+
+        Parameters
+        ----------
+        filename_or_obj : path
+            A run directory, or a NetCDF product.
+        drop_variables : str or iterable of str or None
+            Names of variables to leave out.
+
+        Raises
+        ------
+        InvalidValue
+            The path is a directory and not a run.
+        """
+        path = Path(filename_or_obj)
+        if not path.is_dir():
+            netcdf = NetCDF4BackendEntrypoint()
+            dataset = netcdf.open_dataset(os.fspath(path), drop_variables=drop_variables)
+        else:
+            dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
+            dataset = _open_run(Run.load(path)).drop_vars(list(dropped), errors="ignore")
+        # As coordinates, so that a variable that is taken out of the Dataset still names its CRS.
+        named = {v.attrs.get("grid_mapping") for v in dataset.data_vars.values()}
+        return dataset.set_coords(named & {*dataset.data_vars})
+
+    def guess_can_open(self, filename_or_obj: Any) -> bool:
+        """Return whether a path is a run directory; products are left to the engines for NetCDF."""
+        return (
+            isinstance(filename_or_obj, str | os.PathLike)
+            and (Path(filename_or_obj) / "run.toml").is_file()
+        )
+
+
+def open_map(path: Path) -> xr.Dataset:
+    """Open a run directory or a product lazily, with one dask chunk per tile if dask is installed.
+
+    Parameters
+    ----------
+    path : Path
+        A run directory, or a NetCDF product.
+
+    Returns
+    -------
+    Dataset, dimensions (y, x)
+        Of a product, chunks are those of its file.
+    """
+    try:
+        import dask  # noqa: F401  (xarray uses it where there are chunks)
+    except ImportError:
+        return xr.open_dataset(path, engine=CryotileBackendEntrypoint)
+    return xr.open_dataset(path, engine=CryotileBackendEntrypoint, chunks={})
+
+
+class _MapArray(BackendArray):
+    """A variable over all posts of a grid, of which each rectangle is made when it is asked for."""
+
+    def __init__(self, grid: Grid, dtype: str, make: Callable[[Grid], _Values]) -> None:
+        self.shape, self.dtype = grid.shape, np.dtype(dtype)
+        self._grid, self._make = grid, make
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> Any:
+        rows, columns = (np.arange(n)[k] for n, k in zip(self.shape, key, strict=True))
+        if not (np.size(rows) and np.size(columns)):
+            return np.empty(np.shape(rows) + np.shape(columns), self.dtype)
+        low, left = int(np.min(rows)), int(np.min(columns))
+        part = self._make(
+            _part(
+                self._grid,
+                self._grid.rows[low : int(np.max(rows)) + 1],
+                self._grid.columns[left : int(np.max(columns)) + 1],
+            )
+        )
+        return part[rows - low][..., columns - left]
+
+
+class _CurrentTiles(TileStore):
+    """The tiles of a run that are there, undamaged and up to date; some are held decoded."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.store.path)
+        self._run = run
+        self._tasks = {(tile.ix, tile.iy): index for index, tile in enumerate(run.tiles)}
+
+    def load(self, tile: Tile) -> xr.Dataset:
+        """Load a tile of the run; raise DamagedFile if it is missing."""
+        fingerprint = self._run.fingerprint(self._tasks[tile.ix, tile.iy])
+        return _decoded(self.path, tile, fingerprint)
+
+    def values(self, variable: Variable, grid: Grid) -> _Values:
+        """Return the values of a variable at the posts of a part of the run's grid."""
+        settings = self._run.settings
+        columns, rows = settings.grid.cuts(settings.tile_size)
+        across, up = grid.cuts(settings.tile_size)
+        touched = [Tile(ix, iy, columns[ix], rows[iy], grid.posting) for iy in up for ix in across]
+        # A mosaic is of whole tiles; the part is cut out of it.
+        around = _part(
+            settings.grid,
+            range(touched[0].rows.start, touched[-1].rows.stop),
+            range(touched[0].columns.start, touched[-1].columns.stop),
+        )
+        mask = settings.mask
+        with _DECODING:
+            whole = mosaic(
+                self,
+                around,
+                tiles=filter(self._is_there, touched),
+                empty=[tile for tile in touched if (tile.ix, tile.iy) not in self._tasks],
+                variables=[_STATUS] if variable.name == _STATUS.name else [variable, _STATUS],
+                mask=mask
+                and replace(mask, grid=around, inside=_within(mask.inside, settings.grid, around)),
+            )
+        return _within(whole[variable.name].to_numpy(), around, grid)
+
+    def _is_there(self, tile: Tile) -> bool:
+        if (tile.ix, tile.iy) not in self._tasks:
+            return False
+        try:
+            self.load(tile)
+        except DamagedFile:
+            return False
+        return True
+
+
+@lru_cache(maxsize=TILES_HELD)
+def _decoded(path: Path, tile: Tile, fingerprint: str) -> xr.Dataset:
+    store = TileStore(path)
+    if not store.is_current(tile, fingerprint):
+        raise DamagedFile(f"tile {store.file(tile)} is not up to date; run again to make it")
+    return store.load(tile)
+
+
+def _open_run(run: Run) -> xr.Dataset:
+    settings, tiles = run.settings, _CurrentTiles(run)
+    grid = settings.grid
+    columns, rows = grid.cuts(settings.tile_size)
+    encoding = {
+        "source": str(run.path),
+        "preferred_chunks": {
+            "y": tuple(len(posts) for posts in rows.values()),
+            "x": tuple(len(posts) for posts in columns.values()),
+        },
+    }
+
+    def lazy(variable: Variable, make: Callable[[Grid], _Values]) -> xr.Variable:
+        array = indexing.LazilyIndexedArray(_MapArray(grid, variable.dtype, make))
+        return xr.Variable(("y", "x"), array, dict(variable.attrs), encoding)
+
+    maps = {v.name: lazy(v, partial(tiles.values, v)) for v in fit_variables(settings.fit)}
+    dataset = xr.Dataset(
+        {**maps, CELL_AREA.name: lazy(CELL_AREA, cell_area)}, coords={"y": grid.y, "x": grid.x}
+    )
+    dataset = described(
+        dataset, grid=grid, config=settings.fit, where=settings.where, mask=settings.mask
+    )
+    dataset.encoding["source"] = str(run.path)
+    return dataset
+
+
+def _part(grid: Grid, rows: range, columns: range) -> Grid:
+    """Return the grid of some rows and columns of posts."""
+    edges = (columns[0], rows[0], columns[-1], rows[-1])
+    x_min, y_min, x_max, y_max = (number * grid.posting for number in edges)
+    return Grid(grid.crs, (x_min, y_min, x_max, y_max), grid.posting)
+
+
+def _within(values: npt.NDArray[Any], whole: Grid, part: Grid) -> npt.NDArray[Any]:
+    """Cut the posts of a part out of values at all posts of a grid."""
+    row, column = part.rows.start - whole.rows.start, part.columns.start - whole.columns.start
+    return values[row : row + len(part.rows), column : column + len(part.columns)]

@@ -1,0 +1,320 @@
+"""The calls from Python do what the commands do, return values and print nothing."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from click import Context
+
+import cryotile as ct
+from cryotile.cli import cli
+from cryotile.errors import CryotileWarning, FailedTasks, IncompleteIngest, InvalidValue, Unfinished
+from cryotile.farm.task import Outcome
+from cryotile.fit.variables import Status
+from cryotile.runs.plan import PlanRequest
+from cryotile.simulate import World, simulate
+from tests.support.made_up import granule, points, with_points
+from tests.support.small_run import fit, make_run, tile_file
+
+Call = Callable[..., tuple[int, str, str]]
+
+WORLD = World(bounds=(-30e3, -1380e3, 30e3, -1320e3))
+SETTINGS = {"posting": 1000.0, "radius": 2000.0, "recipe": "plane", "tile_size": 15}
+
+
+@pytest.fixture(scope="session")
+def mission(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four months of granules over a small ice cap."""
+    return simulate(tmp_path_factory.mktemp("mission"), years=0.35, seed=1, world=WORLD)
+
+
+@pytest.fixture(scope="session")
+def planned(mission: list[Path], tmp_path_factory: pytest.TempPathFactory) -> ct.Run:
+    """A run over them, not worked on; tests that work on it copy its directory."""
+    home = tmp_path_factory.mktemp("planned")
+    db = ct.ingest(home / "ice.pdb", mission, crs=WORLD.crs, backend="serial")
+    return ct.plan(home / "run", db, **SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def done(planned: ct.Run, tmp_path_factory: pytest.TempPathFactory) -> ct.Run:
+    """The same run with all of its tiles."""
+    home = tmp_path_factory.mktemp("done")
+    shutil.copytree(planned.path.parent, home, dirs_exist_ok=True)
+    return ct.run(home / "run", backend="serial")
+
+
+# --- calls and commands -----------------------------------------------------------------------------------------
+
+
+def test_calls_and_commands_make_the_same_bytes_and_calls_print_nothing(
+    mission: list[Path], call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = tmp_path / "calls", tmp_path / "commands"
+    db = ct.ingest(ours / "ice.pdb", mission, crs=WORLD.crs, backend="serial")
+    run = ct.run(ct.plan(ours / "run", db, **SETTINGS), backend="serial")
+    ct.assemble(run, ours / "dhdt.nc")
+    assert capsys.readouterr() == ("", "")
+    words = ("--posting", 1000, "--radius", 2000, "--recipe", "plane", "--tile-size", 15)
+    call("ingest", theirs / "ice.pdb", *mission, "--crs", WORLD.crs, "--backend", "serial")
+    call("plan", theirs / "run", "--db", theirs / "ice.pdb", *words)
+    call("run", theirs / "run", "--backend", "serial")
+    assert call("assemble", theirs / "run", "-o", theirs / "dhdt.nc")[0] == 0
+    assert (ours / "dhdt.nc").read_bytes() == (theirs / "dhdt.nc").read_bytes()
+
+
+def test_a_setting_of_the_fit_is_a_keyword_and_an_option_of_plan() -> None:
+    settings = {field.name for field in fields(ct.FitConfig)}
+    asked = {field.name for field in fields(PlanRequest)}
+    assert settings <= asked
+    keywords = set(inspect.signature(ct.plan).parameters)
+    assert keywords - {"run", "db"} == asked
+    command = cli.get_command(Context(cli), "plan")
+    assert command is not None
+    options = {parameter.name for parameter in command.params if parameter.expose_value}
+    assert options - {"run_directory", "db"} == asked
+
+
+def test_gates_given_as_options_are_frozen(call: Call, planned: ct.Run, tmp_path: Path) -> None:
+    gates = ("--min-passes", 3, "--min-points", 7, "--min-span", 12.5, "--max-rate", 4)
+    db = planned.db_path
+    code, _, complaint = call("plan", tmp_path / "run", "--db", db, "--recipe", "plane", *gates)
+    assert (code, complaint) == (0, "")
+    config = ct.Run.load(tmp_path / "run").settings.fit
+    assert (config.min_passes, config.min_points) == (3, 7)
+    assert (config.min_span_days, config.max_rate) == (12.5, 4.0)
+
+
+def test_one_path_is_as_good_as_a_list(mission: list[Path], tmp_path: Path) -> None:
+    db = ct.ingest(str(tmp_path / "ice.pdb"), str(mission[0]), crs=WORLD.crs, backend="serial")
+    again = ct.ingest(db, iter([mission[0], mission[1]]), backend="serial")
+    assert again is db
+    assert len(db.granules) == 2
+    assert db.last_ingest is not None
+    assert (len(db.last_ingest.added), db.last_ingest.present) == (1, 1)
+
+
+def test_a_granule_that_cannot_be_read_is_named_and_the_others_go_in(
+    mission: list[Path], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.nc"
+    bad.write_text("not a granule\n", encoding="utf-8")
+    db = ct.ingest(tmp_path / "ice.pdb", mission[0], crs=WORLD.crs, backend="serial")
+    with pytest.raises(
+        IncompleteIngest, match=r"1 of 2 granules did not go in.*bad\.nc"
+    ) as failure:
+        ct.ingest(db, [bad, mission[1]], backend="serial")
+    assert len(failure.value.problems) == 1
+    assert len(db.granules) == 2
+    assert db.last_ingest is not None
+    assert "1 added" in repr(db.last_ingest)
+    assert "bad.nc" in db.last_ingest._repr_html_()
+
+
+def test_no_granule_and_no_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidValue, match="no granule was named"):
+        ct.ingest(tmp_path / "ice.pdb", [], crs=WORLD.crs)
+    with pytest.raises(InvalidValue, match="does not exist"):
+        ct.open(tmp_path / "dhdt.nc")
+
+
+def test_failed_tiles_raise_an_error_that_names_the_remedy(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    list(run.record([Outcome(run.tasks[0], 0.1, 3, "host", "why\nbecause")]))
+    with pytest.raises(FailedTasks, match=r"1 of 25 tiles failed .*because.*cryotile retry"):
+        ct.run(run, backend="serial")
+    assert [task.index for task in run.missing()] == [0]
+    run.retry()
+    assert ct.run(run.path, backend="serial").missing() == []
+
+
+def test_an_unfinished_run_is_not_assembled_by_accident(planned: ct.Run, tmp_path: Path) -> None:
+    with pytest.raises(Unfinished, match="are missing"):
+        ct.assemble(planned, tmp_path / "dhdt.nc")
+    assert not (tmp_path / "dhdt.nc").exists()
+
+
+def test_a_run_says_in_a_few_lines_what_it_is(planned: ct.Run, done: ct.Run) -> None:
+    count = len(done.tasks)
+    assert f"{count}: {count} missing, 0 failed" in repr(planned)
+    assert f"{count}: 0 missing, 0 failed" in repr(done)
+    assert "plane, radius 2000 m" in done._repr_html_()
+    assert len(repr(done).splitlines()) < 12
+
+
+def test_a_map_is_drawn_from_a_lazy_variable_a_run_and_a_product(
+    done: ct.Run, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    product = tmp_path / "dhdt.nc"
+    ct.assemble(done, product)
+    for data in (ct.open_run(done).dhdt, done, product):
+        ct.plot(data).savefig(tmp_path / "dhdt.png")
+        assert (tmp_path / "dhdt.png").stat().st_size > 10_000
+
+
+def round_to_ms(instants: np.ndarray) -> np.ndarray:
+    """The nearest milliseconds."""
+    return (instants + np.timedelta64(500_000, "ns")).astype("datetime64[ms]")
+
+
+# --- lazy datasets ----------------------------------------------------------------------------------------------
+
+
+def test_a_lazy_run_holds_what_its_product_holds(done: ct.Run, tmp_path: Path) -> None:
+    ct.assemble(done, tmp_path / "dhdt.nc")
+    with ct.open(tmp_path / "dhdt.nc") as product, ct.open_run(done) as lazy:
+        assert list(lazy.data_vars) == list(product.data_vars)
+        assert lazy.attrs == pytest.approx(product.attrs)
+        for name in lazy.data_vars:
+            ours, theirs = lazy[name].to_numpy(), product[name].to_numpy()
+            # xarray decodes the days of a file to nanoseconds, of which the last digits are those of a float.
+            theirs = theirs.astype(ours.dtype) if ours.dtype.kind != "M" else round_to_ms(theirs)
+            np.testing.assert_array_equal(ours, theirs)
+            np.testing.assert_equal(lazy[name].attrs, product[name].attrs)
+
+
+def test_a_chunk_of_a_lazy_run_is_a_tile(done: ct.Run) -> None:
+    pytest.importorskip("dask")
+    lazy = ct.open_run(done)
+    columns, rows = done.settings.grid.cuts(done.settings.tile_size)
+    assert lazy.dhdt.chunks == (
+        tuple(len(posts) for posts in rows.values()),
+        tuple(len(posts) for posts in columns.values()),
+    )
+
+
+def test_any_rectangle_and_any_post_of_a_lazy_run_is_that_of_the_whole(done: ct.Run) -> None:
+    lazy = xr.open_dataset(done.path, engine="cryotile")
+    assert lazy.dhdt.chunks is None
+    whole = lazy.load().dhdt
+    for key in [
+        np.s_[3, 5],
+        np.s_[7:40, 11],
+        np.s_[::-3, 14:17],
+        np.s_[[4, 40, 20], :],
+        np.s_[5:5, :],
+        np.s_[-1, -1],
+    ]:
+        part = xr.open_dataset(done.path, engine="cryotile").dhdt[key]
+        xr.testing.assert_identical(part.load(), whole[key])
+
+
+def test_tiles_that_are_missing_are_not_computed_and_seen_once_they_are_there(
+    tmp_path: Path,
+) -> None:
+    run = make_run(tmp_path)
+    fit(run, 0, 1)
+    lazy = xr.open_dataset(run.path, engine="cryotile")
+    tiles = [{"x": run.tile(n).x, "y": run.tile(n).y} for n in range(3)]
+    assert (lazy.status.sel(tiles[0]) != Status.NOT_COMPUTED).all()
+    assert (lazy.status.sel(tiles[2]) == Status.NOT_COMPUTED).all()
+    assert lazy.dhdt.sel(tiles[2]).isnull().all()
+    fit(run, 2)
+    tile_file(run, run.tasks[1]).write_bytes(b"damaged")
+    lazy = xr.open_dataset(run.path, engine="cryotile")
+    assert (lazy.status.sel(tiles[2]) != Status.NOT_COMPUTED).all()
+    empty = {(tile.ix, tile.iy) for tile in run.empty_tiles()}
+    for tile in run.empty_tiles():
+        assert (lazy.status.sel(x=tile.x, y=tile.y) == Status.NO_POINTS).all()
+    assert (run.tile(0).ix, run.tile(0).iy) not in empty
+
+
+def test_xarray_recognizes_a_run_by_itself(done: ct.Run) -> None:
+    with xr.open_dataset(done.path) as lazy:
+        assert lazy.attrs["recipe"] == "plane"
+        # A variable that is taken out keeps its CRS.
+        assert lazy.dhdt.attrs["grid_mapping"] in lazy.dhdt.coords
+    with xr.open_dataset(done.path, engine="cryotile", drop_variables=["dhdt"]) as lazy:
+        assert "dhdt" not in lazy
+
+
+# --- what a plan says before a run ------------------------------------------------------------------------------
+
+
+def test_a_plan_says_that_no_post_can_pass_and_why(
+    planned: ct.Run, tmp_path: Path, call: Call
+) -> None:
+    with pytest.warns(
+        CryotileWarning, match=r"span at most \d+ days, and a fit needs 70% .*period"
+    ):
+        ct.plan(tmp_path / "run", planned.db_path, period=("2011-01-01", "2021-01-01"))
+    said = call("plan", tmp_path / "run")[1]
+    assert "warning      the points around any post span at most" in said
+    with pytest.warns(CryotileWarning, match="fit needs 500 .min_passes.: no post can pass"):
+        ct.plan(tmp_path / "run2", planned.db_path, recipe="plane", min_passes=500)
+    with pytest.warns(CryotileWarning, match="fit needs 10,000,000 .min_points.: no post can pass"):
+        ct.plan(tmp_path / "run3", planned.db_path, recipe="plane", min_points=10_000_000)
+
+
+def test_a_plan_whose_posts_may_pass_says_nothing(planned: ct.Run) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ct.plan(planned)
+
+
+def test_a_weight_without_data_is_refused_by_the_plan(tmp_path: Path) -> None:
+    frame = points(1, 2000, extent=20e3)
+    db = ct.PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
+    db.append([with_points(granule(1, 2000), frame)])
+    asked = {"weights": ("uncertainty",), "terms": ("platform_offset",), "recipe": "robust"}
+    with pytest.raises(InvalidValue, match=r"\d+ of \d+ selected points .*no uncertainty"):
+        ct.plan(tmp_path / "run", db, **asked)
+    assert not (tmp_path / "run").exists()
+    with pytest.warns(CryotileWarning, match="days"):
+        ct.plan(tmp_path / "run", db, where="uncertainty >= 0", **asked)
+    complete = replace(granule(2, 2000), points=frame.assign(uncertainty=0.5))
+    other = ct.PointDB.create(tmp_path / "other.pdb", "EPSG:3031")
+    other.append([complete])
+    with pytest.warns(CryotileWarning, match="days"):
+        assert ct.plan(tmp_path / "run2", other, **asked).settings.fit.weights == ("uncertainty",)
+
+
+# --- a project that moves ---------------------------------------------------------------------------------------
+
+
+def test_a_run_moves_with_its_project(planned: ct.Run, tmp_path: Path) -> None:
+    project = tmp_path / "here" / "project"
+    shutil.copytree(planned.path.parent, project)
+    run = ct.Run.load(project / "run")
+    assert run.db_path == project / "ice.pdb"
+    fit(run, 0)
+    moved = project.rename(tmp_path / "elsewhere")
+    run = ct.run(moved / "run", backend="serial")
+    assert run.db_path == moved / "ice.pdb"
+    assert run.missing() == []
+
+
+def test_a_point_db_elsewhere_is_found_from_a_run_that_moves(
+    planned: ct.Run, tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    run = ct.plan(tmp_path / "runs" / "run", planned.db_path, **SETTINGS)
+    moved = run.path.rename(tmp_path / "run")
+    assert ct.Run.load(moved).db_path == planned.db_path
+
+
+def test_a_plan_mends_the_path_of_a_point_db_that_was_moved(
+    planned: ct.Run, tmp_path: Path
+) -> None:
+    shutil.copytree(planned.path, tmp_path / "run")
+    shutil.copytree(planned.db_path, tmp_path / "there" / "ice.pdb")
+    with pytest.raises(InvalidValue, match=r"is gone; .*cryotile plan"):
+        ct.plan(tmp_path / "run")
+    stranger = ct.PointDB.create(tmp_path / "stranger.pdb", WORLD.crs)
+    stranger.append([granule(1)])
+    with pytest.raises(InvalidValue, match="is not the point DB that"):
+        ct.plan(tmp_path / "run", stranger)
+    run = ct.plan(tmp_path / "run", tmp_path / "there" / "ice.pdb")
+    assert run.db_path == tmp_path / "there" / "ice.pdb"
+    assert run.uuid == planned.uuid
+    assert run.generation == planned.generation
+    fit(run, 0)
