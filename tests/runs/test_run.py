@@ -69,7 +69,7 @@ def test_a_tile_that_was_cut_short_is_missing_at_a_glance(run: Run, share: float
 
 
 def altered(run: Run, index: int) -> None:
-    """Alter a tile where its seal does not tell."""
+    """Alter a tile in a way that its trailer does not reveal."""
     file = tile_file(run, run.tasks[index])
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1

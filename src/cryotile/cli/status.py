@@ -40,7 +40,7 @@ _WIDE = 1000
 def status(place: str, watch: bool, as_json: bool) -> None:
     """Say how far RUN has come: what is done, running and failed, how fast it goes and how long it will take.
 
-    A tile counts as done when its file is there and sealed; 'cryotile run' and 'assemble' check every byte.  Of a
+    A tile counts as done if its file ends with a valid trailer; 'cryotile run' and 'assemble' check every byte.  Of a
     task-farm server at ADDRESS, say how far its runs are; who asks is in the address, or in $CRYOTILE_TOKEN.
 
     \b

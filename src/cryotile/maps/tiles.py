@@ -1,8 +1,8 @@
-"""Fitted tiles, one NetCDF-4 file each: the truth about what is done.
+"""Fitted tiles, one NetCDF-4 file each: the record of which tasks are done.
 
-A tile file ends with a seal, which no NetCDF reader looks at: a newline, the tile's fingerprint, a newline, and the
-SHA-256 of all before.  Damage anywhere is seen without asking the HDF5 library to make sense of damaged bytes, and
-what a tile was made of, and whether it has an end, by reading the end alone.
+A tile file ends with a trailer, which NetCDF readers ignore: a newline, the tile's fingerprint, a newline, and the
+SHA-256 of all bytes before.  The checksum reveals damage without a call of the HDF5 library on damaged bytes.  The last
+bytes alone tell whether the file is complete and which fingerprint it was saved with.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ __all__ = ["TileStore"]
 
 _SUFFIX = ".nc"
 
-_SEAL = 65
+_CHECKSUM = 65
 """Bytes of a newline and a SHA-256 in hexadecimal."""
 
-# What the last bytes of a sealed file are, the fingerprint being one line of any reasonable length.
+# The trailer lies within so many bytes of the end: a fingerprint has at most 128 characters.
 _END = 256
-_SEALED_END = re.compile(rb"\n([!-~]{1,128})\n[0-9a-f]{64}\Z")
+_TRAILER = re.compile(rb"\n([!-~]{1,128})\n[0-9a-f]{64}\Z")
 
-# Files are looked at side by side: a server answers many questions in the time of one, and hashing uses every core.
+# Threads that read files: a file server answers many requests in the time of one, and hashing uses every core.
 _THREADS = 8
 
-# Fewer files than this are not worth another thread.
+# Files per thread, at least: a thread costs more than reading fewer files.
 _LEAST = 8
 
 T = TypeVar("T")
@@ -45,12 +45,12 @@ R = TypeVar("R")
 
 
 class TileStore:
-    """A directory of fitted tiles; each is whole and as it was saved, or it is missing.
+    """A directory of fitted tiles; a tile is exactly as it was saved, or it is missing.
 
     Parameters
     ----------
     path : path
-        The directory; a tile can be saved once it exists.
+        The directory; it must exist before a tile is saved.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -58,22 +58,22 @@ class TileStore:
         self._ends: dict[str, tuple[int, str | None]] = {}
 
     def file(self, tile: Tile) -> Path:
-        """Return where a tile is or would be."""
+        """Return the path of a tile, saved or not."""
         return self.path / f"{tile.name}{_SUFFIX}"
 
     def save(self, tile: Tile, dataset: xr.Dataset, fingerprint: str) -> None:
-        """Save a tile, whole or not at all; one that was there is replaced.
+        """Save a tile, whole or not at all, and replace an earlier one.
 
         Equal datasets and fingerprints give equal bytes.
 
         Parameters
         ----------
         tile : Tile
-            Which posts.
+            The posts.
         dataset : Dataset
             Their fit, dimensions (y, x).
         fingerprint : str
-            One line: a digest of all that the fit follows from.
+            One line of at most 128 characters: a digest of everything that determines the fit.
 
         Raises
         ------
@@ -82,8 +82,8 @@ class TileStore:
         """
         with atomic_path(self.file(tile)) as temporary:
             write_dataset(temporary, dataset)
-            sealed = temporary.read_bytes() + f"\n{fingerprint}".encode()
-            temporary.write_bytes(sealed + _seal(sealed))
+            content = temporary.read_bytes() + f"\n{fingerprint}".encode()
+            temporary.write_bytes(content + _checksum(content))
 
     def load(self, tile: Tile) -> xr.Dataset:
         """Load a tile.
@@ -91,7 +91,7 @@ class TileStore:
         Parameters
         ----------
         tile : Tile
-            Which posts.
+            The posts.
 
         Returns
         -------
@@ -101,10 +101,10 @@ class TileStore:
         Raises
         ------
         DamagedFile
-            It is absent, truncated, altered, or another tile.
+            The file is absent, truncated or altered, or holds another tile.
         """
-        dataset = read_dataset(bytes(self._unseal(tile)[0]))
-        # A seal tells that nothing was altered, not that nobody has renamed the file.
+        dataset = read_dataset(bytes(self._verified(tile)[0]))
+        # The checksum does not reveal that a file was renamed.
         if not (np.array_equal(dataset["x"], tile.x) and np.array_equal(dataset["y"], tile.y)):
             raise DamagedFile(
                 f"{self.file(tile)} holds other posts than its name says; run again to make it"
@@ -112,33 +112,33 @@ class TileStore:
         return dataset
 
     def fingerprint(self, tile: Tile) -> str | None:
-        """Return the fingerprint that a tile was saved with; None when it is absent or damaged.
+        """Return the fingerprint that a tile was saved with; None if the tile is absent or damaged.
 
         The whole file is checked, without decoding it.
         """
         try:
-            return self._unseal(tile)[1]
+            return self._verified(tile)[1]
         except DamagedFile:
             return None
 
     def is_current(self, tile: Tile, fingerprint: str) -> bool:
-        """Tell whether a tile is there, undamaged and with this fingerprint, and need not be made again."""
-        # A stale tile is told by its end; only one that may be current is read.
+        """Return whether a tile is present, undamaged and saved with this fingerprint."""
+        # The trailer reveals a stale tile; only a tile that may be current is read in full.
         return _end_of(self.file(tile)) == fingerprint and self.fingerprint(tile) == fingerprint
 
     def are_current(self, tiles: Sequence[tuple[Tile, str]]) -> list[bool]:
-        """Tell of many tiles, each with the fingerprint expected, what :meth:`is_current` tells of one."""
+        """Return :meth:`is_current` of many tiles, each with its expected fingerprint."""
         return _side_by_side(lambda expected: self.is_current(*expected), tiles)
 
     def names(self) -> set[str]:
-        """Return the names of the tiles that have a file, whatever its content."""
+        """Return the names of the tiles that have a file, of whatever content."""
         return {name.removesuffix(_SUFFIX) for name in self._files()}
 
-    def seals(self, names: Collection[str] | None = None) -> dict[str, str]:
-        """Return name → fingerprint of the tiles, all or of these names, whose files end with a seal.
+    def trailers(self, names: Collection[str] | None = None) -> dict[str, str]:
+        """Return name → fingerprint of the tiles whose files end with a trailer: all of them, or those of ``names``.
 
-        Of each file only the end is read, and that only once unless it is replaced: a file that was cut short has
-        no seal, one that was altered further up still has.
+        Only the end of each file is read, once unless the file is replaced.  A truncated file has no trailer; a file
+        that was altered further up still has one.
         """
         files = self._files()
         if names is not None:
@@ -167,7 +167,8 @@ class TileStore:
         except FileNotFoundError:
             return {}
 
-    def _unseal(self, tile: Tile) -> tuple[memoryview, str]:
+    def _verified(self, tile: Tile) -> tuple[memoryview, str]:
+        """Return the content and the fingerprint of a tile after a check of all its bytes."""
         path = self.file(tile)
         try:
             content = path.read_bytes()
@@ -175,26 +176,26 @@ class TileStore:
             raise DamagedFile(
                 f"tile {path} cannot be read: {error.strerror}; run again to make it"
             ) from error
-        # Views, not copies: other threads hash meanwhile.
-        sealed = memoryview(content)[:-_SEAL]
-        if content[-_SEAL:] != _seal(sealed):
+        # Views, not copies: a copy would hold the GIL while other threads hash.
+        checked = memoryview(content)[:-_CHECKSUM]
+        if content[-_CHECKSUM:] != _checksum(checked):
             raise DamagedFile(f"tile {path} is truncated, altered or foreign; run again to make it")
-        end = content.rindex(b"\n", 0, len(sealed))
-        return sealed[:end], str(sealed[end + 1 :], "utf-8")
+        end = content.rindex(b"\n", 0, len(checked))
+        return checked[:end], str(checked[end + 1 :], "utf-8")
 
 
-def _seal(sealed: bytes | memoryview) -> bytes:
-    return f"\n{hashlib.sha256(sealed).hexdigest()}".encode()
+def _checksum(content: bytes | memoryview) -> bytes:
+    return f"\n{hashlib.sha256(content).hexdigest()}".encode()
 
 
 def _end_of(path: str | Path) -> str | None:
-    """Return the fingerprint in the seal of a file; None where there is no file or no seal."""
+    """Return the fingerprint in the trailer of a file; None if there is no file or no trailer."""
     try:
-        # Plain system calls: files come by the hundred thousand.
+        # Plain system calls, because there may be hundreds of thousands of files.
         file = os.open(path, os.O_RDONLY)
         try:
             size = os.lseek(file, 0, os.SEEK_END)
-            end = _SEALED_END.search(os.pread(file, _END, max(0, size - _END)))
+            end = _TRAILER.search(os.pread(file, _END, max(0, size - _END)))
         finally:
             os.close(file)
     except OSError:
@@ -203,8 +204,8 @@ def _end_of(path: str | Path) -> str | None:
 
 
 def _side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Return what a function makes of each item, calling it in several threads."""
-    # A slice for each thread: to hand over one item costs more than to look at a small file.
+    """Return the results of a function for each item, called in several threads."""
+    # One slice per thread: handing over an item costs more than reading a small file.
     size = max(_LEAST, -(-len(items) // _THREADS))
     parts = [items[start : start + size] for start in range(0, len(items), size)]
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -187,14 +187,16 @@ class Run(ReprMixin, TaskList):
         return [task for task in tasks if task.index not in current]
 
     def missing_quick(self, tasks: Sequence[Task] | None = None) -> list[Task]:
-        """Return what :meth:`missing` does as far as the seals of the tiles tell; no tile is read but for its end."""
+        """Return what :meth:`missing` does, judged by the trailers of the tiles: only the end of each file is read."""
         tasks = self.tasks if tasks is None else tasks
         everything = len(tasks) == len(self.tasks)
-        seals = self.store.seals(None if everything else {self.names[task.index] for task in tasks})
-        if not seals:
+        trailers = self.store.trailers(
+            None if everything else {self.names[task.index] for task in tasks}
+        )
+        if not trailers:
             return list(tasks)
         names, expected = self.names, self._fingerprints
-        return [task for task in tasks if seals.get(names[task.index]) != expected[task.index]]
+        return [task for task in tasks if trailers.get(names[task.index]) != expected[task.index]]
 
     def check(self) -> None:
         """Make sure that the point DB is where it was, and remove what killed workers left among the tiles."""
