@@ -1,9 +1,10 @@
-"""How many points a point DB has where, counted without reading one of them."""
+"""Number of points in each square of a point DB, counted without reading a point."""
 
 import sys
 import tempfile
 from pathlib import Path
 
+import cmcrameri.cm  # noqa: F401  (registers its colour maps)
 import matplotlib.pyplot as plt
 
 import cryotile
@@ -18,7 +19,8 @@ with tempfile.TemporaryDirectory() as scratch:
 
 count = squares.pivot_table(index="y_min", columns="x_min", values="count", aggfunc="sum")
 figure, axis = plt.subplots(figsize=(5, 4), layout="constrained")
-image = axis.pcolormesh(count.columns / 1e3 + 2.5, count.index / 1e3 + 2.5, count, cmap="viridis")
+x, y = count.columns / 1e3 + 2.5, count.index / 1e3 + 2.5
+image = axis.pcolormesh(x, y, count, cmap="cmc.batlow")
 axis.set(xlabel="x (km)", ylabel="y (km)", aspect="equal", title=f"{count.sum().sum():,.0f} points")
 figure.colorbar(image, label="points in a square of 5 km")
 figure.savefig(sys.argv[1], dpi=80)
