@@ -28,7 +28,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from tests.support.services.farm import FarmServer, await_answer, free_port
+from tests.support.services.farm import FarmServer, await_answer
+from tests.support.services.ports import free_port
 from tests.support.services.postgres import Postgres
 from tests.support.services.seed import SeedServer, seed_client
 

@@ -258,6 +258,58 @@ def test_bodies_are_limited_in_size_and_depth(sqlite_farm):
     assert post(gzip.compress(b'{"numTasks": 3}'), **{"Content-Encoding": "gzip"}) == 201
 
 
+def test_requests_of_other_sites_change_nothing(farm):
+    run, _ = farm.run(3), farm.worker()
+    assert farm.claim(run) == 0
+    member = f"/api/v1/runs/{run}/members/{farm.name('ann')}"
+    calls = (
+        ("POST", f"/api/runs/{run}/restart?all=True", None),
+        ("POST", "/api/run", {"numTasks": 3}),
+        ("POST", "/api/worker", {"uuid": "v", "hostname": "h", "pid": 1}),
+        ("PUT", f"/api/runs/{run}/tasks/1", {"status": "done"}),
+        ("GET", "/api/token", None),
+        ("DELETE", f"/api/runs/{run}", None),
+        ("POST", "/api/v1/runs", {"count": 3}),
+        ("PUT", member, {"role": "owner"}),
+    )
+    foreign = (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:8080"},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+    )
+    for method, path, body in calls:
+        for headers in foreign:
+            assert farm.ask(method, path, body, headers=headers).status_code == 403, (path, headers)
+    assert farm.counts(run) == (0, 1, 0)
+    assert len(farm.ask("GET", "/api/runs").json["data"]) == 1
+    for headers in (
+        {"Sec-Fetch-Site": "same-origin"},
+        {"Sec-Fetch-Site": "none"},
+        {"Origin": "http://localhost"},
+        {},
+    ):
+        assert farm.ask("PUT", member, {"role": "owner"}, headers=headers).status_code == 204
+    # A link on another site may lead here.
+    assert farm.ask("GET", "/api/runs", headers=foreign[0]).status_code == 200
+
+
+def test_bodies_of_the_native_api_must_be_json(farm):
+    """A form of another site can send text, and not JSON, without being asked for permission."""
+    for media in ("text/plain", "application/x-www-form-urlencoded", ""):
+        answer = farm.ask(
+            "POST", "/api/v1/runs", data=b'{"count": 3}', headers={"Content-Type": media}
+        )
+        assert answer.status_code == 415
+        assert "send application/json" in answer.json["error"]
+    # Programs of the first task farm may give any type, or none.
+    for media in ("text/plain", ""):
+        answer = farm.ask(
+            "POST", "/api/run", data=b'{"numTasks": 3}', headers={"Content-Type": media}
+        )
+        assert answer.status_code == 201
+
+
 def test_every_answer_has_security_headers(sqlite_farm):
     answers = [
         sqlite_farm.client.get("/"),

@@ -151,7 +151,10 @@ def test_tasks_are_enrolled_in_pieces_by_several_workers(farm, key):
     packed = gzip.compress(json.dumps(piece).encode())
     for _ in range(2):
         answer = run.farm.ask(
-            "POST", "/api/v1/runs", data=packed, headers={"Content-Encoding": "gzip"}
+            "POST",
+            "/api/v1/runs",
+            data=packed,
+            headers={"Content-Type": "application/json", "Content-Encoding": "gzip"},
         )
         assert (answer.status_code, answer.json["tasks"]) == (200, 2000)
     again = Run(farm, key=key, tasks=[[index, 1] for index in range(1500, 2500)])

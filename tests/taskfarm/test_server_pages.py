@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from tests.support.farm_server import PASSWORD, sqlite_farm
+from cryotile.taskfarm.server.pages import _age
+from tests.support.farm_server import PASSWORD, basic, sqlite_farm
 
 __all__ = ["sqlite_farm"]
 
 
-def _log_in(farm, password=PASSWORD, **more):
-    return farm.client.post("/", data={"name": farm.name("ann"), "password": password}, **more)
+# The header of a browser that loads a page.
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+def _log_in(farm, password=PASSWORD, **headers):
+    form = {"name": farm.name("ann"), "password": password}
+    return farm.client.post("/", data=form, headers=BROWSER | headers)
 
 
 def test_without_a_session_the_page_is_the_login(sqlite_farm):
@@ -31,6 +37,24 @@ def test_a_user_sees_the_progress_of_their_runs(sqlite_farm):
     assert "1 of 4" in page
     assert "25 %" in page
     assert others not in page
+
+
+def test_large_numbers_have_separators_and_ages_a_unit(sqlite_farm):
+    sqlite_farm.run(400_000), sqlite_farm.worker()
+    _log_in(sqlite_farm)
+    page = sqlite_farm.client.get("/").text
+    assert "0 of 400,000" in page
+    assert "never" in page
+    sqlite_farm.claim(sqlite_farm.run(1))
+    for seconds, age in (
+        (0, "0 s ago"),
+        (119, "119 s ago"),
+        (1200, "20 min ago"),
+        (90000, "25 h ago"),
+        (1e6, "11 days ago"),
+    ):
+        assert _age(seconds) == age
+    assert "s ago" in sqlite_farm.client.get("/").text
 
 
 def test_the_page_loads_nothing_from_other_hosts(sqlite_farm):
@@ -66,8 +90,42 @@ def test_the_session_cookie_is_sent_by_this_site_alone(sqlite_farm):
     cookie = _log_in(sqlite_farm).headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
-    forged = _log_in(sqlite_farm, headers={"Origin": "https://elsewhere.example"})
-    assert forged.status_code == 403
+
+
+def test_the_login_form_of_another_site_is_refused_with_a_page(sqlite_farm):
+    sqlite_farm.token()
+    for headers in (
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+        {"Origin": "http://localhost", "Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://localhost", "Sec-Fetch-Site": "same-site"},
+    ):
+        forged = _log_in(sqlite_farm, **headers)
+        assert (forged.status_code, forged.mimetype) == (403, "text/html")
+        assert "from another site" in forged.text
+    assert _log_in(sqlite_farm, Origin="http://localhost").status_code == 303
+    assert (
+        _log_in(sqlite_farm, Origin="null", **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
+    )
+
+
+def test_errors_are_pages_for_people_and_json_for_programs(sqlite_farm):
+    sqlite_farm.token()
+    for path, status in (("/nosuch", 401), ("/metrics", 401)):
+        answer = sqlite_farm.client.get(path, headers=BROWSER)
+        assert (answer.status_code, answer.mimetype) == (status, "text/html")
+        assert 'type="password"' in answer.text
+        # A browser must not open its own dialog above the page.
+        assert "WWW-Authenticate" not in answer.headers
+        answer = sqlite_farm.client.get(path)
+        assert (answer.status_code, answer.mimetype) == (status, "application/json")
+        assert "WWW-Authenticate" in answer.headers
+    known = basic(sqlite_farm.token())
+    answer = sqlite_farm.client.get("/nosuch", headers=BROWSER | known)
+    assert (answer.status_code, answer.mimetype) == (404, "text/html")
+    answer = sqlite_farm.client.post("/logout", headers=BROWSER)
+    assert answer.status_code == 401
+    assert "session has ended" in answer.text
 
 
 def test_a_logout_invalidates_the_cookie(sqlite_farm):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,17 +14,12 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from tests.support.services.ports import free_port
+
 # Limit for a start on a busy machine, seconds.
 _LIMIT = 240.0
 
 USER, PASSWORD = "user", "a secret of some length"
-
-
-def free_port() -> int:
-    """Return a free port of the loopback interface."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def await_answer(address: str, server: subprocess.Popen[bytes], log: Path) -> None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.services.ports import await_port, free_port
 from tests.support.services.postgres import Postgres, rights
 from tests.support.services.provide import provide
-
-# Limit for its start, seconds.
-_LIMIT = 240.0
 
 
 class PgBouncer:
@@ -38,9 +34,7 @@ class PgBouncer:
     def __init__(self, postgres: Postgres, *, connections: int) -> None:
         self._program = provide(["pgbouncer"], ["pgbouncer"])["pgbouncer"]
         self._place = Path(tempfile.mkdtemp(prefix="cryotile-pgbouncer-", dir="/tmp"))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self.url = f"postgresql://cryotile@127.0.0.1:{self.port}/postgres"
         (self._place / "users").write_text('"cryotile" ""\n')
         (self._place / "pgbouncer.ini").write_text(
@@ -58,11 +52,7 @@ class PgBouncer:
             os.chown(self._place, who["user"], who["group"])
         command = [self._program, "-q", str(self._place / "pgbouncer.ini")]
         self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **who)
-        end = time.monotonic() + _LIMIT
-        while not self._listens():
-            assert self._process.poll() is None, (self._place / "log").read_text()
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        await_port(self.port, self._process, self._place / "log")
         return self
 
     def __exit__(
@@ -74,7 +64,3 @@ class PgBouncer:
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._place)
-
-    def _listens(self) -> bool:
-        with socket.socket() as knock:
-            return knock.connect_ex(("127.0.0.1", self.port)) == 0

@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.support.services.ports import free_port
 from tests.support.services.provide import unavailable
 
 # Limit for a start or a stop, seconds.
@@ -45,9 +45,7 @@ class Postgres:
         self._programs, self._rights = _programs()
         # Below /tmp, since a test's directory is readable by root alone and its path may be too long for a socket.
         self._place = Path(tempfile.mkdtemp(prefix="cryotile-postgres-", dir="/tmp"))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql://cryotile@127.0.0.1:{self.port}/postgres"
         self._settings = {

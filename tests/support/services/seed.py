@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.support.services.farm import PASSWORD, USER, await_answer, free_port
+from tests.support.services.farm import PASSWORD, USER, await_answer
+from tests.support.services.ports import free_port
 from tests.support.services.provide import exclusively, unavailable
 
 _CLIENT = [["taskfarm-worker==0.4.0", "setuptools<80", "wheel"]]

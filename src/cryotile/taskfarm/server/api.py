@@ -6,12 +6,12 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from flask import Blueprint, Response, jsonify, request, stream_with_context
 from msgspec import UNSET, Meta
-from sqlalchemy import Row, text
+from sqlalchemy import text
 from werkzeug.exceptions import BadRequest, NotFound
 
 from cryotile.farm.task import Task
@@ -45,7 +45,7 @@ from cryotile.taskfarm.server.bodies import (
     WorkerQuery,
     storable,
 )
-from cryotile.taskfarm.server.listing import list_runs, list_tasks, list_workers, see_run
+from cryotile.taskfarm.server.listing import list_runs, list_tasks, list_workers, see_run, summarize
 from cryotile.taskfarm.server.operations import Operations
 from cryotile.taskfarm.server.state import anonymous_worker, server
 
@@ -66,7 +66,8 @@ _stream_seats = threading.BoundedSemaphore(2)
 @operations.add("GET", "/api/v1/runs", {200: "The runs, in order of creation."})
 def get_runs() -> RunList:
     """List the runs that the caller is a member of."""
-    return RunList([_summarize(row) for row in list_runs(server().database, principal())])
+    who = principal()
+    return RunList([summarize(row, who) for row in list_runs(server().database, who)])
 
 
 @operations.add(
@@ -173,7 +174,7 @@ def get_events(run: RunRecord) -> Response:
 
     def look() -> RunSummary | None:
         row = see_run(database, who, run)
-        return None if row is None else _summarize(row)
+        return None if row is None else summarize(row, who)
 
     return _stream(look)
 
@@ -210,7 +211,9 @@ def metrics() -> Response:
         "# HELP cryotile_tasks Number of tasks of a run by state.",
         "# TYPE cryotile_tasks gauge",
     ]
-    for run in map(_summarize, list_runs(server().database, principal())):
+    who = principal()
+    for row in list_runs(server().database, who):
+        run = summarize(row, who)
         lines += [
             f'cryotile_tasks{{run="{run.run}",state="{name}"}} {getattr(run, name)}'
             for name in ("waiting", "leased", "done", "failed")
@@ -219,22 +222,11 @@ def metrics() -> Response:
 
 
 def _summary(run: RunRecord) -> RunSummary:
-    row = see_run(server().database, principal(), run)
+    who = principal()
+    row = see_run(server().database, who, run)
     if row is None:
         raise NotFound(f"run {run.uuid} was deleted; create it again")
-    return _summarize(row)
-
-
-def _summarize(row: Row[Any]) -> RunSummary:
-    who = principal()
-    leased, done, failed = int(row.leased), int(row.done), int(row.failed)
-    return RunSummary(
-        run=row.uuid, key=row.key, name=row.name, owner=row.owner,
-        role="owner" if who.admin or row.owner == who.name else row.role,
-        created=row.created, clock=row.clock, lease=row.lease, attempts=row.attempts,
-        tasks=row.tasks, waiting=row.tasks - leased - done - failed,
-        leased=leased, done=done, failed=failed,
-    )  # fmt: skip
+    return summarize(row, who)
 
 
 def _find_or_create(given: NewRun) -> tuple[RunRecord, bool]:

@@ -17,15 +17,24 @@ from gunicorn.app.base import BaseApplication
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
-from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.exceptions import (
+    BadRequest,
+    Forbidden,
+    HTTPException,
+    InternalServerError,
+    MethodNotAllowed,
+    ServiceUnavailable,
+    Unauthorized,
+)
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from cryotile.errors import InvalidValue
 from cryotile.ledgers.sql.database import Database, Unreachable
 from cryotile.ledgers.sql.schema import upgrade
-from cryotile.taskfarm.server import api, legacy_api, pages
+from cryotile.taskfarm.server import api, legacy_api
 from cryotile.taskfarm.server.accounts import STEPS, tables
 from cryotile.taskfarm.server.auth import Access, authenticate
+from cryotile.taskfarm.server.pages import is_for_person, pages, render_error
 from cryotile.taskfarm.server.settings import ServerSettings
 from cryotile.taskfarm.server.state import Server, WorkerIds
 
@@ -54,10 +63,13 @@ _THREADS = 8
 _HEADERS = [
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
-    ("Referrer-Policy", "no-referrer"),
+    # Not no-referrer: browsers then send the page's own form with "Origin: null".
+    ("Referrer-Policy", "same-origin"),
     ("Cache-Control", "no-store"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 ]
+
+_POLICY = "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 
 class _Application(Flask):
@@ -149,7 +161,7 @@ def create_app(settings: ServerSettings | None = None) -> Flask:
     )
     app.extensions["cryotile"] = Server(database, settings, Access(database), WorkerIds(database))
     tables.init_app(app)
-    for part in (legacy_api.legacy_api, api.api, pages.pages):
+    for part in (legacy_api.legacy_api, api.api, pages):
         app.register_blueprint(part)
     app.before_request(_admit)
     app.register_error_handler(HTTPException, _explain)
@@ -170,15 +182,38 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _admit() -> Response | None:
-    """Authenticate every request, unknown routes included."""
+    """Refuse requests of other sites' pages, and authenticate all others, unknown routes included."""
     if request.method == "OPTIONS":
         raise MethodNotAllowed
-    return None if request.endpoint in _OPEN else authenticate()
+    # A token is made by GET, as the first server did.
+    if request.method not in ("GET", "HEAD") or request.endpoint == "legacy.get_token":
+        _refuse_other_sites()
+    if request.endpoint in _OPEN:
+        return None
+    refusal = authenticate()
+    if refusal is not None and is_for_person() and not request.path.startswith("/api/"):
+        raise Unauthorized("log in to see this page")
+    return refusal
+
+
+def _refuse_other_sites() -> None:
+    """Refuse a request that a page of another site makes a visitor's browser send, with the visitor's credentials.
+
+    Programs send neither header.
+    """
+    own = request.host_url.rstrip("/")
+    origin = request.headers.get("Origin", own)
+    # Browsers send it over HTTPS and to this machine; "none" is a request that the user typed.
+    site = request.headers.get("Sec-Fetch-Site", "same-origin" if origin == own else "cross-site")
+    if site not in ("same-origin", "none"):
+        raise Forbidden(
+            f"the request comes from another site ({origin}); open {own} and repeat it there"
+        )
 
 
 def _protection() -> list[tuple[str, str]]:
     style = f"'nonce-{g.nonce}'" if "nonce" in g else "'none'"
-    policy = f"default-src 'none'; style-src {style}; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    policy = f"default-src 'none'; style-src {style}; img-src data:; {_POLICY}"
     headers = [*_HEADERS, ("Content-Security-Policy", policy)]
     if request.is_secure:
         headers.append(("Strict-Transport-Security", "max-age=31536000"))
@@ -186,30 +221,34 @@ def _protection() -> list[tuple[str, str]]:
 
 
 def _explain(error: HTTPException) -> Any:
-    """Return the error of a request as JSON."""
+    """Return an error as JSON, or as a page if a browser shows it."""
     response = error.get_response()
-    if error.code is not None and error.code >= 400:
+    if error.code is None or error.code < 400:
+        return response
+    if is_for_person():
+        response.set_data(render_error(error))
+    else:
         response.set_data(jsonify(error=error.description or error.name).get_data())
         response.content_type = "application/json"
     return response
 
 
-def _reject(error: InvalidValue) -> tuple[Response, int]:
-    return jsonify(error=str(error)), 400
+def _reject(error: InvalidValue) -> Any:
+    return _explain(BadRequest(str(error)))
 
 
-def _ask_to_repeat(error: Exception) -> tuple[Response, int, dict[str, str]]:
+def _ask_to_repeat(error: Exception) -> Any:
     """Answer that the database is unreachable: acknowledged changes are safe, and every call may be repeated."""
     logger.warning("%s %s: %s", request.method, request.path, error)
     sentence = "the database does not answer; nothing was lost, repeat the request"
-    return jsonify(error=sentence), 503, {"Retry-After": str(_RETRY_AFTER)}
+    return _explain(ServiceUnavailable(sentence, retry_after=_RETRY_AFTER))
 
 
-def _fail(error: Exception) -> tuple[Response, int]:
+def _fail(error: Exception) -> Any:
     """Log the traceback under a number, and tell the client the number alone."""
     number = secrets.token_hex(4)
     logger.error("%s %s failed (%s)", request.method, request.path, number, exc_info=error)
-    return jsonify(error=f"the server failed; search its log for {number}"), 500
+    return _explain(InternalServerError(f"the server failed; search its log for {number}"))
 
 
 def serve(settings: ServerSettings, host: str, port: int, *, processes: int) -> None:

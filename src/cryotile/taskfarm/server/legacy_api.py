@@ -22,7 +22,6 @@ from werkzeug.exceptions import BadRequest, NotFound
 from cryotile.ledgers.sql import statements as sql
 from cryotile.ledgers.sql.database import Database
 from cryotile.ledgers.sql.dialect import Change, Statement
-from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.ledgers.sql.runs import (
     Counts,
     RunRecord,
@@ -415,7 +414,7 @@ def _find_listed(connection: Connection, run: int, index: int) -> float | None:
 def _restart_stranded(database: Database, run: RunRecord) -> None:
     restart_stranded(database, run)
     failed = database.read(lambda c: list(FAILED(c, run=run.id).scalars()))
-    SqlLedger.of_worker(database, run, 0).reopen(failed)
+    server().ledger(run).reopen(failed)
 
 
 def _restart_all(database: Database, run: RunRecord) -> None:

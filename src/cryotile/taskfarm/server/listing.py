@@ -11,9 +11,9 @@ from cryotile.ledgers.sql.dialect import Statement
 from cryotile.ledgers.sql.runs import RunRecord
 from cryotile.ledgers.sql.schema import State
 from cryotile.taskfarm.server.auth import Principal
-from cryotile.taskfarm.server.bodies import TaskSummary, WorkerSummary
+from cryotile.taskfarm.server.bodies import RunSummary, TaskSummary, WorkerSummary
 
-__all__ = ["list_runs", "list_tasks", "list_workers", "see_run"]
+__all__ = ["list_runs", "list_tasks", "list_workers", "see_run", "summarize"]
 
 _COLUMNS = """
 SELECT runs.id, runs.uuid, runs.key, runs.name, runs.owner, runs.created, runs.lease, runs.attempts, runs.tasks,
@@ -73,6 +73,18 @@ def see_run(database: Database, who: Principal, run: RunRecord) -> Row[Any] | No
     return database.read(
         lambda connection: SEE_RUN(connection, run=run.id, user=who.id).one_or_none()
     )
+
+
+def summarize(row: Row[Any], who: Principal) -> RunSummary:
+    """Return the settings and counts of a row of :func:`list_runs`, with the role of a user in the run."""
+    leased, done, failed = int(row.leased), int(row.done), int(row.failed)
+    return RunSummary(
+        run=row.uuid, key=row.key, name=row.name, owner=row.owner,
+        role="owner" if who.admin or row.owner == who.name else row.role,
+        created=row.created, clock=row.clock, lease=row.lease, attempts=row.attempts,
+        tasks=row.tasks, waiting=row.tasks - leased - done - failed,
+        leased=leased, done=done, failed=failed,
+    )  # fmt: skip
 
 
 def list_tasks(

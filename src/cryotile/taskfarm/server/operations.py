@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
-from flask import Blueprint, Response, jsonify
-from werkzeug.exceptions import NotFound
+from flask import Blueprint, Response, jsonify, request
+from werkzeug.exceptions import NotFound, UnsupportedMediaType
 
 from cryotile.ledgers.sql.runs import RunRecord
 from cryotile.taskfarm.server.accounts import USER_NAME
@@ -116,6 +116,7 @@ class _Operation:
             if self.role is not None:
                 given["run"] = find_run(given["run"], self.role)
             if reader is not None:
+                _check_media_type()
                 given["body"] = reader.read()
             if query_kind is not None:
                 given["query"] = read_query(query_kind)
@@ -243,6 +244,14 @@ def find_run(uuid: str, role: str) -> RunRecord:
     if _RUN_UUID.fullmatch(uuid) is None:
         raise NotFound(f"run {uuid[:40]!r} is unknown; give a uuid of 32 hexadecimal digits")
     return member_run(uuid, role)
+
+
+def _check_media_type() -> None:
+    """Refuse a body of another type: a form on a page of another site cannot send JSON."""
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType(
+            f"Content-Type {request.mimetype!r} is not supported; send application/json"
+        )
 
 
 def _query_parameters(kind: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The page: a table of runs and their progress; without a session, the login."""
+"""The page for people: the login, a table of runs and their progress, and errors."""
 
 from __future__ import annotations
 
@@ -6,43 +6,40 @@ import secrets
 from typing import Any
 
 from flask import Blueprint, g, redirect, render_template, request, session
-from werkzeug.exceptions import Forbidden, HTTPException, TooManyRequests, Unauthorized
+from werkzeug.exceptions import HTTPException, Unauthorized
 
 from cryotile.taskfarm.server import accounts
 from cryotile.taskfarm.server.auth import Principal, identify
-from cryotile.taskfarm.server.listing import list_runs
+from cryotile.taskfarm.server.listing import list_runs, summarize
 from cryotile.taskfarm.server.state import server
 
-__all__ = ["pages"]
+__all__ = ["is_for_person", "pages", "render_error"]
 
 pages = Blueprint("pages", __name__)
 
-# Seconds after which one has to log in again.
+# Seconds after which a user must log in again.
 _SESSION = 12 * 3600.0
+
+# Units of an age: seconds of one, name, and the age up to which it is used.
+_UNITS = ((1, "s", 120), (60, "min", 7200), (3600, "h", 172800), (86400, "days", float("inf")))
 
 
 @pages.get("/")
 def home() -> Any:
-    """Show the runs of who has logged in."""
-    who = _logged_in()
-    g.nonce = secrets.token_urlsafe(16)
+    """Show the user's runs, the newest first; without a session, the login."""
+    who = _session_user()
     if who is None:
-        return render_template("login.html", problem=None)
-    rows = [_progress(row) for row in list_runs(server().database, who)]
-    return render_template("runs.html", runs=rows, name=who.name)
+        return _render("login.html", problem=None)
+    rows = reversed(list_runs(server().database, who))
+    return _render("runs.html", runs=[_progress(row, who) for row in rows], name=who.name)
 
 
 @pages.post("/")
 def log_in() -> Any:
     """Begin a session."""
-    _refuse_strangers()
-    name, password = request.form.get("name", ""), request.form.get("password", "")
-    try:
-        who = identify(name.strip(), password)
-    except TooManyRequests as error:
-        return _ask(error)
+    who = identify(request.form.get("name", "").strip(), request.form.get("password", ""))
     if who is None:
-        return _ask(Unauthorized("name or password is wrong"))
+        raise Unauthorized("name or password is wrong; try again")
     lifetime = min(_SESSION, server().settings.token_lifetime)
     g.principal = who
     session["token"] = accounts.issue_token(who.id, who.name, lifetime)
@@ -51,11 +48,10 @@ def log_in() -> Any:
 
 @pages.post("/logout")
 def log_out() -> Any:
-    """End a session, and the token that it stands on."""
-    who = _logged_in()
+    """End a session, and revoke its token."""
+    who = _session_user()
     if who is None:
-        raise Unauthorized("nobody is logged in here")
-    _refuse_strangers()
+        raise Unauthorized("your session has ended already; log in to begin another")
     g.principal = who
     accounts.revoke_tokens(who.id, who.name, who.token)
     server().access.forget()
@@ -63,38 +59,41 @@ def log_out() -> Any:
     return redirect("/", 303)
 
 
-def _logged_in() -> Principal | None:
+def is_for_person() -> bool:
+    """Tell whether a browser will show the answer of the current request: programs do not prefer HTML."""
+    offered = ["application/json", "text/html"]
+    return request.accept_mimetypes.best_match(offered) == "text/html"
+
+
+def render_error(error: HTTPException) -> str:
+    """Return the page of an error: the login with the reason if a login helps, else the reason."""
+    template = "login.html" if error.code in (401, 429) else "error.html"
+    return _render(template, problem=error.description or error.name, title=error.name)
+
+
+def _render(template: str, **values: Any) -> str:
+    # The policy of the answer allows the one style sheet that has this nonce.
+    g.nonce = secrets.token_urlsafe(16)
+    return render_template(template, **values)
+
+
+def _session_user() -> Principal | None:
     token = session.get("token")
     return server().access.of_token(token) if isinstance(token, str) else None
 
 
-def _refuse_strangers() -> None:
-    """Refuse forms that other sites send in a visitor's name."""
-    origin = request.headers.get("Origin")
-    if origin is not None and origin != request.host_url.rstrip("/"):
-        raise Forbidden("the form is from another site")
-
-
-def _ask(error: HTTPException) -> tuple[str, int, dict[str, str]]:
-    """Show the login again, with what was wrong."""
-    g.nonce = secrets.token_urlsafe(16)
-    headers = {}
-    if isinstance(error, TooManyRequests):
-        headers["Retry-After"] = str(error.retry_after)
-    return render_template("login.html", problem=error.description), error.code or 401, headers
-
-
-def _progress(row: Any) -> dict[str, Any]:
-    settled = int(row.done) + int(row.failed)
+def _progress(row: Any, who: Principal) -> dict[str, Any]:
+    run = summarize(row, who)
     return {
-        "name": row.name or row.key,
-        "uuid": row.uuid,
-        "tasks": row.tasks,
-        "waiting": row.tasks - settled - int(row.leased),
-        "leased": int(row.leased),
-        "done": int(row.done),
-        "failed": int(row.failed),
-        # Not rounded: 100 % is said when nothing is left.
-        "percent": 100 * int(row.done) // max(1, row.tasks),
-        "silence": None if row.seen is None else max(0, round(row.clock - row.seen)),
+        "name": run.name or run.key,
+        "run": run,
+        # Rounded down: 100 % means that nothing is left.
+        "percent": 100 * run.done // max(1, run.tasks),
+        "seen": "never" if row.seen is None else _age(row.clock - row.seen),
     }
+
+
+def _age(seconds: float) -> str:
+    """Return an age in words, such as ``20 min ago``."""
+    size, unit, _ = next(each for each in _UNITS if seconds < each[2])
+    return f"{max(0, int(seconds)) // size} {unit} ago"
