@@ -1,4 +1,4 @@
-"""What is wrong with a granule is one line: value, rule, remedy."""
+"""An unreadable granule gives an error of one line: value, rule, remedy."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def test_a_missing_file_is_named(tmp_path):
     assert "No such file" in line_about(tmp_path / "none.nc")
 
 
-def test_a_directory_is_no_granule(tmp_path):
+def test_a_directory_is_not_a_granule(tmp_path):
     assert "Is a directory" in line_about(tmp_path)
 
 
-def test_an_empty_file_is_said_to_be_empty(tmp_path):
+def test_an_empty_file_is_reported_as_empty(tmp_path):
     path = tmp_path / "empty.nc"
     path.touch()
     assert "is empty" in line_about(path)
@@ -52,14 +52,14 @@ def test_an_empty_file_is_said_to_be_empty(tmp_path):
 
 @pytest.mark.parametrize("name", list(WINDOWS))
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
-def test_a_truncated_file_is_said_to_be_truncated(granules, tmp_path, name, share):
+def test_a_truncated_file_is_reported_as_truncated(granules, tmp_path, name, share):
     path = tmp_path / "cut.nc"
     whole = (granules / name).read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     assert "truncated" in line_about(path)
 
 
-def test_a_file_with_broken_bytes_is_said_to_be_damaged(granules, tmp_path):
+def test_a_file_with_altered_bytes_is_reported_as_damaged(granules, tmp_path):
     path = tmp_path / "broken.h5"
     whole = bytearray((granules / APRIL).read_bytes())
     with h5py.File(granules / APRIL) as file:
@@ -83,7 +83,7 @@ def test_a_netcdf_file_of_another_product_is_unknown(tmp_path):
     path = tmp_path / "other.nc"
     with netCDF4.Dataset(path, "w") as dataset:
         dataset.title = "Cryo-TEMPO Sea Ice Thematic Product"
-    assert "no known product" in line_about(path)
+    assert "unknown product" in line_about(path)
 
 
 def test_another_cryosat_product_is_unknown(granules, tmp_path):
@@ -93,7 +93,7 @@ def test_another_cryosat_product_is_unknown(granules, tmp_path):
         file.attrs["product_name"] = np.bytes_(
             "CS_LTA__SIR_SAR_1B_20191005T151255_20191005T151621_E001"
         )
-    assert "no known product" in line_about(path)
+    assert "unknown product" in line_about(path)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +135,7 @@ def test_a_missing_variable_is_named(granules, tmp_path, name, variable):
         (LRM, ["abs_orbit_number"]),
     ],
 )
-def test_a_missing_attribute_without_which_no_pass_is_known_is_named(
-    granules, tmp_path, name, attributes
-):
+def test_a_missing_attribute_that_passes_need_is_named(granules, tmp_path, name, attributes):
     path = tmp_path / "lacking.nc"
     shutil.copyfile(granules / name, path)
     with h5py.File(path, "r+") as file:
@@ -167,7 +165,7 @@ def test_a_variable_of_the_wrong_kind_is_named(granules, tmp_path, name, variabl
     assert variable in line_about(path)
 
 
-def test_a_sensing_start_that_is_no_date_is_quoted(granules, tmp_path):
+def test_a_sensing_start_that_is_not_a_date_is_quoted(granules, tmp_path):
     path = tmp_path / "odd.nc"
     shutil.copyfile(granules / ANTARCTICA, path)
     with h5py.File(path, "r+") as file:
@@ -206,7 +204,7 @@ class EntryPoint:
         return TableReader()
 
 
-def test_third_parties_add_readers_of_formats_of_their_own(tmp_path, monkeypatch):
+def test_third_parties_add_readers_of_their_own_formats(tmp_path, monkeypatch):
     path = tmp_path / "table.txt"
     path.write_text("my table\n")
     assert "neither NetCDF-4 nor HDF5" in line_about(path)

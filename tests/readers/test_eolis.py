@@ -1,4 +1,4 @@
-"""Cryo-TEMPO EOLIS points: no real granule is at hand, so the simulator's are read, and changed copies of them."""
+"""Cryo-TEMPO EOLIS points: no real granule is available, so simulated granules and changed copies of them are read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORLD = World(bounds=(-20e3, -1410e3, 20e3, -1370e3))
 
 @pytest.fixture(scope="module")
 def tiles(tmp_path_factory):
-    """A month over the corner of two tiles of 100 km."""
+    """Return a month over the corner of two tiles of 100 km."""
     root = tmp_path_factory.mktemp("eolis")
     return simulate(root, product="eolis", start="2019-03-16", years=16 / 365.25, world=WORLD)
 
@@ -47,7 +47,7 @@ class TestEolis(ReaderContract):
         return "2019-03-01", "2019-04-01"
 
 
-def test_points_lie_where_the_file_has_them_in_its_own_projection(tiles):
+def test_points_are_where_the_file_has_them_in_its_own_projection(tiles):
     for path in tiles:
         x, y, elevation, uncertainty = raw(path, "x", "y", "elevation", "uncertainty")
         points = read_granule(path).points
@@ -58,14 +58,14 @@ def test_points_lie_where_the_file_has_them_in_its_own_projection(tiles):
         np.testing.assert_array_equal(points["uncertainty"], uncertainty.astype(float))
 
 
-def test_swath_and_poca_are_modes_of_their_own(tiles):
+def test_swath_and_poca_are_separate_modes(tiles):
     (is_swath,) = raw(tiles[0], "isSwath")
     modes = read_granule(tiles[0]).points["mode"]
     assert modes.tolist() == np.where(is_swath, "sarin_swath", "sarin_poca").tolist()
     assert modes.nunique() == 2
 
 
-def test_times_count_from_1970_unless_the_units_say_otherwise(tiles, copy):
+def test_times_count_from_1970_unless_the_units_state_another_epoch(tiles, copy):
     (seconds,) = raw(tiles[-1], "time")
     expected = pd.to_datetime(seconds, unit="s").as_unit("ms")
     assert read_granule(tiles[-1]).points["time"].tolist() == expected.tolist()
@@ -81,11 +81,11 @@ def test_a_pass_over_two_tiles_is_one_pass(tiles):
     points = pd.concat(parts).sort_values("time", ignore_index=True)
     flights = (points["time"].diff() > pd.Timedelta("600s")).cumsum()
     assert points.groupby(flights)["tile"].nunique().max() > 1
-    # Only the direction may be unknown where a tile holds too little of a pass.
+    # Only the direction may be unknown, if a tile has too few points of a pass.
     assert (points["pass_id"] // 2).groupby(flights).nunique().max() == 1
 
 
-def test_directions_are_those_that_were_flown(tiles):
+def test_directions_are_those_of_the_flight(tiles):
     granules = [read_granule(path) for path in tiles]
     points = pd.concat([granule.points for granule in granules])
     seen = set()
@@ -99,13 +99,13 @@ def test_directions_are_those_that_were_flown(tiles):
     assert all(any("inferred" in note for note in granule.notes) for granule in granules)
 
 
-def test_a_tile_and_month_is_named_without_its_version(tiles):
+def test_the_id_of_a_tile_and_month_has_no_version(tiles):
     ids = {read_granule(path).id for path in tiles}
     assert "cryotempo_eolis_point:-100000_-1400000:20190301T000000:0" in ids
     assert len(ids) == len(tiles)
 
 
-def test_degrees_serve_in_place_of_x_and_y(copy):
+def test_degrees_are_accepted_in_place_of_x_and_y(copy):
     expected = read_granule(copy).points
     with h5py.File(copy, "r+") as file:
         for name, new in (("x", "lon"), ("y", "lat")):
@@ -124,7 +124,7 @@ def test_degrees_serve_in_place_of_x_and_y(copy):
         (lambda file: file.pop("y"), "lacks the variable y "),
     ],
 )
-def test_what_is_wrong_with_a_tile_is_one_line(copy, change, said):
+def test_an_invalid_tile_is_refused_in_one_line(copy, change, said):
     with h5py.File(copy, "r+") as file:
         change(file)
     with pytest.raises(GranuleError) as error:

@@ -1,4 +1,4 @@
-"""Products and situations of which no real granule is at hand, made by changing copies of real ones.
+"""Products and situations without a real granule, made by changing copies of real ones.
 
 Level 2 in LRM and SARIn, the GDR of Baseline F, Baseline D of Level 2, an ATL11 of a later release, and granules that
 turn at 88 degrees: facts about them come from the format descriptions, so these tests show that cryotile follows the
@@ -21,7 +21,7 @@ from tests.support.real_granules import ANTARCTICA, JUNE, LRM, REPEATED, SAR, SA
 
 @pytest.fixture
 def copy(tmp_path):
-    """Where the changed copy lies."""
+    """Return the path of the changed copy."""
     return tmp_path / "copy.nc"
 
 
@@ -71,7 +71,7 @@ def test_level2_lrm_takes_the_third_height(copy, level2):
     assert set(granule.points["power"]) == {12.34}
 
 
-def test_level2_sarin_takes_the_first_height_and_heeds_the_interferometer(copy, level2):
+def test_level2_sarin_takes_the_first_height_and_the_flags_of_the_interferometer(copy, level2):
     with level2("SIN", 3) as file:
         status = file["flag_prod_status_20_ku"]
         status[:10] = 16777216
@@ -95,7 +95,7 @@ def test_level2_sarin_takes_the_first_height_and_heeds_the_interferometer(copy, 
         (-(2**31), "flag_missing"),
     ],
 )
-def test_level2_drops_what_a_single_bit_condemns(copy, level2, bit, reason):
+def test_level2_drops_records_with_a_single_error_bit(copy, level2, bit, reason):
     with level2("SAR", 2) as file:
         file["flag_prod_status_20_ku"][7] = bit
     assert read_granule(copy).dropped == {reason: 1}
@@ -109,7 +109,7 @@ def test_level2_of_baseline_d_reads_like_baseline_e(copy, level2):
     assert (granule.baseline, len(granule.points)) == ("D", 4551)
 
 
-def test_a_gdr_of_baseline_f_holds_all_modes_and_its_own_nadir(copy, level2):
+def test_a_gdr_of_baseline_f_has_all_modes_and_its_own_nadir(copy, level2):
     with level2("GDR", 2, baseline="F") as file:
         file["flag_instr_mode_op_20_ku"][:1000] = 1
         file["flag_instr_mode_op_20_ku"][1000:2000] = 3
@@ -142,7 +142,7 @@ def test_a_granule_that_turns_at_88_degrees_holds_two_passes(copy, level2):
     assert abs(time[turned] - turn) < 0.1
 
 
-def test_a_granule_too_short_to_show_its_direction_has_its_letter(copy, level2):
+def test_a_granule_too_short_to_show_its_direction_uses_its_attribute(copy, level2):
     with level2("SAR", 2) as file:
         for name in ("lat_01", "time_cor_01"):
             first = file[name][:1]
@@ -152,7 +152,7 @@ def test_a_granule_too_short_to_show_its_direction_has_its_letter(copy, level2):
     assert read_granule(copy).points["ascending"].all()
 
 
-def test_unused_heights_of_zero_never_get_through(copy, change):
+def test_unused_heights_of_zero_are_dropped(copy, change):
     with change(LRM) as file:
         file["height_3_20_ku"][:300] = 0
         file["height_3_20_ku"][300:400] = -(2**31)
@@ -160,7 +160,7 @@ def test_unused_heights_of_zero_never_get_through(copy, change):
     assert read_granule(copy).dropped == {"no_elevation": 400}
 
 
-def test_l2i_tests_each_word_of_flags(copy, change):
+def test_l2i_tests_each_flag_word(copy, change):
     with change(SARIN) as file:
         file["surf_type_20_ku"][:] = 2
         file["flag_quality_20_ku"][:] = 1 | 2 | 64 | 1024 | 2048
@@ -193,7 +193,7 @@ def test_l2i_tests_each_word_of_flags(copy, change):
         (None, 605, "to 605"),
     ],
 )
-def test_cryotempo_says_at_which_record_it_turns(copy, change, north, south, expected):
+def test_cryotempo_states_the_record_at_which_it_turns(copy, change, north, south, expected):
     with change(ANTARCTICA) as file:
         for name, value in (("ascending", north), ("descending", south)):
             del file.attrs[f"{name}_start_record"]
@@ -220,7 +220,7 @@ CARRY_NOTHING = {
 
 
 @pytest.mark.parametrize("name", list(CARRY_NOTHING))
-def test_attributes_that_carry_nothing_may_be_absent(granules, copy, change, name):
+def test_attributes_that_are_not_needed_may_be_absent(granules, copy, change, name):
     with change(name) as file:
         for attribute in set(file.attrs) - CARRY_NOTHING[name]:
             del file.attrs[attribute]
@@ -231,7 +231,7 @@ def test_attributes_that_carry_nothing_may_be_absent(granules, copy, change, nam
     assert bare.id.split(":")[2:] == whole.id.split(":")[2:], "the first record tells the start"
 
 
-def test_atl06_reads_the_beams_that_are_there(copy, change):
+def test_atl06_reads_the_beams_in_the_file(copy, change):
     with change(JUNE) as file:
         for beam in ("gt1l", "gt2r", "gt3r"):
             del file[beam]
@@ -259,7 +259,7 @@ def test_atl06_over_the_mean_sea_surface_is_at_sea(copy, change):
     assert granule.dropped["surface_ocean"] == 4152
 
 
-def test_a_segment_without_azimuth_belongs_to_no_pass(copy, change):
+def test_a_segment_without_azimuth_has_no_pass(copy, change):
     with change(JUNE) as file:
         azimuth = file["gt1l/land_ice_segments/ground_track/seg_azimuth"]
         azimuth[:] = azimuth.attrs["_FillValue"]

@@ -1,4 +1,4 @@
-"""The suite for all readers on every real granule, and what the readers make of each."""
+"""The reader contract on every real granule, and the points of each."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class TestRealGranules(ReaderContract):
     def sensing_window(self, granule_name):
         return WINDOWS[granule_name]
 
-    def test_every_reason_has_its_sentence(self, granule_path):
+    def test_every_reason_has_a_sentence(self, granule_path):
         assert set(read_granule(granule_path).dropped) <= set(REASONS)
 
 
 def raw_variables(path: Path, *names: str) -> list[np.ndarray]:
-    """Variables by another library than the readers use, neither masked nor scaled."""
+    """Return variables read by another library than that of the readers, neither masked nor scaled."""
     with netCDF4.Dataset(path) as dataset:
         dataset.set_auto_maskandscale(False)
         return [dataset[name][:] for name in names]
@@ -59,7 +59,7 @@ def test_an_lrm_record_is_dropped_when_its_third_height_is_in_error(granules):
     assert set(granule.points["mode"]) == {"lrm"}
 
 
-def test_flagged_heights_are_finite_and_still_never_get_through(granules):
+def test_flagged_heights_are_finite_and_dropped(granules):
     heights, quality = raw_variables(granules / LRM, "height_3_20_ku", "flag_quality_20_ku")
     assert (heights[(quality & 1024) != 0] > 2_000_000).all()
     assert (quality != 0).all(), "some bit is set on every record, so the word says nothing"
@@ -94,7 +94,7 @@ def test_sarin_over_ice_is_dropped_where_its_angle_is_ambiguous(granules):
     assert np.abs(heights - dem)[ice & ~kept].min() > 50_000
 
 
-def test_sar_over_the_ocean_leaves_no_point_and_is_no_error(granules):
+def test_sar_over_the_ocean_has_no_point_and_is_not_an_error(granules):
     granule = read_granule(granules / SAR)
     assert len(granule.points) == 0
     assert granule.dropped == {"surface_ocean": 4551}
@@ -113,7 +113,7 @@ def test_sar_over_the_ocean_leaves_no_point_and_is_no_error(granules):
         (GREENLAND, {"grounded_ice": 968, "ocean": 221, "ice_free_land": 115}),
     ],
 )
-def test_cryotempo_keeps_what_has_an_elevation(granules, name, kept):
+def test_cryotempo_keeps_records_with_an_elevation(granules, name, kept):
     elevation, surface, uncertainty = raw_variables(
         granules / name, "elevation", "surface_type", "uncertainty"
     )
@@ -130,7 +130,7 @@ def test_cryotempo_keeps_what_has_an_elevation(granules, name, kept):
 
 
 @pytest.mark.parametrize(("name", "kept"), [(APRIL, 488), (JUNE, 16861)])
-def test_atl06_keeps_the_best_segments_that_are_located_to_a_metre(granules, name, kept):
+def test_atl06_keeps_segments_of_best_quality_located_to_a_metre(granules, name, kept):
     height, quality, location = ([], [], [])
     with h5py.File(granules / name) as file:
         for beam in ("gt1l", "gt1r", "gt2l", "gt2r", "gt3l", "gt3r"):
@@ -152,7 +152,7 @@ def test_atl06_keeps_the_best_segments_that_are_located_to_a_metre(granules, nam
     np.testing.assert_array_equal(granule.points["elevation"], height[best & (location <= 1)])
 
 
-def test_atl11_gives_each_reference_point_once_a_cycle(granules):
+def test_atl11_has_each_reference_point_once_per_cycle(granules):
     with h5py.File(granules / REPEATED) as file:
         heights = file["pt2/corrected_h/h_corr"][:]
         latitude = file["pt2/corrected_h/latitude"][:]
@@ -205,7 +205,7 @@ def test_a_pass_is_one_overflight(granules, name, passes):
         (REPEATED, ("icesat2_atl11:unknown:20190519T205351:788", "", 4)),
     ],
 )
-def test_a_granule_is_named_without_its_baseline_and_version(granules, name, identity):
+def test_the_id_of_a_granule_has_neither_baseline_nor_version(granules, name, identity):
     granule = read_granule(granules / name)
     assert (granule.id, granule.baseline, granule.version) == identity
 

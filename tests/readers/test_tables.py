@@ -1,4 +1,4 @@
-"""Tables: the suite of readers on each format, under cryotile's own names and by a column mapping; their errors."""
+"""Tables: the reader contract on each format, under cryotile's own names and by a column mapping; their errors."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ power = {name = "backscatter", unit = "dB"}
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    """One month of the same points in each format."""
+    """Write one month of the same points in each format."""
     root = tmp_path_factory.mktemp("tables")
     days = {"start": "2019-03-01", "years": 30 / 365.25, "seed": 3, "world": WORLD}
     return {name: simulate(root / name, product=name, **days)[0] for name in FORMATS}
@@ -64,7 +64,7 @@ def points(simulated):
 
 @pytest.fixture(scope="module")
 def foreign(points):
-    """The same points under other names, in other units."""
+    """Write the same points under other names, in other units."""
     frame = points.points
     return pd.DataFrame(
         {
@@ -108,7 +108,7 @@ class TestOwnNames(ReaderContract):
     def sensing_window(self):
         return WINDOW
 
-    def test_all_formats_hold_the_same(self, granule, points):
+    def test_all_formats_have_the_same_points(self, granule, points):
         expected = points.points.drop(columns="power")
         pd.testing.assert_frame_equal(granule.points, expected, rtol=0, atol=1e-9)
 
@@ -139,7 +139,7 @@ class TestMapped(ReaderContract):
         late = granule.points["time"] - expected["time"]
         assert late.abs().max() <= pd.Timedelta("1ms")
 
-    def test_what_was_not_said_is_noted(self, read):
+    def test_assumptions_are_noted(self, read):
         assert any("inferred" in note for note in read().notes)
         assert any("grounded_ice" in note for note in read().notes)
 
@@ -200,13 +200,13 @@ def test_projected_coordinates_are_reprojected(tmp_path):
         ),
     ],
 )
-def test_times_are_read_as_the_mapping_says(tmp_path, time, written, instant):
+def test_times_are_read_in_the_unit_of_the_mapping(tmp_path, time, written, instant):
     mapping = mapped(columns=PLACE | {"time": time})
     path = text(tmp_path, "lon,lat,h,t", f"-45,70,1000,{written}")
     assert read_granule(path, mapping=mapping).points["time"].iloc[0] == pd.Timestamp(instant)
 
 
-def test_text_may_be_laid_out_in_other_ways(tmp_path):
+def test_text_may_have_other_layouts(tmp_path):
     layout = {"delimiter": "whitespace", "comment": "#", "names": ["t", "lat", "lon", "h", "id"]}
     path = text(
         tmp_path, "# a survey", "2005-01-01  70.5  -45   1000 7", "2005-01-01 70.6 -45 1001 8"
@@ -218,7 +218,7 @@ def test_text_may_be_laid_out_in_other_ways(tmp_path):
         assert granule.points["latitude"].tolist() == [70.5, 70.6]
 
 
-def test_orbit_and_direction_make_the_pass(tmp_path):
+def test_the_pass_follows_from_orbit_and_direction(tmp_path):
     columns = PLACE | {
         "time": "t",
         "orbit": "o",
@@ -242,7 +242,7 @@ def test_orbit_and_direction_make_the_pass(tmp_path):
     assert granule.dropped == {"no_orbit": 1}
 
 
-def test_one_orbit_that_goes_up_and_comes_down_is_two_passes(tmp_path):
+def test_one_orbit_that_ascends_and_descends_is_two_passes(tmp_path):
     up = [f"-45,{70 + i / 10},1000,2005-01-01T00:00:{i:02d},7" for i in range(20)]
     down = [f"-60,{72 - i / 10},1000,2005-01-01T00:15:{i:02d},7" for i in range(20)]
     path = text(tmp_path, "lon,lat,h,t,o", *up, *down)
@@ -252,7 +252,7 @@ def test_one_orbit_that_goes_up_and_comes_down_is_two_passes(tmp_path):
     assert set(passes[20:]) == {pass_id("icesat", 7, ascending=False)}
 
 
-def test_a_gap_of_more_than_600_seconds_parts_two_passes(tmp_path):
+def test_a_gap_of_more_than_600_seconds_divides_two_passes(tmp_path):
     rows = [f"-45,70,1000,2005-01-01T{clock}" for clock in ("00:00", "00:10", "00:20:01", "00:25")]
     passes = read_granule(text(tmp_path, "lon,lat,h,t", *rows), mapping=mapped()).points
     assert passes["pass_id"].nunique() == 2
@@ -260,14 +260,14 @@ def test_a_gap_of_more_than_600_seconds_parts_two_passes(tmp_path):
     assert passes["ascending"].isna().all(), "one place tells no direction"
 
 
-def test_json_says_the_same_as_toml(tmp_path):
+def test_json_and_toml_give_the_same_mapping(tmp_path):
     table = {"columns": PLACE | {"time": "t"}, "constants": LASER}
     path = tmp_path / "mapping.json"
     path.write_text(json.dumps(table))
     assert ColumnMapping.load(path) == ColumnMapping.parse(table)
 
 
-def test_the_mapping_in_the_documentation_makes_sense(tmp_path):
+def test_the_mapping_in_the_documentation_is_valid(tmp_path):
     page = PROJECT / "docs" / "formats.md"
     (example,) = re.findall(r"^```toml\n# glas.toml\n(.*?)^```", page.read_text(), re.S | re.M)
     path = tmp_path / "glas.toml"
@@ -299,11 +299,11 @@ def one_line(error: pytest.ExceptionInfo[CryotileError]) -> str:
         (["lon,lat,h,t", "1,70,3,2005-01-01", "1,70,3,soon"], "column 't' has 'soon' in row 2"),
         (["lon,lat,h,t", "1,70,3,5"], "column 't' holds times as numbers"),
         (["lon,lat,h,t", ",,3,2005-01-01"], "no row with a time and a position"),
-        (["lon,lat,h,t", "1,2,3,4,5,6", "1,2"], "is no table of text"),
+        (["lon,lat,h,t", "1,2,3,4,5,6", "1,2"], "is not a table in text"),
         (["lon,lat,h,t"], "no row with a time and a position"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_one_line(tmp_path, rows, said):
+def test_an_invalid_table_is_refused_in_one_line(tmp_path, rows, said):
     path = text(tmp_path, *rows)
     with pytest.raises(GranuleError) as error:
         read_granule(path, mapping=mapped())
@@ -312,7 +312,7 @@ def test_what_is_wrong_with_a_table_is_one_line(tmp_path, rows, said):
     assert str(path) in line
 
 
-def test_columns_of_different_lengths_are_no_table(tmp_path):
+def test_columns_of_different_lengths_are_refused(tmp_path):
     path = tmp_path / "table.h5"
     with h5py.File(path, "w") as file:
         for name, length in (("lon", 3), ("lat", 3), ("h", 2), ("t", 3)):
@@ -323,7 +323,7 @@ def test_columns_of_different_lengths_are_no_table(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["parquet", "hdf5", "netcdf3"])
-def test_a_truncated_table_is_said_to_be_damaged(foreign, tmp_path, form):
+def test_a_truncated_table_is_reported_as_damaged(foreign, tmp_path, form):
     path = save(foreign, tmp_path / "table", form)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(GranuleError) as error:
@@ -351,7 +351,7 @@ def test_a_truncated_table_is_said_to_be_damaged(foreign, tmp_path, form):
         ({"columns": PLACE | {"time": "t"}, "constants": LASER, "text": {"delimiter": "::"}}, "'::'"),
     ],
 )  # fmt: skip
-def test_a_mapping_that_makes_no_sense_is_refused(tmp_path, table, said):
+def test_an_invalid_mapping_is_refused(tmp_path, table, said):
     path = tmp_path / "mapping.json"
     path.write_text(json.dumps(table))
     with pytest.raises(InvalidValue) as error:
@@ -393,7 +393,7 @@ def test_the_command_line_ingests_a_table_by_its_mapping(foreign, tmp_path):
     assert "my_survey" in told.stdout
 
 
-def test_info_on_a_table_tells_platforms_apart_and_names_some_passes(call, tmp_path, monkeypatch):
+def test_info_on_a_table_counts_platforms_and_lists_some_passes(call, tmp_path, monkeypatch):
     monkeypatch.setattr(describe, "ROWS_AT_ONCE", 7)
     count = 60
     path = tmp_path / "years.csv"

@@ -1,4 +1,4 @@
-"""Tables that memory does not hold: read in pieces they are what they are as a whole."""
+"""Tables larger than memory: read in pieces, they have the points that they have as a whole."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ MAPPING = ColumnMapping.parse(
 
 
 def ignore(fraction: float = 0.0) -> None:
-    """Take a progress call."""
+    """Accept a progress call."""
 
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    """Forty passes over northern Greenland, in no order, with gaps and what is to be dropped."""
+    """Return forty passes over northern Greenland, unordered, with missing values and rows to drop."""
     rng = np.random.default_rng(5)
     count = 3000
     orbit = rng.integers(0, 40, count)
@@ -143,11 +143,11 @@ def test_dates_orbits_and_words_are_read_in_pieces_too(
     same(save(own, tmp_path, form), None)
 
 
-def test_passes_do_not_depend_on_how_points_come() -> None:
+def test_passes_do_not_depend_on_the_order_of_points() -> None:
     for seed in range(20):
         rng = np.random.default_rng(seed)
         count = int(rng.integers(1, 400))
-        # −1 is a platform that is not known.
+        # −1 is an unknown platform.
         platform = rng.integers(-1, 2, count)
         # Seconds from one to another around the longest gap of 600.
         time = np.datetime64("2016-02-28", "ms") + rng.choice(
@@ -169,7 +169,7 @@ def test_passes_do_not_depend_on_how_points_come() -> None:
 
 
 def orbits_by_hand(platform: np.ndarray, time: np.ndarray) -> np.ndarray:
-    """First moment of each point's pass in units of 600 s, gap by gap."""
+    """Return the first instant of each point's pass in units of 600 s, gap by gap."""
     orbits = np.zeros(len(time), np.int64)
     for one in np.unique(platform):
         first = last = None
@@ -183,7 +183,7 @@ def orbits_by_hand(platform: np.ndarray, time: np.ndarray) -> np.ndarray:
     return orbits
 
 
-def test_a_row_that_is_wrong_is_named_by_its_place_in_the_table(
+def test_an_invalid_row_is_named_by_its_number_in_the_table(
     table: pd.DataFrame, tmp_path: Path
 ) -> None:
     wrong = table.astype({"h": object})
@@ -197,7 +197,7 @@ def test_a_row_that_is_wrong_is_named_by_its_place_in_the_table(
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that hold some hundred rows."""
+    """Make workers that can hold a few hundred rows."""
     monkeypatch.setattr(ingest_batch, "WORKER_BYTES", Criteria().memory - 1000)
     monkeypatch.setattr(ingest_batch, "points_within", lambda memory, extra: ROWS)
     monkeypatch.setattr(ingest_batch, "_rows_within", lambda memory, extra: ROWS)
@@ -239,7 +239,7 @@ def same_content(one: PointDB, other: PointDB) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "hdf5"])
-def test_a_table_that_is_too_large_for_a_worker_goes_in_all_the_same(
+def test_a_table_too_large_for_a_worker_is_ingested(
     form: str,
     table: pd.DataFrame,
     tmp_path: Path,
@@ -260,7 +260,7 @@ def test_a_table_that_is_too_large_for_a_worker_goes_in_all_the_same(
     pieced.compact()
     same_content(whole, PointDB(pieced.path))
     assert take_in([path], pieced, criteria, ignore).ids == taken.ids
-    # A newer version takes the place of all pieces of the old one.
+    # A newer version replaces all pieces of the old one.
     mapping_file.write_text("version = 1\n" + mapping_file.read_text())
     shorter = save(table[:2000], tmp_path, form)
     for db in (whole, pieced):
@@ -272,7 +272,7 @@ def test_a_table_that_is_too_large_for_a_worker_goes_in_all_the_same(
     assert list(pieced.verify()) == []
 
 
-def test_what_is_wrong_in_a_later_piece_keeps_the_whole_table_out_and_nothing_else(
+def test_an_error_in_a_later_piece_rejects_the_whole_table_and_nothing_else(
     table: pd.DataFrame, tmp_path: Path, mapping_file: Path, little_memory: None
 ) -> None:
     (tmp_path / "good").mkdir()
@@ -287,11 +287,11 @@ def test_what_is_wrong_in_a_later_piece_keeps_the_whole_table_out_and_nothing_el
     assert "'high' in row 2501" in line
     assert len(taken.ids) == 1
     assert len(db.granules) == 2
-    # No fragment of the failed pieces is left, or it would wait for a compaction.
+    # No fragment of the failed pieces remains for a compaction.
     assert set(db.path.glob("chunks/*/*/*/*/*.parquet")) == set(db.fragments())
 
 
-def test_a_table_of_hours_gives_a_sign_of_life_with_each_piece(
+def test_a_long_table_reports_progress_with_each_piece(
     table: pd.DataFrame, tmp_path: Path, mapping_file: Path, little_memory: None
 ) -> None:
     told: list[float] = []
@@ -303,7 +303,7 @@ def test_a_table_of_hours_gives_a_sign_of_life_with_each_piece(
     assert told == sorted(told)
 
 
-def test_another_writer_in_between_does_no_harm(
+def test_another_commit_between_pieces_is_kept(
     table: pd.DataFrame,
     tmp_path: Path,
     mapping_file: Path,
@@ -322,7 +322,7 @@ def test_another_writer_in_between_does_no_harm(
 
 
 def _once_before(path: Path, granule, project):
-    """Append a granule by another writer when the first piece is projected."""
+    """Append a granule by another writer while the first piece is projected."""
     left = [granule]
 
     def call(*arguments):

@@ -137,7 +137,7 @@ def test_an_expression_selects_the_points_that_it_describes(text: str, rows: str
         "1 is 1",
     ],
 )
-def test_what_is_no_comparison_is_refused_in_one_line(text: str) -> None:
+def test_other_expressions_than_comparisons_are_refused_in_one_line(text: str) -> None:
     with pytest.raises(InvalidValue) as caught:
         Where.parse(text)
     message = str(caught.value)
@@ -146,7 +146,7 @@ def test_what_is_no_comparison_is_refused_in_one_line(text: str) -> None:
     assert "write" in message or "give" in message
 
 
-def test_an_unknown_column_is_named_beside_those_that_there_are() -> None:
+def test_an_unknown_column_is_named_with_the_known_columns() -> None:
     with pytest.raises(InvalidValue, match=r"'coherense'.*uncertainty"):
         Where.parse("coherense > 0.6", columns=tuple(CORE_COLUMNS))
     with pytest.raises(InvalidValue, match="'coherence'"):
@@ -155,7 +155,7 @@ def test_an_unknown_column_is_named_beside_those_that_there_are() -> None:
         Where.parse("platfrom == 'icesat2'", columns=tuple(CORE_COLUMNS))
 
 
-def test_conditions_written_differently_are_one() -> None:
+def test_conditions_written_differently_are_equal() -> None:
     one = Where.parse('(platform=="cryosat2")&(x<1)&(x>0)')
     other = Where.parse("platform == 'cryosat2' and x < 1 and x > 0")
     assert one == other
@@ -165,20 +165,20 @@ def test_conditions_written_differently_are_one() -> None:
     assert Where.parse("mode in ['sar', 'lrm']") == Where.parse("mode in ('lrm', 'sar', 'lrm')")
 
 
-def test_a_condition_travels_to_another_process() -> None:
+def test_a_condition_can_be_pickled() -> None:
     where = Where.parse("mode == 'lrm' and time < '2020-01-01'")
     again = pickle.loads(pickle.dumps(where))
     assert again == where
     np.testing.assert_array_equal(again.mask(POINTS), where.mask(POINTS))
 
 
-def test_time_zones_are_turned_to_utc() -> None:
+def test_times_with_an_offset_are_converted_to_utc() -> None:
     times = np.array(["2018-12-31T22:59:59.999", "2018-12-31T23:00"], "datetime64[ms]")
     where = Where.parse("time >= '2019-01-01T01:00+02:00'")
     assert where.mask(pd.DataFrame({"time": times})).tolist() == [False, True]
 
 
-def test_groups_that_cannot_hold_a_point_are_pruned() -> None:
+def test_groups_without_a_possible_point_are_pruned() -> None:
     groups = pd.DataFrame(
         {
             "platform": ["cryosat2", "icesat2", None],

@@ -51,7 +51,7 @@ def echoes_of(mission: Mission, start: str, stop: str) -> pd.DataFrame:
 
 def test_a_satellite_inclined_by_92_degrees_reaches_88_degrees_of_latitude() -> None:
     _, latitude = CRYOSAT2.ground_track(1, np.linspace(0, 1, 100_001))
-    # Geodetic latitude is up to 0.2 degrees more than geocentric latitude, but hardly near a pole.
+    # Geodetic latitude is up to 0.2 degrees more than geocentric latitude, but hardly more near a pole.
     assert latitude.max() == pytest.approx(88.0, abs=0.02)
     assert latitude.min() == pytest.approx(-88.0, abs=0.02)
 
@@ -69,7 +69,7 @@ def test_5344_orbits_take_369_turns_of_the_earth_under_the_orbit_plane() -> None
     assert elapsed[0] / np.timedelta64(1, "D") == pytest.approx(368.24, abs=0.01)
 
 
-def test_each_repeat_crosses_the_equator_northward_at_5344_places_evenly_spaced() -> None:
+def test_each_repeat_crosses_the_equator_northward_at_5344_evenly_spaced_longitudes() -> None:
     longitude, latitude = CRYOSAT2.ground_track(np.arange(5344)[:, None], np.zeros(1))
     assert np.all(latitude == 0)
     gaps = np.diff(np.sort(longitude.ravel()))
@@ -106,7 +106,7 @@ def test_the_ground_track_follows_that_of_a_real_cryosat2_pass(granules: Path) -
     assert np.abs(apart).max() < 5  # km; the real orbit is not quite circular
 
 
-def test_all_orbits_at_once_find_the_crossings_that_a_walk_along_the_track_finds() -> None:
+def test_all_orbits_at_once_find_the_crossings_found_step_by_step_along_the_track() -> None:
     world = World(bounds=(-40e3, -1390e3, 40e3, -1310e3))
     mission = mission_of("cryotempo", world=world)
     start, stop = moment("2019-05-04T12:00"), moment("2019-05-20")
@@ -170,7 +170,7 @@ def test_outlets_thin_by_three_metres_a_year_and_the_interior_thickens_slightly(
     assert 0.1 < rate.max() < 0.2
 
 
-def test_only_ice_changes_and_all_four_surfaces_are_there() -> None:
+def test_only_ice_changes_and_all_four_surfaces_occur() -> None:
     world = World()
     x, y = places(world, 20_000)
     kind = np.array(SURFACE_TYPES)[world.surface_type(x, y)]
@@ -179,7 +179,7 @@ def test_only_ice_changes_and_all_four_surfaces_are_there() -> None:
     assert np.any(world.dhdt(x, y)[kind == "floating_ice"] != 0)
 
 
-def test_a_seasonal_cycle_leaves_the_elevation_after_whole_years_alone() -> None:
+def test_a_seasonal_cycle_does_not_change_the_elevation_after_whole_years() -> None:
     plain, seasonal = World(), World(seasonal=0.5)
     x, y = plain.centre
     year = np.timedelta64(31_557_600, "s")
@@ -206,7 +206,7 @@ def test_the_surface_is_nearly_a_plane_within_a_search_radius() -> None:
 # The noise
 
 
-# Baseline D of L2I holds the numbers of Baseline E.
+# Baseline D of L2I has the values of Baseline E.
 @pytest.mark.parametrize("product", [product for product in PRODUCTS if product != "l2i-d"])
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_points(
     tmp_path: Path, product: str
@@ -231,7 +231,7 @@ def test_a_longer_mission_gives_the_same_granules_and_more(tmp_path: Path) -> No
     assert all(longer[p.name].read_bytes() == p.read_bytes() for p in short)
 
 
-def test_without_noise_an_echo_is_the_true_elevation_where_it_comes_from() -> None:
+def test_without_noise_an_echo_is_the_true_elevation_at_its_position() -> None:
     silent = {"white": 0, "along_pass": 0, "outlier_share": 0, "bad_share": 0, "lost_share": 0}
     mission = mission_of("cryotempo", ambiguous_share=0, **silent)
     echoes = echoes_of(mission, "2019-01-01", "2019-04-01")
@@ -243,7 +243,7 @@ def test_without_noise_an_echo_is_the_true_elevation_where_it_comes_from() -> No
     np.testing.assert_allclose(np.column_stack([x, y]), echoes[["x", "y"]], atol=1e-3)
 
 
-def test_a_bad_pass_is_off_by_as_much_as_was_said() -> None:
+def test_a_bad_pass_has_the_error_asked_for() -> None:
     bad = mission_of("cryotempo", bad_share=0.2, bad_error=7.0, along_pass=0.05)
     good = mission_of("cryotempo", bad_share=0.0, along_pass=0.05)
     shift = [
@@ -259,14 +259,14 @@ def test_a_bad_pass_is_off_by_as_much_as_was_said() -> None:
     assert set(np.abs(difference).round(6)) == {0.0, 7.0}
 
 
-def test_the_points_of_a_pass_share_one_error_drawn_as_wide_as_was_said() -> None:
+def test_the_points_of_a_pass_share_one_error_of_the_size_asked_for() -> None:
     mission = mission_of("cryotempo", along_pass=0.4, bad_share=0.0)
     errors = [pass_error(mission, n, ascending=True) for n in range(3000)]
     assert np.std(errors) == pytest.approx(0.4, rel=0.05)
     assert np.corrcoef(errors[:-1], errors[1:])[0, 1] == pytest.approx(0, abs=0.06)
 
 
-def test_as_many_echoes_on_ice_are_outliers_lost_and_ambiguous_as_was_said() -> None:
+def test_shares_of_outliers_lost_and_ambiguous_echoes_are_those_asked_for() -> None:
     mission = mission_of("cryotempo", outlier_share=0.03, lost_share=0.1, ambiguous_share=0.02)
     echoes = echoes_of(mission, "2018-01-01", "2019-07-01")
     ice = echoes[echoes["surface_type"].isin([1, 2])]
@@ -276,7 +276,7 @@ def test_as_many_echoes_on_ice_are_outliers_lost_and_ambiguous_as_was_said() -> 
     assert not echoes.loc[~echoes.index.isin(ice.index), "outlier"].any()
 
 
-def test_stated_uncertainties_are_those_of_the_noise() -> None:
+def test_uncertainties_are_those_of_the_noise() -> None:
     mission = mission_of("cryotempo", along_pass=0.0, bad_share=0.0, outlier_share=0.0)
     echoes = echoes_of(mission, "2018-01-01", "2019-07-01")
     echoes = echoes[~(echoes["lost"] | echoes["ambiguous"])]
@@ -285,7 +285,7 @@ def test_stated_uncertainties_are_those_of_the_noise() -> None:
     assert np.std(scaled) == pytest.approx(1, abs=0.05)
 
 
-def test_echoes_jump_about_so_that_some_steps_run_backwards() -> None:
+def test_positions_of_echoes_jump_so_that_some_steps_go_backwards() -> None:
     for flight in flown(mission_of("cryotempo", world=World()), "2019-01-01", "2019-02-01"):
         (beam,) = flight.beams
         forward = np.sign(beam["nadir_latitude"].iloc[-1] - beam["nadir_latitude"].iloc[0])
@@ -295,7 +295,7 @@ def test_echoes_jump_about_so_that_some_steps_run_backwards() -> None:
             assert backward.any()
 
 
-# Bad wishes
+# Invalid arguments
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Simulated granules are like the real ones, but for what is listed here, and read back as what was simulated."""
+"""Simulated granules have the structure of real ones, with the exceptions listed here, and read back as simulated."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ NOT_IN_ATL06 = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Directory with some granules of every product, each in its own."""
+    """Return a directory with some granules of every product, each product in its own directory."""
     root = tmp_path_factory.mktemp("simulated")
     for product, days in DAYS.items():
         simulate(
@@ -89,7 +89,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def described(value: Any) -> tuple[str, Any]:
-    """Type and value of an attribute."""
+    """Return type and value of an attribute."""
     kind = (
         value.dtype.kind if isinstance(value, np.bytes_) else getattr(value, "dtype", type(value))
     )
@@ -97,7 +97,7 @@ def described(value: Any) -> tuple[str, Any]:
 
 
 def header_of(path: Path) -> dict[str, Any]:
-    """All that is in a flat netCDF granule besides its numbers."""
+    """Return the content of a flat netCDF granule without its numbers."""
     with netCDF4.Dataset(path) as file:
         return {
             "data model": file.data_model,
@@ -117,7 +117,7 @@ def header_of(path: Path) -> dict[str, Any]:
 
 
 def differences(real: dict[str, tuple[str, Any]], ours: dict[str, tuple[str, Any]]) -> set[str]:
-    """Attributes that only one has, of another type, or of another value without our own words being allowed."""
+    """Return attributes that only one has, of another type, or with another value that is not allowed."""
     return {
         name
         for name in real.keys() | ours.keys()
@@ -159,7 +159,7 @@ def test_a_simulated_netcdf_granule_has_the_header_of_a_real_one(
 
 
 @pytest.mark.granules
-def test_variables_and_attributes_stand_in_the_order_of_the_real_granule(
+def test_variables_and_attributes_are_in_the_order_of_the_real_granule(
     granules: Path, made: Path
 ) -> None:
     for real_name, ours_name in (("cryotempo C", "cryotempo"), ("l2i lrm", "l2i lrm")):
@@ -171,11 +171,11 @@ def test_variables_and_attributes_stand_in_the_order_of_the_real_granule(
 
 
 def tree_of(path: Path) -> dict[str, dict[str, Any]]:
-    """Everything in an HDF5 granule but its numbers, by path."""
+    """Return path → content of an HDF5 granule without its numbers."""
     tree: dict[str, dict[str, Any]] = {}
 
     def note(name: str, item: Any) -> None:
-        # Reference lists say how many datasets lie along a scale, and follow from their DIMENSION_LISTs.
+        # Reference lists give the number of datasets of a scale, and follow from their DIMENSION_LISTs.
         attributes = {
             a: described(v)
             for a, v in item.attrs.items()
@@ -258,7 +258,7 @@ def test_simulated_granules_are_named_like_real_ones(granules: Path, made: Path)
 
 
 def echoes_of(product: str) -> pd.DataFrame:
-    """What the mission measured, an echo a row, as the granules were written from it."""
+    """Return the measurements of the mission, one row per echo, from which the granules were written."""
     chosen = PRODUCTS[product]
     mission = Mission(WORLD, chosen.orbit, chosen.noise, SEED, chosen.lateral)
     start = np.datetime64(START, "us")
@@ -287,7 +287,7 @@ def read_back(made: Path, product: str, **options: Any) -> pd.DataFrame:
 def assert_same(
     points: pd.DataFrame, echoes: pd.DataFrame, *, degrees: float, metres: float
 ) -> None:
-    """Points read back are the echoes, to the precision of the format."""
+    """Assert that points read back are the echoes, to the precision of the format."""
     points = points.sort_values(["time", "longitude"], ignore_index=True)
     echoes = echoes.sort_values(["time", "longitude"], ignore_index=True)
     assert len(points) == len(echoes) > 400
@@ -342,7 +342,7 @@ def test_atl06_points_read_back_are_the_segments_of_best_quality_that_were_not_p
     assert echoes.groupby("number")["beam"].nunique().eq(6).all()
 
 
-def test_level2_holds_the_points_of_l2i(made: Path) -> None:
+def test_level2_has_the_points_of_l2i(made: Path) -> None:
     plain = sorted((made / "l2").iterdir())
     assert plain
     for path in plain:
@@ -352,7 +352,7 @@ def test_level2_holds_the_points_of_l2i(made: Path) -> None:
         pd.testing.assert_frame_equal(same.points, granule.points)
 
 
-def test_baseline_d_of_l2i_holds_the_points_of_baseline_e(made: Path) -> None:
+def test_baseline_d_of_l2i_has_the_points_of_baseline_e(made: Path) -> None:
     old = {path.name.replace("_D001", "_E001"): path for path in (made / "l2i-d").iterdir()}
     assert old
     for name, path in old.items():
@@ -385,7 +385,7 @@ def test_atl11_points_read_back_are_midway_between_two_beams_that_both_saw_the_g
     assert set(points["pass_id"]) <= passes
 
 
-def test_heights_that_l2i_does_not_use_are_zero_and_flagged_ones_finite(made: Path) -> None:
+def test_heights_that_l2i_does_not_use_are_zero_and_flagged_heights_are_finite(made: Path) -> None:
     sarin = sorted((made / "l2i").glob("*SINI2*"), key=lambda p: p.stat().st_size)[-1]
     lrm = sorted((made / "l2i").glob("*LRMI2*"), key=lambda p: p.stat().st_size)[-1]
     with netCDF4.Dataset(sarin) as file:
@@ -407,7 +407,7 @@ def test_heights_that_l2i_does_not_use_are_zero_and_flagged_ones_finite(made: Pa
         assert len(file.dimensions["time_cor_01"]) == -(-len(file.dimensions["time_20_ku"]) // 20)
 
 
-def test_l2i_counts_time_in_tai_and_says_so_in_its_first_record_time(made: Path) -> None:
+def test_l2i_counts_time_in_tai_and_states_it_in_its_first_record_time(made: Path) -> None:
     path = sorted((made / "l2i").glob("*SINI2*"))[0]
     with netCDF4.Dataset(path) as file:
         first = pd.Timestamp("2000-01-01") + pd.Timedelta(seconds=float(file["time_20_ku"][0]))

@@ -1,4 +1,4 @@
-"""Granules made up for tests of what stands behind the readers: projected points, no file."""
+"""Invented granules for tests that need no file: projected points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ START = np.datetime64("2015-01-01", "ms")
 
 
 def points(seed: int, count: int, *, extent: float = 150e3) -> pd.DataFrame:
-    """Points all over the place, with ties in time and place, missing values and all categories."""
+    """Return random points, with ties in time and place, missing values and all categories."""
     random = np.random.default_rng(seed)
     columns = {
         "x": random.uniform(-extent, extent, count),
@@ -31,7 +31,7 @@ def points(seed: int, count: int, *, extent: float = 150e3) -> pd.DataFrame:
 
 
 def granule(seed: int, count: int = 300, *, extent: float = 150e3) -> Granule:
-    """A granule whose identity and points follow from ``seed``."""
+    """Return a granule whose identity and points follow from ``seed``."""
     frame = points(seed, count, extent=extent)
     return Granule(
         id=f"made-up-{seed}",
@@ -48,12 +48,12 @@ def granule(seed: int, count: int = 300, *, extent: float = 150e3) -> Granule:
 
 
 def with_points(original: Granule, frame: pd.DataFrame) -> Granule:
-    """The same granule with other points."""
+    """Return the same granule with other points."""
     return dataclasses.replace(original, points=frame, record_count=len(frame) + 2)
 
 
 def as_stored(frame: pd.DataFrame) -> pd.DataFrame:
-    """What comes back of points, but for their order: centimetres, millimetres, canonical categories."""
+    """Return points as a point DB stores them: centimetres, millimetres, canonical categories."""
     stored = frame[list(CORE_COLUMNS)].copy()
     for name, scale in {"x": 100, "y": 100, "elevation": 1000, "uncertainty": 1000}.items():
         stored[name] = np.rint(frame[name] * scale) / scale
@@ -63,5 +63,5 @@ def as_stored(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def sorted_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows in an order of the test's own."""
+    """Return rows sorted by all columns."""
     return frame.sort_values(list(frame.columns), ignore_index=True)

@@ -1,4 +1,4 @@
-"""Names of the real granules, and when each was measured."""
+"""Names of the real granules, and their sensing windows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ APRIL = "processed_ATL06_20190416093911_02770303_002_01.h5"
 JUNE = "processed_ATL06_20190613065109_11610303_002_01.h5"
 REPEATED = "ATL11_078805_0304_02_v002.h5"
 
-# The agencies' own words: the names of the CryoSat-2 files, data_start_utc and data_end_utc of ATL06, and for ATL11 the
-# extent of the ATL06 granules it was made of.
+# From the agencies: the names of the CryoSat-2 files, data_start_utc and data_end_utc of ATL06, and for ATL11 the
+# extent of the ATL06 granules that it was made from.
 WINDOWS = {
     LRM: ("2020-09-30T23:56:08.507", "2020-09-30T23:57:57.003"),
     SARIN: ("2019-05-04T12:25:45.510", "2019-05-04T12:27:25.446"),

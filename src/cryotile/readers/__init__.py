@@ -1,4 +1,4 @@
-"""Granules of the agencies to points: :func:`read_granule` chooses the reader by content, never by file name."""
+"""Read granules as points: :func:`read_granule` chooses the reader by content, never by file name."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ def read_granule(
     path : path
         The granule.
     surface_types : sequence of str
-        Surfaces to keep, of :data:`cryotile.points.SURFACE_TYPES`.  ESA Level 2, L2I and ICESat-2 do not tell floating
-        from grounded ice; there all land ice counts as grounded.
+        Surfaces to keep, of :data:`cryotile.points.SURFACE_TYPES`.  ESA Level 2, L2I and ICESat-2 do not distinguish
+        floating from grounded ice: all their land ice counts as grounded.
     columns : sequence of str
-        Further columns, of :func:`extra_columns`; NaN where the product has none of that name.
+        Extra columns, of :func:`extra_columns`; NaN if the product does not have one.
     mapping : ColumnMapping, optional
-        The granule is a table, and these are its columns; else the reader that recognises its content is taken.
+        Columns of the granule if it is a table; otherwise the reader that recognises its content reads it.
 
     Returns
     -------
     Granule
-        Its points have ``longitude, latitude`` in degrees, as the file has them.  A granule without a valid point has
-        no rows, and its ``dropped`` says why.
+        Its points have ``longitude, latitude`` in degrees, as in the file.  A granule without a valid point has no
+        rows, and its ``dropped`` gives the reasons.
 
     Raises
     ------
     GranuleError
-        There is no such file, or it is empty, truncated, of no known product, or lacks what its product prescribes.
+        The file does not exist, is empty or truncated, is of an unknown product, or lacks a part of its product.
     InvalidValue
         A surface type or column does not exist.
     """
@@ -84,7 +84,7 @@ def read_granule(
 
 
 def find_reader(path: str | os.PathLike[str]) -> Reader:
-    """Reader that recognises the content of a file.
+    """Return the reader that recognises the content of a file.
 
     Parameters
     ----------
@@ -94,24 +94,24 @@ def find_reader(path: str | os.PathLike[str]) -> Reader:
     Returns
     -------
     Reader
-        The first that does: built-in ones, then those of third parties.
+        The first that recognises it: built-in readers, then those of third parties.
 
     Raises
     ------
     GranuleError
-        There is no such file, or it is empty, truncated or of no known product.
+        The file does not exist, is empty or truncated, or is of an unknown product.
     """
     with open_source(Path(path)) as source:
         return _reader_of(source)
 
 
 def table_reader(mapping: ColumnMapping | None = None) -> TableReader:
-    """Return the reader of tables of a mapping; None: under cryotile's own names."""
+    """Return the reader of tables with a mapping; None: tables under cryotile's own names."""
     return TABLE if mapping is None else TableReader(mapping)
 
 
 def is_table(path: Path, mapping: ColumnMapping | None = None) -> bool:
-    """Tell whether a file is read as a table: by a mapping it is, else if no other reader knows its content.
+    """Return whether a file is read as a table: it has a mapping, or no other reader recognises its content.
 
     Raises
     ------
@@ -122,15 +122,15 @@ def is_table(path: Path, mapping: ColumnMapping | None = None) -> bool:
 
 
 def extra_columns(mapping: ColumnMapping | None = None) -> dict[str, str]:
-    """Further columns that readers offer, and a table of that mapping → unit."""
+    """Return extra column → unit, of all readers and of a table with that mapping."""
     readers = [*all_readers(), *([] if mapping is None else [TableReader(mapping)])]
     return {name: unit for reader in readers for name, unit in reader.columns.items()}
 
 
 def all_readers() -> Iterator[Reader]:
-    """Readers in the order in which they are tried, each imported when its turn comes."""
-    for place in _BUILT_IN:
-        module, name = place.split(":")
+    """Yield the readers in the order in which they are tried; each is imported when it is tried."""
+    for path in _BUILT_IN:
+        module, name = path.split(":")
         yield getattr(import_module(module), name)
     for entry_point in entry_points(group=GROUP):
         yield entry_point.load()
@@ -141,9 +141,9 @@ def _reader_of(source: Source) -> Reader:
         if reader.recognises(source):
             return reader
     known = ", ".join(reader.product for reader in all_readers())
-    form = "is of no known product" if source.file else "is neither NetCDF-4 nor HDF5"
+    form = "is of an unknown product" if source.file else "is neither NetCDF-4 nor HDF5"
     raise GranuleError(
-        f"granule {source.path} {form}; cryotile reads {known}: give one of these, for a table of other names a"
+        f"granule {source.path} {form}; cryotile reads {known}: give one of these, or a table with a"
         " --mapping of its columns, or install a reader"
     )
 

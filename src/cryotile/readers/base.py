@@ -1,4 +1,4 @@
-"""What all readers share: their interface, the rules that drop a point, and the making of a granule."""
+"""Common parts of readers: their interface, the rules that drop a point, and the construction of a granule."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ REASONS: Mapping[str, str] = {
     "no_position": "longitude or latitude is missing",
     "no_time": "the time is missing",
     "no_elevation": "the elevation is missing, unused (0) or more than 10 km off the ellipsoid",
-    "no_mode": "the measurement mode is not known",
-    "no_platform": "the platform is not known",
+    "no_mode": "the measurement mode is unknown",
+    "no_platform": "the platform is unknown",
     "surface_ocean": "ocean, not asked for",
     "surface_grounded_ice": "grounded ice, not asked for",
     "surface_floating_ice": "floating ice, not asked for",
@@ -46,22 +46,22 @@ REASONS: Mapping[str, str] = {
     "orbit_discontinuity": "the orbit is discontinuous",
     "mispointing_error": "the antenna is mispointed",
     "bad_baseline": "the interferometer baseline is bad",
-    "slope_model_invalid": "the slope model that moves an LRM echo to its place is invalid",
+    "slope_model_invalid": "the slope model that relocates an LRM echo is invalid",
     "not_best_quality": "the quality summary is not best quality",
     "geolocation_uncertain": "the height error from geolocation is over 1 m",
-    "no_orbit": "the number of its orbit is missing, so the pass is not known",
-    "no_direction": "neither ascending nor descending, so the pass is not known",
+    "no_orbit": "the orbit number is missing, so the pass is unknown",
+    "no_direction": "neither ascending nor descending, so the pass is unknown",
 }
 """Reason → sentence, for every reason under which a built-in reader drops a point.
 
-A point counts under the first of its reasons: first what every product tests, in the order above, then what the product
-itself tests.
+A point counts under its first reason.  Reasons common to all products come first, in the order above, then those of the
+product's own flags.
 """
 
-# Largest distance of a surface from the ellipsoid, metres; unmarked fill values lie beyond it.
+# Largest distance of a surface from the ellipsoid, metres; unmarked fill values exceed it.
 _HIGHEST = 10_000.0
 
-# Categories are the same for all granules, so that frames join without falling back to objects.
+# All granules have the same categories, so that joined frames keep them.
 _PLATFORMS, _MODES, _SURFACES = (
     pd.CategoricalDtype(list(names)) for names in (PLATFORM_CODES, MODES, SURFACE_TYPES)
 )
@@ -75,7 +75,7 @@ class Reader(Protocol):
     product : str
         Name of the product, e.g. ``"cryotempo_land_ice"``.
     columns : mapping of str to str
-        Further columns offered → unit.
+        Extra columns offered → unit.
     """
 
     @property
@@ -85,38 +85,38 @@ class Reader(Protocol):
     def columns(self) -> Mapping[str, str]: ...  # noqa: D102
 
     def recognises(self, source: Source) -> bool:
-        """Whether the content of ``source``, never its name, is of this product."""
+        """Return whether the content of ``source``, regardless of its name, is of this product."""
         ...
 
     def read(
         self, source: Source, *, surface_types: Sequence[str], columns: Sequence[str]
     ) -> Granule:
-        """Read the valid points on ``surface_types``, with the extra ``columns``; those not offered are NaN.
+        """Read the valid points on ``surface_types``, with the extra ``columns``; columns not offered are NaN.
 
         Raises
         ------
         GranuleError
-            The granule lacks what its product prescribes, or is damaged.
+            The granule lacks a part of its product, or is damaged.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What tells a granule from all others, and its delivery from other deliveries.
+    """The identity of a granule, and of this delivery of it.
 
     Attributes
     ----------
     product, zone : str
-        Product, and the part of the Earth or the kind of file within the product.
+        Product, and the region or kind of file within the product.
     start : datetime64
         Sensing start, UTC.
     orbit : int
-        Absolute orbit number, or reference ground track where a granule holds many orbits.
+        Absolute orbit number, or reference ground track if a granule holds many orbits.
     baseline : str
-        Baseline or release, "" when the granule does not say.
+        Baseline or release, "" if the granule does not state it.
     version : int
-        Version within the baseline, 0 when the granule does not say.
+        Version within the baseline, 0 if the granule does not state it.
     """
 
     product: str
@@ -128,7 +128,7 @@ class Identity:
 
     @property
     def id(self) -> str:
-        """``product:zone:start:orbit``, the start rounded to the second as in the names of the files."""
+        """``product:zone:start:orbit``, the start rounded to the second as in file names."""
         second = (self.start.astype("datetime64[ms]") + np.timedelta64(500, "ms")).astype(
             "datetime64[s]"
         )
@@ -138,12 +138,12 @@ class Identity:
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """All records of a granule, before any is dropped; arrays of one length.
+    """All records of a granule, before any is dropped; arrays of equal length.
 
     Parameters
     ----------
     platform : str or ndarray of int8, shape (records,)
-        A key of :data:`cryotile.points.PLATFORM_CODES`; of several, their positions in it, −1 where unknown.
+        A key of :data:`cryotile.points.PLATFORM_CODES`, or a position in it per record, −1 where unknown.
     longitude, latitude : ndarray, shape (records,)
         Degrees; NaN where missing.
     time : ndarray of datetime64[ms], shape (records,)
@@ -153,13 +153,13 @@ class Records:
     pass_id : ndarray of int64, shape (records,)
         See :func:`cryotile.points.pass_id`.
     ascending : ndarray of bool or BooleanArray, shape (records,)
-        Whether the satellite flies north; NA where that is not known.
+        Whether the satellite flies north; NA where unknown.
     mode, surface_type : ndarray of int8, shape (records,)
         Positions in :data:`cryotile.points.MODES` (−1 unknown) and :data:`cryotile.points.SURFACE_TYPES`.
     rejected : mapping of str to ndarray of bool
-        Reason → records that the product's own flags reject, in the order in which they count.
+        Reason → records that the product's own flags reject, in order of precedence.
     extra : mapping of str to ndarray
-        Further columns.
+        Extra column → values.
     """
 
     platform: str | NDArray[np.int8]
@@ -176,8 +176,8 @@ class Records:
     extra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def tests(self, surface_types: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-        """Reasons and the records that each rejects, in the order in which they count."""
-        # Compared the way round that NaN fails.
+        """Yield reasons and the records that each rejects, in order of precedence."""
+        # Written so that NaN fails.
         yield "no_position", ~((np.abs(self.latitude) <= 90.0) & (np.abs(self.longitude) <= 360.0))
         yield "no_time", np.isnat(self.time)
         yield "no_elevation", ~(np.abs(self.elevation) < _HIGHEST)
@@ -246,29 +246,29 @@ def build_granule(
     notes: tuple[str, ...] = (),
     checksum: str | None = None,
 ) -> Granule:
-    """Drop what is not valid or not asked for, and make a granule of the rest.
+    """Drop records that are invalid or not asked for, and make a granule of the others.
 
     Parameters
     ----------
     source : Source
         The file.
     identity : Identity
-        What the granule is.
+        Identity of the granule.
     records : Records
-        All it holds.
+        All its records.
     surface_types : sequence of str
         Surfaces to keep.
     columns : sequence of str
-        Further columns to hand out; NaN where the records have none of that name.
+        Extra columns to return; NaN if the records do not have one.
     notes : tuple of str
-        What a user should know.
+        Facts that a user should know.
     checksum : str or None
-        Of the file, if it is known already.
+        SHA-256 of the file, if it is already known.
 
     Returns
     -------
     Granule
-        With its points in longitude and latitude.
+        Its points have longitude and latitude.
     """
     keep = np.ones(records.time.shape, dtype=bool)
     dropped = {}
@@ -322,7 +322,7 @@ def codes(raw: NDArray[Any], meanings: Mapping[int, str], names: Sequence[str]) 
     Parameters
     ----------
     raw : ndarray
-        Classes as stored.
+        Stored classes.
     meanings : mapping of int to str
         Class → name.
     names : sequence of str
@@ -331,7 +331,7 @@ def codes(raw: NDArray[Any], meanings: Mapping[int, str], names: Sequence[str]) 
     Returns
     -------
     ndarray of int8, shape of ``raw``
-        Positions; for a class without a meaning that of ``"unknown"``, or −1 where there is no such name.
+        Positions; a class without a meaning gives that of ``"unknown"``, or −1 if there is no such name.
     """
     default = names.index("unknown") if "unknown" in names else -1
     positions = np.full(raw.shape, default, dtype=np.int8)
@@ -341,5 +341,5 @@ def codes(raw: NDArray[Any], meanings: Mapping[int, str], names: Sequence[str]) 
 
 
 def pass_ids(platform: str, orbit: int, ascending: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Pass of each record of one orbit, see :func:`cryotile.points.pass_id`."""
+    """Return the pass of each record of one orbit; see :func:`cryotile.points.pass_id`."""
     return pass_id(platform, orbit, ascending=False) + ascending.astype(np.int64)

@@ -1,7 +1,7 @@
 """ESA CryoSat-2 Level 2 (LRM, SAR, SARIn, GDR) and L2I in NetCDF-4, Baselines D to F.
 
-Both name their variables alike and differ in their words of flags.  Heights and flags are those of the CryoSat-2 NetCDF
-L2 and L2I format specifications (ESA, CS-RS-ACS-ESL-5265 and its L2 sibling), checked against real files.
+Both have the same names of variables and different flag words.  Heights and flags follow the CryoSat-2 NetCDF L2 and
+L2I format specifications (ESA, CS-RS-ACS-ESL-5265 and its counterpart for L2), checked against real files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _SURFACES = {0: "ocean", 1: "lake", 2: "grounded_ice", 3: "ice_free_land"}
 _RETRACKER = {"lrm": 3, "sar": 1, "sarin_poca": 1}
 
 _NO_FLAGS = -(2**31)
-_NOTE = "the product does not tell floating from grounded ice: all of it counts as grounded_ice"
+_NOTE = (
+    "the product does not distinguish floating from grounded ice: all of it counts as grounded_ice"
+)
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class ErrorFlag:
     mask : int
         The bit.
     variable : str
-        The word that holds it.
+        The flag word that contains it.
     mode : str or None
-        The only mode in which it counts; None for all.
+        The only mode in which it applies; None: all modes.
     """
 
     reason: str
@@ -59,16 +61,16 @@ class ErrorFlag:
 
 @dataclass(frozen=True)
 class CryosatL2(ProductReader):
-    """Reader of one of the two products.
+    """Reader of Level 2 or of L2I.
 
     Attributes
     ----------
     product : str
         Name of the product.
     level : str
-        What the type in ``product_name`` ends with.
+        End of the type in ``product_name``.
     word : str
-        Variable that holds the error bits of the heights.
+        Variable with the error bits of the heights.
     height_errors : mapping of int to int
         Retracker → its error bit in ``word``.
     flags : tuple of ErrorFlag
@@ -88,7 +90,7 @@ class CryosatL2(ProductReader):
     notes: tuple[str, ...] = (_NOTE,)
 
     def recognises(self, source: Source) -> bool:
-        """Whether ``product_name`` says so or, where it is absent, the word of flags is there beside a height."""
+        """Return whether ``product_name`` is of this level or, if it is absent, flag word and height are there."""
         name = source.attribute("product_name")
         if name is None:
             return self.word in source and "height_1_20_ku" in source
@@ -126,7 +128,7 @@ class CryosatL2(ProductReader):
     def _rejected(
         self, source: Source, mode: NDArray[np.int8], retracker: NDArray[np.int_]
     ) -> dict[str, NDArray[np.bool_]]:
-        # Bits are tested one by one: some warnings are set on every record of a file.
+        # Bits are tested one by one, because some warnings are set on every record of a file.
         words = {
             name: source.raw(name, mode.shape)
             for name in {self.word, *(flag.variable for flag in self.flags)}
@@ -156,9 +158,9 @@ class CryosatL2(ProductReader):
 
 
 def _used(source: Source, variable: str, retracker: NDArray[np.int_]) -> NDArray[np.float64]:
-    """Values of ``variable``, whose ``{}`` stands for the retracker used; NaN where it did not run.
+    """Return the values of ``variable``, whose ``{}`` stands for the retracker used; NaN where it did not run.
 
-    What a mode does not use is 0 in L2I and the fill value in L2.
+    Values that a mode does not use are 0 in L2I and the fill value in L2.
     """
     if "{}" not in variable:
         values = source.values_or_nan(variable, retracker.shape)
@@ -172,9 +174,9 @@ def _used(source: Source, variable: str, retracker: NDArray[np.int_]) -> NDArray
 
 
 def _ascending(source: Source, time: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether the satellite flies north, from its own latitude: those of the echoes jump back and forth.
+    """Return whether the satellite flies north, from the latitude of nadir: that of echoes jumps back and forth.
 
-    ``ascending_flag`` is one letter for a file that may turn at 88 degrees; it serves where the file is too short.
+    ``ascending_flag`` is one letter for a file that may turn at 88 degrees; it is used if the file is too short.
     """
     nadir, at = ("lat_20_ku", "time_20_ku") if "lat_20_ku" in source else ("lat_01", "time_cor_01")
     latitude = source.values(nadir)
@@ -220,7 +222,7 @@ L2I = CryosatL2(
         ErrorFlag("xtrack_angle_error", 16, "flag_quality_20_ku"),
         # Values, not bits: 0 no warning, 1 warning, 2 not checked; so the lowest bit is the warning.
         ErrorFlag("height_ambiguous", 1, "flag_sarin_ambiguity_warning_20_ku"),
-        # Its fill value, -1, has all bits set: what nobody vouches for is degraded.
+        # Its fill value, -1, has all bits set, so a block without flags counts as degraded.
         ErrorFlag("block_degraded", -(2**31), "flag_mcd_20_ku"),
     ),
     variables={

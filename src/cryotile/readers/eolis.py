@@ -24,7 +24,7 @@ __all__ = ["EOLIS", "EolisPoints"]
 _SWATH = ("isSwath", "is_swath", "isswath")
 _DEGREES = (("lon", "lat"), ("longitude", "latitude"))
 _TILE = 100_000.0
-_NOTE = "the product holds ice and does not tell grounded from floating ice: all of it counts as grounded_ice"
+_NOTE = "the product holds ice and does not distinguish floating from grounded ice: all of it counts as grounded_ice"
 
 
 class EolisPoints(ProductReader):

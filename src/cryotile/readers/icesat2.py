@@ -1,4 +1,4 @@
-"""What the ICESat-2 products share: their clock, their passes, and where a file names its delivery."""
+"""Common parts of the ICESat-2 products: their clock, their passes, and the release of a file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ TRACKS_PER_CYCLE = 1387
 """Reference ground tracks flown in the 91 days of a cycle."""
 
 SDP_EPOCH = 1198800018.0
-"""GPS seconds of 2018-01-01 00:00:00 UTC, from which ``delta_time`` counts unless the file says otherwise."""
+"""GPS seconds of 2018-01-01 00:00:00 UTC, from which ``delta_time`` counts unless the file states another epoch."""
 
-NOTE = "the product holds land ice and does not tell its kinds: what is not ocean counts as grounded_ice"
+NOTE = "the product does not distinguish kinds of land ice: all points off the ocean count as grounded_ice"
 
 
 def utc_times(source: Source, delta_time: NDArray[np.float64]) -> NDArray[np.datetime64]:
-    """UTC of ``delta_time``, GPS seconds since the epoch of the ATLAS standard data products.
+    """Return UTC of ``delta_time``, GPS seconds since the epoch of the ATLAS standard data products.
 
     Parameters
     ----------
@@ -40,26 +40,26 @@ def utc_times(source: Source, delta_time: NDArray[np.float64]) -> NDArray[np.dat
 
 
 def orbit_number(cycle: int, track: int) -> int:
-    """Orbit since the first track of cycle 1.
+    """Return the orbit number, counted from the first track of cycle 1.
 
-    The files' own ``orbit_number`` counts from launch; this one follows from what ATL06 and ATL11 both hold, so that
-    their points of one overflight share their pass.
+    The files' own ``orbit_number`` counts from launch; this number follows from cycle and track, which ATL06 and ATL11
+    both state, so that their points of one overflight share a pass.
     """
     return TRACKS_PER_CYCLE * (cycle - 1) + track
 
 
 def flies_north(azimuth: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether a track of that azimuth (degrees from north) leads north."""
+    """Return whether a track of that azimuth (degrees from north) leads north."""
     return np.abs(azimuth) < 90.0
 
 
 def delivery(source: Source) -> tuple[str, int]:
-    """Release and version in ``/ancillary_data``; "" and 0 where the file does not say."""
+    """Return release and version in ``/ancillary_data``; "" and 0 if the file does not state them."""
     version = source.text("ancillary_data/version") or ""
     return source.text("ancillary_data/release") or "", int(version) if version.isdecimal() else 0
 
 
 def region(source: Source) -> str:
-    """Granule region in ``/ancillary_data``, e.g. ``"region03"``."""
+    """Return the granule region in ``/ancillary_data``, e.g. ``"region03"``."""
     stated = "ancillary_data/start_region"
     return f"region{source.first(stated):02d}" if stated in source else "unknown"

@@ -1,4 +1,4 @@
-"""Passes of points whose product does not say which pass they are of: told apart by gaps in time."""
+"""Inference of passes from gaps in time, for products that do not state the pass of a point."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 __all__ = ["LONGEST_GAP", "NOTE", "PassSurvey", "infer_passes"]
 
 LONGEST_GAP = np.timedelta64(600, "s")
-"""A longer gap between two points of a platform is one between two passes; a satellite crosses Greenland in less."""
+"""A longer gap between points of a platform divides two passes; a satellite crosses Greenland in less time."""
 
 NOTE = "passes were inferred from gaps of more than 600 s in time, directions from how latitude changes along them"
 
@@ -17,14 +17,14 @@ _GAP = int(LONGEST_GAP / np.timedelta64(1, "ms"))
 
 _FEWEST = 3
 _STRAIGHT = 0.9
-"""Least correlation of latitude and time at which a pass has a direction: a swath across the track blurs it, and a pass
-that turns at its highest latitude has none."""
+"""Least correlation of latitude and time of a pass with a direction: a swath across the track lowers it, and a pass
+that turns at its highest latitude has no direction."""
 
 
 def infer_passes(
     platform: NDArray[np.int64], time: NDArray[np.datetime64], latitude: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], pd.arrays.BooleanArray]:
-    """Tell passes apart, and say in which direction each is flown.
+    """Infer the pass of each point and the direction of each pass.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ def infer_passes(
     Returns
     -------
     orbit : ndarray of int64, shape (points,)
-        In place of the number of the orbit: the first moment of the pass, in units of 600 s since 1970.  Passes of one
-        platform have different ones; two files that share a pass nearly always agree on it.
+        Substitute for the orbit number: the first instant of the pass, in units of 600 s since 1970.  It differs
+        between passes of one platform, and two files with points of one pass nearly always agree on it.
     ascending : BooleanArray, shape (points,)
-        Whether the pass leads north; NA where that cannot be told.
+        Whether the pass leads north; NA where unknown.
     """
     survey = PassSurvey()
     survey.add(platform, time, latitude)
@@ -49,7 +49,7 @@ def infer_passes(
 
 
 class PassSurvey:
-    """The passes of points that come piece by piece, in any order: what is kept of them is a few numbers a pass."""
+    """The passes of points that are added in pieces, in any order; it keeps nine numbers per pass."""
 
     def __init__(self) -> None:
         self._passes = _summed_up(pd.DataFrame(columns=list(_COLUMNS)).astype(_COLUMNS))
@@ -60,7 +60,7 @@ class PassSurvey:
         time: NDArray[np.datetime64],
         latitude: NDArray[np.float64],
     ) -> None:
-        """Take in points; the arguments are those of :func:`infer_passes`."""
+        """Add points; the arguments are those of :func:`infer_passes`."""
         known = ~np.isnat(time)
         points = pd.DataFrame(
             {"platform": platform[known], "first": _milliseconds(time[known])}, copy=False
@@ -77,20 +77,18 @@ class PassSurvey:
     def of(
         self, platform: NDArray[np.int64], time: NDArray[np.datetime64]
     ) -> tuple[NDArray[np.int64], pd.arrays.BooleanArray]:
-        """Return orbit and direction of points that were taken in, as :func:`infer_passes` does."""
+        """Return orbit and direction of points that were added, as :func:`infer_passes` does."""
         passes, known = self._passes, ~np.isnat(time)
         platforms = np.unique(passes["platform"])
         firsts = np.unique(passes["first"])
 
-        def place(platform: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.int64]:
-            """Number that grows with the platform, then with the time."""
+        def rank(platform: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.int64]:
+            """Return a number that increases with the platform, then with the time."""
             code = np.searchsorted(platforms, platform)
             return code * (len(firsts) + 1) + np.searchsorted(firsts, first, side="right")
 
-        begins = place(passes["platform"].to_numpy(), passes["first"].to_numpy())
-        at = (
-            np.searchsorted(begins, place(platform[known], _milliseconds(time[known])), "right") - 1
-        )
+        begins = rank(passes["platform"].to_numpy(), passes["first"].to_numpy())
+        at = np.searchsorted(begins, rank(platform[known], _milliseconds(time[known])), "right") - 1
         orbit = np.zeros(len(time), np.int64)
         orbit[known] = (passes["first"].to_numpy()[at] // _GAP) % 2**31
         north, told = np.zeros(len(time), bool), np.zeros(len(time), bool)
@@ -109,8 +107,8 @@ _COLUMNS = {
     "uu": "float64",
     "tu": "float64",
 }
-"""Of a pass, or part of one: first and last moment (ms since 1970), number of points with a latitude, their means of
-time (s since the first moment) and latitude, and the sums of squares and products about the means."""
+"""Columns of a pass or a part of one: first and last instant (ms since 1970), number of points with a latitude, their
+mean time (s since the first instant) and latitude, and the sums of squares and products about the means."""
 
 
 def _milliseconds(time: NDArray[np.datetime64]) -> NDArray[np.int64]:
@@ -118,7 +116,7 @@ def _milliseconds(time: NDArray[np.datetime64]) -> NDArray[np.int64]:
 
 
 def _summed_up(parts: pd.DataFrame) -> pd.DataFrame:
-    """Put parts of passes together that no gap divides; sorted by platform, then time."""
+    """Join parts of passes that no gap divides; sorted by platform, then time."""
     order = np.lexsort((parts["first"], parts["platform"]))
     if (np.diff(order) < 0).any():
         parts = parts.take(order).reset_index(drop=True)
@@ -136,7 +134,7 @@ def _summed_up(parts: pd.DataFrame) -> pd.DataFrame:
     def total(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.bincount(number, weights=values)[1:].astype(np.float64, copy=False)
 
-    # Moments about means, or squares of years in seconds would swallow the differences.
+    # Moments about means, because squares of years in seconds would lose the differences.
     count = total(n)
     late = parts["t"].to_numpy() + (first - first[starts][number - 1]) / 1000.0
     t, u = (total(n * x) / np.maximum(count, 1.0) for x in (late, parts["u"].to_numpy()))
@@ -157,7 +155,7 @@ def _summed_up(parts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _directions(passes: pd.DataFrame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether each pass leads north, and whether that can be told: from the correlation of latitude with time."""
+    """Return whether each pass leads north and whether its direction is known, from latitude against time."""
     least = _STRAIGHT * np.sqrt(passes["tt"] * passes["uu"])
     told = (passes["n"] >= _FEWEST) & (passes["tu"].abs() >= least) & (least > 0)
     return (passes["tu"] > 0).to_numpy(bool), told.to_numpy(bool)

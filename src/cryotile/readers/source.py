@@ -1,7 +1,7 @@
-"""An open granule: raw variables, physical values, attributes, and one-line errors for what is wrong with it.
+"""An open granule: raw variables, physical values, attributes, and one-line errors.
 
-NetCDF-4 files are HDF5 files.  They are read with h5py alone, which hands out raw integers, opens an L2I file with its
-154 variables forty times faster than netCDF4 does, and also reads ATL11, which netCDF4 does not.
+NetCDF-4 files are HDF5 files.  They are read with h5py alone, which returns raw integers, opens an L2I file with its
+154 variables forty times faster than netCDF4, and can read ATL11, which netCDF4 cannot.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cryotile.errors import GranuleError
 __all__ = ["Shape", "Source", "open_source"]
 
 Shape = tuple[int, ...]
-"""Of a variable: how many values it has along each of its dimensions."""
+"""Shape of a variable."""
 
-# What h5py raises when the bytes of an object are not what its headers promise.
+# Raised by h5py if the bytes of an object do not match its headers.
 _DAMAGE = (OSError, RuntimeError, KeyError)
 
 
@@ -36,9 +36,9 @@ class Source:
     Attributes
     ----------
     path : Path
-        Where it lies.
+        Path of the file.
     file : h5py.File or None
-        The open file; None when it is neither NetCDF-4 nor HDF5, so that readers of other formats start from ``path``.
+        The open file; None if it is neither NetCDF-4 nor HDF5, so that readers of other formats open ``path``.
     """
 
     path: Path
@@ -48,18 +48,18 @@ class Source:
         return self._node(name) is not None
 
     def attribute(self, name: str, *, of: str = "/") -> str | float | None:
-        """Attribute ``name`` of the file or of the group or variable ``of``; None when it is absent.
+        """Return the attribute ``name`` of the file or of the group or variable ``of``; None if it is absent.
 
         Returns
         -------
         str, int, float or None
-            Text is stripped; of an array its first element.
+            Text is stripped; an array gives its first element.
         """
         node = self._node(of)
         return None if node is None else self._attribute(node, name)
 
     def text(self, name: str) -> str | None:
-        """Text in the variable ``name``, stripped; None when it is absent."""
+        """Return the text in the variable ``name``, stripped; None if it is absent."""
         if name not in self:
             return None
         try:
@@ -68,12 +68,12 @@ class Source:
             raise self.damaged(f"variable /{name}", error) from error
 
     def integer(self, name: str, *, of: str = "/") -> int:
-        """Attribute ``name`` of ``of``, which the granule must have, as a whole number.
+        """Return the attribute ``name`` of ``of``, which the granule must have, as an integer.
 
         Raises
         ------
         GranuleError
-            It is absent or no number.
+            It is absent or not a number.
         """
         value = self.attribute(name, of=of)
         try:
@@ -82,14 +82,14 @@ class Source:
             raise self.lacks(f"number in its attribute {name}") from None
 
     def raw(self, name: str, shape: Shape | None = None) -> NDArray[Any]:
-        """Variable ``name`` as it is stored: flags keep their bits, fill values are values.
+        """Return the variable ``name`` as stored: flags keep their bits, fill values are values.
 
         Parameters
         ----------
         name : str
             Path of the variable in the file.
         shape : tuple of int, optional
-            The shape that it must have.
+            Its required shape.
 
         Returns
         -------
@@ -99,17 +99,17 @@ class Source:
         Raises
         ------
         GranuleError
-            It is missing, of another shape, no number, or damaged.
+            It is missing, has another shape, is not numeric, or is damaged.
         """
         return self._numbers(name, self._dataset(name), shape)
 
     def shape(self, name: str) -> Shape:
-        """Shape of the variable ``name``, which the granule must have."""
+        """Return the shape of the variable ``name``, which the granule must have."""
         shape: Shape = self._dataset(name).shape
         return shape
 
     def first(self, name: str) -> int:
-        """First value of the variable ``name``, which the granule must have, as a whole number."""
+        """Return the first value of the variable ``name``, which the granule must have, as an integer."""
         raw = self.raw(name)
         if raw.size == 0:
             raise self.lacks(f"value in its variable {name}")
@@ -118,9 +118,9 @@ class Source:
     def values(
         self, name: str, shape: Shape | None = None, *, part: slice | None = None
     ) -> NDArray[np.float64]:
-        """Variable ``name`` in the unit that the file declares; NaN where it holds the fill value.
+        """Return the variable ``name`` in the unit that the file declares; NaN where it holds the fill value.
 
-        Parameters and errors are those of :meth:`raw`; of a long variable only a ``part`` may be asked for.
+        Parameters and errors are those of :meth:`raw`; ``part`` selects values of a long variable.
         """
         dataset = self._dataset(name)
         raw = self._numbers(name, dataset, shape, part)
@@ -137,21 +137,22 @@ class Source:
         return values
 
     def values_or_nan(self, name: str, shape: Shape) -> NDArray[np.float64]:
-        """Return :meth:`values`, or NaN throughout when the file has no such variable."""
+        """Return :meth:`values`, or NaN throughout if the file lacks the variable."""
         return self.values(name, shape) if name in self else np.full(shape, np.nan)
 
     def sensing_start(
         self, text: str | float | None, times: NDArray[np.datetime64]
     ) -> np.datetime64:
-        """Instant at which the granule begins: as ``text`` says, else the first of its ``times``.
+        """Return the instant at which the granule begins: that of ``text``, otherwise the first of its ``times``.
 
         Raises
         ------
         GranuleError
-            The text is no date, or there is none and no record has a time.
+            The text is not a date, or there is no text and no record has a time.
         """
         if text:
             try:
+                # Agencies also write dates that are not ISO 8601, such as 30-SEP-2020 23:56:08.507.
                 return pd.Timestamp(str(text)).to_datetime64()
             except ValueError as error:
                 raise self.damaged(f"sensing start {text!r}", error) from error
@@ -162,25 +163,25 @@ class Source:
         return first
 
     def checksum(self) -> str:
-        """SHA-256 of the file, hexadecimal."""
+        """Return the SHA-256 of the file, hexadecimal."""
         with self.path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def lacks(self, what: str) -> GranuleError:
-        """Error that says what the granule needs and does not have."""
+        """Return the error of a granule that lacks ``what``."""
         return GranuleError(
-            f"granule {self.path} lacks the {what} that its product prescribes; download it anew"
+            f"granule {self.path} lacks the {what} that its product requires; download it again"
         )
 
     def damaged(self, what: str, error: Exception) -> GranuleError:
-        """Error that says what of the granule cannot be made out."""
+        """Return the error of a granule whose ``what`` cannot be read."""
         reason = " ".join(str(error).split())
         return GranuleError(
-            f"granule {self.path} is damaged: its {what} cannot be read ({reason}); download it anew"
+            f"granule {self.path} is damaged: its {what} cannot be read ({reason}); download it again"
         )
 
     def _node(self, name: str) -> h5py.h5i.ObjectID | None:
-        """Identifier of an object; h5py's own objects for it take ten times as long to make."""
+        """Return the identifier of an object; creating h5py's high-level object takes ten times as long."""
         if self.file is None or name == "/":
             return None if self.file is None else self.file.id
         try:
@@ -200,7 +201,7 @@ class Source:
 
     def _attribute(self, node: h5py.h5i.ObjectID, name: str) -> str | float | None:
         try:
-            # Most are absent, and to be told so by an exception takes twenty times as long.
+            # Most attributes are absent, and an exception takes twenty times as long as this test.
             if not h5py.h5a.exists(node, name.encode()):
                 return None
             attribute = h5py.h5a.open(node, name.encode())
@@ -234,7 +235,7 @@ class Source:
 
 
 class _Node(NamedTuple):
-    """What h5py wants to read attributes of."""
+    """The object whose attributes h5py reads."""
 
     id: h5py.h5i.ObjectID
 
@@ -246,7 +247,7 @@ def open_source(path: Path) -> Iterator[Source]:
     Raises
     ------
     GranuleError
-        The file does not exist, may not be read, is empty, or is an HDF5 file that is cut short.
+        The file does not exist, cannot be read, is empty, or is a truncated HDF5 file.
     """
     try:
         with path.open("rb") as stream:
@@ -256,7 +257,7 @@ def open_source(path: Path) -> Iterator[Source]:
             f"granule {path} cannot be opened: {error.strerror}; check the path"
         ) from error
     if empty:
-        raise GranuleError(f"granule {path} is empty (0 bytes); download it anew")
+        raise GranuleError(f"granule {path} is empty (0 bytes); download it again")
     if not h5py.is_hdf5(path):
         yield Source(path, None)
         return
@@ -266,14 +267,14 @@ def open_source(path: Path) -> Iterator[Source]:
     except OSError as error:
         reason = " ".join(str(error).split())
         raise GranuleError(
-            f"granule {path} is truncated or damaged ({reason}); download it anew"
+            f"granule {path} is truncated or damaged ({reason}); download it again"
         ) from error
     with file:
         yield Source(path, file)
 
 
 def _scalar(value: Any) -> str | float | None:
-    """Python value of what h5py gives for text, numbers and one-element arrays of them."""
+    """Return the Python value of text, a number or the first element of an array, as h5py returns them."""
     if value is None:
         return None
     first = np.asarray(value).ravel()

@@ -1,9 +1,9 @@
-"""The tree that a ``where`` is parsed to: what it says of rows, in SQL's three-valued logic.
+"""Conditions on points: the parsed tree of a ``where`` expression, in SQL's three-valued logic.
 
-A node of a condition answers with two masks, where it is true and where it is false; where neither, it is undecided,
-because a value is missing.  A value answers with its lowest and highest, which are one where the column is known, and
-NaN where it is not: any comparison with NaN is False, and so undecided.  Thus one logic both selects points, by what is
-true, and prunes groups of points known by their bounds, by what is not false.
+A condition returns two masks: where it is true and where it is false.  Elsewhere it is undecided, because a value is
+missing.  A value returns its bounds, which are equal if the column is known and NaN if it is not: a comparison with NaN
+is False, and so undecided.  Thus the same logic selects points (where it is true) and prunes groups of points known by
+their bounds (where it is false).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Truth = tuple[Any, Any]
 """Where true, where false: bool ndarrays, shape (rows,), or one bool for all rows."""
 
 Interval = tuple[Any, Any]
-"""Lowest and highest value: ndarrays, shape (rows,), or one value for all rows; the same object where exact."""
+"""Lowest and highest value: ndarrays, shape (rows,), or one value for all rows; the same object if exact."""
 
 ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
@@ -47,14 +47,14 @@ ARITHMETIC: Mapping[str, Callable[[Any, Any], Any]] = {
 
 
 class Value(Protocol):
-    """A number or time per row."""
+    """A number or an instant per row."""
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns that it looks at."""
+        """Names of the columns that it needs."""
 
     def interval(self, table: pd.DataFrame) -> Interval:
-        """Bounds of the value in each row."""
+        """Return the bounds of the value in each row."""
 
 
 class Condition(Protocol):
@@ -62,10 +62,10 @@ class Condition(Protocol):
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns that it looks at."""
+        """Names of the columns that it needs."""
 
     def truth(self, table: pd.DataFrame) -> Truth:
-        """Where it is true and where it is false."""
+        """Return where it is true and where it is false."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class _Named:
 
 @dataclass(frozen=True)
 class ColumnValue(_Named):
-    """A column of numbers or times, known by its name or as ``<name>_min`` and ``<name>_max``."""
+    """A column of numbers or instants, given under its name or as ``<name>_min`` and ``<name>_max``."""
 
     def interval(self, table: pd.DataFrame) -> Interval:
-        """Bounds of the value in each row."""
+        """Return the bounds of the value in each row."""
         if self.name in table:
             values = table[self.name].to_numpy()
             return values, values
@@ -102,8 +102,8 @@ class Constant:
     value: float | np.datetime64
     columns = frozenset[str]()
 
-    def interval(self, table: pd.DataFrame) -> Interval:  # noqa: ARG002 - the same in any table
-        """Bounds of the value in each row."""
+    def interval(self, table: pd.DataFrame) -> Interval:  # noqa: ARG002 - independent of the table
+        """Return the bounds of the value in each row."""
         return self.value, self.value
 
     def __str__(self) -> str:
@@ -120,15 +120,15 @@ class Arithmetic:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns that it looks at."""
+        """Names of the columns that it needs."""
         return self.left.columns | self.right.columns
 
     def interval(self, table: pd.DataFrame) -> Interval:
-        """Bounds of the value in each row."""
+        """Return the bounds of the value in each row."""
         apply = ARITHMETIC[self.symbol]
         left, right = self.left.interval(table), self.right.interval(table)
         if self.symbol == "/":
-            # A quotient lies between those of the ends only where the divisor keeps its sign.
+            # A quotient is between those of the bounds only if the divisor does not change its sign.
             safe = np.asarray((right[0] > 0) | (right[1] < 0))
             right = np.where(safe, right[0], np.nan), np.where(safe, right[1], np.nan)
         with np.errstate(invalid="ignore", over="ignore"):
@@ -156,11 +156,11 @@ class Compare:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns that it looks at."""
+        """Names of the columns that it needs."""
         return self.left.columns | self.right.columns
 
     def truth(self, table: pd.DataFrame) -> Truth:
-        """Where it is true and where it is false."""
+        """Return where it is true and where it is false."""
         (a_min, a_max), (b_min, b_max) = self.left.interval(table), self.right.interval(table)
         match self.symbol:
             case "<":
@@ -180,15 +180,15 @@ class Compare:
 
 @dataclass(frozen=True)
 class Among(_Named):
-    """A column of text that holds one of some texts."""
+    """Whether a column of text has one of several values."""
 
     texts: tuple[str, ...]
 
     def truth(self, table: pd.DataFrame) -> Truth:
-        """Where it is true and where it is false."""
+        """Return where it is true and where it is false."""
         if self.name not in table:
             return False, False
-        # Decided once per category, then looked up; the entry appended is for code -1, the missing value.
+        # Evaluated once per category, then looked up; the appended element is for code -1, the missing value.
         values = table[self.name].astype("category").cat
         among = np.asarray(values.categories.isin(self.texts))
         codes = values.codes.to_numpy()
@@ -202,10 +202,10 @@ class Among(_Named):
 
 @dataclass(frozen=True)
 class IsTrue(_Named):
-    """A column of true and false."""
+    """Whether a column of flags is true."""
 
     def truth(self, table: pd.DataFrame) -> Truth:
-        """Where it is true and where it is false."""
+        """Return where it is true and where it is false."""
         if self.name not in table:
             return False, False
         flags = table[self.name].astype("boolean")
@@ -217,13 +217,13 @@ class IsTrue(_Named):
 
 @dataclass(frozen=True)
 class Always:
-    """``True`` or ``False`` whatever the row."""
+    """``True`` or ``False`` in every row."""
 
     value: bool
     columns = frozenset[str]()
 
-    def truth(self, table: pd.DataFrame) -> Truth:  # noqa: ARG002 - the same in any table
-        """Where it is true and where it is false."""
+    def truth(self, table: pd.DataFrame) -> Truth:  # noqa: ARG002 - independent of the table
+        """Return where it is true and where it is false."""
         return np.bool_(self.value), np.bool_(not self.value)
 
     def __str__(self) -> str:
@@ -232,17 +232,17 @@ class Always:
 
 @dataclass(frozen=True)
 class Not:
-    """The opposite; what is undecided stays so."""
+    """The negation of a condition; undecided rows stay undecided."""
 
     part: Condition
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns that it looks at."""
+        """Names of the columns that it needs."""
         return self.part.columns
 
     def truth(self, table: pd.DataFrame) -> Truth:
-        """Where it is true and where it is false."""
+        """Return where it is true and where it is false."""
         true, false = self.part.truth(table)
         return false, true
 
@@ -259,11 +259,11 @@ class Joined:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Columns that it looks at."""
+        """Names of the columns that it needs."""
         return frozenset[str]().union(*(part.columns for part in self.parts))
 
     def truth(self, table: pd.DataFrame) -> Truth:
-        """Where it is true and where it is false."""
+        """Return where it is true and where it is false."""
         true, false = zip(*(part.truth(table) for part in self.parts), strict=True)
         if self.word == "and":
             return reduce(operator.and_, true), reduce(operator.or_, false)

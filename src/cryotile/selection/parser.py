@@ -1,11 +1,11 @@
-"""Which points: expressions over columns, parsed to a small tree and never evaluated as code.
+"""Parser of ``where`` expressions: over columns, parsed to a small tree and never evaluated as code.
 
 >>> where = Where.parse("platform == 'cryosat2' and (uncertainty < 1 or mode in ('lrm', 'sar'))")
 >>> sorted(where.columns)
 ['mode', 'platform', 'uncertainty']
 
-The logic is SQL's: a comparison with a missing value (NaN, NA) is neither true nor false, nor is its ``not``, and only
-what is true selects.
+The logic is SQL's: a comparison with a missing value (NaN, NA) is neither true nor false, nor is its negation.  Points
+for which the expression is true are selected.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from cryotile.times import parse_instant
 __all__ = ["Where"]
 
 MAX_LENGTH = 4096
-"""Characters of an expression."""
+"""Largest number of characters in an expression."""
 
 MAX_DEPTH = 50
-"""Levels of parentheses, operators and ``not``."""
+"""Largest number of nested parentheses, operators and ``not``."""
 
 FLAGS = ("ascending",)
 TIMES = ("time",)
@@ -58,9 +58,9 @@ class Where:
     Attributes
     ----------
     text : str
-        The expression in its canonical form: however its spaces, quotes and parentheses were written.
+        The expression in canonical form, independent of its spaces, quotes and parentheses.
     condition : Condition
-        The tree.
+        The parsed tree.
     """
 
     text: str
@@ -76,7 +76,7 @@ class Where:
             Comparisons (chained, too) of columns with numbers, quoted texts or quoted ISO 8601 times; ``in`` and ``not
             in`` tuples or lists; ``+ - * /`` on numbers; ``and or not``, or ``& | ~`` with parentheses.
         columns : collection of str or None
-            The columns there are; None: checked when it is applied.
+            The columns of the points; None: checked when the condition is applied.
 
         Returns
         -------
@@ -86,8 +86,8 @@ class Where:
         Raises
         ------
         InvalidValue
-            Not such an expression (calls, attributes and all else that could be code), too long or too deep, a value
-            that its column cannot hold, or an unknown column.
+            The text is another expression (a call, an attribute, or other code), too long or too deep, or has a value
+            that its column cannot hold or an unknown column.
         """
         condition = _ExpressionParser(text).parse()
         where = cls(str(condition), condition)
@@ -100,59 +100,59 @@ class Where:
 
     @property
     def columns(self) -> frozenset[str]:
-        """Names of the columns that it looks at."""
+        """Names of the columns that it needs."""
         return self.condition.columns
 
     def check(self, columns: Collection[str]) -> None:
-        """Make sure that the condition can be applied to points with these columns.
+        """Check that the condition can be applied to points with these columns.
 
         Parameters
         ----------
         columns : collection of str
-            The columns there are.
+            The columns of the points.
 
         Raises
         ------
         InvalidValue
-            The condition names another one.
+            The condition names another column.
         """
         unknown = sorted(self.columns.difference(columns))
         if unknown:
             raise InvalidValue(
-                f"column {unknown[0]!r} in {_shown(self.text)} is not one of these points;"
+                f"column {unknown[0]!r} in {_shown(self.text)} is not a column of these points;"
                 f" use {', '.join(columns)}"
             )
 
     def mask(self, points: pd.DataFrame) -> npt.NDArray[np.bool_]:
-        """Tell which points satisfy it.
+        """Return which points satisfy the condition.
 
         Parameters
         ----------
         points : DataFrame
-            With all of :attr:`columns`.
+            Points with all of :attr:`columns`.
 
         Returns
         -------
         ndarray of bool, shape (points,)
-            False, too, where a missing value leaves it undecided.
+            False where it is false or undecided.
 
         Raises
         ------
         InvalidValue
-            A column is not there.
+            A column is missing.
         """
         self.check(list(points.columns))
         true, _ = self.condition.truth(points)
         return np.array(np.broadcast_to(true, len(points)))
 
     def possible(self, table: pd.DataFrame) -> npt.NDArray[np.bool_]:
-        """Tell which groups of points may hold one that satisfies it.
+        """Return which groups of points may contain a point that satisfies the condition.
 
         Parameters
         ----------
         table : DataFrame
-            One row per group.  A column that all its points share has its name, the bounds of one are ``<name>_min``
-            and ``<name>_max``; missing columns and values are unknown.
+            One row per group.  A value common to all its points is in the column ``<name>``, bounds are in
+            ``<name>_min`` and ``<name>_max``; missing columns and values are unknown.
 
         Returns
         -------
@@ -188,7 +188,7 @@ _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 
 
 class _ExpressionParser:
-    """From the text to the tree; every kind of node that Python knows and this does not is refused."""
+    """Converts the text to the tree; all other kinds of Python expression are refused."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -199,7 +199,7 @@ class _ExpressionParser:
             self._refuse(f"it has {len(self._text)} characters, more than {MAX_LENGTH}")
         try:
             with warnings.catch_warnings():
-                # Python warns of what looks like a slip ('x' is 1); here it is one.
+                # Python only warns of likely mistakes such as 'x' is 1; here they are errors.
                 warnings.simplefilter("error")
                 tree = ast.parse(self._text.strip(), mode="eval")
         except SyntaxError as error:
@@ -231,7 +231,7 @@ class _ExpressionParser:
         return found
 
     def _joined(self, word: str, parts: list[Condition]) -> Condition:
-        # Flat, so that what was written in two ways has one canonical text.
+        # Flat, so that equal conditions have one canonical text.
         flat: list[Condition] = []
         for part in parts:
             flat += part.parts if isinstance(part, Joined) and part.word == word else (part,)
@@ -241,21 +241,23 @@ class _ExpressionParser:
         if isinstance(op, ast.In | ast.NotIn):
             found = self._membership(left, right)
             return Not(found) if isinstance(op, ast.NotIn) else found
-        symbol = _SYMBOLS.get(type(op)) or self._refuse("'is' is not known; write == or !=")
+        symbol = _SYMBOLS.get(type(op)) or self._refuse("'is' is not supported; write == or !=")
         if isinstance(left, ast.Constant) and not isinstance(right, ast.Constant):
             left, symbol, right = right, _MIRRORED[symbol], left
-        # As a negation it is undecided where the equality is: at missing values, as in SQL.
+        # A negation is undecided where the equality is: at missing values, as in SQL.
         if symbol == "!=":
             return Not(self._comparison("==", left, right))
         return self._comparison(symbol, left, right)
 
     def _membership(self, left: ast.expr, right: ast.expr) -> Condition:
         if not isinstance(right, ast.Tuple | ast.List) or not right.elts:
-            self._refuse(f"{self._source(right)} is no list; write e.g. ('lrm', 'sar') after 'in'")
+            self._refuse(
+                f"{self._source(right)} is not a list; write e.g. ('lrm', 'sar') after 'in'"
+            )
         found = self._joined("or", [self._comparison("==", left, e) for e in right.elts])
         parts = found.parts if isinstance(found, Joined) else (found,)
         texts = {text for part in parts if isinstance(part, Among) for text in part.texts}
-        # Sorted, for the same reason.
+        # Sorted, so that equal conditions have one canonical text.
         return Among(self._column(left), tuple(sorted(texts))) if texts else found
 
     def _comparison(self, symbol: str, left: ast.expr, right: ast.expr) -> Condition:
@@ -281,10 +283,10 @@ class _ExpressionParser:
             )
         if name not in CATEGORIES:
             self._refuse(
-                f"column {name!r} holds no text; those that do are {', '.join(CATEGORIES)}"
+                f"column {name!r} does not hold text; columns that do are {', '.join(CATEGORIES)}"
             )
         if symbol != "==":
-            self._refuse(f"text has no order: column {name!r} takes ==, != and in")
+            self._refuse(f"texts are not ordered: column {name!r} takes ==, != and in")
         if text not in CATEGORIES[name]:
             self._refuse(f"{name} {text!r} is unknown; it is one of {', '.join(CATEGORIES[name])}")
         return Among(name, (text,))
@@ -295,7 +297,9 @@ class _ExpressionParser:
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 found: Value = self._number(number)
             case ast.Name(id=name) if name in CATEGORIES or name in FLAGS:
-                self._refuse(f"column {name!r} holds no number; give the value to compare it with")
+                self._refuse(
+                    f"column {name!r} does not hold numbers; give a value to compare it with"
+                )
             case ast.Name(id=name):
                 found = ColumnValue(name)
             case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
@@ -307,7 +311,7 @@ class _ExpressionParser:
             ):
                 found = Arithmetic(_SYMBOLS[type(op)], self._untimed(left), self._untimed(right))
             case ast.BinOp(op=ast.BitAnd() | ast.BitOr()) | ast.UnaryOp(op=ast.Invert()):
-                self._refuse("beside &, | and ~ every comparison needs parentheses")
+                self._refuse("with &, | and ~ every comparison needs parentheses")
             case _:
                 self._refuse(f"{self._source(node)} is neither a column nor a value")
         self._depth -= 1
@@ -316,7 +320,7 @@ class _ExpressionParser:
     def _number(self, number: float) -> Constant:
         if not abs(number) <= sys.float_info.max:
             self._refuse("it has a number that is not finite")
-        # Beyond 2⁵³ numpy would take an int for an object; a float is as near as the columns are.
+        # Above 2⁵³ numpy may keep an int as an object; a float is as precise as the columns.
         return Constant(number if abs(number) < 2**53 else float(number))
 
     def _untimed(self, node: ast.expr) -> Value:
@@ -328,13 +332,13 @@ class _ExpressionParser:
     def _column(self, node: ast.expr) -> str:
         if not isinstance(node, ast.Name):
             self._refuse(
-                f"{self._source(node)} is no column, and only a column can be text or flag"
+                f"{self._source(node)} is not a column, and only a column can hold text or a flag"
             )
         return node.id
 
     def _descend(self) -> None:
         self._depth += 1
-        # Before Python's own limit, which is reached at other depths on other machines.
+        # A limit below Python's own, which depends on the machine.
         if self._depth > MAX_DEPTH:
             self._refuse(f"it is more than {MAX_DEPTH} levels deep")
 

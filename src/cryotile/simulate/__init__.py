@@ -1,4 +1,4 @@
-"""Simulated missions over an ice cap of known elevation change, written in the formats of real products.
+"""Simulated missions over an ice cap of known elevation change, in the formats of real products.
 
 >>> from cryotile.simulate import World, simulate
 >>> world = World()
@@ -29,7 +29,7 @@ from cryotile.times import SECONDS_PER_YEAR, parse_instant
 __all__ = ["PRODUCTS", "Noise", "Product", "World", "simulate"]
 
 
-FIRST = pd.Timestamp(1999, 1, 1)  # of the table of leap seconds
+FIRST = pd.Timestamp(1999, 1, 1)
 LONGEST = 30  # years
 
 
@@ -40,15 +40,15 @@ class Product:
     Attributes
     ----------
     orbit : Orbit
-        Of its satellite.
+        Orbit of the satellite.
     noise : Noise
-        Of its instrument.
+        Errors of the instrument.
     write : callable
-        Writes flyovers that belong together as granules and returns their paths.
+        Writes the flyovers of a group as granules and returns their paths.
     lateral : tuple of float
         Distance of each laser beam left of the track, m.
     together : callable
-        Orbit and crossing → what crossings that belong together share, such as their month.
+        Orbit and crossing → key of the group of the crossing, such as its month.
     """
 
     orbit: Orbit
@@ -64,7 +64,7 @@ class Product:
 def _each(
     write: Callable[[Path, Flyover], list[Path]],
 ) -> Callable[[Path, Sequence[Flyover]], list[Path]]:
-    """Write each flyover for itself."""
+    """Write each flyover separately."""
     return lambda directory, flyovers: [
         path for flyover in flyovers for path in write(directory, flyover)
     ]
@@ -107,15 +107,15 @@ def simulate(
     noise: Noise | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[Path]:
-    """Fly a mission over a world and write what it measures, a granule for each pass (and mode), month or track.
+    """Simulate a mission over a world and write its granules, one per pass (and mode), month or track.
 
-    The same arguments give the same files, byte for byte; a longer mission gives the same granules and more, or more
-    in those that gather passes (tables and EOLIS a month, ATL11 a reference track).
+    The same arguments give the same files, byte for byte.  A longer mission gives the same granules and more of them;
+    granules of a month (tables, EOLIS) or of a reference track (ATL11) may gain points.
 
     Parameters
     ----------
     directory : path
-        Where to; made if need be.
+        Directory of the granules; created if missing.
     product : str
         One of :data:`PRODUCTS`.
     start : str
@@ -123,13 +123,13 @@ def simulate(
     years : float
         Length of the mission, in years of 365.25 days.
     seed : int
-        Of all noise; not negative.
+        Seed of all noise; not negative.
     world : World, optional
-        What is flown over; default: a cap 160 km across in EPSG:3413.
+        The world below the satellite; default: a cap 160 km across in EPSG:3413.
     noise : Noise, optional
-        How measurements depart from the truth; default: the product's.
+        Errors of the measurements; default: those of the product.
     progress : callable, optional
-        Told the fraction done.
+        Called with the fraction done.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def simulate(
     Raises
     ------
     InvalidValue
-        If an argument is none of these.
+        If an argument is invalid.
     UnwritablePath
         If the directory cannot be written.
     """
@@ -176,7 +176,7 @@ def _product(name: str) -> Product:
 
 
 def _span(start: str, years: float) -> tuple[np.datetime64, np.datetime64]:
-    """First and last moment of the mission."""
+    """Return the first and last instant of the mission."""
     begin = parse_instant(start)
     if begin < FIRST:
         raise InvalidValue(f"start {start!r} is before {FIRST:%Y}; give a later date")

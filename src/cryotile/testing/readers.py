@@ -1,4 +1,4 @@
-"""The suite that every reader passes.
+"""The test suite of readers.
 
 A third party subclasses it beside its own tests and names a granule::
 
@@ -11,11 +11,11 @@ A third party subclasses it beside its own tests and names a granule::
         def sensing_window(self):
             return "2020-09-30T23:56:08", "2020-09-30T23:57:58"
 
-The reader is found as a user's call finds it, so it must be installed under its entry point.  Only for tables that are
-read by a column mapping is the fixture ``mapping`` overridden, too.
+The suite finds the reader as a user's call does, so the reader must be installed under its entry point.  Suites of
+tables with a column mapping also override the fixture ``mapping``.
 """
 
-# ruff: noqa: D102 - the name of a test says what it shows
+# ruff: noqa: D102 - the names of tests are their documentation
 
 from __future__ import annotations
 
@@ -49,31 +49,35 @@ _COLUMNS = {
 
 
 class ReaderContract:
-    """What holds for every granule of every product."""
+    """Tests that hold for every granule of every product."""
 
     @pytest.fixture
     def granule_path(self) -> Path:
-        """A granule, whole and valid."""
-        raise NotImplementedError("a subclass of ReaderContract names its granule")
+        """Return the path of a complete and valid granule."""
+        raise NotImplementedError(
+            "a subclass of ReaderContract must define the fixture granule_path"
+        )
 
     @pytest.fixture
     def sensing_window(self) -> tuple[str, str]:
-        """First and last instant of the granule, UTC, ISO 8601, known from elsewhere than the reader."""
-        raise NotImplementedError("a subclass of ReaderContract says when its granule was measured")
+        """Return the first and last instant of the granule, UTC, ISO 8601, from another source than the reader."""
+        raise NotImplementedError(
+            "a subclass of ReaderContract must define the fixture sensing_window"
+        )
 
     @pytest.fixture
     def mapping(self) -> ColumnMapping | None:
-        """Columns of the granule if it is a table of names of its own."""
+        """Return the column mapping if the granule is a table that needs one."""
         return None
 
     @pytest.fixture
     def read(self, granule_path: Path, mapping: ColumnMapping | None) -> Callable[..., Granule]:
-        """Read the granule, on the surfaces and with the columns asked for."""
+        """Return the call that reads the granule, given surfaces and columns."""
         return partial(read_granule, granule_path, mapping=mapping)
 
     @pytest.fixture
     def granule(self, read: Callable[..., Granule]) -> Granule:
-        """Points on all kinds of surface."""
+        """Return the granule with points on all surfaces."""
         return read(surface_types=SURFACE_TYPES)
 
     def test_one_reader_recognises_it(
@@ -127,7 +131,7 @@ class ReaderContract:
     def test_uncertainty_is_positive_or_missing(self, granule: Granule) -> None:
         assert (granule.points["uncertainty"].dropna() > 0.0).all()
 
-    def test_classes_are_those_that_cryotile_knows(self, granule: Granule) -> None:
+    def test_classes_are_those_of_cryotile(self, granule: Granule) -> None:
         assert set(granule.points["platform"]) <= set(PLATFORM_CODES)
         assert set(granule.points["mode"]) <= set(MODES)
         assert set(granule.points["surface_type"]) <= set(SURFACE_TYPES)
@@ -143,13 +147,13 @@ class ReaderContract:
     def test_times_are_utc_within_the_sensing_window(
         self, granule: Granule, sensing_window: tuple[str, str]
     ) -> None:
-        # A clock off by its leap seconds is off by 18 s at least.
+        # An error in leap seconds would be 18 s or more.
         start, stop = (np.datetime64(instant, "ms") for instant in sensing_window)
         second = np.timedelta64(1, "s")
         assert (granule.points["time"] >= start - second).all()
         assert (granule.points["time"] <= stop + second).all()
 
-    def test_the_surfaces_asked_for_are_those_that_come(
+    def test_only_points_on_requested_surfaces_are_returned(
         self, read: Callable[..., Granule], granule: Granule
     ) -> None:
         for surface, count in granule.points["surface_type"].value_counts().items():
@@ -180,7 +184,7 @@ class ReaderContract:
         assert granule.checksum == hashlib.sha256(granule_path.read_bytes()).hexdigest()
         assert granule.name == granule_path.name
 
-    def test_extra_columns_come_when_asked_for(
+    def test_extra_columns_are_returned_on_request(
         self,
         read: Callable[..., Granule],
         granule_path: Path,

@@ -1,4 +1,4 @@
-"""Columns of tables, whatever they are stored as: text (CSV), Parquet, HDF5, NetCDF."""
+"""Columns of tables in any supported format: text (CSV), Parquet, HDF5, NetCDF."""
 
 from __future__ import annotations
 
@@ -22,34 +22,33 @@ from cryotile.readers.tables.mapping import TextLayout
 __all__ = ["Columns", "Piece", "open_columns"]
 
 HEAD = 1000
-"""Rows of a text by which its columns of text are told."""
+"""Rows of a text file from which the types of its columns are inferred."""
 
 _PARQUET, _NETCDF3, _GZIP = b"PAR1", b"CDF", b"\x1f\x8b"
 T = TypeVar("T")
 
 _DAMAGE = (OSError, ValueError, RuntimeError, pa.ArrowException, pd.errors.ParserWarning)
-"""What pandas, pyarrow and netCDF4 raise when a file is not what its first bytes promise."""
+"""Raised by pandas, pyarrow and netCDF4 if a file does not match its first bytes."""
 
 
 Piece: TypeAlias = "dict[str, pd.Series[Any]]"
-"""Some rows of some columns, as pandas keeps them: numbers with NaN, instants, text."""
+"""Some rows of some columns: numbers with NaN, instants, text."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A table that can hand out some of its columns.
+    """A table whose columns can be read one by one.
 
     Attributes
     ----------
     path : Path
         The file.
     names : tuple of str
-        Of all columns, in the order of the file.
+        All columns, in the order of the file.
     load : callable
-        Names, and rows of a piece or None → pieces with these columns and none that was not asked for; without a number
-        of rows a single one.
+        Names, and rows of a piece or None → pieces with exactly these columns; None: a single piece.
     units : mapping of str to str
-        What the file says that its numbers count.
+        Column → unit, if the file states it.
     """
 
     path: Path
@@ -58,7 +57,7 @@ class Columns:
     units: Mapping[str, str]
 
     def read(self, wanted: Sequence[str], *, rows: int | None = None) -> Iterator[Piece]:
-        """Read columns, which must be there and equally long, in pieces of so many rows; None: in one.
+        """Read columns, which must exist and have equal lengths, in pieces of ``rows`` rows; None: in one piece.
 
         Raises
         ------
@@ -77,7 +76,7 @@ class Columns:
         except _DAMAGE as error:
             reason = " ".join(str(error).split())
             raise GranuleError(
-                f"granule {self.path} cannot be read as a table ({reason}); mend the file, or its layout in the mapping"
+                f"granule {self.path} cannot be read as a table ({reason}); correct the file or the mapping"
             ) from error
 
     def _check_lengths(self, columns: Piece) -> None:
@@ -90,14 +89,14 @@ class Columns:
 
 
 def open_columns(source: Source, layout: TextLayout) -> Columns:
-    """Look at the head of a file and say which columns it has.
+    """Read the head of a file and return its columns, none of them read yet.
 
     Parameters
     ----------
     source : Source
         The file.
     layout : TextLayout
-        Of the file if it is text.
+        Layout of the file if it is text.
 
     Raises
     ------
@@ -117,7 +116,7 @@ def open_columns(source: Source, layout: TextLayout) -> Columns:
     except _DAMAGE as error:
         reason = " ".join(str(error).split())
         raise GranuleError(
-            f"granule {source.path} is no table of text, Parquet, HDF5 or NetCDF ({reason}); give one of these"
+            f"granule {source.path} is not a table in text, Parquet, HDF5 or NetCDF ({reason}); give one of these"
         ) from error
 
 
@@ -139,7 +138,7 @@ def _hdf5(source: Source, file: h5py.File) -> Columns:
 
 
 def _parts(length: int, rows: int | None) -> Iterator[slice]:
-    """Cut so many rows into pieces, of which there is one at least."""
+    """Yield the pieces of ``length`` rows, at least one."""
     step = length if rows is None else rows
     for start in range(0, max(length, 1), max(step, 1)):
         yield slice(start, start + step)
@@ -156,7 +155,7 @@ def _parquet(path: Path) -> Columns:
 
     def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
         if rows is None:
-            # Without partitioning: a directory called year=2020 adds no column.
+            # Without partitioning, so that a directory called year=2020 adds no column.
             yield piece(pq.read_table(path, columns=list(wanted), partitioning=None), wanted)
             return
         with pq.ParquetFile(path, pre_buffer=False) as file:
@@ -205,7 +204,7 @@ def _text(path: Path, layout: TextLayout, *, gzipped: bool) -> Columns:
         index_col=False,
         skipinitialspace=True,
         compression="gzip" if gzipped else None,
-        # A column is of one type, however long it is.
+        # A column has one type, however long it is.
         low_memory=False,
     )
 
@@ -213,7 +212,7 @@ def _text(path: Path, layout: TextLayout, *, gzipped: bool) -> Columns:
         if rows is None:
             yield piece(read_csv(usecols=wanted))
             return
-        # What is text at the head is text in all pieces, also where one happens to hold digits alone.
+        # A column that is text at the head is text in all pieces, even in one that contains only digits.
         head = read_csv(usecols=wanted, nrows=HEAD)
         texts = dict.fromkeys(head.select_dtypes(["object", "string"]), str)
         with read_csv(usecols=wanted, chunksize=rows, dtype=texts) as frames:
@@ -233,7 +232,7 @@ def _text(path: Path, layout: TextLayout, *, gzipped: bool) -> Columns:
 
 
 def _strictly(read: Callable[[], T]) -> T:
-    """Read text and take it for damage when a row is longer than the first: what is beyond would be lost."""
+    """Read text; a row longer than the first is damage, because its last values would be lost."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         return read()

@@ -1,4 +1,4 @@
-"""Which column of a table is which column of a point: read from a small TOML or JSON file."""
+"""Column mappings: which column of a table is which column of a point, read from a small TOML or JSON file."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _OPTIONAL = ("uncertainty", "orbit", "ascending", "surface_type")
 _POINT_COLUMNS = ("longitude", "latitude", "x", "y", *_NEEDED, *_OPTIONAL)
 _LENGTHS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "km": 1000.0}
 _WORDS = {**CATEGORIES, "ascending": ("true", "false")}
-"""What columns of classes can hold."""
+"""Allowed values of columns of classes."""
 
-_EXAMPLE = 'e.g. elevation = "h" under [columns]; docs/formats has a whole one'
+_EXAMPLE = 'e.g. elevation = "h" under [columns]; docs/formats has a complete mapping'
 
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """A column of the table, and how it is to be read.
+    """A column of a table, and how to read it.
 
     Attributes
     ----------
     name : str
-        In the table; in HDF5 and NetCDF a path such as ``"data/h"``.
+        Name in the table; in HDF5 and NetCDF a path such as ``"data/h"``.
     unit : str or None
-        ``"m"``, ``"cm"``, ``"mm"`` or ``"km"`` of a height (default metres); of time ``"days since 2000-01-01"``
-        and the like, or ``"decimal year"`` (default: what the file says, or dates as text); of extra columns any.
+        For heights ``"m"`` (default), ``"cm"``, ``"mm"`` or ``"km"``; for time such as ``"days since 2000-01-01"``, or
+        ``"decimal year"`` (default: the unit that the file states, or dates as text); for extra columns any text.
     clock : str
-        ``"utc"``, ``"tai"`` or ``"gps"``, of time.
+        Clock of time: ``"utc"``, ``"tai"`` or ``"gps"``.
     meanings : mapping of str to str
-        What the table's classes mean, such as ``{"1": "lrm"}``; nothing where it has cryotile's own words.
+        Class in the table → cryotile's word, such as ``{"1": "lrm"}``; empty if the table has cryotile's words.
     """
 
     name: str
@@ -51,22 +51,22 @@ class ColumnSpec:
 
     @property
     def factor(self) -> float:
-        """Metres in a unit of a height; 1 for whatever is no length."""
+        """Metres per unit of a height; 1 for other quantities."""
         return _LENGTHS.get(self.unit or "m", 1.0)
 
 
 @dataclass(frozen=True)
 class TextLayout:
-    """How a text file is laid out.
+    """The layout of a text file.
 
     Attributes
     ----------
     delimiter : str
-        Between columns; ``"whitespace"`` for any number of blanks.
+        Character between columns; ``"whitespace"`` for any number of blanks.
     comment : str or None
-        A character that begins what is no data.
+        Character that begins a comment.
     names : tuple of str
-        Of all columns, where the file has no line that names them.
+        Names of all columns, if the file has no header line.
     """
 
     delimiter: str = ","
@@ -76,27 +76,27 @@ class TextLayout:
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """How points are made of a table.
+    """The conversion of a table to points.
 
     Attributes
     ----------
     columns : mapping of str to ColumnSpec
-        ``longitude, latitude`` (or ``x, y`` and ``crs``), ``time``, ``elevation``, ``platform``, ``mode``; perhaps
+        ``longitude, latitude`` (or ``x, y`` and ``crs``), ``time``, ``elevation``, ``platform``, ``mode``; optionally
         ``uncertainty``, ``orbit``, ``ascending``, ``surface_type``.
     constants : mapping of str to str
-        What all points share, in place of a column: ``platform``, ``mode``, ``surface_type``.
+        Values common to all points, in place of a column: ``platform``, ``mode``, ``surface_type``.
     extra : mapping of str to ColumnSpec
-        Further columns → where they are; ``unit`` says what they are in.
+        Extra column → column of the table, with its unit.
     product : str
         Name of the product in the point DB.
     version : int
-        Raise it to replace a table that is in the point DB already.
+        Increase it to replace a table that the point DB already has.
     crs : str or None
-        Of ``x, y``.
+        CRS of ``x, y``.
     missing : tuple of float
         Numbers that stand for a missing value.
     layout : TextLayout
-        Of text files.
+        Layout of text files.
     """
 
     columns: Mapping[str, ColumnSpec]
@@ -115,37 +115,37 @@ class ColumnMapping:
         Raises
         ------
         InvalidValue
-            The file cannot be read, or what it says makes no sense.
+            The file cannot be read, or the mapping is invalid.
         """
         path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
-            # No TOML file begins with a brace.
+            # A TOML file cannot begin with a brace.
             table = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
         except OSError as error:
             raise InvalidValue(
                 f"mapping {path} cannot be opened: {error.strerror}; check the path"
             ) from error
-        except ValueError as error:  # of JSON, of TOML, and of UTF-8
+        except ValueError as error:  # raised by JSON, TOML and UTF-8 decoders
             reason = " ".join(str(error).split())
             raise InvalidValue(f"mapping {path} is neither TOML nor JSON: {reason}") from error
         return cls.parse(table, source=str(path))
 
     @classmethod
     def parse(cls, table: Mapping[str, Any], *, source: str = "given") -> ColumnMapping:
-        """Make a mapping of what a TOML file holds; ``source`` names it in errors.
+        """Make a mapping from the content of a TOML file; ``source`` names the file in errors.
 
         Raises
         ------
         InvalidValue
-            It makes no sense.
+            The mapping is invalid.
         """
         return _MappingParser(source).mapping(table)
 
 
 @dataclass(frozen=True)
 class _MappingParser:
-    """Turns tables of TOML into values; every error names the file, the entry, the rule and the remedy."""
+    """Converts tables of TOML; every error names the file, the entry, the rule and the remedy."""
 
     source: str
 
@@ -164,7 +164,7 @@ class _MappingParser:
         crs = table.get("crs")
         if ("x" in columns) != (crs is not None):
             raise self._wrong(
-                "crs goes with x and y, and they with it", "give both, or longitude and latitude"
+                "crs and x, y need each other", "give both, or longitude and latitude"
             )
         return ColumnMapping(
             columns=columns,
@@ -203,8 +203,8 @@ class _MappingParser:
         for name in extra:
             if name in CORE_COLUMNS or name in _POINT_COLUMNS or not name.isidentifier():
                 raise self._wrong(
-                    f"extra column {name!r} is a column of every point, or no name",
-                    "choose another",
+                    f"extra column {name!r} is a column of every point, or not a valid name",
+                    "choose another name",
                 )
 
     def _column(self, name: str, given: object, *, extra: bool = False) -> ColumnSpec:
@@ -277,7 +277,7 @@ class _MappingParser:
 
     def _whole(self, number: object) -> int:
         if type(number) is not int or number < 0:
-            raise self._wrong(f"version is {number!r}", "give a whole number, 0 or more")
+            raise self._wrong(f"version is {number!r}", "give an integer of 0 or more")
         return number
 
     def _numbers(self, given: object) -> tuple[float, ...]:
@@ -298,12 +298,12 @@ class _MappingParser:
 
 
 def _word(value: object) -> str:
-    """A class as text: true and false are spelt as in TOML."""
+    """Return a class as text: true and false are spelt as in TOML."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 REQUIRED = ("longitude", "latitude", *_NEEDED)
-"""Columns by which a table that needs no mapping is recognised."""
+"""Columns that a table must have to be recognised without a mapping."""
 
 OWN_NAMES = ColumnMapping(
     columns={name: ColumnSpec(name) for name in ("longitude", "latitude", *_NEEDED, *_OPTIONAL)},
@@ -313,4 +313,4 @@ OWN_NAMES = ColumnMapping(
         "reference_dem": ColumnSpec("reference_dem", "m"),
     },
 )
-"""Of a table that calls its columns as cryotile does; those that are not :data:`REQUIRED` may be absent."""
+"""Mapping of a table under cryotile's own names; columns other than :data:`REQUIRED` may be absent."""
