@@ -198,7 +198,7 @@ def test_what_is_no_product_is_told_from_one(tmp_path: Path, product: Path) -> N
     (tmp_path / "text.nc").write_text("no NetCDF")
     for name in ("foreign.nc", "text.nc", "absent.nc"):
         assert summarize_product(tmp_path / name) is None
-        with pytest.raises(InvalidValue, match=f"{name} (is no product|does not exist)"):
+        with pytest.raises(InvalidValue, match=f"{name} (is not a product|does not exist)"):
             read_product(tmp_path / name)
     with pytest.raises(InvalidValue, match=r"no variable 'dhdx'; choose one of dhdt, dhdt_sigma"):
         read_product(product, ["dhdx"])

@@ -1,6 +1,6 @@
-"""Digital elevation models: how high points lie above one, from a GeoTIFF or a NetCDF file of any size and CRS.
+"""Digital elevation models: the height of points above one, from a GeoTIFF or NetCDF file of any size and CRS.
 
-A model is read in squares, and of these only the ones that points lie in.
+A model is read in blocks, and only the blocks that contain points are read.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from cryotile.errors import InvalidValue, MissingDependency
 __all__ = ["Dem"]
 
 BLOCK = 1024
-"""Pixels along a side of what is read at once: 8 MB."""
+"""Pixels along a side of a block: 8 MB."""
 
 GDAL_CACHE = 64
-"""Megabytes; GDAL's own limit is a twentieth of the machine."""
+"""Megabytes; the default of GDAL is a twentieth of the memory."""
 
 BESIDE = 5.0
-"""Degrees by which people map beside the area that a CRS is meant for."""
+"""Degrees by which maps may reach beyond the area of use of a CRS."""
 
 _NAMES = ("dem", "elevation", "height", "surface_altitude", "z", "band1", "data")
 _STANDARD_NAMES = ("height_above_reference_ellipsoid", "surface_altitude", "height")
@@ -38,18 +38,18 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class _Raster:
-    """Elevations at the nodes of a grid that is aligned with the axes of its CRS.
+    """Elevations at the pixel centres of a grid aligned with the axes of its CRS.
 
     Attributes
     ----------
     crs : pyproj.CRS
-        Of the grid.
+        CRS of the grid.
     x, y : (float, float)
-        Centre of the first pixel, and from one to the next, in units of the CRS.
+        Centre of the first pixel and distance to the next, in units of the CRS.
     shape : (int, int)
         Rows, columns.
     read : callable
-        Elevations, metres, NaN where there is none, of some rows and columns.
+        Returns the elevations of some rows and columns, metres; NaN where there is none.
     """
 
     crs: pyproj.CRS
@@ -68,14 +68,14 @@ class Dem:
         A GeoTIFF (with rasterio), or a NetCDF file with the elevation over ``y, x`` and a CF grid mapping; metres above
         the WGS84 ellipsoid.
     crs : pyproj.CRS
-        Of the points that it will be asked about.
+        CRS of the points passed to :meth:`difference`.
 
     Raises
     ------
     InvalidValue
-        There is no such file, it is no elevation model, its CRS is not known, or it covers nothing of ``crs``.
+        The file is absent, is not an elevation model, has no CRS, or does not overlap the area of use of ``crs``.
     MissingDependency
-        A GeoTIFF, and rasterio is not installed.
+        The file is a GeoTIFF and rasterio is not installed.
     """
 
     def __init__(self, path: Path, crs: pyproj.CRS) -> None:
@@ -95,7 +95,7 @@ class Dem:
             )
 
     def difference(self, points: pd.DataFrame) -> Array:
-        """Elevation of points above the model, which is interpolated bilinearly.
+        """Return the height of points above the model, interpolated bilinearly.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class Dem:
         Returns
         -------
         ndarray, shape (points,)
-            Metres; NaN outside the model, and where one of the four values around the point is missing.
+            Metres; NaN outside the model and where one of the four surrounding values is missing.
         """
         columns, rows = self._places(points)
         ny, nx = self._raster.shape
@@ -121,7 +121,7 @@ class Dem:
         return above
 
     def _places(self, points: pd.DataFrame) -> tuple[Array, Array]:
-        """Columns and rows of points, in pixels from the centre of the first one."""
+        """Return columns and rows of points, in pixels from the centre of the first pixel."""
         x, y = (points[name].to_numpy(np.float64) for name in ("x", "y"))
         if self._transformer is not None:
             x, y = self._transformer.transform(x, y, errcheck=False)
@@ -133,9 +133,9 @@ class Dem:
             return (x - raster.x[0]) / raster.x[1], (y - raster.y[0]) / raster.y[1]
 
     def _interpolated(self, rows: Array, columns: Array) -> Array:
-        """Elevation at places within one block."""
+        """Return the elevation at positions within one block."""
         ny, nx = self._raster.shape
-        # The last row and column belong to the cells before them.
+        # Points on the last row or column are interpolated from the pixels before it.
         row = np.minimum(np.floor(rows).astype(np.int64), max(ny - 2, 0))
         column = np.minimum(np.floor(columns).astype(np.int64), max(nx - 2, 0))
         top, left = int(row.min()), int(column.min())
@@ -162,7 +162,7 @@ def _open_geotiff(path: Path) -> _Raster:
         from rasterio.errors import RasterioIOError
     except ImportError as error:
         raise MissingDependency(
-            f"DEM {path} is no NetCDF file, and to read a GeoTIFF needs rasterio: pip install 'cryotile[geo]'"
+            f"DEM {path} is not a NetCDF file, and reading a GeoTIFF needs rasterio: pip install 'cryotile[geo]'"
         ) from error
     try:
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
@@ -211,7 +211,7 @@ def _open_netcdf(path: Path) -> _Raster:
 
 
 def _elevation(path: Path, file: netCDF4.Dataset) -> Any:
-    """Find the variable over two axes that holds the elevation."""
+    """Return the variable over two axes that holds the elevation."""
     maps = {
         name.casefold(): variable
         for name, variable in file.variables.items()
@@ -229,7 +229,7 @@ def _elevation(path: Path, file: netCDF4.Dataset) -> Any:
         )
     if not (standard or named):
         raise InvalidValue(
-            f"DEM {path} has {len(maps)} maps ({', '.join(sorted(maps))}), none of which says that it is the elevation;"
+            f"DEM {path} has {len(maps)} maps ({', '.join(sorted(maps))}), and none is marked as the elevation;"
             f" name one {_NAMES[0]}"
         )
     return (standard or named)[0]
@@ -260,12 +260,12 @@ def _axis(path: Path, values: Array) -> tuple[float, float]:
 
 def _no_crs(path: Path) -> InvalidValue:
     return InvalidValue(
-        f"DEM {path} does not say in which CRS it is; add it, e.g. with gdal_edit.py -a_srs EPSG:3031"
+        f"DEM {path} does not say in which CRS it is; add the CRS, e.g. with gdal_edit.py -a_srs EPSG:3031"
     )
 
 
 def _overlap(raster: _Raster, crs: pyproj.CRS) -> bool:
-    """Tell whether a raster covers something of where a CRS is meant to be used, on a net of places of each."""
+    """Return whether a raster overlaps the area of use of a CRS, checked at a net of positions in each."""
     use = crs.area_of_use
     if use is None:
         return True
@@ -280,14 +280,14 @@ def _overlap(raster: _Raster, crs: pyproj.CRS) -> bool:
     near = (latitude >= south) & (latitude <= north) & ((longitude - west) % 360.0 <= width)
     if near.any():
         return True
-    # A small area of use may lie between the places looked at in a large raster.
+    # A small area of use may lie between the positions checked in a large raster.
     east, up = to_raster.transform(*_net(west, width, south, north - south), errcheck=False)
     column, row = (east - x) / dx, (up - y) / dy
     return bool(np.any((column >= 0) & (column < nx) & (row >= 0) & (row < ny)))
 
 
 def _net(x: float, width: float, y: float, height: float) -> tuple[Array, Array]:
-    """Places all over a rectangle."""
+    """Return a net of 41 by 41 positions in a rectangle."""
     share = np.linspace(0.0, 1.0, 41)
     columns, rows = np.meshgrid(x + width * share, y + height * share)
     return columns.ravel(), rows.ravel()

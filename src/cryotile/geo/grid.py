@@ -1,7 +1,7 @@
-"""Where the posts are: a grid, and the tiles that its posts are fitted in.
+"""The grid of posts, and the tiles in which its posts are fitted.
 
-Pure geometry.  Post number i stands at i · posting from the origin of the CRS, computed from the integer each time,
-so that every tile, grid and process has the same floats for the same post.
+Pure geometry.  Post number i lies at i · posting from the origin of the CRS.  Its position is always computed from the
+integer, so that every tile, grid and process has the same floats for the same post.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from cryotile.points import Bounds
 __all__ = ["MAX_POSTS", "MAX_TILES", "Grid", "Tile", "check_bounds"]
 
 MAX_POSTS = 1_000_000_000
-"""A grid of more posts is a slip of the keyboard: Antarctica at 250 m has 0.4 billion."""
+"""Limit that catches typing errors: Antarctica at 250 m has 0.4 billion posts."""
 
 MAX_TILES = 1_000_000
-"""A run of more tiles spends its time on files."""
+"""A run of more tiles spends its time on opening files."""
 
-# Bounds that miss a post by rounding (0.3 / 0.1 < 3) hold it; in units of the posting.
+# Tolerance of bounds, in units of the posting: 0.3 / 0.1 < 3, but bounds of 0.3 include the post at 0.3.
 _ROUNDING = 1e-9
 
 _Coordinates = npt.NDArray[np.float64]
@@ -36,9 +36,9 @@ class Tile:
     Attributes
     ----------
     ix, iy : int
-        Place among the tiles of its size, counted from the origin of the CRS.
+        Position among the tiles of its size, counted from the origin of the CRS.
     columns, rows : range
-        Numbers of its posts along x and y: post i stands at i · posting.
+        Numbers of its posts along x and y: post i lies at i · posting.
     posting : float
         Distance between neighbouring posts, metres.
     """
@@ -51,7 +51,7 @@ class Tile:
 
     @property
     def name(self) -> str:
-        """Name of the tile, the same for every grid and run, e.g. ``x+0012_y-0034``."""
+        """Name of the tile, equal in every grid and run, e.g. ``x+0012_y-0034``."""
         return f"x{self.ix:+05d}_y{self.iy:+05d}"
 
     @property
@@ -71,13 +71,13 @@ class Tile:
 
     @property
     def bounds(self) -> Bounds:
-        """From the first to the last post, metres."""
+        """Bounds from the first to the last post, metres."""
         return self.window(0.0)
 
     def window(self, radius: float) -> Bounds:
-        """Return what the tile sees: its bounds and a margin of the search radius on every side.
+        """Return the bounds of the points that the tile uses: its own with a margin of the search radius on every side.
 
-        With the margin, each post has all of its points, and the fit does not depend on the tile it is in.
+        With the margin, each post has all of its points, so a fit does not depend on how the grid is tiled.
 
         Parameters
         ----------
@@ -107,14 +107,15 @@ class Grid:
     crs : str
         Projected CRS in metres, as the point DB names it.
     bounds : Bounds
-        Metres; a post on an edge is inside.
+        Metres; a post on an edge is included.
     posting : float
         Distance between neighbouring posts, metres.
 
     Raises
     ------
     InvalidValue
-        Bounds are reversed or not finite, the posting is not positive, or there is no post or far too many.
+        Bounds are reversed or not finite, the posting is not positive, or the grid has no post or more than
+        :data:`MAX_POSTS`.
     """
 
     crs: str
@@ -133,7 +134,7 @@ class Grid:
         Parameters
         ----------
         bounds : Bounds
-            What to cover, metres.
+            Area to cover, metres.
         posting : float
             Distance between neighbouring posts, metres.
         crs : str
@@ -142,12 +143,12 @@ class Grid:
         Returns
         -------
         Grid
-            With bounds that are multiples of the posting.
+            Its bounds are multiples of the posting.
 
         Raises
         ------
         InvalidValue
-            As for the grid itself.
+            As for :class:`Grid`.
         """
         check_bounds(bounds)
         _check_posting(posting)
@@ -183,8 +184,8 @@ class Grid:
     def tiles(self, tile_size: int) -> list[Tile]:
         """Cut the grid into tiles; each post is in exactly one.
 
-        Tiles begin at multiples of ``tile_size`` posts from the origin of the CRS, so that grids which overlap cut
-        alike, and end with the grid.
+        Tiles begin at multiples of ``tile_size`` posts from the origin of the CRS, so that overlapping grids are cut
+        alike.  The outermost tiles end at the edge of the grid.
 
         Parameters
         ----------
@@ -194,12 +195,12 @@ class Grid:
         Returns
         -------
         list of Tile
-            Row by row, from small x and y.
+            Row by row, in ascending y, then x.
 
         Raises
         ------
         InvalidValue
-            The tile size is not positive, or gives far too many tiles.
+            The tile size is not positive, or gives more than :data:`MAX_TILES` tiles.
         """
         if tile_size < 1:
             raise InvalidValue(
@@ -234,7 +235,7 @@ class Grid:
 
 
 def check_bounds(bounds: Bounds) -> None:
-    """Refuse bounds that enclose nothing.
+    """Check that bounds are finite and in order.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Longitude and latitude to projected x, y, and how far projected metres are from metres on the ground."""
+"""Projection of longitude and latitude to x, y, and the scale of projected metres to metres on the ground."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 OUTSIDE_PROJECTION = "outside_projection"
-"""Reason for which :func:`project_batch` drops a point."""
+"""Reason under which :func:`project_batch` counts dropped points."""
 
 REACH = 2.1e7
-"""Largest |x| and |y|, metres: half way round the Earth, and within what centimetres in 32 bits can hold."""
+"""Largest |x| and |y|, metres: half the circumference of the Earth, and storable as centimetres in 32 bits."""
 
 Array = npt.NDArray[np.float64]
 
@@ -38,12 +38,12 @@ _REMEDY = "give a projected CRS in metres, e.g. EPSG:3031 for Antarctica or EPSG
 
 
 def projected_crs(text: str | pyproj.CRS) -> pyproj.CRS:
-    """Return the CRS that ``text`` names, if maps can be made in it.
+    """Return the CRS that ``text`` names, after a check that maps can be made in it.
 
     Parameters
     ----------
     text : str or pyproj.CRS
-        Whatever PROJ understands: ``EPSG:3031``, WKT, a PROJ string.
+        Any form that PROJ understands: ``EPSG:3031``, WKT, a PROJ string.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def projected_crs(text: str | pyproj.CRS) -> pyproj.CRS:
     Raises
     ------
     InvalidValue
-        PROJ does not know it, or it is geographic, has a vertical axis, or is not in metres.
+        The CRS is unknown to PROJ, geographic, has a vertical axis, or is not in metres.
     """
     shown = " ".join(str(text).split())
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
@@ -83,7 +83,7 @@ def projected_crs(text: str | pyproj.CRS) -> pyproj.CRS:
 
 @lru_cache(maxsize=8)
 def crs_text(crs: pyproj.CRS) -> str:
-    """Shortest text that means ``crs``: ``EPSG:3031`` where an authority lists it, else WKT."""
+    """Return the shortest text for ``crs``: ``EPSG:3031`` if an authority lists it, else WKT."""
     authority = crs.to_authority(min_confidence=100)
     return ":".join(authority) if authority else crs.to_wkt()
 
@@ -94,23 +94,23 @@ def project(points: pd.DataFrame, crs: pyproj.CRS) -> pd.DataFrame:
     Parameters
     ----------
     points : DataFrame
-        With ``longitude, latitude``, degrees on WGS84; longitudes may run over ±180 or to 360.
+        With ``longitude, latitude``, degrees on WGS84; longitudes may exceed ±180.
     crs : pyproj.CRS
         As of :func:`projected_crs`.
 
     Returns
     -------
     DataFrame, as many rows
-        ``x, y`` in metres first, then the other columns untouched; ``attrs["crs"]`` names the CRS.  Both are NaN where
-        a point has no place on the plane (the other pole of a polar projection, a latitude beyond 90°, over 21 000 km
-        from the origin): :func:`project_batch` drops and counts those.
+        ``x, y`` in metres first, then the other columns unchanged; ``attrs["crs"]`` names the CRS.  Both are NaN for a
+        point that has no position in the projection (the other pole of a polar projection, a latitude beyond 90°, over
+        21 000 km from the origin); :func:`project_batch` drops and counts such points.
     """
     x, y = _transformer(crs).transform(
         points["longitude"].to_numpy(np.float64),
         points["latitude"].to_numpy(np.float64),
         errcheck=False,
     )
-    # PROJ says inf where it fails; the comparison is False for NaN, too.
+    # PROJ returns inf where it fails; the comparison is False for NaN, too.
     placed = (np.abs(x) <= REACH) & (np.abs(y) <= REACH)
     columns: dict[str, Any] = {"x": np.where(placed, x, np.nan), "y": np.where(placed, y, np.nan)}
     others = {str(name): points[name] for name in points if name not in ("longitude", "latitude")}
@@ -120,33 +120,32 @@ def project(points: pd.DataFrame, crs: pyproj.CRS) -> pd.DataFrame:
 
 
 def project_batch(batch: Batch, crs: pyproj.CRS) -> Batch:
-    """Project the points of granules; those without a place on the plane are dropped and counted.
+    """Project the points of granules; drop and count those that have no position in the projection.
 
     Parameters
     ----------
     batch : Batch
-        As readers give its granules, with ``longitude, latitude``.
+        As returned by readers, with ``longitude, latitude``.
     crs : pyproj.CRS
         As of :func:`projected_crs`.
 
     Returns
     -------
     Batch
-        The same with ``x, y``; ``dropped`` of its granules has the reason ``outside_projection`` if there were such
-        points.
+        The same with ``x, y``; ``dropped`` of its granules counts dropped points as ``outside_projection``.
     """
     projected = replace(batch, points=project(batch.points, crs))
     return projected.keep(projected.points["x"].notna().to_numpy(), OUTSIDE_PROJECTION)
 
 
 def project_granule(granule: Granule, crs: pyproj.CRS) -> Granule:
-    """Project one granule, as :func:`project_batch` does many."""
+    """Return a projected granule; see :func:`project_batch`."""
     (projected,) = project_batch(Batch.of([granule]), crs).split()
     return projected
 
 
 def areal_scale(crs: pyproj.CRS, x: Array, y: Array) -> Array:
-    """Projected area over area on the ground, from the derivatives of the projection.
+    """Return projected area over area on the ground, from the derivatives of the projection.
 
     Parameters
     ----------
@@ -158,8 +157,8 @@ def areal_scale(crs: pyproj.CRS, x: Array, y: Array) -> Array:
     Returns
     -------
     ndarray, shape of ``x``
-        1 where the projection keeps areas, NaN where it is singular or undefined.  A cell's true area is its projected
-        area over this.
+        1 where the projection keeps areas, NaN where it is singular or undefined.  True area is projected area divided
+        by this.
     """
     projection = pyproj.Proj(crs)
     longitude, latitude = projection(np.ravel(x), np.ravel(y), inverse=True)
@@ -169,7 +168,7 @@ def areal_scale(crs: pyproj.CRS, x: Array, y: Array) -> Array:
 
 
 def point_scale(crs: pyproj.CRS, x: Array, y: Array) -> Array:
-    """Projected length over length on the ground: what a projected slope is multiplied by to be true.
+    """Return projected length over length on the ground: the factor from a projected slope to a true one.
 
     Parameters
     ----------
@@ -182,7 +181,7 @@ def point_scale(crs: pyproj.CRS, x: Array, y: Array) -> Array:
     -------
     ndarray, shape of ``x``
         The square root of :func:`areal_scale`: in a conformal projection (EPSG:3031, 3413) the scale in every
-        direction, else the geometric mean of the two principal ones.
+        direction, otherwise the geometric mean of the two principal scales.
     """
     return np.sqrt(areal_scale(crs, x, y))
 

@@ -1,4 +1,4 @@
-"""All tiles of a run side by side."""
+"""The mosaic: all tiles of a run side by side."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def mosaic(
     variables: Sequence[Variable] = VARIABLES,
     mask: Mask | None = None,
 ) -> xr.Dataset:
-    """Put tiles side by side over the whole grid.
+    """Return the tiles side by side over the whole grid.
 
     Parameters
     ----------
     store : TileStore
         Holds the tiles.
     grid : Grid
-        Where the posts are.
+        The posts.
     tiles : iterable of Tile
-        Tiles of the grid that are saved; gone through once.
+        Saved tiles of the grid; iterated once.
     empty : iterable of Tile
-        Tiles of the grid in whose windows there is no point: their posts get status ``no_points``.
+        Tiles of the grid without a point in their windows: their posts get status ``no_points``.
     variables : sequence of Variable
-        What the tiles hold, as of :func:`cryotile.fit.variables.fit_variables`.
+        Variables of the tiles, as of :func:`cryotile.fit.variables.fit_variables`.
     mask : Mask or None
-        The posts that are wanted; None: all.
+        The posts where a map is wanted; None: all.
 
     Returns
     -------
     Dataset, dimensions (y, x)
-        All variables.  Posts of any other tile, and those that are not wanted, have status ``not_computed``.
+        All variables.  Posts of other tiles and posts outside the mask have status ``not_computed``.
 
     Raises
     ------

@@ -1,6 +1,6 @@
 """Datasets as NetCDF-4 files: the same content gives the same bytes.
 
-Floats are NaN where there is nothing, integers are stored as they are, instants as days since 2000 in a float.
+A missing float is NaN, integers are stored unchanged, and instants are stored as days since 2000 in a float.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ TIME_UNITS = "days since 2000-01-01"
 MS_PER_DAY = 86_400_000.0
 
 CHUNK = 256
-"""Posts along a side of what is compressed as one piece."""
+"""Posts along a side of a chunk, which is compressed as one."""
 
 HELD = 2**21
-"""Bytes of a variable that the library holds before it writes them: some pieces."""
+"""Bytes of a variable that the library caches before it writes them: a few chunks."""
 
 PROBE = 2**20
-"""Bytes that are written to find out whether the disk is full."""
+"""Bytes written to find out whether the disk is full."""
 
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
-    """Write a dataset to a NetCDF-4 file, compressed; its time, place and writer leave no trace in it.
+    """Write a dataset to a compressed NetCDF-4 file, without a trace of time, path or host.
 
     Parameters
     ----------
@@ -43,14 +43,14 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     Raises
     ------
     OSError
-        It cannot be written, or the disk is full; inside :func:`cryotile.files.atomic_path` an error that says so.
+        The file cannot be written or the disk is full; :func:`cryotile.files.atomic_path` turns this into a message.
     """
-    # The netCDF library says "permission denied" for everything; the operating system knows why.
+    # The netCDF library reports every failure as "permission denied"; the operating system gives the reason.
     path.touch()
     try:
         _write(path, dataset)
     except (RuntimeError, OSError) as error:
-        # All that the library knows is that it failed.  On a full disk a plain write fails, too, and says why.
+        # The library gives no reason.  On a full disk a plain write fails, too, with the reason.
         with path.open("ab") as file:
             file.write(bytes(PROBE))
         raise OSError(errno.EIO, str(error)) from error
@@ -78,7 +78,7 @@ def _write_variable(file: netCDF4.Dataset, name: str, variable: xr.Variable) -> 
         fill_value=np.nan if is_map and values.dtype.kind == "f" else False,
     )
     if is_map:
-        # The library would hold all that is written until the file is closed, as much again as the maps themselves.
+        # Without a limit the library caches all data until the file is closed, which doubles the memory.
         created.set_var_chunk_cache(size=HELD)
     created.set_auto_maskandscale(False)
     created.setncatts(attributes)
@@ -86,12 +86,12 @@ def _write_variable(file: netCDF4.Dataset, name: str, variable: xr.Variable) -> 
 
 
 def read_dataset(content: bytes) -> xr.Dataset:
-    """Read what :func:`write_dataset` wrote.
+    """Return the dataset that :func:`write_dataset` wrote.
 
     Parameters
     ----------
     content : bytes
-        Of a whole file.
+        Content of the whole file.
 
     Returns
     -------
@@ -101,7 +101,7 @@ def read_dataset(content: bytes) -> xr.Dataset:
     Raises
     ------
     OSError
-        It is no NetCDF file.
+        The content is not a NetCDF file.
     """
     with netCDF4.Dataset("content", memory=content) as file:
         file.set_auto_maskandscale(False)

@@ -1,6 +1,6 @@
 """The mosaic with its metadata, as a file: NetCDF-4 by the CF conventions, or GeoTIFF.
 
-Everything in it follows from points and settings; the moment, path and host of its making are not among them.
+Points and settings alone determine the content; time, path and host do not enter it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 MARK = "cryotile_version"
-"""The global attribute by which a product is told from any other NetCDF file."""
+"""Global attribute that distinguishes a product from other NetCDF files."""
 
 TITLE = "Ice elevation change rate from satellite altimetry"
 
@@ -61,28 +61,28 @@ def write_product(
     Parameters
     ----------
     mosaic : Dataset, dimensions (y, x)
-        As :func:`cryotile.maps.mosaic.mosaic` gives it.
+        As returned by :func:`cryotile.maps.mosaic.mosaic`.
     path : Path
         NetCDF-4 (``.nc``), or GeoTIFF with one band per variable (``.tif``, ``.tiff``).
     grid : Grid
         CRS and posting.
     config : FitConfig
-        What was fitted.
+        Settings of the fit.
     where : str or None
         The expression that selected the points.
     mask : Mask or None
-        The posts that were wanted; None: all.
+        The posts where a map was wanted; None: all.
     title : str
-        What it is a map of.
+        Title of the product.
 
     Raises
     ------
     InvalidValue
-        The name ends in anything else.
+        The suffix is unknown.
     UnwritablePath
         The directory cannot be written, or the disk is full.
     MissingDependency
-        GeoTIFF without rasterio.
+        The product is a GeoTIFF and rasterio is not installed.
     """
     suffix = path.suffix.lower()
     if suffix not in (".nc", *_GEOTIFF_SUFFIXES):
@@ -105,7 +105,7 @@ def write_product(
 
 
 def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Dataset:
-    """Read a product of :func:`write_product` into memory.
+    """Return a product of :func:`write_product`, read into memory.
 
     Parameters
     ----------
@@ -122,12 +122,12 @@ def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Datas
     Raises
     ------
     InvalidValue
-        The file is absent, is no product, or lacks a variable.
+        The file is absent, is not a product, or lacks a variable.
     DamagedFile
-        It cannot be read to its end.
+        The file cannot be read to its end.
     """
     if not _is_product(path):
-        state = "is no product of cryotile" if path.exists() else "does not exist"
+        state = "is not a product of cryotile" if path.exists() else "does not exist"
         raise InvalidValue(f"{path} {state}; make a product with 'cryotile assemble RUN -o {path}'")
     try:
         with xr.open_dataset(path, engine="netcdf4") as product:
@@ -144,7 +144,7 @@ def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Datas
 
 
 def summarize_product(path: Path) -> list[str] | None:
-    """Say in a few lines what a product holds.
+    """Return a few lines that describe a product.
 
     Parameters
     ----------
@@ -154,17 +154,17 @@ def summarize_product(path: Path) -> list[str] | None:
     Returns
     -------
     list of str or None
-        Lines for a person; None when the file is no product.
+        Lines for a person; None if the file is not a product.
 
     Raises
     ------
     DamagedFile
-        It is a product that cannot be read to its end.
+        The file is a product that cannot be read to its end.
     """
     if not _is_product(path):
         return None
     with h5py.File(path, "r") as file:
-        # What a validation leaves is a product, too, of the differences of two rates.
+        # A validation writes a product of the differences of two rates.
         name = "dhdt" if "dhdt" in file else "dhdt_difference"
     product = read_product(path, [name, "status"])
     ny, nx = product[name].shape
@@ -242,7 +242,7 @@ def described(
             variable.attrs = {**variable.attrs, "grid_mapping": mapping_name, **area_of}
     product.attrs = _global_attributes(crs, grid, config, where) | {"title": title}
     if mask is not None:
-        # Its content names it, its path would say where the product was made.
+        # The digest identifies the mask; a full path would reveal where the product was made.
         product.attrs["mask"] = f"{Path(mask.source).name}, SHA-256 of its posts {mask.digest}"
     return product
 
@@ -250,12 +250,12 @@ def described(
 def _grid_mapping(crs: pyproj.CRS, grid: Grid) -> dict[str, Any]:
     mapping = crs.to_cf()
     if mapping.get("grid_mapping_name") == "polar_stereographic" and "standard_parallel" in mapping:
-        # CF requires the pole by name; pyproj leaves it out where there is a standard parallel.
+        # CF requires the latitude of the pole, which pyproj omits if there is a standard parallel.
         pole = math.copysign(90.0, mapping["standard_parallel"])
         mapping.setdefault("latitude_of_projection_origin", pole)
     left, top = _corner(grid)
     transform = f"{left!r} {grid.posting!r} 0 {top!r} 0 {-grid.posting!r}"
-    # GDAL's own names beside CF's: they also say it for a grid of a single row.
+    # The attributes of GDAL in addition to those of CF: they also define a grid of a single row.
     return {**mapping, "spatial_ref": mapping["crs_wkt"], "GeoTransform": transform}
 
 
@@ -267,7 +267,7 @@ def _corner(grid: Grid) -> tuple[float, float]:
 def cell_area(grid: Grid) -> npt.NDArray[np.float64]:
     """Return the true area of the square of one posting around each post, m²; ndarray, shape (ny, nx)."""
     crs = projected_crs(grid.crs)
-    # Row by row: the factors of all posts at once would need ten times the memory of the result.
+    # Row by row, because the factors of all posts at once need ten times the memory of the result.
     x, area = grid.x, np.empty(grid.shape)
     for row, y in enumerate(grid.y):
         area[row] = grid.posting**2 / areal_scale(crs, x, np.full_like(x, y))
@@ -315,14 +315,14 @@ def _write_geotiff(product: xr.Dataset, path: Path, grid: Grid) -> None:
         ) from error
     maps = {str(name): v for name, v in product.data_vars.items() if v.ndim == 2}
     left, top = _corner(grid)
-    # In memory first: GDAL writes the end of a file when it closes it, and does not say when that fails.
+    # In memory first: GDAL writes the end of a file on closing and does not report a failure.
     with atomic_path(path) as temporary, rasterio.MemoryFile() as memory:
         with memory.open(
             driver="GTiff",
             count=len(maps),
             height=grid.shape[0],
             width=grid.shape[1],
-            # All bands of a GeoTIFF have one type; this one holds counts and status exactly.
+            # All bands of a GeoTIFF have one type; float64 stores counts and status exactly.
             dtype="float64",
             nodata=math.nan,
             crs=grid.crs,

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["draw_graticule"]
 
 STEPS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 45.0, 90.0)
-"""Degrees between lines; the smallest that gives no more than :data:`LINES`."""
+"""Degrees between lines; the smallest step that gives at most :data:`LINES` lines is used."""
 
 LINES = 6
 
 FONT_SIZE = 6.0
-"""Points."""
+"""Typographic points."""
 
 _Values = npt.NDArray[np.float64]
 
@@ -34,7 +34,7 @@ def draw_graticule(axes: Axes, crs: pyproj.CRS, extent: Extent) -> None:
     Parameters
     ----------
     axes : Axes
-        In projected kilometres.
+        Axes in projected kilometres.
     crs : pyproj.CRS
         The projection.
     extent : Extent
@@ -45,7 +45,7 @@ def draw_graticule(axes: Axes, crs: pyproj.CRS, extent: Extent) -> None:
     longitude, latitude = to_degrees.transform(1e3 * x, 1e3 * y)
     if not np.isfinite(longitude).all():
         return
-    # Longitudes are counted from the middle of the map, so that ±180° cuts no line.
+    # Longitudes are relative to the middle of the map, so that no line is cut at ±180°.
     middle = float(longitude[20, 20])
     offset = (longitude - middle + 180.0) % 360.0 - 180.0
     west, east, south, north = offset.min(), offset.max(), latitude.min(), latitude.max()
@@ -58,7 +58,7 @@ def draw_graticule(axes: Axes, crs: pyproj.CRS, extent: Extent) -> None:
     lines = _Lines(axes, extent)
     for level in _levels(south, north):
         if abs(level) == 90.0:
-            continue  # the pole is a point
+            continue  # The pole is a point, not a line.
         line = to_degrees.transform(along_parallel, np.full(400, level), direction="INVERSE")
         lines.draw(line, label=_degrees(level, "NS"), at_rim=False)
     for level in _levels(west + middle, east + middle):
@@ -68,7 +68,7 @@ def draw_graticule(axes: Axes, crs: pyproj.CRS, extent: Extent) -> None:
 
 
 def _holds_pole(offset: _Values, latitude: _Values) -> bool:
-    # Around the pole longitudes take all values; elsewhere a map never spans so many.
+    # Around a pole longitudes take all values; other maps span less.
     return bool(np.ptp(offset) > 270.0 and np.abs(latitude).max() > 80.0)
 
 
@@ -84,15 +84,15 @@ def _degrees(value: float, letters: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Lines:
-    """Lines that are drawn, and the labels that they have so far."""
+    """The axes, and the labels drawn so far."""
 
     axes: Axes
     extent: Extent
     labels: list[tuple[float, float, float]] = field(default_factory=list)
-    """Middle (km) and half width (km) of each."""
+    """Centre x and y, and half width of each label, km."""
 
     def draw(self, line: tuple[_Values, _Values], *, label: str, at_rim: bool) -> None:
-        """Draw a line (m), and its label where there is room for it."""
+        """Draw a line (m), and its label if there is room for it."""
         x, y = line[0] / 1e3, line[1] / 1e3
         self.axes.plot(x, y, color="0.35", linewidth=0.4, alpha=0.55, zorder=3)
         across, up = self._half_sizes(label)
@@ -112,12 +112,12 @@ class _Lines:
         )
 
     def _half_sizes(self, label: str) -> tuple[float, float]:
-        """Half of the width and height of a label with some air, km."""
+        """Return half of the width and height of a label with its margin, km."""
         left, right, bottom, top = self.extent
         figure, place = self.axes.get_figure(root=True), self.axes.get_position()
         assert figure is not None
         wide, high = figure.get_size_inches()
-        # The letters are about two thirds as wide as high.
+        # A letter is about two thirds as wide as high.
         width, height = FONT_SIZE * (0.65 * len(label) + 0.8), FONT_SIZE * 1.7
         return (
             width / 2 / (72 * wide * place.width) * (right - left),
@@ -125,7 +125,7 @@ class _Lines:
         )
 
     def _place(self, x: _Values, y: _Values, across: float, up: float, at_rim: bool) -> int | None:
-        """Where along a line its label fits best, off the frame and off other labels."""
+        """Return the vertex of a line where its label fits best, clear of the frame and other labels."""
         left, right, bottom, top = self.extent
         room = (x > left + across) & (x < right - across) & (y > bottom + up) & (y < top - up)
         for other_x, other_y, other_across in self.labels:
@@ -133,6 +133,6 @@ class _Lines:
         inside = np.flatnonzero(room)
         if inside.size == 0:
             return None
-        # As near as can be to the upper left corner; of meridians around a pole, to the rim.
+        # Nearest to the upper left corner; for meridians around a pole, nearest to the rim.
         away = x[inside] / (right - left) - y[inside] / (top - bottom)
         return int(inside[np.argmin(-np.hypot(x[inside], y[inside]) if at_rim else away)])
