@@ -101,7 +101,7 @@ def open_columns(source: Source, layout: TextLayout) -> Columns:
     Raises
     ------
     GranuleError
-        It is none of the formats, or damaged.
+        The file has another format, or is damaged.
     """
     with source.path.open("rb") as stream:
         head = stream.read(4)
