@@ -27,7 +27,7 @@ from tests.support.small_run import fit, make_run, tile_file
 Call = Callable[..., tuple[int, str, str]]
 
 WORLD = World(bounds=(-30e3, -1380e3, 30e3, -1320e3))
-SETTINGS = {"posting": 1000.0, "radius": 2000.0, "recipe": "plane", "tile_size": 15}
+SETTINGS = {"posting": 1000, "radius": 2000, "recipe": "plane", "tile_size": 15}
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +91,13 @@ def test_gates_given_as_options_are_frozen(call: Call, planned: ct.Run, tmp_path
     config = ct.Run.load(tmp_path / "run").settings.fit
     assert (config.min_passes, config.min_points) == (3, 7)
     assert (config.min_span_days, config.max_rate) == (12.5, 4.0)
+
+
+def test_whole_numbers_are_the_same_settings_as_floats(planned: ct.Run) -> None:
+    assert ct.plan(planned, posting=1000.0, radius=2000.0).uuid == planned.uuid
+    assert type(planned.settings.grid.posting) is type(planned.settings.fit.radius) is float
+    with pytest.raises(InvalidValue, match="posting 'one' is not a number"):
+        ct.plan(planned, posting="one")
 
 
 def test_one_path_is_as_good_as_a_list(mission: list[Path], tmp_path: Path) -> None:

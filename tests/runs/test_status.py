@@ -19,7 +19,7 @@ from cryotile.cli import main
 from cryotile.farm.journal import Journaled
 from cryotile.farm.task import Outcome, Progress, Task, Work
 from cryotile.runs.run import Run
-from cryotile.runs.status import Attempt, Observer, RunStatus
+from cryotile.runs.status import Observer, RunningTask, RunStatus
 from cryotile.runs.work import FitTile
 from cryotile.testing.backends import HoldingWork, await_holder, holders
 from tests.support.small_run import fit, make_run
@@ -235,7 +235,7 @@ def test_for_programs_there_is_all_of_it(
     assert call(monkeypatch, "status", run.path, "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert set(said) == set(RunStatus.__dataclass_fields__)
-    assert set(said["running"][0]) == set(Attempt.__dataclass_fields__)
+    assert set(said["running"][0]) == set(RunningTask.__dataclass_fields__)
     assert (said["done"], said["waiting"], said["failed"]) == (1, len(run.tasks) - 2, {})
 
 

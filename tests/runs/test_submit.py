@@ -214,7 +214,7 @@ def test_a_submission_that_is_refused_leaves_nothing(
 ) -> None:
     script = sbatch.parent / "bin" / "sbatch"
     script.write_text("#!/bin/sh\necho 'sbatch: error: invalid account' >&2; exit 1\n")
-    with pytest.raises(CryotileError, match=r"did not take the job.*invalid account") as caught:
+    with pytest.raises(CryotileError, match=r"rejected the job.*invalid account") as caught:
         submit(make_job(run, "slurm", members=2))
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("PATH", "/nowhere")

@@ -24,9 +24,8 @@ from cryotile.runs.cost import estimate
 from cryotile.runs.ingest import Ingest
 from cryotile.runs.plan import REGIONS, PlanRequest
 from cryotile.runs.run import Run, open_db
-from cryotile.runs.schedulers import SCHEDULERS
 from cryotile.runs.staleness import beyond_bounds, beyond_period, changed_tiles
-from cryotile.runs.submit import BACKENDS, make_job, submitted_tasks
+from cryotile.runs.submit import BACKENDS, SCHEDULERS, make_job, submitted_tasks
 from cryotile.runs.submit import submit as hand_in
 from cryotile.runs.work import complete_ingest, complete_run, load_tasks, replanned
 

@@ -1,4 +1,4 @@
-"""What each tile of a run will cost and which points it rests on, from the log of the point DB alone."""
+"""Cost of each tile of a run and digest of its points, from the log of the point DB alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLANE_SHARE = 0.1
 """Time of a visit of the plane recipe in that of a robust one."""
 
 # One core reads, decodes and sorts some 3 million points a second, and opens and saves a tile in a tenth of a second.
-# Without these, whoever is dealt the margin of an ice sheet would get thousands of tiles that cost nothing.
+# Without these, the member that gets the margin of an ice sheet would have thousands of tiles of no cost.
 VISITS_PER_READ = VISITS_PER_SECOND / 3e6
 VISITS_PER_TILE = VISITS_PER_SECOND * 0.1
 
@@ -71,7 +71,7 @@ _COLUMNS = {"ix": "int32", "iy": "int32", "cost": "float64", "points": "int64", 
 def _tile_rows(
     tiles: Sequence[Tile], squares: pd.DataFrame, radius: float, share: float
 ) -> list[_Row]:
-    # Sorted by rows of squares, so that a tile looks at its own band only.
+    # Sorted by rows of squares, so that a tile compares its own band only.
     squares = squares.sort_values(["y_min", "x_min"], ignore_index=True)
     x, y = squares["x_min"].to_numpy(), squares["y_min"].to_numpy()
     count = squares["count"].to_numpy()
@@ -85,7 +85,7 @@ def _tile_rows(
         near = near[(x[near] > x_min - SQUARE_SIZE) & (x[near] <= x_max)]
         visits = count[near] @ _visits(tile, x[near], y[near], radius)
         cost = share * visits + VISITS_PER_READ * count[near].sum() + VISITS_PER_TILE
-        # Sums of uint64 wrap, which is what an order-free digest wants.
+        # Sums of uint64 wrap, as an order-free digest needs.
         rows.append(
             (tile.ix, tile.iy, float(cost), int(count[near].sum()), int(digest[near].sum()))
         )

@@ -1,15 +1,15 @@
-"""The directory of a run: what is frozen in it, and how that is written and read back.
+"""Directory of a run: its layout, and how its frozen settings are written and read.
 
 ::
 
     run/
-      run.toml                  what was frozen: settings, point DB, version; written once
-      mask.npz                  the posts that are wanted, where not all are
+      run.toml                  frozen settings, point DB, version; written once
+      mask.npz                  the wanted posts, unless all are
       generations/0001/         one task list: snapshot of the point DB and tasks.parquet, costliest first
-      tiles/                    the tile store, which alone says what is done
+      tiles/                    the tile store, which alone decides what is done
       failed/                   one small file per tile that failed, until it is retried
-      journal/0001/             what each worker did of a task list, appended as it happened
-      jobs/                     what was submitted to a scheduler: scripts, tasks, what members print
+      journal/0001/             what each worker did with a task list, appended as it happens
+      jobs/                     submissions to a scheduler: scripts, tasks, output of members
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ FORMAT_VERSION = 1
 def make_run_directory(
     directory: Path, settings: Settings, db: PointDB, table: pd.DataFrame
 ) -> None:
-    """Make a run directory with its first task list, whole or not at all; one that is there stays as it is.
+    """Make a run directory with its first task list, whole or not at all; an existing run is not changed.
 
     Parameters
     ----------
     directory : Path
-        Absent or empty, or else a run that somebody made at the same time.
+        Absent or empty, or a run that another process made at the same time.
     settings : Settings
-        What is frozen.
+        Settings to freeze.
     db : PointDB
         The points.
     table : DataFrame
@@ -88,7 +88,7 @@ def make_run_directory(
         temporary.rename(directory)
         fsync_directory(directory.parent)
     except OSError as error:
-        # Else somebody planned at the same moment; the caller finds out whether with the same options.
+        # Otherwise another process planned at the same moment; the caller compares the options.
         if not (directory / "run.toml").exists():
             raise UnwritablePath(
                 f"run directory {directory} cannot be written: {error.strerror}; choose one that can"
@@ -105,11 +105,11 @@ def write_generation(directory: Path, number: int, table: pd.DataFrame, snapshot
     directory : Path
         The run.
     number : int
-        Of the generation.
+        Number of the generation.
     table : DataFrame
         The task list.
     snapshot : int
-        Commit of the point DB that it was made from.
+        Commit of the point DB that the list was made from.
     """
     generation = generation_directory(directory, number)
     temporary = generation.with_name(f".{secrets.token_hex(6)}.tmp")
@@ -119,7 +119,7 @@ def write_generation(directory: Path, number: int, table: pd.DataFrame, snapshot
         write_text(temporary / "snapshot", f"{snapshot}\n")
         temporary.rename(generation)
     except OSError:
-        # Somebody planned the same at the same moment: the list depends on the snapshot alone, theirs will do.
+        # Another process planned at the same moment: the list follows from the snapshot, so theirs is the same.
         if not generation.exists():
             raise
     finally:
@@ -128,7 +128,7 @@ def write_generation(directory: Path, number: int, table: pd.DataFrame, snapshot
 
 
 def generation_directory(directory: Path, number: int) -> Path:
-    """Return where a task list of a run is."""
+    """Return the directory of a task list of a run."""
     return directory / "generations" / f"{number:04d}"
 
 
@@ -138,9 +138,9 @@ def newest_generation(directory: Path) -> int:
     Raises
     ------
     DamagedFile
-        There is none.
+        There is no task list.
     """
-    # What begins with a dot is being written.
+    # A name that begins with a dot is being written.
     numbers = [int(entry.name) for entry in (directory / "generations").glob("[0-9]*")]
     if not numbers:
         raise DamagedFile(
@@ -161,27 +161,27 @@ def read_frozen(directory: Path) -> dict[str, Any]:
     Raises
     ------
     InvalidValue
-        No run is there, or another version of cryotile made it.
+        It is not a run, or another version of cryotile made it.
     DamagedFile
-        It is no TOML.
+        It is not valid TOML.
     """
     try:
         frozen = tomllib.loads(_read_text(directory))
     except tomllib.TOMLDecodeError as error:
         raise DamagedFile(
-            f"{directory / 'run.toml'} cannot be understood ({error}); restore it, or plan into a new directory"
+            f"{directory / 'run.toml'} is not valid ({error}); restore it, or plan into a new directory"
         ) from error
     _check_version(directory, frozen)
     return frozen
 
 
 def frozen_settings(directory: Path, frozen: dict[str, Any]) -> Settings:
-    """Make settings of what :func:`read_frozen` returned of a run directory.
+    """Return the settings in what :func:`read_frozen` returned.
 
     Raises
     ------
     DamagedFile
-        Its mask is not the one that was frozen.
+        The mask is not the one that was frozen.
     """
     table, fit = frozen["grid"], dict(frozen["fit"])
     fit["period"] = tuple(fit["period"])
@@ -201,7 +201,7 @@ def _frozen_mask(path: Path, selection: dict[str, str], grid: Grid) -> Mask | No
     try:
         mask = Mask.load(path, selection["mask"], grid)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        # What numpy makes of damaged bytes.
+        # These are the errors of numpy for damaged bytes.
         mask = None
     if mask is None or mask.digest != selection["mask_digest"]:
         raise DamagedFile(
@@ -235,7 +235,7 @@ def _place_of(db: Path, directory: Path) -> str:
 
 
 def _frozen(settings: Settings, db: PointDB, directory: Path) -> dict[str, Any]:
-    # TOML has neither tuples nor a null.
+    # TOML has no tuple and no null.
     fit = {
         name: list(v) if isinstance(v, tuple) else v
         for name, v in asdict(settings.fit).items()
@@ -268,7 +268,7 @@ def _read_text(directory: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InvalidValue(
-            f"{directory} is no cryotile run (it has no run.toml); make one with 'cryotile plan'"
+            f"{directory} is not a cryotile run (it has no run.toml); make one with 'cryotile plan'"
         ) from None
     except NotADirectoryError:
         raise InvalidValue(
@@ -276,7 +276,7 @@ def _read_text(directory: Path) -> str:
         ) from None
     except OSError as error:
         raise CryotileError(
-            f"{path} cannot be read: {error.strerror}; mend its permissions"
+            f"{path} cannot be read: {error.strerror}; correct its permissions"
         ) from error
 
 
@@ -285,7 +285,7 @@ def _check_version(directory: Path, frozen: dict[str, Any]) -> None:
         raise InvalidValue(
             f"{directory / 'run.toml'} is not a cryotile run's; make one with 'cryotile plan'"
         )
-    # Tiles of one map must agree at their seams to the last bit, and any version may change that one.
+    # Tiles of one map must agree at their edges to the last bit, which any version may change.
     theirs = frozen["cryotile_version"]
     if frozen["format_version"] != FORMAT_VERSION or theirs != cryotile.__version__:
         raise InvalidValue(

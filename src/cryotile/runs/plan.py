@@ -6,10 +6,10 @@ Everything here is answered by the log of the point DB (counts per 5 km square, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +151,7 @@ class Settings:
 
 
 def completed(request: PlanRequest, db: PointDB | None) -> PlanRequest:
-    """Return a request whose region is given by bounds, and whose expression is canonical.
+    """Return a request whose region is given by bounds, and whose numbers and expression are canonical.
 
     Parameters
     ----------
@@ -165,11 +165,28 @@ def completed(request: PlanRequest, db: PointDB | None) -> PlanRequest:
     InvalidValue
         The region is unknown, given beside bounds, or in another CRS than the point DB; or the expression is invalid.
     """
+    request = replace(request, **{f.name: _number(f, request) for f in fields(request)})
     where = request.where
     if where is not None:
         where = str(Where.parse(where, columns=None if db is None else db.column_names))
     bounds = request.bounds if request.region is None else _region_bounds(request, db)
     return replace(request, where=where, bounds=bounds, region=None)
+
+
+def _number(field: Field[Any], request: PlanRequest) -> Any:
+    """Return a value of a request, whole numbers as floats where those are meant: 1000 and 1000.0 are one setting."""
+    value, kind = getattr(request, field.name), str(field.type)
+    if value is None or not ("float" in kind or "int" in kind or "Bounds" in kind):
+        return value
+    convert = int if "int" in kind else float
+    try:
+        if "tuple" in kind or "Bounds" in kind:
+            return tuple(convert(number) for number in value)
+        return convert(value)
+    except (TypeError, ValueError):
+        raise InvalidValue(
+            f"{field.name} {value!r} is not a number; give one, or leave it out for the default"
+        ) from None
 
 
 def _region_bounds(request: PlanRequest, db: PointDB | None) -> Bounds:

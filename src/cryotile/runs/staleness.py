@@ -1,4 +1,4 @@
-"""What has become of the point DB since a run was planned, from counts and digests alone: no point is read."""
+"""Changes of the point DB since a run was planned, from counts and digests alone: no point is read."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Beyond:
     Attributes
     ----------
     count : int
-        How many; never 0.
+        Number of points; never 0.
     extent : Bounds
-        Where they are, metres, to 5 km.
+        Bounds of the points, metres, to 5 km.
     """
 
     count: int
@@ -36,7 +36,7 @@ class Beyond:
 
 
 def changed_tiles(run: Run, db: PointDB) -> list[str]:
-    """Name the tiles in whose windows the points are not those that the run's newest task list was made from.
+    """Return the names of the tiles whose points differ from those that the newest task list was made from.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def changed_tiles(run: Run, db: PointDB) -> list[str]:
     Returns
     -------
     list of str
-        Tiles that planning again would list anew, tiles that had no points included.
+        Tiles that planning again would list anew, including tiles that had no points.
     """
     if db.snapshot == run.snapshot:
         return []
@@ -61,7 +61,7 @@ def changed_tiles(run: Run, db: PointDB) -> list[str]:
 
 
 def beyond_bounds(run: Run, db: PointDB) -> Beyond | None:
-    """Count the points that came since the run was first planned and that no post of it can see.
+    """Count the points that were added since the run was first planned and that no post of it can see.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def beyond_bounds(run: Run, db: PointDB) -> Beyond | None:
     Returns
     -------
     Beyond or None
-        None when there are none.  After a compaction ended the first snapshot, all points beyond the bounds count.
+        None if there are none.  If a compaction ended the first snapshot, all points beyond the bounds count.
     """
     now = _outside(run, db, None)
     first = read_snapshot(run.path, 1)
@@ -89,7 +89,7 @@ def beyond_bounds(run: Run, db: PointDB) -> Beyond | None:
 
 
 def beyond_period(run: Run, db: PointDB) -> tuple[pd.Timestamp, pd.Timestamp] | None:
-    """Say whether points came since the run was first planned that lie before or after its period.
+    """Return the time range of the points if points before or after the period of a run were added.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def beyond_period(run: Run, db: PointDB) -> tuple[pd.Timestamp, pd.Timestamp] | 
     Returns
     -------
     (Timestamp, Timestamp) or None
-        First and last instant (UTC) of all points that the run selects; None when no new one is outside its period.
+        First and last instant (UTC) of all points that the run selects; None if no new point is outside its period.
     """
     period, first = run.settings.fit.period, read_snapshot(run.path, 1)
     assert period is not None
@@ -119,7 +119,7 @@ def _span(run: Run, db: PointDB, snapshot: int | None) -> tuple[pd.Timestamp, pd
 
 
 def _outside(run: Run, db: PointDB, snapshot: int | None) -> pd.Series[int]:
-    """Points in squares that touch no window of the run, by the square's corner."""
+    """Count the points in squares that touch no window of the run, by the corner of the square."""
     squares = within_period(
         db.squares(where=run.settings.where, snapshot=snapshot), run.settings.fit.period
     )

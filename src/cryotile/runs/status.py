@@ -1,4 +1,4 @@
-"""How far a run has come: from its tiles what is done, from its workers' journals what goes on."""
+"""Status of a run: its tiles tell what is done, the journals of its workers what is running."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ import numpy.typing as npt
 from cryotile.farm.journal import Journals, Worker
 from cryotile.runs.tasklist import TaskList
 
-__all__ = ["Attempt", "Observer", "RunStatus"]
+__all__ = ["Observer", "RunStatus", "RunningTask"]
 
-# A worker between two tasks is at work, for so many seconds.
+# For this many seconds after its last line, a worker between two tasks counts as at work.
 _BETWEEN = 5.0
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A worker at a tile.
+class RunningTask:
+    """A task that a worker is doing.
 
     Attributes
     ----------
     tile : str
         Name of the tile.
     host : str
-        Where.
+        Host of the worker.
     pid : int
         The worker's process.
     seconds : float
-        Since it started.
+        Time since the task started.
     fraction : float
-        How far it is, 0 to 1, as last written.
+        Fraction done, 0 to 1, as last written.
     silent : float
-        Seconds since the worker wrote a line.
+        Seconds since the worker wrote its last line.
     """
 
     tile: str
@@ -49,38 +49,39 @@ class Attempt:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """How far a run has come.  Every tile is done, running, waiting or failed.
+    """Status of a run.  Every tile is done, running, waiting or failed.
 
     Attributes
     ----------
     tiles : int
-        Of the run.
+        Number of tiles of the run.
     done : int
-        Tiles that are there, of the run's points and settings.
+        Tiles that are stored, with the points and settings of the run.
     waiting : int
-        Tiles that nobody is at.
-    running : tuple of Attempt
+        Tiles that no worker is doing.
+    running : tuple of RunningTask
         Longest first.
-    lost : tuple of Attempt
-        What workers were at that ended in its middle, or that are on other machines and have written nothing for long;
+    lost : tuple of RunningTask
+        Tasks of workers that ended in the middle, or that are on other machines and have written nothing for long;
         these tiles count as waiting.
     failed : mapping of str to str
         Tile → traceback or reason of its last attempt.
     hosts : mapping of str to int
         Host → workers at work there.
     tiles_per_minute : float
-        Of these workers, lately.
+        Recent rate of these workers.
     cost_per_second : float
-        Likewise, in the unit of the tasks' costs.
+        The same rate, in the unit of the costs of tasks.
     seconds_left : float or None
-        Until these workers have done what is waiting and running; None while nobody is at work, or nothing is known.
+        Time until these workers have done the waiting and running tiles; None if no worker is at work, or the rate is
+        not known.
     """
 
     tiles: int
     done: int
     waiting: int
-    running: tuple[Attempt, ...]
-    lost: tuple[Attempt, ...]
+    running: tuple[RunningTask, ...]
+    lost: tuple[RunningTask, ...]
     failed: Mapping[str, str]
     hosts: Mapping[str, int]
     tiles_per_minute: float
@@ -89,12 +90,12 @@ class RunStatus:
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to do but to retry what failed."""
+        """Whether nothing is waiting or running."""
         return not (self.waiting or self.running)
 
 
 class Observer:
-    """Looks at a run again and again, each time at what is new.
+    """Observes a run; each look reads only what is new.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ class Observer:
 
     def look(self) -> RunStatus:
         """Return how far the run is now; tiles count by :meth:`cryotile.runs.run.Run.missing_quick`."""
-        # Journals first: a tile that is saved meanwhile is done, whatever they said.
+        # Journals first: a tile that is saved meanwhile is done, whatever the journals say.
         workers, now = self._journals.read(), time.time()
         left = {task.index for task in self._run.missing_quick()}
         failed = {index: error for index, error in self._run.failed().items() if index in left}
@@ -151,12 +152,12 @@ class Observer:
         )
         for index, worker in running.items():
             seconds[index] = max(0.0, seconds[index] - (now - worker.since))
-        # All share what is left, but for the last one nobody can help.
+        # Workers share what is left, but a single task is done by one worker.
         return max(sum(seconds.values()) / pool, max(seconds.values(), default=0.0))
 
 
 def _newest(workers: Iterable[Worker], tasks: Collection[int]) -> dict[int, Worker]:
-    """Return the worker that started each task last: who was at it before has lost it, or died."""
+    """Return the worker that started each task last: an earlier one has lost it, or died."""
     at_hand: dict[int, Worker] = {}
     for worker in sorted(workers, key=lambda worker: worker.since):
         if worker.task is not None and worker.task in tasks:
@@ -174,13 +175,13 @@ def _between_tasks(workers: Iterable[Worker], to_do: Collection[int], now: float
 
 def _attempts(
     at_hand: Mapping[int, Worker], names: Sequence[str], now: float
-) -> tuple[Attempt, ...]:
+) -> tuple[RunningTask, ...]:
     attempts = [
-        Attempt(
+        RunningTask(
             tile=names[index],
             host=worker.host,
             pid=worker.pid,
-            # Another machine's clock may be ahead.
+            # The clock of another machine may be ahead.
             seconds=max(0.0, now - worker.since),
             fraction=worker.fraction,
             silent=max(0.0, now - worker.heard),
@@ -191,13 +192,13 @@ def _attempts(
 
 
 def _rate(pool: Iterable[Worker], now: float, worth: npt.NDArray[np.float64]) -> float:
-    """Return what a pool gets done in a second, each task being worth something."""
+    """Return how much a pool does in a second, given the worth of each task."""
     rate = 0.0
     for worker in pool:
         if worker.ended:
             begin = worker.ended[0].time - worker.ended[0].seconds
             done = worth[[task.task for task in worker.ended]].sum()
-            # A second at least: a worker that has just begun would else seem as fast as you like.
+            # At least a second: otherwise a worker that has just begun would seem arbitrarily fast.
             rate += float(done) / max(1.0, max(now, worker.heard) - begin)
     return rate
 
@@ -205,7 +206,7 @@ def _rate(pool: Iterable[Worker], now: float, worth: npt.NDArray[np.float64]) ->
 def _law(
     costs: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]
 ) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
-    """Learn what tasks take: so much each, and so much for their cost (least squares, neither negative)."""
+    """Fit the seconds of tasks as a constant plus a multiple of the cost (least squares, neither negative)."""
     spread = costs - costs.mean()
     variance = float(spread @ spread)
     slope = float(spread @ seconds) / variance if variance else 0.0

@@ -1,14 +1,14 @@
-"""Job scripts for schedulers: made from a run and what is missing of it, and submitted.
+"""Job scripts for schedulers: make one for the missing tasks of a run, and submit it.
 
 A submission is a directory of the run::
 
     run/jobs/0001/
       job.sh        the script
-      tasks.json    for array jobs: the tasks that were missing when it was made, which its members deal
-      …             what its members print
+      tasks.json    for array jobs: the tasks that were missing when it was made, which its members share
+      …             output of its members
 
-The frozen list of tasks is what makes the next submission cover only what is missing: members that start hours apart
-find more or less done, and would otherwise deal different lists.
+The list of tasks is frozen, because members that start hours apart find different tasks missing and would otherwise
+share different lists.
 """
 
 from __future__ import annotations
@@ -20,37 +20,176 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue
 from cryotile.farm.task import Task
 from cryotile.files import make_directory, read_sealed, write_sealed, write_text, writing
-from cryotile.runs.schedulers import SCHEDULERS, Scheduler
 from cryotile.runs.tasklist import TaskList
 
-__all__ = ["BACKENDS", "Job", "Needs", "make_job", "needs", "submit", "submitted_tasks"]
+__all__ = [
+    "BACKENDS",
+    "SCHEDULERS",
+    "Job",
+    "Needs",
+    "make_job",
+    "needs",
+    "submit",
+    "submitted_tasks",
+]
 
 BACKENDS = ("array", "dir", "mpi")
 """Backends that make sense in a job of several members."""
 
 TIME_MARGIN = 2.0
-"""The plan's estimate is good to a factor of two."""
+"""Factor over the estimated time, which is good to a factor of two."""
 
 SPARE_SECONDS = 600.0
-"""For start-up on a busy file system, and for leaving in good order."""
+"""Seconds for the start on a busy file system, and for an orderly end."""
 
 MEMORY_MARGIN = 1.5
-"""The fullest tile may take so much more than its estimate."""
+"""Factor over the estimated memory of the fullest tile."""
 
 SPARE_BYTES = 300e6
-"""For the process that supervises the worker."""
+"""Memory of the process that supervises the worker, bytes."""
+
+
+Directives = Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheduler:
+    """Command and directives of one scheduler.
+
+    In the texts, ``{members}``, ``{last}`` (number of the last member, counted from 0), ``{clock}``, ``{megabytes}``
+    and ``{name}`` are replaced.
+
+    Attributes
+    ----------
+    command : tuple of str
+        Command that submits a script and prints the id of the job.
+    prefix : str
+        Start of a directive.
+    common : mapping of str to tuple of str
+        Directives of every job.  A directive is left out if an option of the user matches one of its patterns: the
+        command line wins anyway, but some options exclude each other.
+    shapes : mapping of str to mapping
+        Further directives of an ``array`` job, a ``single`` process, an ``mpi`` job.
+    mpirun : str
+        Command that starts an MPI program in an ``mpi`` job.
+    array_variable : str
+        Line for array jobs that tells members the size of the array if the scheduler does not.
+    smallest_array : int
+        Smallest number of members that the scheduler accepts for an array.
+    fixed : tuple of str
+        Options that the user must not give, because the script fixes their values.
+    """
+
+    command: tuple[str, ...]
+    prefix: str
+    common: Directives
+    shapes: Mapping[str, Directives]
+    mpirun: str
+    array_variable: str = ""
+    smallest_array: int = 1
+    fixed: tuple[str, ...] = ()
+
+    def header(self, shape: str, values: Mapping[str, object], options: Sequence[str]) -> list[str]:
+        """Return the directives of a job, without those that options of the user replace."""
+        directives = {**self.common, **self.shapes[shape]}
+        return [
+            f"{self.prefix} {text.format_map(values)}"
+            for text, patterns in directives.items()
+            if not any(re.search(pattern, option) for pattern in patterns for option in options)
+        ]
+
+    def exports(self, shape: str, values: Mapping[str, object]) -> list[str]:
+        """Return the lines of a script that tell members the size of the array."""
+        if shape != "array" or not self.array_variable:
+            return []
+        return [self.array_variable.format_map(values)]
+
+    def launch(self, shape: str, values: Mapping[str, object]) -> str:
+        """Return the command in front of that of the program."""
+        return self.mpirun.format_map(values) + " " if shape == "mpi" else ""
+
+
+_SLURM_MEMBER: Directives = {
+    "--ntasks=1": (),
+    # A minute before its time is over, a member gets SIGTERM, and drains.
+    "--signal=B:TERM@60": (),
+}
+# A resource may follow -l as its own word, be joined to it, or follow others.
+_PBS_EXCLUSIVE = (r"(^(-l)?|[:,+\s])(select|nodes|ncpus|mem)=",)
+_PBS_MEMBER: Directives = {"-l select=1:ncpus=1:mem={megabytes}mb": _PBS_EXCLUSIVE}
+
+SCHEDULERS: Mapping[str, Scheduler] = {
+    "slurm": Scheduler(
+        command=("sbatch", "--parsable"),
+        prefix="#SBATCH",
+        common={
+            "--job-name={name}": (),
+            "--time={clock}": (),
+            "--mem-per-cpu={megabytes}M": (r"^--mem(-per-(cpu|gpu))?(=|$)",),
+        },
+        shapes={
+            "array": {"--array=0-{last}": (), "--output=%A_%a.out": (), **_SLURM_MEMBER},
+            "single": {"--output=%j.out": (), **_SLURM_MEMBER},
+            "mpi": {"--ntasks={members}": (), "--output=%j.out": ()},
+        },
+        mpirun='mpirun -n "$SLURM_NTASKS"',
+    ),
+    "pbs": Scheduler(
+        command=("qsub",),
+        prefix="#PBS",
+        common={
+            "-N {name}": (),
+            "-S /bin/bash": (),
+            "-j oe": (),
+            "-l walltime={clock}": (r"(^(-l)?|[:,\s])walltime=",),
+        },
+        shapes={
+            "array": {"-J 0-{last}": (), **_PBS_MEMBER},
+            "single": _PBS_MEMBER,
+            "mpi": {
+                "-l select={members}:ncpus=1:mpiprocs=1:mem={megabytes}mb": _PBS_EXCLUSIVE,
+            },
+        },
+        mpirun="mpirun -n {members}",
+        # PBS tells a member its index only.
+        array_variable="export CRYOTILE_ARRAY=0-{last}",
+        smallest_array=2,
+        fixed=("-J",),
+    ),
+    "sge": Scheduler(
+        command=("qsub", "-terse"),
+        prefix="#$",
+        common={
+            "-N {name}": (),
+            "-S /bin/bash": (),
+            "-cwd": (),
+            "-j y": (),
+            "-l h_rt={clock}": (r"(^(-l)?|[,\s])h_rt=",),
+            # A host with this much free memory, not a limit: h_vmem counts address space, of which Python uses much.
+            "-l mem_free={megabytes}M": (r"(^(-l)?|[,\s])(mem_free|h_vmem)=",),
+        },
+        shapes={
+            "array": {"-t 1-{members}": ()},
+            "single": {},
+            # Names of parallel environments differ from site to site.
+            "mpi": {"-pe mpi {members}": ("^-pe$",)},
+        },
+        mpirun='mpirun -n "$NSLOTS"',
+    ),
+}
+"""Schedulers by name."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What each member of a job asks for.
+    """Time and memory that each member of a job requests.
 
     Attributes
     ----------
@@ -65,24 +204,24 @@ class Needs:
 
     @property
     def clock(self) -> str:
-        """The time as all schedulers read it: hours:minutes:seconds."""
+        """Time in the form that all schedulers read: hours:minutes:seconds."""
         return f"{self.seconds // 3600}:{self.seconds // 60 % 60:02d}:00"
 
 
 def needs(run: TaskList, tasks: Sequence[Task], workers: int) -> Needs:
-    """Work out what to ask for, so that each of ``workers`` cores gets through its part of the tasks.
+    """Return the time and memory to request so that each of ``workers`` cores completes its part of the tasks.
 
-    Twice the expected time of a fair share, or of the costliest tile where that is longer, and ten minutes; one and
-    a half times the expected memory of the fullest tile, and 300 MB.
+    Time is twice the expected time of a fair share, or of the costliest tile if that is longer, and ten minutes; memory
+    is one and a half times that of the fullest tile, and 300 MB.
 
     Parameters
     ----------
     run : TaskList
-        Gives the estimates.
+        The run, which estimates its tasks.
     tasks : sequence of Task
-        What is to be done, costliest first; at least one.
+        Tasks to do, costliest first; at least one.
     workers : int
-        Cores that work on it.
+        Number of cores that work on it.
 
     Returns
     -------
@@ -102,13 +241,13 @@ class Job:
     Attributes
     ----------
     script : str
-        Text of the job script.
+        Text of the script.
     command : tuple of str
-        Submits the script when its name is appended, and prints the job's id.
+        Command that submits the script, whose name is appended, and prints the id of the job.
     directory : Path
-        Of the submission; where the script and the list of tasks go, and what members print.
+        Directory of the submission: the script, the list of tasks and the output of members.
     generation : int
-        The task list that ``tasks`` are of.
+        The task list that ``tasks`` belong to.
     tasks : tuple of Task
         What is to be done.
     """
@@ -128,7 +267,7 @@ def make_job(
     members: int,
     options: Sequence[str] = (),
 ) -> Job:
-    """Make the job that does what is missing of a run; nothing is written yet.
+    """Return a job for the missing tasks of a run; nothing is written.
 
     Parameters
     ----------
@@ -140,9 +279,9 @@ def make_job(
     backend : str
         ``array``, ``dir`` or ``mpi``.
     members : int
-        Members of the array, or MPI ranks; no more are asked for than have something to do.
+        Members of the array, or MPI ranks; no more are requested than there are tasks.
     options : sequence of str
-        Options for the scheduler's command; where they differ from the script's they win.
+        Options of the command of the scheduler; they override those of the script.
 
     Returns
     -------
@@ -162,7 +301,7 @@ def make_job(
             f"{run.path} has no {run.noun} to do: all are there or failed; 'cryotile status {run.path}' says which, "
             f"and 'cryotile retry {run.path}' puts failed ones back"
         )
-    # Of MPI ranks the first hands out and does no task.
+    # The first MPI rank hands out tasks and does none.
     master = backend == "mpi" and members > 1
     workers = min(members - master, len(tasks))
     shape = (
@@ -173,7 +312,7 @@ def make_job(
     lines = [
         "#!/bin/bash -l",
         *dialect.header(shape, values, options),
-        "# One process a core does the work; libraries need no threads of their own.",
+        "# One process per core does the work; libraries need no threads of their own.",
         "export OMP_NUM_THREADS=1",
         *dialect.exports(shape, values),
         *_setup(run),
@@ -189,7 +328,7 @@ def make_job(
 
 
 def submit(job: Job) -> str:
-    """Write a job's script and list of tasks and give them to the scheduler.
+    """Write the script and the list of tasks of a job, and submit it.
 
     Parameters
     ----------
@@ -199,17 +338,17 @@ def submit(job: Job) -> str:
     Returns
     -------
     str
-        The id that the scheduler gave it.
+        Id of the job.
 
     Raises
     ------
     CryotileError
-        The scheduler is not there, or does not take the job; or somebody else submitted at the same moment.
+        The scheduler is not installed or rejects the job, or another process submitted at the same moment.
     """
     make_directory(job.directory.parent)
     try:
         with writing(job.directory):
-            # Whoever makes the directory has the number.
+            # The process that makes the directory owns the number.
             job.directory.mkdir()
     except CryotileError as error:
         if not isinstance(error.__cause__, FileExistsError):
@@ -225,8 +364,8 @@ def submit(job: Job) -> str:
         write_text(job.directory / "job.sh", job.script)
         return _hand_over(job)
     except CryotileError:
-        # The scheduler did not take it: the next submission has the number.  Of any other end that is not known, and a
-        # member that is to come will look for its tasks here.
+        # The scheduler rejected it, so the number is free again.  After any other error the job may exist, and its
+        # members look for their tasks here.
         shutil.rmtree(job.directory, ignore_errors=True)
         raise
 
@@ -239,7 +378,7 @@ def submitted_tasks(run: TaskList, number: int) -> list[Task]:
     run : TaskList
         The run.
     number : int
-        Of the submission, counted from 1.
+        Number of the submission, counted from 1.
 
     Returns
     -------
@@ -249,9 +388,9 @@ def submitted_tasks(run: TaskList, number: int) -> list[Task]:
     Raises
     ------
     InvalidValue
-        There is no such submission, or the run was planned again since.
+        There is no such submission, or the run has been planned again.
     DamagedFile
-        Its list is not what was written.
+        The list was altered.
     """
     path = _directory(run, number) / "tasks.json"
     try:
@@ -278,30 +417,30 @@ def _checked(scheduler: str, backend: str, members: int, options: Sequence[str])
             f"backend {backend!r} cannot be submitted; choose one of {', '.join(BACKENDS)}"
         )
     if members < 1:
-        raise InvalidValue(f"{members} members can do nothing; ask for 1 or more")
+        raise InvalidValue(f"{members} members are too few; ask for 1 or more")
     dialect = SCHEDULERS[scheduler]
     fixed = [option for option in options if option.startswith(dialect.fixed)]
     if fixed:
         raise InvalidValue(
-            f"option {fixed[0]} says how large the array is, which its members must know, too; use --members"
+            f"option {fixed[0]} sets the size of the array, which its members must know, too; use --members"
         )
     return dialect
 
 
 def _values(run: TaskList, workers: int, members: int, asked: Needs) -> dict[str, object]:
-    """Return what schedulers' texts are filled in with."""
+    """Return the values that replace names in the texts of schedulers."""
     return {
         "members": members,
         "last": workers - 1,
         "clock": asked.clock,
         "megabytes": asked.megabytes,
-        # PBS takes 15 characters, Grid Engine no digit in front.
+        # PBS accepts 15 characters, Grid Engine no leading digit.
         "name": re.sub(r"[^A-Za-z0-9_-]", "-", f"ice-{run.path.resolve().name}")[:15],
     }
 
 
 def _program(run: TaskList, backend: str, shape: str, directory: Path) -> str:
-    """Command line of one member."""
+    """Return the command line of one member."""
     words = [sys.executable, "-m", "cryotile", "run", str(run.path.resolve())]
     if backend == "array":
         spec = "array" if shape == "array" else "index:0/1"
@@ -312,7 +451,7 @@ def _program(run: TaskList, backend: str, shape: str, directory: Path) -> str:
 
 
 def _setup(run: TaskList) -> list[str]:
-    """Lines that a user put into ``run.toml``: modules to load, an environment to activate."""
+    """Return the lines of ``[submit] setup`` in ``run.toml``: modules to load, an environment to activate."""
     path = run.path / run.file_name
     table = tomllib.loads(path.read_text(encoding="utf-8")).get("submit", {})
     lines = table.get("setup", [])
@@ -332,10 +471,10 @@ def _numbers(run: TaskList) -> list[int]:
 
 
 def _hand_over(job: Job) -> str:
-    """Give the script to the scheduler and return the id it prints."""
+    """Submit the script and return the id that the scheduler prints."""
     program = job.command[0]
     try:
-        # From its directory: there the scheduler puts what members print, whatever its path looks like.
+        # From its directory, where the scheduler then puts the output of members, whatever the path looks like.
         answer = subprocess.run(
             [*job.command, "job.sh"],
             cwd=job.directory,
@@ -348,13 +487,13 @@ def _hand_over(job: Job) -> str:
         raise CryotileError(
             f"{program} is not on the PATH; submit on a host of the cluster, or see the script with --dry-run"
         ) from None
-    # An id begins with a digit.  Told to wait for the job, a scheduler also says and returns how that ended.
+    # An id begins with a digit.  With an option to wait for the job, the scheduler also prints how it ended.
     said = [line for line in answer.stdout.splitlines() if line[:1].isdecimal()]
     if not said:
         complaint = (answer.stderr or answer.stdout).strip().replace(
             "\n", "; "
-        ) or "it says nothing"
+        ) or "without a message"
         raise CryotileError(
-            f"{program} did not take the job ({complaint}); correct the options behind --, or [submit] setup"
+            f"{program} rejected the job ({complaint}); correct the options behind --, or [submit] setup"
         )
     return said[0]

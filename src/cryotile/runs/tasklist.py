@@ -1,11 +1,11 @@
-"""A frozen, ordered list of tasks in a directory that all workers see: what a run and an ingest have in common.
+"""Frozen, ordered list of tasks in a directory that all workers see: the base of a run and of an ingest.
 
 ::
 
     <directory>/
       failed/         one small file per task that failed, until it is retried
-      journal/0001/   what each worker did of a task list, appended as it happened
-      jobs/           what was submitted to a scheduler
+      journal/0001/   what each worker did with a task list, appended as it happens
+      jobs/           submissions to a scheduler
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def last_line(error: str) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What tasks will need.
+    """Time and memory that tasks need.
 
     Attributes
     ----------
     core_hours : float
         Time on one core, hours.
     peak_bytes : float
-        Memory of a worker on the task that takes most, bytes.
+        Memory of a worker on the largest task, bytes.
     """
 
     core_hours: float
@@ -50,14 +50,14 @@ class Estimate:
 
 
 class TaskList(ABC):
-    """A frozen list of tasks, and what has become of each.
+    """A frozen list of tasks, and the state of each.
 
     Attributes
     ----------
     path : Path
         The directory.
     uuid : str
-        Names it, wherever it is moved to.
+        Identifies the list, also after it is moved.
     generation : int
         Number of the task list, counted from 1.
     noun, nouns : str
@@ -65,7 +65,7 @@ class TaskList(ABC):
     verb : str
         What working on the list does.
     file_name : str
-        Of the file in the directory that says what was frozen.
+        Name of the file in the directory that holds the frozen settings.
     """
 
     path: Path
@@ -84,23 +84,23 @@ class TaskList(ABC):
     @property
     @abstractmethod
     def names(self) -> list[str]:
-        """What each task is about, by name."""
+        """Name of the subject of each task."""
 
     @abstractmethod
     def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:
-        """Return the tasks, of some or all, whose result is not there, after a thorough look."""
+        """Return the tasks, of some or all, without a result; every byte of the results is checked."""
 
     @abstractmethod
     def missing_quick(self, tasks: Sequence[Task] | None = None) -> list[Task]:
-        """Return what :meth:`missing` does, as far as a quick look tells."""
+        """Return the tasks without a result as far as a quick look tells."""
 
     @abstractmethod
     def check(self) -> None:
-        """Make sure that what all tasks need is there, and sweep up what killed workers left."""
+        """Check that the point DB is there, and remove what killed workers left."""
 
     @abstractmethod
     def estimate(self, tasks: Sequence[Task]) -> Estimate:
-        """Estimate what tasks will need, good to a factor of two."""
+        """Estimate time and memory of tasks, to a factor of two."""
 
     @property
     def sizes(self) -> list[int]:
@@ -109,7 +109,7 @@ class TaskList(ABC):
 
     @property
     def key(self) -> str:
-        """Names the task list: another list, of this directory or another, has another key."""
+        """Key of the task list: no other list, of this directory or another, has the same."""
         return f"{self.uuid}/{self.generation}"
 
     @property
@@ -119,14 +119,14 @@ class TaskList(ABC):
 
     @property
     def journal(self) -> Path:
-        """Where workers write down what they do of this task list."""
+        """Directory where workers log what they do with this task list."""
         return self.path / "journal" / f"{self.generation:04d}"
 
     def pending(self, frozen: Sequence[Task] | None = None) -> Pending:
-        """Return what a farm is to do of the task list, or of a frozen part of it: what is missing and did not fail.
+        """Return the tasks of the list, or of a frozen part of it, that are missing and have not failed.
 
-        Whoever is first takes a thorough look; whoever joins others at work a quick one, or a hundred jobs that start
-        one after the other would each read all results.
+        The first process checks every byte of the results.  Processes that join others at work take a quick look;
+        otherwise each of a hundred jobs that start one after the other would read all results.
         """
         failed = self.failed()
 
@@ -137,7 +137,7 @@ class TaskList(ABC):
         return Pending(self.tasks if frozen is None else frozen, choose)
 
     def failed(self) -> dict[int, str]:
-        """Return task index → error of each task that failed and was not retried since."""
+        """Return task index → error of each task that failed and has not been put back."""
         records = {record.stem: record for record in (self.path / "failed").glob("*.json")}
         return {
             index: json.loads(records[name].read_text(encoding="utf-8"))["error"]
@@ -146,7 +146,7 @@ class TaskList(ABC):
         }
 
     def record(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Pass outcomes on, a failure not before it is written to ``failed/``."""
+        """Yield outcomes; write each failure to ``failed/`` first."""
         for outcome in outcomes:
             if outcome.error is not None:
                 entry = asdict(outcome) | {"time": round(time.time(), 3)}
@@ -155,10 +155,10 @@ class TaskList(ABC):
             yield outcome
 
     def retry(self) -> int:
-        """Put failed tasks back and return how many there were."""
+        """Put failed tasks back and return their number."""
         records = list((self.path / "failed").glob("*.json"))
         for record in records:
-            # Somebody else may be putting it back, too.
+            # Another process may put it back at the same time.
             record.unlink(missing_ok=True)
         return len(records)
 
