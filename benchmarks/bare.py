@@ -1,4 +1,4 @@
-"""The least that a server of the task farm's kind can do: Flask, Basic authentication, and a PUT that keeps nothing."""
+"""The minimum of a task-farm server: Flask, Basic authentication, and a PUT that stores nothing."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["create_app"]
 
 
 def create_app() -> Flask:
-    """Make the application."""
+    """Return the application."""
     app, auth = Flask("bare"), HTTPBasicAuth()
 
     @auth.verify_password
-    def _verify(name: str, password: str) -> str | None:  # noqa: ARG001 - whoever asks is known
+    def _verify(name: str, password: str) -> str | None:  # noqa: ARG001 - every password is accepted
         return name
 
     @app.put("/api/task")

@@ -1,4 +1,4 @@
-"""Clients of task-farm servers, each a process: what the benchmark lets them do, and how long that takes."""
+"""Client processes of the benchmark of task-farm servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["UPDATES", "WHO", "claim_all", "clients", "cpu_seconds", "empty_tasks
 WHO = (USER, PASSWORD)
 UPDATES = 10
 
-# Seconds after which clients that have not ended are ended.
+# Seconds after which clients are killed.
 _LIMIT = 240.0
 
 _SPAWN = mp.get_context("spawn")
@@ -32,7 +32,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def clients(count: int, work: Callable[..., Any], *given: Any) -> tuple[list[Any], float]:
-    """Let so many processes work at the same time: what each returns, and the seconds from start to the last's end."""
+    """Run work in ``count`` processes at once; return their results and the seconds until the last one ended."""
     barrier, results = _SPAWN.Barrier(count + 1), _SPAWN.Queue()
     processes = [
         _SPAWN.Process(target=_client, args=(barrier, results, work, given)) for _ in range(count)
@@ -45,7 +45,7 @@ def clients(count: int, work: Callable[..., Any], *given: Any) -> tuple[list[Any
         found = [results.get(timeout=_LIMIT) for _ in processes]
         seconds = time.perf_counter() - start
     except queue.Empty:
-        raise TimeoutError(f"a client had not ended after {_LIMIT:g} s") from None
+        raise TimeoutError(f"a client did not end within {_LIMIT:g} s") from None
     finally:
         for process in processes:
             process.join(5.0)
@@ -61,21 +61,21 @@ def _client(barrier: Any, results: Any, work: Callable[..., Any], given: tuple[A
         barrier.wait(_LIMIT)
         results.put(prepared())
     except Exception as error:
-        # Who waits for all is not to wait for ever for one that failed.
+        # Release the processes that wait for this one.
         barrier.abort()
         results.put(f"{type(error).__name__}: {error}")
         raise
 
 
 def stress(url: str, run: str, tasks: int) -> Callable[[], list[float]]:
-    """The seed's stress test: claim, ten updates, done; the seconds of each update."""
+    """Prepare the published stress test: claim, ten updates, done; it returns the seconds of each update."""
     farm = TaskFarmWorker(*WHO, run, url_base=url)
 
     def go() -> list[float]:
         times = []
         for _ in range(tasks):
             if farm.task is None:
-                raise RuntimeError("the server has no task left, though there should be one")
+                raise RuntimeError("the server has no task left, but there should be one")
             for update in range(1, UPDATES + 1):
                 start = time.perf_counter()
                 farm.update(100 * update / UPDATES)
@@ -87,7 +87,7 @@ def stress(url: str, run: str, tasks: int) -> Callable[[], list[float]]:
 
 
 def put(url: str, count: int) -> Callable[[], int]:
-    """Ask the bare server."""
+    """Prepare requests to the bare server."""
     site = Site(url, auth=("token", ""))
     site.ask("PUT", "api/task", body={"percentCompleted": 1})
 
@@ -100,7 +100,7 @@ def put(url: str, count: int) -> Callable[[], int]:
 
 
 def empty_tasks(url: str, key: str, count: int) -> Callable[[], int]:
-    """Work on a list of empty tasks with one child; how many it did."""
+    """Prepare work on empty tasks with one child; it returns the number of tasks done."""
     tasks = [Task(index, 0.0) for index in range(count)]
     farm = open_backend(f"{url}?children=1", home=None, key=key)
 
@@ -111,7 +111,7 @@ def empty_tasks(url: str, key: str, count: int) -> Callable[[], int]:
 
 
 def claim_all(url: str, key: str, batch: int) -> Callable[[], list[int]]:
-    """Claim from a database all there is, so many at a time; the indices."""
+    """Prepare claims from a database, ``batch`` tasks at a time; they return the indices of all tasks."""
     ledger = SqlLedger(url, key)
     ledger.unsettled()
 
@@ -125,7 +125,7 @@ def claim_all(url: str, key: str, batch: int) -> Callable[[], list[int]]:
 
 
 def cpu_seconds(leader: int) -> float:
-    """Processor time that a server's processes have used: the first, and its children."""
+    """Return the processor time of a server's first process and its children, seconds."""
     total = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,14 +1,14 @@
-"""The task-farm server beside the seed's, and beside a bare PUT: a table with what is to be reached, and a plot.
+"""Compare the task-farm server with the first one and with a bare PUT: a table with targets, and a plot.
 
-All run under gunicorn with two processes, on this machine, with their clients beside them; PostgreSQL with fsync,
-SQLite with synchronous=FULL::
+All run under gunicorn with two processes on this machine, beside their clients; PostgreSQL with fsync, SQLite with
+synchronous=FULL::
 
     PYTHONPATH=. python benchmarks/taskfarm.py
 
-The stress test goes round the servers three times, and medians are shown.  A full server is compared with an empty one,
-in turns: a disk that others use, too, syncs a block now in a tenth of a millisecond and now in ten, as the last row
-says.  Clients are ours, so that all servers are asked alike; only the row of the seed's client is its own program.  A
-row that fails says so, and the others go on.
+The stress test visits the servers three times, and medians are shown.  A full server is compared with an empty one in
+turns, because a shared disk syncs a block in a tenth of a millisecond at one time and in ten at another (last row).
+Clients are ours, so that all servers get the same requests; only the row of the published client is its own program.
+If a row fails, the table says so and the others continue.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ from farm_table import (
     plot,
 )
 
-# Times that the disk is asked, and bytes that it is given, as a database does.
+# Number of syncs of the disk, and bytes of each, as a database does.
 SYNCS, BLOCK = 50, 8192
-# Rounds of the stress test, but on a busy machine none is begun after so many seconds.
+# Rounds of the stress test; on a busy machine, no round begins after PATIENCE seconds.
 ROUNDS, PATIENCE = 3, 180.0
 
-# Seconds after which the seed's client is ended.
+# Seconds after which the published client is killed.
 LIMIT = 240.0
 
 LOOP = """
@@ -82,7 +82,7 @@ LOOP = """
 
 
 def measure_bare(table: Table, url: str, leader: int) -> None:
-    """Measure a server that keeps nothing."""
+    """Measure a server that stores nothing."""
     used, count = cpu_seconds(leader), (UPDATES + 2) * table.size
     _, seconds = clients(4, put, url, count)
     table.add(STRESS, BARE, 4 * count / seconds)
@@ -90,7 +90,7 @@ def measure_bare(table: Table, url: str, leader: int) -> None:
 
 
 def measure_disk(table: Table, directory: Path) -> None:
-    """Measure how long the disk takes for what every transaction waits for."""
+    """Measure the sync of the disk that every transaction waits for."""
     with (directory / "block").open("wb") as file:
         for _ in range(SYNCS):
             start = time.perf_counter()
@@ -100,7 +100,7 @@ def measure_disk(table: Table, directory: Path) -> None:
 
 
 def measure_stress(table: Table, column: str, url: str, leader: int, tasks: int) -> None:
-    """Measure the stress test of both servers."""
+    """Measure the stress test on a server."""
     run = TaskFarm(*WHO, numTasks=4 * tasks, url_base=url).uuid
     used = cpu_seconds(leader)
     _, seconds = clients(4, stress, url, run, tasks)
@@ -112,7 +112,7 @@ def measure_stress(table: Table, column: str, url: str, leader: int, tasks: int)
 
 
 def measure_updates(table: Table, column: str, url: str, tasks: int) -> None:
-    """Measure how long an update takes, with one client and with 16."""
+    """Measure the duration of an update, with one client and with 16."""
     for count, row in ((1, UPDATE), (16, UPDATE_16)):
         each = max(2, tasks // count)
         run = TaskFarm(*WHO, numTasks=count * each, url_base=url).uuid
@@ -121,7 +121,7 @@ def measure_updates(table: Table, column: str, url: str, tasks: int) -> None:
 
 
 def measure_seed_client(table: Table, column: str, url: str, python: Path, tasks: int) -> None:
-    """Measure the seed's own client: two workers that update each task twice."""
+    """Measure the published client: two workers that update each task twice."""
     run = TaskFarm(*WHO, numTasks=tasks, url_base=url)
     command = [str(python), "-c", textwrap.dedent(LOOP), *WHO, run.uuid, url]
     start = time.perf_counter()
@@ -134,12 +134,12 @@ def measure_seed_client(table: Table, column: str, url: str, python: Path, tasks
             worker.kill()
     seconds = time.perf_counter() - start
     if not (done := run.numDone):
-        raise RuntimeError("the seed's client has done nothing")
+        raise RuntimeError("the published client has done no task")
     table.add(SEEDS_CLIENT, column, done / seconds)
 
 
 def measure_native(table: Table, column: str, url: str) -> None:
-    """Measure our client with leases in batches: two workers, empty tasks."""
+    """Measure our client with leases in batches: two workers on empty tasks."""
     key, count = f"{uuid.uuid4().hex}/1", 1000 * table.size
     HttpLedger(url, key).enroll([Task(index, 0.0) for index in range(count)])
     done, seconds = clients(2, empty_tasks, url, key, count)
@@ -149,18 +149,18 @@ def measure_native(table: Table, column: str, url: str) -> None:
 
 
 def measure_claims(table: Table, column: str, url: str) -> None:
-    """Measure how fast eight processes claim from a database, and see that they get each task once."""
+    """Measure how fast eight processes claim from a database, and check that they get each task once."""
     for row, batch, count in ((CLAIMS, 20, 200 * table.size), (ONES, 1, 20 * table.size)):
         key = f"{uuid.uuid4().hex}/1"
         SqlLedger(url, key).enroll([Task(index, 0.0) for index in range(count)])
         found, seconds = clients(8, claim_all, url, key, batch)
         if sorted(index for part in found for index in part) != list(range(count)):
-            raise RuntimeError("a task was claimed twice, or not at all")
+            raise RuntimeError("a task was claimed twice or not at all")
         table.add(row, column, count / seconds)
 
 
 def fill(table: Table, server: FarmServer) -> TaskFarm:
-    """Make a run of many tasks that all have their rows."""
+    """Create a run of many tasks that all have rows of their own."""
     run = TaskFarm(*WHO, numTasks=table.rows, url_base=server.seed_url)
     site = Site(f"{server.address}/api/v1", auth=WHO)
     worker = {"uuid": uuid.uuid4().hex, "host": "bench", "pid": os.getpid()}
@@ -170,7 +170,7 @@ def fill(table: Table, server: FarmServer) -> TaskFarm:
 
 
 def measure_full(table: Table, column: str, server: FarmServer, directory: Path) -> None:
-    """Measure what many rows make of claims, of asking and of restarting."""
+    """Measure claims, questions and restarts beside many rows."""
     run = fill(table, server)
     with our_server(column, directory) as (empty, _):
         for _ in range(ROUNDS):
@@ -200,10 +200,10 @@ def _milliseconds(ask: Callable[[], Any]) -> float:
 
 @contextmanager
 def bare_server(directory: Path) -> Iterator[tuple[str, int]]:
-    """Serve the bare PUT: its address, and its first process."""
+    """Serve the bare PUT; yield its address and the id of its first process."""
     url, log = f"http://127.0.0.1:{(port := free_port())}", directory / "bare.log"
     command = [sys.executable, "-m", "gunicorn", "-w", "2", "-b", f"127.0.0.1:{port}"]
-    # As ours does: threads keep connections open.
+    # As our server does: threads keep connections open.
     command += ["-k", "gthread", "--threads", "8", "--chdir", str(Path(__file__).parent)]
     with log.open("wb") as output:
         server = subprocess.Popen([*command, "bare:create_app()"], stdout=output, stderr=output)
@@ -217,7 +217,7 @@ def bare_server(directory: Path) -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def our_server(column: str, directory: Path) -> Iterator[tuple[FarmServer, str]]:
-    """Serve with a new database of one kind: the server, and the address of its database."""
+    """Serve with a new database of one kind; yield the server and the address of the database."""
     with ExitStack() as stack:
         url = f"sqlite:///{directory / 'farm.db'}"
         if column == "PostgreSQL":
@@ -226,7 +226,7 @@ def our_server(column: str, directory: Path) -> Iterator[tuple[FarmServer, str]]
 
 
 class Servers:
-    """All servers, each with a database of its own; those that do not start are left out."""
+    """All servers that start, each with a database of its own."""
 
     def __init__(self, table: Table, stack: ExitStack, environments: Path) -> None:
         self.scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -248,13 +248,13 @@ class Servers:
             self.python = seed_client(environments / "client") / "python"
 
     def directory(self, name: str) -> Path:
-        """Make a directory for a server."""
+        """Create a directory for a server."""
         (self.scratch / name).mkdir()
         return self.scratch / name
 
 
 def measure(table: Table, servers: Servers) -> None:
-    """Measure all rows; the seed's server, slow as it is, gets half of the tasks."""
+    """Measure all rows; the first server is slow and gets half of the tasks."""
     half, start = max(2, table.size // 2), time.monotonic()
     for turn in range(ROUNDS):
         if turn and time.monotonic() - start > PATIENCE:
@@ -292,16 +292,19 @@ def measure(table: Table, servers: Servers) -> None:
 def main() -> None:
     """Measure everything, print the table, and write table and plot."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=100, help="tasks a client in the stress test")
+    parser.add_argument("--size", type=int, default=100, help="tasks per client in the stress test")
     parser.add_argument("--rows", type=int, default=1_000_000, help="tasks in the full database")
     parser.add_argument(
-        "--environments", type=Path, default=Path("build/bench"), help="for the seed"
+        "--environments",
+        type=Path,
+        default=Path("build/bench"),
+        help="directory of the published programs' environments",
     )
     parser.add_argument(
         "--output", type=Path, help="directory for bench-taskfarm.md and bench-taskfarm.svg"
     )
     options = parser.parse_args()
-    # Ended by a signal, it ends its servers, too.
+    # Unwind on a signal, which stops the servers.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     table, before, start = Table(options.size, options.rows), os.getloadavg()[0], time.monotonic()
     with ExitStack() as stack:
