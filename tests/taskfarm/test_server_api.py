@@ -277,6 +277,36 @@ def test_invalid_values_are_refused(farm):
         assert answer.json["error"]
 
 
+EXPLAINED = [
+    ("POST", "/R/leases", {"worker": WORKER, "n": 0}, "n = 0 is invalid: expected `int` >= 1; see"),
+    ("PATCH", "/R/leases", [{"lease": "a", "fraction": 2}], "[0].fraction = 2 is invalid: expected `float` <= 1.0"),
+    ("POST", "", {"tasks": [[0, "x"]]}, "tasks[0][1] = 'x' is invalid: expected `float`, got `str`"),
+    ("POST", "", {"more": 1}, "the body = {'more': 1} is invalid: object contains unknown field `more`"),
+    ("POST", "", {"key": "a\n"}, "key = 'a\\n' is invalid: expected `str` matching regex"),
+    ("POST", "", {"tasks": [[0, 1], [0, 2]]}, "tasks contains an index twice; list each index once"),
+    ("GET", "/R/tasks", None, "the query = {} is invalid: object missing required field `state`"),
+    ("GET", "/R/tasks?state=waiting", None, "state = 'waiting' is invalid: choose done or failed or leased"),
+]  # fmt: skip
+
+
+def test_errors_name_value_rule_and_remedy(sqlite_farm):
+    run = sqlite_farm.run(1)
+    for method, path, body, expected in EXPLAINED:
+        address = "/api/v1/runs" + path.replace("R", run, 1)
+        error = sqlite_farm.ask(method, address, body).json["error"]
+        assert error.startswith(expected)
+        assert "\n" not in error
+        assert len(error) < 300
+    error = sqlite_farm.ask("PUT", f"/api/runs/{run}/tasks/0", {"status": "x" * 999}).json["error"]
+    assert error.endswith("is invalid: choose computing or done or waiting; correct it")
+
+
+def test_integral_floats_are_integers_to_json(sqlite_farm):
+    run = Run(sqlite_farm, count=3.0)
+    assert run.state["tasks"] == 3
+    assert len(run.claim(2.0)) == 2
+
+
 def test_unknown_lease_ids_are_lost_leases(farm):
     run = Run(farm, count=2)
     run.claim(2)

@@ -21,18 +21,18 @@ from cryotile.ledgers.base import LEASE
 
 __all__ = [
     "BATCH",
+    "Body",
     "ClaimQuery",
     "ClaimRequest",
+    "HostName",
     "HostOutcomes",
     "IndexQuery",
     "LeaseId",
-    "LegacyClaim",
-    "LegacyRun",
-    "LegacyWorker",
     "LostLeases",
     "MemberRole",
     "NewLeases",
     "NewRun",
+    "ProcessId",
     "Reader",
     "Refusal",
     "Renewal",
@@ -40,7 +40,6 @@ __all__ = [
     "RunSummary",
     "SettleAnswer",
     "Settlement",
-    "TaskChange",
     "TaskPage",
     "TaskQuery",
     "TaskSummary",
@@ -48,6 +47,7 @@ __all__ = [
     "WorkerList",
     "WorkerQuery",
     "WorkerSummary",
+    "WorkerUuid",
     "is_worker_uuid",
     "read_query",
     "storable",
@@ -70,7 +70,6 @@ _END = r"$(?!\n)"
 _TEXT = r"[^\u0000-\u001f\ud800-\udfff]"
 _WORKER = rf"^[0-9A-Za-z_-]{{1,64}}{_END}"
 
-Nonnegative = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 LeaseId = Annotated[str, Meta(description="Id of a lease, as a claim returned it.")]
 WorkerUuid = Annotated[
@@ -94,11 +93,11 @@ ListedCost = Annotated[
 ]
 
 
-class _Body(Struct, forbid_unknown_fields=True, frozen=True):
+class Body(Struct, forbid_unknown_fields=True, frozen=True):
     """Base of all bodies: a member that is not declared is an error."""
 
 
-class Refusal(_Body, frozen=True):
+class Refusal(Body, frozen=True):
     """An error; nothing was changed."""
 
     error: Annotated[
@@ -106,7 +105,7 @@ class Refusal(_Body, frozen=True):
     ]
 
 
-class NewRun(_Body, frozen=True):
+class NewRun(Body, frozen=True):
     """A run to create, or more tasks of an existing one."""
 
     key: Annotated[
@@ -158,7 +157,7 @@ class NewRun(_Body, frozen=True):
             raise ValueError("tasks contains an index twice; list each index once")
 
 
-class RunSummary(_Body, frozen=True):
+class RunSummary(Body, frozen=True):
     """Settings and counts of a run."""
 
     run: Annotated[str, Meta(description="Uuid of the run: 32 hexadecimal digits.")]
@@ -177,13 +176,13 @@ class RunSummary(_Body, frozen=True):
     failed: Annotated[Count, Meta(description="Number of tasks whose last attempt failed.")]
 
 
-class RunList(_Body, frozen=True):
+class RunList(Body, frozen=True):
     """Runs that the caller is a member of."""
 
     runs: list[RunSummary]
 
 
-class WorkerIdentity(_Body, frozen=True):
+class WorkerIdentity(Body, frozen=True):
     """A worker that claims."""
 
     uuid: WorkerUuid
@@ -191,7 +190,7 @@ class WorkerIdentity(_Body, frozen=True):
     pid: ProcessId
 
 
-class ClaimRequest(_Body, frozen=True):
+class ClaimRequest(Body, frozen=True):
     """A claim of waiting tasks."""
 
     worker: Annotated[
@@ -258,7 +257,7 @@ class IndexQuery(Struct, frozen=True):
     ]
 
 
-class LeasedTask(_Body, frozen=True):
+class LeasedTask(Body, frozen=True):
     """A task that a worker has a lease of."""
 
     task: Annotated[int, Meta(description="Index of the task.")]
@@ -291,20 +290,20 @@ LostIds = Annotated[
 ]
 
 
-class NewLeases(_Body, frozen=True):
+class NewLeases(Body, frozen=True):
     """Leases that a claim got."""
 
     leases: LeaseList
     unsettled: Unsettled | UnsetType = UNSET
 
 
-class LostLeases(_Body, frozen=True):
+class LostLeases(Body, frozen=True):
     """Leases that are lost; the call took effect on all others."""
 
     lost: LostIds
 
 
-class SettleAnswer(_Body, frozen=True):
+class SettleAnswer(Body, frozen=True):
     """Leases that were lost and settled nothing, and new leases if the call claimed."""
 
     lost: LostIds
@@ -312,7 +311,7 @@ class SettleAnswer(_Body, frozen=True):
     unsettled: Unsettled | UnsetType = UNSET
 
 
-class Renewal(_Body, frozen=True):
+class Renewal(Body, frozen=True):
     """A lease to prolong."""
 
     lease: LeaseId
@@ -322,7 +321,7 @@ class Renewal(_Body, frozen=True):
     ] = None
 
 
-class Settlement(_Body, frozen=True):
+class Settlement(Body, frozen=True):
     """The end of an attempt."""
 
     lease: LeaseId
@@ -332,7 +331,7 @@ class Settlement(_Body, frozen=True):
     ] = None
 
 
-class TaskSummary(_Body, frozen=True):
+class TaskSummary(Body, frozen=True):
     """A task with its last failure."""
 
     task: Annotated[int, Meta(description="Index of the task.")]
@@ -348,7 +347,7 @@ class TaskSummary(_Body, frozen=True):
     error: Annotated[str | None, Meta(description="Why the last failed attempt failed.")]
 
 
-class TaskPage(_Body, frozen=True):
+class TaskPage(Body, frozen=True):
     """Tasks of one state, by index."""
 
     tasks: list[TaskSummary]
@@ -358,7 +357,7 @@ class TaskPage(_Body, frozen=True):
     ]
 
 
-class WorkerSummary(_Body, frozen=True):
+class WorkerSummary(Body, frozen=True):
     """A worker of a run."""
 
     uuid: str
@@ -373,13 +372,13 @@ class WorkerSummary(_Body, frozen=True):
     attempts: Annotated[int, Meta(description="Number of attempts that it ended.")]
 
 
-class WorkerList(_Body, frozen=True):
+class WorkerList(Body, frozen=True):
     """Workers of a run, the last active one first."""
 
     workers: list[WorkerSummary]
 
 
-class HostOutcomes(_Body, frozen=True):
+class HostOutcomes(Body, frozen=True):
     """Outcomes of some tasks by host and task."""
 
     hosts: Annotated[
@@ -390,42 +389,10 @@ class HostOutcomes(_Body, frozen=True):
     ]
 
 
-class MemberRole(_Body, frozen=True):
+class MemberRole(Body, frozen=True):
     """The role of a member of a run."""
 
     role: Literal["owner", "worker", "viewer"]
-
-
-class LegacyRun(_Body, frozen=True):
-    """A run of the legacy API."""
-
-    numTasks: Annotated[int, Meta(ge=1, le=2**31 - 1)]  # noqa: N815 - names of the legacy API
-
-
-class LegacyClaim(_Body, frozen=True):
-    """A claim of the legacy API; a worker_uuid of the wrong type is an unknown worker."""
-
-    worker_uuid: Any
-
-
-class LegacyWorker(_Body, frozen=True):
-    """A worker of the legacy API."""
-
-    uuid: WorkerUuid
-    hostname: HostName
-    pid: ProcessId
-
-
-class TaskChange(_Body, frozen=True):
-    """A change of a task of the legacy API."""
-
-    status: Literal["waiting", "computing", "done"] | UnsetType = UNSET
-    percentCompleted: Annotated[float, Meta(ge=0, le=100)] | UnsetType = UNSET  # noqa: N815
-
-    def __post_init__(self) -> None:
-        """Check that the change is one."""
-        if self.status is UNSET and self.percentCompleted is UNSET:
-            raise ValueError("neither status nor percentCompleted is given; give one")
 
 
 T = TypeVar("T")
@@ -531,20 +498,30 @@ def _convert(given: object, kind: type[T], *, strict: bool) -> T:
     try:
         return msgspec.convert(given, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise BadRequest(_explain(error, given)) from error
+        if isinstance(error.__cause__, ValueError):
+            raise BadRequest(str(error.__cause__)) from error
+        place = "the body" if strict else "the query"
+        raise BadRequest(_explain(str(error), given, kind, place)) from error
 
 
-def _explain(error: msgspec.ValidationError, given: object) -> str:
-    """Say which value is invalid, the rule that it breaks, and where all rules are."""
-    rule, _, path = str(error).partition(" - at `$")
-    if isinstance(error.__cause__, ValueError):
-        return rule
-    steps: list[str] = re.findall(r"\w+", path)
-    for step in steps:
-        if isinstance(given, dict):
-            given = given.get(step)
-        elif isinstance(given, list):
-            given = given[int(step)]
-    place = path.rstrip("`").lstrip(".") or "the body"
-    value = reprlib.repr(given)
-    return f"{place} = {value} is invalid: {rule[0].lower()}{rule[1:]}; see /api/v1/openapi.json"
+def _explain(said: str, given: object, kind: Any, place: str) -> str:
+    """Return which value is invalid, the rule that it breaks, and a remedy."""
+    rule, _, path = said.partition(" - at `$")
+    for step in re.findall(r"\w+", path):
+        given = given[int(step)] if isinstance(given, list) else given[step]  # type: ignore[index]
+    if rule.startswith("Invalid enum value"):
+        rule = f"choose {' or '.join(_choices(kind, path.strip('.`')))}"
+    rule = rule[:1].lower() + rule[1:200].replace(repr(_END)[1:-1], "$")
+    place = path.strip(".`") or place
+    remedy = "see /api/v1/openapi.json" if request.path.startswith("/api/v1/") else "correct it"
+    return f"{place} = {reprlib.repr(given)} is invalid: {rule}; {remedy}"
+
+
+def _choices(kind: Any, name: str) -> list[str]:
+    """Return the values that a field allows."""
+    (field,) = (each for each in msgspec.structs.fields(kind) if each.name == name)
+    info: Any = msgspec.inspect.type_info(field.type)
+    # A description wraps the type.
+    info = getattr(info, "type", info)
+    literals = [each for each in getattr(info, "types", (info,)) if hasattr(each, "values")]
+    return [str(value) for each in literals for value in each.values]

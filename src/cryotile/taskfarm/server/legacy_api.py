@@ -11,11 +11,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from flask import Blueprint, Response, jsonify, request
-from msgspec import UNSET
+from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection
 from werkzeug.exceptions import BadRequest, NotFound
 
@@ -33,13 +33,7 @@ from cryotile.ledgers.sql.runs import (
 from cryotile.ledgers.sql.schema import State
 from cryotile.taskfarm.server import accounts
 from cryotile.taskfarm.server.auth import principal
-from cryotile.taskfarm.server.bodies import (
-    LegacyClaim,
-    LegacyRun,
-    LegacyWorker,
-    Reader,
-    TaskChange,
-)
+from cryotile.taskfarm.server.bodies import Body, HostName, ProcessId, Reader, WorkerUuid
 from cryotile.taskfarm.server.listing import list_runs
 from cryotile.taskfarm.server.operations import find_run
 from cryotile.taskfarm.server.state import anonymous_worker, server
@@ -61,6 +55,39 @@ _RESTART_TALLY = -100
 
 _STATES = {"waiting": State.WAITING, "computing": State.LEASED, "done": State.DONE}
 _STATUSES = {int(state): name for name, state in _STATES.items()} | {int(State.FAILED): "waiting"}
+
+
+class LegacyRun(Body, frozen=True):
+    """A run of the legacy API."""
+
+    numTasks: Annotated[int, Meta(ge=1, le=2**31 - 1)]  # noqa: N815 - names of the legacy API
+
+
+class LegacyClaim(Body, frozen=True):
+    """A claim of the legacy API; a worker_uuid of the wrong type is an unknown worker."""
+
+    worker_uuid: Any
+
+
+class LegacyWorker(Body, frozen=True):
+    """A worker of the legacy API."""
+
+    uuid: WorkerUuid
+    hostname: HostName
+    pid: ProcessId
+
+
+class TaskChange(Body, frozen=True):
+    """A change of a task of the legacy API."""
+
+    status: Literal["waiting", "computing", "done"] | UnsetType = UNSET
+    percentCompleted: Annotated[float, Meta(ge=0, le=100)] | UnsetType = UNSET  # noqa: N815
+
+    def __post_init__(self) -> None:
+        """Check that the change is one."""
+        if self.status is UNSET and self.percentCompleted is UNSET:
+            raise ValueError("neither status nor percentCompleted is given; give one")
+
 
 _new_run, _new_worker = Reader(LegacyRun), Reader(LegacyWorker)
 _claim, _change = Reader(LegacyClaim), Reader(TaskChange)
