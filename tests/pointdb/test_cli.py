@@ -59,7 +59,7 @@ def test_granules_that_verify_names_can_be_removed_and_ingested_again(
 ) -> None:
     code, out, _ = call("verify", db.path)
     assert code == 0
-    assert "3 granules with 600 points are as the log says" in out
+    assert "3 granules with 600 points agree with the log" in out
     fragment = sorted(db.path.rglob("chunks/**/*.parquet"))[0]
     fragment.write_bytes(b"PAR1")
     code, out, err = call("verify", db.path)

@@ -280,8 +280,8 @@ def test_a_post_is_told_in_a_table_a_picture_and_a_file(
     assert (code, complaints) == (0, "")
     found = explain_at(run, X, Y)
     assert f"post         x {X:.12g} m, y {Y:.12g} m in EPSG:3413" in said
-    assert "242 m from the place asked for" in said
-    assert "its dhdt and status are these, to 1e-9 m/yr" in said
+    assert "242 m from the given place" in said
+    assert "its dhdt and status agree, to 1e-9 m/yr" in said
     assert f"dh/dt        {float(found.fit['dhdt']):+.3f}" in said
     for number in found.passes["pass_id"]:
         assert f"\n  {number:>12} " in said
@@ -364,7 +364,7 @@ def test_a_post_outside_of_the_mask_says_so(
     assert "these, to 1e-9 m/yr" in call("explain", run.path, "--at", X, Y)[1]
     code, said, _ = call("explain", run.path, "--at", X - 1000, Y)
     assert code == 0
-    assert "outside of the run's mask" in said
+    assert "outside the mask of the run" in said
 
 
 def test_a_tile_that_tells_another_story_is_an_error(
@@ -387,12 +387,12 @@ def test_a_tile_that_tells_another_story_is_an_error(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--at", "0", "0"), "outside of the grid"),
+        (("--at", "0", "0"), "outside the grid"),
         (("--at", "0", "0"), "for degrees use --lonlat"),
-        (("--at", "nan", "0"), "outside of the grid"),
-        (("--at", "inf", "0"), "outside of the grid"),
-        (("--lonlat", "--at", "-45000", "77"), "are no degrees"),
-        (("--lonlat", "--at", "135", "-80"), "outside of the grid"),
+        (("--at", "nan", "0"), "outside the grid"),
+        (("--at", "inf", "0"), "outside the grid"),
+        (("--lonlat", "--at", "-45000", "77"), "are not in degrees"),
+        (("--lonlat", "--at", "135", "-80"), "outside the grid"),
         (("--at", str(X), str(Y), "--output", "points.txt"), "ends in neither .csv nor .parquet"),
         (("--at", str(X), str(Y), "--plot", "post.txt"), "no suffix of a picture"),
     ],
@@ -411,5 +411,5 @@ def test_the_nearest_post_is_taken() -> None:
     grid = Grid("EPSG:3413", (-5000.0, 0.0, 5000.0, 4000.0), 1000.0)
     assert nearest_post(grid, -1499.0, 2501.0) == (-1, 3)
     assert nearest_post(grid, 5499.0, -499.0) == (5, 0)
-    with pytest.raises(InvalidValue, match="x 5501 m is outside of the grid"):
+    with pytest.raises(InvalidValue, match="x 5501 m is outside the grid"):
         nearest_post(grid, 5501.0, 0.0)

@@ -225,7 +225,7 @@ def test_what_was_removed_comes_back_with_the_same_command(
 
 KILLED = """
 import os, signal, sys
-from cryotile import ingest
+from cryotile.runs import ingest
 from cryotile.cli import main
 ingest.LEAST_POINTS = 2000
 outcomes = ingest.Ingest.record
@@ -325,7 +325,7 @@ def test_sizes_are_read_as_users_write_them(
     for wrong in ("much", "0GB", "1.2.3MB"):
         code, _, complaint = call(*words, wrong)
         assert code == 2
-        assert "is no size; write e.g. 800MB or 2GB" in complaint
+        assert "is not a size; write e.g. 800MB or 2GB" in complaint
     code, _, complaint = call(*words, "100MB")
     assert code == 2
     assert "memory 100 MB is too little" in complaint

@@ -250,7 +250,7 @@ def test_a_person_reads_counts_places_reasons_and_what_to_do(
         f"{len(run.tasks) - 2} of {len(run.tasks)} tiles done, 0 running, 1 waiting, 1 failed"
         in said
     )
-    assert "nobody is at work" in said
+    assert "no worker is running" in said
     assert "RuntimeError: tile 2 is cursed" in said
     assert f"go on with: cryotile run {run.path}" in said
 

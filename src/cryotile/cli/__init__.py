@@ -1,6 +1,6 @@
 """The command line: ``cryotile COMMAND …``.
 
-Exit codes: 0 success, 1 something failed (and what remains is said), 2 wrong usage, 130 and 143 on SIGINT and SIGTERM.
+Exit codes: 0 success, 1 a failure (the message says what remains), 2 wrong usage, 130 and 143 on SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["cli", "main"]
 
 
 def log_level(count: int) -> int:
-    """Return the level of logging that ``-v``, given so often, asks for."""
+    """Return the level of logging for the number of ``-v``."""
     return [logging.WARNING, logging.INFO, logging.DEBUG][min(count, 2)]
 
 
@@ -37,19 +37,19 @@ VERBOSE = click.Option(
     count=True,
     expose_value=False,
     callback=_set_level,
-    help="Log what happens; twice for more.",
+    help="Log more; twice for debugging.",
 )
 
 
 class CommandPlace(NamedTuple):
-    """Where a command is, and what help says of it before anything of it is imported.
+    """Module of a command, and its line of help, which is shown without importing it.
 
     Attributes
     ----------
     where : str
         ``module:attribute``.
     line : str
-        What it does, in at most 55 letters.
+        Description in at most 55 letters.
     """
 
     where: str
@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
     *args, **kwargs
         As for :class:`click.Group`.
     sections : mapping of str to mapping of str to CommandPlace
-        Title → command name → where it is; help lists the commands under these titles, in this order.
+        Title → command name → place; help lists the commands under these titles, in this order.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class LazyGroup(click.Group):
         self._places = {name: place for some in sections.values() for name, place in some.items()}
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names in the order given."""
+        """Return the names in order."""
         return list(self._places)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
             return None
         module, _, attribute = self._places[cmd_name].where.partition(":")
         command: click.Command = getattr(import_module(module), attribute)
-        # After the command is where one adds it to a command that went wrong.
+        # Users add -v at the end of a command that went wrong.
         if VERBOSE not in command.params:
             command.params.append(VERBOSE)
         return command
@@ -105,38 +105,38 @@ COMMANDS = {
             "cryotile.cli.runs:plan", "Freeze a run: its grid, its settings, its tiles"
         ),
         "run": CommandPlace(
-            "cryotile.cli.runs:run", "Work on a run until nothing is left; again: go on"
+            "cryotile.cli.runs:run", "Work on a run until nothing is left, or go on with it"
         ),
-        "status": CommandPlace("cryotile.cli.status:status", "Say how far a run, or a server, is"),
-        "retry": CommandPlace("cryotile.cli.runs:retry", "Put back what failed"),
+        "status": CommandPlace(
+            "cryotile.cli.status:status", "Show the status of a run, or of a server"
+        ),
+        "retry": CommandPlace("cryotile.cli.runs:retry", "Put failed tasks back"),
         "submit": CommandPlace(
-            "cryotile.cli.runs:submit", "Submit what is missing of a run as a job"
+            "cryotile.cli.runs:submit", "Submit the missing tasks of a run as a job"
         ),
         "assemble": CommandPlace(
             "cryotile.cli.runs:assemble", "Write the runs: all tiles side by side"
         ),
         "plot": CommandPlace("cryotile.cli.runs:plot", "Draw a map of a product"),
     },
-    "Looking closer": {
+    "Inspection": {
         "info": CommandPlace(
-            "cryotile.cli.points:info", "Say what a point DB, run, granule or product is"
+            "cryotile.cli.points:info", "Describe a point DB, run, granule or product"
         ),
-        "explain": CommandPlace("cryotile.cli.checks:explain", "Why one post is what it is"),
+        "explain": CommandPlace("cryotile.cli.checks:explain", "Explain one post of a run"),
         "validate": CommandPlace(
-            "cryotile.cli.checks:validate", "Do the halves of your own data agree?"
+            "cryotile.cli.checks:validate", "Compare two halves of your own data"
         ),
     },
-    "Looking after a point DB": {
-        "remove": CommandPlace("cryotile.cli.points:remove", "Take granules out"),
+    "Maintenance of a point DB": {
+        "remove": CommandPlace("cryotile.cli.points:remove", "Remove granules"),
         "compact": CommandPlace(
-            "cryotile.cli.points:compact", "Merge small fragments, delete what is superseded"
+            "cryotile.cli.points:compact", "Merge small fragments, delete superseded files"
         ),
         "verify": CommandPlace("cryotile.cli.points:verify", "Check every file against the log"),
     },
-    "A mission of known truth": {
-        "demo": CommandPlace(
-            "cryotile.cli.demo:demo", "The whole path on a simulated mission, ends with a map"
-        ),
+    "Simulated missions": {
+        "demo": CommandPlace("cryotile.cli.demo:demo", "Run the whole path on a simulated mission"),
         "simulate": CommandPlace(
             "cryotile.cli.demo:simulate", "Write granules of a simulated mission"
         ),
@@ -145,8 +145,10 @@ COMMANDS = {
         "serve": CommandPlace(
             "cryotile.cli.server:serve", "Serve a task farm to workers on any hosts"
         ),
-        "user": CommandPlace("cryotile.cli.server:user", "Add, remove and list its users"),
-        "farm": CommandPlace("cryotile.cli.server:farm", "Look after its runs"),
+        "user": CommandPlace(
+            "cryotile.cli.server:user", "Add, remove and list the users of a server"
+        ),
+        "farm": CommandPlace("cryotile.cli.server:farm", "Manage the runs of a server"),
     },
 }
 
@@ -155,12 +157,12 @@ COMMANDS = {
     cls=LazyGroup, sections=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.version_option(cryotile.__version__)
-@click.option("-v", "--verbose", count=True, help="Log what happens; twice for more.")
+@click.option("-v", "--verbose", count=True, help="Log more; twice for debugging.")
 def cli(verbose: int) -> None:
     """Turn satellite altimetry into maps of ice elevation change.
 
     \b
-    The straight path:
+    From granules to a map:
       cryotile ingest ice.pdb GRANULE… --crs EPSG:3031
       cryotile plan run/ --db ice.pdb --posting 1000 --radius 2000
       cryotile run run/
@@ -173,7 +175,7 @@ def cli(verbose: int) -> None:
 
 
 class Terminated(BaseException):
-    """SIGTERM came; no exception that somebody catches, like KeyboardInterrupt."""
+    """SIGTERM was received; like KeyboardInterrupt not an Exception, so that nothing catches it by accident."""
 
 
 def main() -> None:
@@ -193,18 +195,18 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted; what was saved stays, and the same command goes on")
+        _complain("interrupted; saved results stay, and the same command goes on")
         code = 128 + signal.SIGINT
     except SystemExit as leaving:
-        # Whoever read our output has left: click has put something harmless in its place, and calls it a failure.
+        # The reader of the output is gone: click replaces stdout and exits with a failure.
         left = sys.stdout is not output
         code = 128 + signal.SIGPIPE if left else leaving.code
     except Terminated:
-        _complain("terminated; what was saved stays, and the same command goes on")
+        _complain("terminated; saved results stay, and the same command goes on")
         code = 128 + signal.SIGTERM
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _complain(f"the system refused{where}: {error.strerror or error}; what was saved stays")
+        _complain(f"the system refused{where}: {error.strerror or error}; saved results stay")
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -214,9 +216,9 @@ def _complain(message: str) -> None:
 
 
 def _drain_or_leave(_number: int, _frame: FrameType | None) -> None:
-    # A farm at work lets its tasks end, for a while.  Where there is none, and the second time, the exception unwinds
-    # through every `finally`, so that children end and temporary files go.
+    # A farm at work lets its tasks end, for a limited time.  Without a farm, and the second time, the exception unwinds
+    # through every `finally`, so that children end and temporary files are removed.
     if not drain.begin():
-        # The third time does not disturb what is on its way out.
+        # A third signal does not disturb the cleanup.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated

@@ -39,23 +39,23 @@ TABLES = (".csv", ".parquet")
     nargs=2,
     required=True,
     metavar="X Y",
-    help="A place, metres in the CRS of RUN; the nearest post is taken.",
+    help="Place in metres in the CRS of RUN; the nearest post is explained.",
 )
 @click.option("--lonlat", is_flag=True, help="X and Y are longitude and latitude, degrees.")
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, readable=False),
     metavar="FILE",
-    help="Where to draw the residuals: PNG, PDF or SVG.  [default: RUN/explained/x…_y….png]",
+    help="Picture of the residuals: PNG, PDF or SVG.  [default: RUN/explained/x…_y….png]",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, readable=False),
     metavar="FILE",
-    help="Write the points with what became of each: .csv or .parquet.",
+    help="Write the points with the verdict on each: .csv or .parquet.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(
     run_directory: Path,
     at: tuple[float, float],
@@ -64,10 +64,9 @@ def explain(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Explain one post of RUN: its passes and points, what was rejected and why, its gates, terms and status.
+    """Explain one post of RUN: its passes and points, rejections and their reasons, gates, terms and status.
 
-    The post is fitted again, by the kernel that made the tiles, and compared with what RUN has there; RUN need not
-    have been worked on.
+    The post is fitted again by the same kernel, and compared with the tile of RUN.  RUN need not be finished.
 
     \b
     Example:
@@ -103,8 +102,8 @@ def _to_metres(run: Run, at: tuple[float, float]) -> tuple[float, float]:
     longitude, latitude = at
     if not (-180 <= longitude <= 360 and -90 <= latitude <= 90):
         raise InvalidValue(
-            f"longitude {longitude:g}, latitude {latitude:g} are no degrees; give --at LONGITUDE LATITUDE, or metres"
-            " without --lonlat"
+            f"longitude {longitude:g}, latitude {latitude:g} are not in degrees; give --at LONGITUDE LATITUDE, or"
+            " metres without --lonlat"
         )
     to_metres = pyproj.Transformer.from_crs("EPSG:4326", run.settings.grid.crs, always_xy=True)
     x, y = to_metres.transform(longitude, latitude)
@@ -160,7 +159,7 @@ def _lines(run: Run, found: Explanation, away: float) -> Iterator[str]:
     fit = found.fit
     yield (
         f"post         x {found.x:.12g} m, y {found.y:.12g} m in {run.settings.grid.crs}"
-        f" (longitude {found.longitude:.5f}, latitude {found.latitude:.5f}), {away:.0f} m from the place asked for"
+        f" (longitude {found.longitude:.5f}, latitude {found.latitude:.5f}), {away:.0f} m from the given place"
     )
     yield f"tile         {found.stored.tile}: {_compared(found)}"
     yield f"status       {_status(found)}"
@@ -184,7 +183,7 @@ def _lines(run: Run, found: Explanation, away: float) -> Iterator[str]:
         asked = (
             f"{ask} {gate.threshold:.4g} {gate.units}" if gate.threshold < math.inf else "no limit"
         )
-        # A pass that crosses in a second has a span, but none to be read in days.
+        # The span of a pass that crosses in a second is too short to show in days.
         least = 0.01 if gate.units == "days" else 0.0
         value = "" if math.isnan(gate.value) else f"{gate.value:.4g} {gate.units}"
         value = f"< {least} {gate.units}" if gate.value < least else value
@@ -214,11 +213,11 @@ def _pass_lines(passes: pd.DataFrame) -> Iterator[str]:
 
 def _compared(found: Explanation) -> str:
     if not found.stored.wanted:
-        return "the post is outside of the run's mask, where no map is made"
+        return "the post is outside the mask of the run, where no map is made"
     if found.stored.status == Status.NOT_COMPUTED:
         return "not fitted yet"
     same = found.stored.agrees(found.fit)
-    return "its dhdt and status are these, to 1e-9 m/yr" if same else "its dhdt or status DIFFERS"
+    return "its dhdt and status agree, to 1e-9 m/yr" if same else "its dhdt or status DIFFERS"
 
 
 def _as_json(found: Explanation) -> dict[str, Any]:
@@ -248,7 +247,7 @@ def _as_json(found: Explanation) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    # JSON knows neither NaN nor infinity.
+    # JSON has neither NaN nor infinity.
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -259,23 +258,23 @@ def _plain(value: Any) -> Any:
     "splits",
     multiple=True,
     type=click.Choice(list(SPLITS)),
-    help="Which halves to compare.  [default: both splits]",
+    help="Halves to compare.  [default: both splits]",
 )
 @click.option(
     "--max-tiles",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Look at N tiles only, spread over the dear and the cheap ones.",
+    help="Compare only N tiles, from the costliest to the cheapest.",
 )
 @BACKEND
 def validate(
     run_directory: Path, splits: tuple[str, ...], max_tiles: int | None, backend: str
 ) -> None:
-    """Fit odd and even passes of RUN's data apart, and ascending and descending ones, and compare their rates.
+    """Fit odd and even passes of RUN separately, then ascending and descending ones, and compare the rates.
 
-    Where the sigmas are right, the difference of two rates over its own sigma is spread by about 1.  The figures go to
-    RUN/validation: SPLIT.nc (differences of all posts), SPLIT.png (a map of where they are large), validation.json.
-    RUN need not have been worked on; interrupted, the same command goes on.
+    If the sigmas are right, the difference of two rates divided by its sigma has a spread of about 1.  Results are in
+    RUN/validation: SPLIT.nc (differences of all posts), SPLIT.png (a map of large ones), validation.json.  RUN need not
+    be finished; after an interruption the same command goes on.
 
     \b
     Example:
@@ -299,8 +298,8 @@ def validate(
     found = {split: _print_agreement(validation, split, tasks) for split in validation.splits}
     if not any(found.values()):
         raise CryotileError(
-            f"{run.path}: no two halves can be compared, because hardly a post has a fit to both halves of its passes;"
-            " plan a run with a larger radius or a longer period"
+            f"{run.path}: no two halves can be compared, because hardly any post has a fit to both halves of its"
+            " passes; plan a run with a larger radius or a longer period"
         )
     record = {split: [_as_plain(part) for part in parts] for split, parts in found.items()}
     write_text(validation.path / "validation.json", json.dumps(record, indent=1))
@@ -313,7 +312,7 @@ def _print_agreement(validation: Validation, split: str, tasks: Sequence[Task]) 
     product, parts = validation.assemble(split, tasks)
     click.echo(f"\n{one} less {other} passes")
     if not parts:
-        click.echo("  hardly a post has a fit to both halves: nothing to compare")
+        click.echo("  hardly any post has a fit to both halves: nothing to compare")
         return parts
     click.echo(
         "  passes            posts   rms (expected)   robust (expected)   within ci95 (0.95)"
@@ -330,7 +329,7 @@ def _print_agreement(validation: Validation, split: str, tasks: Sequence[Task]) 
 
 
 def _as_plain(part: Agreement) -> dict[str, str | int | float | None]:
-    # JSON knows no infinity.
+    # JSON has no infinity.
     return {
         name: None if isinstance(value, float) and math.isinf(value) else value
         for name, value in asdict(part).items()

@@ -1,4 +1,4 @@
-"""Commands on a mission that is not there: ``simulate``, ``demo``."""
+"""Commands on a simulated mission: ``simulate``, ``demo``."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PRODUCTS = click.Choice(
 )
 @click.option("--start", default="2011-01-01", show_default=True, help="First day.")
 @click.option("--years", type=float, default=3.0, show_default=True, help="Length of the mission.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other noise.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 def simulate(directory: Path, product: str, start: str, years: float, seed: int) -> None:
     """Write granules of a simulated mission over an ice sheet of known elevation change to DIRECTORY.
 
@@ -72,9 +72,9 @@ def simulate(directory: Path, product: str, start: str, years: float, seed: int)
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, readable=False), default=Path("demo"))
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other noise.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 def demo(directory: Path, seed: int) -> None:
-    """Go the whole path on a simulated mission: granules, point DB, run, product, map.
+    """Run the whole path on a simulated mission: granules, point DB, run, product, map.
 
     \b
     Example:
@@ -100,7 +100,7 @@ def demo(directory: Path, seed: int) -> None:
 
 
 def _step(*words: object) -> None:
-    """Show a command as a user would type it, and do it."""
+    """Print a command as a user would type it, and run it."""
     from cryotile.cli import cli
 
     arguments = [str(word) for word in words]
@@ -114,13 +114,13 @@ def _step(*words: object) -> None:
 
 
 def _compare(product: Path, world: World) -> tuple[float, float, int]:
-    """Return bias and rms of dh/dt against the world's, m/yr, and the number of posts with a fit."""
+    """Return bias and rms of dh/dt against those of the world, m/yr, and the number of posts with a fit."""
     import xarray as xr
 
     with xr.open_dataset(product) as dataset:
         x, y = np.meshgrid(dataset["x"], dataset["y"])
         error = dataset["dhdt"].to_numpy() - world.dhdt(x, y)
-    # At the margin a circle holds rock and water too, of which the product has no points.
+    # At the margin, circles also cover rock and water, where the product has no points.
     grounded = world.surface_type(x, y) == SURFACE_TYPES.index("grounded_ice")
     error = error[np.isfinite(error) & grounded]
     return float(error.mean()), float(np.sqrt(np.mean(error**2))), error.size

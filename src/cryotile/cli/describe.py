@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["describe"]
 
 PASSES_SHOWN = 20
-"""Of a granule, which may be a table of years."""
+"""Number of passes shown; a table may hold years."""
 
 ROWS_AT_ONCE = 500_000
-"""Of a table, which memory may not hold."""
+"""Rows of a table read at once, because it may not fit into memory."""
 
 COMMITS_SHOWN = 10
-"""Of the history of a point DB; PointDB.history tells all."""
+"""Number of commits shown; PointDB.history returns all."""
 
 
 def describe(path: Path, *, mapping: ColumnMapping | None = None) -> Iterator[str]:
@@ -42,12 +42,12 @@ def describe(path: Path, *, mapping: ColumnMapping | None = None) -> Iterator[st
     Yields
     ------
     str
-        Lines for a person.
+        Text for a person.
 
     Raises
     ------
     CryotileError
-        Nothing is there, or it is none of the four.
+        The path does not exist, or is none of the four.
     """
     if not path.exists():
         raise InvalidValue(f"{path} does not exist; give a point DB, a run, a granule or a product")
@@ -118,7 +118,7 @@ def _run(path: Path) -> Iterator[str]:
     grown = f"; it is at commit {now} now" if now != run.snapshot else ""
     yield f"point DB     {run.db_path} as of commit {run.snapshot}{grown}"
     yield f"posts        {number(nx)} x {number(ny)} every {run.settings.grid.posting:g} m in {run.settings.grid.crs}"
-    yield f"tiles        {number(len(run.tasks))} with points; how far it is: cryotile status {path}"
+    yield f"tiles        {number(len(run.tasks))} with points; status: cryotile status {path}"
 
 
 def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:

@@ -167,8 +167,8 @@ def info(path: Path, mapping: Path | None) -> None:
 @click.option(
     "--damaged",
     is_flag=True,
-    help="Remove those with points in fragments that are damaged, and name them.  A damaged commit of the log, on which"
-    " the newest state rests, is set aside with all later ones; nobody may write meanwhile.",
+    help="Remove granules with points in damaged fragments, and name them.  A damaged commit of the log that the newest"
+    " state depends on is set aside with all later ones; no other process may write meanwhile.",
 )
 def remove(db: Path, granules: tuple[str, ...], damaged: bool) -> None:
     """Remove the points of GRANULES, given by id or file name, from the point DB.
@@ -195,7 +195,7 @@ def remove(db: Path, granules: tuple[str, ...], damaged: bool) -> None:
 
 
 def _set_aside(db: Path) -> None:
-    """Take what is damaged of the log out of it, and say what to ingest again."""
+    """Set damaged commits of the log aside, and print which granules to ingest again."""
     aside = set_damage_aside(db)
     if aside is None:
         return
@@ -203,8 +203,8 @@ def _set_aside(db: Path) -> None:
         click.echo(name)
     moved = ", ".join(map(str, aside.numbers))
     click.echo(
-        f"{db}: commits {moved} are in {aside.directory} now; ingest what they brought again: the granules"
-        f" named above, and what stands in those that cannot be read; 'cryotile run' on each directory of"
+        f"{db}: commits {moved} are in {aside.directory} now; ingest their granules again: those"
+        f" named above, and those of commits that cannot be read; 'cryotile run' on each directory of"
         f" {db / 'ingests'} does so"
     )
 
@@ -216,12 +216,12 @@ def _set_aside(db: Path) -> None:
     multiple=True,
     type=int,
     metavar="N",
-    help="An earlier snapshot to keep; may be repeated.  All others are ended.",
+    help="Earlier snapshot to keep; may be repeated.  All others end.",
 )
 def compact(db: Path, keep: tuple[int, ...]) -> None:
-    """Merge small fragments of the point DB and delete what is no longer needed.
+    """Merge small fragments of the point DB and delete superseded files.
 
-    Others may read and write meanwhile; no point changes, and no tile becomes stale.
+    Other processes may read and write meanwhile; no point changes, and no tile becomes stale.
 
     \b
     Example:
@@ -237,9 +237,9 @@ def compact(db: Path, keep: tuple[int, ...]) -> None:
 @click.command()
 @DB
 def verify(db: Path) -> None:
-    """Compare every file of the point DB with what its log says of it.
+    """Compare every file of the point DB with its log.
 
-    Names each file that is damaged, and the granules to ingest again.
+    Print each damaged file, and the granules to ingest again.
 
     \b
     Example:
@@ -264,6 +264,6 @@ def verify(db: Path) -> None:
         )
     rows = points.granules["rows"].sum()
     click.echo(
-        f"{db}: {number(len(points.granules))} granules with {number(rows)} points are as the log says, snapshot"
+        f"{db}: {number(len(points.granules))} granules with {number(rows)} points agree with the log, snapshot"
         f" {points.snapshot}"
     )

@@ -93,7 +93,7 @@ def size(count: float) -> str:
 
 
 class _Size(click.ParamType[float]):
-    """A number of bytes as users write it: ``800MB``, ``2 GB``."""
+    """Number of bytes as users write it: ``800MB``, ``2 GB``."""
 
     name = "size"
 
@@ -109,7 +109,7 @@ class _Size(click.ParamType[float]):
         except ValueError:
             number = 0.0
         if match is None or not number > 0:
-            self.fail(f"{value!r} is no size; write e.g. 800MB or 2GB", param, ctx)
+            self.fail(f"{value!r} is not a size; write e.g. 800MB or 2GB", param, ctx)
         return number * 1000.0 ** " kmgt".index(match[2].lower() or " ")
 
 
@@ -117,14 +117,14 @@ SIZE = _Size()
 
 
 def clock(seconds: float) -> str:
-    """Write a time that runs: ``0:34``, ``12:05``, ``1:02:03``."""
+    """Write an elapsed time: ``0:34``, ``12:05``, ``1:02:03``."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def span(seconds: float) -> str:
-    """Write about how long: ``40 s``, ``21 min``, ``3.5 h``, ``2.1 days``."""
+    """Write an approximate duration: ``40 s``, ``21 min``, ``3.5 h``, ``2.1 days``."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:

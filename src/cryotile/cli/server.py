@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["farm", "serve", "user"]
 
-# Shorter ones are found by trying.
+# Shorter passwords are guessed.
 _SHORT = 10
 
 DATABASE = click.option(
     "--database-url",
     metavar="URL",
-    help="sqlite:///path or postgresql://user@host/name; $CRYOTILE_DATABASE_URL, else a file of your own.",
+    help="sqlite:///path or postgresql://user@host/name; default: $CRYOTILE_DATABASE_URL, else a file of your own.",
 )
 
 
@@ -38,12 +38,16 @@ DATABASE = click.option(
 )
 @DATABASE
 @click.option(
-    "--processes", type=click.IntRange(min=1), default=2, show_default=True, help="How many serve."
+    "--processes",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Number of serving processes.",
 )
 def serve(host: str, port: int, database_url: str | None, processes: int) -> None:
     """Serve a task farm to workers on any hosts, until it is interrupted.
 
-    Nothing needs to be set up but a user: cryotile user add NAME.  In production, behind nginx:
+    The only setup is a user: cryotile user add NAME.  In production, behind nginx:
     gunicorn 'cryotile.taskfarm.server:create_app()'
 
     \b
@@ -54,7 +58,7 @@ def serve(host: str, port: int, database_url: str | None, processes: int) -> Non
     from cryotile.taskfarm.server import serve as serve_until_signal
 
     settings = _settings(database_url)
-    # What is wrong is said once and now, not by every process.
+    # An error is printed once here, not by every process.
     app = create_app(settings)
     database = app.extensions["cryotile"].database
     with app.app_context():
@@ -62,7 +66,7 @@ def serve(host: str, port: int, database_url: str | None, processes: int) -> Non
     database.engine.dispose()
     click.echo(f"task farm at http://{host}:{port}/ with {database.name}")
     if nobody:
-        click.echo("nobody may use it yet: cryotile user add NAME")
+        click.echo("it has no users yet: cryotile user add NAME")
     serve_until_signal(settings, host, port, processes=processes)
 
 
@@ -73,17 +77,15 @@ def user() -> None:
 
 @user.command()
 @click.argument("name")
-@click.option(
-    "--password", metavar="PW", help="Asked for when not given, which keeps it off the screen."
-)
+@click.option("--password", metavar="PW", help="Default: a prompt, which keeps it off the screen.")
 @click.option(
     "--role",
     type=click.Choice(["user", "admin"]),
-    help="What a new user is (user, when not given); an admin sees and changes every run.",
+    help="Role of a new user (default: user); an admin sees and changes every run.",
 )
 @DATABASE
 def add(name: str, password: str | None, role: str | None, database_url: str | None) -> None:
-    """Add the user NAME, or give NAME another password; tokens made with the old one fall.
+    """Add the user NAME, or give NAME another password; tokens made with the old one are revoked.
 
     \b
     Example:
@@ -95,7 +97,7 @@ def add(name: str, password: str | None, role: str | None, database_url: str | N
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
     if len(password) < _SHORT:
         click.echo(
-            f"cryotile: a password of under {_SHORT} characters is soon found by trying; think of a longer one",
+            f"cryotile: a password of under {_SHORT} characters is easy to guess; choose a longer one",
             err=True,
         )
     with _application(database_url):
@@ -108,7 +110,7 @@ def add(name: str, password: str | None, role: str | None, database_url: str | N
 @click.argument("name")
 @DATABASE
 def remove(name: str, database_url: str | None) -> None:
-    """Remove the user NAME; runs stay, for admins and their other owners.
+    """Remove the user NAME; runs stay, for admins and other owners.
 
     \b
     Example:
@@ -125,7 +127,7 @@ def remove(name: str, database_url: str | None) -> None:
 @user.command("list")
 @DATABASE
 def list_users(database_url: str | None) -> None:
-    """List the users, with their role and since when they are there.
+    """List the users, with their roles and dates of creation.
 
     \b
     Example:
@@ -148,7 +150,7 @@ def _settings(database_url: str | None) -> ServerSettings:
 
 @contextmanager
 def _application(database_url: str | None) -> Iterator[None]:
-    """Be the server for a moment, without serving."""
+    """Enter the context of the server application, without serving."""
     from cryotile.taskfarm.server import create_app
 
     app = create_app(_settings(database_url))
@@ -163,7 +165,7 @@ _LOCAL = "http://localhost:5000"
 
 
 class _Server:
-    """A server, and as whom to ask it."""
+    """A server, and the credentials for it."""
 
     def __init__(self, url: str, user: str | None, password: str | None) -> None:
         from cryotile.farm.http import credentials
@@ -175,7 +177,7 @@ class _Server:
             auth = (user, password)
         if auth is None:
             raise InvalidValue(
-                "nobody is said to ask; give --user, or a token in $CRYOTILE_TOKEN, or http://token@host:5000"
+                "no credentials: give --user, or a token in $CRYOTILE_TOKEN, or http://token@host:5000"
             )
         self.auth = auth
         base = place.geturl().rstrip("/")
@@ -202,11 +204,11 @@ RUN = click.argument("uuid", metavar="UUID")
 @click.option(
     "-b", "--url", envvar="CRYOTILE_SERVER", default=_LOCAL, show_default=True, help="The server."
 )
-@click.option("-u", "--user", help="As whom to ask; $CRYOTILE_TOKEN when not given.")
-@click.option("-p", "--password", help="Asked for when not given.")
+@click.option("-u", "--user", help="User name; default: the token in $CRYOTILE_TOKEN.")
+@click.option("-p", "--password", help="Default: a prompt.")
 @click.pass_context
 def farm(context: click.Context, url: str, user: str | None, password: str | None) -> None:
-    """Look after the runs of a task-farm server.
+    """Manage the runs of a task-farm server.
 
     \b
     Example:
@@ -227,7 +229,7 @@ def list_runs(server: _Server) -> None:
 @RUN
 @SERVER
 def info(server: _Server, uuid: str) -> None:
-    """Say how far the run UUID is."""
+    """Show the status of the run UUID."""
     found = server.run(uuid).info("")
     click.echo(
         f"{uuid}: {found['numDone']} of {counted(found['numTasks'], 'task')} done, {found['numComputing']} computing,"
@@ -239,7 +241,7 @@ def info(server: _Server, uuid: str) -> None:
 @RUN
 @SERVER
 def reset(server: _Server, uuid: str) -> None:
-    """Put back the tasks of UUID that nobody is computing any more; what is done stays done."""
+    """Put back the tasks of UUID whose workers are lost; done tasks stay done."""
     server.run(uuid).restart()
     click.echo(f"{uuid}: tasks without a worker wait again")
 
@@ -266,5 +268,5 @@ def delete(server: _Server, uuid: str) -> None:
 @click.argument("tasks", type=click.IntRange(min=1))
 @SERVER
 def create(server: _Server, tasks: int) -> None:
-    """Create a run of so many TASKS, and print its uuid."""
+    """Create a run with this number of TASKS, and print its uuid."""
     click.echo(server.run(tasks=tasks).uuid)

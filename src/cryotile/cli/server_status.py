@@ -1,4 +1,4 @@
-"""What ``status`` says of a task-farm server: how far its runs are, how fast they go, and what failed."""
+"""Status of a task-farm server: progress and rate of its runs, and failures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Run = Mapping[str, Any]
 _PAUSE = 2.0
 _WIDE = 1000
 
-# Failures that are shown of a run.
+# Number of failures shown for a run.
 _FEW = 3
 
 
@@ -35,9 +35,9 @@ def show_server(address: str, *, as_json: bool) -> None:
     Parameters
     ----------
     address : str
-        Of the server, see :func:`cryotile.ledgers.http.open_api`.
+        Address of the server, see :func:`cryotile.ledgers.http.open_api`.
     as_json : bool
-        Whether to print an object a line.
+        Whether to print one object per line.
     """
     site = open_api(address, patience=0.0)
     runs = _look(site)
@@ -49,14 +49,14 @@ def show_server(address: str, *, as_json: bool) -> None:
 
 
 def watch_server(address: str, *, as_json: bool) -> None:
-    """Show the runs of a task-farm server until all are over; where there is no terminal, a line for each change.
+    """Show the runs of a task-farm server until all are over; without a terminal, print a line for each change.
 
     Parameters
     ----------
     address : str
-        Of the server, see :func:`cryotile.ledgers.http.open_api`.
+        Address of the server, see :func:`cryotile.ledgers.http.open_api`.
     as_json : bool
-        Whether these lines are objects.
+        Whether to print these lines as objects.
 
     Raises
     ------
@@ -91,13 +91,13 @@ def _look(site: Site) -> list[Run]:
 def _console() -> Console:
     console = Console()
     if not console.is_terminal:
-        # Lines are for other programs to cut.
+        # Not wrapped, because other programs read the lines.
         console.width = _WIDE
     return console
 
 
 def _picture(site: Site, runs: Sequence[Run], first: Mapping[str, Run]) -> RenderableType:
-    """Compose one screen; with the first look at each run it says how fast they go."""
+    """Return one screen; the first look at each run gives its rate."""
     if not runs:
         return Text("no runs")
     titles = ["run", "tasks", "done", "leased", "waiting", "failed"]
@@ -113,7 +113,7 @@ def _picture(site: Site, runs: Sequence[Run], first: Mapping[str, Run]) -> Rende
 
 
 def _pace(first: Run, run: Run) -> list[str]:
-    """Say how many tasks were done a minute since the first look, and how long the rest will take."""
+    """Return tasks per minute since the first look, and the time left."""
     done, seconds = run["done"] - first["done"], run["clock"] - first["clock"]
     if done <= 0 or seconds <= 0:
         return ["", ""]
@@ -122,7 +122,7 @@ def _pace(first: Run, run: Run) -> list[str]:
 
 
 def _failures(site: Site, run: Run) -> list[Text]:
-    """Say why the first tasks of a run failed."""
+    """Return lines with the errors of the first failed tasks of a run."""
     query = {"state": "failed", "limit": _FEW}
     tasks = site.ask("GET", f"runs/{run['run']}/tasks", query=query)["tasks"]
     lines = [Text(f"failed of {run['name'] or run['key']}:")]

@@ -25,7 +25,7 @@ from cryotile.runs.work import load_tasks
 
 __all__ = ["status"]
 
-# A screen that changes more often is not calm, and a look must not take much of the file server's time.
+# Seconds between two looks, and the largest share of the time that looks may take on a file server.
 _PAUSE = 1.0
 _SHARE = 0.2
 
@@ -35,13 +35,13 @@ _WIDE = 1000
 
 @click.command()
 @click.argument("place", metavar="RUN|ADDRESS")
-@click.option("--watch", is_flag=True, help="Look again and again, until the run is over.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: one object a line.")
+@click.option("--watch", is_flag=True, help="Update until the run is over.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def status(place: str, watch: bool, as_json: bool) -> None:
-    """Say how far RUN has come: what is done, running and failed, how fast it goes and how long it will take.
+    """Show the status of RUN: what is done, running and failed, the rate and the time left.
 
-    A tile counts as done if its file ends with a valid trailer; 'cryotile run' and 'assemble' check every byte.  Of a
-    task-farm server at ADDRESS, say how far its runs are; who asks is in the address, or in $CRYOTILE_TOKEN.
+    A tile counts as done if its file ends with a valid trailer; 'cryotile run' and 'assemble' check every byte.  For a
+    task-farm server at ADDRESS, show the status of its runs; credentials are in the address, or in $CRYOTILE_TOKEN.
 
     \b
     Example:
@@ -57,7 +57,7 @@ def status(place: str, watch: bool, as_json: bool) -> None:
     observer = Observer(tasks)
     console = Console()
     if not console.is_terminal:
-        # Lines are for other programs to cut.
+        # Not wrapped, because other programs read the lines.
         console.width = _WIDE
     if watch:
         with _shown(console, tasks, as_json) as show:
@@ -85,7 +85,7 @@ def _until_over(observer: Observer, show: Callable[[RunStatus], None]) -> RunSta
 
 @contextmanager
 def _shown(console: Console, run: TaskList, as_json: bool) -> Iterator[Callable[[RunStatus], None]]:
-    """Give a function that shows a status: on a terminal in place of the last one, else a line for each that is new."""
+    """Yield a function that shows a status: on a terminal in place of the last one, else as a line if it changed."""
     if console.is_terminal and not as_json:
         with Live(console=console, auto_refresh=False) as live:
             yield lambda seen: live.update(
@@ -105,7 +105,7 @@ def _shown(console: Console, run: TaskList, as_json: bool) -> Iterator[Callable[
 
 
 def _picture(seen: RunStatus, run: TaskList, console: Console, *, watching: bool) -> RenderableType:
-    """Compose one screen."""
+    """Return one screen."""
     parts: list[RenderableType] = [Text(_summary(seen, run), style="bold")]
     if console.is_terminal and seen.tiles:
         parts.append(_bar(seen))
@@ -136,15 +136,15 @@ def _summary(seen: RunStatus, run: TaskList) -> str:
 def _bar(seen: RunStatus) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=seen.tiles, completed=seen.done, width=_BAR_WIDTH)
-    # Not rounded: 100 % is said when nothing is left.
+    # Rounded down: 100 % means that nothing is left.
     grid.add_row(bar, Text(f"{100 * seen.done // seen.tiles} %"))
     return grid
 
 
 def _pace(seen: RunStatus, run: TaskList) -> Text:
-    """Say in a line who works, and how fast."""
+    """Return a line with the workers and their rate."""
     if not seen.hosts:
-        return Text("nobody is at work", style="yellow")
+        return Text("no worker is running", style="yellow")
     workers = counted(sum(seen.hosts.values()), "worker")
     hosts = ", ".join(seen.hosts) if len(seen.hosts) <= 4 else counted(len(seen.hosts), "host")
     words = [f"{workers} on {hosts}"]
@@ -188,7 +188,7 @@ def _with_rest(table: Table, rest: int) -> Table:
 def _next(seen: RunStatus, run: TaskList, watching: bool) -> str:
     if seen.hosts and not seen.over:
         return (
-            "Ctrl-C leaves; the run goes on"
+            "Ctrl-C ends this view; the run goes on"
             if watching
             else f"watch it with: cryotile status {run.path} --watch"
         )

@@ -1,4 +1,4 @@
-"""One post of a run, explained: its points and passes, what was rejected and why, its gates and terms."""
+"""Explain one post of a run: its points and passes, rejections and their reasons, gates and terms."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ __all__ = ["Explanation", "StoredPost", "explain_at", "nearest_post"]
 
 @dataclass(frozen=True)
 class StoredPost:
-    """What the run's tile holds at a post.
+    """Values of a tile at a post.
 
     Attributes
     ----------
     tile : str
-        Its name.
+        Name of the tile.
     dhdt : float
-        m/yr; NaN without a fit, or where there is no tile.
+        m/yr; NaN without a fit or a tile.
     status : Status
-        ``NOT_COMPUTED`` where there is no tile, or the post is not wanted.
+        ``NOT_COMPUTED`` if there is no tile, or the post is not wanted.
     wanted : bool
-        Whether the post is inside of the run's mask.
+        Whether the post is inside the mask of the run.
     """
 
     tile: str
@@ -51,25 +51,25 @@ class StoredPost:
     wanted: bool = True
 
     def agrees(self, fit: xr.Dataset) -> bool:
-        """Tell whether a fit is that of the tile."""
+        """Return whether a fit equals that of the tile."""
         same = np.isclose(self.dhdt, float(fit["dhdt"]), rtol=0, atol=1e-9, equal_nan=True)
         return bool(same) and self.status == int(fit["status"])
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """All that is known of a post.
+    """Everything that is known of a post.
 
     Attributes
     ----------
     x, y : float
         The post, m.
     longitude, latitude : float
-        Of the post, degrees.
+        Position of the post, degrees.
     config : FitConfig
-        With the radius of the fit.
+        Settings, with the radius of the fit.
     fit : Dataset
-        Of the post, without dimensions.
+        Fit of the post, without dimensions.
     gates : list of Gate
         In the order in which they are tried.
     terms : list of TermVerdict
@@ -80,7 +80,7 @@ class Explanation:
     passes : DataFrame
         One row a pass: ``pass_id, time, direction, mode, platform, points, rejected, median_residual, verdict``.
     stored : StoredPost
-        What the run has there.
+        Values of the run at the post.
     """
 
     x: float
@@ -97,7 +97,7 @@ class Explanation:
 
 
 def nearest_post(grid: Grid, x: float, y: float) -> tuple[int, int]:
-    """Return the numbers of the post nearest to a place, along x and y.
+    """Return the numbers along x and y of the post nearest to a place.
 
     Parameters
     ----------
@@ -109,18 +109,18 @@ def nearest_post(grid: Grid, x: float, y: float) -> tuple[int, int]:
     Raises
     ------
     InvalidValue
-        The place is more than half a posting outside of the grid.
+        The place is more than half a posting outside the grid.
     """
     numbers = []
     for name, value, posts in (("x", x, grid.columns), ("y", y, grid.rows)):
-        # What is not finite is no post's number, as the one behind the last is none.
+        # A value that is not finite gets a number behind the last post.
         number = round(value / grid.posting) if math.isfinite(value) else posts.stop
         if number not in posts:
             low, high = posts[0] * grid.posting, posts[-1] * grid.posting
-            # Hardly anybody means a place within 360 m of the pole.
+            # Few users mean a place within 360 m of the pole.
             degrees = "; for degrees use --lonlat" if abs(x) <= 360 and abs(y) <= 90 else ""
             raise InvalidValue(
-                f"{name} {value:.12g} m is outside of the grid, whose posts stand from {low:.12g} to {high:.12g} m in"
+                f"{name} {value:.12g} m is outside the grid, whose posts reach from {low:.12g} to {high:.12g} m in"
                 f" {grid.crs}; give a place among them{degrees}"
             )
         numbers.append(number)
@@ -128,30 +128,30 @@ def nearest_post(grid: Grid, x: float, y: float) -> tuple[int, int]:
 
 
 def explain_at(run: Run, x: float, y: float) -> Explanation:
-    """Fit one post of a run again, and keep all that the fit found on the way.
+    """Fit one post of a run again, and keep the intermediate results.
 
     Parameters
     ----------
     run : Run
-        Its settings, and the points of its snapshot.
+        Settings and snapshot.
     x, y : float
         Metres in the CRS of the run; the nearest post is taken.
 
     Raises
     ------
     InvalidValue
-        The place is outside of the grid, or the point DB is gone.
+        The place is outside the grid, or the point DB is gone.
     """
     grid = run.settings.grid
     i, j = nearest_post(grid, x, y)
     place = (i * grid.posting, j * grid.posting)
     (x, y), reach = place, run.settings.fit.reach
     points = read_window(run, open_db(run), (x - reach, y - reach, x + reach, y + reach))
-    # Through the same door as the tiles: else another fit might be explained.
+    # By the function that fits tiles, so that the same fit is explained.
     fit = fit_posts(points, [x], [y], run.settings.fit).isel(x=0, y=0)
     diagnosis = explain_post(points, *place, run.settings.fit)
     near = _judged(points, place, diagnosis)
-    # Gates and terms are those of the radius whose fit the post has.
+    # Gates and terms of the radius that the fit of the post has.
     config = replace(run.settings.fit, radius=diagnosis.radius, fallback_radii=())
     to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
     longitude, latitude = to_degrees.transform(*place)
@@ -171,7 +171,7 @@ def explain_at(run: Run, x: float, y: float) -> Explanation:
 
 
 def _judged(points: pd.DataFrame, place: tuple[float, float], diagnosis: Diagnosis) -> pd.DataFrame:
-    """Return the points within the radius, each with what has become of it and why."""
+    """Return the points within the radius, each with its verdict and the reason."""
     told, limits = diagnosis.points, diagnosis.limits
     near: pd.DataFrame = points.iloc[told["index"].to_numpy()].reset_index(drop=True)
     near["distance"] = np.hypot(near["x"] - place[0], near["y"] - place[1])
@@ -198,7 +198,7 @@ def _judged(points: pd.DataFrame, place: tuple[float, float], diagnosis: Diagnos
 
 
 def _by_pass(points: pd.DataFrame) -> pd.DataFrame:
-    """One row a pass, in order of time."""
+    """Return one row for each pass, in order of time."""
     rows = [
         {
             "pass_id": number,
@@ -233,7 +233,7 @@ def _verdict(points: pd.DataFrame) -> str:
 
 
 def _stored(run: Run, i: int, j: int) -> StoredPost:
-    """Look up the post in the run's tile."""
+    """Read the post from its tile."""
     grid, size, mask = run.settings.grid, run.settings.tile_size, run.settings.mask
     at = j - grid.rows.start, i - grid.columns.start
     wanted = mask is None or bool(mask.inside[at])

@@ -1,16 +1,15 @@
-"""An ingest: granules frozen into batches, as a list of tasks that any farm works on.
+"""An ingest: granules frozen into batches, as a list of tasks that any backend works on.
 
 ::
 
     ice.pdb/ingests/<digest>/
-      ingest.toml        what was frozen: what to keep of the points, memory, version; written once
+      ingest.toml        frozen settings: which points to keep, memory; written once
       granules.parquet   one row per file: path, bytes, batch; in the order of the batches, costliest first
-      done/              one small file per batch that was taken in: its granules, and what was wrong with which
-      failed/  journal/  jobs/    as of a run
+      done/              one small file per finished batch: its granules, and what was wrong with them
+      failed/  journal/  jobs/    as in a run
 
-The digest follows from the files (path, size, time of change) and from what is asked for, so that the same command,
-given again or by many members of a farm, finds the same directory.  What is done is judged by the point DB, never by
-this list.
+The digest follows from the files (path, size, time of change) and from the settings, so that the same command, given
+again or by many members of a farm, finds the same directory.  The point DB decides what is done, never this list.
 """
 
 from __future__ import annotations
@@ -73,28 +72,28 @@ _FILES = frozenset({"dem", "mapping"})
 """Criteria that are files."""
 
 BATCH_GRANULES = 1000
-"""Granules of a batch, so that an interrupted ingest has lost little."""
+"""Most granules of a batch, so that an interrupted ingest loses little."""
 
 LEAST_POINTS = 100_000
-"""Points of a batch, where there are so many: smaller ones make many small fragments."""
+"""Fewest points of a batch, if there are that many: smaller batches make many small fragments."""
 
 BATCHES_A_WORKER = 2
-"""So that one that is slow does not keep the others waiting for long."""
+"""Batches for each worker, so that a slow one does not keep the others waiting for long."""
 
 SPARE = 1.1
-"""Batches may hold so many times as many points as is estimated, and still be one commit."""
+"""Headroom factor over the estimated points of a batch: with so many more it is still one commit."""
 
 POINTS_PER_GRANULE = 1000
-"""A granule takes as long to open as so many points to read."""
+"""Time to open a granule, in points that could be read meanwhile."""
 
 SAMPLED = 8
-"""Granules that are read to tell how many points a byte stands for."""
+"""Number of granules that are read to estimate the points per byte."""
 
 POINTS_PER_BYTE = 1 / 100
-"""Where none of those can be read."""
+"""Estimate if none of those granules can be read."""
 
 POINTS_PER_SECOND = 3e5
-"""Points that one core reads, projects and writes a second, measured on small granules."""
+"""Points that one core reads, projects and writes per second, measured on small granules."""
 
 UNKNOWN_WORKERS = 16
 """Number of workers that batches are made for if the backend does not tell how many will come."""
@@ -109,7 +108,7 @@ class Ingest(TaskList):
     path : Path
         The directory in the point DB.
     uuid : str
-        Names it.
+        Identifies the ingest.
     criteria : Criteria
         Which points go in.
     generation : int
@@ -132,7 +131,7 @@ class Ingest(TaskList):
         Raises
         ------
         DamagedFile
-            What was frozen cannot be understood.
+            Its frozen settings are not valid.
         """
         try:
             frozen = tomllib.loads((path / FILE_NAME).read_text(encoding="utf-8"))
@@ -143,7 +142,7 @@ class Ingest(TaskList):
             return cls(path, frozen["uuid"], Criteria(**criteria))
         except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
             raise DamagedFile(
-                f"{path / FILE_NAME} cannot be understood ({error}); delete {path} and give 'cryotile ingest' again"
+                f"{path / FILE_NAME} is not valid ({error}); delete {path} and give 'cryotile ingest' again"
             ) from error
 
     @property
@@ -174,19 +173,19 @@ class Ingest(TaskList):
     def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:
         """Return the batches whose granules are not all in the point DB."""
         tasks = self.tasks if tasks is None else tasks
-        # The point DB is the truth; what was noted of a batch only says which granules to look for in it.
+        # The point DB is the truth; the saved result only names the granules to look for in it.
         there = set(PointDB(self.db_path).checksums().values())
         taken = {task.index: self.taken(task.index) for task in tasks}
         return [task for task in tasks if not _is_in(taken[task.index], there)]
 
     def missing_quick(self, tasks: Sequence[Task] | None = None) -> list[Task]:
-        """Return the batches that nobody has taken in."""
+        """Return the batches that no worker has finished."""
         tasks = self.tasks if tasks is None else tasks
         done = {path.stem for path in (self.path / "done").glob("*.json")}
         return [task for task in tasks if self.names[task.index] not in done]
 
     def taken(self, index: int) -> Taken | None:
-        """Return what became of a batch; None when nobody has taken it in."""
+        """Return the result of a batch; None if no worker has finished it."""
         try:
             said = json.loads(self._done(index).read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -194,15 +193,15 @@ class Ingest(TaskList):
         return Taken(said["ids"], [tuple(p) for p in said["problems"]], said["notes"])
 
     def save(self, index: int, taken: Taken) -> None:
-        """Note what became of a batch."""
+        """Save the result of a batch."""
         write_text(self._done(index), json.dumps(asdict(taken)))
 
     def check(self) -> None:
-        """Make sure that the point DB is there."""
+        """Check that the point DB is there."""
         PointDB(self.db_path)
 
     def estimate(self, tasks: Sequence[Task]) -> Estimate:
-        """Estimate what batches take, from the bytes of their files."""
+        """Estimate time and memory of batches from the bytes of their files."""
         points = sum(task.cost for task in tasks) * POINTS_PER_BYTE
         return Estimate(points / POINTS_PER_SECOND / 3600, self.criteria.memory)
 
@@ -210,14 +209,14 @@ class Ingest(TaskList):
         return self.path / "done" / f"{self.names[index]}.json"
 
     def _column(self, name: str) -> list[list[Any]]:
-        """Values of a column, by batch."""
+        """Return the values of a column, by batch."""
         table = pq.read_table(self.path / "granules.parquet", columns=[name, "batch"])
         starts = np.flatnonzero(np.diff(table["batch"].to_numpy(), prepend=-1))[1:]
         return [part.tolist() for part in np.split(table[name].to_numpy(), starts)]
 
 
 def _is_in(taken: Taken | None, there: Collection[str]) -> bool:
-    # With a problem it is not done: the file may be mended by the next time.
+    # A batch with a problem is not done: the file may be corrected by the next time.
     return taken is not None and not taken.problems and all(id in there for id in taken.ids)
 
 
@@ -345,13 +344,13 @@ def freeze_ingest(
     Parameters
     ----------
     db : PointDB
-        Where they go.
+        The point DB that they are added to.
     files : sequence of Path
         Granules.
     criteria : Criteria
-        What of them.
+        Which points go in.
     workers : int
-        How many are expected to work on it.
+        Expected number of workers.
 
     Returns
     -------
@@ -386,11 +385,11 @@ def _stat(file: Path) -> tuple[int, int]:
 
 def _digest(files: Sequence[Path], stats: Sequence[tuple[int, int]], criteria: Criteria) -> str:
     digest = hashlib.sha256(json.dumps(_frozen(criteria), sort_keys=True).encode())
-    # A mapping or an elevation model that was changed in place makes another ingest, too.
+    # A mapping or an elevation model that is changed in place makes another ingest, too.
     for name in sorted(_FILES):
         path = getattr(criteria, name)
         digest.update(repr(path and _stat(path)).encode())
-    # By size and time, not by content: to read all of it would take as long as to ingest it.
+    # By size and time, not by content: reading all content would take as long as the ingest.
     for file, stat in zip(files, stats, strict=True):
         digest.update(f"{file}\0{stat}\0".encode())
     return digest.hexdigest()[:16]
@@ -410,14 +409,14 @@ def _batches(
     workers: int,
     extra: int,
 ) -> np.ndarray[Any, Any]:
-    """Deal files to batches of neighbours that take equally long, as far as the sizes of files tell."""
+    """Divide files into batches of neighbours of equal duration, estimated from the sizes of files."""
     points = sizes * _points_per_byte(files, criteria)
     most = points_within(criteria.memory, extra)
-    # So many that workers end together, but none so small that its commit takes longer than its points.
+    # Enough batches that workers end together, but none so small that its commit takes longer than its points.
     wanted = min(workers * BATCHES_A_WORKER if workers > 1 else 1, points.sum() / LEAST_POINTS)
     count = ceil(max(wanted, SPARE * points.sum() / most, len(files) / BATCH_GRANULES))
     effort = points + POINTS_PER_GRANULE
-    # Where the middle of a granule falls, when all efforts lie in a row.
+    # The middle of each granule if all efforts lie in a row.
     middle = (np.cumsum(effort) - effort / 2) / effort.sum()
     numbers = np.unique((middle * count).astype(np.int64), return_inverse=True)[1]
     # A batch's number is its place in the list: costliest first.
@@ -427,16 +426,16 @@ def _batches(
 
 
 def _points_per_byte(files: Sequence[Path], criteria: Criteria) -> float:
-    """Read some granules of all and tell how many points a byte of theirs stands for."""
+    """Return the points per byte of some granules, which are read."""
     if len(files) == 1:
         return POINTS_PER_BYTE
-    # From first to last, for neighbours are alike.
+    # Spread from first to last, because neighbours are alike.
     chosen = np.unique(np.linspace(0, len(files) - 1, SAMPLED).astype(np.int64))
     mapping = None if criteria.mapping is None else ColumnMapping.load(criteria.mapping)
     points = bytes_read = 0
     for file in (files[at] for at in chosen):
         if file.is_file() and file.stat().st_size * POINTS_PER_BYTE > LEAST_POINTS:
-            # Not worth the time: it is no small one.
+            # Reading a large file takes too long.
             continue
         try:
             points += len(
@@ -455,7 +454,7 @@ def _write(
     batches: np.ndarray[Any, Any],
     criteria: Criteria,
 ) -> None:
-    """Make the directory, whole or not at all; one that another process made meanwhile stays."""
+    """Make the directory, whole or not at all; one that another process made meanwhile is kept."""
     order = np.argsort(batches, kind="stable")
     table = pa.table(
         {
@@ -480,7 +479,7 @@ def _write(
             temporary.rename(directory)
             fsync_directory(directory.parent)
         except OSError:
-            # Who was faster froze the same: the directory is named by the digest of all that matters.
+            # Another process was faster and froze the same: the digest in the name covers all settings.
             if not (directory / FILE_NAME).exists():
                 raise
         finally:

@@ -1,4 +1,4 @@
-"""What a worker does with a batch of files: read, project, screen and append them within its share of memory."""
+"""Work on one batch of files: read, project, screen and append them within the memory of a worker."""
 
 from __future__ import annotations
 
@@ -27,50 +27,50 @@ __all__ = ["FAR_FROM_DEM", "NOT_SELECTED", "Criteria", "Taken", "points_within",
 log = logging.getLogger(__name__)
 
 NOT_SELECTED = "not_selected"
-"""Reason of points that the user's ``where`` leaves out."""
+"""Reason for points that the ``where`` of the user leaves out."""
 
 FAR_FROM_DEM = "far_from_dem"
-"""Reason of points whose elevation differs too much from the DEM."""
+"""Reason for points whose elevation differs too much from the DEM."""
 
 WORKER_BYTES = 250e6
-"""What a worker takes before it reads a point: Python, numpy, pandas, pyarrow, PROJ."""
+"""Memory of a worker before it reads a point: Python, numpy, pandas, pyarrow, PROJ."""
 
 BYTES_PER_POINT = 300.0
-"""What it takes for each point that it holds: as read, as projected, as stored and as sorted; 220 were measured."""
+"""Memory for each point that it holds: as read, projected, stored and sorted; 220 were measured."""
 
 BYTES_PER_COLUMN = 40.0
-"""Likewise for each point and extra column."""
+"""Memory for each point and extra column."""
 
 BYTES_PER_ROW = 800.0
-"""What it takes for each row of a piece of a table, which is held until its points are written; 670 were measured."""
+"""Memory for each row of a piece of a table, held until its points are written; 670 were measured."""
 
 LEAST_POINTS = 100_000
-"""Points that there must be room for."""
+"""Points that must fit into memory."""
 
 MOST_POINTS = 4_000_000
-"""Points of a commit; with more, fragments would be no better and an interruption lose more."""
+"""Most points of a commit; with more, fragments are no better and an interruption loses more."""
 
 NO_DEM_HERE = "none of its points lies where the DEM has a value, so it was not screened"
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """Which points of a granule go into a point DB, and how much memory a worker may take for it.
+    """Which points of a granule go into a point DB, and the memory of a worker.
 
     Attributes
     ----------
     surface_types : tuple of str
         Surfaces to keep.
     where : str or None
-        Further criterion.
+        Expression that points must satisfy.
     mapping : Path or None
-        The files are tables, and this file names their columns.
+        File that names the columns of files that are tables.
     dem : Path or None
         Elevation model that points are compared with.
     max_dem_difference : float
-        Largest distance from it that is believed, metres.
+        Largest distance from it, metres; points beyond it are dropped.
     memory : float
-        Of a worker, bytes.
+        Memory of a worker, bytes.
     """
 
     surface_types: tuple[str, ...] = ("grounded_ice",)
@@ -83,16 +83,16 @@ class Criteria:
 
 @dataclass
 class Taken:
-    """What became of files.
+    """Result of a batch of files.
 
     Attributes
     ----------
     ids : list of str
-        Granules that the point DB has now.
+        Granules that are in the point DB now.
     problems : list of (str, str)
-        Path and one line of each file that did not go in; no path where only the granule is known.
+        Path and one line for each file that could not be added; empty path if only the granule is known.
     notes : dict of str to list of str
-        What a user should know → names of the granules that it is true of.
+        Note → names of the granules that it is about.
     """
 
     ids: list[str] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Taken:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def count(self, appended: Appended) -> None:
-        """Add what one commit brought."""
+        """Add the result of one commit."""
         self.ids += [*appended.added, *appended.unchanged]
         self.problems += [("", line) for line in appended.refused.values()]
         for note, names in appended.notes.items():
@@ -110,19 +110,19 @@ class Taken:
 
 
 def points_within(memory: float, extra: int = 0) -> int:
-    """Return how many points a worker may hold at once.
+    """Return how many points fit into the memory of a worker.
 
     Parameters
     ----------
     memory : float
-        Bytes of the worker.
+        Memory of the worker, bytes.
     extra : int
         Number of extra columns.
 
     Raises
     ------
     InvalidValue
-        That is too little to read anything.
+        The memory is too small to read anything.
     """
     each = BYTES_PER_POINT + BYTES_PER_COLUMN * extra
     points = (memory - WORKER_BYTES) / each
@@ -138,23 +138,23 @@ def points_within(memory: float, extra: int = 0) -> int:
 def take_in(
     files: Sequence[Path], db: PointDB, criteria: Criteria, progress: Callable[[float], None]
 ) -> Taken:
-    """Read files and commit their points; what is committed stays, whatever comes after.
+    """Read files and commit their points; commits stay, whatever happens later.
 
     Parameters
     ----------
     files : sequence of Path
         Granules.
     db : PointDB
-        Where they go.
+        The point DB that they are added to.
     criteria : Criteria
-        Which points, and how much memory.
+        Which points, and memory.
     progress : callable
-        Told the fraction done.
+        Called with the fraction done.
 
     Returns
     -------
     Taken
-        What became of them.
+        Result of the files.
 
     Raises
     ------
@@ -180,7 +180,7 @@ def take_in(
 
 
 class _IngestBatchState:
-    """A point DB, what goes into it, and what became of the files so far."""
+    """A point DB, the criteria of an ingest, and the result so far."""
 
     def __init__(self, db: PointDB, criteria: Criteria) -> None:
         self._db, self._criteria = db, criteria
@@ -194,9 +194,9 @@ class _IngestBatchState:
     def read(
         self, files: Sequence[Path], progress: Callable[[float], None]
     ) -> Iterator[Granule | Path]:
-        """Yield the granules that the point DB does not have yet; note those that it has, and the bad ones.
+        """Yield the granules that are not in the point DB yet; note those that are, and files with problems.
 
-        Of a table that memory does not hold, only the path.
+        Of a table that does not fit into memory, yield only the path.
         """
         there = self._db.checksums()
         for done, file in enumerate(files):
@@ -220,7 +220,7 @@ class _IngestBatchState:
     def append(self, granules: list[Granule]) -> None:
         """Project, screen and commit granules at once; the list is empty afterwards."""
         batch = Batch.of(granules)
-        # The points as read are not needed any more; without this they would take memory until the end.
+        # Free the points as read, which are not needed any more.
         granules.clear()
         batch, unscreened = self._selected(batch)
         if unscreened:
@@ -228,12 +228,12 @@ class _IngestBatchState:
         self.taken.count(self._db.append(batch))
 
     def append_long(self, file: Path, progress: Callable[[float], None]) -> None:
-        """Read a table twice, in pieces: for what only all of it tells, and to project, screen and write its points."""
+        """Read a table twice, in pieces: for its identity, and to project, screen and write its points."""
         rows = _rows_within(self._criteria.memory, len(self._db.columns))
         unscreened = list[bool]()
 
         def seen() -> None:
-            # Says that this is alive; how many pieces there are, nobody knows.
+            # Keeps the lease alive; the number of pieces is not known.
             progress(self._done)
 
         def batches() -> Iterator[Batch]:
@@ -265,15 +265,15 @@ class _IngestBatchState:
         self.taken.problems.append((str(file), told))
 
     def _is_long(self, file: Path) -> bool:
-        """Tell whether a file is a table that has to be read in pieces.
+        """Return whether a file is a table that must be read in pieces.
 
         Raises
         ------
         GranuleError
-            Memory does not hold it, and it is no table: granules are read as a whole.
+            It does not fit into memory and is not a table: other granules are read as a whole.
         """
         memory = self._criteria.memory
-        # At most as dense as 8 bytes a record; below that it fits in any case, and is not looked into.
+        # A record takes 8 bytes or more; a file that fits at 8 bytes a record is not inspected.
         if not file.exists() or file.stat().st_size / 8 * BYTES_PER_ROW < memory - WORKER_BYTES:
             return False
         records = _records(file)
@@ -288,7 +288,7 @@ class _IngestBatchState:
         return False
 
     def _selected(self, batch: Batch) -> tuple[Batch, list[str]]:
-        """Project points and leave out what is not wanted; and name the granules that no DEM could be asked about."""
+        """Project points and drop unwanted ones; also return the granules that no DEM value could screen."""
         batch = project_batch(batch, self._db.crs)
         if self._where is not None:
             batch = batch.keep(self._where.mask(batch.points), NOT_SELECTED)
@@ -298,7 +298,7 @@ class _IngestBatchState:
         known = np.bincount(batch.owners[~np.isnan(above)], minlength=len(batch.sizes))
         named = zip(batch.granules, batch.sizes, known, strict=True)
         unscreened = [granule.name for granule, size, seen in named if size and not seen]
-        # Compared this way round, what has no DEM stays.
+        # Written so that points without a DEM value (NaN) stay.
         near = ~(np.abs(above) > self._criteria.max_dem_difference)
         return batch.keep(near, FAR_FROM_DEM), unscreened
 
@@ -310,13 +310,13 @@ def _checksum(file: Path) -> str:
 
 
 def _rows_within(memory: float, extra: int) -> int:
-    """Return how many rows of a table a worker may hold at once."""
+    """Return how many rows of a table fit into the memory of a worker."""
     each = BYTES_PER_ROW + BYTES_PER_COLUMN * extra
     return int(min((memory - WORKER_BYTES) / each, MOST_POINTS))
 
 
 def _records(file: Path) -> int:
-    """Return about how many records a granule has: the longest variable of each group, but 30 bytes a line of text."""
+    """Estimate the records of a granule: the longest variable of each group; 30 bytes a line of text."""
     if not h5py.is_hdf5(file):
         with file.open("rb") as stream:
             head = stream.read(4)

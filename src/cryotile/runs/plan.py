@@ -1,6 +1,7 @@
-"""From a request to settings: which posts, which points, which period, and whether that makes sense.
+"""Turn a request into settings: which posts, which points, which period; and check that they make sense.
 
-Everything here is answered by the log of the point DB (counts per 5 km square, platform and mode); no point is read.
+The answers come from the log of the point DB (counts per 5 km square, platform and mode).  Points are read only where
+a weight may lack its data.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ REGIONS: dict[str, tuple[str, Bounds]] = {
     "antarctica": ("EPSG:3031", (-2_700_000.0, -2_250_000.0, 2_800_000.0, 2_300_000.0)),
     "greenland": ("EPSG:3413", (-660_000.0, -3_380_000.0, 880_000.0, -620_000.0)),
 }
-"""Name → CRS and bounds (metres) that hold the ice sheet with its margin."""
+"""Name → CRS and bounds (metres) of the ice sheet with its margin."""
 
 MAX_POSTS = 1_000_000_000
 
@@ -86,7 +87,7 @@ class PlanRequest:
     where : str or None
         Expression that selects points.
     mask : str or None
-        File that says at which posts a map is wanted, see :class:`cryotile.geo.mask.Mask`; default: at all.
+        File of the wanted posts, see :class:`cryotile.geo.mask.Mask`; default: all posts.
     tile_size : int or None
         Posts along a tile's side; default 100.
     """
@@ -116,7 +117,7 @@ class PlanRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A request with every default filled in: what a run freezes.
+    """A request with all defaults filled in, as a run freezes it.
 
     Attributes
     ----------
@@ -129,7 +130,7 @@ class Settings:
     fit : FitConfig
         Settings of the fit, period and reference epoch resolved.
     mask : Mask or None
-        The posts that are wanted; None: all.
+        Wanted posts; None: all.
     """
 
     grid: Grid
@@ -139,7 +140,7 @@ class Settings:
     mask: Mask | None = None
 
     def as_request(self) -> PlanRequest:
-        """Return the request that would resolve to exactly these settings."""
+        """Return the request that resolves to these settings."""
         return PlanRequest(
             posting=self.grid.posting,
             bounds=self.grid.bounds,
@@ -206,19 +207,19 @@ def _region_bounds(request: PlanRequest, db: PointDB | None) -> Bounds:
 
 
 def differences(request: PlanRequest, settings: Settings) -> list[str]:
-    """Name each setting of a request that is not what a run was frozen with.
+    """Return the settings of a request that differ from those of a run.
 
     Parameters
     ----------
     request : PlanRequest
-        Fields that are None ask for nothing.
+        Fields that are None are not compared.
     settings : Settings
-        The run's.
+        Settings of the run.
 
     Returns
     -------
     list of str
-        One ``name asked (frozen: value)`` per difference; empty when the request agrees.
+        One ``name asked (frozen: value)`` for each difference; empty if the request agrees.
     """
     frozen = settings.as_request()
     return [
@@ -230,7 +231,7 @@ def differences(request: PlanRequest, settings: Settings) -> list[str]:
 
 
 def _meant(name: str, value: object) -> object:
-    """Return what a setting means: an instant can be written in several ways."""
+    """Return the meaning of a setting: an instant can be written in several ways."""
     if name == "period":
         return [parse_instant(str(text)) for text in cast("tuple[str, str]", value)]
     if name == "mask":
@@ -239,12 +240,12 @@ def _meant(name: str, value: object) -> object:
 
 
 def resolve(request: PlanRequest, db: PointDB) -> Settings:
-    """Fill in the defaults of a request from what the point DB holds, and check it.
+    """Fill in the defaults of a request from the contents of the point DB, and check it.
 
     Parameters
     ----------
     request : PlanRequest
-        What the user asked for.
+        What the user asks for.
     db : PointDB
         The points.
 
@@ -285,7 +286,7 @@ def _check_columns(fit: FitConfig, db: PointDB) -> None:
     for name in fit.column_terms:
         if name not in db.columns:
             raise InvalidValue(
-                f"term {name!r} is neither one of {', '.join(TERMS)} nor a extra column of {db.path}"
+                f"term {name!r} is neither one of {', '.join(TERMS)} nor an extra column of {db.path}"
                 f" ({', '.join(db.columns) or 'none'}); leave it out, or ingest with --columns {name}"
             )
 
@@ -300,7 +301,7 @@ def _checked_tile_size(tile_size: int | None) -> int:
 
 
 def within_period(squares: pd.DataFrame, period: tuple[str, str] | None) -> pd.DataFrame:
-    """Return the squares that may have points in a period.
+    """Return the squares that may hold points in a period.
 
     Parameters
     ----------
@@ -312,7 +313,7 @@ def within_period(squares: pd.DataFrame, period: tuple[str, str] | None) -> pd.D
     Returns
     -------
     DataFrame
-        Its rows whose times overlap with the period.
+        Rows whose times overlap with the period.
     """
     if period is None:
         return squares
@@ -352,7 +353,7 @@ def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.D
 
 
 def extent_of(squares: pd.DataFrame) -> Bounds:
-    """Return the bounds of squares, of which there is one at least, given by ``x_min, y_min``."""
+    """Return the bounds of one or more squares, given by ``x_min, y_min``."""
     return (
         float(squares["x_min"].min()),
         float(squares["y_min"].min()),

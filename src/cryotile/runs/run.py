@@ -1,4 +1,4 @@
-"""A run: a frozen, ordered list of tasks, one per tile with points, and what has become of each."""
+"""A run: a frozen, ordered list of tasks, one per tile with points, and the state of each."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Run(ReprMixin, TaskList):
     Attributes
     ----------
     path : Path
-        The run directory; :mod:`cryotile.runs.directory` says what is in it.
+        The run directory; see :mod:`cryotile.runs.directory` for its layout.
     uuid : str
-        Names the run, wherever it is moved to.
+        Identifies the run, also after it is moved.
     db_path : Path
         The point DB it reads.
     settings : Settings
@@ -85,9 +85,9 @@ class Run(ReprMixin, TaskList):
         Raises
         ------
         InvalidValue
-            No run is there, or another version of cryotile made it.
+            It is not a run, or another version of cryotile made it.
         DamagedFile
-            Its ``run.toml`` cannot be understood.
+            Its ``run.toml`` is not valid.
         """
         directory = Path(path)
         try:
@@ -103,7 +103,7 @@ class Run(ReprMixin, TaskList):
             )
         except (KeyError, TypeError) as error:
             raise DamagedFile(
-                f"{directory / 'run.toml'} cannot be understood ({error}); restore it, or plan into a new directory"
+                f"{directory / 'run.toml'} is not valid ({error}); restore it, or plan into a new directory"
             ) from error
 
     def _facts(self) -> Mapping[str, str]:
@@ -147,22 +147,22 @@ class Run(ReprMixin, TaskList):
         return [tile.name for tile in self.tiles]
 
     def tile(self, index: int) -> Tile:
-        """Return the tile of a task; a worker needs few, and makes no list of all."""
+        """Return the tile of a task, without making a list of all."""
         columns, rows = self._cuts
         ix, iy = int(self._columns["ix"][index]), int(self._columns["iy"][index])
         return Tile(ix, iy, columns[ix], rows[iy], self.settings.grid.posting)
 
     def empty_tiles(self) -> list[Tile]:
-        """Return the tiles in whose windows there is no point, and which need no task."""
+        """Return the tiles without points in their windows, which have no task."""
         with_points = set(self.names)
         tiles = self.settings.grid.tiles(self.settings.tile_size)
         return [tile for tile in tiles if tile.name not in with_points]
 
     def fingerprint(self, index: int) -> str:
-        """Digest of all that the content of a tile follows from: settings, the tile's posts and its points."""
+        """Return a digest of everything that determines a tile: settings, its posts and its points."""
         tile, table = self.tile(index), self._columns
         digest = self._settings_digest.copy()
-        # Posts, too: at its edges one grid cuts off more of a tile than another.
+        # Posts, too: grids cut tiles differently at their edges.
         posts = (tile.columns.start, tile.columns.stop, tile.rows.start, tile.rows.stop)
         digest.update(f"{posts} {table['points'][index]} {table['digest'][index]}".encode())
         if self.settings.mask is not None:
@@ -172,10 +172,10 @@ class Run(ReprMixin, TaskList):
     def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:
         """Return the tasks, of some or all, whose tile is absent, damaged or of other points or settings.
 
-        Every byte of the tiles that are there is looked at; :meth:`missing_quick` is quick.
+        Every byte of the stored tiles is checked; :meth:`missing_quick` is faster.
         """
         tasks = self.tasks if tasks is None else tasks
-        # One listing, not a look for each tile: a file server answers few questions a second.
+        # One listing, not one request for each tile: a file server answers few requests per second.
         stored = self.store.names()
         there = [task for task in tasks if self.tile(task.index).name in stored] if stored else []
         expected = [(self.tile(task.index), self.fingerprint(task.index)) for task in there]
@@ -199,12 +199,12 @@ class Run(ReprMixin, TaskList):
         return [task for task in tasks if trailers.get(names[task.index]) != expected[task.index]]
 
     def check(self) -> None:
-        """Make sure that the point DB is where it was, and remove what killed workers left among the tiles."""
+        """Check that the point DB is where it was, and remove what killed workers left among the tiles."""
         open_db(self)
         sweep(self.store.path)
 
     def estimate(self, tasks: Sequence[Task]) -> Estimate:
-        """Estimate what the tiles of some tasks will need, good to a factor of two."""
+        """Estimate time and memory of some tasks, to a factor of two."""
         return estimate(self.table.iloc[[task.index for task in tasks]])
 
     @cached_property
@@ -221,7 +221,7 @@ class Run(ReprMixin, TaskList):
 
     @cached_property
     def _settings_digest(self) -> hashlib._Hash:
-        """What all tiles of the run have in common, to be copied and continued."""
+        """Digest of the settings of the run; the digest of a tile continues a copy of it."""
         common = {
             "fit": asdict(self.settings.fit),
             "crs": self.settings.grid.crs,
@@ -234,17 +234,17 @@ class Run(ReprMixin, TaskList):
 def plan_run(
     path: str | os.PathLike[str], request: PlanRequest, *, db: PointDB | None = None
 ) -> Run:
-    """Freeze a run, or look again at one that is frozen.
+    """Freeze a run, or plan an existing one again.
 
-    A new directory gets its settings and its first task list.  On an existing run the settings stay; when the points
-    in some tile's window have changed, it gets a new task list.
+    A new directory gets its settings and its first task list.  An existing run keeps its settings; if the points in the
+    window of some tile have changed, it gets a new task list.
 
     Parameters
     ----------
     path : path
         The run directory; absent or empty for a new run.
     request : PlanRequest
-        What is asked for; on an existing run nothing need be, and nothing may differ.
+        What the user asks for; for an existing run it may be empty, and must not differ.
     db : PointDB or None
         The points; required for a new run.  If an existing run does not find its point DB where it was, this is its new
         place.
@@ -257,7 +257,7 @@ def plan_run(
     Raises
     ------
     InvalidValue
-        A value breaks its rule, differs from the run's, or the directory is something else.
+        A value breaks its rule or differs from that of the run, or the directory is not a run.
     UnwritablePath
         The directory cannot be written.
     """
@@ -267,16 +267,16 @@ def plan_run(
         return _plan_again(Run.load(directory), request, db)
     if db is None:
         raise InvalidValue(
-            f"{directory} is no run yet, and no point DB was named; name one with --db"
+            f"{directory} is not a run yet, and no point DB was named; name one with --db"
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InvalidValue(
-            f"{directory} exists and is no cryotile run; choose a new directory for the run"
+            f"{directory} exists and is not a cryotile run; choose a new directory for the run"
         )
     settings = resolve(request, db)
     make_run_directory(directory, settings, db, tile_table(settings, db))
     run = Run.load(directory)
-    # Whoever planned at the same time may have been first, with other options.
+    # Another process may have planned first at the same time, with other options.
     _refuse_differences(run, request, db)
     return run
 
@@ -287,7 +287,7 @@ def open_db(run: Run) -> PointDB:
     Raises
     ------
     InvalidValue
-        It is not where it was.
+        It is not where the run expects it.
     """
     if not run.db_path.exists():
         raise InvalidValue(
@@ -307,7 +307,7 @@ def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
     if db.snapshot == run.snapshot:
         return run
     table = tile_table(run.settings, db)
-    # New points that no tile sees make no new list, as long as workers can read the old snapshot.
+    # New points that no tile sees make no new list while workers can read the old snapshot.
     if table.equals(run.table) and db.has_snapshot(run.snapshot):
         return run
     write_generation(run.path, run.generation + 1, table, db.snapshot)

@@ -1,6 +1,6 @@
-"""Whether the halves of a data set agree within their errors.
+"""Check whether two halves of a data set agree within their errors.
 
-Each tile is fitted twice, from passes that have no part in each other, and what the two rates differ by is set against
+Each tile is fitted twice, from two disjoint sets of passes, and the difference of the two rates is compared with
 their sigmas.
 """
 
@@ -30,7 +30,7 @@ __all__ = ["ValidateTile", "Validation", "compare_halves", "spread_out"]
 
 @dataclass(frozen=True)
 class ValidateTile:
-    """The work of a validation: read a tile's points, fit its posts to either half, save what they differ by.
+    """Work of a validation: read the points of a tile, fit its posts to either half, save the differences.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class ValidateTile:
     splits: tuple[str, ...]
 
     def __call__(self, task: Task, progress: Progress) -> None:
-        """Compare the halves in the tile of a task, by each split that is not there already."""
+        """Compare the halves in the tile of a task, by each split that is not done already."""
         run, db = opened_run(self.run, self.generation)
         validation = Validation(run, self.splits)
         tile = run.tile(task.index)
@@ -55,7 +55,7 @@ class ValidateTile:
         if not open_splits:
             return
         config = run.settings.fit
-        # By "ascending" halves are told apart, whether it is a term or not.
+        # The column "ascending" tells the halves apart, whether it is a term or not.
         columns = tuple(dict.fromkeys([*config.point_columns, "ascending"]))
         points = read_window(run, db, tile.window(config.reach), columns=columns)
         for done, split in enumerate(open_splits, start=1):
@@ -69,7 +69,7 @@ class ValidateTile:
 
 @dataclass(frozen=True)
 class Validation:
-    """What is kept of the validation of a run: tiles of differences, their mosaic, figures.
+    """Results of the validation of a run: tiles of differences, their mosaic, figures.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class Validation:
         return self.run.path / "validation"
 
     def store(self, split: str) -> TileStore:
-        """Return the tiles of a split; they can be saved once their directory exists."""
+        """Return the tile store of a split; its directory must exist before a tile is saved."""
         return TileStore(self.path / "tiles" / split)
 
     def make_directories(self) -> None:
@@ -102,7 +102,7 @@ class Validation:
         return [task for task in tasks if not all(self.is_current(s, task) for s in self.splits)]
 
     def is_current(self, split: str, task: Task) -> bool:
-        """Tell whether a tile is there, and of the points and settings that the run has now."""
+        """Return whether a tile is stored, with the points and settings that the run has now."""
         return self.store(split).is_current(self.run.tile(task.index), self._fingerprint(task))
 
     def save(self, split: str, task: Task, differences: xr.Dataset) -> None:
@@ -113,19 +113,19 @@ class Validation:
         return self.run.fingerprint(task.index)
 
     def assemble(self, split: str, tasks: Sequence[Task]) -> tuple[Path, list[Agreement]]:
-        """Write the differences of some tiles as a map, NetCDF, and say how they are spread.
+        """Write the differences of some tiles as a map, NetCDF, and summarize their spread.
 
         Parameters
         ----------
         split : str
             Of :data:`SPLITS`.
         tasks : sequence of Task
-            Whose tiles are there; posts of others are ``not_computed``.
+            Tasks whose tiles are stored; posts of others are ``not_computed``.
 
         Returns
         -------
         (Path, list of Agreement)
-            The file; of all posts, then by the passes of the half that has fewer.
+            The file; the agreement of all posts, then by the passes of the half that has fewer.
         """
         run, settings, names = self.run, self.run.settings, SPLITS[split]
         differences = mosaic(

@@ -54,7 +54,7 @@ Tell = Callable[[str], object]
 
 @dataclass(frozen=True)
 class FitTile:
-    """The work of a run: read a tile's points, fit its posts, save it.
+    """Work of a run: read the points of a tile, fit its posts, save it.
 
     Attributes
     ----------
@@ -68,16 +68,16 @@ class FitTile:
     generation: int
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive in a worker, and open the run at once.
+        """Restore the work in a worker, and open the run at once.
 
-        What is wrong with all tiles alike (another version of cryotile, a point DB that is out of reach) ends the
-        farm in one line here; found tile by tile, it would fail each of them three times.
+        An error that concerns all tiles (another version of cryotile, a point DB out of reach) ends the farm in one
+        line here; otherwise it would fail each tile three times.
         """
         self.__dict__.update(state)
         opened_run(self.run, self.generation)
 
     def __call__(self, task: Task, progress: Progress) -> None:
-        """Fit and save the tile of a task, unless it is there already."""
+        """Fit and save the tile of a task, unless it is up to date."""
         run, db = opened_run(self.run, self.generation)
         if not run.store.is_current(run.tile(task.index), run.fingerprint(task.index)):
             fit_tile(run, db, task, progress)
@@ -95,7 +95,7 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
     task : Task
         Which tile.
     progress : Progress
-        Told the fraction done.
+        Called with the fraction done.
     """
     tile = run.tile(task.index)
     config = run.settings.fit
@@ -107,7 +107,7 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
 
 
 def fit_wanted(run: Run, points: pd.DataFrame, tile: Tile) -> xr.Dataset:
-    """Fit the posts of a tile where the run wants a map.
+    """Fit the wanted posts of a tile.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def fit_wanted(run: Run, points: pd.DataFrame, tile: Tile) -> xr.Dataset:
     points : DataFrame
         In the tile's window.
     tile : Tile
-        Which posts; those outside of the run's mask are ``not_computed``.
+        The tile; posts outside the mask of the run are ``not_computed``.
     """
     fitted = fit_posts(points, tile.x, tile.y, run.settings.fit)
     if run.settings.mask is None:
@@ -127,7 +127,7 @@ def fit_wanted(run: Run, points: pd.DataFrame, tile: Tile) -> xr.Dataset:
 def read_window(
     run: Run, db: PointDB, window: Bounds, *, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read the points that a run selects, as of its snapshot.
+    """Read the points that a run selects, at its snapshot.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def read_window(
     db : PointDB
         The points.
     window : Bounds
-        What some posts see: their bounds and the largest radius around, m.
+        Bounds of the posts with a margin of the largest radius, m.
     columns : sequence of str or None
         Of the points; None: core columns and those that are terms.
     """
@@ -153,7 +153,7 @@ def read_window(
 
 @lru_cache(maxsize=1)
 def opened_run(path: Path, generation: int) -> tuple[Run, PointDB]:
-    """Open a run and its point DB; a worker does many tiles of one, and what it needs of them is read once.
+    """Open a run and its point DB, once for the many tasks that a worker does.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def opened_run(path: Path, generation: int) -> tuple[Run, PointDB]:
 
 @dataclass(frozen=True)
 class IngestBatch:
-    """The work of an ingest: take the files of a batch into the point DB.
+    """Work of an ingest: add the files of a batch to the point DB.
 
     Attributes
     ----------
@@ -179,17 +179,17 @@ class IngestBatch:
     ingest: Path
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive in a worker, and open the point DB at once, see :class:`FitTile`."""
+        """Restore the work in a worker, and open the point DB at once; see :class:`FitTile`."""
         self.__dict__.update(state)
         self._open()
 
     def __call__(self, task: Task, progress: Progress) -> None:
-        """Take a batch in, and note what became of it."""
+        """Add a batch, and save its result."""
         ingest, db = self._open()
         ingest.save(task.index, take_in(ingest.files(task.index), db, ingest.criteria, progress))
 
     def _open(self) -> tuple[Ingest, PointDB]:
-        # A point DB that was made anew in the same place is another one, with ingests of other names.
+        # A point DB that is made anew in the same place has ingests with other uuids.
         ingest = Ingest.load(self.ingest)
         return ingest, _opened_db(ingest.db_path, ingest.uuid)
 
@@ -200,7 +200,7 @@ def _opened_db(path: Path, _ingest: str) -> PointDB:
 
 
 def load_tasks(path: Path) -> Run | Ingest:
-    """Open the directory of a run, or of an ingest.
+    """Open the directory of a run or of an ingest.
 
     Raises
     ------
@@ -211,7 +211,7 @@ def load_tasks(path: Path) -> Run | Ingest:
 
 
 def work_on(tasks: Run | Ingest) -> Work:
-    """Return the work that the tasks of a run or an ingest are."""
+    """Return the work of a run or an ingest."""
     if isinstance(tasks, Ingest):
         return IngestBatch(tasks.path.resolve())
     return FitTile(tasks.path.resolve(), tasks.generation)
