@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.spatial import cKDTree
 
 from cryotile import FitConfig, fit_posts
-from cryotile.fit.posts import simd_level
+from cryotile.fit import simd_level
 from numba_kernels import best_plane, cell_list, plane, robust
 
 Contender = Callable[[pd.DataFrame, float], float]

@@ -25,6 +25,7 @@ HEAVY = {
     "pyproj",
     "rasterio",
     "rich",
+    "scipy",
     "xarray",
 }
 

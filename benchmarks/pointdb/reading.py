@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 from made import MIDDLE, SWATH, grown, ignore, medians, side_of
 
 from cryotile._fit import Kernel
-from cryotile.fit import posts as fit
+from cryotile.fit import inputs
 from cryotile.pointdb import PointDB
 from cryotile.runs import work
 from cryotile.runs.plan import PlanRequest
@@ -113,7 +113,7 @@ def disk_to_disk(scratch: Path, count: int, repeats: int) -> dict[str, float]:
         (type(run.store), "save", "save"),
     ]
     with ExitStack() as stack:
-        stack.enter_context(patch.object(fit, "Kernel", kernel))
+        stack.enter_context(patch.object(inputs, "Kernel", kernel))
         for place, name, what in watched:
             stack.enter_context(patch.object(place, name, timed(what, getattr(place, name))))
         times = medians(

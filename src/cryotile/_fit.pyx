@@ -1,12 +1,12 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The kernel: least squares at every post of a rectangle, over points sorted into cells.
 
-It reports and never raises; :mod:`cryotile.fit.posts` validates and documents.
+It reports and never raises; :mod:`cryotile.fit.inputs` and :mod:`cryotile.fit.posts` validate and document.
 
 Invariants
 ----------
-- What is written for a post depends on the points in its circle and on their order alone: neither other points, nor
-  other posts, nor the number of either or of threads reach a sum.
+- The result at a post depends only on the points in its circle and their order.  Other points, other posts, their
+  numbers and the number of threads do not affect a sum.
 - Every level of vector instructions gives the same bits.
 """
 
@@ -178,7 +178,7 @@ def sort_points(
 ):
     cdef int64_t n = x.shape[0], nx = post_x.shape[0], ny = post_y.shape[0], padded = (n + 8) // 8 * 8
     cdef Table table = Table(&x[0], &y[0], &elevation[0], &ticks[0], &passes[0], n)
-    # A little more than the radius, lest rounding cut a circle.
+    # Slightly more than the radius, so that rounding cannot cut a circle.
     cdef Window window = Window(1.001 * radius, CELLS_IN_RADIUS / radius, period[0], period[1], tick, epoch, year)
     cdef int64_t[:, ::1] ranges = np.empty((nx + ny + 1, 3), np.int64)
     cdef Buckets buckets
@@ -194,8 +194,8 @@ def sort_points(
     cdef int64_t[::1] starts = np.empty(buckets.column_slots + buckets.row_slots + 4, np.int64)
     cdef int64_t[:, ::1] row_lists = np.empty((2, min(n, buckets.row_slots) + 1), np.int64)
     buckets.column_starts, buckets.row_starts = &starts[0], &starts[buckets.column_slots + 2]
-    # One block: the C library then has it ready again for the next tile, where many would go back to the system, whose
-    # fresh pages cost more than the sorting.
+    # One block: the C library keeps it for the next tile.  Several blocks would go back to the system, whose fresh pages
+    # cost more than the sort.
     block = _aligned(padded * 16)
     placed, columns = block[: padded * 6], block[padded * 6 : padded * 10].reshape(4, padded)
     rows, pairs = block[padded * 10 : padded * 14].reshape(padded, 4), block[padded * 14 :].view(np.int32)
@@ -223,7 +223,7 @@ def sort_points(
 
 
 def _aligned(int64_t size):
-    # Vectors that straddle two lines of the cache are slow to read and slower to write.
+    # Vectors that straddle two cache lines are slow to read and slower to write.
     block = np.empty(size + 8)
     cdef double[::1] view = block
     cdef int64_t start = -(<int64_t>(<size_t>&view[0]) // 8) % 8
@@ -243,7 +243,7 @@ def seasons(const int64_t[::1] nanoseconds, int64_t start, int64_t length):
 
 
 cdef class Scratch:
-    """What one thread works with: room for the points of a circle, and for all passes."""
+    """Work space of one thread: room for the points of a circle, and for all passes."""
 
     cdef Circle circle
     cdef object points, passes
@@ -251,7 +251,7 @@ cdef class Scratch:
     def __cinit__(self, int64_t room, int64_t passes, int64_t quads, bint plain):
         cdef int64_t padded = room + 16, rows = 0 if plain else padded
         cdef int64_t sums = (passes + 1) * 4 * (1 + quads + 2 * quads * (quads + 1))
-        # Pages that no circle fills are never touched.
+        # The system provides only the pages that circles fill.
         cdef int32_t[::1] index = np.empty(padded, np.int32)
         cdef int32_t[:, ::1] order = np.empty((2, rows), np.int32)
         cdef double[:, ::1] columns = np.empty((4 + 4 * quads, rows))
@@ -278,7 +278,7 @@ cdef class Scratch:
 
 
 cdef class Kernel:
-    """The points of a tile and what is fitted to them; threads share it."""
+    """The points of a tile and the settings of their fit; threads share it."""
 
     cdef Points points
     cdef Cells cells

@@ -1,4 +1,4 @@
-"""The calibration study in a small form: its worlds have the truth that they say, and its figures come out."""
+"""The calibration study in a small form: its worlds have the stated truth, and it writes its figures."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_study_writes_its_tables_and_plots(calibration, monkeypatch, tmp_pat
     calibration.main()
     coverage = pd.read_csv(tmp_path / "calibration-coverage.csv")
     assert set(coverage["world"]) == {kind.name for kind in calibration.KINDS}
-    # What rejection costs is known of worlds where nothing ought to be rejected, and of no other.
+    # The cost of rejection is known only in worlds where nothing should be rejected.
     told = coverage.loc[coverage["coverage, nothing rejected"].notna(), "world"]
     assert set(told) == {kind.name for kind in calibration.KINDS if kind.honest}
     assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".svg"}

@@ -1,4 +1,4 @@
-"""Settings of the fit: what they refuse, and how they are frozen."""
+"""Settings of the fit: invalid values are refused, open ones are filled in."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from cryotile.errors import InvalidValue
         ("min_tolerance", 1.5),
     ],
 )
-def test_a_setting_that_breaks_its_rule_is_refused_in_one_line(setting, value):
+def test_an_invalid_setting_is_refused_in_one_line(setting, value):
     with pytest.raises(InvalidValue) as caught:
         FitConfig(**{setting: value})
     assert "\n" not in str(caught.value)
     assert ";" in str(caught.value)
 
 
-def test_frozen_settings_fill_in_what_was_left_open_and_nothing_else():
+def test_freezing_fills_in_open_settings_and_nothing_else():
     first, last = pd.Timestamp("2010-07-18"), pd.Timestamp("2020-12-31 23:59:59")
     frozen = FitConfig().frozen(first, last)
     assert frozen.period == ("2010-01-01", "2021-01-01")

@@ -1,4 +1,4 @@
-"""What no one should hand to the fit: a status or an error, never a crash, and the same bytes on every processor."""
+"""Hostile points get a status or an error, never a crash; every processor gives the same bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_level_of_vector_instructions_gives_the_same_bytes(level, recipe, 
 
 
 def hostile(seed: int, size: int, spread: float, days: int, passes: int) -> pd.DataFrame:
-    """Points drawn without mercy: few places, few times, values missing, infinite, twice."""
+    """Random points at few places and times, with missing, infinite and repeated values."""
     generator = np.random.default_rng(seed)
     points = make_points(max(size, 1), seed=seed % 7, passes=max(passes, 2)).iloc[:size]
     points["x"] = spread * generator.normal(size=size)
@@ -90,7 +90,7 @@ def test_hostile_points_get_a_status_or_an_error_that_names_a_column(
         assert np.isnan(fits[name].to_numpy()[~ok]).all()
 
 
-def test_a_crowd_at_one_post_is_fitted_like_any_other():
+def test_many_points_at_one_post_are_fitted_like_few():
     points = pd.concat([make_points(3000, seed=k, passes=40) for k in range(70)], ignore_index=True)
     fits = fit_posts(points.drop(columns="mode"), [300.0], [-200.0], FitConfig(period=PERIOD))
     assert fits["status"].item() == Status.OK

@@ -1,4 +1,4 @@
-"""The fit of a plane at each post: right numbers, honest statuses, the same bytes whatever else is around."""
+"""The fit of a plane at each post: right numbers and statuses, and bytes that depend on its circle alone."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_the_period_holds_its_first_instant_and_not_its_last():
     assert fit["time_start"].to_numpy() == np.datetime64("2015-01-01")
 
 
-def test_without_a_period_it_is_the_whole_years_of_the_points_and_its_middle_the_epoch():
+def test_the_default_period_is_the_whole_years_of_the_points_and_the_epoch_its_middle():
     fits = fit_posts(make_points(), *POST, FitConfig(recipe="plane"))
     assert fits.attrs["time_coverage_start"] == "2011-01-01"
     assert fits.attrs["time_coverage_end"] == "2021-01-01"
@@ -249,9 +249,9 @@ def test_without_a_fit_every_real_number_is_nan():
 
 @pytest.mark.parametrize("dependent", [0, 1, 2])
 @pytest.mark.parametrize(("tolerance", "status"), [(0.9e-4, Status.SINGULAR), (1.1e-4, Status.OK)])
-def test_the_tolerance_of_each_column_is_held_to_the_least_one(dependent, tolerance, status):
-    # Of u, v and τ one is the sum of the others but for a rest of this share of its variance; the others' own
-    # tolerances are then twice as large, so that this column decides.
+def test_the_tolerance_of_each_column_is_compared_with_the_smallest_allowed(dependent, tolerance, status):
+    # One of u, v and τ is the sum of the others plus a rest of this share of its variance.  The tolerances of the others
+    # are twice as large, so that this column decides.
     a, b, rest = (np.tile(axis.ravel(), 4) for axis in np.meshgrid([-1, 1], [-1, 1], [-1, 1]))
     columns = [a, b]
     columns.insert(dependent, np.sqrt((1 - tolerance) / 2) * (a + b) + np.sqrt(tolerance) * rest)
@@ -268,7 +268,7 @@ def test_the_tolerance_of_each_column_is_held_to_the_least_one(dependent, tolera
     assert status_of(points) == status
 
 
-def test_a_fit_that_hangs_on_one_pass_has_no_jackknife_sigma():
+def test_a_fit_that_depends_on_one_pass_has_no_jackknife_sigma():
     points = make_points(passes=2)
     fit = fit_one(points)
     assert fit["status"] == Status.OK
@@ -338,7 +338,7 @@ def test_posts_far_apart_see_the_points_around_each_of_them():
     assert counts.min() > 50
 
 
-# --- columns as users have them
+# --- columns of any layout
 
 
 def test_read_only_strided_and_narrow_columns_are_the_same_numbers():
@@ -408,7 +408,7 @@ def test_no_posts_give_an_empty_dataset():
 
 
 @pytest.mark.parametrize("posts", [[np.nan], [np.inf], [1e30], ["a"], [[1.0]], 5.0])
-def test_posts_that_are_no_finite_numbers_along_an_axis_are_refused(posts):
+def test_posts_that_are_not_finite_numbers_along_an_axis_are_refused(posts):
     with pytest.raises(InvalidValue, match="post_x"):
         fit_posts(make_points(), posts, [0.0], CONFIG)
 
@@ -437,13 +437,13 @@ def test_of_equally_frequent_modes_the_first_of_the_list_is_kept():
     assert fits["dhdt"].item() == fit_posts(points.iloc[1::2], *POST, CONFIG)["dhdt"].item()
 
 
-def test_points_of_no_known_mode_are_a_mode_of_their_own():
+def test_points_without_a_mode_are_a_mode_of_their_own():
     points = make_points(400, extent=1000.0)
     assert fit_one(with_modes(points, [None, None, "lrm"]))["data_count"] == 267
     assert fit_one(with_modes(points, [None]))["data_count"] == 400
 
 
-def test_a_mode_that_is_none_is_refused():
+def test_an_invalid_mode_is_refused():
     with pytest.raises(InvalidValue, match="mode 'POCA' is unknown"):
         fit_one(with_modes(make_points(), ["POCA"]))
 
@@ -456,7 +456,7 @@ def test_mixed_platforms_are_refused_with_both_remedies():
         fit_one(points)
 
 
-def test_a_platform_that_no_post_sees_mixes_with_nothing():
+def test_a_platform_outside_every_circle_is_not_mixed():
     points = make_points().assign(platform="cryosat2")
     points.loc[5, ["platform", "x"]] = ["icesat2", 1e6]
     assert fit_one(points)["status"] == Status.OK
@@ -485,7 +485,7 @@ def test_the_crs_is_that_of_the_points_unless_another_is_given():
     assert fit_posts(points, [-1.6e6], [1.1e6], CONFIG).identical(given)
 
 
-# --- what the Dataset says of itself
+# --- metadata of the Dataset
 
 
 def test_every_variable_has_its_type_dimensions_and_attributes():

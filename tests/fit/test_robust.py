@@ -191,7 +191,7 @@ def jackknife_of_scores(model, passes) -> float:
 
 @pytest.mark.parametrize("offset", [5.0, 50.0, -50.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_pass_that_is_off_is_out_and_the_rate_is_as_without_it(offset, seed):
+def test_a_pass_that_is_off_is_rejected_and_the_rate_is_as_without_it(offset, seed):
     points = make_points(300, seed=seed, passes=11, shared=0.05, outliers=0, sigma=0.2, season=0)
     points = points.drop(columns="mode")
     bad = points["pass_id"] == points["pass_id"].iloc[seed]
@@ -204,7 +204,7 @@ def test_a_pass_that_is_off_is_out_and_the_rate_is_as_without_it(offset, seed):
     assert int(fit["pass_count"]) == points["pass_id"].nunique() - 1
 
 
-def test_outliers_do_not_matter():
+def test_outliers_do_not_change_the_rate():
     points = make_points(outliers=0).drop(columns="mode")
     wild = points.copy()
     wild.loc[::50, "elevation"] += 300.0
@@ -227,7 +227,7 @@ def test_exact_data_lose_no_point_to_rounding():
 # --- terms that a post does not determine
 
 
-def test_annual_goes_where_passes_come_back_at_one_season():
+def test_annual_is_dropped_where_all_passes_are_of_one_season():
     points = make_points(600, passes=10).drop(columns="mode")
     number = points["pass_id"] - 2**32
     points["time"] = (
@@ -242,14 +242,14 @@ def test_annual_goes_where_passes_come_back_at_one_season():
     assert float(fit["dhdt_sigma"]) < 0.5
 
 
-def test_passes_in_one_direction_have_no_offset_and_keep_their_season():
+def test_passes_in_one_direction_have_no_offset_and_keep_the_season():
     points = make_points(600, passes=40).drop(columns="mode")
     fit = fit_one(points.assign(ascending=True))
     assert int(fit["terms"]) == TermFlag.QUADRATIC | TermFlag.ANNUAL
     assert np.isnan(fit["direction_offset"])
 
 
-def test_directions_that_are_not_known_are_not_fitted():
+def test_unknown_directions_are_not_fitted():
     points = make_points(600, passes=40).drop(columns="mode")
     one_unknown = points.copy()
     one_unknown.loc[7, "ascending"] = pd.NA
@@ -275,10 +275,10 @@ def test_time_like_terms_need_five_passes_to_spare(passes, terms):
     assert int(fit_one(passes_with_direction(passes))["terms"]) == TermFlag.QUADRATIC | terms
 
 
-def test_a_pass_all_of_whose_points_are_rejected_no_longer_counts_for_the_terms():
+def test_a_pass_without_kept_points_does_not_count_for_the_terms():
     points = passes_with_direction(7)
     assert int(fit_one(points)["terms"]) & TermFlag.DIRECTION
-    # Its median is as it was, so that it is not screened as a pass.
+    # Its median is unchanged, so that it is not rejected as a pass.
     last = points.index[points["pass_id"] == points["pass_id"].max()]
     up, down = last[::2], last[1::2]
     points.loc[up, "elevation"] += 40.0
@@ -291,9 +291,9 @@ def test_a_pass_all_of_whose_points_are_rejected_no_longer_counts_for_the_terms(
     assert float(fit["dhdt"]) == pytest.approx(float(without["dhdt"]), abs=0.01)
 
 
-def test_a_quadratic_that_a_track_does_not_determine_is_dropped_and_the_post_is_not_lost():
+def test_an_undetermined_quadratic_is_dropped_and_the_post_keeps_its_fit():
     points = make_points(600, passes=40).drop(columns="mode")
-    # Along the sides of a square u² + v² is nearly one, the plane is well seen.
+    # On the circle u² + v² is nearly constant, and the plane is well determined.
     angle = np.random.default_rng(0).uniform(0, 2 * np.pi, len(points))
     points["x"], points["y"] = X + 1500 * np.cos(angle), Y + 1500 * np.sin(angle)
     fit = fit_one(points)
@@ -301,7 +301,7 @@ def test_a_quadratic_that_a_track_does_not_determine_is_dropped_and_the_post_is_
     assert not int(fit["terms"]) & TermFlag.QUADRATIC
 
 
-def test_a_column_that_copies_x_is_dropped_and_the_post_is_not_lost():
+def test_a_column_that_copies_x_is_dropped_and_the_post_keeps_its_fit():
     points = make_points().drop(columns="mode")
     fit = fit_one(points.assign(power=points["x"] * 3), with_terms("power"))
     assert fit["status"] == Status.OK
@@ -335,7 +335,7 @@ def test_platforms_are_fitted_together_with_their_offset():
     assert float(fit["dhdt"]) == pytest.approx(0.6, abs=0.1)
 
 
-def test_a_platform_that_is_none_is_refused():
+def test_an_invalid_platform_is_refused():
     points = make_points()
     points["platform"] = np.where(points["pass_id"] % 2, "icesat3", "icesat2")
     with pytest.raises(InvalidValue, match="platform 'icesat3' is unknown"):
@@ -361,7 +361,7 @@ def test_each_gate_of_the_robust_recipe_has_its_status():
     assert int(fast["data_count"]) > 0
 
 
-def test_a_post_with_too_few_points_takes_the_next_radius_and_says_so():
+def test_a_post_with_too_few_points_takes_the_next_radius_and_records_it():
     points = make_points(800, passes=30).drop(columns="mode")
     points = points[np.hypot(points["x"] - X, points["y"] - Y) > 900]
     config = FitConfig(radius=900.0, fallback_radii=(910.0, 2000.0), period=CONFIG.period)
@@ -374,7 +374,7 @@ def test_a_post_with_too_few_points_takes_the_next_radius_and_says_so():
 # --- columns
 
 
-def test_weighting_by_an_uncertainty_that_is_not_there_names_the_column():
+def test_weighting_by_a_missing_uncertainty_names_the_column():
     config = with_terms(weights=("uncertainty",))
     points = make_points()
     for other in (points.drop(columns="uncertainty"), points.assign(uncertainty=np.nan)):
@@ -382,7 +382,7 @@ def test_weighting_by_an_uncertainty_that_is_not_there_names_the_column():
             fit_one(other, config)
 
 
-def test_a_term_that_is_no_column_is_named():
+def test_a_term_without_its_column_is_named():
     with pytest.raises(InvalidValue, match="no column 'coherence'"):
         fit_one(make_points(), with_terms("coherence"))
     with pytest.raises(InvalidValue, match="column 'power' has no finite value"):
@@ -420,7 +420,7 @@ def test_the_bytes_do_not_depend_on_threads_or_on_the_tile():
 
 
 @pytest.mark.parametrize("recipe", ["plane", "robust"])
-def test_circles_that_are_too_full_for_a_thread_wait_and_get_the_same_bytes(recipe, monkeypatch):
+def test_circles_too_full_for_a_thread_get_the_same_bytes(recipe, monkeypatch):
     points = make_points(3000, passes=60).drop(columns="mode")
     points[["x", "y"]] = np.random.default_rng(0).normal(0, 3000, (len(points), 2))
     axis = np.arange(-3000.0, 3001.0, 1000.0)

@@ -1,4 +1,4 @@
-"""The fit written for the reader, one post at a time: what the kernel is tested against."""
+"""A readable, slow fit of one post at a time, against which the kernel is tested."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ YEAR = np.timedelta64(31_557_600_000, "ms")
 
 @dataclass(frozen=True)
 class Plane:
-    """c0 and c1 in metres per radius, dhdt in m/yr, elevation at the post, and what can be said of them."""
+    """c0 and c1 in metres per radius, dhdt in m/yr, elevation at the post, formal sigma and misfit."""
 
     c0: float
     c1: float

@@ -1,4 +1,4 @@
-"""The robust fit written for the reader, one post at a time and by lstsq: what the kernel is tested against."""
+"""A readable, slow robust fit of one post at a time by lstsq, against which the kernel is tested."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def medians_by_pass(residuals: np.ndarray, passes: np.ndarray, ids: np.ndarray) 
 
 
 def screen(matrix, heights, weights, passes) -> set:
-    """Passes that are out."""
+    """Return the rejected passes."""
     ids = pd.unique(passes)
     factors, before = np.ones(len(ids)), np.zeros(len(ids))
     for _ in range(10):
@@ -120,7 +120,7 @@ def screen(matrix, heights, weights, passes) -> set:
 
 
 def reject(matrix, heights, weights, candidates) -> np.ndarray:
-    """Points that stay after at most five rounds; points may come back."""
+    """Return which points are kept after at most five rounds; points may come back."""
     kept = candidates.copy()
     for _ in range(5):
         residuals = heights - matrix @ solve(matrix[kept], heights[kept], weights[kept])

@@ -1,4 +1,4 @@
-"""Halves of a data set, and by how much their fits differ: over their sigmas, by about 1."""
+"""Halves of a data set, and how much their fits differ relative to their sigmas."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ SPLITS: Mapping[str, tuple[str, str]] = {
     "odd-even": ("odd", "even"),
     "ascending-descending": ("ascending", "descending"),
 }
-"""Name → its two halves."""
+"""Name → names of its two halves."""
 
 FEWEST_POSTS = 2
-"""Posts without which there is no spread."""
+"""Smallest number of posts that has a spread."""
 
 STRATA = (
     ("all", 0, math.inf),
@@ -32,7 +32,7 @@ STRATA = (
     ("13 to 20", 13, 20),
     ("21 and more", 21, math.inf),
 )
-"""Passes, from and to, of the half that has fewer."""
+"""Name, and range of the number of passes of the half that has fewer."""
 
 _MAD_TO_SIGMA = 1.482602218505602
 
@@ -41,10 +41,10 @@ _Flags = npt.NDArray[np.bool_]
 
 
 def halves(points: pd.DataFrame, split: str) -> tuple[_Flags, _Flags]:
-    """Tell which points are in which half.
+    """Return which points are in each half.
 
-    The number of a pass is that of its orbit, which every tile, run and machine sees alike.  Odd and even orbits have
-    as many ascending as descending passes each, and take turns all through a mission.
+    The id of a pass contains its orbit number, which is the same in every tile and run.  Odd and even orbits have
+    equal numbers of ascending and descending passes, and alternate throughout a mission.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def halves(points: pd.DataFrame, split: str) -> tuple[_Flags, _Flags]:
     Returns
     -------
     (ndarray of bool, ndarray of bool), shape (points,)
-        No point is in both; one whose direction is not known is in neither by direction.
+        No point is in both; by direction, a point whose direction is unknown is in neither.
     """
     if split == "odd-even":
         # cryotile.points.pass_id: the last bit is the direction, the next one the parity of the orbit.
@@ -70,19 +70,19 @@ def halves(points: pd.DataFrame, split: str) -> tuple[_Flags, _Flags]:
 
 
 def compare(one: xr.Dataset, other: xr.Dataset, names: tuple[str, str]) -> xr.Dataset:
-    """Say by how much two independent fits of the same posts differ.
+    """Return the difference of two independent fits of the same posts.
 
     Parameters
     ----------
     one, other : Dataset, dimensions (y, x)
-        Of :func:`cryotile.fit.posts.fit_posts`.
+        As of :func:`cryotile.fit_posts`.
     names : (str, str)
-        What they are called.
+        Their names.
 
     Returns
     -------
     Dataset, dimensions (y, x)
-        The variables of :func:`variables`; differences are NaN where either fit has no rate or no sigma.  The degrees
+        The variables of :func:`variables`; differences are NaN if either fit lacks a rate or a sigma.  The degrees
         of freedom of a difference are those of Welch (1947) and Satterthwaite (1946):
         (σa² + σb²)² / (σa⁴/νa + σb⁴/νb).
     """
@@ -102,7 +102,7 @@ def compare(one: xr.Dataset, other: xr.Dataset, names: tuple[str, str]) -> xr.Da
         "status": np.where(
             one["status"] != Status.OK, one["status"].to_numpy(), other["status"].to_numpy()
         ),
-        # fmin and fmax leave NaT out.
+        # fmin and fmax ignore NaT.
         "time_start": np.fmin(times[0], times[2]),
         "time_end": np.fmax(times[1], times[3]),
     }
@@ -119,16 +119,16 @@ def compare(one: xr.Dataset, other: xr.Dataset, names: tuple[str, str]) -> xr.Da
 
 
 _OF_HALF = ("dhdt", "dhdt_sigma", "pass_count", "status")
-"""What a half's fit leaves beside the difference."""
+"""Variables of the fit of each half that stand beside the difference."""
 
 
 def variables(names: tuple[str, str]) -> tuple[Variable, ...]:
-    """Return what is known of each post after a comparison.
+    """Return the variables of a comparison.
 
     Parameters
     ----------
     names : (str, str)
-        Of the halves.
+        Names of the halves.
     """
     one, other = names
     minus = f"rate of {one} passes less that of {other} ones"
@@ -164,21 +164,21 @@ def variables(names: tuple[str, str]) -> tuple[Variable, ...]:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the differences of some posts are spread, over their own standard errors.
+    """Spread of the differences at some posts, divided by their standard errors.
 
     Attributes
     ----------
     passes : str
-        Of the half that has fewer: ``all``, or from and to.
+        Number of passes of the half that has fewer: ``all``, or a range.
     posts : int
-        How many could be compared.
+        Number of compared posts.
     plain, robust : float
-        Root mean square of the ratio, and 1.4826 times the median of its size.
+        Root mean square of the ratio, and 1.4826 times the median of its absolute value.
     plain_expected, robust_expected : float
-        What they are for Student's t of these degrees of freedom; with many, 1.  The first is infinite where a post has
-        two or fewer.
+        Their values for Student's t with these degrees of freedom; 1 for many.  The first is infinite if a post has two
+        or fewer.
     within_ci95 : float
-        Share of posts whose difference is within ± its 95 % interval; 0.95 is right.
+        Share of posts whose difference is within ± its 95 % interval; 0.95 is expected.
     """
 
     passes: str
@@ -191,19 +191,19 @@ class Agreement:
 
 
 def agreement(differences: xr.Dataset, names: tuple[str, str]) -> list[Agreement]:
-    """Say how far differences are spread: over all posts, and by the passes of the half that has fewer.
+    """Return the spread of differences over all posts, and by the number of passes of the half that has fewer.
 
     Parameters
     ----------
     differences : Dataset
         With the variables of :func:`variables`.
     names : (str, str)
-        Of the halves.
+        Names of the halves.
 
     Returns
     -------
     list of Agreement
-        All posts first; without those strata that have under two posts, so that it may be empty.
+        All posts first; strata of fewer than two posts are left out, so the list may be empty.
     """
     ratio, dof = (
         differences[f"dhdt_difference_{name}"].to_numpy().ravel() for name in ("ratio", "dof")

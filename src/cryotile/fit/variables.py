@@ -37,7 +37,7 @@ _Floats = npt.NDArray[np.float64]
 
 
 class Status(IntEnum):
-    """Why a post has a fit or not; the numbers are those of files."""
+    """Why a post has a fit or not; the numbers are those of files and of ``enum status`` in ``kernel/fit.h``."""
 
     OK = 0
     NOT_COMPUTED = 1

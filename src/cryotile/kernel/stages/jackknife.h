@@ -1,6 +1,7 @@
 /* Standard errors by leaving out each pass in turn, eight at a time. */
 
-/* A pass without which the fit is not determined carries it alone: its error cannot be told, and sigma stays NaN. */
+/* Fills the sigmas of rate and elevation.  They stay NaN if the fit without some pass is undetermined: that pass carries
+   the fit alone, and its error is unknown. */
 static void jackknife(const Model *model, const Circle *circle, const Solutions *fit, Post *post)
 {
     static const double nothing[sizeof circle->total / sizeof(double)];

@@ -20,7 +20,7 @@ INLINE void count_below(const double *restrict values, int64_t count, double a, 
     }
 }
 
-/* Smallest value above `bound`, and whether at least n values are no larger than `bound`. */
+/* Returns `bound` if at least n values do not exceed it, else the smallest value above it. */
 INLINE double next_above(const double *values, int64_t count, double bound, int64_t n)
 {
     eight least = {INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY, INFINITY};
@@ -40,8 +40,8 @@ INLINE double next_above(const double *values, int64_t count, double bound, int6
     return total >= n ? bound : next;
 }
 
-/* Packs the values from low to below high, in their order, into `to`, which may be `from`, and pads them; returns how
-   many they are. */
+/* Packs the values from low to below high, in their order, into `to`, which may be `from`, and pads them; returns their
+   number.  `below` is set to the number of values below low. */
 INLINE int64_t pack(const double *from, int64_t count, double low, double high, double *to, int64_t *below)
 {
     int64_t k = 0, lower = 0;
@@ -69,8 +69,8 @@ INLINE int64_t pack(const double *from, int64_t count, double low, double high, 
     return k;
 }
 
-/* The values of ranks k and k + 1 among up to RANKED, padded to a multiple of 8: the rank of each is how many are
-   smaller. */
+/* Picks the values of ranks k and k + 1 among up to RANKED, padded to a multiple of 8.  The rank of a value is the number
+   of smaller ones. */
 INLINE void pick_ranked(const double *values, int64_t n, int64_t k, double picked[2])
 {
     const eight nothing = {-INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY, -INFINITY};
@@ -90,8 +90,8 @@ INLINE void pick_ranked(const double *values, int64_t n, int64_t k, double picke
     }
 }
 
-/* Median of the `kept` finite values among `count`.  The guess that it lies from low to below high costs sweeps where
-   it is wrong, no digits.  `spare` has room for all and eight more. */
+/* Returns the median of the `kept` finite values among `count`.  It is expected from low to below high; a wrong guess
+   costs sweeps and no digits.  `spare` has room for all values and eight more. */
 static double median(
     const double *values, int64_t count, int64_t kept, double low, double high, double *spare)
 {
@@ -112,14 +112,14 @@ static double median(
             low = high, high = low + width;
     }
     while (inside > RANKED) {
-        /* Were the values spread evenly, it would be here, give or take the root of their number. */
+        /* Evenly spread values would have it here, within the root of their number. */
         const double share = halve ? 0.5 : (k + 0.5 - below) / inside, slack = halve ? 0 : 0.6 / sqrt(inside);
         double a = low + (high - low) * (share - slack), b = low + (high - low) * (share + slack);
         int64_t skipped, end = inside;
         a = a > low ? a : low;
         b = b < high ? b : high;
         if (halve && !(a > low && a < high)) {
-            /* low and high are neighbours among floats: what lies between is low */
+            /* low and high are neighbours among floats: all values between them are low */
             picked[0] = picked[1] = low;
             if (k + 1 >= below + inside && kept % 2 == 0)
                 picked[1] = next_above(values, count, low, kept / 2 + 1);
@@ -147,7 +147,7 @@ static double median(
     return (picked[0] + picked[1]) / 2;
 }
 
-/* Median of 1 to RANKED finite values. */
+/* Returns the median of 1 to RANKED finite values. */
 static double small_median(const double *values, int64_t n)
 {
     double padded[RANKED], picked[2];
@@ -158,7 +158,7 @@ static double small_median(const double *values, int64_t n)
     return n % 2 ? picked[0] : (picked[0] + picked[1]) / 2;
 }
 
-/* Of values with room for 7 more, which are overwritten. */
+/* Returns the median of finite values with room for 7 more; may overwrite them. */
 static double any_median(double *values, int64_t count, double low, double high, double *spare)
 {
     int64_t padded = count;
@@ -177,7 +177,7 @@ INLINE void order_pair(eight *a, eight *b)
     *a = low;
 }
 
-/* Medians of eight runs of 1 to n values side by side, by Batcher's odd-even merging. */
+/* Finds the medians of eight runs of 1 to n values side by side, by Batcher's odd-even merging. */
 static void medians_of_eight(int n, const double *values, const int64_t *starts, double *medians)
 {
     eight v[RANKED];

@@ -1,4 +1,4 @@
-/* A plane without terms, weights or rejection: the sums of the passes in one sweep, and no point is moved.
+/* A plane without terms, weights or rejection: one sweep sums the passes, and no point is moved.
 
    Sums of a pass, in quads:  {u v t z}  {uu vv tt zz}  {uv vt tz zu}  {ut vz n 0}; u and v in metres. */
 
@@ -7,7 +7,7 @@ enum plane_sums {
     UV, VT, TZ, ZU, UT, VZ, N, PLANE_SUMS = 16
 };
 
-/* The passes seen, in ascending order, whose marks are taken away. */
+/* Lists the passes seen, in ascending order, and clears their marks. */
 static void list_passes(const Model *model, Circle *circle)
 {
     uint8_t *const seen = circle->pass_kept;
@@ -28,7 +28,7 @@ static void list_passes(const Model *model, Circle *circle)
 /* Share of the spread below which residuals from sums have too few digits. */
 static const double LEAST_MISFIT = 1e-6;
 
-/* Sums of each pass, by its code, about the origin in metres and years; and the times of the first and last point. */
+/* Sums each pass, by its code, about the origin in metres and years; finds the times of the first and last point. */
 static void sum_passes(const Points *points, const Model *model, Circle *circle, Post *post)
 {
     const double *const rows = points->rows;
@@ -103,7 +103,7 @@ INLINE eight side_by_side(quad low, quad high)
 
 INLINE eight inverse_of(eight pivot, eight_masks good) { return (eight)((eight_masks)(1 / pivot) & good); }
 
-/* Leaves out each of eight parts of the total and solves what remains, centred, by LDL'; as in solve. */
+/* Leaves out each of eight parts of the total and solves the rest, centred, by LDL', as solve does. */
 INLINE void solve_planes(
     const Circle *circle, const Model *model, const double *total, const quad *const parts[8], Planes *result)
 {
@@ -162,7 +162,7 @@ INLINE double sum_of(eight values)
     return ((values[0] + values[4]) + (values[2] + values[6])) + ((values[1] + values[5]) + (values[3] + values[7]));
 }
 
-/* A pass without which the fit is not determined carries it alone: its error cannot be told, and sigma stays NaN. */
+/* Fills the sigmas, as jackknife does. */
 static void plane_jackknife(
     const Model *model, const Circle *circle, const double *total, const Planes *fit, Post *post)
 {
@@ -234,7 +234,7 @@ static void fit_plane(const Points *points, const Model *model, Circle *circle, 
     post->status = gate(model, post);
     if (post->status == OK)
         solve_plane(points, model, circle, post);
-    /* The next circle finds them clear. */
+    /* The next circle expects them to be zero. */
     for (int32_t g = 0; g < circle->passes; g++)
         memset(circle->sums + PLANE_SUMS * (int64_t)circle->codes[g], 0, PLANE_SUMS * sizeof(double));
 }

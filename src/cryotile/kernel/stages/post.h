@@ -1,6 +1,6 @@
-/* One post: the points in its circle, cut where kinds of points may not mix, and their fit. */
+/* One post: the points in its circle, cut to one mode or platform if they may not mix, and their fit. */
 
-/* Cuts the points to the most frequent category; ties go to the one that comes first.  Returns whether any went. */
+/* Cuts the points to the most frequent category, the first one of equals; returns whether any point was cut. */
 static bool keep_majority(const uint8_t *category, Circle *circle)
 {
     int64_t counts[MAX_CATEGORIES] = {0}, k = 0;
@@ -19,7 +19,7 @@ static bool keep_majority(const uint8_t *category, Circle *circle)
     return true;
 }
 
-/* What a fit would give is NaN without one. */
+/* Sets the results of a fit to NaN. */
 static void clear_fit(Post *post)
 {
     post->dhdt = post->elevation = post->c0 = post->c1 = post->dhdt_sigma = post->dhdt_sigma_formal = NAN;
@@ -66,8 +66,6 @@ static void fit_circle(
     post->terms |= cut;
 }
 
-/* Fits the posts that are wanted; of those whose circle may hold more points than there is room for, the status is
-   NOT_COMPUTED. */
 void FIT_ROWS(
     const Points *points, const Cells *cells, const Model *model, Circle *circle, const Posts *posts)
 {

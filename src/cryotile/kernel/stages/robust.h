@@ -1,4 +1,4 @@
-/* The fit of one circle: passes, then points are screened; what stays is solved and leaves out each pass in turn. */
+/* The fit of one circle: passes, then points are screened, the rest is solved, and each pass is left out in turn. */
 
 static double sum_squares(const Circle *circle)
 {
@@ -8,7 +8,7 @@ static double sum_squares(const Circle *circle)
     return sum;
 }
 
-/* Writes down the coefficients of the terms in the fit. */
+/* Fills the coefficients of the terms in the fit, and their flags. */
 static void name_coefficients(
     const Model *model, const Circle *circle, const Solutions *fit, Post *post, double *coefficients)
 {
@@ -38,7 +38,7 @@ static void name_coefficients(
     }
 }
 
-/* The kind of an offset that is needed and not determined, or -1. */
+/* Returns the kind of an offset that is needed and not determined, or -1. */
 static int missing_offset(const Model *model, const Circle *circle)
 {
     for (int k = 0; k < model->terms; k++) {
@@ -50,7 +50,7 @@ static int missing_offset(const Model *model, const Circle *circle)
     return -1;
 }
 
-/* Terms that are listed, and the fit of what is kept. */
+/* Fits the terms to the kept points. */
 static void fit_terms(const Model *model, Circle *circle, Solutions *fit)
 {
     list_columns(model, circle, false);
@@ -58,14 +58,14 @@ static void fit_terms(const Model *model, Circle *circle, Solutions *fit)
     find_residuals(circle, model, fit);
 }
 
-/* Keeps the terms that the kept passes determine; false: u, v and tau are not determined. */
+/* Keeps the terms that the kept passes determine; false: u, v or tau is not determined. */
 static bool choose_terms(const Model *model, Circle *circle)
 {
     drop_time_like(model, circle);
     return drop_undetermined(model, circle);
 }
 
-/* Returns the kind of an offset that became undetermined, else -1. */
+/* Fits the kept passes; returns the kind of an offset that became undetermined, else -1. */
 static int fit_kept(
     const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients)
 {
@@ -80,7 +80,7 @@ static int fit_kept(
         if (post->status != OK)
             return -1;
         if (post->pass_count < passes) {
-            /* All points of a pass went: what is left may determine fewer terms. */
+            /* All points of a pass were rejected: the other passes may determine fewer terms. */
             if (!choose_terms(model, circle)) {
                 post->status = SINGULAR;
                 return -1;

@@ -30,8 +30,8 @@ static void sort_by_pass(const Points *points, Circle *circle)
     starts[0] = 0;
 }
 
-/* The mean of up to 16 of the points.  Anywhere amid the points would do: products about such an origin lose at most a
-   factor n of precision when they are centred, those about the post lose all of it where the points lie close. */
+/* Sets the origin to the mean of up to 16 points.  Products about any place amid the points lose at most a factor n of
+   precision when they are centred; products about the post lose all of it where the points lie close together. */
 static void find_origin(const Points *points, Circle *circle)
 {
     const int64_t taken = circle->count < 16 ? circle->count : 16;
@@ -41,7 +41,7 @@ static void find_origin(const Points *points, Circle *circle)
     *(quad *)circle->origin = mean / (double)taken;
 }
 
-/* Rows about the origin, u and v in radii, without the columns of terms. */
+/* Fills rows about the origin, u and v in radii, without the columns of terms. */
 static void fill_rows(const Points *points, const Model *model, Circle *circle)
 {
     const double per_radius = 1 / model->radius;
@@ -60,7 +60,7 @@ static void fill_rows(const Points *points, const Model *model, Circle *circle)
 
 INLINE double exponential(double x)
 {
-    /* Cody and Waite's reduction and a Taylor polynomial: libm's last bit depends on the machine. */
+    /* Cody and Waite's reduction and a Taylor polynomial, because the last bit of libm depends on the machine. */
     const double k = floor(x * 1.4426950408889634 + 0.5), r = (x - k * 0.693145751953125) - k * 1.4286068203094173e-06;
     union { int64_t bits; double value; } power = {.bits = ((int64_t)k + 1023) << 52};
     double sum = 1;
@@ -81,7 +81,8 @@ static void weigh(const Points *points, const Model *model, Circle *circle)
     }
 }
 
-/* One column for each category seen but the last; in every category their coefficients times these codes sum to zero. */
+/* Codes one column for each category seen except the last, so that the effects of all categories sum to zero; returns
+   the number of columns. */
 static int code_categories(int seen, double codes[MAX_CATEGORIES][MAX_CATEGORIES])
 {
     const int columns = __builtin_popcount(seen) - 1;
@@ -123,7 +124,7 @@ static int64_t fill_extra(const Points *points, const Model *model, Circle *circ
     return unknown;
 }
 
-/* About the median, in units of the largest distance from it; returns that unit. */
+/* Centres a column on its median, in units of the largest distance from it; returns that unit. */
 static double centre_named(Circle *circle, int stride, int column)
 {
     double low = INFINITY, high = -INFINITY, middle, unit;
@@ -164,7 +165,7 @@ static void fill_acceleration(const Term *term, Circle *circle, int stride)
     circle->at_post[term->first] = -t0 * t0 / 2;
 }
 
-/* Number of columns of a term at this post. */
+/* Returns the number of columns of a term at this post. */
 INLINE int columns_of(const Term *term, const Circle *circle)
 {
     return term->kind == MODES ? circle->columns_of_mode

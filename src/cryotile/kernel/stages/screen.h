@@ -6,7 +6,7 @@ static const double SCALE_FLOOR = 1e-3;  /* m: without it exact data lose points
 static const double MAD_TO_SIGMA = 1.4826;
 enum { SCREEN_ROUNDS = 10, ROUNDS = 5 };
 
-/* Median residual of each pass, eight small ones at a time. */
+/* Finds the median residual of each pass, eight small passes at a time. */
 static void find_medians(const Circle *circle, double *medians)
 {
     for (int32_t g = 0; g < circle->passes;) {
@@ -28,7 +28,7 @@ static void find_medians(const Circle *circle, double *medians)
     }
 }
 
-/* Residual of each pass: its median, about the median of all; returns by how much the most changed one has. */
+/* Finds the offset of each pass: its median residual about the median of all passes; returns the largest change. */
 static double find_pass_medians(Circle *circle)
 {
     double *const medians = circle->medians, *const now = circle->medians + circle->passes + 8, most = 0, middle;
@@ -43,7 +43,7 @@ static double find_pass_medians(Circle *circle)
     return most;
 }
 
-/* Takes out whole passes whose residual stands out, under a fit to which the worse passes matter less. */
+/* Rejects whole passes whose offset is an outlier, from a fit that weights passes by the inverse of their offset. */
 static void screen_passes(const Model *model, Circle *circle)
 {
     Solutions fit;
@@ -74,7 +74,7 @@ static void screen_passes(const Model *model, Circle *circle)
     }
 }
 
-/* Residuals of the points that are kept, infinity for others, or their distances from a middle. */
+/* Fills the keys of a median: residuals of the kept points or their distances from a middle, infinity for others. */
 INLINE void fill_keys(Circle *circle, bool distances, double middle)
 {
     int64_t i;
@@ -86,7 +86,8 @@ INLINE void fill_keys(Circle *circle, bool distances, double middle)
         circle->keys[i++] = INFINITY;
 }
 
-/* Keeps the points within the limit of the middle and updates the sums by those that left or came back. */
+/* Keeps the points within the limit of the middle and updates the sums by the points that left or came back; returns
+   whether there are any. */
 static bool exchange_points(const Model *model, Circle *circle, double middle, double limit)
 {
     const int size = sums_size(model->quads), stride = 4 * model->quads;
@@ -109,7 +110,8 @@ static bool exchange_points(const Model *model, Circle *circle, double middle, d
     return changed;
 }
 
-/* Rounds of 3 robust sigmas; leaves the fit of what is kept.  Returns by how much the last round moved the rate. */
+/* Rejects points in rounds of 3 robust sigmas and leaves the fit of the kept ones; returns by how much the last round
+   moved the rate. */
 static double reject_points(const Model *model, Circle *circle, Solutions *fit, double sigma)
 {
     const int rate_at = circle->unknowns - 1;

@@ -8,8 +8,8 @@ typedef struct {
     int64_t first, last, low, high;
 } Band;
 
-/* Adds the points from..to that lie in the circle.  Each is written and only those inside advance the count: no branch
-   to mispredict.  The index has room for eight more than there are points. */
+/* Adds the points from..to that lie in the circle; returns the new count.  Each point is written and only a point inside
+   advances the count, so that no branch is mispredicted.  The index has room for eight more than there are points. */
 INLINE int64_t select_run(const Points *points, const Circle *circle, double r2, int64_t from, int64_t to, int64_t k)
 {
 #ifdef WITH_AVX512
@@ -34,7 +34,7 @@ INLINE int64_t select_run(const Points *points, const Circle *circle, double r2,
     return k;
 }
 
-/* First row whose number is at least y. */
+/* Returns the first row whose number is at least y. */
 static int64_t find_row(const Cells *cells, int64_t y)
 {
     int64_t low = 0, high = cells->rows;
@@ -48,8 +48,8 @@ static int64_t find_row(const Cells *cells, int64_t y)
     return low;
 }
 
-/* The rows of cells that the circles of one row of posts touch.  The slack is four times the rounding of the largest
-   coordinates that cryotile.fit.posts lets in, so that no narrowing loses a point. */
+/* Lists the rows of cells that the circles of one row of posts touch; returns their number.  The slack is four times the
+   rounding of the largest coordinates that cryotile.fit.posts accepts, so that no point is lost. */
 static int find_bands(const Cells *cells, double radius, double y, Band *bands)
 {
     const double slack = 4e-6 * radius, reach = radius + slack;
@@ -66,7 +66,7 @@ static int find_bands(const Cells *cells, double radius, double y, Band *bands)
     return n;
 }
 
-/* The cells low..high are those under the circle at x, walked to from those of the last post, a step or two away. */
+/* Moves the cells low..high under the circle at x, from those of the last post, which are a step or two away. */
 INLINE void move_band(const Cells *cells, Band *band, double x)
 {
     const int64_t west = (int64_t)floor((x - band->half_width) * cells->per_size);
@@ -81,7 +81,7 @@ INLINE void move_band(const Cells *cells, Band *band, double x)
         band->high--;
 }
 
-/* Lists the points of the circle; false: there may be more than it has room for. */
+/* Lists the points of the circle; false: there may be more than there is room for. */
 INLINE bool select_points(
     const Points *points, const Cells *cells, double radius, Band *bands, int n_bands, Circle *circle)
 {

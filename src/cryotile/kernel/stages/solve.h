@@ -7,7 +7,7 @@ typedef struct {
     eight_masks determined;
 } Solutions;
 
-/* One of the total's sums, of eight parts left out in turn, or of none. */
+/* Returns one of the sums of the total without each of eight parts, or without none. */
 INLINE eight sum_without(const double *total, const double *const *parts, int at)
 {
     eight rest;
@@ -16,9 +16,9 @@ INLINE eight sum_without(const double *total, const double *const *parts, int at
     return rest;
 }
 
-/* Leaves out each of up to 8 parts of the total, or none, and solves what remains, centred, by LDL'.  Columns of terms come first,
-   then u, v and tau, so that the last pivot is the tolerance of the rate times its variance.  A column of a term that
-   what is left does not vary in has coefficient 0. */
+/* Leaves out each of up to 8 parts of the total, or none, and solves the rest, centred, by LDL'.  Columns of terms come
+   first, then u, v and tau, so that the last pivot is the tolerance of the rate times its variance.  A column of a term
+   that is constant in the rest has coefficient 0. */
 INLINE void solve(
     const Circle *circle, const double *total, const double *const *parts, int quads, double min_tolerance,
     Solutions *result)
@@ -71,7 +71,7 @@ static void solve_total(const Circle *circle, const Model *model, Solutions *fit
     solve(circle, circle->total, NULL, model->quads, model->min_tolerance, fit);
 }
 
-/* Four points at a time: the quads of their products, summed, turned, and summed again. */
+/* Handles four points at a time: sums the quads of their products, transposes them and sums again. */
 INLINE void residuals_of(const int quads, Circle *circle, const quad *factors, double constant)
 {
     const quad *row = (const quad *)circle->rows;
@@ -103,7 +103,7 @@ static void find_residuals(Circle *circle, const Model *model, const Solutions *
     }
 }
 
-/* Tolerance of each of n columns against the others, from their centred products (row-major, overwritten). */
+/* Finds the tolerance of each of n columns against the others, from their centred products (row-major, overwritten). */
 static void tolerances(double *a, int n, double least, double *tolerance)
 {
     double spread[MAX_COLUMNS], w[MAX_COLUMNS]; /* w: column c of the inverse of L */
@@ -111,7 +111,7 @@ static void tolerances(double *a, int n, double least, double *tolerance)
         spread[k] = a[n * k + k];
     for (int k = 0; k < n; k++) {
         if (!(a[n * k + k] > LEAST_PIVOT * spread[k] && spread[k] > least)) {
-            /* It follows from those before it; which of them is to blame shows when it is gone. */
+            /* It follows from the columns before it.  Once it is dropped, the others show which one lacks tolerance. */
             for (int i = 0; i < n; i++)
                 tolerance[i] = i == k ? 0 : 1;
             return;

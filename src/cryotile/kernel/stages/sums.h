@@ -52,7 +52,7 @@ INLINE void add_rows_of(
 /* Adds rows, each times its weight. */
 static void add_rows(int quads, const double *rows, const double *weights, int64_t count, double *sums)
 {
-    /* With a known number of quads the sums of a few columns stay in registers. */
+    /* With a constant number of quads the sums of a few columns stay in registers. */
     switch (quads) {
     case 1: add_rows_of(1, rows, weights, count, sums); break;
     case 2: add_rows_of(2, rows, weights, count, sums); break;
@@ -61,7 +61,7 @@ static void add_rows(int quads, const double *rows, const double *weights, int64
     }
 }
 
-/* Four sums at a time in registers. */
+/* Adds up the sums of the kept passes, each times its factor, four at a time in registers. */
 static void sum_kept_passes(Circle *circle, int quads, const double *factors)
 {
     const int size = sums_size(quads) / 4;
@@ -73,7 +73,7 @@ static void sum_kept_passes(Circle *circle, int quads, const double *factors)
         for (int32_t g = 0; g < circle->passes; g++, pass += size) {
             if (!circle->pass_kept[g])
                 continue;
-            /* What lies behind the last sum is not used. */
+            /* Values behind the last sum are read and not used. */
             for (int q = 0; q < 4; q++)
                 sum[q] += factors[g] * pass[q];
         }
@@ -82,7 +82,7 @@ static void sum_kept_passes(Circle *circle, int quads, const double *factors)
     }
 }
 
-/* What is kept of a pass, about the origin. */
+/* Describes the kept points of a pass, about the origin. */
 static void describe_pass(const Model *model, Circle *circle, int32_t g)
 {
     Pass pass = {.first = INFINITY, .last = -INFINITY};
@@ -100,7 +100,7 @@ static void describe_pass(const Model *model, Circle *circle, int32_t g)
     circle->described[g] = pass;
 }
 
-/* Counts and times of the points that are kept, from their passes: of few does anything change. */
+/* Fills counts and times of the kept points from their passes; only passes that changed are described anew. */
 static void describe(const Model *model, Circle *circle, Post *post)
 {
     double first = INFINITY, last = -INFINITY, u = 0, v = 0;
@@ -128,7 +128,7 @@ static void describe(const Model *model, Circle *circle, Post *post)
     post->centroid_distance = model->radius * sqrt(u * u + v * v);
 }
 
-/* The first gate that fails is the status. */
+/* Returns the status of the first gate that fails, else OK. */
 static int gate(const Model *model, Post *post)
 {
     return post->data_count < model->min_points ? TOO_FEW_POINTS
