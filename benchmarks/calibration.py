@@ -38,10 +38,14 @@ RADIUS = 2000.0
 POSTING = 5000.0  # more than two radii: no point is near two posts
 CENTRE = (0.0, -1.5e6)  # 76° north, EPSG:3413
 STRATA = {"6–8": (6, 8), "9–12": (9, 12), "13–20": (13, 20), "> 20": (21, 10**6)}
-ENOUGH, COVERAGE, MOST_BIAS = 1000, (0.93, 0.98), 0.1  # posts of a stratum; what is asked of it
+ENOUGH, COVERAGE, MOST_BIAS = (
+    1000,
+    (0.93, 0.98),
+    0.1,
+)  # posts of a stratum; its required coverage and bias
 MOST_PASSES = 41
 ROBUST = FitConfig(radius=RADIUS, period=PERIOD)
-# The same terms and gates, and every pass and point stays: what does the rejection of honest passes cost?
+# The same terms and gates without rejection, to measure the cost of rejecting good passes.
 KEEPS_ALL = FitConfig(
     radius=RADIUS,
     period=PERIOD,
@@ -60,7 +64,7 @@ SILENT = Noise(white=0, along_pass=0, outlier_share=0, bad_share=0, lost_share=0
 
 @dataclass(frozen=True)
 class Kind:
-    """How the points of a world depart from the truth, m."""
+    """Errors of the points of a world, m."""
 
     name: str
     white: float = 0.3
@@ -71,7 +75,7 @@ class Kind:
 
     @property
     def honest(self) -> bool:
-        """Whether no pass and no point ought to be rejected."""
+        """Whether no pass and no point should be rejected."""
         return self.outlier_share == 0 and self.off == 0
 
 
@@ -88,11 +92,11 @@ KINDS = (
 LARGE_ERRORS = tuple(
     Kind(f"{error:g}", along_pass=error) for error in (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 )
-"""How far it carries: pass-correlated noise of so many metres."""
+"""Worlds with larger pass-correlated noise, up to the limits of the fit."""
 
 
 class Tilted(World):
-    """Ice everywhere, hilly, with rates that change by 2 cm/yr over a kilometre."""
+    """Hilly ice everywhere, with rates that change by 2 cm/yr over a kilometre."""
 
     def dhdt(self, x: Floats | float, y: Floats | float) -> Floats:
         """Return the true rate, m/yr."""
@@ -115,7 +119,7 @@ def axes_of(extent: float) -> tuple[Floats, Floats]:
 
 
 def fly_over(seed: int, extent: float) -> pd.DataFrame:
-    """Exact points within the radius of a post, with the number of that post and of its pass there."""
+    """Return exact points within the radius of a post, with the numbers of that post and of the pass."""
     mission = Mission(world_of(extent), CRYOSAT2, SILENT, seed=seed)
     found = crossings(mission, *(np.datetime64(day) for day in PERIOD))
     flown = [(c.number, flyover) for c in found if (flyover := fly(mission, c)) is not None]
@@ -176,7 +180,7 @@ def disturb(points: pd.DataFrame, kind: Kind, random: np.random.Generator) -> pd
 
 
 def misses(points: pd.DataFrame, extent: float, config: FitConfig = ROBUST) -> pd.DataFrame:
-    """Fit, and say by how much each post that has a rate misses the truth."""
+    """Fit, and return the error of each post that has a rate."""
     x, y = axes_of(extent)
     fits = fit_posts(points, x, y, config)
     truth = world_of(extent).dhdt(*np.meshgrid(x, y))
@@ -187,7 +191,7 @@ def misses(points: pd.DataFrame, extent: float, config: FitConfig = ROBUST) -> p
 
 
 def study_seed(seed: int, extent: float) -> pd.DataFrame:
-    """All worlds of one seed."""
+    """Return all worlds of one seed."""
     flown = fly_over(seed, extent)
     tables = []
     for number, kind in enumerate((*KINDS, *LARGE_ERRORS)):
@@ -201,7 +205,7 @@ def study_seed(seed: int, extent: float) -> pd.DataFrame:
 
 
 def summarize(table: pd.DataFrame, kinds: Sequence[Kind] = KINDS) -> pd.DataFrame:
-    """One row per world and stratum: how often the interval holds the truth, bias and rms error."""
+    """Return one row per world and stratum: coverage of the interval, bias and rms error."""
     rows = []
     for kind in kinds:
         for stratum, (low, high) in STRATA.items():
@@ -232,7 +236,7 @@ def _share(table: pd.DataFrame, limit: pd.Series) -> float:
 
 
 def study(seeds: Sequence[int], extent: float, processes: int) -> pd.DataFrame:
-    """Posts of all seeds and worlds."""
+    """Return the posts of all seeds and worlds."""
     work = partial(study_seed, extent=extent)
     if processes == 1:
         return pd.concat(map(work, seeds), ignore_index=True)

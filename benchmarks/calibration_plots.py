@@ -23,7 +23,7 @@ ASKED = (93, 98)
 
 
 def plot_coverage(coverage: pd.DataFrame, large: pd.DataFrame, path: Path) -> None:
-    """How often the interval holds the truth, by world and by number of passes; and where passes err by more."""
+    """Plot the coverage of the interval by world and number of passes, and for larger errors of passes."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.5, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.7, 1))
@@ -100,7 +100,7 @@ def _target(axes: Axes) -> None:
 
 
 def plot_rms(rms: pd.DataFrame, path: Path) -> None:
-    """The rms errors of cryotile beside those of others."""
+    """Plot the rms errors of cryotile beside those of other programs."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.5, 3.6), layout="constrained")
         for axes, name in zip(

@@ -1,4 +1,4 @@
-"""The rms error of dh/dt beside those of other programs, on points like those that they were given.
+"""The rms error of dh/dt beside those of other programs, on points of the same kind.
 
 The programs' errors were measured once, in one run, over a tile of 50 km with posts every kilometre.  The points here
 are like theirs as far as two fits can tell that both were given: the plane by least squares, and the plane by Huber's
@@ -45,7 +45,7 @@ MEASURED = {
 
 
 def make_points(per_post: int, radius: float, seed: int) -> pd.DataFrame:
-    """Points all over the tile, on hills that sink by half a metre a year, with outliers."""
+    """Simulate points over the tile, on hills that sink by half a metre a year, with outliers."""
     random = np.random.default_rng([seed, per_post])
     low, high = POSTS[0] - radius, POSTS[-1] + radius
     size = round(per_post / (np.pi * radius**2) * (high - low) ** 2)
@@ -75,7 +75,7 @@ def truth(x: Floats, y: Floats) -> Floats:
 
 
 def rms_errors(seeds: range, *, huber: bool = True) -> pd.DataFrame:
-    """One row a fit, first those measured elsewhere; one column a density: rms error of dh/dt, m/yr."""
+    """Return rms errors of dh/dt, m/yr: a row per fit, those measured elsewhere first; a column per density."""
     rows = {}
     expected = truth(*np.meshgrid(POSTS, POSTS))
     for per_post, radius in DENSITIES:
@@ -100,7 +100,7 @@ def fitted(points: pd.DataFrame, radius: float, config: FitConfig) -> Floats:
 
 
 def huber_plane(points: pd.DataFrame, radius: float) -> Floats:
-    """A plane at some posts by statsmodels, which has no part in cryotile."""
+    """Fit a plane at some posts by statsmodels, independently of cryotile."""
     import statsmodels.api as sm
 
     columns = [points[name].to_numpy() for name in ("x", "y", "elevation")]

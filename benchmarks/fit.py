@@ -2,8 +2,8 @@
 
 A tile of 50 by 50 posts, 1 km apart, at three densities of points.  Every contender starts from the same DataFrame and
 is timed within the same round.  `fit_posts` does all of its work, the jackknife and the Dataset included; the plain
-ways and the numba kernels of `numba_kernels.py` do the coefficients, the numba ones the formal sigma too.  Processor
-time of one thread is taken, which other work on the machine disturbs least.
+ways and the numba kernels of `numba_kernels.py` compute the coefficients, and the numba ones the formal sigma too.
+Processor time of one thread is measured, because other work on the machine affects it least.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Contender = Callable[[pd.DataFrame, float], float]
 YEAR = np.timedelta64(31_557_600_000, "ms")
 POSTS = np.arange(50) * 1000.0
 DENSITIES = ((139, 2000.0), (676, 2000.0), (2643, 5000.0))  # points within the radius (m) of a post
-MASKED_POSTS = 40  # the mask loop is timed on a few posts: each of its posts costs the same
+MASKED_POSTS = 40  # the mask loop is timed on a few posts, because each costs the same
 
 
 def make_points(per_post: int, radius: float, *, passes: int = 40) -> pd.DataFrame:
@@ -122,7 +122,7 @@ CONTENDERS: dict[str, Contender] = {
     "numba robust": numba_loop(robust, direction=True),
     "fit_posts robust": fitted("robust", "quadratic", "direction"),
 }
-# How many times faster one should be than the other, at each density; NaN: no goal.
+# Goal: speed of one over speed of the other, at each density; NaN: no goal.
 RATIOS = {
     ("fit_posts plane", "mask loop"): (np.nan, 500.0, np.nan),
     ("fit_posts plane", "cKDTree + lstsq"): (np.nan, np.nan, np.nan),
@@ -130,7 +130,7 @@ RATIOS = {
     ("fit_posts plane", "best numba plane"): (1.0, 1.0, 1.0),
     ("fit_posts robust", "numba robust"): (3.0, 3.0, 3.0),
 }
-THREADS = 1.8  # how many times faster two threads should be than one
+THREADS = 1.8  # goal: speed of two threads over one
 
 
 def rate(contender: Contender, points: pd.DataFrame, radius: float) -> float:
@@ -140,7 +140,7 @@ def rate(contender: Contender, points: pd.DataFrame, radius: float) -> float:
 
 
 def measure(points: pd.DataFrame, radius: float, rounds: int) -> pd.DataFrame:
-    """Posts a second, one row a round; the round before the first compiles and is not counted."""
+    """Return posts a second, one row a round; a round before them compiles and is not counted."""
     rows = [
         {name: rate(contender, points, radius) for name, contender in CONTENDERS.items()}
         for _ in range(rounds + 1)
@@ -149,7 +149,7 @@ def measure(points: pd.DataFrame, radius: float, rounds: int) -> pd.DataFrame:
 
 
 def speed_up(points: pd.DataFrame, radius: float, recipe: str, rounds: int) -> float:
-    """By how much two threads are faster than one: the median of ratios of elapsed times."""
+    """Return the speed-up of two threads over one: the median of ratios of elapsed times."""
     config = FitConfig(radius=radius, recipe=recipe, terms=("quadratic",) * (recipe == "robust"))
     ratios = []
     for _ in range(rounds):
@@ -174,7 +174,7 @@ def plot(medians: pd.DataFrame, path: Path) -> None:
 
 
 def judge(ratio: float, goal: float) -> str:
-    """Write a ratio beside what it should be."""
+    """Write a ratio beside its goal."""
     if np.isnan(goal):
         return f"{ratio:.3g}"
     return f"{ratio:.3g} ({'' if ratio >= goal else 'missed, '}≥ {goal:g})"

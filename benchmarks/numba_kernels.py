@@ -1,4 +1,4 @@
-"""What `fit_posts` is timed against: the fits as one writes them with numba, over points sorted into a list of cells.
+"""Fits with numba over points sorted into a list of cells, against which `fit_posts` is timed.
 
 None of them knows of passes: they give the coefficients, the formal sigma and the misfit, and no jackknife.
 """
@@ -54,7 +54,7 @@ def solve(a: np.ndarray, b: np.ndarray, n: int) -> bool:
 
 @numba.njit(cache=True)
 def variance(a: np.ndarray, n: int, column: int) -> float:
-    """Return one diagonal element of the inverse, from the factor that `solve` left."""
+    """Return one diagonal element of the inverse, from the factor of `solve`."""
     total = 0.0
     w = np.zeros(n)
     w[column] = 1.0

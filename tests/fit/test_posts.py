@@ -249,9 +249,11 @@ def test_without_a_fit_every_real_number_is_nan():
 
 @pytest.mark.parametrize("dependent", [0, 1, 2])
 @pytest.mark.parametrize(("tolerance", "status"), [(0.9e-4, Status.SINGULAR), (1.1e-4, Status.OK)])
-def test_the_tolerance_of_each_column_is_compared_with_the_smallest_allowed(dependent, tolerance, status):
-    # One of u, v and τ is the sum of the others plus a rest of this share of its variance.  The tolerances of the others
-    # are twice as large, so that this column decides.
+def test_the_tolerance_of_each_column_is_compared_with_the_smallest_allowed(
+    dependent, tolerance, status
+):
+    # One of u, v and τ is the sum of the others plus a rest of this share of its variance.  The tolerances of the
+    # others are twice as large, so that this column decides.
     a, b, rest = (np.tile(axis.ravel(), 4) for axis in np.meshgrid([-1, 1], [-1, 1], [-1, 1]))
     columns = [a, b]
     columns.insert(dependent, np.sqrt((1 - tolerance) / 2) * (a + b) + np.sqrt(tolerance) * rest)
