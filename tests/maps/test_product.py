@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 import warnings
 from pathlib import Path
@@ -9,18 +10,23 @@ from pathlib import Path
 import numpy as np
 import pyproj
 import pytest
+import shapely
 import xarray as xr
 
 import cryotile
 from cryotile.errors import DamagedFile, InvalidValue, UnwritablePath
 from cryotile.fit.variables import VARIABLES, Status
 from cryotile.geo.grid import Grid
+from cryotile.geo.mask import Mask
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import read_product, summarize_product, write_product
 from cryotile.maps.tiles import TileStore
 from tests.support.maps import CONFIG, GRID, made_up
+from tests.support.services.provide import provide
 
 rasterio = pytest.importorskip("rasterio")
+pytest.importorskip("rioxarray")
+features = pytest.importorskip("rasterio.features")
 
 
 def fit_tiles(directory: Path, tile_size: int) -> xr.Dataset:
@@ -118,6 +124,62 @@ def test_gdal_sees_the_bounds_of_a_grid_that_is_one_post_wide(
     with rasterio.open(f"netcdf:{tmp_path / 'dhdt.nc'}:dhdt") as seen:
         x_min, y_min, x_max, y_max = bounds
         assert seen.bounds == (x_min - 500.0, y_min - 500.0, x_max + 500.0, y_max + 500.0)
+
+
+# rioxarray applies transforms in a way that the library of transforms is about to deprecate.
+@pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
+@pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413", "EPSG:32633"])
+def test_rioxarray_finds_every_post_where_it_is(tmp_path: Path, crs: str) -> None:
+    grid = Grid(crs, (300_000.0, 7_000_000.0, 331_000.0, 7_023_000.0), 1000.0)
+    write_product(made_up(grid), tmp_path / "dhdt.nc", grid=grid, config=CONFIG)
+    left, bottom, right, top = (299_500.0, 6_999_500.0, 331_500.0, 7_023_500.0)
+    north = shapely.box(left, 7_015_500.0, right, top)
+    with xr.open_dataset(tmp_path / "dhdt.nc", decode_coords="all") as opened:
+        dhdt = opened["elevation"]
+        assert dhdt.rio.crs == pyproj.CRS(crs)
+        assert dhdt.rio.bounds() == (left, bottom, right, top)
+        # The first value of the array is the post in the south-west.
+        assert tuple(dhdt.rio.transform())[:6] == (1000.0, 0.0, left, 0.0, 1000.0, bottom)
+        seen = features.geometry_mask([north], dhdt.shape, dhdt.rio.transform(), invert=True)
+        np.testing.assert_array_equal(seen, np.repeat(grid.y[:, None] > 7_015_500.0, 32, axis=1))
+        clipped = dhdt.rio.clip([north], drop=False)
+        np.testing.assert_array_equal(np.isfinite(clipped), np.isfinite(dhdt) & seen)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 0.0, 9e3, 0.0), (5e3, 5e3, 5e3, 5e3)])
+def test_rioxarray_sees_the_bounds_of_a_grid_that_is_one_post_high(
+    tmp_path: Path, bounds: tuple[float, float, float, float]
+) -> None:
+    grid = Grid("EPSG:3413", bounds, 1000.0)
+    write_product(made_up(grid), tmp_path / "dhdt.nc", grid=grid, config=CONFIG)
+    with xr.open_dataset(tmp_path / "dhdt.nc", decode_coords="all") as opened:
+        x_min, y_min, x_max, y_max = bounds
+        assert opened["dhdt"].rio.bounds() == (x_min - 500, y_min - 500, x_max + 500, y_max + 500)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413", "EPSG:32633", "EPSG:3976"])
+def test_gmt_opens_every_map(tmp_path: Path, crs: str) -> None:
+    # apt-get install gmt; the text of EPSG:3413 has a degree sign.
+    gmt = provide(["gmt"], ["gmt"])["gmt"]
+    grid = Grid(crs, (300_000.0, -1_000_000.0, 331_000.0, -977_000.0), 1000.0)
+    write_product(made_up(grid), tmp_path / "dhdt.nc", grid=grid, config=CONFIG)
+    for name in ("dhdt", "data_count", "cell_area", "status"):
+        command = [gmt, "grdinfo", "-C", f"{tmp_path / 'dhdt.nc'}?{name}"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert [float(edge) for edge in answer.stdout.split()[1:5]] == [3e5, 3.31e5, -1e6, -9.77e5]
+        assert answer.stderr == ""
+
+
+def test_text_of_a_product_is_ascii(tmp_path: Path) -> None:
+    path, grid = tmp_path / "dhdt.nc", Grid("EPSG:32633", (3e5, 7e6, 3.1e5, 7.01e6), 1000.0)
+    inside = np.ones(grid.shape, bool)
+    mask = Mask("/home/Île-de-glace/größer 60°.gpkg", grid, inside)
+    write_product(made_up(grid), path, grid=grid, config=CONFIG, mask=mask, title="Fonte à 60°N")
+    with xr.open_dataset(path) as opened:
+        texts = [opened.attrs, *(variable.attrs for variable in opened.variables.values())]
+        assert all(str(value).isascii() for text in texts for value in text.values())
+        assert opened.attrs["title"] == "Fonte a 60 deg N"
+        assert "Between 12 deg E and 18 deg E" in opened["transverse_mercator"].attrs["crs_wkt"]
 
 
 @pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413", "EPSG:32633", "EPSG:6931", "EPSG:3408"])

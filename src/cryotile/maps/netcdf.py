@@ -6,6 +6,8 @@ A missing float is NaN, integers are stored unchanged, and instants are stored a
 from __future__ import annotations
 
 import errno
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def _write(path: Path, dataset: xr.Dataset) -> None:
             file.createDimension(str(dimension), size)
         for name, variable in dataset.variables.items():
             _write_variable(file, str(name), variable)
-        file.setncatts(dataset.attrs)
+        file.setncatts(_ascii(dataset.attrs))
 
 
 def _write_variable(file: netCDF4.Dataset, name: str, variable: xr.Variable) -> None:
@@ -81,8 +83,20 @@ def _write_variable(file: netCDF4.Dataset, name: str, variable: xr.Variable) -> 
         # Without a limit the library caches all data until the file is closed, which doubles the memory.
         created.set_var_chunk_cache(size=HELD)
     created.set_auto_maskandscale(False)
-    created.setncatts(attributes)
+    created.setncatts(_ascii(attributes))
     created[...] = values
+
+
+def _ascii(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes with text in ASCII: other text becomes a string of variable length, which GMT cannot read."""
+    return {n: _plain(v) if isinstance(v, str) else v for n, v in attributes.items()}
+
+
+def _plain(text: str) -> str:
+    # Accents are dropped, and what is no accented letter is escaped.
+    letters = unicodedata.normalize("NFKD", text.replace("°", " deg "))
+    kept = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return kept.encode("ascii", "backslashreplace").decode()
 
 
 def read_dataset(content: bytes) -> xr.Dataset:

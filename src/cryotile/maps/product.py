@@ -25,6 +25,7 @@ from cryotile.geo.grid import Grid
 from cryotile.geo.mask import Mask
 from cryotile.geo.projection import areal_scale, projected_crs
 from cryotile.maps.netcdf import days, write_dataset
+from cryotile.points import Bounds
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetWriter
@@ -253,15 +254,19 @@ def _grid_mapping(crs: pyproj.CRS, grid: Grid) -> dict[str, Any]:
         # CF requires the latitude of the pole, which pyproj omits if there is a standard parallel.
         pole = math.copysign(90.0, mapping["standard_parallel"])
         mapping.setdefault("latitude_of_projection_origin", pole)
-    left, top = _corner(grid)
-    transform = f"{left!r} {grid.posting!r} 0 {top!r} 0 {-grid.posting!r}"
+    left, bottom, _, top = _edges(grid)
+    # The transform of the rows as stored, from south to north: rioxarray applies it to the array as it is; GDAL and GMT
+    # follow the axes.  Where an axis has a single post, GDAL takes the transform, and expects it from the north.
+    row, step = (bottom, grid.posting) if min(grid.shape) > 1 else (top, -grid.posting)
+    transform = f"{left!r} {grid.posting!r} 0 {row!r} 0 {step!r}"
     # The attributes of GDAL in addition to those of CF: they also define a grid of a single row.
     return {**mapping, "spatial_ref": mapping["crs_wkt"], "GeoTransform": transform}
 
 
-def _corner(grid: Grid) -> tuple[float, float]:
-    half = grid.posting / 2
-    return float(grid.x[0] - half), float(grid.y[-1] + half)
+def _edges(grid: Grid) -> Bounds:
+    """Return the outer edges of the squares around the outermost posts, metres."""
+    x, y, half = grid.x, grid.y, grid.posting / 2
+    return float(x[0] - half), float(y[0] - half), float(x[-1] + half), float(y[-1] + half)
 
 
 def cell_area(grid: Grid) -> npt.NDArray[np.float64]:
@@ -277,11 +282,8 @@ def cell_area(grid: Grid) -> npt.NDArray[np.float64]:
 def _global_attributes(
     crs: pyproj.CRS, grid: Grid, config: FitConfig, where: str | None
 ) -> dict[str, Any]:
-    x, y, half = grid.x, grid.y, grid.posting / 2
     to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    west, south, east, north = to_degrees.transform_bounds(
-        x[0] - half, y[0] - half, x[-1] + half, y[-1] + half
-    )
+    west, south, east, north = to_degrees.transform_bounds(*_edges(grid))
     attributes = {
         "Conventions": "CF-1.11",
         "title": TITLE,
@@ -314,7 +316,7 @@ def _write_geotiff(product: xr.Dataset, path: Path, grid: Grid) -> None:
             f"{path.name} is a GeoTIFF, which needs rasterio: pip install 'cryotile[geo]'"
         ) from error
     maps = {str(name): v for name, v in product.data_vars.items() if v.ndim == 2}
-    left, top = _corner(grid)
+    left, _, _, top = _edges(grid)
     # In memory first: GDAL writes the end of a file on closing and does not report a failure.
     with atomic_path(path) as temporary, rasterio.MemoryFile() as memory:
         with memory.open(
