@@ -1,0 +1,75 @@
+"""The drawing of the house in docs/design.md, compared with the tree; and what keeps the house readable."""
+
+from __future__ import annotations
+
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import grimp
+import pytest
+
+import cryotile
+from tests.support import PROJECT
+
+ROOT = Path(cryotile.__file__).parent
+
+
+def drawn() -> dict[str, set[str]]:
+    """Return the files that the drawing names, by package; ``""`` is the top level."""
+    page = (PROJECT / "docs" / "design.md").read_text()
+    drawing = page.partition("\nsrc/cryotile/\n")[2].partition("```")[0]
+    rooms: dict[str, set[str]] = {"": set()}
+    room = ""
+    for line in filter(None, drawing.splitlines()):
+        if opening := re.match(r"  ([\w/]+)/  ", line):
+            room = opening[1]
+            rooms[room] = set()
+        elif line.startswith("     "):
+            rooms[room] |= set(line.split())
+        else:
+            rooms[""] |= set(re.match(r"  (.*?)(   |$)", line)[1].split())
+    return rooms
+
+
+def standing() -> dict[str, set[str]]:
+    """Return the files of the checkout's package, by folder."""
+    source = PROJECT / "src" / "cryotile"
+    rooms: dict[str, set[str]] = {}
+    for file in source.rglob("*"):
+        room = file.parent.relative_to(source).as_posix().removeprefix(".")
+        if file.suffix in (".py", ".pyx") and file.name != "__init__.py":
+            rooms.setdefault(room, set()).add(file.stem if room else file.name)
+        elif file.suffix in (".c", ".h") and room:
+            rooms.setdefault(room, set()).add(file.name)
+    rooms[""] |= {"__init__.py"}
+    return rooms
+
+
+def test_the_drawing_names_every_file_in_its_room():
+    assert drawn() == standing()
+
+
+def test_the_house_has_few_doors():
+    packages = [path for path in ROOT.iterdir() if (path / "__init__.py").exists()]
+    modules = [path for path in ROOT.iterdir() if path.suffix in (".py", ".so")]
+    assert len(packages) <= 16
+    assert len(modules) <= 9
+
+
+def test_imports_have_no_cycle_and_no_long_chain():
+    graph = grimp.build_graph("cryotile", exclude_type_checking_imports=True)
+    imported = {
+        module: graph.find_modules_directly_imported_by(module) - {module}
+        for module in graph.modules
+    }
+    depth: dict[str, int] = {}
+    # A cycle raises.
+    for module in TopologicalSorter(imported).static_order():
+        depth[module] = 1 + max((depth[other] for other in imported[module]), default=0)
+    assert max(depth.values()) <= 12
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.rglob("*.py")), ids=lambda file: file.name)
+def test_a_file_holds_one_concept_of_at_most_600_lines(file: Path):
+    assert len(file.read_text().splitlines()) <= 600
