@@ -17,7 +17,7 @@ from cryotile.files import writing
 from cryotile.pointdb.encoding import Stored
 from cryotile.pointdb.fragments import Writer, load_fragment, write_fragments, writer_of
 from cryotile.pointdb.log import CHECKPOINT_INTERVAL, CHECKPOINT_TABLES, Commit, Snapshot
-from cryotile.pointdb.rewrite import merged
+from cryotile.pointdb.sort_order import merged
 from cryotile.pointdb.store import Store
 from cryotile.points import ReprMixin
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,7 +27,6 @@ import pyarrow.parquet as pq
 from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.files import fsync, writing
 from cryotile.pointdb.encoding import TEXT, Stored, from_table, to_table
-from cryotile.pointdb.log import new_id
 from cryotile.pointdb.sort_order import RANK_BITS, chunk_directory, places
 from cryotile.points import CATEGORIES
 from cryotile.processes import is_alive, this_process
@@ -70,7 +70,7 @@ class Writer:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.id = new_id()
+        self.id = secrets.token_hex(8)
         self._marker = root / "writers" / self.id
         self._begun = False
 

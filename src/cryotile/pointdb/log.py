@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,6 @@ __all__ = [
     "Log",
     "NumberTaken",
     "Snapshot",
-    "new_id",
     "patiently",
     "write_checkpoint",
 ]
@@ -101,11 +101,6 @@ FRAGMENTS = pa.schema(
 )
 
 
-def new_id() -> str:
-    """Return a random id for a commit."""
-    return secrets.token_hex(8)
-
-
 @dataclass(frozen=True, eq=False)
 class Commit:
     """One atomic change of a point DB.
@@ -135,7 +130,7 @@ class Commit:
     removed_fragments: Sequence[str] = ()
     kept: Sequence[int] | None = None
     fenced: Sequence[str] = ()
-    id: str = field(default_factory=new_id)
+    id: str = field(default_factory=partial(secrets.token_hex, 8))
 
     def content(self, before: Snapshot) -> dict[str, Any]:
         """Return the content of ``commit.json``, without the checksums of the commit's other files."""

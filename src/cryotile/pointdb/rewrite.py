@@ -20,12 +20,12 @@ from cryotile.pointdb.fragments import (
     write_fragments,
 )
 from cryotile.pointdb.log import Commit, Snapshot
-from cryotile.pointdb.sort_order import SQUARE_SIZE, chunk_numbers, in_total_order
+from cryotile.pointdb.sort_order import SQUARE_SIZE, chunk_numbers, merged
 from cryotile.pointdb.squares import SquareChanges, add_up, count_squares, negated
 from cryotile.pointdb.store import Store
 from cryotile.points import ReprMixin
 
-__all__ = ["Removed", "Rewritten", "merged", "remove_granules", "rewrite"]
+__all__ = ["Removed", "Rewritten", "remove_granules", "rewrite"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -185,13 +185,6 @@ def rewrite(
 
     added = write_fragments(writer, pieces(), schema)
     return Rewritten(added, replaced, work.changes.total())
-
-
-def merged(parts: Sequence[Stored], chunk_size: float) -> Stored:
-    """Return the points of several parts, each in total order, as one in total order."""
-    if len(parts) == 1:
-        return parts[0]
-    return in_total_order({n: np.concatenate([p[n] for p in parts]) for n in parts[0]}, chunk_size)
 
 
 def _fragments_of(snapshot: Snapshot, granules: Collection[int]) -> list[dict[str, Any]]:

@@ -6,14 +6,15 @@ agrees with the writer, and the same points give the same bytes in whatever batc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from cryotile.pointdb.encoding import Stored
+if TYPE_CHECKING:
+    from cryotile.pointdb.encoding import Stored
 
 __all__ = [
     "RANK_BITS",
@@ -22,6 +23,7 @@ __all__ = [
     "chunk_numbers",
     "has_no_ties",
     "in_total_order",
+    "merged",
     "places",
     "square_indices",
 ]
@@ -124,6 +126,13 @@ def in_total_order(stored: Stored, chunk_size: float) -> Stored:
     """
     rows = _sorting_rows(_levels(stored, chunk_size))
     return stored if rows is None else {name: values[rows] for name, values in stored.items()}
+
+
+def merged(parts: Sequence[Stored], chunk_size: float) -> Stored:
+    """Return the points of several parts, each in total order, as one in total order."""
+    if len(parts) == 1:
+        return parts[0]
+    return in_total_order({n: np.concatenate([p[n] for p in parts]) for n in parts[0]}, chunk_size)
 
 
 def has_no_ties(stored: Stored) -> bool:
