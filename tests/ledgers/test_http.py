@@ -162,7 +162,7 @@ def test_a_farm_survives_that_its_server_is_killed(tmp_path, key):
 def test_the_address_of_no_server_is_told(key):
     ledger = HttpLedger("http://a:b@127.0.0.1:9", key, patience=0.0)
     with pytest.raises(
-        Unanswered, match=r"127.0.0.1:9.*refused; see that the server runs"
+        Unanswered, match=r"127.0.0.1:9.*refused; check that the server runs"
     ) as caught:
         ledger.claim()
     assert "\n" not in str(caught.value)
@@ -171,7 +171,7 @@ def test_the_address_of_no_server_is_told(key):
 
 
 def test_the_address_of_something_else_is_told(key):
-    with pytest.raises(InvalidValue, match=r"'http://' names no host; write http://host:5000"):
+    with pytest.raises(InvalidValue, match=r"'http://' has no host; write http://host:5000"):
         HttpLedger("http://", key)
 
 

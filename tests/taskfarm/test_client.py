@@ -209,7 +209,7 @@ def test_an_address_needs_no_final_slash(ours):
 
 
 def test_a_wrong_address_is_an_immediate_error():
-    with pytest.raises(ConnectionError, match=r"refused.*see that the server runs"):
+    with pytest.raises(ConnectionError, match=r"refused.*check that the server runs"):
         TaskFarm(*WHO, numTasks=2, url_base="http://127.0.0.1:9/api/")
 
 

@@ -1,4 +1,4 @@
-"""Questions to an HTTP server, asked again when it does not answer; needs the extra ``http``."""
+"""Requests to an HTTP server that speaks JSON, repeated while it does not answer; needs the extra ``http``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from math import inf
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -19,40 +22,40 @@ try:
     from urllib3.exceptions import NewConnectionError
 except ModuleNotFoundError as error:
     raise MissingDependency(
-        "to talk to a task-farm server needs requests: pip install 'cryotile[http]'"
+        "clients of a task-farm server need requests: pip install 'cryotile[http]'"
     ) from error
 
 __all__ = ["PATIENCE", "Refused", "Site", "Unanswered", "credentials"]
 
 PATIENCE = 600.0
-"""Seconds for which a question that is not answered is asked again."""
+"""Seconds for which a request without an answer is repeated."""
 
-# Seconds to connect, and of silence within an answer; without them a host that vanished holds a worker for ever.
+# Seconds to connect, and of silence within an answer; without them a worker waits for a vanished host for ever.
 _TIMEOUT = 10.0, 60.0
 
-# Pauses between two tries, seconds: the first, and the longest.
+# The first and the longest pause between two tries, seconds.
 _PAUSES = 0.1, 10.0
 
-# Who was never answered has perhaps the wrong address, and learns it sooner; so does who hits a fault of the server.
+# Limits of the patience, seconds: before the first answer, since the address may be wrong, and for server errors.
 _FIRST_PATIENCE = 30.0
 _FAULT_PATIENCE = 60.0
 
-# The server is overrun, or what is behind it is away: nothing was done.
+# The server is overloaded, or its database is unreachable: nothing was changed.
 _LATER = {429, 502, 503, 504}
 
-# Shorter bodies do not get smaller.
+# Compression does not make shorter bodies smaller.
 _WORTH_PACKING = 4096
 
 logger = logging.getLogger(__name__)
 
 
 class Refused(CryotileError, RuntimeError):
-    """A server has understood a question, and refuses.
+    """A server has understood a request and refuses it.
 
     Attributes
     ----------
     status : int
-        Status code of its answer.
+        Status code of the answer.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -61,33 +64,52 @@ class Refused(CryotileError, RuntimeError):
 
 
 class Unanswered(CryotileError, ConnectionError):
-    """A server did not answer as it should, however often it was asked; what was settled before is safe."""
+    """A server did not answer within the time limit; everything that it acknowledged before is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a request has no answer.
+
+    Attributes
+    ----------
+    reason : str
+        Reason, without its remedy.
+    patience : float
+        Seconds for which the request may be repeated at most; 0 if it must not be.
+    retry_after : float
+        Seconds that the server asks to wait first.
+    """
+
+    reason: str
+    patience: float
+    retry_after: float = 0.0
 
 
 class Site:
     """An HTTP server that speaks JSON.
 
-    Connections are kept open.  Not for several threads at once.
+    Connections are kept open.  A site must not be shared by threads.
 
     Parameters
     ----------
     base : str
-        Address below which it is asked; without a user.
+        Base address, without a user.
     auth : (str, str), optional
-        User name and password, or a token and nothing.
+        User name and password, or a token and an empty password.
     patience : float
-        Seconds for which a question that is not answered is asked again.
+        Seconds for which a request without an answer is repeated.
     verify : bool or str
-        Whether certificates are checked, or the file of the authority to check them by.
+        Whether to check certificates, or the file of the authority to check them by.
 
     Attributes
     ----------
     base : str
-        The address, with a slash at its end.
+        Base address with a final slash.
     session : requests.Session
-        The connections.
+        Connections to the server.
     auth : (str, str) or None
-        As whom it is asked.
+        User name and password, or token, of the requests.
     """
 
     def __init__(
@@ -116,54 +138,55 @@ class Site:
         repeatable: bool = True,
         patience: float | None = None,
     ) -> Any:
-        """Ask, and again if need be.
+        """Send a request, repeat it if need be, and return the answer.
 
         Parameters
         ----------
         method : str
             ``GET``, ``POST``, …
         path : str
-            Below the base address.
+            Path below the base address.
         body : object, optional
-            What :mod:`json` can write.
+            Body, as :mod:`json` can write it.
         query : mapping, optional
-            The query of the address.
+            Query of the address.
         again : mapping, optional
-            What is added when the question is asked again: to the body, if that is a mapping, else to the query.
+            Members to add when the request is repeated: to the body if that is a mapping, else to the query.
         repeatable : bool
-            Whether to ask twice does no harm.  If it does, the question is asked again only where it is sure that
-            nothing was done.
+            Whether the request may take effect twice.  Otherwise it is repeated only if it certainly had no effect.
         patience : float, optional
-            Seconds for which it is asked again; as long as the site's when not given.
+            Seconds for which the request is repeated; by default those of the site.
 
         Returns
         -------
         object
-            The decoded answer; None when it is empty.
+            The decoded answer; None if it is empty.
 
         Raises
         ------
         Refused
-            The server refuses.
+            The server refuses the request.
         Unanswered
-            It does not answer.
+            The server does not answer within the time limit.
         """
         patience = self._patience if patience is None else patience
         if not self._answered:
             patience = min(patience, _FIRST_PATIENCE)
         start = time.monotonic()
         for pause in backoff(*_PAUSES):
-            trouble, wait = self._try(method, path, body, query, repeatable)
-            if isinstance(trouble, requests.Response):
+            result = self._try(method, path, body, query, repeatable)
+            if isinstance(result, requests.Response):
                 self._answered = True
-                return self._read(trouble, method, path)
-            if wait is None or time.monotonic() - start >= min(patience, wait or patience):
+                return self._read(result, method, path)
+            waited = time.monotonic() - start
+            if waited + result.retry_after >= min(patience, result.patience):
                 raise Unanswered(
-                    f"{self.base}: {trouble}; see that the server runs and the address is right, then give the same "
-                    "command again: it goes on"
+                    f"{self.base}: {result.reason}; check that the server runs and the address is right, then repeat "
+                    "the command to continue"
                 )
+            pause += result.retry_after
             level = logging.WARNING if pause > 1 else logging.DEBUG
-            logger.log(level, "%s: %s; trying again", self.base, trouble)
+            logger.log(level, "%s: %s; trying again in %.1f s", self.base, result.reason, pause)
             time.sleep(pause)
             if again and isinstance(body, Mapping):
                 body = {**body, **again}
@@ -178,8 +201,8 @@ class Site:
         body: Any,
         query: Mapping[str, Any] | None,
         repeatable: bool,
-    ) -> tuple[requests.Response | str, float | None]:
-        """Ask once: the answer; or what went wrong, and for how long (0: the usual) it may be asked again."""
+    ) -> requests.Response | _Failure:
+        """Send a request once, and return the answer or why there is none."""
         headers, content = _packed(body)
         try:
             answer = self.session.request(
@@ -190,26 +213,27 @@ class Site:
                 headers=headers,
                 auth=self.auth,
                 timeout=_TIMEOUT,
-                # With each request: what a session is told, the environment overrules.
+                # Given with each request, since the environment overrides the setting of a session.
                 verify=self._verify,
                 allow_redirects=False,
             )
         except requests.exceptions.SSLError as error:
-            return f"its certificate cannot be checked ({_reason(error)})", None
+            return _Failure(f"its certificate cannot be checked ({_reason(error)})", 0.0)
         except (requests.ConnectionError, requests.Timeout) as error:
             unheard = isinstance(error, requests.ConnectTimeout) or _is_unheard(error)
-            return _reason(error), 0.0 if repeatable or unheard else None
+            return _Failure(_reason(error), inf if repeatable or unheard else 0.0)
         except requests.exceptions.InvalidURL as error:
             raise InvalidValue(
-                f"{self.base} is no address ({error}); write http://host:5000"
+                f"invalid address {self.base} ({error}); write http://host:5000"
             ) from error
         except requests.RequestException as error:
-            return _reason(error), 0.0 if repeatable else None
+            return _Failure(_reason(error), inf if repeatable else 0.0)
+        said = f"HTTP {answer.status_code} {answer.reason}"
         if answer.status_code in _LATER:
-            return f"HTTP {answer.status_code} {answer.reason}", 0.0
+            return _Failure(said, inf, _retry_after(answer))
         if answer.status_code >= 500 and repeatable:
-            return f"HTTP {answer.status_code} {answer.reason}", _FAULT_PATIENCE
-        return answer, None
+            return _Failure(said, _FAULT_PATIENCE, _retry_after(answer))
+        return answer
 
     def _read(self, answer: requests.Response, method: str, path: str) -> Any:
         if not 200 <= answer.status_code < 300:
@@ -221,13 +245,13 @@ class Site:
             return answer.json()
         except requests.exceptions.JSONDecodeError as error:
             raise Refused(
-                f"{method} {self.base}{path}: the answer is no JSON; this is no task-farm server, mend the address",
+                f"{method} {self.base}{path}: the answer is not JSON, as of a task-farm server; correct the address",
                 answer.status_code,
             ) from error
 
 
 def credentials(address: str) -> tuple[SplitResult, tuple[str, str] | None]:
-    """Split who asks off an address.
+    """Split user and password off an address.
 
     Parameters
     ----------
@@ -237,19 +261,19 @@ def credentials(address: str) -> tuple[SplitResult, tuple[str, str] | None]:
     Returns
     -------
     SplitResult
-        The address without them.
+        The address without user and password.
     (str, str) or None
-        User name and password, or a token and nothing: of the address, else of ``$CRYOTILE_TOKEN``.
+        User name and password, or a token and an empty password: from the address, else from ``$CRYOTILE_TOKEN``.
 
     Raises
     ------
     InvalidValue
-        The address names no host.
+        The address has no host.
     """
     parts = urlsplit(address)
     _, at, place = parts.netloc.rpartition("@")
     if not parts.hostname:
-        raise InvalidValue(f"address {address!r} names no host; write {parts.scheme}://host:5000")
+        raise InvalidValue(f"address {address!r} has no host; write {parts.scheme}://host:5000")
     auth = (unquote(parts.username or ""), unquote(parts.password or "")) if at else None
     if auth is None and (token := os.environ.get("CRYOTILE_TOKEN")):
         auth = (token, "")
@@ -257,7 +281,7 @@ def credentials(address: str) -> tuple[SplitResult, tuple[str, str] | None]:
 
 
 def _packed(body: Any) -> tuple[dict[str, str], bytes | None]:
-    """Write a body, and pack it if that is worth it."""
+    """Return a body as JSON with its headers, compressed if that makes it smaller."""
     if body is None:
         return {}, None
     headers, content = {"Content-Type": "application/json"}, json.dumps(body).encode()
@@ -268,20 +292,31 @@ def _packed(body: Any) -> tuple[dict[str, str], bytes | None]:
 
 
 def _is_unheard(error: requests.RequestException) -> bool:
-    """Tell whether a question cannot have reached the server."""
+    """Tell whether a request certainly did not reach the server."""
     cause = error.args[0] if error.args else None
     return isinstance(getattr(cause, "reason", None), NewConnectionError)
 
 
 def _reason(error: requests.RequestException) -> str:
-    """What requests says, without the objects that it lists."""
+    """Return the message of requests, without the objects that it lists."""
     cause = error.args[0] if error.args else error
     text = " ".join(str(getattr(cause, "reason", None) or cause).split())
     return text.rpartition("object at 0x")[2].partition(": ")[2] or text or type(error).__name__
 
 
+def _retry_after(answer: requests.Response) -> float:
+    """Return the seconds that a server asks to wait; 0 if it does not say."""
+    given = answer.headers.get("Retry-After", "")
+    if given.isascii() and given.isdigit():
+        return float(given)
+    try:
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
 def _complaint(answer: requests.Response) -> str:
-    """What a server says is wrong, in one line."""
+    """Return the error that a server gives, in one line."""
     try:
         said = answer.json()["error"]
     except (requests.exceptions.JSONDecodeError, KeyError, TypeError):

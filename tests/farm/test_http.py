@@ -1,0 +1,84 @@
+"""Requests that are repeated while a server does not answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from cryotile.farm import http
+from cryotile.farm.http import Site, Unanswered
+from cryotile.taskfarm import TaskFarm
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers with the statuses and headers of a list, one after another, and then with success."""
+
+    answers: list[tuple[int, dict[str, str]]]
+
+    def do_GET(self) -> None:
+        status, headers = self.answers.pop(0) if self.answers else (200, {})
+        body = b'{"uuid": "u", "numTasks": 5}'
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Serve; return the address."""
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def pauses(monkeypatch) -> list[float]:
+    """Record pauses in place of making them."""
+    made: list[float] = []
+    monkeypatch.setattr(http.time, "sleep", made.append)
+    return made
+
+
+@pytest.mark.parametrize("status", [429, 503, 500])
+def test_a_repeated_request_waits_as_long_as_the_server_asks(address, pauses, status):
+    Handler.answers = [(status, {"Retry-After": "7"}), (status, {}), (status, {"Retry-After": "x"})]
+    assert Site(address).ask("GET", "runs") == {"uuid": "u", "numTasks": 5}
+    first, second, third = pauses
+    assert 7 < first < 8
+    assert second < 1
+    assert third < 1
+
+
+def test_retry_after_may_be_a_date(address, pauses):
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+    Handler.answers = [(503, {"Retry-After": date})]
+    Site(address).ask("GET", "runs")
+    assert 15 < pauses[0] < 21
+
+
+def test_a_server_that_asks_for_more_patience_than_there_is_is_unanswered_at_once(address, pauses):
+    Handler.answers = [(429, {"Retry-After": "40"})]
+    with pytest.raises(Unanswered, match="HTTP 429"):
+        Site(address).ask("GET", "runs", patience=10)
+    assert pauses == []
+
+
+def test_the_legacy_client_waits_as_long_as_the_server_asks(address, pauses):
+    Handler.answers = []
+    farm = TaskFarm("token", "", uuid="u", url_base=address)
+    Handler.answers = [(503, {"Retry-After": "3"})]
+    assert farm.info("numTasks") == 5
+    assert 3 < pauses[0] < 4
