@@ -175,8 +175,8 @@ def test_the_address_of_something_else_is_told(key):
         HttpLedger("http://", key)
 
 
-def test_who_is_not_known_is_refused(server, key):
-    with pytest.raises(Refused, match="HTTP 401: who asks is not known"):
+def test_an_unknown_user_is_refused(server, key):
+    with pytest.raises(Refused, match="HTTP 401: the request is not authenticated"):
         HttpLedger(server.address, key).claim()
 
 
