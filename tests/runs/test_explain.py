@@ -361,7 +361,7 @@ def test_a_post_outside_of_the_mask_says_so(
     ice = vector_file(tmp_path / "east.gpkg", shapely.Polygon(east), crs=WORLD.crs)
     run = planned(tmp_path, points, mask=str(ice))
     work(run)
-    assert "these, to 1e-9 m/yr" in call("explain", run.path, "--at", X, Y)[1]
+    assert "agree, to 1e-9 m/yr" in call("explain", run.path, "--at", X, Y)[1]
     code, said, _ = call("explain", run.path, "--at", X - 1000, Y)
     assert code == 0
     assert "outside the mask of the run" in said
