@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from cryotile.backends.base import Attempt
-from cryotile.backends.quarantine import Quarantine
+from cryotile.backends.host_health import HostQuarantine
 from cryotile.farm.task import Task
 
 
-def two_hosts() -> Quarantine:
-    quarantine = Quarantine()
+def two_hosts() -> HostQuarantine:
+    quarantine = HostQuarantine()
     quarantine.join("east")
     quarantine.join("west")
     return quarantine
@@ -18,7 +18,7 @@ def ended(index: int, host: str, error: str | None = None, seconds: float = 0.1)
     return [Attempt(Task(index, 1.0), seconds, error, host)]
 
 
-def fail_three(quarantine: Quarantine, host: str, seconds: float = 0.1) -> None:
+def fail_three(quarantine: HostQuarantine, host: str, seconds: float = 0.1) -> None:
     for index in range(3):
         assert not quarantine.learn(ended(index, host, "bad", seconds))
 
@@ -71,7 +71,7 @@ def test_failures_that_take_their_time_say_nothing_of_the_host() -> None:
 
 
 def test_where_there_is_one_host_it_always_works() -> None:
-    quarantine = Quarantine()
+    quarantine = HostQuarantine()
     quarantine.join("east")
     fail_three(quarantine, "east")
     assert quarantine.admits("east")

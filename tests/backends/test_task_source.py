@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cryotile.backends.base import Attempt
-from cryotile.backends.task_source import LedgerSource
+from cryotile.backends.pull import LedgerSource
 from cryotile.farm.task import Outcome, Task
 from cryotile.ledgers.directory.ledger import DirLedger
 from cryotile.testing.backends import make_tasks

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cryotile.backends import task_source as task_sources
+from cryotile.backends import pull
 from cryotile.backends.base import Attempt
-from cryotile.backends.pull import PullBackend
-from cryotile.backends.task_source import LedgerSource
+from cryotile.backends.pull import LedgerSource, PullBackend
 from cryotile.farm.task import ATTEMPTS, Progress, Task
 from cryotile.ledgers.http import HttpLedger
 from cryotile.ledgers.sql.ledger import SqlLedger
@@ -121,7 +120,7 @@ def count_questions(ledger: object) -> Counter[str]:
 
 def test_a_worker_of_short_tasks_asks_once_a_batch(open_ledger, monkeypatch):
     # However slow this machine is, these are short.
-    monkeypatch.setattr(task_sources, "_SHORT", 60.0)
+    monkeypatch.setattr(pull, "_SHORT", 60.0)
     ledger = open_ledger(lease=300.0)
     asked = count_questions(ledger)
     done = list(PullBackend(ledger, children=1).run(alike(6000), do_nothing))
@@ -133,7 +132,7 @@ def test_a_worker_of_short_tasks_asks_once_a_batch(open_ledger, monkeypatch):
 
 
 def short_tasks(ledger: SqlLedger) -> LedgerSource:
-    """The task_source of a worker that has lately done short tasks."""
+    """Return the task source of a worker that has lately done short tasks."""
     task_source = LedgerSource(ledger, children=1)
     task_source.report({})
     for _ in range(10):
@@ -155,7 +154,7 @@ def test_the_start_of_a_short_task_is_not_told_but_that_of_one_that_goes_on_is(
     (task,) = task_source.take(1, lambda task: True)
     task_source.report({task: 0.0})
     assert told == []
-    monkeypatch.setattr(task_sources, "_SHORT", 0.0)
+    monkeypatch.setattr(pull, "_SHORT", 0.0)
     task_source.report({task: 0.5})
     assert told == [0.5]
 
@@ -183,7 +182,6 @@ import os, signal, sys
 from cryotile.backends.pull import PullBackend
 from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.farm.task import Task
-from tests.support import PROJECT
 
 def work(task, progress):
     if task.index == 30:
@@ -209,5 +207,5 @@ def test_a_short_task_that_kills_its_host_has_failed_when_it_killed_a_few(tmp_pa
         deaths += 1
         assert deaths <= ATTEMPTS + 1
     assert deaths >= ATTEMPTS
-    assert ran.stdout == "30 3 workers died while they were at this task, and left no message\n"
+    assert ran.stdout == "30 3 workers died at this task and left no message\n"
     assert SqlLedger(command[-1], "run/1").unsettled() == 0

@@ -1,41 +1,52 @@
-"""Is it the tasks, or this host?  A worker whose tasks all fail at once finds out before it fails them all."""
+"""Detect broken hosts: hosts where one task after another fails that succeeds on others.
+
+Without this, a host with a missing library, a full disk or a lost mount would fail tasks faster than other hosts do
+them.
+"""
 
 from __future__ import annotations
 
 import logging
 import socket
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
-from cryotile.backends.quarantine import AT_ONCE, SUSPICIOUS
+from cryotile.backends.base import Attempt
 from cryotile.farm.task import Outcome
 from cryotile.ledgers import Lease, Ledger
 
-__all__ = ["Suspicion"]
+__all__ = ["HostQuarantine", "OwnHostHealth"]
 
-# Seconds between questions to the ledger: it may have to read a lot for the answer.
+SUSPICIOUS = 3
+"""Number of different tasks that must fail at once, in a row, to make a host suspect."""
+
+AT_ONCE = 10.0
+"""Seconds within which an attempt on a broken host fails: a missing library, a full disk, a lost mount."""
+
+# Seconds between questions to the ledger, whose answers may need much reading.
 _PATIENCE = 2.0
 
 logger = logging.getLogger(__name__)
 
 
-class Suspicion:
-    """What a worker of a ledger thinks of its own host.
+class OwnHostHealth:
+    """The judgement of a ledger's worker on its own host.
 
-    Failures that come at once are held back until something is done here, which shows that the host is well, or
-    nothing else waits.  When there are three of different tasks, and other hosts work on the run, the tasks are
-    released, uncharged, and the worker waits: are they done elsewhere, it is broken; do they fail there, too, or does
-    nobody take them, it goes on.
+    Failures within seconds are held back until a task succeeds here, which shows that the host is healthy, or until no
+    other task waits.  When three different tasks have failed and other hosts work on the run, the tasks are released,
+    uncharged, and the worker waits.  If another host completes them, this host is broken; if they fail there, too, or
+    no host takes them, the worker goes on.
 
     Parameters
     ----------
     ledger : Ledger
-        Knows what others have made of a task.
+        Tells the outcomes of tasks on other hosts.
 
     Attributes
     ----------
     broken : str or None
-        What to tell the user when this host is broken.
+        Message for the user if this host is broken.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -48,12 +59,12 @@ class Suspicion:
         self._trusted = False
 
     def consider(self, lease: Lease, outcome: Outcome) -> dict[Lease, Outcome]:
-        """Take note of the end of an attempt.
+        """Note how an attempt ended.
 
         Returns
         -------
         dict of Lease to Outcome
-            What is to be settled now: nothing if this is held back.
+            Attempts to settle now; empty if this one is held back.
         """
         if outcome.error is None:
             self._asked = frozenset()
@@ -67,12 +78,12 @@ class Suspicion:
         return self.settle()
 
     def settle(self) -> dict[Lease, Outcome]:
-        """Return what was held back, to be settled as it is."""
+        """Return the attempts that were held back, to be settled as they are."""
         held, self._held = self._held, {}
         return held
 
     def doubt(self) -> list[Lease]:
-        """Return the leases to be released, uncharged, if this host is now suspect; from then on it :meth:`waits`."""
+        """Return the leases to release, uncharged, if this host is now suspect; from then on it :meth:`waits`."""
         if not self._held or (not self._asked and len(self._held) < SUSPICIOUS):
             return []
         held = self.settle()
@@ -80,13 +91,13 @@ class Suspicion:
         self._until = time.monotonic() + max(lease.expiry for lease in held)
         self._next_question = time.monotonic() + _PATIENCE
         logger.warning(
-            "tasks %s failed here at once; they are left to other hosts, and this one waits for how they fare",
+            "tasks %s failed here at once; they are left to other hosts, and this host waits for their outcomes",
             sorted(self._asked),
         )
         return list(held)
 
     def waits(self) -> bool:
-        """Tell whether this worker must take no task, for now or for good."""
+        """Tell whether this worker must not take tasks, for now or for good."""
         if self.broken is not None:
             return True
         if self._asked and time.monotonic() >= self._next_question:
@@ -95,7 +106,7 @@ class Suspicion:
         return bool(self._asked)
 
     def _others(self) -> bool:
-        """Tell whether other hosts work on the run."""
+        """Tell whether other hosts work on the run, asking the ledger from time to time."""
         if time.monotonic() < self._next_question:
             return False
         self._next_question = time.monotonic() + _PATIENCE
@@ -115,9 +126,73 @@ class Suspicion:
             index, host = min(done.items())
             self.broken = (
                 f"host {socket.gethostname()} is broken: tasks {sorted(self._asked)} failed on it at once, and task "
-                f"{index} was done on {host}; nothing was charged, mend this host or leave it out"
+                f"{index} was done on {host}; nothing was charged, repair this host or run without it"
             )
             logger.error("%s", self.broken)
         elif failed or time.monotonic() >= self._until:
             self._asked = frozenset()
             self._trusted = True
+
+
+class HostQuarantine:
+    """The judgement of a coordinator on all hosts: where a task may be tried, and which hosts are broken.
+
+    A suspect host gets no tasks until another host has tried those that failed on it.  If they succeed there, the host
+    is broken; if they fail there, too, the tasks are at fault.  A single host always gets tasks.
+    """
+
+    def __init__(self) -> None:
+        self._workers: Counter[str] = Counter()
+        self._failed_on: dict[int, set[str]] = {}
+        self._streaks: dict[str, set[int]] = {}
+        self._broken: set[str] = set()
+
+    def join(self, host: str) -> None:
+        """Add a worker."""
+        self._workers[host] += 1
+
+    def leave(self, host: str) -> None:
+        """Remove a worker."""
+        self._workers[host] -= 1
+
+    def learn(self, attempts: Iterable[Attempt]) -> set[str]:
+        """Note attempts; return the hosts that these have shown to be broken."""
+        found: set[str] = set()
+        for attempt in attempts:
+            index, host = attempt.task.index, attempt.host
+            # Usually there is nothing to note.
+            if attempt.error is None and not (self._failed_on or self._streaks):
+                continue
+            others = [
+                name for name, streak in self._streaks.items() if name != host and index in streak
+            ]
+            if attempt.error is None:
+                found.update(name for name in others if self._is_suspect(name))
+                self._streaks.pop(host, None)
+                self._failed_on.pop(index, None)
+            else:
+                for name in others:
+                    self._streaks[name].discard(index)
+                if attempt.seconds < AT_ONCE and not others:
+                    self._streaks.setdefault(host, set()).add(index)
+                self._failed_on.setdefault(index, set()).add(host)
+        found -= self._broken
+        self._broken |= found
+        return found
+
+    def admits(self, host: str) -> bool:
+        """Tell whether a host may get tasks."""
+        return not self._is_suspect(host) or not any(
+            count and not self._is_suspect(name) for name, count in self._workers.items()
+        )
+
+    def suits(self, host: str, index: int) -> bool:
+        """Tell whether a host may get this task, which other hosts should try first if it failed here."""
+        tried = self._failed_on.get(index, ())
+        return host not in tried or not any(
+            count and name not in tried and self.admits(name)
+            for name, count in self._workers.items()
+        )
+
+    def _is_suspect(self, host: str) -> bool:
+        return host in self._broken or len(self._streaks.get(host, ())) >= SUSPICIOUS

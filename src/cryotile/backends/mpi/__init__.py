@@ -23,8 +23,7 @@ from cryotile.backends.mpi.launch import mpi_rank
 from cryotile.backends.mpi.transport import Transport
 from cryotile.backends.mpi.worker import serve
 from cryotile.backends.pool import TaskSource
-from cryotile.backends.pull import DirBackend
-from cryotile.backends.task_source import LedgerSource
+from cryotile.backends.pull import DirBackend, LedgerSource
 from cryotile.errors import InvalidValue
 from cryotile.farm.task import Outcome, Task, Work
 from cryotile.ledgers import Ledger

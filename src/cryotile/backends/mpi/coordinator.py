@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 
 from cryotile.backends.base import Attempt
 from cryotile.backends.deadline import Deadline
+from cryotile.backends.host_health import HostQuarantine
 from cryotile.backends.mpi import messages
 from cryotile.backends.mpi.worker import BEAT, Line
 from cryotile.backends.pool import TaskSource
-from cryotile.backends.quarantine import Quarantine
 from cryotile.errors import CryotileError
 from cryotile.farm.task import Outcome, Task
 
@@ -93,7 +93,7 @@ class Coordinator:
         self._deadline = deadline
         self._seats = {rank: _Seat(rank, now) for rank in ranks}
         self._idle: set[_Seat] = set()
-        self._quarantine = Quarantine()
+        self._quarantine = HostQuarantine()
         self._handed_out = 0
         self._attempts: list[Attempt] = []
         self._last_words: float | None = None
