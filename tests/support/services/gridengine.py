@@ -65,7 +65,7 @@ class GridEngine:
     Attributes
     ----------
     environment : dict
-        In which Grid Engine's commands find it.
+        Environment for commands of Grid Engine.
     """
 
     def __init__(self, programs: Mapping[str, str]) -> None:

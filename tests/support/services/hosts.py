@@ -30,13 +30,13 @@ class TwoHosts:
     Attributes
     ----------
     names : tuple of str
-        What each calls itself.
+        Host names.
     addresses : tuple of str
-        Where each is.
+        Addresses of the hosts.
     enter : tuple of str
-        Command that runs another on the first host.
+        Command that runs its arguments on the first host.
     agent : Path
-        Program that runs a command on the second, whatever address it is given first.
+        Program that runs a command on the second host and ignores the address that it gets first.
     """
 
     names: tuple[str, str]

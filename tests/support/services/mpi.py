@@ -32,11 +32,11 @@ class MPI:
     Attributes
     ----------
     python : Path
-        An interpreter whose mpi4py uses this library; it finds besides what this interpreter does.
+        An interpreter whose mpi4py uses this library and that sees the packages of this interpreter.
     mpirun : tuple of str
-        The launcher, with the options it needs here.
+        The launcher with the options that it needs here.
     environment : mapping of str to str
-        For the launcher, besides this process's.
+        Variables of the launcher in addition to those of this process.
     """
 
     python: Path
@@ -86,7 +86,7 @@ def debian_openmpi() -> MPI:
 def environment_with(*requirements: str) -> Path:
     """Create a virtual environment with mpi4py and requirements on top of this one; return its interpreter.
 
-    It is kept beside this interpreter's own packages, for the next session.
+    It is kept beside the packages of this interpreter for the next session.
     """
     wanted = " ".join(["mpi4py>=4", *requirements])
     name = "".join(letter for letter in wanted if letter.isalnum())

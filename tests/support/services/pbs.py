@@ -1,7 +1,7 @@
 """A substitute for PBS, which Debian does not package: a ``qsub`` that runs members as processes, and a ``qstat``.
 
-Like the real one it reads ``#PBS`` lines, lets options of the command line win, takes no array of one, gives a member
-its index but not the size of the array, and little of the environment in which it was called.
+Like the real one, it reads ``#PBS`` lines, which options of the command line override, refuses an array of one member,
+and gives a member its index but not the size of the array, and only a few variables of the caller's environment.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ cat "$(dirname "$0")/$number.job"
 
 @dataclass(frozen=True)
 class PBS:
-    """The commands.
+    """The two commands.
 
     Attributes
     ----------
     environment : dict
-        In which they are found.
+        Environment with the commands on the PATH.
     """
 
     environment: dict[str, str]

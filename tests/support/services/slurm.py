@@ -61,9 +61,9 @@ class Slurm:
     Attributes
     ----------
     directory : Path
-        State and logs.
+        Directory of state and logs.
     environment : dict
-        In which Slurm's commands find this cluster.
+        Environment for commands of Slurm on this cluster.
     """
 
     def __init__(self, directory: Path, programs: dict[str, str]) -> None:

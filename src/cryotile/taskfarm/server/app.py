@@ -197,18 +197,17 @@ def _admit() -> Response | None:
 
 
 def _refuse_other_sites() -> None:
-    """Refuse a request that a page of another site makes a visitor's browser send, with the visitor's credentials.
-
-    Programs send neither header.
-    """
+    """Refuse a request that a page of another site makes a visitor's browser send, with the visitor's credentials."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    # Programs send neither.  Browsers send the first over HTTPS and to this machine; "none" means typed by the user.
+    if site in ("same-origin", "none") or (site is None and origin is None):
+        return
     own = request.host_url.rstrip("/")
-    origin = request.headers.get("Origin", own)
-    # Browsers send it over HTTPS and to this machine; "none" is a request that the user typed.
-    site = request.headers.get("Sec-Fetch-Site", "same-origin" if origin == own else "cross-site")
-    if site not in ("same-origin", "none"):
-        raise Forbidden(
-            f"the request comes from another site ({origin}); open {own} and repeat it there"
-        )
+    if site is None and origin == own:
+        return
+    raise Forbidden(
+        f"the request comes from another site ({origin or site}); open {own} and repeat it there"
+    )
 
 
 def _protection() -> list[tuple[str, str]]:
