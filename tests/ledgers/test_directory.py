@@ -18,7 +18,8 @@ import pytest
 
 from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.farm.task import Task
-from cryotile.ledgers.directory.layout import Trace, publish_list
+from cryotile.ledgers.directory.claims import Chain
+from cryotile.ledgers.directory.layout import UNIT, publish_list
 from cryotile.ledgers.directory.ledger import DirLedger
 from cryotile.testing.leases import at, await_claim, claim_all, ended, ids
 from tests.support import PROJECT
@@ -42,22 +43,27 @@ def files(home: Path) -> list[str]:
     )
 
 
-def test_a_settled_bucket_is_one_file(tmp_path):
+def settled_units(count: int) -> list[str]:
+    """Name the files of a list of which so many tasks are settled, and no others."""
+    return [*(f"{number:06d}.done" for number in range(-(-count // UNIT))), "again"]
+
+
+def test_a_settled_unit_is_one_file(tmp_path):
     ledger = DirLedger(tmp_path, "run/1")
     ledger.enroll(tasks_of(600))
     for n in (1, 20, 300):
         for _ in range(5):
             ledger.settle(ended(*ledger.claim(n)))
     ledger.settle(ended(*claim_all(ledger)))
-    assert files(tmp_path) == ["000000.done", "000001.done", "000002.done", "again"]
+    assert files(tmp_path) == settled_units(600)
 
 
-def test_a_settled_block_is_one_file(tmp_path):
+def test_a_unit_whose_tasks_were_claimed_one_by_one_is_one_file_when_it_is_settled(tmp_path):
     ledger = DirLedger(tmp_path, "run/1")
     ledger.enroll(tasks_of(600))
-    for _ in range(16):
+    for _ in range(UNIT):
         ledger.settle(ended(*ledger.claim()))
-    assert files(tmp_path) == ["000000", "000000/0.done", "again"]
+    assert files(tmp_path) == ["000000.done", "again"]
 
 
 def test_there_are_at_most_two_files_a_task(tmp_path):
@@ -76,7 +82,7 @@ def test_tiny_tasks_share_a_file(tmp_path):
     ledger = DirLedger(tmp_path, "run/1")
     ledger.enroll(tasks_of(1024))
     claim_all(ledger, 512)
-    assert files(tmp_path) == ["000000", "000001", "000002", "000003", "again"]
+    assert files(tmp_path) == [*(f"{number:06d}" for number in range(1024 // UNIT)), "again"]
 
 
 def count_calls(monkeypatch) -> Counter[str]:
@@ -102,13 +108,14 @@ def test_a_new_worker_reads_little_of_a_long_run_that_is_nearly_over(tmp_path, m
     root = tmp_path / "farm" / "run_1"
     root.mkdir(parents=True)
     publish_list(str(root), 0, tasks)
-    for bucket in range(100_000 * 95 // 100 // 256):
-        (root / "0000" / f"{bucket:06d}.done").touch()
+    settled = 100_000 * 95 // 100 // UNIT
+    for unit in range(settled):
+        (root / "0000" / f"{unit:06d}.done").touch()
     calls = count_calls(monkeypatch)
     ledger = DirLedger(tmp_path, "run/1")
     ledger.enroll(tasks[-5000:])
     (lease,) = ledger.claim()
-    assert lease.task.index == 371 * 256
+    assert lease.task.index == settled * UNIT
     assert sum(calls.values()) < 60
 
 
@@ -121,7 +128,7 @@ def test_who_looked_long_ago_does_not_claim_what_was_settled_since(tmp_path):
     while leases := late.claim(300):
         pytest.fail(f"claimed {len(leases)} settled tasks")
     late.settle(ended(held))
-    assert files(tmp_path) == ["000000.done", "000001.done", "000002.done", "again"]
+    assert files(tmp_path) == settled_units(600)
 
 
 def test_who_acts_on_an_old_view_claims_nothing(tmp_path, monkeypatch):
@@ -130,11 +137,11 @@ def test_who_acts_on_an_old_view_claims_nothing(tmp_path, monkeypatch):
     while leases := quick.claim(300):
         quick.settle(ended(*leases))
     # As if a file server's answers were kept from the time before anything was claimed.
-    monkeypatch.setattr("cryotile.ledgers.directory.claimant.see", lambda node: Trace([]))
+    monkeypatch.setattr(late._observer, "chain", lambda unit: Chain(unit, []))
     monkeypatch.setattr("cryotile.ledgers.directory.claimant.look", lambda directory: {})
     for n in (600, 20, 1):
         assert late.claim(n) == []
-    assert files(tmp_path) == ["000000.done", "000001.done", "000002.done", "again"]
+    assert files(tmp_path) == settled_units(600)
 
 
 def test_no_clock_is_compared_with_another(tmp_path):
@@ -217,7 +224,7 @@ def test_files_of_the_file_system_itself_are_passed_over(tmp_path):
     ledger.enroll(tasks_of(20))
     held = ledger.claim()
     root = tmp_path / "farm" / "run_1" / "0000"
-    for directory in (root, root / "000000", root / "000000" / "0", root / "again"):
+    for directory in (root, root / "again"):
         (directory / ".nfs000000000123").touch()
         (directory / "core.4711~").touch()
     leases = claim_all(ledger) + held
@@ -276,7 +283,7 @@ def live(home: Path, notes: mmap.mmap) -> None:
     ledger = DirLedger(home, "run/1", lease=0.3)
     ledger.enroll(tasks_of(34))
     failures = 2
-    for n in (1, 2, 16, 3, 1, 1, 20, 20, 20):
+    for n in (1, 2, 4, 3, 1, 1, 2, 1, 9, 1, 1, 20, 20):
         leases = ledger.claim(n)
         for lease in leases[:1]:
             notes[lease.task.index] += 1

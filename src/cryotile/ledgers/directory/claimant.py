@@ -1,34 +1,26 @@
-"""Claiming in a directory ledger: in what order nodes are tried, and when one may be taken over."""
+"""Claiming in a directory ledger: the order in which units are tried, and when tasks may be taken over."""
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection
 
 from cryotile.ledgers.base import Fits, Lease
-from cryotile.ledgers.directory.claims import Chain, Claim, create, remove
-from cryotile.ledgers.directory.compaction import seal
-from cryotile.ledgers.directory.held_claims import Holding, Holdings
-from cryotile.ledgers.directory.layout import (
-    Node,
-    TaskList,
-    Trace,
-    is_sealed,
-    look,
-    names,
-    open_list,
-    see,
-)
-from cryotile.ledgers.directory.observer import Survey
+from cryotile.ledgers.directory.claims import Chain, create, remove
+from cryotile.ledgers.directory.held_claims import HeldClaims
+from cryotile.ledgers.directory.layout import Entry, TaskList, Unit, look, names, open_list
+from cryotile.ledgers.directory.observer import Observer
 from cryotile.processes import this_process
 
 __all__ = ["Claimant"]
 
+# Where many workers reach for the same unit, each goes on at one of so many that follow.
+_SPREAD = 16
+
 
 class _Basket:
-    """Leases gathered so far, and room for more: of tasks that fit, where some do not."""
+    """Leases gathered so far, and room for more."""
 
     def __init__(self, size: int, fits: Fits | None) -> None:
         self.leases: list[Lease] = []
@@ -39,18 +31,9 @@ class _Basket:
     def room(self) -> int:
         return self._size - len(self.leases)
 
-    @property
-    def selects(self) -> bool:
-        """Whether some tasks may not fit."""
-        return self._fits is not None
-
-    def takes(self, node: Node, offset: int) -> bool:
-        """Tell whether a task of a node fits."""
-        return self._fits is None or self._fits(node.tasks.task(node.start + offset))
-
-    def takes_some(self, node: Node) -> bool:
-        """Tell whether any task of a node fits: the last is the cheapest."""
-        return self.takes(node, node.count - 1)
+    def accepts(self, unit: Unit, offset: int) -> bool:
+        """Return whether a task of a unit fits."""
+        return self._fits is None or self._fits(unit.task(offset))
 
 
 class Claimant:
@@ -60,12 +43,12 @@ class Claimant:
     ----------
     root : str
         Directory of all lists.
-    survey : Survey
+    observer : Observer
         Reads what others have claimed.
-    holdings : Holdings
+    held : HeldClaims
         Keeps what this process claims.
     lease : float
-        Seconds for which a lease is good.
+        Seconds for which a lease is valid.
     host : str
         Name of this host.
 
@@ -76,199 +59,145 @@ class Claimant:
     """
 
     def __init__(
-        self, root: str, survey: Survey, holdings: Holdings, *, lease: float, host: str
+        self, root: str, observer: Observer, held: HeldClaims, *, lease: float, host: str
     ) -> None:
         self.lists: list[TaskList] = []
         self._root = root
-        self._survey = survey
-        self._holdings = holdings
+        self._observer = observer
+        self._held = held
         self._lease = lease
         self._holder = {"host": host, "process": this_process(), "lease": lease}
-        self._ripe: list[Node] = []
+        self._given_up: list[Unit] = []
         self._swept = False
-        self._crowded = False
+        self._contested = False
 
     def load_lists(self) -> None:
-        """Open the lists that were published since."""
+        """Open the lists that were published since the last call."""
         while (tasks := open_list(self._root, len(self.lists))) is not None:
             self.lists.append(tasks)
 
     def claim(self, wanted: int, fits: Fits | None = None) -> list[Lease]:
-        """Claim tasks, the costliest that wait first; only those that fit, where it is said which do."""
+        """Claim tasks, the costliest that wait first; with ``fits`` only those that fit."""
         basket = _Basket(wanted, fits)
-        self._crowded = False
-        # The first time, what workers of this machine that are gone have left comes before all else.
+        # The first time, tasks that dead workers of this machine have left come before all others.
         if not self._swept:
             self._sweep(basket)
         self._claim_returned(basket)
-        # Of several lists, first the one whose next task is costliest.
+        # Of several lists, the one whose next task is costliest comes first.
         for tasks in sorted(self.lists, key=lambda tasks: tasks.next_cost, reverse=True):
             self._claim_new(tasks, basket)
         if not basket.leases:
             self._sweep(basket)
         return basket.leases
 
-    def hint(self, node: Node) -> None:
-        """Point others to a node of which something waits again."""
-        create(f"{node.tasks.path}/again/{node.word}", {})
+    def hint(self, unit: Unit) -> None:
+        """Point other workers to a unit in which a task waits again."""
+        create(f"{unit.tasks.path}/again/{unit.number}", {})
 
     def watch(self) -> None:
-        """Look at the claims of one bucket, so that what is given up is found while other tasks still wait."""
+        """Look at the claims of one unit, so that tasks that were given up are found while others still wait."""
         if not self.lists:
             return
         tasks = random.choice(self.lists)
-        traces = look(tasks.path)
-        unsettled = [name for name, trace in traces.items() if not trace.done]
-        if not unsettled or (bucket := tasks.node(name := random.choice(unsettled))) is None:
+        claimed = [number for number, entry in look(tasks.path).items() if not entry.done]
+        if not claimed:
             return
-        for node, trace in self._survey.leaves(bucket, traces[name]):
-            if not trace.done and self._find_given_up(self._survey.chain(node, trace.epochs)):
-                self._ripe.append(node)
+        unit = Unit(tasks, random.choice(claimed))
+        chain = self._observer.chain(unit)
+        if chain is not None and self._expire(chain):
+            self._given_up.append(unit)
 
     def _claim_new(self, tasks: TaskList, basket: _Basket) -> None:
         """Claim tasks of a list that were never claimed, in its order."""
-        skipped = False
-        for bucket in tasks.next_buckets():
-            if not basket.room:
+        number, skipped = tasks.next, False
+        while number < tasks.units and basket.room:
+            self._contested = False
+            exhausted = self._claim_from(Unit(tasks, number), basket)
+            if not exhausted and basket.leases:
+                # The rest of this unit costs more than all units that follow.
                 return
-            if not basket.takes_some(bucket):
-                skipped = True
-            elif not self._gather(bucket, see(bucket), basket):
-                if basket.leases or not basket.selects:
-                    return
-                skipped = True
-            elif not skipped:
-                tasks.pass_over(bucket)
+            skipped |= not exhausted
+            if not skipped:
+                tasks.next = number + 1
+            number += random.randint(1, _SPREAD) if self._contested else 1
 
     def _claim_returned(self, basket: _Basket) -> None:
         """Claim tasks that others have handed back, or were found to have given up."""
-        self._ripe = [n for n in self._ripe if not self._gather(n, see(n), basket, again=True)]
+        self._given_up = [u for u in self._given_up if not self._claim_from(u, basket, again=True)]
         for tasks in self.lists:
-            for name in names(f"{tasks.path}/again"):
-                node = tasks.node(name)
-                if node is not None and self._gather(node, see(node), basket, again=True):
+            for name in sorted(names(f"{tasks.path}/again")):
+                if not name.isdecimal() or int(name) >= tasks.units:
+                    continue
+                if self._claim_from(Unit(tasks, int(name)), basket, again=True):
                     remove(f"{tasks.path}/again/{name}")
 
     def _sweep(self, basket: _Basket) -> None:
-        """Look everywhere: for tasks given up, for hints that were not left, for what was settled but not sealed."""
+        """Look at every unit: for tasks given up, for missing hints, and for settled units that are not compacted."""
         self._swept = True
         self.load_lists()
         for tasks in self.lists:
-            traces = look(tasks.path)
-            for bucket in tasks.all_buckets():
-                trace = traces.get(bucket.name, Trace([]))
-                if trace.done and not (trace.split or trace.epochs):
+            entries = look(tasks.path)
+            for unit in tasks.all_units():
+                entry = entries.get(unit.number, Entry())
+                if entry.done and not entry.epochs:
                     continue
-                room = basket.room
-                if not self._gather(bucket, trace, basket, again=True):
-                    if basket.selects and basket.room:
-                        continue
+                claimed = len(basket.leases)
+                if not self._claim_from(unit, basket, again=True) and basket.leases:
                     return
-                if basket.room == room:
-                    seal(self._survey, bucket, trace)
+                if entry.epochs and len(basket.leases) == claimed:
+                    self._observer.compact(unit, entry.epochs)
 
-    def _gather(self, node: Node, trace: Trace, basket: _Basket, *, again: bool = False) -> bool:
-        """Claim within a node what was never claimed and, with ``again``, what others no longer hold.
+    def _claim_from(self, unit: Unit, basket: _Basket, *, again: bool = False) -> bool:
+        """Claim waiting tasks of a unit; with ``again`` also those that others have given up.
 
         Returns
         -------
         bool
-            Whether nothing more is to be had there.
+            Whether no task of the unit waits any more.
         """
-        if trace.done:
-            return True
-        if not basket.room or not basket.takes_some(node):
+        # The last task is the cheapest.
+        if not basket.room or not basket.accepts(unit, unit.count - 1):
             return False
-        if trace.epochs:
-            return self._inherit(node, trace.epochs, basket) if again else True
-        if not trace.split:
-            if node.size == 1 or (node.count <= basket.room and basket.takes(node, 0)):
-                if self._take(node, 0, basket):
-                    return True
-            elif basket.leases:
-                # Few files matter more than a full basket: no node is split for the rest.
+        chain = self._observer.chain(unit)
+        if chain is None:
+            return True
+        gone = self._expire(chain) if again else []
+        self._contested |= chain.blocked
+        waiting = [] if chain.blocked else chain.waiting()
+        tasks = [offset for offset in waiting if basket.accepts(unit, offset)]
+        if not tasks:
+            return not waiting and not chain.blocked
+        if len(tasks) > basket.room:
+            # Few claims of whole units are better than a full basket.
+            if basket.leases and not again:
                 return False
-            elif self._split(node):
-                return self._gather_parts(node, basket, again=again)
-            if not os.path.isdir(node.path):
-                return True
-        return self._gather_parts(node, basket, again=again)
+            tasks = tasks[: basket.room]
+        if not self._take(chain, tasks, gone, basket):
+            self._contested = True
+            return False
+        if again and len(tasks) < len(waiting):
+            self.hint(unit)
+        return len(tasks) == len(waiting)
 
-    def _gather_parts(self, node: Node, basket: _Basket, *, again: bool) -> bool:
-        """Claim within the parts of a split node."""
-        traces, parts = look(node.path), list(node.children())
-        exhausted = True
-        while parts and basket.room:
-            # In order; but where many reach for the same task at once, each goes on at another.
-            part = parts.pop(random.randrange(len(parts)) if self._crowded else 0)
-            done = self._gather(part, traces.get(part.name, Trace([])), basket, again=again)
-            if not done and basket.leases:
-                # What is left of it is dearer than all that follows.
-                return False
-            exhausted &= done
-        return exhausted and not parts
-
-    def _split(self, node: Node) -> bool:
-        """Make a node a directory; False when it is claimed, split or settled."""
-        with suppress(FileExistsError, FileNotFoundError, NotADirectoryError):
-            os.mkdir(node.path)
-            if not is_sealed(node):
-                return True
-            # It was settled and removed since this process last looked.
-            with suppress(OSError):
-                os.rmdir(node.path)
-        return False
-
-    def _inherit(self, node: Node, epochs: Sequence[int], basket: _Basket) -> bool:
-        """Claim what others have handed back or given up of a node."""
-        chain = self._survey.chain(node, epochs)
-        gone = self._find_given_up(chain)
+    def _expire(self, chain: Chain) -> list[int]:
+        """Expire the claims whose holders are gone; return their epochs."""
+        others = [claim for claim in chain.holders() if claim.path not in self._held]
+        # All are looked at, because the first look starts the time of each.
+        gone = [claim for claim in others if self._observer.is_given_up(claim)]
         for claim in gone:
             chain.expire(claim)
-        waiting = chain.waiting()
-        covered = [offset for offset in waiting if basket.takes(node, offset)][: basket.room]
-        if not covered:
-            return not waiting
-        taken = self._take(
-            node,
-            epochs[-1] + 1,
-            basket,
-            covered=covered,
-            charges={offset: n for offset in covered if (n := chain.charges.get(offset, 0))},
-            gone=[claim.epoch for claim in gone],
-        )
-        if len(covered) == len(waiting):
-            return True
-        if taken:
-            self.hint(node)
-        return False
+        return [claim.epoch for claim in gone]
 
-    def _find_given_up(self, chain: Chain) -> list[Claim]:
-        """Return the claims whose holders are gone; all are looked at, for the first look starts the time of each."""
-        others = [claim for claim in chain.holders() if claim.path not in self._holdings]
-        return [claim for claim in others if self._survey.is_given_up(claim)]
-
-    def _take(
-        self,
-        node: Node,
-        epoch: int,
-        basket: _Basket,
-        *,
-        covered: Collection[int] | None = None,
-        charges: Mapping[int, int] | None = None,
-        gone: Collection[int] = (),
-    ) -> bool:
-        """Create a claim; False when somebody else was first."""
-        path = f"{node.path}.{epoch}" if epoch else node.path
-        charges = charges or {}
+    def _take(self, chain: Chain, tasks: list[int], gone: Collection[int], basket: _Basket) -> bool:
+        """Create a claim; return False if another worker was first, or the unit is settled."""
+        unit, epoch = chain.unit, chain.next_epoch
+        charges = {offset: n for offset in tasks if (n := chain.charges.get(offset, 0))}
+        covered = None if len(tasks) == unit.count else tasks
         line = {**self._holder, "tasks": covered, "charges": charges, "gone": gone}
-        if not create(path, line):
-            self._crowded = True
+        if not create(unit.claim(epoch), line):
             return False
-        if is_sealed(node):
-            remove(path)
+        if os.path.exists(unit.done):
+            remove(unit.claim(epoch))
             return False
-        held = set(range(node.count) if covered is None else covered)
-        holding = Holding(node, epoch, path, held, set(), revocable=not gone)
-        basket.leases += self._holdings.add(holding, charges, self._lease)
+        basket.leases += self._held.add(unit, epoch, tasks, charges, self._lease)
         return True

@@ -1,11 +1,11 @@
-"""The files by which tasks are claimed in a directory ledger, and what they say when they are read in turn.
+"""Claims of a directory ledger: the files by which tasks are claimed, and the state of tasks that follows from them.
 
-The first claim of a node is the file of its name, and covers the whole node.  Each later one has the next number (its
-*epoch*) and says in its first line which tasks it covers: those that were handed back, or whose holder is gone.
-A file is created exclusively, by its holder, who alone appends to it, a line of JSON at a time:
+The claims of a unit are numbered; the number is called the *epoch*.  Each claim is a file, and its first line lists the
+tasks that it covers: tasks that were never claimed, were handed back, or whose holder is gone.  The holder creates the
+file exclusively and alone appends to it, one line of JSON at a time:
 
 ====================================  ================================================================
-``{"host", "process", "tasks", …}``   the first line: who holds it and for how long, which offsets (null: all), the
+``{"host", "process", "tasks", …}``   the first line: the holder, the length of its lease, the offsets (null: all), the
                                       attempts made of each so far, and the epochs whose holders were found gone
 ``{"started": [offset, …]}``          from here on a lost worker costs these tasks an attempt
 ``{"done": [offset, …]}``             settled
@@ -13,8 +13,8 @@ A file is created exclusively, by its holder, who alone appends to it, a line of
 ``{"released": [offset, …]}``         handed back, without a charge
 ====================================  ================================================================
 
-A task is in the state that the newest claim which covers it gives it.  So what a worker writes after its lease was lost
-says nothing any more, whenever it writes it, and nobody needs to have noticed.
+The newest claim that covers a task determines its state.  So what a worker writes after its lease was lost has no
+effect, whenever it writes it, and no other worker has to notice.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from cryotile.farm.task import ATTEMPTS
-from cryotile.ledgers.directory.layout import Node
+from cryotile.ledgers.directory.layout import Unit
 
 __all__ = [
     "GONE",
     "Chain",
     "Claim",
     "append",
+    "covered",
     "create",
     "read_claim",
     "remove",
     "touch",
 ]
 
-# A path that leads nowhere: what was there is gone, because all of it is settled.
-GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ESTALE})
+# Errors of a path whose file is gone, because its unit is settled.
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
 
 Signature = tuple[int, int]
 """What changes whenever a claim is touched or appended to: its mtime (of the file server's clock) and its size."""
@@ -57,11 +58,11 @@ class Claim:
     path : str
         The file.
     epoch : int
-        Its number, 0 for the first claim of a node.
+        Its number, 0 for the first claim of a unit.
     signature : tuple of int
         Modification time (nanoseconds) and size when it was read.
     lines : list of dict
-        What its holder wrote; empty when the holder has not come to that.
+        What its holder wrote; empty if the holder has not written the first line yet.
     """
 
     path: str
@@ -76,7 +77,7 @@ class Claim:
 
     @property
     def lease(self) -> float:
-        """Seconds for which it is good without a change; of a claim with lines."""
+        """Seconds for which it is valid without a change; for a claim with lines."""
         return float(self.lines[0]["lease"])
 
     @property
@@ -87,27 +88,29 @@ class Claim:
 
 @dataclass
 class Chain:
-    """The state of a node that was claimed, from all its claims.
+    """The state of a unit, from all its claims.
 
     Attributes
     ----------
-    node : Node
-        The node.
+    unit : Unit
+        The unit.
     claims : list of Claim
         In the order of their epochs.
+    next_epoch : int
+        Number of the next claim.
     holder : dict of int to int
         Epoch of the claim that holds a task, by offset; a task that is neither held nor settled waits.
     charges : dict of int to int
-        Attempts made of each task, but for the one that may be going on.
+        Attempts made of each task, without the one that may be running.
     started : set of int
         Offsets of held tasks that were started.
     settled : dict of int to (str, str or None)
-        Host that settled each, and its error if it failed for good.
+        Host that settled each task, and its error if it failed for good.
     failures : dict of int to str
         Host of the last failed attempt at tasks that are not settled.
     """
 
-    node: Node
+    unit: Unit
     claims: list[Claim]
     holder: dict[int, int] = field(default_factory=dict)
     charges: dict[int, int] = field(default_factory=dict)
@@ -116,27 +119,29 @@ class Chain:
     failures: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # Replaying one may remove another from the list.
+        self.next_epoch = len(self.claims)
+        # Replaying a claim may remove another one from the list.
         for claim in list(self.claims):
-            self._replay(claim)
+            if claim.lines:
+                self._replay(claim)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether nothing can be claimed now, because the holder of a claim has not written yet what it covers."""
+        return any(not claim.lines for claim in self.claims)
 
     def waiting(self) -> list[int]:
-        """Return the offsets of the tasks that can be claimed.
-
-        While the holder of the newest claim has not said what that covers, this is none.
-        """
-        if any(claim.epoch and not claim.lines for claim in self.claims):
-            return []
+        """Return the offsets of the tasks that are neither held nor settled."""
         return [
             offset
-            for offset in range(self.node.count)
+            for offset in range(self.unit.count)
             if offset not in self.holder and offset not in self.settled
         ]
 
     def holders(self) -> list[Claim]:
-        """Return the claims that still hold tasks, or may."""
+        """Return the claims that hold tasks, or may hold some."""
         held = set(self.holder.values())
-        return [c for c in self.claims if c.epoch in held or (c.epoch and not c.lines)]
+        return [claim for claim in self.claims if claim.epoch in held or not claim.lines]
 
     def expire(self, claim: Claim) -> None:
         """Take its tasks from a holder that is gone; those it had started are charged an attempt."""
@@ -148,19 +153,16 @@ class Chain:
             self.claims.remove(claim)
 
     def is_settled(self) -> bool:
-        """Tell whether every task is settled."""
-        return len(self.settled) == self.node.count
+        """Return whether every task is settled."""
+        return len(self.settled) == self.unit.count
 
     def _replay(self, claim: Claim) -> None:
-        covered: Iterable[int] = () if claim.epoch else range(self.node.count)
-        if claim.lines:
-            first = claim.lines[0]
-            gone = set(first.get("gone", ()))
-            for earlier in [c for c in self.claims if c.epoch in gone]:
-                self.expire(earlier)
-            covered = range(self.node.count) if first["tasks"] is None else first["tasks"]
-            self.charges |= {int(o): n for o, n in first.get("charges", {}).items()}
-        for offset in covered:
+        first = claim.lines[0]
+        gone = set(first["gone"])
+        for earlier in [c for c in self.claims if c.epoch in gone]:
+            self.expire(earlier)
+        self.charges |= {int(offset): n for offset, n in first["charges"].items()}
+        for offset in covered(claim, self.unit):
             self.holder[offset] = claim.epoch
             self.started.discard(offset)
             self.settled.pop(offset, None)
@@ -168,7 +170,7 @@ class Chain:
             self._apply(claim, line)
 
     def _apply(self, claim: Claim, line: Mapping[str, Any]) -> None:
-        """Let a line take effect on those of its tasks that the claim still holds."""
+        """Apply a line to those of its tasks that the claim still holds."""
         for offset in line.get("started", ()):
             if self.holder.get(offset) == claim.epoch:
                 self.started.add(offset)
@@ -196,11 +198,14 @@ class Chain:
         self.started.discard(offset)
 
 
-def create(path: str, line: Mapping[str, Any]) -> bool:
-    """Create a claim exclusively, with its first line; False when it, or a directory of its name, is there.
+def covered(claim: Claim, unit: Unit) -> Collection[int]:
+    """Return the offsets of the tasks that a claim with lines covers."""
+    tasks: list[int] | None = claim.lines[0]["tasks"]
+    return range(unit.count) if tasks is None else tasks
 
-    Also when the directory it was to be in is gone, because all of that is settled.
-    """
+
+def create(path: str, line: Mapping[str, Any]) -> bool:
+    """Create a claim exclusively, with its first line; return False if it exists, or the list is gone."""
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except OSError as error:
@@ -210,14 +215,14 @@ def create(path: str, line: Mapping[str, Any]) -> bool:
     try:
         _write(descriptor, line)
     except OSError:
-        # A claim without its line is nobody's, and would keep everybody off for a whole lease.
+        # A claim without its first line would block its unit for a whole lease.
         remove(path)
         raise
     return True
 
 
 def append(path: str, line: Mapping[str, Any]) -> bool:
-    """Append a line to one's own claim; False when the claim is gone, because all of its node is settled."""
+    """Append a line to one's own claim; return False if the claim is gone, because its unit is settled."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
     except OSError as error:
@@ -229,13 +234,13 @@ def append(path: str, line: Mapping[str, Any]) -> bool:
 
 
 def remove(path: str) -> None:
-    """Remove a file that others may have removed, or a file server may still hold."""
-    with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    """Remove a file that another worker may have removed."""
+    with suppress(FileNotFoundError, NotADirectoryError):
         os.unlink(path)
 
 
 def touch(path: str) -> bool:
-    """Change the time of a file to the file server's; False when it is gone."""
+    """Set the time of a file to the file server's; return False if it is gone."""
     try:
         os.utime(path)
     except OSError as error:
@@ -246,7 +251,7 @@ def touch(path: str) -> bool:
 
 
 def _write(descriptor: int, line: Mapping[str, Any]) -> None:
-    # It begins a line of its own even after one that a full disk cut short.  Closing hands it to a file server.
+    # It starts with a newline: a full disk may have cut the last line short.  Closing sends it to a file server.
     content = b"\n" + json.dumps(line, separators=(",", ":")).encode() + b"\n"
     try:
         while content:
@@ -265,12 +270,12 @@ def read_claim(path: str, epoch: int, known: Claim | None = None) -> Claim | Non
     epoch : int
         Its number.
     known : Claim, optional
-        As read before; given back if the file is unchanged.
+        The claim as it was read before; returned if the file is unchanged.
 
     Returns
     -------
     Claim or None
-        None when it is gone.
+        None if there is none.
     """
     try:
         state = os.stat(path)
@@ -290,7 +295,7 @@ def read_claim(path: str, epoch: int, known: Claim | None = None) -> Claim | Non
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """Read a line; None for one that was cut short."""
+    """Parse a line; return None if it was cut short."""
     try:
         parsed = json.loads(line)
     except ValueError:

@@ -1,32 +1,30 @@
 """A ledger in a directory: the farm that needs no server and no database, only a file system that all workers see.
 
-It relies on three things that local disks, NFS and Lustre do alike: of several that create a file or directory
-exclusively one succeeds, a directory does not replace one that is not empty, and what a process has appended to a file
-is there for who opens it later.  It needs no locks, no hard links, no rename of files, no synchronised clocks, and
-nobody to see at once what others have done: who acts on an old view creates something that is there already, or that
-has no effect.  Nothing is lost if it all is: the results are elsewhere, and :meth:`DirLedger.enroll` begins again.
+It relies on three properties that local disks, NFS and Lustre share: if several processes create a file exclusively,
+one succeeds; a rename does not replace a directory that is not empty; and what a process has appended to a file is
+visible to a process that opens it later.  It needs no locks, no hard links, no rename of files, no synchronised clocks,
+and no immediate view of what others have done: a worker that acts on an old view creates a file that exists already, or
+that has no effect.  If all its files are lost, no result is: :meth:`DirLedger.enroll` lists the missing tasks again.
 
-The names are those of :mod:`cryotile.ledgers.directory.layout`, what the files say is in
-:mod:`cryotile.ledgers.directory.claims`.  A process may die between any two of these steps;
-this is what the others then find:
+:mod:`cryotile.ledgers.directory.layout` defines the names of files, :mod:`cryotile.ledgers.directory.claims` what
+they say.  A process may die between any two of these steps; this is what the others then find:
 
 ========  ==============================================  ==================================================
 to        steps                                           after the last step done
 ========  ==============================================  ==================================================
 enroll    1 write a list in a hidden directory            nothing; the hidden directory stays
           2 rename it to its number                       the list
-claim     1 make the directory of a split node            a split node without claims
-          2 create the claim                              a claim of the whole node (a later one: of nothing);
-                                                          it is given up when it does not change for a lease
-          3 write its first line                          the claim
-          4 look whether all was settled meanwhile        a claim in a settled node, which says nothing
+claim     1 create the claim                              a claim of unknown tasks, which blocks its unit until
+                                                          it is given up: it does not change for a lease
+          2 write its first line                          the claim
+          3 look whether the unit was compacted           a claim of a settled unit, which has no effect
 start     1 append                                        a claim that costs an attempt when it is given up
 settle    1 append                                        settled
-          2 leave a hint, if it failed and waits again    without it the task is found when nothing else waits
-release   1 append, or remove the claim                   waiting
+          2 leave a hint, if it failed                    without it the task is found when nothing else waits
+release   1 append                                        waiting
           2 leave a hint                                  as above
-seal      1 create the .done                              a settled node
-          2 remove claims and directories                 remains that say nothing, until somebody sweeps them up
+compact   1 create the .done                              a settled unit
+          2 remove its claims                             claims without effect, until another worker removes them
 ========  ==============================================  ==================================================
 """
 
@@ -41,11 +39,10 @@ from cryotile.farm.task import Task
 from cryotile.files import writing
 from cryotile.ledgers.base import LEASE, Ending, Fits, Lease, Ledger
 from cryotile.ledgers.directory.claimant import Claimant
-from cryotile.ledgers.directory.claims import append, remove, touch
-from cryotile.ledgers.directory.compaction import seal_upwards
-from cryotile.ledgers.directory.held_claims import Holding, Holdings
+from cryotile.ledgers.directory.claims import append, touch
+from cryotile.ledgers.directory.held_claims import HeldClaim, HeldClaims
 from cryotile.ledgers.directory.layout import publish_list
-from cryotile.ledgers.directory.observer import Survey
+from cryotile.ledgers.directory.observer import Observer
 
 __all__ = ["DirLedger"]
 
@@ -72,10 +69,10 @@ class DirLedger(Ledger):
         self._root = str(Path(home) / "farm" / key.replace("/", "_"))
         self._lease = lease
         self._host = host or socket.gethostname()
-        self._survey = Survey(lease)
-        self._holdings = Holdings(self._survey)
+        self._observer = Observer(lease)
+        self._held = HeldClaims(self._observer)
         self._claimant = Claimant(
-            self._root, self._survey, self._holdings, lease=lease, host=self._host
+            self._root, self._observer, self._held, lease=lease, host=self._host
         )
         self._next_watch = time.monotonic()
 
@@ -108,16 +105,16 @@ class DirLedger(Ledger):
 
     def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
         """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
-        lost = self._holdings.lost(fractions)
+        lost = self._held.lost(fractions)
         with writing(Path(self._root)):
-            for holding, leases in self._holdings.by_claim(fractions).items():
+            for claim, leases in self._held.by_claim(fractions).items():
                 started = {o for o, lease in leases.items() if fractions[lease] is not None}
-                new = sorted(started - holding.started)
-                holding.started |= started
-                if append(holding.path, {"started": new}) if new else touch(holding.path):
-                    lost |= self._holdings.find_lost(holding, leases)
+                new = sorted(started - claim.started)
+                claim.started |= started
+                if append(claim.path, {"started": new}) if new else touch(claim.path):
+                    lost |= self._held.find_lost(claim, leases)
                 else:
-                    lost |= self._holdings.lose(holding, leases)
+                    lost |= self._held.lose(claim, leases)
             if time.monotonic() >= self._next_watch:
                 self._next_watch = time.monotonic() + self._lease / 5
                 self._claimant.watch()
@@ -125,55 +122,50 @@ class DirLedger(Ledger):
 
     def settle(self, endings: Mapping[str, Ending]) -> set[str]:
         """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
-        lost = self._holdings.lost(endings)
+        lost = self._held.lost(endings)
         with writing(Path(self._root)):
-            for holding, leases in self._holdings.by_claim(endings).items():
+            for claim, leases in self._held.by_claim(endings).items():
                 errors = {offset: endings[lease].error for offset, lease in leases.items()}
-                lost |= self._settle(holding, leases, errors)
+                lost |= self._settle(claim, leases, errors)
         return lost
 
     def release(self, leases: Collection[str]) -> None:
         """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
         with writing(Path(self._root)):
-            for holding, returned in self._holdings.by_claim(leases).items():
-                self._holdings.let_go(holding, returned)
-                if holding.revocable and not holding.held:
-                    remove(holding.path)
-                else:
-                    append(holding.path, {"released": sorted(returned)})
-                    holding.revocable = False
-                self._claimant.hint(holding.node)
+            for claim, returned in self._held.by_claim(leases).items():
+                self._held.let_go(claim, returned)
+                append(claim.path, {"released": sorted(returned)})
+                self._claimant.hint(claim.unit)
 
     def unsettled(self) -> int:
         """Return how many tasks wait or are leased; see :meth:`cryotile.ledgers.Ledger.unsettled`."""
         return len(self._open_indices())
 
     def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
-        """Tell what other hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.outcomes_elsewhere`."""
+        """Return the outcomes of tasks on other hosts; see :meth:`cryotile.ledgers.Ledger.outcomes_elsewhere`."""
         self._claimant.load_lists()
         found: dict[str, dict[int, bool]] = {}
         for each in self._claimant.lists:
-            for host, ended in self._survey.outcomes_elsewhere(each, tasks).items():
+            for host, ended in self._observer.outcomes(each, tasks).items():
                 found.setdefault(host, {}).update(ended)
         found.pop(self._host, None)
         return found
 
     def _settle(
-        self, holding: Holding, leases: Mapping[int, str], errors: Mapping[int, str | None]
+        self, claim: HeldClaim, leases: Mapping[int, str], errors: Mapping[int, str | None]
     ) -> set[str]:
         """Settle tasks of one claim."""
         done = [offset for offset, error in errors.items() if error is None]
         failed = {offset: error for offset, error in errors.items() if error is not None}
-        if not append(holding.path, {"done": done, "failed": failed}):
-            return self._holdings.lose(holding, leases)
-        # Looked for afterwards: what has taken a task over since does not know of this line, and prevails.
-        lost = self._holdings.find_lost(holding, leases)
-        self._holdings.let_go(holding, leases)
-        holding.revocable = False
+        if not append(claim.path, {"done": done, "failed": failed}):
+            return self._held.lose(claim, leases)
+        # Checked afterwards: a claim that has taken a task over since does not know this line, and prevails.
+        lost = self._held.find_lost(claim, leases)
+        self._held.let_go(claim, leases)
         if failed:
-            self._claimant.hint(holding.node)
-        if not holding.held:
-            seal_upwards(self._survey, holding.node)
+            self._claimant.hint(claim.unit)
+        if not claim.held:
+            self._observer.compact(claim.unit)
         return lost
 
     def _open_indices(self) -> set[int]:
@@ -181,5 +173,5 @@ class DirLedger(Ledger):
         self._claimant.load_lists()
         found: set[int] = set()
         for tasks in self._claimant.lists:
-            found.update(tasks.indices[self._survey.open_tasks(tasks)].tolist())
+            found.update(tasks.indices[self._observer.open_tasks(tasks)].tolist())
         return found
