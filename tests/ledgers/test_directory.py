@@ -18,7 +18,6 @@ import pytest
 
 from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.farm.task import Task
-from cryotile.ledgers.directory.claims import Chain
 from cryotile.ledgers.directory.layout import UNIT, publish_list
 from cryotile.ledgers.directory.ledger import DirLedger
 from cryotile.testing.leases import at, await_claim, claim_all, ended, ids
@@ -82,7 +81,7 @@ def test_tiny_tasks_share_a_file(tmp_path):
     ledger = DirLedger(tmp_path, "run/1")
     ledger.enroll(tasks_of(1024))
     claim_all(ledger, 512)
-    assert files(tmp_path) == [*(f"{number:06d}" for number in range(1024 // UNIT)), "again"]
+    assert files(tmp_path) == [*(f"{number:06d}.0" for number in range(1024 // UNIT)), "again"]
 
 
 def count_calls(monkeypatch) -> Counter[str]:
@@ -137,7 +136,7 @@ def test_who_acts_on_an_old_view_claims_nothing(tmp_path, monkeypatch):
     while leases := quick.claim(300):
         quick.settle(ended(*leases))
     # As if a file server's answers were kept from the time before anything was claimed.
-    monkeypatch.setattr(late._observer, "chain", lambda unit: Chain(unit, []))
+    monkeypatch.setattr(late._observer, "is_compacted", lambda unit: False)
     monkeypatch.setattr("cryotile.ledgers.directory.claimant.look", lambda directory: {})
     for n in (600, 20, 1):
         assert late.claim(n) == []
@@ -148,7 +147,7 @@ def test_no_clock_is_compared_with_another(tmp_path):
     holder = DirLedger(tmp_path, "run/1", lease=1.0)
     holder.enroll(tasks_of(1))
     (lease,) = holder.claim()
-    (claim,) = tmp_path.glob("farm/*/0000/000000")
+    (claim,) = tmp_path.glob("farm/*/0000/000000.0")
     other = DirLedger(tmp_path, "run/1", lease=1.0)
     # The file server's clock may be years off, before or behind; only that the time changes counts.
     for year in (0, 4_000_000_000, 1, 3_999_999_999):
@@ -184,7 +183,7 @@ def test_a_worker_of_this_machine_that_is_gone_is_not_waited_for(tmp_path):
 def test_a_claim_whose_first_line_was_cut_short_is_given_up_after_a_lease(tmp_path, content):
     ledger = DirLedger(tmp_path, "run/1", lease=0.3)
     ledger.enroll(tasks_of(5))
-    (tmp_path / "farm" / "run_1" / "0000" / "000000").write_bytes(content)
+    (tmp_path / "farm" / "run_1" / "0000" / "000000.0").write_bytes(content)
     assert ledger.claim(5) == []
     leases = await_claim(ledger)
     assert [(lease.task.index, lease.attempt) for lease in leases] == [(n, 1) for n in range(5)]
@@ -196,7 +195,7 @@ def test_a_line_that_a_full_disk_cut_short_spoils_no_other(tmp_path):
     ledger = DirLedger(tmp_path, "run/1", lease=0.3)
     ledger.enroll(tasks_of(5))
     leases = ledger.claim(5)
-    with (tmp_path / "farm" / "run_1" / "0000" / "000000").open("ab") as claim:
+    with (tmp_path / "farm" / "run_1" / "0000" / "000000.0").open("ab") as claim:
         claim.write(b'\n{"done":[0,1')
     assert ledger.unsettled() == 5
     ledger.settle(ended(*leases[2:4]))

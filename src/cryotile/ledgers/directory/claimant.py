@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from cryotile.ledgers.base import Fits, Lease
 from cryotile.ledgers.directory.claims import Chain, create, remove
@@ -112,7 +113,7 @@ class Claimant:
         number, skipped = tasks.next, False
         while number < tasks.units and basket.room:
             self._contested = False
-            exhausted = self._claim_from(Unit(tasks, number), basket)
+            exhausted = self._claim_free(Unit(tasks, number), basket)
             if not exhausted and basket.leases:
                 # The rest of this unit costs more than all units that follow.
                 return
@@ -123,12 +124,12 @@ class Claimant:
 
     def _claim_returned(self, basket: _Basket) -> None:
         """Claim tasks that others have handed back, or were found to have given up."""
-        self._given_up = [u for u in self._given_up if not self._claim_from(u, basket, again=True)]
+        self._given_up = [unit for unit in self._given_up if not self._claim_all(unit, basket)]
         for tasks in self.lists:
             for name in sorted(names(f"{tasks.path}/again")):
                 if not name.isdecimal() or int(name) >= tasks.units:
                     continue
-                if self._claim_from(Unit(tasks, int(name)), basket, again=True):
+                if self._claim_returned_of(Unit(tasks, int(name)), basket):
                     remove(f"{tasks.path}/again/{name}")
 
     def _sweep(self, basket: _Basket) -> None:
@@ -139,65 +140,94 @@ class Claimant:
             entries = look(tasks.path)
             for unit in tasks.all_units():
                 entry = entries.get(unit.number, Entry())
-                if entry.done and not entry.epochs:
+                if entry.done and not entry.claims:
                     continue
                 claimed = len(basket.leases)
-                if not self._claim_from(unit, basket, again=True) and basket.leases:
+                if not self._claim_all(unit, basket) and basket.leases:
                     return
-                if entry.epochs and len(basket.leases) == claimed:
-                    self._observer.compact(unit, entry.epochs)
+                if entry.claims and len(basket.leases) == claimed:
+                    self._observer.compact(unit, entry.claims)
 
-    def _claim_from(self, unit: Unit, basket: _Basket, *, again: bool = False) -> bool:
-        """Claim waiting tasks of a unit; with ``again`` also those that others have given up.
+    def _claim_all(self, unit: Unit, basket: _Basket) -> bool:
+        """Claim tasks of a unit in every state in which they wait; return whether none is left."""
+        exhausted = self._claim_returned_of(unit, basket)
+        return self._claim_free(unit, basket, again=True) and exhausted
 
-        Returns
-        -------
-        bool
-            Whether no task of the unit waits any more.
-        """
+    def _claim_free(self, unit: Unit, basket: _Basket, *, again: bool = False) -> bool:
+        """Claim tasks of a unit that were never claimed; return whether none is left."""
         # The last task is the cheapest.
         if not basket.room or not basket.accepts(unit, unit.count - 1):
+            return False
+        if self._observer.is_compacted(unit):
+            return True
+        found = self._observer.free(unit, again=again)
+        if found is None:
+            self._contested = True
+            return False
+        tasks = [offset for offset in found.offsets if basket.accepts(unit, offset)]
+        if len(tasks) > basket.room:
+            # Few claims of whole units are better than a full basket.
+            if basket.leases:
+                return False
+            tasks = tasks[: basket.room]
+        if not tasks:
+            return not found.offsets
+        last, taken = tasks[-1], set(tasks)
+        left = {
+            "next": max(found.next, last + 1),
+            "skipped": [o for o in found.offsets if o < max(found.next, last) and o not in taken],
+        }
+        if not self._take(unit, found.name, tasks, {}, found.gone, left, basket):
+            self._contested = True
+            return False
+        return len(tasks) == len(found.offsets)
+
+    def _claim_returned_of(self, unit: Unit, basket: _Basket) -> bool:
+        """Claim tasks of a unit that others have handed back or given up; return whether none is left."""
+        if not basket.room:
             return False
         chain = self._observer.chain(unit)
         if chain is None:
             return True
-        gone = self._expire(chain) if again else []
-        self._contested |= chain.blocked
-        waiting = [] if chain.blocked else chain.waiting()
-        tasks = [offset for offset in waiting if basket.accepts(unit, offset)]
-        if not tasks:
-            return not waiting and not chain.blocked
-        if len(tasks) > basket.room:
-            # Few claims of whole units are better than a full basket.
-            if basket.leases and not again:
-                return False
-            tasks = tasks[: basket.room]
-        if not self._take(chain, tasks, gone, basket):
-            self._contested = True
+        gone = self._expire(chain)
+        if chain.blocked:
             return False
-        if again and len(tasks) < len(waiting):
+        returned = chain.returned()
+        tasks = [offset for offset in returned if basket.accepts(unit, offset)][: basket.room]
+        if not tasks:
+            return not returned
+        charges = {offset: n for offset in tasks if (n := chain.charges.get(offset, 0))}
+        taken = self._take(unit, chain.next, tasks, charges, gone, {}, basket)
+        if taken and len(tasks) < len(returned):
             self.hint(unit)
-        return len(tasks) == len(waiting)
+        return taken and len(tasks) == len(returned)
 
-    def _expire(self, chain: Chain) -> list[int]:
-        """Expire the claims whose holders are gone; return their epochs."""
+    def _expire(self, chain: Chain) -> list[str]:
+        """Expire the claims whose holders are gone; return their names."""
         others = [claim for claim in chain.holders() if claim.path not in self._held]
         # All are looked at, because the first look starts the time of each.
         gone = [claim for claim in others if self._observer.is_given_up(claim)]
         for claim in gone:
             chain.expire(claim)
-        return [claim.epoch for claim in gone]
+        return [claim.name for claim in gone]
 
-    def _take(self, chain: Chain, tasks: list[int], gone: Collection[int], basket: _Basket) -> bool:
+    def _take(
+        self,
+        unit: Unit,
+        name: str,
+        tasks: list[int],
+        charges: Mapping[int, int],
+        gone: Collection[str],
+        left: Mapping[str, Any],
+        basket: _Basket,
+    ) -> bool:
         """Create a claim; return False if another worker was first, or the unit is settled."""
-        unit, epoch = chain.unit, chain.next_epoch
-        charges = {offset: n for offset in tasks if (n := chain.charges.get(offset, 0))}
-        covered = None if len(tasks) == unit.count else tasks
-        line = {**self._holder, "tasks": covered, "charges": charges, "gone": gone}
-        if not create(unit.claim(epoch), line):
+        line = {**self._holder, "tasks": tasks, "charges": charges, "gone": gone, **left}
+        if not create(unit.claim(name), line):
             return False
+        # Looked at again, because another worker may have compacted it meanwhile.
         if os.path.exists(unit.done):
-            remove(unit.claim(epoch))
+            remove(unit.claim(name))
             return False
-        basket.leases += self._held.add(unit, epoch, tasks, charges, self._lease)
+        basket.leases += self._held.add(unit, name, tasks, charges, self._lease)
         return True

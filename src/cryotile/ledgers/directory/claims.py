@@ -1,12 +1,14 @@
 """Claims of a directory ledger: the files by which tasks are claimed, and the state of tasks that follows from them.
 
-The claims of a unit are numbered; the number is called the *epoch*.  Each claim is a file, and its first line lists the
-tasks that it covers: tasks that were never claimed, were handed back, or whose holder is gone.  The holder creates the
-file exclusively and alone appends to it, one line of JSON at a time:
+A unit has two sequences of claims.  Those named 0, 1, 2, … cover tasks that were never claimed; the newest one says
+which tasks are left.  Those named r0, r1, r2, … cover tasks that were handed back, or whose holder is gone.  A claim is
+created exclusively by its holder, who alone appends to it, one line of JSON at a time:
 
 ====================================  ================================================================
-``{"host", "process", "tasks", …}``   the first line: the holder, the length of its lease, the offsets (null: all), the
-                                      attempts made of each so far, and the epochs whose holders were found gone
+``{"host", "process", "tasks", …}``   the first line: the holder and the length of its lease; the offsets that the claim
+                                      covers, the attempts made of each so far (``charges``), and the claims whose
+                                      holders were found gone; the offset after which no task was claimed (``next``),
+                                      and the offsets before it that were left out (``skipped``)
 ``{"started": [offset, …]}``          from here on a lost worker costs these tasks an attempt
 ``{"done": [offset, …]}``             settled
 ``{"failed": {offset: error, …}}``    an attempt failed: settled if it was the last one
@@ -22,7 +24,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,7 +37,6 @@ __all__ = [
     "Chain",
     "Claim",
     "append",
-    "covered",
     "create",
     "read_claim",
     "remove",
@@ -57,8 +58,8 @@ class Claim:
     ----------
     path : str
         The file.
-    epoch : int
-        Its number, 0 for the first claim of a unit.
+    name : str
+        Its name in the unit.
     signature : tuple of int
         Modification time (nanoseconds) and size when it was read.
     lines : list of dict
@@ -66,13 +67,13 @@ class Claim:
     """
 
     path: str
-    epoch: int
+    name: str
     signature: Signature
     lines: list[dict[str, Any]]
 
     @property
     def host(self) -> str:
-        """Host of the holder; empty when unknown."""
+        """Host of the holder; empty if unknown."""
         return str(self.lines[0]["host"]) if self.lines else ""
 
     @property
@@ -88,18 +89,20 @@ class Claim:
 
 @dataclass
 class Chain:
-    """The state of a unit, from all its claims.
+    """The state of the tasks of a unit that were claimed, from all its claims.
 
     Attributes
     ----------
     unit : Unit
         The unit.
     claims : list of Claim
-        In the order of their epochs.
-    next_epoch : int
-        Number of the next claim.
-    holder : dict of int to int
-        Epoch of the claim that holds a task, by offset; a task that is neither held nor settled waits.
+        In their order: those of tasks that were never claimed, then the others.
+    names : list of str
+        Names of all claims, those included that were given up before they said anything.
+    next : str
+        Name of the next claim of returned tasks.
+    holder : dict of int to str or None
+        Name of the claim that holds a task, by offset; None if it waits again or is settled.
     charges : dict of int to int
         Attempts made of each task, without the one that may be running.
     started : set of int
@@ -112,14 +115,15 @@ class Chain:
 
     unit: Unit
     claims: list[Claim]
-    holder: dict[int, int] = field(default_factory=dict)
+    holder: dict[int, str | None] = field(default_factory=dict)
     charges: dict[int, int] = field(default_factory=dict)
     started: set[int] = field(default_factory=set)
     settled: dict[int, tuple[str, str | None]] = field(default_factory=dict)
     failures: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.next_epoch = len(self.claims)
+        self.names = [claim.name for claim in self.claims]
+        self.next = f"r{sum(name.startswith('r') for name in self.names)}"
         # Replaying a claim may remove another one from the list.
         for claim in list(self.claims):
             if claim.lines:
@@ -127,26 +131,24 @@ class Chain:
 
     @property
     def blocked(self) -> bool:
-        """Whether nothing can be claimed now, because the holder of a claim has not written yet what it covers."""
-        return any(not claim.lines for claim in self.claims)
+        """Whether no returned task can be claimed now, because a claim of such tasks says nothing yet."""
+        return any(not claim.lines for claim in self.claims if claim.name.startswith("r"))
 
-    def waiting(self) -> list[int]:
-        """Return the offsets of the tasks that are neither held nor settled."""
-        return [
-            offset
-            for offset in range(self.unit.count)
-            if offset not in self.holder and offset not in self.settled
-        ]
+    def returned(self) -> list[int]:
+        """Return the offsets of the tasks that were claimed and wait again."""
+        return sorted(
+            o for o, name in self.holder.items() if name is None and o not in self.settled
+        )
 
     def holders(self) -> list[Claim]:
         """Return the claims that hold tasks, or may hold some."""
         held = set(self.holder.values())
-        return [claim for claim in self.claims if claim.epoch in held or not claim.lines]
+        return [claim for claim in self.claims if claim.name in held or not claim.lines]
 
     def expire(self, claim: Claim) -> None:
         """Take its tasks from a holder that is gone; those it had started are charged an attempt."""
-        for offset in [o for o, epoch in self.holder.items() if epoch == claim.epoch]:
-            del self.holder[offset]
+        for offset in [o for o, name in self.holder.items() if name == claim.name]:
+            self.holder[offset] = None
             if offset in self.started:
                 self._charge(offset)
         if not claim.lines:
@@ -159,11 +161,11 @@ class Chain:
     def _replay(self, claim: Claim) -> None:
         first = claim.lines[0]
         gone = set(first["gone"])
-        for earlier in [c for c in self.claims if c.epoch in gone]:
+        for earlier in [c for c in self.claims if c.name in gone]:
             self.expire(earlier)
         self.charges |= {int(offset): n for offset, n in first["charges"].items()}
-        for offset in covered(claim, self.unit):
-            self.holder[offset] = claim.epoch
+        for offset in first["tasks"]:
+            self.holder[offset] = claim.name
             self.started.discard(offset)
             self.settled.pop(offset, None)
         for line in claim.lines[1:]:
@@ -172,7 +174,7 @@ class Chain:
     def _apply(self, claim: Claim, line: Mapping[str, Any]) -> None:
         """Apply a line to those of its tasks that the claim still holds."""
         for offset in line.get("started", ()):
-            if self.holder.get(offset) == claim.epoch:
+            if self.holder.get(offset) == claim.name:
                 self.started.add(offset)
         for offset in line.get("released", ()):
             self._let_go(claim, offset)
@@ -187,21 +189,15 @@ class Chain:
                     self.settled[offset] = (claim.host, error)
 
     def _let_go(self, claim: Claim, offset: int) -> bool:
-        if self.holder.get(offset) != claim.epoch:
+        if self.holder.get(offset) != claim.name:
             return False
-        del self.holder[offset]
+        self.holder[offset] = None
         self.started.discard(offset)
         return True
 
     def _charge(self, offset: int) -> None:
         self.charges[offset] = self.charges.get(offset, 0) + 1
         self.started.discard(offset)
-
-
-def covered(claim: Claim, unit: Unit) -> Collection[int]:
-    """Return the offsets of the tasks that a claim with lines covers."""
-    tasks: list[int] | None = claim.lines[0]["tasks"]
-    return range(unit.count) if tasks is None else tasks
 
 
 def create(path: str, line: Mapping[str, Any]) -> bool:
@@ -260,15 +256,15 @@ def _write(descriptor: int, line: Mapping[str, Any]) -> None:
         os.close(descriptor)
 
 
-def read_claim(path: str, epoch: int, known: Claim | None = None) -> Claim | None:
+def read_claim(path: str, name: str, known: Claim | None = None) -> Claim | None:
     """Read a claim.
 
     Parameters
     ----------
     path : str
         The file.
-    epoch : int
-        Its number.
+    name : str
+        Its name in the unit.
     known : Claim, optional
         The claim as it was read before; returned if the file is unchanged.
 
@@ -291,7 +287,7 @@ def read_claim(path: str, epoch: int, known: Claim | None = None) -> Claim | Non
     lines = [parsed for line in content.splitlines() if (parsed := _parse(line)) is not None]
     if lines and "host" not in lines[0]:
         lines = []
-    return Claim(path, epoch, signature, lines)
+    return Claim(path, name, signature, lines)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cryotile.ledgers.base import Lease
-from cryotile.ledgers.directory.claims import covered
 from cryotile.ledgers.directory.layout import Unit
 from cryotile.ledgers.directory.observer import Observer
 
@@ -27,18 +26,24 @@ class HeldClaim:
         Offsets of the tasks whose leases have not ended.
     started : set of int
         Offsets of the tasks that were reported as running.
-    next_epoch : int
-        Number of the first later claim whose tasks are not known yet.
+    name : str
+        Its name in the unit.
+    next_returned : int
+        Number of the first claim of returned tasks that is not known yet and may take tasks of this one.
     taken : set of int
-        Offsets of the tasks that later claims cover.
+        Offsets of the tasks that later claims have taken.
+    confirmed : bool
+        Whether the next claim of the same sequence is known, and does not take this one as given up.
     """
 
     unit: Unit
     path: str
     held: set[int]
     started: set[int]
-    next_epoch: int
+    name: str
+    next_returned: int
     taken: set[int] = field(default_factory=set)
+    confirmed: bool = False
 
 
 class HeldClaims:
@@ -63,13 +68,18 @@ class HeldClaims:
     def add(
         self,
         unit: Unit,
-        epoch: int,
-        tasks: Collection[int],
+        name: str,
+        tasks: Sequence[int],
         charges: Mapping[int, int],
         expiry: float,
     ) -> list[Lease]:
         """Add a new claim; return its leases."""
-        claim = HeldClaim(unit, unit.claim(epoch), set(tasks), set(), epoch + 1)
+        returned = name.startswith("r")
+        claim = HeldClaim(
+            unit, unit.claim(name), set(tasks), set(), name,
+            next_returned=int(name[1:]) + 1 if returned else 0,
+            confirmed=returned,
+        )  # fmt: skip
         self._claims[claim.path] = claim
         leases = []
         for offset in tasks:
@@ -82,14 +92,26 @@ class HeldClaims:
     def find_lost(self, claim: HeldClaim, leases: Mapping[int, str]) -> set[str]:
         """Find which leases of a claim others have taken over, and forget them."""
         known = True
-        for later in self._observer.claims(claim.unit, claim.next_epoch):
+        for later in self._observer.claims(claim.unit, "r", claim.next_returned):
             # A claim without its first line may still cover tasks, so it is looked at again.
             known &= bool(later.lines)
             if later.lines:
-                claim.taken.update(covered(later, claim.unit))
+                first = later.lines[0]
+                claim.taken.update(claim.held if claim.name in first["gone"] else first["tasks"])
             if known:
-                claim.next_epoch = later.epoch + 1
+                claim.next_returned += 1
+        if not claim.confirmed:
+            self._confirm(claim)
         return self.lose(claim, {o: lease for o, lease in leases.items() if o in claim.taken})
+
+    def _confirm(self, claim: HeldClaim) -> None:
+        """Look whether the next claim of the same sequence takes a claim as given up before it had said anything."""
+        for later in self._observer.claims(claim.unit, "", int(claim.name) + 1):
+            if later.lines:
+                claim.confirmed = True
+                if claim.name in later.lines[0]["gone"]:
+                    claim.taken.update(claim.held)
+                return
 
     def lose(self, claim: HeldClaim, leases: Mapping[int, str]) -> set[str]:
         """Remember leases as lost, and forget them otherwise."""

@@ -6,15 +6,17 @@
       0000/                 the first list; a later one holds tasks that were enrolled again or in addition
         tasks               index and cost of each task, costliest first; never changes
         again/              hints: units with tasks that were handed back
-        000000.done         a unit of 64 tasks, all settled
-        000001              the first claim of a unit
-        000001.1            the next claim of tasks of that unit
+        000000.done         a unit of 256 tasks, all settled
+        000001.0            the first claim in a unit
+        000001.1            the second claim, of tasks that follow those of the first
+        000001.r0           a claim of tasks of that unit that were handed back, or whose holder is gone
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -30,8 +32,10 @@ from cryotile.files import fsync_directory, write_durably
 
 __all__ = ["UNIT", "Entry", "TaskList", "Unit", "look", "names", "open_list", "publish_list"]
 
-UNIT = 64
+UNIT = 256
 """Tasks that become one file when they are settled."""
+
+_FILE = re.compile(r"([0-9]{6,})\.(done|r?[0-9]+)")
 
 _ROW = np.dtype([("index", "<i8"), ("cost", "<f8")])
 
@@ -66,10 +70,9 @@ class Unit:
         """Path of the file that marks it as settled."""
         return f"{self.tasks.path}/{self.number:06d}.done"
 
-    def claim(self, epoch: int) -> str:
-        """Return the path of a claim."""
-        suffix = f".{epoch}" if epoch else ""
-        return f"{self.tasks.path}/{self.number:06d}{suffix}"
+    def claim(self, name: str) -> str:
+        """Return the path of a claim by its name."""
+        return f"{self.tasks.path}/{self.number:06d}.{name}"
 
     def task(self, offset: int) -> Task:
         """Return a task by its offset in the unit."""
@@ -140,13 +143,13 @@ class Entry:
 
     Attributes
     ----------
-    epochs : list of int
-        Numbers of its claims, in no order.
+    claims : list of str
+        Names of its claims, in no order.
     done : bool
         Whether all its tasks are settled.
     """
 
-    epochs: list[int] = field(default_factory=list)
+    claims: list[str] = field(default_factory=list)
     done: bool = False
 
 
@@ -154,15 +157,14 @@ def look(directory: str) -> dict[int, Entry]:
     """Read the directory of a list: the files of each unit, by number; empty if the directory is gone."""
     entries: dict[int, Entry] = {}
     for file in names(directory):
-        name, _, suffix = file.partition(".")
         # Other files are not ours: NFS keeps deleted files that are open as .nfs0123….
-        if not name.isdecimal() or not (suffix.isdecimal() or suffix in ("", "done")):
+        if (found := _FILE.fullmatch(file)) is None:
             continue
-        entry = entries.setdefault(int(name), Entry())
-        if suffix == "done":
+        entry = entries.setdefault(int(found[1]), Entry())
+        if found[2] == "done":
             entry.done = True
         else:
-            entry.epochs.append(int(suffix or 0))
+            entry.claims.append(found[2])
     return entries
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
-from typing import TypedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from cryotile.ledgers.directory.claims import GONE, Chain, Claim, create, read_c
 from cryotile.ledgers.directory.layout import TaskList, Unit, look
 from cryotile.processes import is_alive
 
-__all__ = ["Observer"]
+__all__ = ["Free", "Observer"]
 
 Settled = tuple[str, str | None]
 """Host that settled a task, empty if unknown, and the error if it failed for good."""
@@ -36,26 +36,52 @@ class Observer:
     def __init__(self, lease: float) -> None:
         self._lease = lease
         self._known: dict[str, Claim] = {}
+        self._counts: dict[tuple[str, int], int] = {}
         self._seen: dict[str, tuple[tuple[int, int], float]] = {}
+
+    def is_compacted(self, unit: Unit) -> bool:
+        """Return whether a unit is settled and compacted."""
+        return os.path.exists(unit.done)
 
     def chain(self, unit: Unit) -> Chain | None:
         """Read all claims of a unit; return None if it is settled and compacted."""
-        if os.path.exists(unit.done):
+        if self.is_compacted(unit):
             return None
-        return Chain(unit, list(self.claims(unit)))
+        return Chain(unit, [*self.claims(unit), *self.claims(unit, "r")])
 
-    def claims(self, unit: Unit, first: int = 0) -> Iterator[Claim]:
-        """Yield the claims of a unit from an epoch on."""
-        # To forget costs another look at some files, to remember all of a large run costs memory.
+    def claims(self, unit: Unit, kind: str = "", first: int = 0) -> Iterator[Claim]:
+        """Yield the claims of one sequence of a unit, from a number on."""
+        number = first
+        while (claim := self.read(unit, f"{kind}{number}")) is not None:
+            yield claim
+            number += 1
+
+    def read(self, unit: Unit, name: str) -> Claim | None:
+        """Read a claim by its name; return None if there is none."""
+        # Reading a few files again costs less than the memory for all claims of a large run.
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
-        epoch = first
-        while (
-            claim := read_claim(path := unit.claim(epoch), epoch, self._known.get(path))
-        ) is not None:
+        path = unit.claim(name)
+        claim = read_claim(path, name, self._known.get(path))
+        if claim is not None:
             self._known[path] = claim
-            yield claim
-            epoch += 1
+        return claim
+
+    def count(self, unit: Unit) -> int:
+        """Count the claims of tasks that were never claimed before, with few looks at the file system."""
+        here = (unit.tasks.path, unit.number)
+        low, step = self._counts.get(here, 0), 1
+        while os.path.exists(unit.claim(str(low + step - 1))):
+            low, step = low + step, 2 * step
+        # Between ``low`` claims and ``low + step`` there is the number.
+        while step > 1:
+            step //= 2
+            if os.path.exists(unit.claim(str(low + step - 1))):
+                low += step
+        if len(self._counts) > _MOST_KNOWN:
+            self._counts.clear()
+        self._counts[here] = low
+        return low
 
     def is_given_up(self, claim: Claim) -> bool:
         """Return whether the holder of a claim is gone, or has not changed it for the length of its lease.
@@ -109,24 +135,93 @@ class Observer:
         found.pop("", None)
         return found
 
-    def compact(self, unit: Unit, epochs: Iterable[int] = ()) -> None:
+    def compact(self, unit: Unit, claims: Iterable[str] = ()) -> None:
         """Replace the claims of a settled unit by one file.
 
         Parameters
         ----------
         unit : Unit
             The unit; nothing is done if one of its tasks is open.
-        epochs : iterable of int
+        claims : iterable of str
             Claims to remove if the unit was compacted before, by a worker that died meanwhile.
         """
+        newest = self.read(unit, str(self.count(unit) - 1))
+        if newest is not None and newest.lines:
+            # It was made last, so most likely it holds a task, unless others have taken over.
+            first = newest.lines[0]
+            if first["next"] < unit.count or first["skipped"]:
+                return
+            if _is_unfinished(newest) and self.read(unit, "r0") is None:
+                return
         chain = self.chain(unit)
         if chain is not None:
-            if not chain.is_settled():
+            if len(chain.settled) < unit.count:
                 return
             create(unit.done, _record(chain))
-            epochs = range(chain.next_epoch)
-        for epoch in epochs:
-            remove(unit.claim(epoch))
+            claims = chain.names
+        for name in claims:
+            remove(unit.claim(name))
+
+    def free(self, unit: Unit, *, again: bool) -> Free | None:
+        """Find the tasks of a unit that were never claimed; return None if the newest claim says nothing yet.
+
+        Parameters
+        ----------
+        unit : Unit
+            The unit.
+        again : bool
+            Whether a claim that says nothing is ignored when it was given up.
+        """
+        number = self.count(unit)
+        gone: list[str] = []
+        for earlier in reversed(range(number)):
+            claim = self.read(unit, str(earlier))
+            if claim is None:
+                # The unit was compacted meanwhile, or a full disk prevented the claim.
+                self._counts.clear()
+                return None
+            if claim.lines:
+                return _free(unit, str(number), claim.lines[0], gone)
+            if not again or not self.is_given_up(claim):
+                return None
+            gone.append(claim.name)
+        return _free(unit, str(number), {"next": 0, "skipped": ()}, gone)
+
+
+class Free(NamedTuple):
+    """The tasks of a unit that were never claimed.
+
+    Attributes
+    ----------
+    name : str
+        Name of the next claim of such tasks.
+    offsets : list of int
+        Their offsets.
+    next : int
+        Offset after which no task was claimed.
+    gone : list of str
+        Earlier claims that were given up before they said anything.
+    """
+
+    name: str
+    offsets: list[int]
+    next: int
+    gone: list[str]
+
+
+def _free(unit: Unit, name: str, newest: Mapping[str, Any], gone: list[str]) -> Free:
+    next = newest["next"]
+    return Free(name, [*newest["skipped"], *range(next, unit.count)], next, gone)
+
+
+def _is_unfinished(claim: Claim) -> bool:
+    """Return whether a claim with lines holds a task, as far as it says itself."""
+    ended: set[int] = set()
+    for line in claim.lines[1:]:
+        ended.update(
+            line.get("done", ()), map(int, line.get("failed", ())), line.get("released", ())
+        )
+    return len(ended) < len(claim.lines[0]["tasks"])
 
 
 class _Record(TypedDict):
