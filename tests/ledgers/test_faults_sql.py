@@ -25,7 +25,7 @@ import pytest
 from cryotile.farm.task import Task
 from cryotile.ledgers.sql.ledger import SqlLedger, open_database
 from cryotile.ledgers.sql.runs import count, find_run
-from cryotile.ledgers.sql.schema import State
+from cryotile.ledgers.sql.schema import TaskState
 from cryotile.ledgers.sql.schema import tasks as task_rows
 from cryotile.testing.leases import at, ended
 from tests.support import PROJECT
@@ -150,13 +150,14 @@ def check_results(url: str, directory: Path, kills: int) -> None:
     # A task at which processes died three times has failed; all others are done.
     database = open_database(url)
     rows = database.read(lambda connection: connection.execute(task_rows.select()).all())
-    states = {row.idx: State(row.state) for row in rows}
-    failed = {index for index, state in states.items() if state is State.FAILED}
+    states = {row.idx: TaskState(row.state) for row in rows}
+    failed = {index for index, state in states.items() if state is TaskState.FAILED}
     assert 3 * len(failed) <= kills
-    assert set(states.values()) <= {State.DONE, State.FAILED}
+    assert set(states.values()) <= {TaskState.DONE, TaskState.FAILED}
     assert {int(path.name) for path in results} | failed == set(states) == set(range(TASKS))
     assert all(
-        states[index] is (State.DONE if good else State.FAILED) for index, good in outcomes.items()
+        states[index] is (TaskState.DONE if good else TaskState.FAILED)
+        for index, good in outcomes.items()
     )
     run = find_run(database, "run/1")
     assert run is not None

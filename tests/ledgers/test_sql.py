@@ -21,7 +21,7 @@ from cryotile.ledgers.sql.runs import count, create_run, delete_run, find_run, r
 from cryotile.ledgers.sql.schema import upgrade
 from cryotile.ledgers.sql.statements import NOW
 from cryotile.testing.backends import MakeBackend, SupervisedContract
-from cryotile.testing.leases import OpenLedger, ended
+from cryotile.testing.leases import OpenLedger, claim_all, ended
 from cryotile.testing.ledgers import LedgerContract
 from tests.support.services.pgbouncer import PgBouncer
 from tests.support.services.postgres import Postgres, postgres
@@ -174,6 +174,23 @@ def test_a_schema_is_created_once_and_upgraded_step_by_step(url):
     assert found == [7]
     with pytest.raises(CryotileError, match="upgrade cryotile"):
         databases[2].change(lambda c: upgrade(c, "further", steps[:1]))
+
+
+def test_a_database_of_the_first_version_goes_on_under_the_new_names(url):
+    ledger, database = SqlLedger(url, "run/1"), open_database(url)
+    ledger.enroll([Task(index, 1.0) for index in range(5000)])
+    (lease,) = ledger.claim()
+
+    def age(connection):
+        connection.execute(text("ALTER TABLE backlog RENAME TO stock"))
+        connection.execute(text("ALTER TABLE tasks RENAME COLUMN lease_count TO turns"))
+        connection.execute(text("UPDATE schema_versions SET version = 1 WHERE part = 'ledger'"))
+
+    database.change(age)
+    later = SqlLedger(url, "run/1")
+    assert later.settle(ended(lease)) == set()
+    assert len(claim_all(later, 1000)) == 4999
+    assert later.unsettled() == 4999
 
 
 def test_other_programs_see_progress_in_a_view(url):

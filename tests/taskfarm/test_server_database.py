@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import TextClause, text
 
 from cryotile.errors import CryotileError
-from cryotile.ledgers.sql.schema import State
+from cryotile.ledgers.sql.schema import TaskState
 from cryotile.ledgers.sql.statements import (
     CLAIM,
     COUNT,
@@ -25,7 +25,7 @@ from cryotile.ledgers.sql.statements import (
     RELEASE,
     RENEW,
     SETTLE,
-    STOCK_OR_EXPIRED_LEFT,
+    BACKLOG_OR_EXPIRED_LEFT,
 )
 from cryotile.taskfarm.server import create_app
 from cryotile.taskfarm.server.legacy_api import FINISH, PERCENTS
@@ -130,10 +130,10 @@ def test_claims_and_counts_read_tasks_by_an_index(sqlite_farm):
     for question in (
         COUNT,
         FIND_SETTLED,
-        STOCK_OR_EXPIRED_LEFT,
+        BACKLOG_OR_EXPIRED_LEFT,
         PERCENTS,
         SEE_RUN,
-        LIST_TASKS[State.FAILED],
+        LIST_TASKS[TaskState.FAILED],
     ):
         assert_searches(sqlite_farm, question._texts["sqlite"])
 
@@ -154,7 +154,7 @@ def test_postgresql_reads_only_the_named_tasks_of_a_run_that_it_has_no_statistic
 ):
     farm = Farm(postgres.url)
     farm.sql("""
-        INSERT INTO tasks (run_id, idx, cost, state, turns, lease)
+        INSERT INTO tasks (run_id, idx, cost, state, lease_count, lease)
         SELECT -1, i, 0, 2, 1, 7 FROM generate_series(1, 60000) AS i
     """)
     with farm.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:

@@ -1,7 +1,7 @@
-"""What is listed and not laid out: tasks of a run that take their rows in the table only when their turn comes near.
+"""The backlog: tasks of a run that are listed, but have no row in the table ``tasks`` yet.
 
-To list a million tasks, as to let a million wait again, is then hundreds of rows; and a run of two thousand million
-tasks that somebody asks for by mistake is one row.
+Tasks get rows a few thousand at a time, shortly before they are claimed.  So listing or restarting a million tasks
+touches hundreds of rows, and a run of two thousand million tasks that somebody creates by mistake is one row.
 """
 
 from __future__ import annotations
@@ -17,14 +17,22 @@ from sqlalchemy import Connection
 from cryotile.farm.task import Task
 from cryotile.ledgers.sql import statements as sql
 
-__all__ = ["Listed", "add_range", "add_tasks", "listed", "materialize"]
+__all__ = ["BacklogIndices", "add_range", "add_tasks", "materialize", "read_backlog"]
 
-# Tasks in a row of stock, and laid out at a time.
+# Tasks in a row of the backlog, and tasks that get rows at a time.
 _PORTION = 4096
 
 
-class Listed:
-    """The indices of what is in stock."""
+class BacklogIndices:
+    """The indices of the tasks in a backlog; supports ``in``.
+
+    Attributes
+    ----------
+    indices : set of int
+        Single indices.
+    ranges : list of range
+        Ranges of indices.
+    """
 
     def __init__(self) -> None:
         self.indices: set[int] = set()
@@ -34,10 +42,10 @@ class Listed:
         return index in self.indices or any(index in each for each in self.ranges)
 
 
-def listed(connection: Connection, run_id: int) -> Listed:
-    """Return the indices of what is not laid out."""
-    found = Listed()
-    for row in sql.STOCK(connection, run=run_id):
+def read_backlog(connection: Connection, run_id: int) -> BacklogIndices:
+    """Return the indices of the tasks that have no rows yet."""
+    found = BacklogIndices()
+    for row in sql.BACKLOG(connection, run=run_id):
         if row.indices is None:
             found.ranges.append(range(row.taken, row.size))
         else:
@@ -46,13 +54,13 @@ def listed(connection: Connection, run_id: int) -> Listed:
 
 
 def add_tasks(connection: Connection, run_id: int, tasks: Sequence[Task]) -> None:
-    """Put tasks in stock, under the lock of their run."""
+    """Add tasks to the backlog; the caller holds the lock of the run."""
     if not tasks:
         return
     indices = np.array([task.index for task in tasks], "<i8")
     costs = np.array([task.cost for task in tasks], "<f8")
     order = np.argsort(-costs, kind="stable")
-    number = count(1 + sql.LAST_STOCK(connection, run=run_id).scalar_one())
+    number = count(1 + sql.LAST_BACKLOG(connection, run=run_id).scalar_one())
     rows = []
     for first in range(0, len(tasks), _PORTION):
         portion = order[first : first + _PORTION]
@@ -64,19 +72,22 @@ def add_tasks(connection: Connection, run_id: int, tasks: Sequence[Task]) -> Non
                 "costs": costs[portion].tobytes(),
             }
         )
-    sql.ADD_STOCK.many(connection, rows)
+    sql.ADD_BACKLOG.many(connection, rows)
     sql.ADD_TASKS(connection, run=run_id, count=len(tasks))
 
 
 def add_range(connection: Connection, run_id: int, size: int) -> None:
-    """Put tasks 0 … size - 1 in stock of a run that has none, all at no cost."""
-    sql.ADD_STOCK.many(connection, [_row(run_id, 0, size)])
+    """Add tasks 0 … size - 1, all of cost 0, to the backlog of a run that has no tasks."""
+    sql.ADD_BACKLOG.many(connection, [_row(run_id, 0, size)])
     sql.ADD_TASKS(connection, run=run_id, count=size)
 
 
 def materialize(connection: Connection, run_id: int) -> bool:
-    """Give the costliest of what is in stock their rows, under the lock of their run; False when nothing is left."""
-    row = sql.NEXT_STOCK(connection, run=run_id).one_or_none()
+    """Create rows for the costliest tasks of the backlog; return False if it is empty.
+
+    The caller holds the lock of the run.
+    """
+    row = sql.NEXT_BACKLOG(connection, run=run_id).one_or_none()
     if row is None:
         return False
     stop = min(row.size, row.taken + _PORTION)
@@ -87,7 +98,7 @@ def materialize(connection: Connection, run_id: int) -> bool:
         costs = np.frombuffer(row.costs, "<f8")[row.taken : stop].tolist()
     rows = list(zip(indices, costs, strict=True))
     sql.MATERIALIZE(connection, run=run_id, given=json.dumps(rows))
-    sql.TAKE_STOCK(connection, run=run_id, number=row.number, taken=stop)
+    sql.TAKE_BACKLOG(connection, run=run_id, number=row.number, taken=stop)
     return True
 
 

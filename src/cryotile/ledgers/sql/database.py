@@ -131,7 +131,7 @@ class Database:
         return self._try(lambda: self._use(self.engine, ask))
 
     def change_once(self, ask: Callable[[Connection], T]) -> T:
-        """Like :meth:`change` for one :class:`~cryotile.ledgers.sql.dialect.Change`, a transaction in itself."""
+        """Like :meth:`change` for one :class:`~cryotile.ledgers.sql.dialect.TaskUpdate`, a transaction in itself."""
         return self._try(lambda: self._use(self._single, ask))
 
     def _use(self, engine: Engine, ask: Callable[[Connection], T]) -> T:

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Row, TextClause, text
 
-__all__ = ["ADD_TALLY_SQL", "WITH_TALLY", "Change", "Statement"]
+__all__ = ["ADD_TALLY_SQL", "WITH_TALLY", "TaskUpdate", "Statement"]
 
 _WORDS = {
     "sqlite": {
@@ -91,7 +91,7 @@ class Statement:
             connection.execute(self._texts[connection.dialect.name], portion)
 
 
-class Change:
+class TaskUpdate:
     """An UPDATE of tasks that adds to the tally of a worker.
 
     Parameters

@@ -25,11 +25,17 @@ try:
     from sqlalchemy import Connection
 
     from cryotile.ledgers.sql import statements as sql
-    from cryotile.ledgers.sql.backlog import Listed, add_range, add_tasks, listed, materialize
+    from cryotile.ledgers.sql.backlog import (
+        BacklogIndices,
+        add_range,
+        add_tasks,
+        materialize,
+        read_backlog,
+    )
     from cryotile.ledgers.sql.database import PATIENCE, Database
-    from cryotile.ledgers.sql.dialect import Change
+    from cryotile.ledgers.sql.dialect import TaskUpdate
     from cryotile.ledgers.sql.runs import RunRecord, count, create_run
-    from cryotile.ledgers.sql.schema import State, upgrade
+    from cryotile.ledgers.sql.schema import TaskState, upgrade
 except ModuleNotFoundError as error:
     raise MissingDependency(
         "a ledger in a database needs SQLAlchemy: pip install 'cryotile[database]'"
@@ -286,14 +292,14 @@ class SqlLedger(Ledger):
 
     def _has_more(self, leases: Sequence[Lease]) -> bool:
         """Tell whether there is stock or, for who has found nothing at all, a lease that has expired."""
-        query = sql.STOCK_LEFT if leases else sql.STOCK_OR_EXPIRED_LEFT
+        query = sql.BACKLOG_LEFT if leases else sql.BACKLOG_OR_EXPIRED_LEFT
         return self._joined.read(lambda c: query(c, run=self._run.id).one_or_none()) is not None
 
     def _reap(self, connection: Connection) -> int:
         return len(sql.REAP(connection, run=self._run.id, worker=self._worker))
 
     def _change(
-        self, statement: Change, rows: Mapping[str, Sequence[Any]], **more: Any
+        self, statement: TaskUpdate, rows: Mapping[str, Sequence[Any]], **more: Any
     ) -> set[int]:
         """Change the tasks of leases; the indices of those of which the lease was not lost."""
         if not rows:
@@ -341,11 +347,11 @@ class SqlLedger(Ledger):
             settled = settled | before
         return {id for id in ids if id not in rows or rows[id][0] not in settled}
 
-    def _known(self, connection: Connection) -> tuple[float, Listed]:
+    def _known(self, connection: Connection) -> tuple[float, BacklogIndices]:
         """Return what waits or is leased, and the time."""
         now = sql.NOW(connection).scalar_one()
         # The stock first: what is laid out meanwhile is then seen twice, and not missed.
-        known = listed(connection, self._run.id)
+        known = read_backlog(connection, self._run.id)
         known.indices.update(sql.OPEN_TASKS(connection, run=self._run.id).scalars())
         return now, known
 
@@ -364,7 +370,7 @@ class SqlLedger(Ledger):
         if not indices:
             return
         given = {"run": self._run.id, "given": json.dumps([[index] for index in indices])}
-        for state in (State.DONE, State.FAILED):
+        for state in (TaskState.DONE, TaskState.FAILED):
             sql.REOPEN(connection, worker=self._worker, state=int(state), **given)
         sql.FORGET_FAILURES(connection, **given)
 

@@ -13,7 +13,7 @@ from cryotile.ledgers.sql import statements as sql
 from cryotile.ledgers.sql.database import Database
 
 __all__ = [
-    "Counts",
+    "TaskCounts",
     "RunRecord",
     "count",
     "create_run",
@@ -54,7 +54,7 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class TaskCounts:
     """How many tasks a run has, and of these: how many wait (``returned``: after a lease), are leased, done, failed."""
 
     tasks: int
@@ -116,7 +116,7 @@ def create_run(
     return database.change(create)
 
 
-def count(database: Database, run: RunRecord) -> Counts:
+def count(database: Database, run: RunRecord) -> TaskCounts:
     """Count the tasks of a run by what they are, whatever their number at the same cost."""
     return database.read(lambda connection: _count(connection, run.id))
 
@@ -126,7 +126,7 @@ def restart_all(database: Database, run: RunRecord) -> None:
 
     def restart(connection: Connection) -> None:
         sql.LOCK_RUN(connection, run=run.id)
-        sql.RESTOCK(connection, run=run.id)
+        sql.REFILL_BACKLOG(connection, run=run.id)
         _clear(connection, run.id)
 
     database.change(restart)
@@ -145,7 +145,7 @@ def delete_run(database: Database, run: RunRecord) -> None:
     def delete(connection: Connection) -> None:
         sql.LOCK_RUN(connection, run=run.id)
         _clear(connection, run.id)
-        for statement in (sql.DELETE_STOCK, sql.DELETE_TALLIES, sql.DELETE_RUN):
+        for statement in (sql.DELETE_BACKLOG, sql.DELETE_TALLIES, sql.DELETE_RUN):
             statement(connection, run=run.id)
 
     database.change(delete)
@@ -167,6 +167,6 @@ def _find(connection: Connection, name: str) -> RunRecord | None:
     return None if row is None else RunRecord(**row._mapping)
 
 
-def _count(connection: Connection, run_id: int) -> Counts:
+def _count(connection: Connection, run_id: int) -> TaskCounts:
     tasks, leased, done, failed, returned = map(int, sql.COUNT(connection, run=run_id).one())
-    return Counts(tasks, tasks - leased - done - failed, leased, done, failed, returned)
+    return TaskCounts(tasks, tasks - leased - done - failed, leased, done, failed, returned)

@@ -1,20 +1,20 @@
-"""The tables of the database ledger, and how a database comes to have them; the server keeps its own beside them.
+"""The tables of the database ledger, and their creation and upgrades; the server keeps its own tables beside them.
 
 ==========  ==============================================================================================
-runs        one task list: its key, its size, how long a lease is good, how many attempts a task gets
-stock       tasks that are listed but not laid out yet, costliest first, thousands or a whole range in a row
-tasks       one row a task, from when its turn comes near; whether it waits, is leased, done or has failed
-tallies     for each worker by how much it changed the counts of a run, and when it was last heard of
-failures    one row a failed attempt: whose, and why
+runs        one task list: its key, its size, the length of its leases, the attempts that a task gets
+backlog     tasks that have no row in ``tasks`` yet, costliest first; a row holds thousands, or a whole range
+tasks       one row a task, from shortly before it is claimed; waiting, leased, done or failed
+tallies     for each worker: its changes of the counts of a run, and when it was last seen
+failures    one row a failed attempt: the worker, and the error
 workers     host and process of each worker
 ==========  ==============================================================================================
 
-A count of a run is the sum of its tallies.  Each worker adds to a row of its own, so that no two ever wait for each
-other, and nobody counts tasks.  Since tasks wait as stock, to list a million or to put a million back costs hundreds
-of rows, not millions; a task that has no row waits, and no attempt at it was made.
+A count of a run is the sum of its tallies.  Each worker adds to a row of its own, so no worker waits for another, and
+tasks are never counted.  Enrolling or restarting a million tasks touches hundreds of rows of the backlog; a task without
+a row waits, and no attempt was made of it.
 
-All times are seconds since 1970 by the database's clock.  There are no foreign keys: rows come and go with their run,
-in transactions that see to it, and every claim would pay for the checks.
+Times are seconds since 1970 by the database's clock.  There are no foreign keys: rows are removed with their run in one
+transaction, and every claim would pay for the checks.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ from sqlalchemy import (
 from cryotile.errors import CryotileError
 
 __all__ = [
-    "State",
+    "TaskState",
     "failures",
     "metadata",
     "runs",
-    "stock",
+    "backlog",
     "tallies",
     "tasks",
     "upgrade",
     "workers",
 ]
 
-# A big number that SQLite, too, hands out by itself: there only an INTEGER does.
+# A 64-bit number that the database assigns; SQLite does this for INTEGER only.
 _Number = BigInteger().with_variant(Integer, "sqlite")
 
 
-class State(IntEnum):
-    """What a task is: as numbers in the table ``tasks``."""
+class TaskState(IntEnum):
+    """The state of a task, as a number in the table ``tasks``."""
 
     WAITING = 0
     LEASED = 1
@@ -74,38 +74,38 @@ runs = Table(
     metadata,
     Column("id", _Number, primary_key=True),
     Column("uuid", String(32), nullable=False, unique=True),
-    # Whoever enrolls under the same key works on the same list.
+    # Workers that enroll under the same key work on the same list.
     Column("key", Text, nullable=False, unique=True),
     Column("name", Text, nullable=False, server_default=""),
     Column("owner", Text),
     Column("tasks", BigInteger, nullable=False, server_default="0"),
-    # Seconds for which a lease is good.
+    # Seconds for which a lease is valid.
     Column("lease", Float(53), nullable=False),
     Column("attempts", SmallInteger, nullable=False),
     Column("created", Float(53), nullable=False),
 )
 
-stock = Table(
-    "stock",
+backlog = Table(
+    "backlog",
     metadata,
     Column("run_id", BigInteger, nullable=False, primary_key=True),
     Column("number", Integer, nullable=False, primary_key=True),
-    # Cost of the costliest task; without costs all are alike.
+    # Cost of the costliest task; 0 for a range.
     Column("top", Float(53), nullable=False, server_default="0"),
     Column("size", BigInteger, nullable=False),
-    # How many of them, from the first, are laid out.
+    # Number of its tasks, from the first, that have rows in tasks.
     Column("taken", BigInteger, nullable=False, server_default="0"),
-    # Indices (int64) and costs (float64) as bytes; without them a range of indices from 0.
+    # Indices (int64) and costs (float64) as bytes; NULL for a range of indices from 0.
     Column("indices", LargeBinary),
     Column("costs", LargeBinary),
 )
 Index(
-    "stock_left",
-    stock.c.run_id,
-    stock.c.top.desc(),
-    stock.c.number,
-    postgresql_where=stock.c.taken < stock.c.size,
-    sqlite_where=stock.c.taken < stock.c.size,
+    "backlog_left",
+    backlog.c.run_id,
+    backlog.c.top.desc(),
+    backlog.c.number,
+    postgresql_where=backlog.c.taken < backlog.c.size,
+    sqlite_where=backlog.c.taken < backlog.c.size,
 )
 
 tasks = Table(
@@ -117,21 +117,21 @@ tasks = Table(
     Column("state", SmallInteger, nullable=False, server_default="0"),
     # Attempts that count: those that ended, and those whose worker died.
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
-    # Whether the task was reported to run under its present lease.
+    # Whether the task was reported as running under its present lease.
     Column("started", Boolean, nullable=False, server_default=text("false")),
-    # How many leases there were.
-    Column("turns", Integer, nullable=False, server_default="0"),
-    # The present lease, or the one that settled the task or its last attempt; none once it was lost or released.
+    # Number of leases so far.
+    Column("lease_count", Integer, nullable=False, server_default="0"),
+    # The present lease, or the one that settled the task or its last attempt; NULL after it was lost or released.
     Column("lease", BigInteger),
-    # When the lease expires; never, for a task that somebody set computing without one.
+    # When the lease expires; NULL for a task that the legacy API set computing without a lease.
     Column("expires", Float(53)),
     Column("worker_id", BigInteger),
     Column("percent", Float(53), nullable=False, server_default="0"),
-    # Whether that is more than 0, of a task that is not settled.
+    # Whether that is more than 0 and the task is not settled.
     Column("begun", Boolean, nullable=False, server_default=text("false")),
     Column("seconds", Float(53)),
     Column("settled", Float(53)),
-    # Room for new versions of a row beside the old: a report of progress then touches no index.
+    # Room for new versions of a row beside the old one: a report of progress then touches no index.
     postgresql_with={"fillfactor": 70},
     sqlite_with_rowid=False,
 )
@@ -150,7 +150,7 @@ Index(
     postgresql_where=tasks.c.state == text("1"),
     sqlite_where=tasks.c.state == text("1"),
 )
-# How far a run is follows from the tallies and from what is begun: so much is looked at, and no more.
+# The progress of a run follows from its tallies and from the tasks that are begun: no other rows are read.
 Index(
     "tasks_begun",
     tasks.c.run_id,
@@ -170,15 +170,15 @@ tallies = Table(
     "tallies",
     metadata,
     Column("run_id", BigInteger, nullable=False, primary_key=True),
-    # 0 for what no worker did.
+    # 0 for changes that no worker made.
     Column("worker_id", BigInteger, nullable=False, primary_key=True, autoincrement=False),
-    # Last sign of life.
+    # When the worker was last seen.
     Column("seen", Float(53), nullable=False),
-    # What the worker added to the number of leased, done and failed tasks of the run; one may be below 0.
+    # What the worker added to the numbers of leased, done and failed tasks of the run; may be below 0.
     Column("leased", BigInteger, nullable=False, server_default="0"),
     Column("done", BigInteger, nullable=False, server_default="0"),
     Column("failed", BigInteger, nullable=False, server_default="0"),
-    # And to the number of those that wait again, after a lease.
+    # What it added to the number of tasks that wait again after a lease.
     Column("returned", BigInteger, nullable=False, server_default="0"),
     # Attempts that it ended.
     Column("attempts", BigInteger, nullable=False, server_default="0"),
@@ -208,7 +208,7 @@ workers = Table(
     Column("created", Float(53), nullable=False),
 )
 
-# Which step each part of the schema (this ledger's, the server's) has come to.
+# Version of each part of the schema: that of the ledger, and that of the server.
 _versions = Table(
     "schema_versions",
     metadata,
@@ -217,7 +217,7 @@ _versions = Table(
 )
 
 _RUN_PROGRESS = """
--- run_progress: how far each run is, for psql and sqlite3; one row a run.
+-- run_progress: the progress of each run, for psql and sqlite3; one row a run.
 CREATE VIEW run_progress AS
 SELECT runs.uuid, runs.key, runs.name, runs.owner, runs.tasks,
        runs.tasks - coalesce(sum(tallies.leased + tallies.done + tallies.failed), 0) AS waiting,
@@ -232,45 +232,52 @@ FROM runs LEFT JOIN tallies ON tallies.run_id = runs.id
 GROUP BY runs.id, runs.uuid, runs.key, runs.name, runs.owner, runs.tasks, runs.created
 """
 
-# lock_schema: of several processes that find an old schema one upgrades it, and the others wait; to the end of the
-# transaction, so that it holds behind a connection pooler, too.  The number is ours alone.
+# lock_schema: if several processes find an old schema, one upgrades it and the others wait.  The lock ends with the
+# transaction, so it also works behind a connection pooler.  No other lock has this number.
 _LOCK_SCHEMA = "SELECT pg_advisory_xact_lock(7166101)"
 
 
 def _create_ledger(connection: Connection) -> None:
-    """Version 1."""
+    """Create version 1, with the names of version 2."""
     metadata.create_all(
-        connection, tables=[runs, stock, tasks, tallies, failures, workers], checkfirst=False
+        connection, tables=[runs, backlog, tasks, tallies, failures, workers], checkfirst=False
     )
     connection.execute(text(_RUN_PROGRESS))
 
 
+def _rename(connection: Connection) -> None:
+    """Upgrade to version 2: ``backlog`` was called ``stock``, ``lease_count`` was called ``turns``."""
+    if connection.dialect.has_table(connection, "stock"):
+        connection.execute(text("ALTER TABLE stock RENAME TO backlog"))
+        connection.execute(text("ALTER TABLE tasks RENAME COLUMN turns TO lease_count"))
+
+
 Step = Callable[[Connection], None]
 
-LEDGER_STEPS: Sequence[Step] = (_create_ledger,)
-"""What brings the ledger's tables from each version to the next."""
+LEDGER_STEPS: Sequence[Step] = (_create_ledger, _rename)
+"""The steps from each version of the ledger's tables to the next."""
 
 
 def upgrade(
     connection: Connection, part: str = "ledger", steps: Sequence[Step] = LEDGER_STEPS
 ) -> None:
-    """Bring one part of the schema to this version, if it is not there yet.
+    """Upgrade one part of the schema to the present version, if it is older.
 
-    Any number of processes may do so at once.  Each step runs once in the life of a database.
+    Any number of processes may do this at once.  Each step runs once in the life of a database.
 
     Parameters
     ----------
     connection : Connection
-        In a transaction that may write.
+        A connection in a transaction that may write.
     part : str
         Name of the part.
     steps : sequence of callable
-        The first creates version 1 out of nothing, each further one the next version; called with the connection.
+        The first creates version 1, each following one the next version; called with the connection.
 
     Raises
     ------
     CryotileError
-        The database is of a newer version.
+        The tables are of a newer version.
     """
     if _version(connection, part) == len(steps):
         return
@@ -280,7 +287,7 @@ def upgrade(
     version = _version(connection, part)
     if version > len(steps):
         raise CryotileError(
-            f"the database's {part} tables are of version {version}, this cryotile knows up to {len(steps)}; "
+            f"the database's {part} tables have version {version}, but this cryotile knows versions up to {len(steps)}; "
             "upgrade cryotile, or give another database"
         )
     for step in steps[version:]:
@@ -290,7 +297,7 @@ def upgrade(
 
 
 def _version(connection: Connection, part: str) -> int:
-    """Return the version of a part, 0 when there is none."""
+    """Return the version of a part, 0 without one."""
     if not connection.dialect.has_table(connection, _versions.name):
         return 0
     query = _versions.select().where(_versions.c.part == part)

@@ -7,7 +7,7 @@ found by their whole key alone.  ``state + 0`` is no use of an index by state.
 
 from __future__ import annotations
 
-from cryotile.ledgers.sql.dialect import ADD_TALLY_SQL, WITH_TALLY, Change, Statement
+from cryotile.ledgers.sql.dialect import ADD_TALLY_SQL, WITH_TALLY, TaskUpdate, Statement
 
 NOW = Statement("""
 -- now: the database's clock.
@@ -53,30 +53,30 @@ FROM runs LEFT JOIN tallies ON tallies.run_id = runs.id
 WHERE runs.id = :run GROUP BY runs.id, runs.tasks
 """)
 
-CLAIM = Change(
+CLAIM = TaskUpdate(
     """
 -- claim: the costliest that wait, from the index of those that do.  What is in stock is laid out first if it is dearer.
 WITH picked AS (
     SELECT run_id, idx FROM tasks
     WHERE run_id = :run AND state = 0 AND cost >= coalesce(
-        (SELECT max(top) FROM stock WHERE run_id = :run AND taken < size), -1.7e308)
+        (SELECT max(top) FROM backlog WHERE run_id = :run AND taken < size), -1.7e308)
     ORDER BY cost DESC, idx LIMIT :n [locked]
 )
 UPDATE tasks SET
-    state = 1, started = false, percent = 0, begun = false, turns = turns + 1,
+    state = 1, started = false, percent = 0, begun = false, lease_count = lease_count + 1,
     lease = :lease, worker_id = :worker, expires = [now] + :seconds
 FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
 """,
-    returning="tasks.idx, cost, attempts, turns",
-    counts={"leased": "1", "returned": "CASE WHEN turns > 1 THEN -1 ELSE 0 END"},
+    returning="tasks.idx, cost, attempts, lease_count",
+    counts={"leased": "1", "returned": "CASE WHEN lease_count > 1 THEN -1 ELSE 0 END"},
 )
 
 FIND_CLAIMED = Statement("""
 -- find_claimed: what a claim got whose answer was lost.
-SELECT idx, cost, attempts, turns FROM tasks WHERE run_id = :run AND state = 1 AND lease = :lease
+SELECT idx, cost, attempts, lease_count FROM tasks WHERE run_id = :run AND state = 1 AND lease = :lease
 """)
 
-REAP = Change(
+REAP = TaskUpdate(
     """
 -- reap: whose lease has expired waits again; only a task that was started is charged.  Asked for when nothing waits.
 WITH picked AS (
@@ -91,7 +91,7 @@ FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
     counts={"leased": "-1", "returned": "1"},
 )
 
-RENEW = Change(
+RENEW = TaskUpdate(
     """
 -- renew: a lease that is good for almost its whole length stays as it is, so that progress touches no index.
 WITH given AS MATERIALIZED (
@@ -110,7 +110,7 @@ WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = gi
     counts={},
 )
 
-SETTLE = Change(
+SETTLE = TaskUpdate(
     """
 -- settle: what is still leased under the given lease; a failed attempt waits again, unless it was the last.
 WITH given AS MATERIALIZED (
@@ -165,7 +165,7 @@ ON CONFLICT (run_id, idx, attempt) DO UPDATE SET
     worker_id = excluded.worker_id, seconds = excluded.seconds, error = excluded.error, at = excluded.at
 """)
 
-RELEASE = Change(
+RELEASE = TaskUpdate(
     """
 -- release: handed back, and nothing charged.
 WITH given AS MATERIALIZED (
@@ -191,31 +191,31 @@ SETTLED_TASKS = Statement("""
 SELECT idx, settled FROM tasks WHERE run_id = :run AND state > 1
 """)
 
-STOCK = Statement("""
--- stock: all that is not laid out yet.
-SELECT number, size, taken, indices FROM stock WHERE run_id = :run AND taken < size
+BACKLOG = Statement("""
+-- backlog: all that is not laid out yet.
+SELECT number, size, taken, indices FROM backlog WHERE run_id = :run AND taken < size
 """)
 
-ADD_STOCK = Statement("""
--- add_stock: tasks that will be laid out when their turn comes.
-INSERT INTO stock (run_id, number, top, size, indices, costs)
+ADD_BACKLOG = Statement("""
+-- add_backlog: tasks that will be laid out when their turn comes.
+INSERT INTO backlog (run_id, number, top, size, indices, costs)
 VALUES (:run, :number, :top, :size, :indices, :costs)
 """)
 
-LAST_STOCK = Statement("""
--- last_stock: the highest number given away.
-SELECT coalesce(max(number), -1) FROM stock WHERE run_id = :run
+LAST_BACKLOG = Statement("""
+-- last_backlog: the highest number given away.
+SELECT coalesce(max(number), -1) FROM backlog WHERE run_id = :run
 """)
 
-NEXT_STOCK = Statement("""
--- next_stock: the costliest of what is not laid out.
-SELECT number, size, taken, indices, costs FROM stock
+NEXT_BACKLOG = Statement("""
+-- next_backlog: the costliest of what is not laid out.
+SELECT number, size, taken, indices, costs FROM backlog
 WHERE run_id = :run AND taken < size ORDER BY top DESC, number LIMIT 1
 """)
 
-TAKE_STOCK = Statement("""
--- take_stock: so many of a row of stock are laid out now.
-UPDATE stock SET taken = :taken WHERE run_id = :run AND number = :number
+TAKE_BACKLOG = Statement("""
+-- take_backlog: so many of a row of stock are laid out now.
+UPDATE backlog SET taken = :taken WHERE run_id = :run AND number = :number
 """)
 
 MATERIALIZE = Statement("""
@@ -230,7 +230,7 @@ ADD_TASKS = Statement("""
 UPDATE runs SET tasks = tasks + :count WHERE id = :run
 """)
 
-REOPEN = Change(
+REOPEN = TaskUpdate(
     """
 -- reopen: settled, but the result is lost or the task is to be tried again; no attempt was made.
 WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
@@ -269,12 +269,12 @@ SELECT host, idx, 0
 FROM given JOIN failures USING (run_id, idx) JOIN workers ON workers.id = failures.worker_id
 """)
 
-RESTOCK = Statement("""
--- restock: nothing of a run is laid out any more.
-UPDATE stock SET taken = 0 WHERE run_id = :run
+REFILL_BACKLOG = Statement("""
+-- refill_backlog: nothing of a run is laid out any more.
+UPDATE backlog SET taken = 0 WHERE run_id = :run
 """)
 
-RESTART_STRANDED = Change(
+RESTART_STRANDED = TaskUpdate(
     """
 -- restart_stranded: what somebody set computing without a lease, or whose lease has expired, waits again.
 WITH picked AS (
@@ -298,7 +298,7 @@ WITH change AS (
         CASE state WHEN 1 THEN -1 ELSE 0 END AS "+leased",
         CASE state WHEN 2 THEN -1 ELSE 0 END AS "+done",
         CASE state WHEN 3 THEN -1 ELSE 0 END AS "+failed",
-        CASE WHEN state = 0 AND turns > 0 THEN -1 ELSE 0 END AS "+returned",
+        CASE WHEN state = 0 AND lease_count > 0 THEN -1 ELSE 0 END AS "+returned",
         0 AS "+attempts"
 )
 {WITH_TALLY}
@@ -320,9 +320,9 @@ DELETE_FAILURES = Statement("""
 DELETE FROM failures WHERE run_id = :run
 """)
 
-DELETE_STOCK = Statement("""
--- delete_stock: of a whole run.
-DELETE FROM stock WHERE run_id = :run
+DELETE_BACKLOG = Statement("""
+-- delete_backlog: of a whole run.
+DELETE FROM backlog WHERE run_id = :run
 """)
 
 DELETE_TALLIES = Statement("""
@@ -335,14 +335,14 @@ DELETE_RUN = Statement("""
 DELETE FROM runs WHERE id = :run
 """)
 
-STOCK_LEFT = Statement("""
--- stock_left: whether something is not laid out yet.
-SELECT 1 FROM stock WHERE run_id = :run AND taken < size LIMIT 1
+BACKLOG_LEFT = Statement("""
+-- backlog_left: whether something is not laid out yet.
+SELECT 1 FROM backlog WHERE run_id = :run AND taken < size LIMIT 1
 """)
 
-STOCK_OR_EXPIRED_LEFT = Statement("""
--- stock_or_expired_left: whether there is something to claim for who found nothing; another may just have laid it out.
-SELECT 1 WHERE EXISTS (SELECT 1 FROM stock WHERE run_id = :run AND taken < size)
+BACKLOG_OR_EXPIRED_LEFT = Statement("""
+-- backlog_or_expired_left: whether there is something to claim for who found nothing; another may just have laid it out.
+SELECT 1 WHERE EXISTS (SELECT 1 FROM backlog WHERE run_id = :run AND taken < size)
             OR EXISTS (SELECT 1 FROM tasks [waiting] WHERE run_id = :run AND state = 0)
             OR EXISTS (SELECT 1 FROM tasks [leased] WHERE run_id = :run AND state = 1 AND expires < [now])
 """)

@@ -18,7 +18,7 @@ from cryotile.farm.task import Task
 from cryotile.ledgers.base import Ending, Lease
 from cryotile.ledgers.sql.runs import RunRecord, count, create_run
 from cryotile.ledgers.sql.runs import find_run as find_run_of_key
-from cryotile.ledgers.sql.schema import State
+from cryotile.ledgers.sql.schema import TaskState
 from cryotile.taskfarm.server import accounts
 from cryotile.taskfarm.server.auth import member_run, principal
 from cryotile.taskfarm.server.bodies import (
@@ -147,7 +147,7 @@ def settle(
 @operations.add("GET", f"{_RUN}/tasks", {200: "A page of tasks."}, role="viewer")
 def get_tasks(run: RunRecord, query: TaskQuery) -> TaskPage:
     """List tasks of one state by index; failed ones with their text."""
-    state, limit = State[query.state.upper()], query.limit
+    state, limit = TaskState[query.state.upper()], query.limit
     found = list_tasks(server().database, run, state, after=query.after, limit=limit)
     return TaskPage(found, found[-1].task if len(found) == limit else None)
 

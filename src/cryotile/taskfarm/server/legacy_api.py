@@ -21,16 +21,21 @@ from werkzeug.exceptions import BadRequest, NotFound
 
 from cryotile.ledgers.sql import statements as sql
 from cryotile.ledgers.sql.database import Database
+<<<<<<< HEAD
 from cryotile.ledgers.sql.dialect import Change, Statement
+=======
+from cryotile.ledgers.sql.dialect import TaskUpdate, Statement
+from cryotile.ledgers.sql.ledger import SqlLedger
+>>>>>>> d7f73b2 (Call the tables of the database ledger as the code does: backlog, lease_count)
 from cryotile.ledgers.sql.runs import (
-    Counts,
+    TaskCounts,
     RunRecord,
     create_run,
     delete_run,
     restart_all,
     restart_stranded,
 )
-from cryotile.ledgers.sql.schema import State
+from cryotile.ledgers.sql.schema import TaskState
 from cryotile.taskfarm.server import accounts
 from cryotile.taskfarm.server.auth import principal
 from cryotile.taskfarm.server.bodies import Body, HostName, ProcessId, Reader, WorkerUuid
@@ -53,8 +58,10 @@ _TASK_IDS = 2**32
 # Worker id of the tally that counts tasks put back by a restart; unnamed workers have -1 to -64.
 _RESTART_TALLY = -100
 
-_STATES = {"waiting": State.WAITING, "computing": State.LEASED, "done": State.DONE}
-_STATUSES = {int(state): name for name, state in _STATES.items()} | {int(State.FAILED): "waiting"}
+_STATES = {"waiting": TaskState.WAITING, "computing": TaskState.LEASED, "done": TaskState.DONE}
+_STATUSES = {int(state): name for name, state in _STATES.items()} | {
+    int(TaskState.FAILED): "waiting"
+}
 
 
 class LegacyRun(Body, frozen=True):
@@ -280,12 +287,12 @@ SELECT state, percent FROM tasks WHERE run_id = :run AND idx = :idx
 
 LOCK_TASK = Statement("""
 -- lock_task: one task, locked until the end of this transaction.
-SELECT state, turns, lease, expires, percent FROM tasks WHERE run_id = :run AND idx = :idx [lock]
+SELECT state, lease_count, lease, expires, percent FROM tasks WHERE run_id = :run AND idx = :idx [lock]
 """)
 
-STOCK_OF_RUN = Statement("""
--- stock_of_run: all listed tasks, materialized or not.
-SELECT size, indices, costs FROM stock WHERE run_id = :run
+BACKLOG_OF_RUN = Statement("""
+-- backlog_of_run: all listed tasks, materialized or not.
+SELECT size, indices, costs FROM backlog WHERE run_id = :run
 """)
 
 SET_PERCENT = Statement("""
@@ -293,11 +300,11 @@ SET_PERCENT = Statement("""
 UPDATE tasks SET
     percent = :percent, begun = (:percent > 0 AND state < 2),
     expires = CASE WHEN state = 1 AND expires < [now] + 0.9 * :seconds THEN [now] + :seconds ELSE expires END
-WHERE run_id = :run AND idx = :idx AND turns > 0
+WHERE run_id = :run AND idx = :idx AND lease_count > 0
 RETURNING idx
 """)
 
-FINISH = Change(
+FINISH = TaskUpdate(
     """
 -- finish: a task in state computing becomes done, whoever the caller is.
 UPDATE tasks SET
@@ -313,7 +320,7 @@ SET_TASK = Statement("""
 -- set_task: to any state; an existing lease begins anew, and a task set computing without one has none.
 UPDATE tasks SET
     state = :state, percent = :percent, begun = (:begun > 0), started = false,
-    turns = CASE WHEN turns = 0 THEN 1 ELSE turns END, lease = :lease,
+    lease_count = CASE WHEN lease_count = 0 THEN 1 ELSE lease_count END, lease = :lease,
     settled = CASE :state WHEN 2 THEN [now] ELSE NULL END,
     expires = CASE WHEN :state = 1 AND expires IS NOT NULL THEN [now] + :seconds ELSE NULL END
 WHERE run_id = :run AND idx = :idx
@@ -336,16 +343,16 @@ SELECT idx FROM tasks [failed] WHERE run_id = :run AND state = 3
 """)
 
 
-def _count(database: Database, run: RunRecord) -> tuple[Counts, float] | None:
+def _count(database: Database, run: RunRecord) -> tuple[TaskCounts, float] | None:
     """Return the counts of a run and its percentage done; None if it was deleted."""
 
-    def ask(connection: Connection) -> tuple[Counts, float] | None:
+    def ask(connection: Connection) -> tuple[TaskCounts, float] | None:
         row = sql.COUNT(connection, run=run.id).one_or_none()
         if row is None:
             return None
         tasks, leased, done, failed, returned = map(int, row)
         begun = float(PERCENTS(connection, run=run.id).scalar_one())
-        counts = Counts(tasks, tasks - leased - done - failed, leased, done, failed, returned)
+        counts = TaskCounts(tasks, tasks - leased - done - failed, leased, done, failed, returned)
         return counts, min(100.0, (100.0 * done + begun) / max(1, tasks))
 
     return database.read(ask)
@@ -387,7 +394,7 @@ def _set_any(
     connection: Connection,
     run: int,
     index: int,
-    state: State | None,
+    state: TaskState | None,
     percent: float | None,
     seconds: float,
 ) -> bool:
@@ -401,15 +408,15 @@ def _set_any(
         old = LOCK_TASK(connection, run=run, idx=index).one()
     new = old.state if state is None else int(state)
     # A lease ends when its task is put back; a done task keeps it, so that its worker may settle it once more.
-    keeps = new == State.DONE or (new == State.LEASED == old.state)
+    keeps = new == TaskState.DONE or (new == TaskState.LEASED == old.state)
     percent = old.percent if percent is None else percent
     SET_TASK(
         connection, run=run, idx=index, state=new, percent=percent, seconds=seconds,
-        lease=old.lease if keeps else None, begun=int(new < State.DONE and percent > 0),
+        lease=old.lease if keeps else None, begun=int(new < TaskState.DONE and percent > 0),
     )  # fmt: skip
-    before, after = _tally(old.state, old.turns > 0), _tally(new, True)
+    before, after = _tally(old.state, old.lease_count > 0), _tally(new, True)
     change = {name: after[name] - before[name] for name in before}
-    ended = int(new == State.DONE != old.state)
+    ended = int(new == TaskState.DONE != old.state)
     sql.ADD_TALLY(connection, run=run, worker=anonymous_worker(), attempts=ended, **change)
     return True
 
@@ -417,17 +424,17 @@ def _set_any(
 def _tally(state: int, touched: bool) -> dict[str, int]:
     """Return the counts of the run that a task contributes to."""
     return {
-        "leased": int(state == State.LEASED),
-        "done": int(state == State.DONE),
-        "failed": int(state == State.FAILED),
-        "returned": int(state == State.WAITING and touched),
+        "leased": int(state == TaskState.LEASED),
+        "done": int(state == TaskState.DONE),
+        "failed": int(state == TaskState.FAILED),
+        "returned": int(state == TaskState.WAITING and touched),
     }
 
 
 def _find_listed(connection: Connection, run: int, index: int) -> float | None:
     """Return the cost of a listed task; None if it is not listed."""
     row: Any
-    for row in STOCK_OF_RUN(connection, run=run):
+    for row in BACKLOG_OF_RUN(connection, run=run):
         if row.indices is None:
             if index < row.size:
                 return 0.0

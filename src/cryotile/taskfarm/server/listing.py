@@ -9,7 +9,7 @@ from sqlalchemy import Row
 from cryotile.ledgers.sql.database import Database
 from cryotile.ledgers.sql.dialect import Statement
 from cryotile.ledgers.sql.runs import RunRecord
-from cryotile.ledgers.sql.schema import State
+from cryotile.ledgers.sql.schema import TaskState
 from cryotile.taskfarm.server.auth import Principal
 from cryotile.taskfarm.server.bodies import RunSummary, TaskSummary, WorkerSummary
 
@@ -36,7 +36,7 @@ SEE_RUN = Statement(f"""
 """)
 
 # Failed tasks are few among many, and have an index in the order of their numbers.
-_INDICES = {State.LEASED: "", State.DONE: "", State.FAILED: "[failed]"}
+_INDICES = {TaskState.LEASED: "", TaskState.DONE: "", TaskState.FAILED: "[failed]"}
 
 LIST_TASKS = {
     state: Statement(f"""
@@ -88,7 +88,7 @@ def summarize(row: Row[Any], who: Principal) -> RunSummary:
 
 
 def list_tasks(
-    database: Database, run: RunRecord, state: State, *, after: int, limit: int
+    database: Database, run: RunRecord, state: TaskState, *, after: int, limit: int
 ) -> list[TaskSummary]:
     """Return up to ``limit`` tasks of a state with an index above ``after``, by index."""
     given = {"run": run.id, "after": after, "limit": limit}
