@@ -18,6 +18,7 @@ from sqlalchemy import TextClause, text
 from cryotile.errors import CryotileError
 from cryotile.ledgers.sql.schema import TaskState
 from cryotile.ledgers.sql.statements import (
+    BACKLOG_OR_EXPIRED_LEFT,
     CLAIM,
     COUNT,
     FIND_SETTLED,
@@ -25,7 +26,6 @@ from cryotile.ledgers.sql.statements import (
     RELEASE,
     RENEW,
     SETTLE,
-    BACKLOG_OR_EXPIRED_LEFT,
 )
 from cryotile.taskfarm.server import create_app
 from cryotile.taskfarm.server.legacy_api import FINISH, PERCENTS

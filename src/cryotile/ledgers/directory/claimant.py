@@ -1,23 +1,152 @@
-"""Claiming in a directory ledger: the order in which units are tried, and when tasks may be taken over."""
+"""Claiming in a directory ledger: in which order units are tried, when tasks may be taken over, and what is held."""
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cryotile.ledgers.base import Fits, Lease
 from cryotile.ledgers.directory.claims import Chain, create, remove
-from cryotile.ledgers.directory.held_claims import HeldClaims
-from cryotile.ledgers.directory.layout import Entry, TaskList, Unit, look, names, open_list
+from cryotile.ledgers.directory.layout import DONE, PublishedList, Unit, look, names, open_list
 from cryotile.ledgers.directory.observer import Observer
 from cryotile.processes import this_process
 
-__all__ = ["Claimant"]
+__all__ = ["Claimant", "HeldClaim", "HeldClaims"]
 
 # Where many workers reach for the same unit, each goes on at one of so many that follow.
 _SPREAD = 16
+
+
+@dataclass(eq=False, slots=True)
+class HeldClaim:
+    """A claim of this process.
+
+    Attributes
+    ----------
+    unit : Unit
+        Its unit.
+    path : str
+        Its file.
+    held : set of int
+        Offsets of the tasks whose leases have not ended.
+    started : set of int
+        Offsets of the tasks that were reported as running.
+    name : str
+        Its name in the unit.
+    next_returned : int
+        Number of the first claim of returned tasks that is not known yet and may take tasks of this one.
+    taken : set of int
+        Offsets of the tasks that later claims have taken.
+    confirmed : bool
+        Whether the next claim of the same sequence is known, and does not take this one as given up.
+    """
+
+    unit: Unit
+    path: str
+    held: set[int]
+    started: set[int]
+    name: str
+    next_returned: int
+    taken: set[int] = field(default_factory=set)
+    confirmed: bool = False
+
+
+class HeldClaims:
+    """The claims that this process holds, and the leases that it has lost.
+
+    Parameters
+    ----------
+    observer : Observer
+        Reads what others have claimed.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._leases: dict[str, tuple[HeldClaim, int]] = {}
+        self._claims: dict[str, HeldClaim] = {}
+        self._lost: set[str] = set()
+
+    def __contains__(self, path: str) -> bool:
+        """Return whether this process holds a claim."""
+        return path in self._claims
+
+    def add(
+        self,
+        unit: Unit,
+        name: str,
+        tasks: Sequence[int],
+        charges: Mapping[int, int],
+        expiry: float,
+    ) -> list[Lease]:
+        """Add a new claim; return its leases."""
+        returned = name.startswith("r")
+        claim = HeldClaim(
+            unit, unit.file(name), set(tasks), set(), name,
+            next_returned=int(name[1:]) + 1 if returned else 0,
+            confirmed=returned,
+        )  # fmt: skip
+        self._claims[claim.path] = claim
+        leases = []
+        for offset in tasks:
+            # Another list has units of the same numbers.
+            id = f"{claim.path[len(unit.tasks.path) - 4 :]}+{offset}"
+            leases.append(Lease(unit.task(offset), id, charges.get(offset, 0) + 1, expiry))
+            self._leases[id] = (claim, offset)
+        return leases
+
+    def find_lost(self, claim: HeldClaim, leases: Mapping[int, str]) -> set[str]:
+        """Find which leases of a claim others have taken over, and forget them."""
+        known = True
+        for later in self._observer.claims(claim.unit, "r", claim.next_returned):
+            # A claim without its first line may still cover tasks, so it is looked at again.
+            known &= bool(later.lines)
+            if later.lines:
+                first = later.lines[0]
+                claim.taken.update(claim.held if claim.name in first["gone"] else first["tasks"])
+            if known:
+                claim.next_returned += 1
+        if not claim.confirmed:
+            self._confirm(claim)
+        return self.lose(claim, {o: lease for o, lease in leases.items() if o in claim.taken})
+
+    def _confirm(self, claim: HeldClaim) -> None:
+        """Look whether the next claim of the same sequence takes a claim as given up before it had said anything."""
+        for later in self._observer.claims(claim.unit, "", int(claim.name) + 1):
+            if later.lines:
+                claim.confirmed = True
+                if claim.name in later.lines[0]["gone"]:
+                    claim.taken.update(claim.held)
+                return
+
+    def lose(self, claim: HeldClaim, leases: Mapping[int, str]) -> set[str]:
+        """Remember leases as lost, and forget them otherwise."""
+        self._lost.update(leases.values())
+        self.let_go(claim, leases)
+        return set(leases.values())
+
+    def by_claim(self, leases: Iterable[str]) -> dict[HeldClaim, dict[int, str]]:
+        """Group the leases that this process still holds by claim, each by offset."""
+        groups: dict[HeldClaim, dict[int, str]] = {}
+        for lease in leases:
+            if lease in self._leases:
+                claim, offset = self._leases[lease]
+                groups.setdefault(claim, {})[offset] = lease
+        return groups
+
+    def let_go(self, claim: HeldClaim, leases: Mapping[int, str]) -> None:
+        """Forget leases that have ended."""
+        for offset, lease in leases.items():
+            self._leases.pop(lease, None)
+            claim.held.discard(offset)
+        if not claim.held:
+            self._claims.pop(claim.path, None)
+
+    def lost(self, leases: Iterable[str]) -> set[str]:
+        """Return those of some leases that were found to be lost."""
+        return self._lost.intersection(leases)
 
 
 class _Basket:
@@ -55,14 +184,14 @@ class Claimant:
 
     Attributes
     ----------
-    lists : list of TaskList
+    lists : list of PublishedList
         The lists, as far as they are known.
     """
 
     def __init__(
         self, root: str, observer: Observer, held: HeldClaims, *, lease: float, host: str
     ) -> None:
-        self.lists: list[TaskList] = []
+        self.lists: list[PublishedList] = []
         self._root = root
         self._observer = observer
         self._held = held
@@ -100,7 +229,7 @@ class Claimant:
         if not self.lists:
             return
         tasks = random.choice(self.lists)
-        claimed = [number for number, entry in look(tasks.path).items() if not entry.done]
+        claimed = [number for number, files in look(tasks.path).items() if DONE not in files]
         if not claimed:
             return
         unit = Unit(tasks, random.choice(claimed))
@@ -108,7 +237,7 @@ class Claimant:
         if chain is not None and self._expire(chain):
             self._given_up.append(unit)
 
-    def _claim_new(self, tasks: TaskList, basket: _Basket) -> None:
+    def _claim_new(self, tasks: PublishedList, basket: _Basket) -> None:
         """Claim tasks of a list that were never claimed, in its order."""
         number, skipped = tasks.next, False
         while number < tasks.units and basket.room:
@@ -137,16 +266,16 @@ class Claimant:
         self._swept = True
         self.load_lists()
         for tasks in self.lists:
-            entries = look(tasks.path)
+            found = look(tasks.path)
             for unit in tasks.all_units():
-                entry = entries.get(unit.number, Entry())
-                if entry.done and not entry.claims:
+                files = found.get(unit.number, set())
+                if files == {DONE}:
                     continue
                 claimed = len(basket.leases)
                 if not self._claim_all(unit, basket) and basket.leases:
                     return
-                if entry.claims and len(basket.leases) == claimed:
-                    self._observer.compact(unit, entry.claims)
+                if files and len(basket.leases) == claimed:
+                    self._observer.compact(unit, files - {DONE})
 
     def _claim_all(self, unit: Unit, basket: _Basket) -> bool:
         """Claim tasks of a unit in every state in which they wait; return whether none is left."""
@@ -223,11 +352,11 @@ class Claimant:
     ) -> bool:
         """Create a claim; return False if another worker was first, or the unit is settled."""
         line = {**self._holder, "tasks": tasks, "charges": charges, "gone": gone, **left}
-        if not create(unit.claim(name), line):
+        if not create(unit.file(name), line):
             return False
         # Looked at again, because another worker may have compacted it meanwhile.
-        if os.path.exists(unit.done):
-            remove(unit.claim(name))
+        if os.path.exists(unit.file(DONE)):
+            remove(unit.file(name))
             return False
         basket.leases += self._held.add(unit, name, tasks, charges, self._lease)
         return True

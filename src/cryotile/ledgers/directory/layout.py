@@ -20,7 +20,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +30,12 @@ from cryotile.errors import DamagedFile
 from cryotile.farm.task import Task
 from cryotile.files import fsync_directory, write_durably
 
-__all__ = ["UNIT", "Entry", "TaskList", "Unit", "look", "names", "open_list", "publish_list"]
+__all__ = ["DONE", "UNIT", "PublishedList", "Unit", "look", "names", "open_list", "publish_list"]
 
 UNIT = 256
 """Tasks that become one file when they are settled."""
+
+DONE = "done"
 
 _FILE = re.compile(r"([0-9]{6,})\.(done|r?[0-9]+)")
 
@@ -46,13 +48,13 @@ class Unit:
 
     Attributes
     ----------
-    tasks : TaskList
+    tasks : PublishedList
         The list.
     number : int
         Number of the unit in the list.
     """
 
-    tasks: TaskList
+    tasks: PublishedList
     number: int
 
     @property
@@ -65,13 +67,8 @@ class Unit:
         """Number of its tasks."""
         return min(UNIT, len(self.tasks) - self.start)
 
-    @property
-    def done(self) -> str:
-        """Path of the file that marks it as settled."""
-        return f"{self.tasks.path}/{self.number:06d}.done"
-
-    def claim(self, name: str) -> str:
-        """Return the path of a claim by its name."""
+    def file(self, name: str) -> str:
+        """Return the path of a claim by its name; ``done`` marks the unit as settled."""
         return f"{self.tasks.path}/{self.number:06d}.{name}"
 
     def task(self, offset: int) -> Task:
@@ -80,7 +77,7 @@ class Unit:
         return Task(int(self.tasks.indices[position]), float(self.tasks.costs[position]))
 
 
-class TaskList:
+class PublishedList:
     """One frozen list of tasks, costliest first.
 
     Parameters
@@ -114,9 +111,9 @@ class TaskList:
         self.indices: npt.NDArray[np.int64] = rows["index"]
         self.costs: npt.NDArray[np.float64] = rows["cost"]
         # Settled units are skipped once, and need not be looked at again.
-        entries = look(path)
+        found = look(path)
         self.next = 0
-        while (entry := entries.get(self.next)) is not None and entry.done:
+        while DONE in found.get(self.next, ()):
             self.next += 1
 
     def __len__(self) -> int:
@@ -137,35 +134,14 @@ class TaskList:
         return (Unit(self, number) for number in range(self.units))
 
 
-@dataclass(slots=True)
-class Entry:
-    """The files of one unit in the directory of a list.
-
-    Attributes
-    ----------
-    claims : list of str
-        Names of its claims, in no order.
-    done : bool
-        Whether all its tasks are settled.
-    """
-
-    claims: list[str] = field(default_factory=list)
-    done: bool = False
-
-
-def look(directory: str) -> dict[int, Entry]:
-    """Read the directory of a list: the files of each unit, by number; empty if the directory is gone."""
-    entries: dict[int, Entry] = {}
+def look(directory: str) -> dict[int, set[str]]:
+    """Read the directory of a list, which may be gone: the names of the claims, and ``done``, by number of unit."""
+    found: dict[int, set[str]] = {}
     for file in names(directory):
         # Other files are not ours: NFS keeps deleted files that are open as .nfs0123….
-        if (found := _FILE.fullmatch(file)) is None:
-            continue
-        entry = entries.setdefault(int(found[1]), Entry())
-        if found[2] == "done":
-            entry.done = True
-        else:
-            entry.claims.append(found[2])
-    return entries
+        if (parts := _FILE.fullmatch(file)) is not None:
+            found.setdefault(int(parts[1]), set()).add(parts[2])
+    return found
 
 
 def names(directory: str) -> list[str]:
@@ -176,10 +152,10 @@ def names(directory: str) -> list[str]:
         return []
 
 
-def open_list(home: str, number: int) -> TaskList | None:
+def open_list(home: str, number: int) -> PublishedList | None:
     """Open a list by its number; None if there is none."""
     try:
-        return TaskList(f"{home}/{number:04d}")
+        return PublishedList(f"{home}/{number:04d}")
     except (FileNotFoundError, NotADirectoryError):
         return None
 

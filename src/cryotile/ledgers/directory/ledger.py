@@ -38,9 +38,8 @@ from pathlib import Path
 from cryotile.farm.task import Task
 from cryotile.files import writing
 from cryotile.ledgers.base import LEASE, Ending, Fits, Lease, Ledger
-from cryotile.ledgers.directory.claimant import Claimant
+from cryotile.ledgers.directory.claimant import Claimant, HeldClaim, HeldClaims
 from cryotile.ledgers.directory.claims import append, touch
-from cryotile.ledgers.directory.held_claims import HeldClaim, HeldClaims
 from cryotile.ledgers.directory.layout import publish_list
 from cryotile.ledgers.directory.observer import Observer
 

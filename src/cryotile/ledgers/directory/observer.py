@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile.ledgers.directory.claims import GONE, Chain, Claim, create, read_claim, remove
-from cryotile.ledgers.directory.layout import TaskList, Unit, look
+from cryotile.ledgers.directory.layout import DONE, PublishedList, Unit, look
 from cryotile.processes import is_alive
 
 __all__ = ["Free", "Observer"]
@@ -41,7 +41,7 @@ class Observer:
 
     def is_compacted(self, unit: Unit) -> bool:
         """Return whether a unit is settled and compacted."""
-        return os.path.exists(unit.done)
+        return os.path.exists(unit.file(DONE))
 
     def chain(self, unit: Unit) -> Chain | None:
         """Read all claims of a unit; return None if it is settled and compacted."""
@@ -61,7 +61,7 @@ class Observer:
         # Reading a few files again costs less than the memory for all claims of a large run.
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
-        path = unit.claim(name)
+        path = unit.file(name)
         claim = read_claim(path, name, self._known.get(path))
         if claim is not None:
             self._known[path] = claim
@@ -71,12 +71,12 @@ class Observer:
         """Count the claims of tasks that were never claimed before, with few looks at the file system."""
         here = (unit.tasks.path, unit.number)
         low, step = self._counts.get(here, 0), 1
-        while os.path.exists(unit.claim(str(low + step - 1))):
+        while os.path.exists(unit.file(str(low + step - 1))):
             low, step = low + step, 2 * step
         # Between ``low`` claims and ``low + step`` there is the number.
         while step > 1:
             step //= 2
-            if os.path.exists(unit.claim(str(low + step - 1))):
+            if os.path.exists(unit.file(str(low + step - 1))):
                 low += step
         if len(self._counts) > _MOST_KNOWN:
             self._counts.clear()
@@ -99,28 +99,30 @@ class Observer:
             return False
         return now - since >= (claim.lease if claim.lines else self._lease)
 
-    def open_tasks(self, tasks: TaskList) -> npt.NDArray[np.bool_]:
+    def open_tasks(self, tasks: PublishedList) -> npt.NDArray[np.bool_]:
         """Return for each task of a list, by position, whether it is not settled."""
         is_open = np.ones(len(tasks), np.bool_)
-        for number, entry in look(tasks.path).items():
+        for number, names in look(tasks.path).items():
             unit = Unit(tasks, number)
-            chain = None if entry.done else self.chain(unit)
+            chain = None if DONE in names else self.chain(unit)
             if chain is None:
                 is_open[unit.start : unit.start + unit.count] = False
             else:
                 is_open[[unit.start + offset for offset in chain.settled]] = False
         return is_open
 
-    def outcomes(self, tasks: TaskList, indices: Collection[int]) -> dict[str, dict[int, bool]]:
+    def outcomes(
+        self, tasks: PublishedList, indices: Collection[int]
+    ) -> dict[str, dict[int, bool]]:
         """Return for every host that worked on a list how the given tasks ended there."""
         asked = {
             int(position): int(tasks.indices[position])
             for position in np.flatnonzero(np.isin(tasks.indices, list(indices)))
         }
         found: dict[str, dict[int, bool]] = {}
-        for number, entry in look(tasks.path).items():
+        for number, names in look(tasks.path).items():
             unit = Unit(tasks, number)
-            chain = None if entry.done else self.chain(unit)
+            chain = None if DONE in names else self.chain(unit)
             for claim in chain.claims if chain is not None else ():
                 found.setdefault(claim.host, {})
             for offset, host in chain.failures.items() if chain is not None else ():
@@ -157,10 +159,10 @@ class Observer:
         if chain is not None:
             if len(chain.settled) < unit.count:
                 return
-            create(unit.done, _record(chain))
+            create(unit.file(DONE), _record(chain))
             claims = chain.names
         for name in claims:
-            remove(unit.claim(name))
+            remove(unit.file(name))
 
     def free(self, unit: Unit, *, again: bool) -> Free | None:
         """Find the tasks of a unit that were never claimed; return None if the newest claim says nothing yet.
@@ -242,7 +244,7 @@ def _record(chain: Chain) -> dict[str, object]:
 def _read_record(unit: Unit) -> dict[int, Settled]:
     """Return the settled tasks of a compacted unit; of a record that was cut short nothing is known."""
     try:
-        with open(unit.done, "rb") as file:
+        with open(unit.file(DONE), "rb") as file:
             record: _Record = json.loads(file.read())
     except ValueError:
         return {}

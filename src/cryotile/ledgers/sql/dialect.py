@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Row, TextClause, text
 
-__all__ = ["ADD_TALLY_SQL", "WITH_TALLY", "TaskUpdate", "Statement"]
+__all__ = ["ADD_TALLY_SQL", "WITH_TALLY", "Statement", "TaskUpdate"]
 
 _WORDS = {
     "sqlite": {

@@ -13,8 +13,8 @@ from cryotile.ledgers.sql import statements as sql
 from cryotile.ledgers.sql.database import Database
 
 __all__ = [
-    "TaskCounts",
     "RunRecord",
+    "TaskCounts",
     "count",
     "create_run",
     "delete_run",

@@ -10,8 +10,8 @@ workers     host and process of each worker
 ==========  ==============================================================================================
 
 A count of a run is the sum of its tallies.  Each worker adds to a row of its own, so no worker waits for another, and
-tasks are never counted.  Enrolling or restarting a million tasks touches hundreds of rows of the backlog; a task without
-a row waits, and no attempt was made of it.
+tasks are never counted.  Enrolling or restarting a million tasks touches hundreds of rows of the backlog; a task
+without a row waits, and no attempt was made of it.
 
 Times are seconds since 1970 by the database's clock.  There are no foreign keys: rows are removed with their run in one
 transaction, and every claim would pay for the checks.
@@ -44,10 +44,10 @@ from cryotile.errors import CryotileError
 
 __all__ = [
     "TaskState",
+    "backlog",
     "failures",
     "metadata",
     "runs",
-    "backlog",
     "tallies",
     "tasks",
     "upgrade",
@@ -287,7 +287,7 @@ def upgrade(
     version = _version(connection, part)
     if version > len(steps):
         raise CryotileError(
-            f"the database's {part} tables have version {version}, but this cryotile knows versions up to {len(steps)}; "
+            f"the database's {part} tables have version {version}, this cryotile knows versions up to {len(steps)}; "
             "upgrade cryotile, or give another database"
         )
     for step in steps[version:]:

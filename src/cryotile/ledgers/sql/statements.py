@@ -7,7 +7,7 @@ found by their whole key alone.  ``state + 0`` is no use of an index by state.
 
 from __future__ import annotations
 
-from cryotile.ledgers.sql.dialect import ADD_TALLY_SQL, WITH_TALLY, TaskUpdate, Statement
+from cryotile.ledgers.sql.dialect import ADD_TALLY_SQL, WITH_TALLY, Statement, TaskUpdate
 
 NOW = Statement("""
 -- now: the database's clock.
@@ -341,7 +341,7 @@ SELECT 1 FROM backlog WHERE run_id = :run AND taken < size LIMIT 1
 """)
 
 BACKLOG_OR_EXPIRED_LEFT = Statement("""
--- backlog_or_expired_left: whether there is something to claim for who found nothing; another may just have laid it out.
+-- backlog_or_expired_left: whether there is anything to claim; another worker may just have materialized tasks.
 SELECT 1 WHERE EXISTS (SELECT 1 FROM backlog WHERE run_id = :run AND taken < size)
             OR EXISTS (SELECT 1 FROM tasks [waiting] WHERE run_id = :run AND state = 0)
             OR EXISTS (SELECT 1 FROM tasks [leased] WHERE run_id = :run AND state = 1 AND expires < [now])
