@@ -20,7 +20,7 @@ from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.farm.task import Task
 from cryotile.ledgers.directory.layout import UNIT, publish_list
 from cryotile.ledgers.directory.ledger import DirLedger
-from cryotile.testing.leases import at, await_claim, claim_all, ended, ids
+from cryotile.testing.leases import at, await_claim, await_tasks, claim_all, ended, ids
 from tests.support import PROJECT
 
 SOURCES = str(PROJECT / "src")
@@ -189,6 +189,24 @@ def test_a_claim_whose_first_line_was_cut_short_is_given_up_after_a_lease(tmp_pa
     assert [(lease.task.index, lease.attempt) for lease in leases] == [(n, 1) for n in range(5)]
     ledger.settle(ended(*leases))
     assert ledger.unsettled() == 0
+
+
+def test_a_worker_that_stops_before_the_first_line_of_its_claim_has_lost_it_when_it_goes_on(
+    tmp_path,
+):
+    ledgers = [DirLedger(tmp_path, "run/1", lease=0.3, host=host) for host in "ab"]
+    ledgers[0].enroll(tasks_of(5))
+    (lease,) = ledgers[0].claim()
+    claim = tmp_path / "farm" / "run_1" / "0000" / "000000.0"
+    line = claim.read_bytes()
+    claim.write_bytes(b"")
+    taken = await_tasks(ledgers[1], 5)
+    claim.write_bytes(line)
+    assert ledgers[0].renew(at(0.5, lease)) == ids(lease)
+    assert ledgers[0].settle(ended(lease)) == ids(lease)
+    assert ledgers[1].unsettled() == 5
+    assert ledgers[1].settle(ended(*taken)) == set()
+    assert ledgers[0].unsettled() == 0
 
 
 def test_a_line_that_a_full_disk_cut_short_spoils_no_other(tmp_path):
