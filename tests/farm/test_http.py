@@ -69,6 +69,13 @@ def test_retry_after_may_be_a_date(address, pauses):
     assert 15 < pauses[0] < 21
 
 
+def test_a_date_is_read_by_the_clock_of_the_server(address, pauses, monkeypatch):
+    monkeypatch.setattr(Handler, "date_time_string", lambda self: "Fri, 31 Dec 1999 23:59:50 GMT")
+    Handler.answers = [(503, {"Retry-After": "Sat, 01 Jan 2000 00:00:00 GMT"})]
+    Site(address).ask("GET", "runs")
+    assert 10 < pauses[0] < 11
+
+
 def test_a_server_that_asks_for_more_patience_than_there_is_is_unanswered_at_once(address, pauses):
     Handler.answers = [(429, {"Retry-After": "40"})]
     with pytest.raises(Unanswered, match="HTTP 429"):

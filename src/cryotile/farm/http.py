@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
+from email.utils import formatdate, parsedate_to_datetime
 from math import inf
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -310,8 +310,10 @@ def _retry_after(answer: requests.Response) -> float:
     if given.isascii() and given.isdigit():
         return float(given)
     try:
-        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
-    except ValueError:
+        # By the server's own clock, so that no two clocks are compared.
+        now = parsedate_to_datetime(answer.headers.get("Date") or formatdate(usegmt=True))
+        return max(0.0, (parsedate_to_datetime(given) - now).total_seconds())
+    except (TypeError, ValueError):
         return 0.0
 
 

@@ -21,16 +21,7 @@ from werkzeug.exceptions import BadRequest, NotFound
 
 from cryotile.ledgers.sql import statements as sql
 from cryotile.ledgers.sql.database import Database
-<<<<<<< HEAD
-<<<<<<< HEAD
-from cryotile.ledgers.sql.dialect import Change, Statement
-=======
-from cryotile.ledgers.sql.dialect import TaskUpdate, Statement
-=======
 from cryotile.ledgers.sql.dialect import Statement, TaskUpdate
->>>>>>> 8d29663 (Directory ledger: claims and what is held in one file)
-from cryotile.ledgers.sql.ledger import SqlLedger
->>>>>>> d7f73b2 (Call the tables of the database ledger as the code does: backlog, lease_count)
 from cryotile.ledgers.sql.runs import (
     RunRecord,
     TaskCounts,
