@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 from cryotile.taskfarm.server.pages import _age
 from tests.support.farm_server import PASSWORD, basic, sqlite_farm
 
@@ -136,3 +138,17 @@ def test_a_logout_invalidates_the_cookie(sqlite_farm):
     assert 'type="password"' in sqlite_farm.client.get("/").text
     sqlite_farm.client.set_cookie("session", cookie)
     assert 'type="password"' in sqlite_farm.client.get("/").text
+
+
+def test_the_page_reloads_until_the_database_answers_again(sqlite_farm, monkeypatch):
+    sqlite_farm.token()
+    _log_in(sqlite_farm)
+    database = sqlite_farm.database
+    monkeypatch.setattr(database, "_patience", 0.0)
+    failure = database.engine.dialect.loaded_dbapi.OperationalError("disk I/O error")
+    with monkeypatch.context() as broken:
+        broken.setattr(database, "_use", Mock(side_effect=failure))
+        answer = sqlite_farm.client.get("/", headers=BROWSER)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert 'http-equiv="refresh"' in answer.text
+    assert sqlite_farm.client.get("/", headers=BROWSER).status_code == 200

@@ -68,7 +68,9 @@ def is_for_person() -> bool:
 def render_error(error: HTTPException) -> str:
     """Return the page of an error: the login with the reason if a login helps, else the reason."""
     template = "login.html" if error.code in (401, 429) else "error.html"
-    return _render(template, problem=error.description or error.name, title=error.name)
+    # A page of runs that reloads while the database does not answer must go on reloading.
+    again = error.code == 503
+    return _render(template, problem=error.description, title=error.name, again=again)
 
 
 def _render(template: str, **values: Any) -> str:
