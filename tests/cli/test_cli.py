@@ -336,7 +336,7 @@ def test_a_damaged_tile_is_missing_and_made_again(
     run = tmp_path / "run"
     plan_laser(call, greenland, run)
     call("run", run, "--backend", "serial")
-    tile = sorted((run / "tiles").glob("*.nc"))[0]
+    tile = sorted((run / "tiles").glob("*.arrow"))[0]
     whole = tile.read_bytes()
     tile.write_bytes(whole[: len(whole) // 2])
     assert ", 1 waiting" in call("status", run)[1]
@@ -434,7 +434,7 @@ def test_what_a_killed_writer_left_is_swept_up_and_what_is_young_stays(
 ) -> None:
     run = tmp_path / "run"
     plan_laser(call, greenland, run)
-    old, young = run / "tiles" / ".x+0001.nc.0a.tmp", run / "tiles" / ".x+0002.nc.0b.tmp"
+    old, young = run / "tiles" / ".x+0001.arrow.0a.tmp", run / "tiles" / ".x+0002.arrow.0b.tmp"
     for path in (old, young):
         path.write_bytes(b"half a tile")
     two_hours_ago = time.time() - 7200

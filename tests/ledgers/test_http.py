@@ -281,7 +281,7 @@ def test_a_map_made_over_http_has_the_tiles_of_any_other(server, tmp_path, schem
         with pytest.raises(SystemExit) as end:
             main()
         assert end.value.code == 0
-        return {path.name: path.read_bytes() for path in (run.path / "tiles").rglob("*.nc")}
+        return {path.name: path.read_bytes() for path in (run.path / "tiles").rglob("*.arrow")}
 
     spec = server.url.replace("http", scheme, 1) + "?children=2"
     made = tiles("far", spec)

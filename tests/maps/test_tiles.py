@@ -1,21 +1,25 @@
-"""A tile is there whole and as it was saved, or it is missing."""
+"""A tile is present, complete and as it was saved, or it is missing."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 import pytest
 import xarray as xr
 
 from cryotile.errors import DamagedFile, UnwritablePath
+from cryotile.fit.variables import settings_attrs
 from cryotile.geo.grid import Grid, Tile
 from cryotile.maps.tiles import TileStore
+from tests.support.maps import CONFIG, made_up
 
 TILE, OTHER = Grid("EPSG:3031", (0.0, 0.0, 39_000.0, 9_000.0), 1000.0).tiles(20)
 FINGERPRINT = "6c75b1"
@@ -153,22 +157,44 @@ def test_a_save_that_fails_leaves_the_old_tile(store: TileStore) -> None:
 
 
 def test_a_directory_that_is_gone_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnwritablePath, match=r"gone/x\+0000_y\+0000.nc cannot be written"):
+    with pytest.raises(UnwritablePath, match=r"gone/x\+0000_y\+0000.arrow cannot be written"):
         TileStore(tmp_path / "gone").save(TILE, fitted(), FINGERPRINT)
 
 
-def test_xarray_opens_a_tile_without_a_warning(store: TileStore) -> None:
+def test_other_programs_read_a_tile_as_a_table_of_posts(store: TileStore) -> None:
     store.save(TILE, fitted(), FINGERPRINT)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        opened = xr.load_dataset(store.file(TILE))
     expected = fitted()
-    assert opened["status"].dtype == "int8"
-    np.testing.assert_array_equal(opened["dhdt"], expected["dhdt"])
-    np.testing.assert_array_equal(opened["status"], expected["status"])
-    off = (opened["time_start"] - expected["time_start"]).to_numpy()
-    np.testing.assert_array_equal(np.isnat(off), np.isnat(expected["time_start"]))
-    assert np.abs(off[~np.isnat(off)]).max() < np.timedelta64(1, "us")
+    table = pa.ipc.open_stream(store.file(TILE).read_bytes()).read_pandas()
+    for seen in (table, pl.read_ipc_stream(store.file(TILE)).to_pandas()):
+        assert list(seen) == list(expected)
+        for name, variable in expected.items():
+            np.testing.assert_array_equal(
+                seen[name].to_numpy(variable.dtype), variable.values.ravel()
+            )
+
+
+def test_some_variables_of_a_tile_are_read_alone(store: TileStore) -> None:
+    store.save(TILE, fitted(), FINGERPRINT)
+    arrays = store.arrays(TILE, ["status", "dhdt"])
+    assert list(arrays) == ["status", "dhdt"]
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, fitted()[name])
+    with pytest.raises(DamagedFile, match="not a tile of this run; run again"):
+        store.arrays(TILE, ["dhdt", "season"])
+
+
+def test_a_small_tile_takes_two_blocks_of_a_disk(store: TileStore) -> None:
+    tile = Grid("EPSG:3031", (0.0, 0.0, 5000.0, 5000.0), 1000.0).tiles(6)[0]
+    store.save(tile, made_up(tile).assign_attrs(settings_attrs(CONFIG)), "6c75b1" * 10)
+    assert store.file(tile).stat().st_size < 8192
+
+
+def test_a_whole_file_of_other_content_is_a_damaged_tile(store: TileStore) -> None:
+    content = b"no Arrow\n" + FINGERPRINT.encode()
+    checksum = hashlib.sha256(content).hexdigest()
+    store.file(TILE).write_bytes(content + f"\n{checksum}".encode())
+    with pytest.raises(DamagedFile, match="run again"):
+        store.load(TILE)
 
 
 def assert_missing(store: TileStore) -> None:

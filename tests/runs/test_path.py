@@ -166,7 +166,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     _, complaint = process.communicate(timeout=240)
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), complaint
     assert "Traceback" not in complaint
-    before = {tile: tile.stat().st_mtime_ns for tile in (run / "tiles").glob("*.nc")}
+    before = {tile: tile.stat().st_mtime_ns for tile in (run / "tiles").glob("*.arrow")}
     assert 1 <= len(before) <= 2 < len(Run.load(run).tasks)
     finished(cryotile("run", run, "--backend", "local:2"))
     assert {tile: tile.stat().st_mtime_ns for tile in before} == before, (
@@ -227,7 +227,7 @@ def test_a_run_reads_the_points_it_was_planned_on(mission: list[Path], tmp_path:
     finished(cryotile("ingest", path, *mission[:200], "--crs", WORLD.crs))
     plan_run(run, REQUEST, db=PointDB(path))
     finished(cryotile("run", run, "--backend", "serial"))
-    tiles = {tile: tile.read_bytes() for tile in (run / "tiles").glob("*.nc")}
+    tiles = {tile: tile.read_bytes() for tile in (run / "tiles").glob("*.arrow")}
     finished(cryotile("ingest", path, *mission[200:]))
     assert Run.load(run).missing() == []
     again = plan_run(run, PlanRequest())
@@ -281,7 +281,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_stored(
     assert "No space left" in complaint
     assert len(complaint.splitlines()) == 1
     filler.unlink()
-    kept = {tile: tile.read_bytes() for tile in (run / "tiles").glob("*.nc")}
+    kept = {tile: tile.read_bytes() for tile in (run / "tiles").glob("*.arrow")}
     assert list((run / "failed").iterdir()) == [], "no tile is to blame"
     finished(cryotile("run", run, "--backend", "serial"))
     assert {tile: tile.read_bytes() for tile in kept} == kept

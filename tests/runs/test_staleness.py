@@ -74,7 +74,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 def written(run: Path) -> dict[str, tuple[int, int]]:
     """When and as which file each tile was written."""
-    files = {path.name: path.stat() for path in (run / "tiles").rglob("*.nc")}
+    files = {path.name: path.stat() for path in (run / "tiles").rglob("*.arrow")}
     return {name: (stat.st_mtime_ns, stat.st_ino) for name, stat in files.items()}
 
 
@@ -108,7 +108,7 @@ def test_a_finished_run_that_grew_is_planned_again_and_only_stale_tiles_are_writ
     assert "tiles are there" in said
     after = written(run)
     rewritten = {name for name in after if after[name] != before.get(name)}
-    assert {name.removesuffix(".nc") for name in rewritten} == expected
+    assert {name.removesuffix(".arrow") for name in rewritten} == expected
     assert 0 < len(expected) < len(after)
     assert "planned again" not in cryotile("run", run, "--backend", "serial")
 
@@ -126,7 +126,7 @@ def test_plan_lists_the_stale_tiles_by_name(run: Path, cryotile: Call) -> None:
 def test_an_unfinished_run_ends_on_its_snapshot_and_says_what_is_stale(
     run: Path, cryotile: Call
 ) -> None:
-    tile = next((run / "tiles").rglob("*.nc"))
+    tile = next((run / "tiles").rglob("*.arrow"))
     tile.unlink()
     add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
     said = cryotile("run", run, "--backend", "serial")
@@ -160,7 +160,7 @@ def test_submitting_a_finished_run_that_grew_leads_to_plan(run: Path, cryotile: 
 def test_submitting_an_unfinished_run_that_grew_says_so_beside_the_script(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    next((run / "tiles").rglob("*.nc")).unlink()
+    next((run / "tiles").rglob("*.arrow")).unlink()
     add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
     words = ["submit", str(run), "--scheduler", "slurm", "--members", "2", "--dry-run"]
     monkeypatch.setattr(sys, "argv", ["cryotile", *words])

@@ -222,12 +222,12 @@ def test_few_tiles_do_and_the_rest_goes_on_from_there(call: Call, run: Run) -> N
     assert code == 0
     assert f"3 of {len(run.tasks)} tiles" in said
     tiles = run.path / "validation" / "tiles" / "odd-even"
-    before = {tile: tile.stat().st_mtime_ns for tile in tiles.glob("*.nc")}
+    before = {tile: tile.stat().st_mtime_ns for tile in tiles.glob("*.arrow")}
     assert len(before) == 3
     partial = read_product(run.path / "validation" / "odd-even.nc")
     assert (partial["status"] == Status.NOT_COMPUTED).any()
     assert call(*few[:-2])[0] == 0
-    assert len(list(tiles.glob("*.nc"))) == len(run.tasks)
+    assert len(list(tiles.glob("*.arrow"))) == len(run.tasks)
     assert all(tile.stat().st_mtime_ns == time for tile, time in before.items())
 
 
@@ -268,7 +268,7 @@ def test_members_do_their_share_and_whoever_comes_last_reports(call: Call, run: 
         assert code == 0
         assert "this member's" in said
     tiles = run.path / "validation" / "tiles" / "odd-even"
-    before = {tile: tile.stat().st_mtime_ns for tile in tiles.glob("*.nc")}
+    before = {tile: tile.stat().st_mtime_ns for tile in tiles.glob("*.arrow")}
     assert len(before) == 3
     assert "odd less even passes" in call(*words, "serial")[1]
     assert all(tile.stat().st_mtime_ns == time for tile, time in before.items())

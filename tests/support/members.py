@@ -63,7 +63,7 @@ class SmallRun:
 
     def tiles(self) -> dict[str, bytes]:
         """Contents of all tiles that are there."""
-        return {file.name: file.read_bytes() for file in (self.run.path / "tiles").glob("*.nc")}
+        return {file.name: file.read_bytes() for file in (self.run.path / "tiles").glob("*.arrow")}
 
     def cryotile(self, *words: object, environment: dict[str, str]) -> subprocess.Popen[str]:
         """Start a command on the run."""
@@ -120,7 +120,7 @@ def small_run(directory: Path, hold: str, *setup: str) -> SmallRun:
     reference = plan_run(directory / "reference", request, db=db)
     for task in reference.tasks:
         FitTile(reference.path, reference.generation)(task, lambda fraction: None)
-    expected = {file.name: file.read_bytes() for file in (reference.path / "tiles").glob("*.nc")}
+    expected = {file.name: file.read_bytes() for file in (reference.path / "tiles").glob("*.arrow")}
     assert len(expected) == len(reference.tasks) > 20
     run = plan_run(directory / "small run", request, db=db)
     pipe = directory / "pipe"

@@ -53,9 +53,8 @@ def mosaic(
     """
     arrays = {variable.name: variable.empty(grid.shape) for variable in variables}
     for tile in tiles:
-        fitted = store.load(tile)
-        for name, array in arrays.items():
-            array[_place(grid, tile)] = fitted[name].to_numpy()
+        for name, values in store.arrays(tile, [*arrays]).items():
+            arrays[name][_place(grid, tile)] = values
     for tile in empty:
         arrays["status"][_place(grid, tile)] = np.int8(Status.NO_POINTS)
     if mask is not None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-__all__ = ["days", "read_dataset", "write_dataset"]
+__all__ = ["days", "write_dataset"]
 
 EPOCH = np.datetime64("2000-01-01", "ms")
 TIME_UNITS = "days since 2000-01-01"
@@ -99,30 +99,6 @@ def _plain(text: str) -> str:
     return kept.encode("ascii", "backslashreplace").decode()
 
 
-def read_dataset(content: bytes) -> xr.Dataset:
-    """Return the dataset that :func:`write_dataset` wrote.
-
-    Parameters
-    ----------
-    content : bytes
-        Content of the whole file.
-
-    Returns
-    -------
-    Dataset
-        Instants are datetime64[ms].
-
-    Raises
-    ------
-    OSError
-        The content is not a NetCDF file.
-    """
-    with netCDF4.Dataset("content", memory=content) as file:
-        file.set_auto_maskandscale(False)
-        variables = {name: _decode(variable) for name, variable in file.variables.items()}
-        return xr.Dataset(variables, attrs={name: file.getncattr(name) for name in file.ncattrs()})
-
-
 def days(instants: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float64]:
     """Return instants as days since 2000-01-01, NaT as NaN.
 
@@ -145,16 +121,3 @@ def _encode(variable: xr.Variable) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         units = {"units": TIME_UNITS, "calendar": "proleptic_gregorian"}
         return days(variable.values), {**variable.attrs, **units}
     return variable.values, variable.attrs
-
-
-def _decode(variable: netCDF4.Variable[Any]) -> xr.Variable:
-    attributes = {
-        name: variable.getncattr(name) for name in variable.ncattrs() if name != "_FillValue"
-    }
-    values = np.asarray(variable[...])
-    if attributes.get("units") == TIME_UNITS:
-        del attributes["units"], attributes["calendar"]
-        empty = np.isnan(values)
-        since = np.rint(np.where(empty, 0.0, values) * MS_PER_DAY).astype("timedelta64[ms]")
-        values = np.where(empty, np.datetime64("NaT", "ms"), EPOCH + since)
-    return xr.Variable(variable.dimensions, values, attributes)

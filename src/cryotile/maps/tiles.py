@@ -1,31 +1,45 @@
-"""Fitted tiles, one NetCDF-4 file each: the record of which tasks are done.
+"""Fitted tiles, one Arrow IPC file each: the record of which tasks are done.
 
-A tile file ends with a trailer, which NetCDF readers ignore: a newline, the tile's fingerprint, a newline, and the
-SHA-256 of all bytes before.  The checksum reveals damage without a call of the HDF5 library on damaged bytes.  The last
-bytes alone tell whether the file is complete and which fingerprint it was saved with.
+A tile file is an Arrow IPC stream of one record batch: a column per variable, a row per post in order of y, then x.
+The metadata of the schema has the posts (JSON) and all attributes (JSON, compressed, in base64).  The file ends with a
+trailer, which readers of streams ignore: a newline, the tile's fingerprint, a newline, and the SHA-256 of all bytes
+before.  The checksum reveals damage before Arrow decodes a byte.  The last bytes alone tell whether the file is
+complete and which fingerprint it was saved with.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import xarray as xr
 
 from cryotile.errors import DamagedFile
 from cryotile.files import atomic_path
 from cryotile.geo.grid import Tile
-from cryotile.maps.netcdf import read_dataset, write_dataset
 
 __all__ = ["TileStore"]
 
-_SUFFIX = ".nc"
+_SUFFIX = ".arrow"
+
+_POSTS, _ATTRIBUTES = b"posts", b"attributes"
+"""Keys of the schema's metadata.  Plain attributes would make half of the file of a small tile."""
+
+# The level is fixed, because the default may change between versions of Arrow.
+_WRITING = pa.ipc.IpcWriteOptions(
+    compression=pa.Codec("zstd", compression_level=3), use_threads=False
+)
 
 _CHECKSUM = 65
 """Bytes of a newline and a SHA-256 in hexadecimal."""
@@ -80,9 +94,8 @@ class TileStore:
         UnwritablePath
             The directory cannot be written, or the disk is full.
         """
+        content = _encode(tile, dataset) + f"\n{fingerprint}".encode()
         with atomic_path(self.file(tile)) as temporary:
-            write_dataset(temporary, dataset)
-            content = temporary.read_bytes() + f"\n{fingerprint}".encode()
             temporary.write_bytes(content + _checksum(content))
 
     def load(self, tile: Tile) -> xr.Dataset:
@@ -96,20 +109,42 @@ class TileStore:
         Returns
         -------
         Dataset
-            As it was saved, instants as datetime64[ms].
+            As it was saved, instants as datetime64[ms]; arrays are read-only.
 
         Raises
         ------
         DamagedFile
             The file is absent, truncated or altered, or holds another tile.
         """
-        dataset = read_dataset(bytes(self._verified(tile)[0]))
-        # The checksum does not reveal that a file was renamed.
-        if not (np.array_equal(dataset["x"], tile.x) and np.array_equal(dataset["y"], tile.y)):
-            raise DamagedFile(
-                f"{self.file(tile)} holds other posts than its name says; run again to make it"
-            )
-        return dataset
+        batch = self._batch(tile)
+        about = json.loads(zlib.decompress(base64.b64decode(batch.schema.metadata[_ATTRIBUTES])))
+        attributes = {name: _from_json(attrs) for name, attrs in about.items()}
+        axes = {n: (n, axis, attributes[n]) for n, axis in (("y", tile.y), ("x", tile.x))}
+        return xr.Dataset(
+            {
+                name: xr.Variable(("y", "x"), array, attributes[name])
+                for name, array in _arrays(tile, batch, batch.schema.names).items()
+            },
+            coords=xr.Coordinates(axes),
+            attrs=attributes[""],
+        )
+
+    def arrays(self, tile: Tile, names: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:
+        """Return some variables of a tile as read-only arrays, each of the tile's shape.
+
+        Parameters
+        ----------
+        tile : Tile
+            The posts.
+        names : sequence of str
+            Names of variables.
+
+        Raises
+        ------
+        DamagedFile
+            The file is absent, truncated or altered, or holds another tile or other variables.
+        """
+        return _arrays(tile, self._batch(tile, names), names)
 
     def fingerprint(self, tile: Tile) -> str | None:
         """Return the fingerprint that a tile was saved with; None if the tile is absent or damaged.
@@ -167,6 +202,22 @@ class TileStore:
         except FileNotFoundError:
             return {}
 
+    def _batch(self, tile: Tile, names: Sequence[str] | None = None) -> pa.RecordBatch:
+        """Return some columns of a tile, or all."""
+        path, content = self.file(tile), self._verified(tile)[0]
+        try:
+            schema = pa.ipc.open_stream(content).schema
+            posts = json.loads(schema.metadata[_POSTS])
+            wanted = None if names is None else [schema.names.index(name) for name in names]
+            options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=wanted)
+            batch = pa.ipc.open_stream(content, options=options).read_next_batch()
+        except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise DamagedFile(f"{path} is not a tile of this run; run again to make it") from error
+        # The checksum does not reveal that a file was renamed.
+        if posts != _posts(tile):
+            raise DamagedFile(f"{path} holds other posts than its name says; run again to make it")
+        return batch
+
     def _verified(self, tile: Tile) -> tuple[memoryview, str]:
         """Return the content and the fingerprint of a tile after a check of all its bytes."""
         path = self.file(tile)
@@ -182,6 +233,58 @@ class TileStore:
             raise DamagedFile(f"tile {path} is truncated, altered or foreign; run again to make it")
         end = content.rindex(b"\n", 0, len(checked))
         return checked[:end], str(checked[end + 1 :], "utf-8")
+
+
+def _posts(tile: Tile) -> list[float]:
+    """Return what determines the posts of a tile."""
+    columns, rows = tile.columns, tile.rows
+    return [columns.start, columns.stop, rows.start, rows.stop, tile.posting]
+
+
+def _encode(tile: Tile, dataset: xr.Dataset) -> bytes:
+    """Return an Arrow IPC stream of a tile; equal datasets give equal bytes."""
+    attributes = {str(name): _to_json(v.attrs) for name, v in dataset.variables.items()}
+    text = json.dumps({"": _to_json(dataset.attrs), **attributes})
+    metadata = {
+        _POSTS: json.dumps(_posts(tile)),
+        _ATTRIBUTES: base64.b64encode(zlib.compress(text.encode(), level=6)),
+    }
+    columns = {
+        str(name): pa.array(variable.values.ravel()) for name, variable in dataset.data_vars.items()
+    }
+    batch = pa.RecordBatch.from_pydict(columns, metadata=metadata)
+    stream = pa.BufferOutputStream()
+    with pa.ipc.new_stream(stream, batch.schema, options=_WRITING) as writer:
+        writer.write_batch(batch)
+    content: bytes = stream.getvalue().to_pybytes()
+    return content
+
+
+def _arrays(
+    tile: Tile, batch: pa.RecordBatch, names: Sequence[str]
+) -> dict[str, npt.NDArray[np.generic]]:
+    return {
+        name: batch.column(name).to_numpy(zero_copy_only=False).reshape(tile.shape)
+        for name in names
+    }
+
+
+def _to_json(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    # Arrays of flags keep their type, which is that of their variable.
+    for name, value in attributes.items():
+        if not isinstance(value, str | int | float | np.ndarray):
+            raise TypeError(f"attribute {name} is {type(value)}; give text, a number or an array")
+    return {
+        str(name): {value.dtype.str: value.tolist()} if isinstance(value, np.ndarray) else value
+        for name, value in attributes.items()
+    }
+
+
+def _from_json(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: np.array(*value.values(), *value) if isinstance(value, dict) else value
+        for name, value in attributes.items()
+    }
 
 
 def _checksum(content: bytes | memoryview) -> bytes:

@@ -7,11 +7,10 @@ their values are needed, so that a Dataset that was opened early sees tiles that
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from threading import RLock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,9 +31,6 @@ __all__ = ["CryotileBackendEntrypoint", "open_map"]
 
 TILES_HELD = 16
 """Decoded tiles that a process keeps: all variables of a tile are usually read one after the other."""
-
-# The netCDF library cannot decode two tiles at once.
-_DECODING = RLock()
 
 _STATUS = next(variable for variable in VARIABLES if variable.name == "status")
 
@@ -137,12 +133,14 @@ class _CurrentTiles(TileStore):
     def __init__(self, run: Run) -> None:
         super().__init__(run.store.path)
         self._run = run
+        self._names = tuple(variable.name for variable in fit_variables(run.settings.fit))
         self._tasks = {(tile.ix, tile.iy): index for index, tile in enumerate(run.tiles)}
 
-    def load(self, tile: Tile) -> xr.Dataset:
-        """Load a tile of the run; raise DamagedFile if it is missing."""
+    def arrays(self, tile: Tile, names: Sequence[str]) -> dict[str, _Values]:
+        """Return variables of a tile of the run; raise DamagedFile if the tile is missing."""
         fingerprint = self._run.fingerprint(self._tasks[tile.ix, tile.iy])
-        return _decoded(self.path, tile, fingerprint)
+        decoded = _decoded(self.path, tile, fingerprint, self._names)
+        return {name: decoded[name] for name in names}
 
     def values(self, variable: Variable, grid: Grid) -> _Values:
         """Return the values of a variable at the posts of a part of the run's grid."""
@@ -157,34 +155,35 @@ class _CurrentTiles(TileStore):
             range(touched[0].columns.start, touched[-1].columns.stop),
         )
         mask = settings.mask
-        with _DECODING:
-            whole = mosaic(
-                self,
-                around,
-                tiles=filter(self._is_there, touched),
-                empty=[tile for tile in touched if (tile.ix, tile.iy) not in self._tasks],
-                variables=[_STATUS] if variable.name == _STATUS.name else [variable, _STATUS],
-                mask=mask
-                and replace(mask, grid=around, inside=_within(mask.inside, settings.grid, around)),
-            )
+        whole = mosaic(
+            self,
+            around,
+            tiles=filter(self._is_there, touched),
+            empty=[tile for tile in touched if (tile.ix, tile.iy) not in self._tasks],
+            variables=[_STATUS] if variable.name == _STATUS.name else [variable, _STATUS],
+            mask=mask
+            and replace(mask, grid=around, inside=_within(mask.inside, settings.grid, around)),
+        )
         return _within(whole[variable.name].to_numpy(), around, grid)
 
     def _is_there(self, tile: Tile) -> bool:
         if (tile.ix, tile.iy) not in self._tasks:
             return False
         try:
-            self.load(tile)
+            self.arrays(tile, ())
         except DamagedFile:
             return False
         return True
 
 
 @lru_cache(maxsize=TILES_HELD)
-def _decoded(path: Path, tile: Tile, fingerprint: str) -> xr.Dataset:
+def _decoded(
+    path: Path, tile: Tile, fingerprint: str, names: tuple[str, ...]
+) -> dict[str, _Values]:
     store = TileStore(path)
     if not store.is_current(tile, fingerprint):
         raise DamagedFile(f"tile {store.file(tile)} is not up to date; run again to make it")
-    return store.load(tile)
+    return store.arrays(tile, names)
 
 
 def _open_run(run: Run) -> xr.Dataset:
