@@ -17,7 +17,6 @@ from cryotile.readers import find_reader, read_granule
 from tests.support.real_granules import (
     ANTARCTICA,
     APRIL,
-    GREENLAND,
     LRM,
     REPEATED,
     SAR,
@@ -101,22 +100,17 @@ def test_another_cryosat_product_is_unknown(granules, tmp_path):
     [
         (ANTARCTICA, "elevation"),
         (ANTARCTICA, "time"),
-        (ANTARCTICA, "surface_type"),
-        (GREENLAND, "uncertainty"),
         (LRM, "height_3_20_ku"),
         (LRM, "flag_quality_20_ku"),
         (LRM, "time_20_ku"),
         (SARIN, "height_1_20_ku"),
         (SARIN, "lon_poca_20_ku"),
         (SAR, "flag_prod_status_20_ku"),
-        (SAR, "lat_01"),
         (APRIL, "gt2l/land_ice_segments/h_li"),
         (APRIL, "gt2l/land_ice_segments/latitude"),
         (APRIL, "gt2l/land_ice_segments/sigma_geo_h"),
-        (APRIL, "orbit_info/rgt"),
         (REPEATED, "pt2/corrected_h/h_corr"),
         (REPEATED, "pt2/corrected_h/cycle_number"),
-        (REPEATED, "pt2/ref_surf/rgt_azimuth"),
     ],
 )
 def test_a_missing_variable_is_named(granules, tmp_path, name, variable):
@@ -125,25 +119,6 @@ def test_a_missing_variable_is_named(granules, tmp_path, name, variable):
     with h5py.File(path, "r+") as file:
         del file[variable]
     assert f"lacks the variable {variable} " in line_about(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "attributes"),
-    [
-        (ANTARCTICA, ["abs_orbit_number"]),
-        (ANTARCTICA, ["ascending_start_record", "descending_start_record"]),
-        (LRM, ["abs_orbit_number"]),
-    ],
-)
-def test_a_missing_attribute_that_passes_need_is_named(granules, tmp_path, name, attributes):
-    path = tmp_path / "lacking.nc"
-    shutil.copyfile(granules / name, path)
-    with h5py.File(path, "r+") as file:
-        for attribute in attributes:
-            del file.attrs[attribute]
-    line = line_about(path)
-    assert attributes[0] in line
-    assert "lacks" in line
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ import pytest
 
 from cryotile.points import SURFACE_TYPES, pass_id
 from cryotile.readers import read_granule
-from tests.support.real_granules import ANTARCTICA, JUNE, LRM, REPEATED, SAR, SARIN
+from cryotile.readers.pass_inference import DIRECTION_NOTE, NOTE
+from tests.support.real_granules import ANTARCTICA, JUNE, LRM, NOVEMBER, REPEATED, SAR, SARIN
 
 
 @pytest.fixture
@@ -212,17 +213,10 @@ def test_cryotempo_states_the_record_at_which_it_turns(copy, change, north, sout
     np.testing.assert_array_equal(points["ascending"].to_numpy(bool), wanted)
 
 
-CARRY_NOTHING = {
-    ANTARCTICA: {"abs_orbit_number", "ascending_start_record", "descending_start_record"},
-    LRM: {"abs_orbit_number"},
-    SAR: {"abs_orbit_number"},
-}
-
-
-@pytest.mark.parametrize("name", list(CARRY_NOTHING))
-def test_attributes_that_are_not_needed_may_be_absent(granules, copy, change, name):
+@pytest.mark.parametrize("name", [ANTARCTICA, LRM, SAR])
+def test_attributes_other_than_the_orbit_number_are_not_needed(granules, copy, change, name):
     with change(name) as file:
-        for attribute in set(file.attrs) - CARRY_NOTHING[name]:
+        for attribute in set(file.attrs) - {"abs_orbit_number"}:
             del file.attrs[attribute]
     whole, bare = (
         read_granule(path, surface_types=SURFACE_TYPES) for path in (granules / name, copy)
@@ -259,13 +253,88 @@ def test_atl06_over_the_mean_sea_surface_is_at_sea(copy, change):
     assert granule.dropped["surface_ocean"] == 4152
 
 
-def test_a_segment_without_azimuth_has_no_pass(copy, change):
+def test_a_segment_without_azimuth_has_the_direction_of_its_pass(granules, copy, change):
     with change(JUNE) as file:
         azimuth = file["gt1l/land_ice_segments/ground_track/seg_azimuth"]
         azimuth[:] = azimuth.attrs["_FillValue"]
     granule = read_granule(copy)
-    assert granule.dropped["no_direction"] > 4000
-    assert granule.points["ascending"].all()
+    assert granule.points.equals(read_granule(granules / JUNE).points)
+    assert DIRECTION_NOTE in granule.notes
+
+
+# Variables and attributes that subsetters drop, and the columns that are then unknown.
+DISPENSABLE = [
+    (ANTARCTICA, ["uncertainty"], ["uncertainty"]),
+    (ANTARCTICA, ["@ascending_start_record", "@descending_start_record"], []),
+    (LRM, ["lat_20_ku", "flag_instr_mode_op_20_ku"], []),
+    (SARIN, ["lat_20_ku", "@ascending_flag"], []),
+    (JUNE, ["orbit_info", "ancillary_data/release", "ancillary_data/start_region"], []),
+    (JUNE, ["gt1l/land_ice_segments/ground_track", "gt1l/land_ice_segments/dem"], []),
+    (NOVEMBER, ["gt1l/land_ice_segments/h_li_sigma"], ["uncertainty"]),
+    (REPEATED, ["pt2/ref_surf"], []),
+    (REPEATED, ["pt2/corrected_h/h_corr_sigma"], ["uncertainty"]),
+]
+
+
+@pytest.mark.parametrize(("name", "dropped", "unknown"), DISPENSABLE)
+def test_what_can_be_derived_may_be_absent(granules, copy, change, name, dropped, unknown):
+    with change(name) as file:
+        for each in dropped:
+            if each.startswith("@"):
+                del file.attrs[each[1:]]
+            else:
+                del file[each]
+    whole, bare = (read_granule(path).points for path in (granules / name, copy))
+    assert len(whole) > 0
+    assert bare.drop(columns=unknown).equals(whole.drop(columns=unknown))
+    assert all(bare[column].isna().any() for column in unknown)
+
+
+def test_a_track_without_azimuth_that_turns_at_its_highest_latitude_has_two_passes(copy, change):
+    with change(JUNE) as file:
+        for beam in [key for key in file if key.startswith("gt")]:
+            segments = file[f"{beam}/land_ice_segments"]
+            time = segments["delta_time"][:]
+            turn = file["ancillary_data/start_delta_time"][0] + 181.0
+            segments["latitude"][:] = 88.0 - (0.06 * (time - turn)) ** 2
+            del segments["ground_track"]
+    points = read_granule(copy).points
+    orbit = 1387 * 2 + 1161
+    assert set(points["pass_id"]) == {
+        pass_id("icesat2", orbit, ascending=north) for north in (False, True)
+    }
+    turned = points["time"] > points["time"][points["latitude"].idxmax()]
+    assert (points["ascending"] == ~turned).mean() > 0.99
+
+
+@pytest.mark.parametrize("name", [ANTARCTICA, LRM, SARIN])
+def test_a_granule_without_an_orbit_number_is_one_inferred_pass(granules, copy, change, name):
+    with change(name) as file:
+        del file.attrs["abs_orbit_number"]
+    whole, bare = (read_granule(path) for path in (granules / name, copy))
+    assert bare.points["pass_id"].nunique() == 1
+    assert NOTE in bare.notes
+    assert bare.points.drop(columns="pass_id").equals(whole.points.drop(columns="pass_id"))
+
+
+def test_the_pass_of_a_subset_without_metadata_is_in_its_name(granules, tmp_path, copy, change):
+    with change(NOVEMBER) as file:
+        del file["METADATA"]
+    named = copy.rename(tmp_path / NOVEMBER)
+    points = read_granule(named).points
+    assert set(points["pass_id"]) == {pass_id("icesat2", 1387 * 4 + 627, ascending=True)}
+    unnamed = named.rename(copy)
+    assert read_granule(unnamed).points["pass_id"].nunique() == 1
+
+
+def test_a_surface_that_is_not_stated_is_unknown(granules, copy, change):
+    with change(ANTARCTICA) as file:
+        del file["surface_type"]
+    assert len(read_granule(copy).points) == 0
+    asked = read_granule(copy, surface_types=("unknown",)).points
+    assert len(asked) == len(
+        read_granule(granules / ANTARCTICA, surface_types=SURFACE_TYPES).points
+    )
 
 
 def test_atl11_of_later_releases_keeps_its_heights_one_group_higher(granules, copy, change):

@@ -18,6 +18,7 @@ from tests.support.real_granules import (
     GREENLAND,
     JUNE,
     LRM,
+    NOVEMBER,
     REPEATED,
     SAR,
     SARIN,
@@ -129,7 +130,7 @@ def test_cryotempo_keeps_records_with_an_elevation(granules, name, kept):
     np.testing.assert_array_equal(default.points["uncertainty"], uncertainty[grounded])
 
 
-@pytest.mark.parametrize(("name", "kept"), [(APRIL, 488), (JUNE, 16861)])
+@pytest.mark.parametrize(("name", "kept"), [(APRIL, 488), (JUNE, 16861), (NOVEMBER, 4471)])
 def test_atl06_keeps_segments_of_best_quality_located_to_a_metre(granules, name, kept):
     height, quality, location = ([], [], [])
     with h5py.File(granules / name) as file:
@@ -143,11 +144,12 @@ def test_atl06_keeps_segments_of_best_quality_located_to_a_metre(granules, name,
     best = present & (quality == 0)
     granule = read_granule(granules / name)
     assert granule.record_count == height.size
-    assert granule.dropped == {
+    counts = {
         "no_elevation": int((~present).sum()),
         "not_best_quality": int((present & (quality != 0)).sum()),
         "geolocation_uncertain": int((best & (location > 1)).sum()),
     }
+    assert granule.dropped == {reason: count for reason, count in counts.items() if count}
     assert len(granule.points) == kept
     np.testing.assert_array_equal(granule.points["elevation"], height[best & (location <= 1)])
 
@@ -179,6 +181,7 @@ def test_atl11_has_each_reference_point_once_per_cycle(granules):
         (GREENLAND, {pass_id("cryosat2", 25530, ascending=True)}),
         (APRIL, {pass_id("icesat2", 1387 * 2 + 277, ascending=True)}),
         (JUNE, {pass_id("icesat2", 1387 * 2 + 1161, ascending=True)}),
+        (NOVEMBER, {pass_id("icesat2", 1387 * 4 + 627, ascending=True)}),
         (
             REPEATED,
             {
@@ -202,6 +205,7 @@ def test_a_pass_is_one_overflight(granules, name, passes):
         (GREENLAND, ("cryotempo_land_ice:greenland:20150131T182746:25530", "C", 1)),
         (APRIL, ("icesat2_atl06:region03:20190416T093911:3051", "002", 1)),
         (JUNE, ("icesat2_atl06:region03:20190613T065109:3935", "002", 1)),
+        (NOVEMBER, ("icesat2_atl06:region03:20191106T230008:6175", "006", 1)),
         (REPEATED, ("icesat2_atl11:unknown:20190519T205351:788", "", 4)),
     ],
 )

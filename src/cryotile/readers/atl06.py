@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cryotile.points import MODES, SURFACE_TYPES
 from cryotile.readers import icesat2
-from cryotile.readers.base import Identity, ProductReader, Records, pass_ids
+from cryotile.readers.base import Identity, ProductReader, Records, find_passes
 from cryotile.readers.source import Shape, Source
 
 __all__ = ["ATL06", "Atl06"]
@@ -40,31 +40,31 @@ class Atl06(ProductReader):
 
     def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:
         """Return identity and records of a granule, from all its beams."""
-        cycle, track = (source.first(f"orbit_info/{name}") for name in ("cycle_number", "rgt"))
-        orbit = icesat2.orbit_number(cycle, track)
-        records = _records(source, orbit, {name: self.variables[name][0] for name in extra})
-        release, version = icesat2.delivery(source)
+        stated = icesat2.delivery(source, "ATL06")
+        records = _records(source, stated.orbit, {name: self.variables[name][0] for name in extra})
         start = source.text("ancillary_data/granule_start_utc")
         identity = Identity(
             product=self.product,
-            zone=icesat2.region(source),
+            zone=stated.region,
             start=source.sensing_start(start, records.time),
-            orbit=orbit,
-            baseline=release,
-            version=version,
+            orbit=stated.orbit or 0,
+            baseline=stated.release,
+            version=stated.version,
         )
         return identity, records
 
 
-def _records(source: Source, orbit: int, extra: Mapping[str, str]) -> Records:
+def _records(source: Source, orbit: int | None, extra: Mapping[str, str]) -> Records:
     beams = {beam: source.shape(f"{beam}/latitude") for beam in _beams(source)}
 
     def gather(read: Callable[[str, Shape], NDArray[Any]], name: str) -> NDArray[Any]:
         parts = [read(f"{beam}/{name}", shape) for beam, shape in beams.items()]
         return np.concatenate(parts) if parts else np.empty(0)
 
-    azimuth = gather(source.values, "ground_track/seg_azimuth")
-    ascending = icesat2.flies_north(azimuth)
+    latitude = gather(source.values, "latitude")
+    time = icesat2.utc_times(source, gather(source.values, "delta_time"))
+    azimuth = gather(source.values_or_nan, "ground_track/seg_azimuth")
+    passes = find_passes("icesat2", orbit, icesat2.northward(azimuth), time, latitude)
     geolocation_error = gather(source.values, "sigma_geo_h")
     # The product covers land ice; segments whose own DEM is the mean sea surface are at sea.
     at_sea = gather(source.values_or_nan, "dem/dem_flag") == _MEAN_SEA_SURFACE
@@ -72,20 +72,20 @@ def _records(source: Source, orbit: int, extra: Mapping[str, str]) -> Records:
     return Records(
         platform="icesat2",
         longitude=gather(source.values, "longitude"),
-        latitude=gather(source.values, "latitude"),
-        time=icesat2.utc_times(source, gather(source.values, "delta_time")),
+        latitude=latitude,
+        time=time,
         elevation=gather(source.values, "h_li"),
-        uncertainty=gather(source.values, "h_li_sigma"),
-        pass_id=pass_ids("icesat2", orbit, ascending),
-        ascending=ascending,
-        mode=np.full(azimuth.shape, MODES.index("laser"), dtype=np.int8),
+        uncertainty=gather(source.values_or_nan, "h_li_sigma"),
+        pass_id=passes.pass_id,
+        ascending=passes.ascending,
+        mode=np.full(time.shape, MODES.index("laser"), dtype=np.int8),
         surface_type=surface.astype(np.int8),
         rejected={
             "not_best_quality": gather(source.raw, "atl06_quality_summary") != _BEST_QUALITY,
             "geolocation_uncertain": ~(geolocation_error <= _LARGEST_GEOLOCATION_ERROR),
-            "no_direction": np.isnan(azimuth),
         },
         extra={name: gather(source.values_or_nan, path) for name, path in extra.items()},
+        notes=passes.notes,
     )
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryotile.points import MODES, SURFACE_TYPES, pass_id
+from cryotile.points import MODES, SURFACE_TYPES
 from cryotile.readers import icesat2
-from cryotile.readers.base import Identity, ProductReader, Records
+from cryotile.readers.base import Identity, ProductReader, Records, find_passes
 from cryotile.readers.source import Source
 
 __all__ = ["ATL11", "Atl11"]
@@ -40,50 +40,62 @@ class Atl11(ProductReader):
     def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:
         """Return identity and records of a granule, a record for each reference point and cycle of each pair."""
         pairs = _pairs(source)
+        delivery = icesat2.delivery(source, "ATL11")
         stored = {name: self.variables[name][0] for name in extra}
-        parts = [_pair(source, pair, heights, stored.values()) for pair, heights in pairs.items()]
+        parts = [
+            _pair(source, pair, heights, delivery.track, stored.values())
+            for pair, heights in pairs.items()
+        ]
         if not parts:
             raise source.lacks("groups pt1, pt2 and pt3")
 
         def gather(name: str) -> NDArray[Any]:
             return np.concatenate([part[name] for part in parts])
 
-        azimuth = gather("azimuth")
-        ascending = icesat2.flies_north(azimuth)
+        latitude, orbit = gather("latitude"), gather("orbit")
+        time = icesat2.utc_times(source, gather("delta_time"))
+        passes = find_passes(
+            "icesat2",
+            orbit if (orbit >= 0).all() else None,
+            icesat2.northward(gather("azimuth")),
+            time,
+            latitude,
+        )
         records = Records(
             platform="icesat2",
             longitude=gather("longitude"),
-            latitude=gather("latitude"),
-            time=icesat2.utc_times(source, gather("delta_time")),
+            latitude=latitude,
+            time=time,
             elevation=gather("h_corr"),
             uncertainty=gather("h_corr_sigma"),
-            # Ascending passes have odd numbers; see points.pass_id.
-            pass_id=gather("descending_pass") + ascending,
-            ascending=ascending,
-            mode=np.full(azimuth.shape, MODES.index("laser"), dtype=np.int8),
-            surface_type=np.full(azimuth.shape, SURFACE_TYPES.index("grounded_ice"), dtype=np.int8),
-            rejected={
-                "not_best_quality": gather("quality_summary") != _BEST_QUALITY,
-                "no_direction": np.isnan(azimuth),
-            },
+            pass_id=passes.pass_id,
+            ascending=passes.ascending,
+            mode=np.full(time.shape, MODES.index("laser"), dtype=np.int8),
+            surface_type=np.full(time.shape, SURFACE_TYPES.index("grounded_ice"), dtype=np.int8),
+            rejected={"not_best_quality": gather("quality_summary") != _BEST_QUALITY},
             extra={name: gather(variable) for name, variable in stored.items()},
+            notes=passes.notes,
         )
-        return self._identity(source, pairs, records.time), records
+        return self._identity(source, pairs, delivery, records.time), records
 
     def _identity(
-        self, source: Source, pairs: Mapping[str, str], times: NDArray[np.datetime64]
+        self,
+        source: Source,
+        pairs: Mapping[str, str],
+        delivery: icesat2.Delivery,
+        times: NDArray[np.datetime64],
     ) -> Identity:
-        release, version = icesat2.delivery(source)
         cycles = [source.raw(f"{heights}/cycle_number") for heights in pairs.values()]
+        track = _track(source, next(iter(pairs)), delivery.track)
         last_cycle = int(np.concatenate(cycles).max(initial=0))
         return Identity(
             product=self.product,
-            zone=icesat2.region(source),
+            zone=delivery.region,
             start=source.sensing_start(None, times),
-            orbit=source.integer("ReferenceGroundTrack", of=next(iter(pairs))),
-            baseline=release,
+            orbit=track or 0,
+            baseline=delivery.release,
             # A granule gains a cycle every 91 days, so its last cycle orders deliveries, too.
-            version=100 * version + last_cycle,
+            version=100 * delivery.version + last_cycle,
         )
 
 
@@ -98,16 +110,22 @@ def _pairs(source: Source) -> dict[str, str]:
     return found
 
 
-def _pair(source: Source, pair: str, heights: str, extra: Iterable[str]) -> dict[str, NDArray[Any]]:
+def _track(source: Source, pair: str, delivered: int | None) -> int | None:
+    """Return the reference ground track that a pair states, otherwise that of the granule; None if unknown."""
+    if source.attribute("ReferenceGroundTrack", of=pair) is None:
+        return delivered
+    return source.integer("ReferenceGroundTrack", of=pair)
+
+
+def _pair(
+    source: Source, pair: str, heights: str, delivered: int | None, extra: Iterable[str]
+) -> dict[str, NDArray[Any]]:
     """Return the arrays of one pair, each of points · cycles values: all cycles of a point, then the next point."""
     cycles = source.raw(f"{heights}/cycle_number")
     points = source.raw(f"{heights}/latitude").shape
     shape = (*points, *cycles.shape)
-    track = source.integer("ReferenceGroundTrack", of=pair)
-    passes = [
-        pass_id("icesat2", icesat2.orbit_number(int(cycle), track), ascending=False)
-        for cycle in cycles
-    ]
+    track = _track(source, pair, delivered)
+    orbits = [-1 if track is None else icesat2.orbit_number(int(cycle), track) for cycle in cycles]
 
     def per_point(values: NDArray[Any]) -> NDArray[Any]:
         return np.repeat(values, cycles.size)
@@ -118,13 +136,11 @@ def _pair(source: Source, pair: str, heights: str, extra: Iterable[str]) -> dict
     return {
         "longitude": per_point(source.values(f"{heights}/longitude", points)),
         "latitude": per_point(source.values(f"{heights}/latitude", points)),
-        "azimuth": per_point(source.values(f"{pair}/ref_surf/rgt_azimuth", points)),
-        "descending_pass": np.tile(np.array(passes, dtype=np.int64), points),
+        "azimuth": per_point(source.values_or_nan(f"{pair}/ref_surf/rgt_azimuth", points)),
+        "orbit": np.tile(np.array(orbits, dtype=np.int64), points),
         "quality_summary": per_cycle(source.raw, "quality_summary"),
-        **{
-            name: per_cycle(source.values, name)
-            for name in ("delta_time", "h_corr", "h_corr_sigma")
-        },
+        **{name: per_cycle(source.values, name) for name in ("delta_time", "h_corr")},
+        "h_corr_sigma": per_cycle(source.values_or_nan, "h_corr_sigma"),
         **{name: per_cycle(source.values_or_nan, name) for name in extra},
     }
 

@@ -12,16 +12,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cryotile.points import MODES, PLATFORM_CODES, SURFACE_TYPES, Granule, pass_id
+from cryotile.readers.pass_inference import DIRECTION_NOTE, NOTE, infer_directions, infer_passes
 from cryotile.readers.source import Source
 
 __all__ = [
     "REASONS",
     "Identity",
+    "Passes",
     "ProductReader",
     "Reader",
     "Records",
     "build_granule",
     "codes",
+    "find_passes",
     "pass_ids",
 ]
 
@@ -50,7 +53,6 @@ REASONS: Mapping[str, str] = {
     "not_best_quality": "the quality summary is not best quality",
     "geolocation_uncertain": "the height error from geolocation is over 1 m",
     "no_orbit": "the orbit number is missing, so the pass is unknown",
-    "no_direction": "neither ascending nor descending, so the pass is unknown",
 }
 """Reason → sentence, for every reason under which a built-in reader drops a point.
 
@@ -160,6 +162,8 @@ class Records:
         Reason → records that the product's own flags reject, in order of precedence.
     extra : mapping of str to ndarray
         Extra column → values.
+    notes : tuple of str
+        Facts that a user should know about this granule, in addition to those of its product.
     """
 
     platform: str | NDArray[np.int8]
@@ -174,6 +178,7 @@ class Records:
     surface_type: NDArray[np.int8]
     rejected: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     extra: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def tests(self, surface_types: Sequence[str]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
         """Yield reasons and the records that each rejects, in order of precedence."""
@@ -287,7 +292,7 @@ def build_granule(
         record_count=keep.size,
         dropped=dropped,
         points=_frame(records, keep, columns),
-        notes=notes,
+        notes=notes + records.notes,
     )
 
 
@@ -340,6 +345,72 @@ def codes(raw: NDArray[Any], meanings: Mapping[int, str], names: Sequence[str]) 
     return positions
 
 
-def pass_ids(platform: str, orbit: int, ascending: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the pass of each record of one orbit; see :func:`cryotile.points.pass_id`."""
-    return pass_id(platform, orbit, ascending=False) + ascending.astype(np.int64)
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """Passes and directions of records, and how they are known.
+
+    Attributes
+    ----------
+    pass_id : ndarray of int64, shape (records,)
+        See :func:`cryotile.points.pass_id`.
+    ascending : BooleanArray, shape (records,)
+        Whether the satellite flies north; NA where unknown.
+    notes : tuple of str
+        What was inferred.
+    """
+
+    pass_id: NDArray[np.int64]
+    ascending: pd.arrays.BooleanArray
+    notes: tuple[str, ...]
+
+
+def find_passes(
+    platform: str,
+    orbit: int | NDArray[np.int64] | None,
+    stated: NDArray[np.float64] | None,
+    time: NDArray[np.datetime64],
+    latitude: NDArray[np.float64],
+) -> Passes:
+    """Return the passes of records, and infer what the granule does not state.
+
+    Parameters
+    ----------
+    platform : str
+        A key of :data:`cryotile.points.PLATFORM_CODES`.
+    orbit : int, ndarray of int64 of shape (records,), or None
+        Orbit number of all records or of each; None: unknown, so that gaps in time divide the passes.
+    stated : ndarray, shape (records,), or None
+        Direction of flight as stated: positive where north, NaN where not stated; None: not stated at all.
+    time : ndarray of datetime64[ms], shape (records,)
+        UTC; NaT where missing.
+    latitude : ndarray, shape (records,)
+        Degrees; NaN where missing.
+
+    Returns
+    -------
+    Passes
+        Of each record.
+    """
+    notes: tuple[str, ...] = ()
+    if orbit is None:
+        orbit, ascending = infer_passes(np.zeros(time.shape, np.int64), time, latitude)
+        notes = (NOTE,)
+    orbits = np.broadcast_to(orbit, time.shape)
+    known = np.zeros(time.shape, bool) if stated is None else ~np.isnan(stated)
+    if known.all() and stated is not None:
+        ascending = pd.array(stated > 0.0, dtype="boolean")
+    else:
+        ascending = infer_directions(orbits, time, latitude)
+        if stated is not None:
+            ascending[known] = stated[known] > 0.0
+        notes = notes or (DIRECTION_NOTE,)
+    north = ascending.to_numpy(dtype=bool, na_value=False)
+    return Passes(pass_ids(platform, orbits, north), ascending, notes)
+
+
+def pass_ids(
+    platform: str, orbit: int | NDArray[np.int64], ascending: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Return the pass of each record; see :func:`cryotile.points.pass_id`."""
+    ids: NDArray[np.int64] = pass_id(platform, 0, ascending=False) + 2 * orbit + ascending
+    return ids

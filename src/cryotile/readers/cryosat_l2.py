@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryotile.points import MODES, SURFACE_TYPES
-from cryotile.readers.base import Identity, ProductReader, Records, codes, pass_ids
-from cryotile.readers.source import Source
+from cryotile.readers.base import Identity, ProductReader, Records, codes, find_passes
+from cryotile.readers.source import Shape, Source
 from cryotile.times import tai_to_utc
 
 __all__ = ["L2", "L2I", "CryosatL2", "ErrorFlag"]
@@ -26,6 +26,7 @@ _NAME = re.compile(
 )
 
 _MODES = {1: "lrm", 2: "sar", 3: "sarin_poca"}
+_MODE_OF_KIND = {"LRM": 1, "SAR": 2, "SIN": 3}
 _SURFACES = {0: "ocean", 1: "lake", 2: "grounded_ice", 3: "ice_free_land"}
 
 # LRM: retracker 3 (OCOG) has the fewest errors over ice sheets; retrackers 2 and 3 do not run in the other modes.
@@ -99,31 +100,43 @@ class CryosatL2(ProductReader):
 
     def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:
         """Return identity and records of a granule."""
-        orbit = source.integer("abs_orbit_number")
+        orbit = source.optional_integer("abs_orbit_number")
         records = self._records(source, orbit, extra)
         return self._identity(source, records.time, orbit), records
 
-    def _records(self, source: Source, orbit: int, extra: Sequence[str]) -> Records:
+    def _records(self, source: Source, orbit: int | None, extra: Sequence[str]) -> Records:
         tai = source.values("time_20_ku")
-        mode = codes(source.raw("flag_instr_mode_op_20_ku", tai.shape), _MODES, MODES)
+        mode = codes(self._instrument_mode(source, tai.shape), _MODES, MODES)
         retracker = np.full(tai.shape, 1)
         for name, number in _RETRACKER.items():
             retracker[mode == MODES.index(name)] = number
-        ascending = _ascending(source, tai)
+        latitude = source.values("lat_poca_20_ku", tai.shape)
+        time = tai_to_utc(tai, epoch="2000-01-01")
+        passes = find_passes("cryosat2", orbit, _northward(source, tai), time, latitude)
         return Records(
             platform="cryosat2",
             longitude=source.values("lon_poca_20_ku", tai.shape),
-            latitude=source.values("lat_poca_20_ku", tai.shape),
-            time=tai_to_utc(tai, epoch="2000-01-01"),
+            latitude=latitude,
+            time=time,
             elevation=_used(source, "height_{}_20_ku", retracker),
             uncertainty=np.full(tai.shape, np.nan),
-            pass_id=pass_ids("cryosat2", orbit, ascending),
-            ascending=ascending,
+            pass_id=passes.pass_id,
+            ascending=passes.ascending,
             mode=mode,
-            surface_type=codes(source.raw("surf_type_20_ku", tai.shape), _SURFACES, SURFACE_TYPES),
+            surface_type=codes(
+                source.raw_or("surf_type_20_ku", tai.shape, -1), _SURFACES, SURFACE_TYPES
+            ),
             rejected=self._rejected(source, mode, retracker),
             extra={name: _used(source, self.variables[name][0], retracker) for name in extra},
+            notes=passes.notes,
         )
+
+    def _instrument_mode(self, source: Source, shape: Shape) -> NDArray[Any]:
+        """Return the mode of each record, from the name of the product if the granule lacks the variable."""
+        variable = "flag_instr_mode_op_20_ku"
+        match = _NAME.search(str(source.attribute("product_name")))
+        mode = _MODE_OF_KIND.get(match["kind"]) if match else None
+        return source.raw(variable, shape) if mode is None else source.raw_or(variable, shape, mode)
 
     def _rejected(
         self, source: Source, mode: NDArray[np.int8], retracker: NDArray[np.int_]
@@ -145,13 +158,15 @@ class CryosatL2(ProductReader):
             rejected[flag.reason] = ((words[flag.variable] & flag.mask) != 0) & counts
         return rejected
 
-    def _identity(self, source: Source, times: NDArray[np.datetime64], orbit: int) -> Identity:
+    def _identity(
+        self, source: Source, times: NDArray[np.datetime64], orbit: int | None
+    ) -> Identity:
         match = _NAME.search(str(source.attribute("product_name")))
         return Identity(
             product=self.product,
             zone=match["kind"] if match else "unknown",
             start=source.sensing_start(source.attribute("sensing_start"), times),
-            orbit=orbit,
+            orbit=orbit or 0,
             baseline=match["baseline"] if match else "",
             version=int(match["version"]) if match else 0,
         )
@@ -173,25 +188,23 @@ def _used(source: Source, variable: str, retracker: NDArray[np.int_]) -> NDArray
     return values
 
 
-def _ascending(source: Source, time: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return whether the satellite flies north, from the latitude of nadir: that of echoes jumps back and forth.
+def _northward(source: Source, time: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return the rate of the latitude of nadir, which is positive where the satellite flies north; None if unknown.
 
-    ``ascending_flag`` is one letter for a file that may turn at 88 degrees; it is used if the file is too short.
+    The latitude of echoes jumps back and forth.  ``ascending_flag`` is one letter for a file that may turn at 88
+    degrees; it is used if the file has no nadir or is too short.
     """
-    nadir, at = ("lat_20_ku", "time_20_ku") if "lat_20_ku" in source else ("lat_01", "time_cor_01")
-    latitude = source.values(nadir)
-    times = source.values(at, latitude.shape)
-    known = np.isfinite(latitude) & np.isfinite(times)
-    if np.count_nonzero(known) >= 2:
-        rate = np.gradient(latitude[known])
-        north: NDArray[Any] = np.interp(time, times[known], rate) > 0.0
-        return north
+    for nadir, at in (("lat_20_ku", "time_20_ku"), ("lat_01", "time_cor_01")):
+        if nadir not in source or at not in source:
+            continue
+        latitude = source.values(nadir)
+        times = source.values(at, latitude.shape)
+        known = np.isfinite(latitude) & np.isfinite(times)
+        if np.count_nonzero(known) >= 2:
+            rate: NDArray[np.float64] = np.interp(time, times[known], np.gradient(latitude[known]))
+            return rate
     flag = source.attribute("ascending_flag")
-    if flag not in ("A", "D"):
-        raise source.lacks(
-            f"direction of flight (two values of {nadir}, or the attribute ascending_flag)"
-        )
-    return np.full(time.shape, flag == "A")
+    return np.full(time.shape, 1.0 if flag == "A" else -1.0) if flag in ("A", "D") else None
 
 
 _STATUS = "flag_prod_status_20_ku"

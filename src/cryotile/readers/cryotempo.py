@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryotile.points import MODES, SURFACE_TYPES
-from cryotile.readers.base import Identity, ProductReader, Records, codes, pass_ids
+from cryotile.readers.base import Identity, ProductReader, Records, codes, find_passes
 from cryotile.readers.source import Source
 from cryotile.times import utc_instants
 
@@ -44,14 +44,14 @@ class CryotempoLandIce(ProductReader):
 
     def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:
         """Return identity and records of a granule."""
-        orbit = source.integer("abs_orbit_number")
+        orbit = source.optional_integer("abs_orbit_number")
         records = _records(source, orbit, {name: self.variables[name][0] for name in extra})
         baseline, version = delivery(source)
         identity = Identity(
             product=self.product,
             zone=str(source.attribute("zone") or "unknown"),
             start=source.sensing_start(source.attribute("time_coverage_start"), records.time),
-            orbit=orbit,
+            orbit=orbit or 0,
             baseline=baseline,
             version=version,
         )
@@ -60,36 +60,38 @@ class CryotempoLandIce(ProductReader):
 
 def delivery(source: Source) -> tuple[str, int]:
     """Return baseline and version of a Cryo-TEMPO granule; "" and 0 if it does not state them."""
-    stated = source.attribute("product_version") is not None
     baseline = str(source.attribute("product_baseline") or "")
-    return baseline, source.integer("product_version") if stated else 0
+    return baseline, source.optional_integer("product_version") or 0
 
 
-def _records(source: Source, orbit: int, extra: Mapping[str, str]) -> Records:
+def _records(source: Source, orbit: int | None, extra: Mapping[str, str]) -> Records:
     seconds = source.values("time")
     shape = seconds.shape
-    ascending = _ascending(source, seconds.size)
+    latitude = source.values("latitude", shape)
+    time = utc_instants(seconds, "2000-01-01")
+    passes = find_passes("cryosat2", orbit, _northward(source, seconds.size), time, latitude)
     return Records(
         platform="cryosat2",
         longitude=source.values("longitude", shape),
-        latitude=source.values("latitude", shape),
-        time=utc_instants(seconds, "2000-01-01"),
+        latitude=latitude,
+        time=time,
         elevation=source.values("elevation", shape),
-        uncertainty=source.values("uncertainty", shape),
-        pass_id=pass_ids("cryosat2", orbit, ascending),
-        ascending=ascending,
+        uncertainty=source.values_or_nan("uncertainty", shape),
+        pass_id=passes.pass_id,
+        ascending=passes.ascending,
         mode=codes(source.raw("instrument_mode", shape), _MODES, MODES),
-        surface_type=codes(source.raw("surface_type", shape), _SURFACES, SURFACE_TYPES),
+        surface_type=codes(source.raw_or("surface_type", shape, 4), _SURFACES, SURFACE_TYPES),
         extra={name: source.values_or_nan(stored, shape) for name, stored in extra.items()},
+        notes=passes.notes,
     )
 
 
-def _ascending(source: Source, count: int) -> NDArray[np.bool_]:
-    """Return whether the satellite flies north, from the records at which it starts to fly north or south."""
+def _northward(source: Source, count: int) -> NDArray[np.float64] | None:
+    """Return 1 where the satellite flies north and -1 elsewhere, from the records at which it starts to do so."""
     north = _start_record(source, "ascending_start_record")
     south = _start_record(source, "descending_start_record")
     if north is None and south is None:
-        raise source.lacks("attribute ascending_start_record")
+        return None
     if south is None:
         south = math.inf
     if north is None:
@@ -98,7 +100,7 @@ def _ascending(source: Source, count: int) -> NDArray[np.bool_]:
     record = np.arange(count)
     # The later of the starts before a record decides; before both, the satellite flies opposite to the first start.
     turned_south = (south <= record) & (south > north)
-    return (north <= record) & ~turned_south
+    return np.where((north <= record) & ~turned_south, 1.0, -1.0)
 
 
 def _start_record(source: Source, name: str) -> float | None:

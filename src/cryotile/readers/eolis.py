@@ -37,7 +37,7 @@ class EolisPoints(ProductReader):
     def recognises(self, source: Source) -> bool:
         """Return whether the product's heights are there, and its variable of swath flags or of input files."""
         named = _swath_name(source) is not None or "inputfileid" in source
-        return named and all(name in source for name in ("time", "elevation", "uncertainty"))
+        return named and all(name in source for name in ("time", "elevation"))
 
     def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:  # noqa: ARG002 - it has none
         """Return identity and records of a granule."""
@@ -73,7 +73,7 @@ def _records(source: Source) -> tuple[Records, str]:
         latitude=latitude,
         time=time,
         elevation=source.values("elevation", shape),
-        uncertainty=source.values("uncertainty", shape),
+        uncertainty=source.values_or_nan("uncertainty", shape),
         pass_id=pass_id("cryosat2", 0, ascending=False) + 2 * orbit + north,
         ascending=ascending,
         mode=np.where(is_swath != 0, sounded, poca).astype(np.int8),

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cryotile.readers.source import Source
 from cryotile.times import gps_to_utc
 
-__all__ = ["NOTE", "delivery", "flies_north", "orbit_number", "region", "utc_times"]
+__all__ = ["NOTE", "Delivery", "delivery", "northward", "orbit_number", "utc_times"]
 
 TRACKS_PER_CYCLE = 1387
 """Reference ground tracks flown in the 91 days of a cycle."""
 
 SDP_EPOCH = 1198800018.0
 """GPS seconds of 2018-01-01 00:00:00 UTC, from which ``delta_time`` counts unless the file states another epoch."""
+
+_NAMES = {
+    "ATL06": r"ATL06_\d{14}_(?P<track>\d{4})(?P<cycle>\d{2})(?P<region>\d{2})",
+    "ATL11": r"ATL11_(?P<track>\d{4})(?P<region>\d{2})_\d{4}",
+}
+_RELEASE = r"(?:_(?P<release>\d{3})_(?P<version>\d{2}))?"
 
 NOTE = "the product does not distinguish kinds of land ice: all points off the ocean count as grounded_ice"
 
@@ -48,18 +57,70 @@ def orbit_number(cycle: int, track: int) -> int:
     return TRACKS_PER_CYCLE * (cycle - 1) + track
 
 
-def flies_north(azimuth: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return whether a track of that azimuth (degrees from north) leads north."""
-    return np.abs(azimuth) < 90.0
+def northward(azimuth: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a number that is positive where a track of that azimuth (degrees) leads north; NaN if unknown."""
+    return 90.0 - np.abs(azimuth)
 
 
-def delivery(source: Source) -> tuple[str, int]:
-    """Return release and version in ``/ancillary_data``; "" and 0 if the file does not state them."""
-    version = source.text("ancillary_data/version") or ""
-    return source.text("ancillary_data/release") or "", int(version) if version.isdecimal() else 0
+@dataclass(frozen=True)
+class Delivery:
+    """What a granule states about its place in the mission and about its release; None or "" where unknown.
+
+    Attributes
+    ----------
+    cycle, track : int or None
+        Cycle of 91 days (None for ATL11, which holds many) and reference ground track.
+    region : str
+        Granule region, e.g. ``"region03"``; ``"unknown"`` if not stated.
+    release : str
+        Release, e.g. ``"006"``.
+    version : int
+        Version within the release.
+    """
+
+    cycle: int | None
+    track: int | None
+    region: str
+    release: str
+    version: int
+
+    @property
+    def orbit(self) -> int | None:
+        """Orbit number as of :func:`orbit_number`; None if unknown."""
+        if self.cycle is None or self.track is None:
+            return None
+        return orbit_number(self.cycle, self.track)
 
 
-def region(source: Source) -> str:
-    """Return the granule region in ``/ancillary_data``, e.g. ``"region03"``."""
-    stated = "ancillary_data/start_region"
-    return f"region{source.first(stated):02d}" if stated in source else "unknown"
+def delivery(source: Source, product: str) -> Delivery:
+    """Return what the variables of a granule state or, as subsets lack them, the name under which it was delivered.
+
+    Parameters
+    ----------
+    source : Source
+        The granule.
+    product : str
+        ``"ATL06"`` or ``"ATL11"``.
+    """
+    stated = str(source.attribute("fileName", of="METADATA/DatasetIdentification") or "")
+    pattern = re.compile(_NAMES[product] + _RELEASE)
+    delivered = pattern.search(stated)
+    name = delivered.groupdict() if delivered else {}
+    # A file may be renamed, so its own name gives the pass if nothing else does, and never region or release.
+    own = delivered or pattern.search(source.path.name)
+    numbers = {} if own is None else own.groupdict()
+
+    def number(variable: str, text: str | None) -> int | None:
+        if variable in source:
+            return source.first(variable)
+        return int(text) if text else None
+
+    region = number("ancillary_data/start_region", name.get("region"))
+    version = source.text("ancillary_data/version") or name.get("version") or ""
+    return Delivery(
+        cycle=number("orbit_info/cycle_number", numbers.get("cycle")),
+        track=number("orbit_info/rgt", numbers.get("track")),
+        region="unknown" if region is None else f"region{region:02d}",
+        release=source.text("ancillary_data/release") or name.get("release") or "",
+        version=int(version) if version.isdecimal() else 0,
+    )

@@ -6,12 +6,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["LONGEST_GAP", "NOTE", "PassSurvey", "infer_passes"]
+__all__ = [
+    "DIRECTION_NOTE",
+    "LONGEST_GAP",
+    "NOTE",
+    "PassSurvey",
+    "infer_directions",
+    "infer_passes",
+]
 
 LONGEST_GAP = np.timedelta64(600, "s")
 """A longer gap between points of a platform divides two passes; a satellite crosses Greenland in less time."""
 
 NOTE = "passes were inferred from gaps of more than 600 s in time, directions from how latitude changes along them"
+
+DIRECTION_NOTE = "directions were inferred from how latitude changes along the passes"
 
 _GAP = int(LONGEST_GAP / np.timedelta64(1, "ms"))
 
@@ -46,6 +55,36 @@ def infer_passes(
     survey = PassSurvey()
     survey.add(platform, time, latitude)
     return survey.of(platform, time)
+
+
+def infer_directions(
+    passes: NDArray[np.int64], time: NDArray[np.datetime64], latitude: NDArray[np.float64]
+) -> pd.arrays.BooleanArray:
+    """Infer the direction of each point of known passes, which may turn at their highest latitude.
+
+    Parameters
+    ----------
+    passes : ndarray of int, shape (points,)
+        A number for each pass.
+    time, latitude : ndarray, shape (points,)
+        As in :func:`infer_passes`.
+
+    Returns
+    -------
+    BooleanArray, shape (points,)
+        Whether the satellite flies north; NA where unknown.
+    """
+    ascending = infer_passes(passes, time, latitude)[1]
+    for number in np.unique(passes):
+        own = np.flatnonzero((passes == number) & ~np.isnat(time) & (np.abs(latitude) <= 90.0))
+        if own.size == 0:
+            continue
+        after = time[own] > time[own[np.argmax(np.abs(latitude[own]))]]
+        sides = infer_passes(after.astype(np.int64), time[own], latitude[own])[1]
+        # The highest latitude is a turn only if the satellite flies one way before it and the other way after it.
+        if not sides.isna().any() and sides.unique().size == 2:
+            ascending[own] = sides
+    return ascending
 
 
 class PassSurvey:

@@ -81,6 +81,10 @@ class Source:
         except (TypeError, ValueError, OverflowError):
             raise self.lacks(f"number in its attribute {name}") from None
 
+    def optional_integer(self, name: str) -> int | None:
+        """Return the attribute ``name`` of the file as an integer; None if it is absent."""
+        return None if self.attribute(name) is None else self.integer(name)
+
     def raw(self, name: str, shape: Shape | None = None) -> NDArray[Any]:
         """Return the variable ``name`` as stored: flags keep their bits, fill values are values.
 
@@ -140,6 +144,10 @@ class Source:
         """Return :meth:`values`, or NaN throughout if the file lacks the variable."""
         return self.values(name, shape) if name in self else np.full(shape, np.nan)
 
+    def raw_or(self, name: str, shape: Shape, value: int) -> NDArray[Any]:
+        """Return :meth:`raw`, or ``value`` throughout if the file lacks the variable."""
+        return self.raw(name, shape) if name in self else np.full(shape, value)
+
     def sensing_start(
         self, text: str | float | None, times: NDArray[np.datetime64]
     ) -> np.datetime64:
@@ -170,7 +178,7 @@ class Source:
     def lacks(self, what: str) -> GranuleError:
         """Return the error of a granule that lacks ``what``."""
         return GranuleError(
-            f"granule {self.path} lacks the {what} that its product requires; download it again"
+            f"granule {self.path} lacks the {what} that its reader requires; download it again, or a subset with it"
         )
 
     def damaged(self, what: str, error: Exception) -> GranuleError:
