@@ -1,7 +1,7 @@
-"""Errors that a user can mend.
+"""Errors that a user can correct.
 
-The text of each is one line that gives the value, the rule it broke and the remedy.  The command line prints that
-line and exits with ``exit_code``; a library user catches :class:`CryotileError` or the built-in beside it.
+The message of each error is one line with the value, the rule that it breaks and the remedy.  The command line prints
+this line and exits with ``exit_code``; a library user catches :class:`CryotileError` or the built-in base class.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = [
 
 
 class CryotileError(Exception):
-    """Something went wrong that the user can mend; the base of all errors of cryotile."""
+    """The base of all errors of cryotile; a user can correct the cause."""
 
     exit_code = 1
 
 
 class CryotileWarning(UserWarning):
-    """A call succeeded, and its result will not be what the user hopes for."""
+    """A call succeeded, but its result is probably not what the user wants."""
 
 
 class InvalidValue(CryotileError, ValueError):
@@ -40,7 +40,7 @@ class InvalidValue(CryotileError, ValueError):
 
 
 class GranuleError(CryotileError):
-    """A granule cannot be read; the other granules of the same call are not affected."""
+    """A granule cannot be read; other granules of the same call are not affected."""
 
 
 class IncompleteIngest(CryotileError):
@@ -49,7 +49,7 @@ class IncompleteIngest(CryotileError):
     Parameters
     ----------
     summary : str
-        One line.
+        Summary in one line.
     problems : sequence of str
         One line for each granule that is not in the point DB.
     """
@@ -66,26 +66,26 @@ class IncompleteIngest(CryotileError):
 
 
 class DamagedFile(CryotileError):
-    """A file of a point DB or run is truncated, altered or not what its name says."""
+    """A file of a point DB or run is truncated, altered or of another kind than its name says."""
 
 
 class UnwritablePath(CryotileError, OSError):
-    """A file or directory cannot be written (permissions, a full disk, a foreign directory)."""
+    """A file or directory cannot be written, e.g. for lack of permission or space, or because it is not ours."""
 
 
 class MissingDependency(CryotileError, ImportError):
-    """An optional library is not installed; the text names the extra that brings it."""
+    """An optional library is not installed; the message names the extra that installs it."""
 
 
 class Unfinished(CryotileError):
-    """A farm stopped while tasks were left; none of them was charged an attempt, and the same command goes on."""
+    """A farm stopped before all tasks were done; the rest was charged no attempt, and the same command continues."""
 
 
 class FailedTasks(CryotileError):
-    """Some tasks failed after their last attempt; they stay failed until they are put back (``retry``)."""
+    """The last attempt of some tasks failed; they stay failed until they are put back (``retry``)."""
 
 
 class Drained(Unfinished):
-    """A farm was asked to stop (SIGTERM) and did, in good order."""
+    """A farm was asked to stop (SIGTERM) and has released its tasks."""
 
     exit_code = 143

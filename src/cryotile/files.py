@@ -1,4 +1,4 @@
-"""Whole files or none: the one way in which cryotile writes a file."""
+"""Atomic and durable files, and the type of the file system below them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ __all__ = [
     "fsync",
     "fsync_directory",
     "make_directory",
+    "network_file_system",
     "read_sealed",
     "sweep",
     "write_durably",
@@ -28,20 +29,60 @@ __all__ = [
     "writing",
 ]
 
+# Types of file systems that several machines may have mounted, as the kernel calls them.
+_NETWORK = frozenset(
+    [
+        "9p",
+        "acfs",
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "cvfs",
+        "fhgfs",
+        "gfs",
+        "gfs2",
+        "glusterfs",
+        "gpfs",
+        "lizardfs",
+        "lustre",
+        "moosefs",
+        "ncpfs",
+        "nfs",
+        "nfs4",
+        "ocfs2",
+        "orangefs",
+        "panfs",
+        "pvfs2",
+        "smb2",
+        "smb3",
+        "smbfs",
+        "vboxsf",
+        "virtiofs",
+        "weka",
+        "wekafs",
+    ]
+)
+
+# File systems in user space that are local.
+_LOCAL_FUSE = {"fuseblk", "fuse.fuse-overlayfs", "fuse.gocryptfs", "fuse.mergerfs", "fuse.ntfs-3g"}
+
+_MOUNTS = Path("/proc/self/mountinfo")
+
 _REMEDIES = {
-    errno.ENOSPC: "free some space or choose another disk, then give the same command again",
-    errno.EDQUOT: "free some of your quota or choose another disk, then give the same command again",
+    errno.ENOSPC: "free some space or choose another disk, then repeat the command",
+    errno.EDQUOT: "free some of your quota or choose another disk, then repeat the command",
     errno.EROFS: "the file system is mounted read-only; choose another one",
     errno.EACCES: "ask for permission or choose another directory",
     errno.EPERM: "ask for permission or choose another directory",
     errno.EISDIR: "it is a directory; give the name of a file",
-    errno.ENOENT: "its directory does not exist; make it or choose another",
+    errno.ENOENT: "its directory does not exist; create it or choose another one",
 }
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses while ``path`` is written into one line that a user can act on.
+    """Turn errors of the system while ``path`` is written into one line with a remedy.
 
     Parameters
     ----------
@@ -56,7 +97,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except CryotileError:
-        # Whoever raised it knew more; some of them are an OSError, too.
+        # Errors of cryotile say more already; some of them are OSErrors, too.
         raise
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "choose another directory")
@@ -67,7 +108,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it becomes ``path``, on failure it is gone.
+    """Yield a temporary path beside ``path``; on success rename it to ``path``, on failure remove it.
 
     The file is fsynced before it is renamed and the directory after, so that after a crash ``path`` is absent, old or
     whole, never partial.
@@ -75,24 +116,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Parameters
     ----------
     path : Path
-        The file to appear.
+        The file to write.
 
     Yields
     ------
     Path
-        Where to write; named ``.<name>.<random>.tmp`` so that nothing takes it for the file itself.
+        Path to write to, ``.<name>.<random>.tmp``; its name differs from all names that readers look for.
 
     Raises
     ------
     UnwritablePath
-        A full disk, a missing permission: in place of any ``OSError`` of the body.
+        In place of any ``OSError`` of the body, e.g. for a full disk or a missing permission.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with writing(path):
         try:
             yield temporary
             fsync(temporary)
-            # Beside the file, so on its file system, where a rename is whole or not at all.
+            # It is on the same file system, where a rename is atomic.
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -100,16 +141,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def sweep(directory: Path, *, age: float = 3600.0) -> None:
-    """Remove temporary files that their writers left behind when they were killed.
+    """Remove temporary files of killed writers.
 
     Parameters
     ----------
     directory : Path
-        Where :func:`atomic_path` was used; others may be writing there.
+        Directory in which :func:`atomic_path` was used; others may write there meanwhile.
     age : float
-        What was written to in the last so many seconds stays: its writer may live.
+        Seconds since the last write after which a file is removed; younger files may still be in use.
     """
-    # The clocks of hosts and file servers differ, but hardly by an hour.
+    # The clocks of hosts and file servers differ, but by less than an hour.
     youngest = time.time() - age
     for path in directory.glob(".*.tmp"):
         with suppress(FileNotFoundError):
@@ -118,25 +159,25 @@ def sweep(directory: Path, *, age: float = 3600.0) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in UTF-8, whole or not at all."""
+    """Write ``text`` to ``path`` in UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a new file and force it to the disk, not its directory's entry.
+    """Write a new file and force it to the disk, but not the entry in its directory.
 
-    For files that nothing names yet: a crash may leave part of one, so whoever makes them visible (by a rename of the
-    directory, by a commit) does so last.
+    For files that nothing refers to yet: a crash may leave part of one, so the caller makes it visible afterwards (by a
+    rename of the directory, or by a commit).
 
     Parameters
     ----------
     path : Path
-        The file; must not exist.
+        The file; it must not exist.
     content : bytes
-        All of it.
+        Its content.
     """
-    # Exclusively: what is there already belongs to somebody else.
+    # Exclusively, because an existing file belongs to another writer.
     with path.open("xb") as file:
         file.write(content)
         file.flush()
@@ -144,10 +185,10 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Create a directory and those above it, so that they survive a crash; one that exists is left alone."""
+    """Create a directory and its parents, so that they survive a crash; existing ones are not changed."""
     missing = [p for p in (path, *path.parents) if not p.is_dir()]
     for directory in reversed(missing):
-        # Another process may make it at the same moment.
+        # Another process may create it at the same moment.
         directory.mkdir(exist_ok=True)
         fsync_directory(directory.parent)
 
@@ -171,21 +212,21 @@ _SEAL_LENGTH = len(_SEAL.format("0" * 64))
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON whose first member is the SHA-256 of all the bytes that follow it.
+    """Write JSON whose first member is the SHA-256 of all bytes that follow it.
 
     Parameters
     ----------
     path : Path
-        The file; must not exist (see :func:`write_durably`).
+        The file; it must not exist (see :func:`write_durably`).
     content : mapping
-        At least one member; what :mod:`json` can write.
+        At least one member; values that :mod:`json` can write.
     """
     body = json.dumps(content, allow_nan=False)[1:].encode()
     write_durably(path, _SEAL.format(hashlib.sha256(body).hexdigest()).encode() + body)
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Read what :func:`write_sealed` wrote.
+    """Read a file of :func:`write_sealed`.
 
     Parameters
     ----------
@@ -200,16 +241,56 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises
     ------
     DamagedFile
-        The bytes are not those that were written.
+        The checksum differs.
     FileNotFoundError
-        There is none.
+        There is no such file.
     """
-    # By its bytes, before anything is parsed: damage may look like anything.
+    # Checked before the content is parsed, because a damaged file may have any content.
     raw = path.read_bytes()
     body = raw[_SEAL_LENGTH:]
     if raw[:_SEAL_LENGTH] != _SEAL.format(hashlib.sha256(body).hexdigest()).encode():
-        raise DamagedFile(
-            f"{path} is not what was written: its checksum differs; put it back from a copy"
-        )
+        raise DamagedFile(f"{path} is damaged: its checksum differs; restore it from a copy")
     content: dict[str, Any] = json.loads(raw)
     return content
+
+
+def network_file_system(path: Path) -> str | None:
+    """Return the type of the network file system that holds a path.
+
+    Parameters
+    ----------
+    path : Path
+        The path; it need not exist.
+
+    Returns
+    -------
+    str or None
+        E.g. ``nfs4``; None if the file system is local, or the system does not say.
+    """
+    kind = _file_system(path)
+    if kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
+        return kind
+    return None
+
+
+def _file_system(path: Path) -> str:
+    """Return the type of the file system of a path: of the last mount on the deepest mount point above it."""
+    try:
+        lines = _MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return ""
+    place, deepest, kind = os.fsencode(path.resolve()), -1, b""
+    for line in lines:
+        before, _, after = line.partition(b" - ")
+        point = _unescape(before.split()[4])
+        inside = place == point or place.startswith(point.rstrip(b"/") + b"/")
+        if inside and len(point) >= deepest:
+            deepest, kind = len(point), after.split()[0]
+    return os.fsdecode(kind)
+
+
+def _unescape(point: bytes) -> bytes:
+    """Decode the blanks and backslashes of a mount point, which the kernel writes in octal."""
+    for code in (b"\\040", b"\\011", b"\\012", b"\\134"):
+        point = point.replace(code, bytes([int(code[1:], 8)]))
+    return point

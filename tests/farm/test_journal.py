@@ -201,7 +201,7 @@ def test_a_journal_that_cannot_be_written_costs_one_warning_and_no_task(
     with caplog.at_level(logging.WARNING):
         do(tmp_path / "file" / "journal", TASK, TASK)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "the work goes on" in caplog.text
+    assert "the work continues" in caplog.text
 
 
 def test_a_disk_that_fills_up_and_is_freed_costs_a_line_at_most(tmp_path: Path) -> None:

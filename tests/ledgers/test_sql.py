@@ -132,7 +132,7 @@ def test_sqlite_on_a_network_file_system_is_refused_with_the_reason(tmp_path, mo
         "21 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
         f"22 21 0:9 / {place} rw shared:2 master:1 - {kind} server:/export rw\n"
     )
-    monkeypatch.setattr("cryotile.ledgers.directory.mounts._MOUNTS", mounts)
+    monkeypatch.setattr("cryotile.files._MOUNTS", mounts)
     with pytest.raises(InvalidValue, match=f"network file system \\({kind}\\).*; use") as caught:
         SqlLedger(f"sqlite:///{tmp_path}/shared disk/farm.db", "run/1")
     assert "\n" not in str(caught.value)

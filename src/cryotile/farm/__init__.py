@@ -1,1 +1,1 @@
-"""What backends, ledgers and the task-farm server share."""
+"""Code that backends, ledgers and the task-farm server share."""

@@ -1,7 +1,7 @@
-"""Signs of life of the processes that run farms: how status learns that a whole host is gone.
+"""Heartbeats of the processes that run farms: they tell ``status`` that a whole host is gone.
 
-Each keeps a file beside the journals of its workers, ``<process>.heartbeat``, and touches it from time to time,
-whatever its workers do.  The clock of the file server alone tells its age, so hosts may disagree about the time.
+Each process keeps a file beside the journals of its workers, ``<process>.heartbeat``, and touches it regularly,
+whatever its workers do.  The clock of the file server alone determines its age, so the clocks of hosts may differ.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from cryotile.processes import this_process
 __all__ = ["FAINT", "Heartbeat", "heartbeat_ages"]
 
 INTERVAL = 15.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 
 FAINT = 120.0
-"""Seconds after which a process that gave none is taken for lost; NFS may show a change a minute late."""
+"""Seconds without a heartbeat after which a process counts as lost; NFS may show a change a minute late."""
 
-# A file server that hangs keeps a process that leaves for so many seconds.
+# Seconds for which a process that ends waits for a file server that hangs.
 _PATIENCE = 15.0
 
 _SUFFIX = ".heartbeat"
@@ -35,14 +35,14 @@ logger = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Gives signs of life of this process within a ``with`` block, from a thread: the work may be silent for long.
+    """Heartbeats of this process within a ``with`` block, from a thread of their own.
 
-    Where the file cannot be written there are none, and it costs nothing else.
+    If the file cannot be written, there are no heartbeats, and nothing else changes.
 
     Parameters
     ----------
     directory : Path
-        Of the journals; made when it is not there.
+        Directory of the journals; created if it does not exist.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -63,7 +63,7 @@ class Heartbeat:
         self._over.set()
         self._thread.join(_PATIENCE)
         with suppress(OSError):
-            # It leaves in good order: nobody needs to wait to be sure that it is gone.
+            # The process ends in good order, so status need not wait to be sure that it is gone.
             os.utime(self._path, (0, 0))
 
     def _beat(self) -> None:
@@ -74,23 +74,23 @@ class Heartbeat:
                 if self._over.wait(INTERVAL):
                     return
         except OSError as error:
-            logger.info("%s: no signs of life (%s)", self._path, error.strerror)
+            logger.info("%s: no heartbeats (%s)", self._path, error.strerror)
 
 
 def heartbeat_ages(directory: Path, processes: Collection[str]) -> dict[str, float]:
-    """Tell how long ago processes have given a sign of life.
+    """Return the seconds since the last heartbeats of processes.
 
     Parameters
     ----------
     directory : Path
-        Of the journals.
+        Directory of the journals.
     processes : collection of str
-        As of :func:`cryotile.processes.this_process`.
+        Names of processes, from :func:`cryotile.processes.this_process`.
 
     Returns
     -------
     dict of str to float
-        Seconds, for those that give any.
+        Seconds, for the processes that have heartbeats.
     """
     signs: dict[str, float] = {}
     for process in processes:
@@ -99,10 +99,10 @@ def heartbeat_ages(directory: Path, processes: Collection[str]) -> dict[str, flo
     if not signs:
         return {}
     try:
-        # Never seen by anybody: only its time counts, which is the file server's.
+        # Only the time of this file is needed, which is the file server's.
         with tempfile.TemporaryFile(dir=directory) as file:
             now = os.fstat(file.fileno()).st_mtime
     except OSError:
-        # Who may only read compares them with each other.
+        # Without permission to write, the heartbeats are compared with each other.
         now = max(signs.values())
     return {process: now - sign for process, sign in signs.items()}

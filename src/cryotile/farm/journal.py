@@ -1,17 +1,17 @@
-"""What workers do, written down as it happens: how a run is watched, whichever backend it is on.
+"""Journals: the record of what workers do, from which the status of a run is read, whatever its backend.
 
-Every worker appends to a file of its own, ``<host>-<pid>-<random>.jsonl``, a line at a time:
+Each worker appends to a file of its own, ``<host>-<pid>-<random>.jsonl``, one line at a time:
 
 ====================================================================  =============================================
 ``{"time": 1732.5, "process": "…", "farm": "…"}``                     the first line: the worker and its parent, see
                                                                       :mod:`cryotile.processes`
-``{"time": 1732.6, "start": 17}``                                     an attempt at task 17 begins
-``{"time": 1742.7, "task": 17, "fraction": 0.3, "seconds": 10.1}``    it goes on; every 10 s at most
+``{"time": 1732.6, "start": 17}``                                     an attempt of task 17 starts
+``{"time": 1742.7, "task": 17, "fraction": 0.3, "seconds": 10.1}``    its progress; at most every 10 s
 ``{"time": 1760.1, "end": 17, "seconds": 27.5}``                      its result is saved
 ``{"time": 1760.1, "end": 17, "seconds": 27.5, "error": "…"}``        it failed
 ====================================================================  =============================================
 
-Times are Unix times by the worker's clock: they tell users how things go, and decide nothing.  A worker that is killed
+Times are Unix times by the worker's clock; they inform users, and no decision depends on them.  A worker that is killed
 leaves a start without an end, and perhaps half a line.
 """
 
@@ -40,10 +40,10 @@ PROGRESS_INTERVAL = 10.0
 """Seconds between two lines on the progress of a task."""
 
 SILENCE = 1000.0
-"""Seconds after which a worker on another machine that writes nothing is taken for lost, if nothing is known of the
-process that runs its farm (:mod:`cryotile.farm.heartbeat`); a farm ends one that makes no progress for 900 s."""
+"""Seconds without a line after which a worker on another machine counts as lost, if its farm has no heartbeat
+(:mod:`cryotile.farm.heartbeat`); a farm ends workers that make no progress for 900 s."""
 
-# Of a long journal only the end is read: some hundred tasks say how a worker is doing.
+# Bytes read from the end of a long journal: some hundred tasks show the pace of a worker.
 _TAIL = 32_768
 
 _SUFFIX = ".jsonl"
@@ -53,23 +53,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Journaled:
-    """Work that is written down while it is done.
+    """Work that writes a journal.
 
-    A journal that cannot be written costs a warning and no task: what is saved is the truth, a journal tells of it.
+    If the journal cannot be written, there is a warning, and the work continues: results do not depend on a journal.
 
     Attributes
     ----------
     work : Work
-        The work itself.
+        The work.
     directory : Path
-        Where the journals of this task list are; made when it is not there.
+        Directory of the journals of this task list; created if it does not exist.
     """
 
     work: Work
     directory: Path
 
     def __call__(self, task: Task, progress: Progress) -> None:
-        """Do the work, with a line before it, a line after it, and some on the way."""
+        """Do the work, and write its start, progress and end to the journal."""
         journal = _journal_of_this_thread(self.directory)
         journal.write(f'"start": {task.index}')
         begin = time.monotonic()
@@ -98,7 +98,7 @@ def _end(task: Task, begin: float) -> str:
 
 
 class _Journal:
-    """The file that one thread of one process appends to; made with the first line."""
+    """The file of one thread of one process; created with the first line."""
 
     def __init__(self, directory: Path) -> None:
         self.pid = os.getpid()
@@ -108,7 +108,7 @@ class _Journal:
         self._torn = self._warned = False
 
     def write(self, members: str) -> None:
-        """Append a line; where that is impossible, say so once."""
+        """Append a line; if that fails, warn once."""
         try:
             if self._file is None:
                 self._file = self._open()
@@ -118,7 +118,7 @@ class _Journal:
         except OSError as error:
             if not self._warned:
                 logger.warning(
-                    "%s cannot be written (%s); the work goes on, but status will not show it",
+                    "%s cannot be written (%s); the work continues, but status will not show it",
                     self._path,
                     error.strerror,
                 )
@@ -130,15 +130,15 @@ class _Journal:
 
     def _append(self, members: str) -> None:
         assert self._file is not None
-        # After half a line (a full disk) an end of line, so that no more than that one is lost.
+        # After half a line (a full disk) a newline comes first, so that only that line is lost.
         mended = "\n" if self._torn else ""
         line = f'{mended}{{"time": {time.time():.3f}, {members}}}\n'.encode()
-        # In one call, so that whoever reads, and whoever dies, meets a whole line or none.
+        # In one call, so that readers see whole lines, also of a worker that dies.
         self._torn = os.write(self._file, line) < len(line)
 
 
 class _Journals(threading.local):
-    """The journals of this thread: a farm of threads does several tasks at once, a file tells of one at a time."""
+    """The journals of this thread; a process may do several tasks at once, but a file holds one at a time."""
 
     def __init__(self) -> None:
         self.by_directory: dict[Path, _Journal] = {}
@@ -149,14 +149,14 @@ _own = _Journals()
 
 def _journal_of_this_thread(directory: Path) -> _Journal:
     journal = _own.by_directory.get(directory)
-    # A process that was forked off has its parent's memory, and needs a file of its own.
+    # A forked process has a copy of its parent's memory, but needs a file of its own.
     if journal is None or journal.pid != os.getpid():
         journal = _own.by_directory[directory] = _Journal(directory)
     return journal
 
 
 class Ended(NamedTuple):
-    """A task that a worker has saved: its index, when (Unix time), and the seconds it took."""
+    """A task whose result a worker has saved: index, Unix time of its end, and duration (seconds)."""
 
     task: int
     time: float
@@ -170,25 +170,25 @@ class Worker:
     Attributes
     ----------
     host : str
-        Where it works.
+        Name of its host.
     pid : int
-        Its process.
+        Number of its process.
     process : str
-        The same so that it can be told whether it has ended; see :mod:`cryotile.processes`.
+        Name of its process; see :mod:`cryotile.processes`.
     farm : str
-        The process that started it, likewise.
+        Name of the process that started it.
     heartbeat : float
-        Seconds since the one or the other, on another machine, has given a sign of life; 0 where that is not known.
+        Seconds since the last heartbeat of either process on another machine; 0 if unknown.
     task : int or None
-        Index of the task at hand.
+        Index of the running task.
     since : float
-        When that was started, Unix time.
+        Unix time of its start.
     fraction : float
-        How far it is, as last written.
+        Fraction of it that is done, as last written.
     heard : float
-        When the last line was written, Unix time.
+        Unix time of the last line.
     ended : deque of Ended
-        The tasks that it saved lately, oldest first.
+        The last tasks that it saved, oldest first.
     """
 
     host: str
@@ -203,7 +203,7 @@ class Worker:
     ended: deque[Ended] = field(default_factory=lambda: deque(maxlen=256))
 
     def is_lost(self, now: float) -> bool:
-        """Tell whether the worker has ended: for sure on this machine, by silence on others, its farm's or its own.
+        """Return whether the worker has ended: surely on this machine; on others by missing heartbeats or lines.
 
         Parameters
         ----------
@@ -216,7 +216,7 @@ class Worker:
         return self.heartbeat > FAINT or now - self.heard > SILENCE
 
     def hear(self, line: dict[str, Any]) -> None:
-        """Take in a line of its journal."""
+        """Update the worker by a line of its journal."""
         self.heard = line["time"]
         if "end" in line:
             self.task = None
@@ -231,12 +231,12 @@ class Worker:
 
 
 class Journals:
-    """The journals of a task list, read as they grow.
+    """The journals of a task list, read incrementally.
 
     Parameters
     ----------
     directory : Path
-        Where they are; may not be there yet.
+        Their directory; it need not exist yet.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -245,7 +245,7 @@ class Journals:
         self._read_to: dict[str, int] = {}
 
     def read(self) -> list[Worker]:
-        """Read what is new, and return all workers that ever were."""
+        """Read new lines, and return all workers so far."""
         try:
             names = [name for name in os.listdir(self._directory) if name.endswith(_SUFFIX)]  # noqa: PTH208
         except FileNotFoundError:
@@ -259,7 +259,7 @@ class Journals:
         return workers
 
     def _take_heartbeats(self, workers: Sequence[Worker]) -> None:
-        """Note how long ago the farms of workers on other machines have given a sign of life."""
+        """Update the heartbeats of workers on other machines."""
         processes = {name for worker in workers for name in (worker.process, worker.farm) if name}
         ages = heartbeat_ages(self._directory, processes)
         for worker in workers:
@@ -275,11 +275,11 @@ class Journals:
             lines = []
             if begin == 0 and size > _TAIL:
                 lines = [file.readline()]
-                # From the middle of a line: that one cannot be read, and is not missed.
+                # The first of these lines may be cut, and is then skipped.
                 begin = size - _TAIL
             file.seek(begin)
             content = file.read()
-        # What is being written at this moment is read next time.
+        # A line that is incomplete now is read next time.
         whole = content.rfind(b"\n") + 1
         self._read_to[name] = begin + whole
         for line in [*lines, *content[:whole].splitlines()]:
@@ -288,7 +288,7 @@ class Journals:
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """Read a line; None for one that was cut."""
+    """Parse a line; return None if it is cut."""
     try:
         parsed = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a farm hands out and gets back: integers, fractions and outcomes, never arrays."""
+"""The values that a farm exchanges with its workers: tasks, fractions and outcomes, never arrays."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a task ended.
+    """The end of a task.
 
     Attributes
     ----------
@@ -44,7 +44,7 @@ class Outcome:
     host : str
         Name of the host of the last attempt.
     error : str or None
-        Traceback or reason of the last failed attempt; None when the work is saved.
+        Traceback or reason of the last failed attempt; None if the result is saved.
     """
 
     task: Task
@@ -55,7 +55,7 @@ class Outcome:
 
 
 Progress = Callable[[float], None]
-"""Called by work with the fraction done, 0 to 1; also keeps a lease alive."""
+"""Callback of work for the fraction done, 0 to 1; also keeps a lease alive."""
 
 Work = Callable[[Task, Progress], None]
 """Does one task and returns when its result is saved.  Picklable: children are spawned, never forked."""

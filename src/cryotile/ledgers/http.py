@@ -15,44 +15,44 @@ from cryotile.ledgers.base import LEASE, Ending, Lease, Ledger
 
 __all__ = ["HttpLedger", "open_api"]
 
-# The server takes so many at a time.
+# Limits of the server for one request.
 _TASKS = 50_000
 _LEASES = 10_000
-_WITNESSED = 100
+_INDICES = 100
 
-# The end of an error says what was wrong; a message of megabytes would not be taken.
+# Characters of an error that are sent, from its end, which says what was wrong.
 _LONGEST_ERROR = 20_000
 
-# So many of these, at their longest, are a body that the server takes.
+# Errors of this length that one request can carry.
 _ERRORS = 64
 
-# What is handed back comes back anyway when its lease has expired: a worker that leaves does not wait long (seconds).
+# Seconds for which a worker that ends tries to hand tasks back; otherwise they come back when their leases expire.
 _PARTING = 5.0
 
 T = TypeVar("T")
 
 
 def open_api(url: str, *, patience: float = PATIENCE) -> Site:
-    """Give the native API of a task-farm server.
+    """Return the native API of a task-farm server.
 
     Parameters
     ----------
     url : str
-        Address of the server: ``http://host:5000``, or with who asks ``https://token@host`` or
-        ``https://user:password@host``.  Without it, ``$CRYOTILE_TOKEN`` is who asks.  ``$CRYOTILE_CA_BUNDLE`` is the
-        file of an authority that the system does not know.
+        Address of the server: ``http://host:5000``, ``https://token@host`` or ``https://user:password@host``; without
+        credentials ``$CRYOTILE_TOKEN`` is used.  ``$CRYOTILE_CA_BUNDLE`` is the file of a certificate authority that
+        the system does not know.
     patience : float
-        Seconds for which a server that does not answer is asked again.
+        Seconds for which a request without an answer is repeated.
 
     Returns
     -------
     Site
-        To be asked for what is below ``/api/v1/``.
+        Its paths are relative to ``/api/v1/``.
 
     Raises
     ------
     InvalidValue
-        The address names no host.
+        The address has no host.
     """
     place, auth = credentials(url)
     verify = os.environ.get("CRYOTILE_CA_BUNDLE") or True
@@ -63,25 +63,25 @@ def open_api(url: str, *, patience: float = PATIENCE) -> Site:
 class HttpLedger(Ledger):
     """Tasks on a task-farm server; see :class:`cryotile.ledgers.Ledger`.
 
-    Whatever is not answered is asked again: the server knows a claim or a settlement that it has heard before.
+    Requests without an answer are repeated: the server recognizes a repeated claim or settlement.
 
     Parameters
     ----------
     url : str
-        Address of the server, as of :func:`open_api`.
+        Address of the server, see :func:`open_api`.
     key : str
         Name of the task list; another list has another key.
     lease : float
-        Seconds for which leases are good, if this is the first to open the list; at least 1.
+        Seconds for which leases are valid, at least 1; the first worker that opens the list determines them.
     host : str
         Name of this host.
     patience : float
-        Seconds for which a server that does not answer is asked again.
+        Seconds for which a request without an answer is repeated.
 
     Raises
     ------
     InvalidValue
-        The address is wrong.
+        The address is invalid.
     MissingDependency
         requests is not installed.
     """
@@ -102,8 +102,8 @@ class HttpLedger(Ledger):
         self._path = ""
 
     def enroll(self, tasks: Sequence[Task]) -> None:
-        """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`."""
-        # First of all, the time: what is settled after it, while the tasks are found out, stays settled.
+        """List the tasks to do; see :meth:`cryotile.ledgers.Ledger.enroll`."""
+        # The time is read before the tasks, which may be lazy: tasks settled after it stay settled.
         seen = self._open()["clock"]
         for piece in _pieces(list(tasks), _TASKS):
             rows = [[task.index, task.cost] for task in piece]
@@ -111,14 +111,14 @@ class HttpLedger(Ledger):
 
     def claim(self, n: int = 1) -> list[Lease]:
         """Lease waiting tasks; see :meth:`cryotile.ledgers.Ledger.claim`."""
-        # By its token the server knows a claim that is asked for again because the answer was lost.
+        # By its token the server recognizes a repeated claim whose answer was lost.
         body = {"worker": self._worker, "n": min(n, _LEASES), "token": secrets.token_hex(7)}
         answer = self._site.ask("POST", self._run("leases"), body=body, again={"again": True})
         return _leases(answer)
 
     def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
         """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
-        rows = [{"lease": id, "fraction": _share(f)} for id, f in fractions.items()]
+        rows = [{"lease": id, "fraction": _clip(f)} for id, f in fractions.items()]
         lost: set[str] = set()
         for piece in _pieces(rows, _LEASES):
             lost.update(self._site.ask("PATCH", self._run("leases"), body=piece)["lost"])
@@ -151,9 +151,9 @@ class HttpLedger(Ledger):
         return int(run["waiting"] + run["leased"])
 
     def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
-        """Tell what other hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.outcomes_elsewhere`."""
+        """Return the outcomes of tasks on other hosts; see :meth:`cryotile.ledgers.Ledger.outcomes_elsewhere`."""
         found: dict[str, dict[int, bool]] = {}
-        for piece in _pieces(list(tasks), _WITNESSED):
+        for piece in _pieces(list(tasks), _INDICES):
             query = {"tasks": ",".join(map(str, piece))}
             hosts = self._site.ask("GET", self._run("outcomes_elsewhere"), query=query)["hosts"]
             for host, seen in hosts.items():
@@ -175,7 +175,7 @@ class HttpLedger(Ledger):
         return answer
 
     def _run(self, part: str = "") -> str:
-        """Path of the run, or of a part of it."""
+        """Return the path of the run, or of a part of it."""
         if not self._path:
             self._open()
         return f"{self._path}/{part}" if part else self._path
@@ -191,8 +191,8 @@ def _pieces(whole: list[T], size: int) -> Iterator[list[T]]:
     return (whole[first : first + size] for first in range(0, len(whole), size))
 
 
-def _share(fraction: float | None) -> float | None:
-    """Work may report a little more than all."""
+def _clip(fraction: float | None) -> float | None:
+    """Return a fraction between 0 and 1; work may report a little more."""
     return None if fraction is None else min(max(fraction, 0.0), 1.0)
 
 

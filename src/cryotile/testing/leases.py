@@ -1,4 +1,4 @@
-"""What the contract of ledgers is written with: lists of tasks, outcomes of leases, and claims until there are some."""
+"""Helpers of the contract of ledgers: task lists, endings of leases, and claims that wait for tasks."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ __all__ = [
 ]
 
 SHORT = 0.5
-"""Seconds of a lease in a test that waits for its end."""
+"""Length in seconds of a lease that a test lets expire."""
 
 DEADLINE = 60.0
-"""Seconds until a test that waits gives up."""
+"""Seconds for which a test waits before it fails."""
 
 TICK = 0.02
-"""Seconds after which every ledger's clock is later than it was; that of SQLite has milliseconds."""
+"""Seconds after which the clock of every ledger has advanced; that of SQLite counts milliseconds."""
 
 
 class OpenLedger(Protocol):
-    """Opens the ledger under test, as one more worker."""
+    """Opens the ledger under test as another worker."""
 
     def __call__(self, host: str = "here", key: str = "run/1", lease: float = LEASE) -> Ledger:
         """Open it on a host, for a task list, with a lease length (seconds)."""
@@ -44,7 +44,7 @@ class OpenLedger(Protocol):
 
 
 def tasks_of(count: int) -> list[Task]:
-    """Make tasks in no order of cost, with indices that are not their positions."""
+    """Return tasks that are not ordered by cost, with indices that differ from their positions."""
     return [Task(2 * number + 5, float((number * 7919) % count)) for number in range(count)]
 
 
@@ -64,7 +64,7 @@ def at(fraction: float | None, *leases: Lease) -> dict[str, float | None]:
 
 
 def claim_all(ledger: Ledger, n: int = 1) -> list[Lease]:
-    """Claim ``n`` at a time until nothing waits."""
+    """Claim ``n`` tasks at a time until nothing waits."""
     leases: list[Lease] = []
     while found := ledger.claim(n):
         leases += found
@@ -72,7 +72,7 @@ def claim_all(ledger: Ledger, n: int = 1) -> list[Lease]:
 
 
 def await_claim(ledger: Ledger) -> list[Lease]:
-    """Claim again and again until something waits."""
+    """Claim repeatedly until a task waits."""
     end, pause = time.monotonic() + DEADLINE, threading.Event()
     while time.monotonic() < end:
         if leases := ledger.claim(100):
@@ -82,7 +82,7 @@ def await_claim(ledger: Ledger) -> list[Lease]:
 
 
 def await_tasks(ledger: Ledger, count: int) -> list[Lease]:
-    """Claim until there are leases of so many tasks; of one that expired meanwhile the new one counts."""
+    """Claim until there are leases of ``count`` tasks; if one expires meanwhile, the new lease counts."""
     leases: dict[Task, Lease] = {}
     while len(leases) < count:
         leases |= {lease.task: lease for lease in await_claim(ledger)}

@@ -1,6 +1,6 @@
-"""The contract of ledgers, as tests: what the workers of a pull backend rely on, wherever the tasks are kept.
+"""The contract of ledgers, as tests: the behaviour that the workers of a pull backend rely on.
 
-Subclass the suite, say how a worker opens your ledger, and let pytest collect it:
+Subclass the suite, define how a worker opens your ledger, and let pytest collect it:
 
 .. code-block:: python
 
@@ -12,7 +12,7 @@ Subclass the suite, say how a worker opens your ledger, and let pytest collect i
 
             return open_ledger
 
-Every call opens the same ledger once more, as another worker would.
+Every call opens the same ledger again, as another worker does.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ __all__ = ["LedgerContract"]
 
 
 class LedgerContract:
-    """What every ledger does; subclass and override the fixture ``open_ledger``."""
+    """Tests of any ledger; subclass and override the fixture ``open_ledger``."""
 
     @pytest.fixture
     def open_ledger(self) -> OpenLedger:
-        """Give a function that opens the ledger under test."""
+        """Return a function that opens the ledger under test."""
         raise NotImplementedError(
-            "override the fixture open_ledger: it gives a function (host, key, lease) → ledger"
+            "override the fixture open_ledger: it returns a function (host, key, lease) → ledger"
         )
 
     @pytest.mark.parametrize("n", [1, 7, 100, 1000])
     def test_each_task_is_leased_once_and_the_costliest_first(
         self, open_ledger: OpenLedger, n: int
     ) -> None:
-        """However many a worker asks for at a time, and it never gets more."""
+        """For any number of leases per claim, which is never exceeded."""
         tasks, ledger = tasks_of(600), open_ledger()
         ledger.enroll(tasks)
         leases: list[Lease] = []
@@ -73,7 +73,7 @@ class LedgerContract:
     def test_the_costliest_come_first_when_a_worker_asks_for_more_or_less_each_time(
         self, open_ledger: OpenLedger
     ) -> None:
-        """A few that are left of one batch and a short batch at the end tempt a ledger to leap."""
+        """A ledger that cuts its list into batches must not skip the rest of one."""
         tasks, ledger, draw = tasks_of(50), open_ledger(), random.Random(50)
         ledger.enroll(tasks)
         leases = ledger.claim(14)
@@ -82,7 +82,7 @@ class LedgerContract:
         assert [lease.task for lease in leases] == sorted(tasks, key=lambda task: -task.cost)
 
     def test_workers_share_the_tasks(self, open_ledger: OpenLedger) -> None:
-        """What one has, no other gets, though they take turns and ask for different numbers."""
+        """No task is leased twice, though workers alternate and ask for different numbers."""
         workers = [open_ledger(host) for host in ("a", "b", "c")]
         tasks = tasks_of(300)
         workers[0].enroll(tasks)
@@ -96,7 +96,7 @@ class LedgerContract:
     def test_workers_that_claim_at_the_same_time_get_different_tasks(
         self, open_ledger: OpenLedger
     ) -> None:
-        """Eight at once, without one task leased twice or left."""
+        """Eight at once: no task is leased twice, and none is left."""
         tasks = tasks_of(800)
         open_ledger().enroll(tasks)
         start = threading.Barrier(8)
@@ -116,8 +116,8 @@ class LedgerContract:
         assert Counter(indices(leases)) == Counter(task.index for task in tasks)
         assert open_ledger().unsettled() == 0
 
-    def test_what_is_settled_is_not_leased_again(self, open_ledger: OpenLedger) -> None:
-        """And at the end nothing is unsettled."""
+    def test_settled_tasks_are_not_leased_again(self, open_ledger: OpenLedger) -> None:
+        """At the end nothing is unsettled."""
         ledger, other = open_ledger("a"), open_ledger("b")
         ledger.enroll(tasks_of(20))
         assert ledger.unsettled() == other.unsettled() == 20
@@ -131,7 +131,7 @@ class LedgerContract:
         assert ledger.claim(5) == other.claim(5) == open_ledger("c").claim(5) == []
 
     def test_a_failed_attempt_waits_again_until_the_third(self, open_ledger: OpenLedger) -> None:
-        """Anybody may make the next attempt, and each lease says which it is."""
+        """Any worker may make the next attempt, and the lease gives its number."""
         ledger, other = open_ledger("a"), open_ledger("b")
         ledger.enroll([Task(7, 1.0), Task(8, 0.0)])
         for attempt in range(1, ATTEMPTS + 1):
@@ -142,8 +142,41 @@ class LedgerContract:
         assert ledger.unsettled() == 1
         assert indices(claim_all(other)) == [8]
 
-    def test_to_settle_twice_changes_nothing(self, open_ledger: OpenLedger) -> None:
-        """An answer that was lost is asked for again; the first outcome stands."""
+    def test_an_exchange_settles_and_then_claims(self, open_ledger: OpenLedger) -> None:
+        """A task whose attempt failed may be among the new leases."""
+        ledger = open_ledger()
+        ledger.enroll(tasks_of(5))
+        done, failed, lost = claim_all(ledger)[:3]
+        ledger.release(ids(lost))
+        gone, leases = ledger.exchange(ended(done) | ended(failed, error="no"), 5)
+        leases += claim_all(ledger, 5)
+        assert gone == set()
+        assert {lease.task: lease.attempt for lease in leases} == {failed.task: 2, lost.task: 1}
+
+    def test_a_worker_may_claim_only_tasks_that_fit(self, open_ledger: OpenLedger) -> None:
+        """The other tasks wait for other workers, without a charge."""
+        ledger, other = open_ledger("a"), open_ledger("b")
+        tasks = tasks_of(20)
+        ledger.enroll(tasks)
+        leases = ledger.claim_fitting(20, lambda task: task.cost < 10)
+        assert {lease.task for lease in leases} == {task for task in tasks if task.cost < 10}
+        rest = claim_all(other, 20)
+        assert {lease.task for lease in rest} == {task for task in tasks if task.cost >= 10}
+        assert {lease.attempt for lease in rest} == {1}
+
+    def test_a_task_that_came_back_without_an_outcome_is_suspect(
+        self, open_ledger: OpenLedger
+    ) -> None:
+        """If the ledger counts leases; the worker of the first lease may have died at the task."""
+        dead, other = open_ledger("a", lease=SHORT), open_ledger("b", lease=SHORT)
+        dead.enroll(tasks_of(1))
+        (first,) = dead.claim()
+        assert not first.suspect
+        (again,) = await_tasks(other, 1)
+        assert again.suspect or again.lease_count is None
+
+    def test_settling_twice_changes_nothing(self, open_ledger: OpenLedger) -> None:
+        """A settlement whose answer was lost is repeated; the first one counts."""
         ledger = open_ledger()
         ledger.enroll(tasks_of(3))
         good, bad, last = claim_all(ledger)
@@ -158,10 +191,10 @@ class LedgerContract:
         ledger.settle(ended(again, last))
         assert ledger.unsettled() == 0
 
-    def test_nothing_to_settle_renew_or_release_is_no_trouble(
+    def test_settling_renewing_or_releasing_nothing_is_allowed(
         self, open_ledger: OpenLedger
     ) -> None:
-        """Also before anything was enrolled."""
+        """Also before any task is enrolled."""
         ledger = open_ledger()
         ledger.enroll([])
         assert ledger.claim(3) == []
@@ -173,7 +206,7 @@ class LedgerContract:
     def test_a_released_task_waits_again_without_a_charge(
         self, open_ledger: OpenLedger, started: bool
     ) -> None:
-        """Whether it was started or not, and with the charges that it had."""
+        """Whether it was started or not; earlier charges stay."""
         ledger, other = open_ledger("a"), open_ledger("b")
         ledger.enroll(tasks_of(20))
         (first,) = ledger.claim()
@@ -190,7 +223,7 @@ class LedgerContract:
         assert other.unsettled() == 20
 
     def test_a_part_of_what_was_claimed_may_be_released(self, open_ledger: OpenLedger) -> None:
-        """The rest stays where it is."""
+        """The other leases stay valid."""
         ledger, other = open_ledger("a"), open_ledger("b")
         ledger.enroll(tasks_of(40))
         leases = claim_all(ledger, 40)
@@ -201,10 +234,10 @@ class LedgerContract:
         other.settle(ended(*again))
         assert other.unsettled() == 0
 
-    def test_of_a_dead_workers_batch_only_what_it_had_started_is_charged(
+    def test_only_the_started_tasks_of_a_dead_worker_are_charged(
         self, open_ledger: OpenLedger
     ) -> None:
-        """All of it waits again when the lease has expired."""
+        """All tasks wait again when the leases have expired."""
         dead, other = open_ledger("a", lease=SHORT), open_ledger("b", lease=SHORT)
         dead.enroll(tasks_of(20))
         leases = await_tasks(dead, 20)
@@ -215,10 +248,10 @@ class LedgerContract:
         charged = {lease.task for lease in again if lease.attempt > 1}
         assert charged == {leases[3].task}
 
-    def test_a_lost_lease_settles_nothing_and_its_holder_hears_of_it(
+    def test_a_lost_lease_settles_nothing_and_its_holder_is_told(
         self, open_ledger: OpenLedger
     ) -> None:
-        """A worker that slept past its lease comes back."""
+        """A worker continues after its lease has expired."""
         sleeper, other = open_ledger("a", lease=SHORT), open_ledger("b", lease=SHORT)
         sleeper.enroll(tasks_of(2))
         (old,), (unaware,) = sleeper.claim(), sleeper.claim()
@@ -226,7 +259,7 @@ class LedgerContract:
         assert not {old.id, unaware.id} & {lease.id for lease in taken}
         assert sleeper.renew(at(0.5, old)) == ids(old)
         assert sleeper.settle(ended(old)) == ids(old)
-        # This one it settles before it has heard.
+        # The loss of this lease is not known to the worker yet.
         assert sleeper.settle(ended(unaware)) == ids(unaware)
         assert other.unsettled() == 2
         sleeper.release(ids(old, unaware))
@@ -236,8 +269,8 @@ class LedgerContract:
         assert other.unsettled() == sleeper.unsettled() == 0
 
     def test_a_renewed_lease_is_not_lost(self, open_ledger: OpenLedger) -> None:
-        """However long the task takes, whether it makes progress or waits in the hands of its worker."""
-        # So long that no machine is too busy to renew it in time.
+        """However long the task takes, and whether it runs or waits for its worker."""
+        # Long enough to be renewed in time on a busy machine.
         holder, other = open_ledger("a", lease=2.0), open_ledger("b", lease=2.0)
         holder.enroll(tasks_of(2))
         running, waiting = claim_all(holder, 2)
@@ -248,10 +281,10 @@ class LedgerContract:
         assert holder.settle(ended(running, waiting)) == set()
         assert other.unsettled() == 0
 
-    def test_a_task_that_kills_three_workers_is_only_good_to_be_settled_as_failed(
+    def test_a_task_that_kills_three_workers_can_only_be_settled_as_failed(
         self, open_ledger: OpenLedger
     ) -> None:
-        """The fourth lease says so by its number; the tasks beside it are done."""
+        """The fourth lease says so by its number; other tasks are done."""
         open_ledger(lease=SHORT).enroll([Task(1, 2.0), Task(2, 1.0)])
         for attempt in range(1, ATTEMPTS + 1):
             victim = open_ledger(f"host {attempt}", lease=SHORT)
@@ -266,8 +299,8 @@ class LedgerContract:
         assert survivor.settle(ended(poison, error="three workers died") | ended(good)) == set()
         assert survivor.unsettled() == 0
 
-    def test_to_enroll_again_changes_nothing_of_what_is_open(self, open_ledger: OpenLedger) -> None:
-        """Workers join at any time, each with the list as it sees it."""
+    def test_enrolling_again_does_not_change_open_tasks(self, open_ledger: OpenLedger) -> None:
+        """Workers join at any time, each with its own view of the list."""
         ledger, other = open_ledger("a"), open_ledger("b")
         tasks = tasks_of(20)
         ledger.enroll(tasks)
@@ -301,7 +334,7 @@ class LedgerContract:
     def test_a_settled_task_that_is_enrolled_again_is_open_with_no_attempt_made(
         self, open_ledger: OpenLedger
     ) -> None:
-        """Its result was lost, or it failed and is to be tried again; the others stay settled."""
+        """Its result was lost, or it failed and is retried; the others stay settled."""
         ledger, other = open_ledger("a"), open_ledger("b")
         ledger.enroll(tasks_of(20))
         for _ in range(ATTEMPTS - 1):
@@ -321,10 +354,10 @@ class LedgerContract:
             ledger.settle(ended(*again))
             assert other.unsettled() == 0
 
-    def test_what_is_settled_while_a_worker_looks_for_missing_results_stays_settled(
+    def test_tasks_settled_while_a_worker_looks_for_missing_results_stay_settled(
         self, open_ledger: OpenLedger
     ) -> None:
-        """Who joins a run in progress does not have done again what others do at that moment."""
+        """A worker that joins a run does not repeat tasks that others complete at that moment."""
         ledger, joining = open_ledger("a"), open_ledger("b")
         tasks = tasks_of(20)
         ledger.enroll(tasks)
@@ -343,7 +376,7 @@ class LedgerContract:
         assert indices(joining.claim()) == [first.task.index]
 
     def test_extra_tasks_may_be_enrolled(self, open_ledger: OpenLedger) -> None:
-        """The costliest that waits is first, whenever it came."""
+        """Workers may add tasks to a list at any time."""
         ledger, other = open_ledger("a"), open_ledger("b")
         ledger.enroll([Task(1, 5.0), Task(2, 1.0)])
         other.enroll([Task(3, 7.0), Task(1, 5.0), Task(4, 3.0)])
@@ -351,18 +384,16 @@ class LedgerContract:
         assert fresh.unsettled() == 4
         assert sorted(indices(claim_all(fresh))) == [1, 2, 3, 4]
 
-    def test_lists_of_different_keys_have_nothing_to_do_with_each_other(
-        self, open_ledger: OpenLedger
-    ) -> None:
-        """A new generation of a run begins anew."""
+    def test_lists_of_different_keys_are_independent(self, open_ledger: OpenLedger) -> None:
+        """A new generation of a run starts with all tasks waiting."""
         old, new = open_ledger(key="run/1"), open_ledger(key="run/2")
         old.enroll(tasks_of(4))
         new.enroll(tasks_of(6))
         old.settle(ended(*claim_all(old)))
         assert (old.unsettled(), new.unsettled()) == (0, 6)
 
-    def test_other_hosts_bear_witness(self, open_ledger: OpenLedger) -> None:
-        """To what they have done and failed at, and a host bears none for itself."""
+    def test_outcomes_elsewhere_are_those_of_other_hosts(self, open_ledger: OpenLedger) -> None:
+        """Both done and failed ones; the outcomes of the own host are left out."""
         a, b = open_ledger("a"), open_ledger("b")
         a.enroll(tasks_of(40))
         assert dict(b.outcomes_elsewhere([5])) == {}

@@ -45,7 +45,7 @@ from cryotile.ledgers.directory.observer import Observer
 
 __all__ = ["DirLedger"]
 
-# Seconds to wait until the list that somebody else was first to publish can be seen.
+# Seconds to wait until the list of another enroller, which was first, is visible.
 _LATE = 0.1
 
 
@@ -59,7 +59,7 @@ class DirLedger(Ledger):
     key : str
         Name of the task list; another list has another key.
     lease : float
-        Seconds for which a lease is good; others take a task when they have seen its claim unchanged for so long.
+        Seconds for which a lease is valid; others take a task over if its claim does not change for this time.
     host : str
         Name of this host.
     """
@@ -76,8 +76,8 @@ class DirLedger(Ledger):
         self._next_watch = time.monotonic()
 
     def enroll(self, tasks: Sequence[Task]) -> None:
-        """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`."""
-        # Before the tasks are looked at: what is settled while their owner finds out what is missing is not missing.
+        """List the tasks to do; see :meth:`cryotile.ledgers.Ledger.enroll`."""
+        # Read before the tasks, which may be lazy, so that tasks settled during their evaluation are not reopened.
         open_before, lists = self._open_indices(), self._claimant.lists
         before, listed = len(lists), list(tasks)
         while True:
@@ -89,7 +89,7 @@ class DirLedger(Ledger):
             with writing(Path(self._root)):
                 Path(self._root).mkdir(parents=True, exist_ok=True)
                 if not publish_list(self._root, len(lists), new):
-                    # Another enroller was first, and its list will soon be seen.
+                    # Another enroller was first, and its list will soon be visible.
                     time.sleep(_LATE)
 
     def claim(self, n: int = 1) -> list[Lease]:

@@ -1,11 +1,11 @@
-"""The connections to a database: few, short, and made again when they break.
+"""Connections to a database: few, short, and opened again when they break.
 
-A worker has one connection, from when it asks something until it has asked nothing for half a second, so that many more
-workers than the database allows connections may share it.  Nothing is kept in a connection, neither settings nor
-prepared statements, so that a pooler may give each transaction another one.
+A worker has one connection, from a request until half a second without one, so that a database serves many more workers
+than it allows connections.  A connection holds no state, neither settings nor prepared statements, so that a pooler may
+give each transaction another connection.
 
-Whatever fails because the database is away, full or busy is tried again, for minutes if need be.  What is asked must be
-fit for that: a transaction whose answer was lost may have happened.
+If a transaction fails because the database is unreachable, full or busy, it is retried, for minutes if need be.
+Transactions must allow this: one whose answer was lost may have been committed.
 """
 
 from __future__ import annotations
@@ -27,28 +27,27 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from cryotile.errors import CryotileError, InvalidValue, MissingDependency
-from cryotile.files import writing
-from cryotile.ledgers.directory.mounts import network_file_system
+from cryotile.files import network_file_system, writing
 from cryotile.processes import backoff
 
 __all__ = ["PATIENCE", "Database", "Unreachable"]
 
 PATIENCE = 600.0
-"""Seconds for which what a database refuses is tried again."""
+"""Seconds for which a failed transaction is retried."""
 
-# Pauses between two tries, seconds: the first, and the longest.
+# The first and the longest pause between two tries, seconds.
 _PAUSES = 0.02, 5.0
 
-# Seconds of silence after which a connection is closed.
+# Seconds without a request after which a connection is closed.
 _LINGER = 0.5
 
-# Seconds for which SQLite waits for a writer that does not queue, e.g. sqlite3 in a terminal.
+# Seconds for which SQLite waits for a writer outside our queue, e.g. sqlite3 in a terminal.
 _BUSY = 30.0
 
 # SQLite learned RETURNING in 3.35 and ->> in 3.38.
 _OLDEST_SQLITE = 3, 38
 
-# What will not pass by itself, in the words of libpq and SQLite; they come without a code.
+# Errors that a retry does not cure, in the words of libpq and SQLite, which give no code for them.
 _LASTING = (
     "authentication failed",
     "does not exist",
@@ -68,34 +67,34 @@ T = TypeVar("T")
 
 
 class Unreachable(CryotileError):
-    """A database did not answer as it should, however often it was asked; what was settled before is safe."""
+    """A database did not answer within the time limit, or refuses for good; everything settled before is kept."""
 
 
 class Database:
-    """A database that several processes work on at once.
+    """A database that several processes use at once.
 
     Parameters
     ----------
     url : str
         ``sqlite:///path`` or ``postgresql://user@host/name``.
     connections : int
-        How many of them at most; each thread at work needs one.
+        Maximum number of connections; each busy thread needs one.
     patience : float
-        Seconds for which what fails is tried again.
+        Seconds for which a failed transaction is retried.
     linger : float
-        Seconds of silence after which the connections are closed; infinite to keep them.
+        Seconds without a request after which the connections are closed; infinite to keep them.
 
     Attributes
     ----------
     engine : Engine
-        SQLAlchemy's, for who keeps its connections (``linger`` infinite) and wants to ask more.
+        The engine of SQLAlchemy, for callers that keep its connections (``linger`` infinite).
     name : str
-        The address without its password.
+        The address without the password.
 
     Raises
     ------
     InvalidValue
-        The address is wrong, or that of a file on a network file system.
+        The address is invalid, or the file is on a network file system.
     MissingDependency
         SQLite is too old, or psycopg is not installed.
     """
@@ -112,22 +111,22 @@ class Database:
         self.name = address.render_as_string(hide_password=True)
         self._patience = patience
         self._file = address.database if address.get_backend_name() == "sqlite" else None
-        # Mostly a question is one statement: a connection of PostgreSQL's is set up for more where more are asked.
+        # Most transactions are one statement; only for longer ones does a connection to PostgreSQL leave autocommit.
         self._single = self.engine = _make_engine(address, connections)
         if self._file is None:
             self.engine = self._single.execution_options(isolation_level="READ COMMITTED")
         self._reader = self._single.execution_options(reads=True)
         self._errors = (DBAPIError, NoConnection, self.engine.dialect.loaded_dbapi.Error)
-        # Whoever forgets this database leaves no connection open.
+        # A database that is no longer referenced leaves no connection open.
         weakref.finalize(self, self._single.dispose)
         self._closer = _Closer(self._single, linger)
 
     def read(self, ask: Callable[[Connection], T]) -> T:
-        """Ask for what is there; ``ask`` may be called again."""
+        """Run a transaction that only reads; ``ask`` may be called again."""
         return self._try(lambda: self._use(self._reader, ask))
 
     def change(self, ask: Callable[[Connection], T]) -> T:
-        """Change something in a transaction; ``ask`` may be called again, even after a transaction that succeeded."""
+        """Run a transaction that writes; ``ask`` may be called again, even after a transaction that succeeded."""
         return self._try(lambda: self._use(self.engine, ask))
 
     def change_once(self, ask: Callable[[Connection], T]) -> T:
@@ -141,10 +140,10 @@ class Database:
 
     @contextmanager
     def _turn(self, reads: bool) -> Iterator[None]:
-        """Wait for this writer's turn.
+        """Wait until this process may write to SQLite.
 
-        SQLite lets writers in who happen to knock when the door is open; to wait in the kernel's line instead takes a
-        tenth of the time when many do.  A line that a process leaves by dying moves on.
+        SQLite polls for its lock.  With many writers, waiting for a lock of the kernel takes a tenth of the time; the
+        kernel releases the lock of a process that dies.
         """
         if self._file is None or reads:
             yield
@@ -158,7 +157,7 @@ class Database:
             os.close(line)
 
     def _try(self, call: Callable[[], T]) -> T:
-        """Call until it succeeds, fails for good, or the patience is at its end."""
+        """Call until it succeeds, fails for good, or the time limit is reached."""
         end = time.monotonic() + self._patience
         for pause in backoff(*_PAUSES):
             try:
@@ -169,17 +168,17 @@ class Database:
         raise AssertionError("backoff never ends")
 
     def _refused(self, error: Exception, end: float, pause: float) -> None:
-        """Say why the database refused, and give up if it will not do better."""
+        """Log why a transaction failed; raise if a retry does not help or the time is over."""
         if not _passes(error) or time.monotonic() >= end:
             raise Unreachable(
-                f"database {self.name}: {_reason(error)}; mend that and give the same command again: it goes on"
+                f"database {self.name}: {_reason(error)}; correct that, then repeat the command to continue"
             ) from error
         level = logging.WARNING if pause > 1 else logging.DEBUG
         logger.log(level, "database %s: %s; trying again", self.name, _reason(error))
 
 
 class _Closer:
-    """Closes the connections of an engine when nobody has used them for a while."""
+    """Closes the connections of an engine after a time without use."""
 
     def __init__(self, engine: Engine, linger: float) -> None:
         self._engine = engine
@@ -191,7 +190,7 @@ class _Closer:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep the connections open meanwhile."""
+        """Keep the connections open within a ``with`` block."""
         with self._lock:
             self._users += 1
         try:
@@ -216,40 +215,40 @@ class _Closer:
                 self._watch(max(left, self._linger))
             else:
                 self._watched = False
-                # With the lock held: a connection that is in use now would be left open.
+                # With the lock held, because a connection in use would be left open.
                 self._engine.dispose()
 
 
 def _checked(url: str) -> URL:
-    """Read an address, and see whether it can be used."""
+    """Parse an address, and check that it can be used."""
     try:
         address = make_url(url)
         kind = address.get_backend_name()
     except (ArgumentError, NoSuchModuleError) as error:
         raise InvalidValue(
-            f"database address {url!r} cannot be read; write sqlite:///path or postgresql://user@host/name"
+            f"invalid database address {url!r}; write sqlite:///path or postgresql://user@host/name"
         ) from error
     if kind == "postgresql":
         return address.set(drivername="postgresql+psycopg")
     if kind != "sqlite":
         raise InvalidValue(
-            f"database {kind!r} is none of SQLite and PostgreSQL; write sqlite:///path or postgresql://user@host/name"
+            f"database {kind!r} is not supported; write sqlite:///path or postgresql://user@host/name"
         )
     if address.database in (None, "", ":memory:"):
         raise InvalidValue(
-            "a database in memory is seen by one process only; name a file, e.g. sqlite:///farm.db"
+            "a database in memory is visible to one process only; name a file, e.g. sqlite:///farm.db"
         )
     path = Path(str(address.database)).absolute()
     if (network := network_file_system(path)) is not None:
         raise InvalidValue(
-            f"{path} is on a network file system ({network}), where SQLite's locks cannot be trusted and the database "
+            f"{path} is on a network file system ({network}), where SQLite's locks are unreliable and the database "
             "would be damaged; use postgresql://…, the backend dir, or a file on a local disk"
         )
     return address.set(drivername="sqlite+pysqlite", database=str(path))
 
 
 def _make_engine(address: URL, connections: int) -> Engine:
-    """Make an engine that keeps nothing in its connections."""
+    """Create an engine whose connections hold no state."""
     limits: dict[str, Any] = {
         "poolclass": QueuePool, "pool_size": connections, "max_overflow": 0, "pool_timeout": 30.0
     }  # fmt: skip
@@ -267,7 +266,7 @@ def _make_engine(address: URL, connections: int) -> Engine:
     engine = create_engine(address, connect_args=options, **limits)
     if engine.dialect.loaded_dbapi.sqlite_version_info < _OLDEST_SQLITE:
         raise MissingDependency(
-            f"SQLite {engine.dialect.loaded_dbapi.sqlite_version} is too old, 3.38 or newer is needed; use a newer "
+            f"SQLite {engine.dialect.loaded_dbapi.sqlite_version} is too old: 3.38 or newer is needed; use a newer "
             "Python, e.g. conda's, or postgresql://…"
         )
     event.listen(engine, "connect", _set_up_sqlite)
@@ -276,19 +275,19 @@ def _make_engine(address: URL, connections: int) -> Engine:
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy passes it
-    """Let readers and a writer work side by side, and no acknowledged change be lost with the power."""
+    """Let readers work beside a writer, and keep acknowledged changes through a power failure."""
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "journal_size_limit = 67108864"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    """Begin a transaction that changes something as a writer: one that began as a reader may have to give up."""
+    """Begin a transaction that writes as a writer, because SQLite may refuse to upgrade a reader."""
     reads = connection.get_execution_options().get("reads", False)
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _passes(error: Exception) -> bool:
-    """Tell whether the same may succeed later: connections that break or are refused, locks, a full disk."""
+    """Return whether a retry may help: connections that break or are refused, locks, a full disk."""
     if isinstance(error, NoConnection):
         return True
     cause = error.orig if isinstance(error, DBAPIError) else error
@@ -299,6 +298,6 @@ def _passes(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """What a driver says, in one line."""
+    """Return the message of a driver, in one line."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,13 +1,13 @@
-"""What a statement is in the dialects of SQLite and of PostgreSQL.
+"""Statements in the dialects of SQLite and PostgreSQL.
 
-Both speak the same SQL but for a few words, which stand here in brackets: ``[now]`` is the database's clock,
-``[given]`` makes rows out of the JSON list ``:given``, ``[locked]`` locks the rows that a query picks and passes over
-those that others have locked, ``[lock]`` waits for these.  SQLite has one writer at a time, and nothing to lock.  But
-it does not know how many rows are in which state, so ``[waiting]``, ``[leased]``, ``[failed]`` and ``[begun]`` name the
-index, and what is given is MATERIALIZED, so that it is this whose rows are looked up, and not the other way round.
+The dialects differ in a few words, which are written in brackets: ``[now]`` is the database's clock, ``[given]`` makes
+rows of the JSON list ``:given``, ``[locked]`` locks the rows of a query and skips those that others have locked,
+``[lock]`` waits for these.  SQLite has one writer at a time and needs no locks.  But its planner does not know how many
+rows are in which state, so ``[waiting]``, ``[leased]``, ``[failed]`` and ``[begun]`` name the index, and ``given`` is
+MATERIALIZED, so that its rows are looked up in ``tasks`` and not the other way round.
 
-Statements that change what tasks are return, for each task, by how much that changes the counts of its run; the
-columns ``+leased`` to ``+attempts`` go to the tally of the worker in the same transaction.  On PostgreSQL both are one
+A statement that changes the state of tasks returns, for each task, the change of the counts of its run; the columns
+``+leased`` to ``+attempts`` are added to the tally of the worker in the same transaction.  On PostgreSQL both are one
 statement, which needs no transaction around it.
 """
 
@@ -43,12 +43,12 @@ _WORDS = {
     },
 }
 
-# Sets of parameters that are sent at a time.
+# Sets of parameters sent at a time.
 _QUEUED = 64
 
 _COUNTS = ("leased", "done", "failed", "returned", "attempts")
 
-# add_tally: a worker's part of the counts of a run, and its sign of life.
+# add_tally: a worker's part of the counts of a run, and when it was seen.
 _ADD = f"""
 ON CONFLICT (run_id, worker_id) DO UPDATE SET
     seen = excluded.seen, {", ".join(f"{n} = tallies.{n} + excluded.{n}" for n in _COUNTS)}
@@ -73,7 +73,7 @@ class Statement:
     Parameters
     ----------
     sql : str
-        With the words in brackets of the module.
+        The statement, with the words in brackets of this module.
     """
 
     def __init__(self, sql: str) -> None:
@@ -84,28 +84,28 @@ class Statement:
         return connection.execute(self._texts[connection.dialect.name], parameters)
 
     def many(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
-        """Execute it for each of several sets of parameters."""
-        # In portions: what a driver has queued and not sent yet it moves about, again and again.
+        """Execute it for several sets of parameters."""
+        # In portions, because drivers copy their queue again and again.
         for first in range(0, len(rows), _QUEUED):
             portion = rows[first : first + _QUEUED]
             connection.execute(self._texts[connection.dialect.name], portion)
 
 
 class TaskUpdate:
-    """An UPDATE of tasks that adds to the tally of a worker.
+    """An UPDATE of tasks that also adds to the tally of a worker.
 
     Parameters
     ----------
     sql : str
-        The UPDATE, up to what stands before RETURNING; with ``WITH`` and its queries before it, if any.
+        The UPDATE without RETURNING; a ``WITH`` clause may come first.
     returning : str
         Columns to return.
     counts : mapping of str to str
-        By how much one task changes each count, in SQL; 0 where not given.
+        The change of each count by one task, in SQL; 0 by default.
     """
 
     def __init__(self, sql: str, *, returning: str, counts: Mapping[str, str]) -> None:
-        # What is the same for each task need not come back with each of thousands.
+        # Changes that are the same for all tasks are not returned with each task.
         self._fixed = {
             name: int(counts.get(name, "0")) for name in _COUNTS if _is_fixed(counts, name)
         }
@@ -124,7 +124,7 @@ class TaskUpdate:
         )
 
     def __call__(self, connection: Connection, /, **parameters: Any) -> Sequence[Row[Any]]:
-        """Execute it; ``run`` and ``worker`` are always among the parameters."""
+        """Execute it; ``run`` and ``worker`` must be among the parameters."""
         if connection.dialect.name == "postgresql":
             return connection.execute(self._postgresql, parameters).all()
         rows = connection.execute(self._sqlite, parameters).all()

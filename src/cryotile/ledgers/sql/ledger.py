@@ -135,26 +135,26 @@ class SqlLedger(Ledger):
         return self._database
 
     def enroll(self, tasks: Sequence[Task], seen: float | None = None) -> None:
-        """List what is to be done; see :meth:`cryotile.ledgers.Ledger.enroll`.
+        """List the tasks to do; see :meth:`cryotile.ledgers.Ledger.enroll`.
 
         Parameters
         ----------
         tasks : sequence of Task
-            All that is missing.
+            The tasks whose results are missing.
         seen : float, optional
-            By the database's clock, when their owner began to find that out, if that was before this call: what was
-            settled after that is not missing.
+            Time by the database's clock when the caller began to look for missing results, if that was before this
+            call: a task that was settled after it stays settled.
         """
-        # Before the tasks are looked at: what is settled while their owner finds out what is missing is not missing.
+        # Read before the tasks, which may be lazy, so that tasks settled during their evaluation are not reopened.
         now, known = self._joined.read(self._known)
         before = now if seen is None else seen
         unknown = [task for task in tasks if task.index not in known]
-        # Mostly the list is known, as to all workers but the first.
+        # For all workers but the first the list is known.
         if unknown:
             self._joined.change(lambda connection: self._enroll(connection, unknown, before))
 
     def enroll_range(self, count: int) -> None:
-        """List tasks 0 … count - 1 of a run that has none, all alike."""
+        """List tasks 0 … count - 1, all of cost 0, of a run that has no tasks."""
         self._joined.change(lambda connection: add_range(connection, self._run.id, count))
 
     def claim(self, n: int = 1, *, token: int | None = None, again: bool = False) -> list[Lease]:
@@ -233,11 +233,11 @@ class SqlLedger(Ledger):
         )
 
     def reopen(self, indices: Collection[int]) -> None:
-        """Let those of some tasks that are settled wait again, with no attempt made."""
+        """Open those of some tasks that are settled, with no attempt made."""
         self._joined.change(lambda connection: self._reopen(connection, indices))
 
     def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
-        """Tell what hosts made of tasks; see :meth:`cryotile.ledgers.Ledger.outcomes_elsewhere`."""
+        """Return the outcomes of tasks on other hosts; see :meth:`cryotile.ledgers.Ledger.outcomes_elsewhere`."""
 
         def ask(connection: Connection) -> dict[str, dict[int, bool]]:
             hosts = sql.HOSTS(connection, run=self._run.id).scalars()
@@ -252,7 +252,7 @@ class SqlLedger(Ledger):
         return self._joined.read(ask)
 
     def _claim_first(self, connection: Connection, n: int, call: _Claim) -> list[Lease]:
-        # Only a claim that is asked for again can have leased something.
+        # Only a repeated claim can have leases already.
         found = self._claimed(connection, call) if call.again else []
         call.again = True
         return found or self._claim(connection, n, call)
@@ -267,7 +267,7 @@ class SqlLedger(Ledger):
         return call.leases(sql.FIND_CLAIMED(connection, run=self._run.id, lease=call.token))
 
     def _filled(self, leases: list[Lease], n: int, call: _Claim) -> list[Lease]:
-        """Claim more if that were too few and there is more; costliest first."""
+        """Claim more leases if there are too few and more tasks; return all, costliest first."""
         if len(leases) < n and self._has_more(leases):
             more = self._joined.change(lambda c: self._claim_more(c, n, leases, call))
             leases = [*leases, *more]
@@ -276,12 +276,12 @@ class SqlLedger(Ledger):
     def _claim_more(
         self, connection: Connection, n: int, had: Sequence[Lease], call: _Claim
     ) -> list[Lease]:
-        """Lay out stock and reap expired leases, as long as there are fewer than ``n`` tasks to claim."""
+        """Materialize tasks of the backlog and reap expired leases until there are ``n`` leases or no more tasks."""
         sql.LOCK_RUN(connection, run=self._run.id)
         known = {lease.id for lease in had}
         found = [lease for lease in self._claimed(connection, call) if lease.id not in known]
         while (wanted := n - len(had) - len(found)) > 0:
-            # Whoever had the lock before may have laid out enough.
+            # The last holder of the lock may have materialized enough.
             if claimed := self._claim(connection, wanted, call):
                 found += claimed
             elif not materialize(connection, self._run.id) and (
@@ -291,7 +291,7 @@ class SqlLedger(Ledger):
         return found
 
     def _has_more(self, leases: Sequence[Lease]) -> bool:
-        """Tell whether there is stock or, for who has found nothing at all, a lease that has expired."""
+        """Return whether there is a backlog or, if nothing was claimed, an expired lease."""
         query = sql.BACKLOG_LEFT if leases else sql.BACKLOG_OR_EXPIRED_LEFT
         return self._joined.read(lambda c: query(c, run=self._run.id).one_or_none()) is not None
 
@@ -301,7 +301,7 @@ class SqlLedger(Ledger):
     def _change(
         self, statement: TaskUpdate, rows: Mapping[str, Sequence[Any]], **more: Any
     ) -> set[int]:
-        """Change the tasks of leases; the indices of those of which the lease was not lost."""
+        """Update the tasks of leases; return the indices of those whose lease is not lost."""
         if not rows:
             return set()
         database = self._joined
@@ -314,7 +314,7 @@ class SqlLedger(Ledger):
         rows: Mapping[str, Sequence[Any]],
         errors: Mapping[int, Ending],
     ) -> set[int]:
-        """Settle leases, and note why attempts failed; the indices of those of which the lease was not lost."""
+        """Settle leases, and record errors; return the indices of the tasks whose lease is not lost."""
         run, worker = self._run.id, self._worker
         changed = sql.SETTLE(
             connection, run=run, worker=worker, given=_given(rows), attempts=self._run.attempts
@@ -337,7 +337,7 @@ class SqlLedger(Ledger):
     def _lost(
         self, ids: Collection[str], rows: Mapping[str, Sequence[Any]], settled: set[int]
     ) -> set[str]:
-        """Tell which leases are lost, of those that settled nothing just now."""
+        """Return the lost leases; those that settled their task in an earlier call are not lost."""
         suspect = {id: row for id, row in rows.items() if row[0] not in settled}
         if suspect:
             given = _given(suspect)
@@ -348,15 +348,15 @@ class SqlLedger(Ledger):
         return {id for id in ids if id not in rows or rows[id][0] not in settled}
 
     def _known(self, connection: Connection) -> tuple[float, BacklogIndices]:
-        """Return what waits or is leased, and the time."""
+        """Return the time, and the indices of the open tasks."""
         now = sql.NOW(connection).scalar_one()
-        # The stock first: what is laid out meanwhile is then seen twice, and not missed.
+        # The backlog first: tasks that are materialized meanwhile are then seen twice, and not missed.
         known = read_backlog(connection, self._run.id)
         known.indices.update(sql.OPEN_TASKS(connection, run=self._run.id).scalars())
         return now, known
 
     def _enroll(self, connection: Connection, tasks: Sequence[Task], before: float) -> None:
-        """List tasks that were not open at a time."""
+        """List tasks; reopen those that were settled before a time."""
         sql.LOCK_RUN(connection, run=self._run.id)
         _, known = self._known(connection)
         rows = sql.SETTLED_TASKS(connection, run=self._run.id)
@@ -377,16 +377,16 @@ class SqlLedger(Ledger):
 
 @dataclass(slots=True)
 class _Claim:
-    """One claim, however often it is asked for.
+    """A claim, which may be repeated.
 
     Attributes
     ----------
     token : int
-        By which the ledger knows it.
+        Identifies the claim in the database.
     seconds : float
-        For which its leases are good.
+        Seconds for which its leases are valid.
     again : bool
-        Whether it was asked for before, so that it may have leased something.
+        Whether it may have leases already.
     """
 
     token: int
@@ -394,7 +394,7 @@ class _Claim:
     again: bool
 
     def leases(self, rows: Iterable[Any]) -> list[Lease]:
-        """Make leases of rows."""
+        """Return the leases of rows."""
         token, seconds = f"{self.token:x}", self.seconds
         return [
             Lease(Task(idx, cost), f"{idx}-{token}", attempts + 1, seconds, lease_count)
@@ -416,7 +416,7 @@ def _ended(
 
 
 def _place(id: str) -> tuple[int, int] | None:
-    """Read a lease's id: the index of its task and its token; None when it cannot be one."""
+    """Return the task index and the token of a lease id; None if it is not one."""
     index, _, token = id.partition("-")
     try:
         place = int(index), int(token, 16)

@@ -1,4 +1,4 @@
-"""The runs of a database: found, created, counted, put back and removed."""
+"""The runs of a database: find, create, count, restart and delete them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _NOBODY = 0
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What a database says of a run.
+    """A run in a database.
 
     Attributes
     ----------
     id, uuid, key, name, owner
-        Its number in the database, its name in addresses, the key of its task list, its name for people, and whose it
-        is (None: nobody's in particular).
+        Number in the database, name in addresses, key of the task list, name for people, and user who owns the run
+        (None without one).
     lease : float
-        Seconds for which a lease is good.
+        Seconds for which a lease is valid.
     attempts : int
-        How many attempts a task gets.
+        Attempts that a task gets.
     created : float
-        Seconds since 1970.
+        Time of creation, seconds since 1970.
     """
 
     id: int
@@ -55,7 +55,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class TaskCounts:
-    """How many tasks a run has, and of these: how many wait (``returned``: after a lease), are leased, done, failed."""
+    """Number of tasks of a run, and of those that wait (``returned``: after a lease), are leased, done and failed."""
 
     tasks: int
     waiting: int
@@ -79,22 +79,22 @@ def create_run(
     lease: float = LEASE,
     attempts: int = ATTEMPTS,
 ) -> RunRecord:
-    """Create a run without tasks, or find the one that has the key.
+    """Create a run without tasks, or find the run with this key.
 
     Parameters
     ----------
     database : Database
-        Where.
+        The database.
     key : str
-        Of its task list; its uuid when not given.
+        Key of the task list; the uuid of the run by default.
     name : str
-        For people.
+        Name for people.
     owner : str, optional
-        Whose it is.
+        User who owns the run.
     lease : float
-        Seconds for which a lease is good.
+        Seconds for which a lease is valid.
     attempts : int
-        How many attempts a task gets.
+        Attempts that a task gets.
 
     Returns
     -------
@@ -117,12 +117,12 @@ def create_run(
 
 
 def count(database: Database, run: RunRecord) -> TaskCounts:
-    """Count the tasks of a run by what they are, whatever their number at the same cost."""
+    """Count the tasks of a run by state; the time does not depend on their number."""
     return database.read(lambda connection: _count(connection, run.id))
 
 
 def restart_all(database: Database, run: RunRecord) -> None:
-    """Let every task wait again, as if none was ever claimed; all leases are lost."""
+    """Put every task back, as if none was ever claimed; all leases are lost."""
 
     def restart(connection: Connection) -> None:
         sql.LOCK_RUN(connection, run=run.id)
@@ -133,14 +133,14 @@ def restart_all(database: Database, run: RunRecord) -> None:
 
 
 def restart_stranded(database: Database, run: RunRecord) -> int:
-    """Let those leased tasks wait again whose lease has expired, or that have none; how many they were."""
+    """Put back the leased tasks whose lease has expired or is missing; return their number."""
     return database.change_once(
         lambda connection: len(sql.RESTART_STRANDED(connection, run=run.id, worker=_NOBODY))
     )
 
 
 def delete_run(database: Database, run: RunRecord) -> None:
-    """Remove a run with all its tasks."""
+    """Delete a run with all its tasks."""
 
     def delete(connection: Connection) -> None:
         sql.LOCK_RUN(connection, run=run.id)
@@ -152,10 +152,10 @@ def delete_run(database: Database, run: RunRecord) -> None:
 
 
 def _clear(connection: Connection, run_id: int) -> None:
-    """Remove the rows of a run's tasks, and what they add to its counts."""
+    """Delete the rows of the tasks of a run, and their part of its counts."""
     sql.DELETE_FAILURES(connection, run=run_id)
     if connection.dialect.name == "postgresql":
-        # Others may be settling tasks at this moment: what is subtracted is what was deleted.
+        # Other workers may settle tasks at this moment, so the counts of the deleted rows are subtracted.
         sql.CLEAR(connection, run=run_id, worker=_NOBODY)
     else:
         sql.DELETE_TASKS(connection, run=run_id)

@@ -1,8 +1,8 @@
-"""Every SQL statement of the database ledger, by name, for SQLite and PostgreSQL.
+"""All SQL statements of the database ledger, by name, for SQLite and PostgreSQL.
 
-PostgreSQL's statistics know nothing of a run that was listed a moment ago, and a planner that believes it to be empty
-reads all of it for each lease.  So tasks that are picked or given bring their ``run_id`` with them: tasks can then be
-found by their whole key alone.  ``state + 0`` is no use of an index by state.
+PostgreSQL has no statistics yet on a run that was listed a moment ago; a planner that takes it for empty reads all of
+it for each lease.  So the tasks that a statement picks or is given carry their ``run_id``, and can be found by their
+whole key only.  ``state + 0`` prevents the use of an index by state.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SELECT [now]
 """)
 
 ADD_TALLY = Statement(f"""
--- add_tally: for changes whose effect on the counts is worked out elsewhere.
+-- add_tally: for changes whose effect on the counts is computed elsewhere.
 {ADD_TALLY_SQL}
 """)
 
@@ -26,26 +26,26 @@ FROM runs WHERE key = :name OR uuid = :name
 """)
 
 CREATE_RUN = Statement("""
--- create_run: whoever comes first makes it, for all others it is there.
+-- create_run: the first caller creates it, for all others it exists.
 INSERT INTO runs (uuid, key, name, owner, lease, attempts, created)
 VALUES (:uuid, :key, :name, :owner, :lease, :attempts, [now])
 ON CONFLICT (key) DO NOTHING
 """)
 
 LOCK_RUN = Statement("""
--- lock_run: one at a time lists tasks, lays them out or restarts the run; claims do not need it.
+-- lock_run: one worker at a time lists tasks, materializes them or restarts the run; claims do not need it.
 SELECT tasks FROM runs WHERE id = :run [lock]
 """)
 
 REGISTER = Statement("""
--- register: a worker may say more than once who it is.
+-- register: a worker may register more than once.
 INSERT INTO workers (uuid, host, pid, created) VALUES (:uuid, :host, :pid, [now])
 ON CONFLICT (uuid) DO UPDATE SET host = excluded.host, pid = excluded.pid
 RETURNING id
 """)
 
 COUNT = Statement("""
--- count: the sum of the workers' tallies; no task is looked at.
+-- count: the sum of the workers' tallies; no task is read.
 SELECT runs.tasks,
        coalesce(sum(leased), 0) AS leased, coalesce(sum(done), 0) AS done,
        coalesce(sum(failed), 0) AS failed, coalesce(sum(returned), 0) AS returned
@@ -55,7 +55,7 @@ WHERE runs.id = :run GROUP BY runs.id, runs.tasks
 
 CLAIM = TaskUpdate(
     """
--- claim: the costliest that wait, from the index of those that do.  What is in stock is laid out first if it is dearer.
+-- claim: the costliest waiting tasks, from their index; none if a task of the backlog costs more, to materialize first.
 WITH picked AS (
     SELECT run_id, idx FROM tasks
     WHERE run_id = :run AND state = 0 AND cost >= coalesce(
@@ -72,13 +72,13 @@ FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
 )
 
 FIND_CLAIMED = Statement("""
--- find_claimed: what a claim got whose answer was lost.
+-- find_claimed: the leases of a claim whose answer was lost.
 SELECT idx, cost, attempts, lease_count FROM tasks WHERE run_id = :run AND state = 1 AND lease = :lease
 """)
 
 REAP = TaskUpdate(
     """
--- reap: whose lease has expired waits again; only a task that was started is charged.  Asked for when nothing waits.
+-- reap: a task whose lease has expired waits again, with a charge if it was started.  Run when nothing waits.
 WITH picked AS (
     SELECT run_id, idx FROM tasks WHERE run_id = :run AND state = 1 AND expires < [now] [locked]
 )
@@ -93,7 +93,7 @@ FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
 
 RENEW = TaskUpdate(
     """
--- renew: a lease that is good for almost its whole length stays as it is, so that progress touches no index.
+-- renew: a lease that is valid for nearly its whole length is not changed, so that progress touches no index.
 WITH given AS MATERIALIZED (
     SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
            CAST(value->>2 AS float8) AS percent
@@ -138,7 +138,7 @@ WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = gi
 )
 
 FIND_SETTLED = Statement("""
--- find_settled: which tasks the given leases have settled before; the other leases are lost.
+-- find_settled: the tasks that the given leases have settled before; the other leases are lost.
 WITH given AS MATERIALIZED (
     SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease
     FROM [given]
@@ -148,7 +148,7 @@ WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = gi
 """)
 
 FIND_HOLDER = Statement("""
--- find_holder: a worker that has, or had, one of the given leases.
+-- find_holder: a worker that has or had one of the given leases.
 WITH given AS MATERIALIZED (
     SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease
     FROM [given]
@@ -158,7 +158,7 @@ WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = gi
 """)
 
 NOTE_FAILURE = Statement("""
--- note_failure: why an attempt failed.
+-- note_failure: the error of a failed attempt.
 INSERT INTO failures (run_id, idx, attempt, worker_id, seconds, error, at)
 VALUES (:run, :idx, :attempt, :worker, :seconds, :error, [now])
 ON CONFLICT (run_id, idx, attempt) DO UPDATE SET
@@ -167,7 +167,7 @@ ON CONFLICT (run_id, idx, attempt) DO UPDATE SET
 
 RELEASE = TaskUpdate(
     """
--- release: handed back, and nothing charged.
+-- release: handed back, without a charge.
 WITH given AS MATERIALIZED (
     SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease
     FROM [given]
@@ -181,58 +181,58 @@ WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = gi
 )
 
 OPEN_TASKS = Statement("""
--- open_tasks: indices of what is laid out and not settled.
+-- open_tasks: indices of materialized tasks that are not settled.
 SELECT idx FROM tasks [waiting] WHERE run_id = :run AND state = 0
 UNION ALL SELECT idx FROM tasks [leased] WHERE run_id = :run AND state = 1
 """)
 
 SETTLED_TASKS = Statement("""
--- settled_tasks: what is done or has failed, and since when.
+-- settled_tasks: tasks that are done or failed, and since when.
 SELECT idx, settled FROM tasks WHERE run_id = :run AND state > 1
 """)
 
 BACKLOG = Statement("""
--- backlog: all that is not laid out yet.
+-- backlog: all tasks that are not materialized yet.
 SELECT number, size, taken, indices FROM backlog WHERE run_id = :run AND taken < size
 """)
 
 ADD_BACKLOG = Statement("""
--- add_backlog: tasks that will be laid out when their turn comes.
+-- add_backlog: tasks that are materialized later.
 INSERT INTO backlog (run_id, number, top, size, indices, costs)
 VALUES (:run, :number, :top, :size, :indices, :costs)
 """)
 
 LAST_BACKLOG = Statement("""
--- last_backlog: the highest number given away.
+-- last_backlog: the highest number in use.
 SELECT coalesce(max(number), -1) FROM backlog WHERE run_id = :run
 """)
 
 NEXT_BACKLOG = Statement("""
--- next_backlog: the costliest of what is not laid out.
+-- next_backlog: the row with the costliest task that is not materialized.
 SELECT number, size, taken, indices, costs FROM backlog
 WHERE run_id = :run AND taken < size ORDER BY top DESC, number LIMIT 1
 """)
 
 TAKE_BACKLOG = Statement("""
--- take_backlog: so many of a row of stock are laid out now.
+-- take_backlog: the number of tasks of a row that are materialized now.
 UPDATE backlog SET taken = :taken WHERE run_id = :run AND number = :number
 """)
 
 MATERIALIZE = Statement("""
--- materialize: tasks whose turn comes near get their rows, unless somebody has asked for one before.
+-- materialize: tasks get their rows, unless they have one already.
 INSERT INTO tasks (run_id, idx, cost)
 SELECT CAST(:run AS bigint), CAST(value->>0 AS bigint), CAST(value->>1 AS float8) FROM [given] WHERE true
 ON CONFLICT (run_id, idx) DO NOTHING
 """)
 
 ADD_TASKS = Statement("""
--- add_tasks: the run has so many more tasks.
+-- add_tasks: add to the number of tasks of the run.
 UPDATE runs SET tasks = tasks + :count WHERE id = :run
 """)
 
 REOPEN = TaskUpdate(
     """
--- reopen: settled, but the result is lost or the task is to be tried again; no attempt was made.
+-- reopen: settled tasks whose result is lost, or that are retried, wait again with no attempt made.
 WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
 UPDATE tasks SET
     state = 0, attempts = 0, started = false, percent = 0, begun = false, lease = NULL, seconds = NULL, settled = NULL
@@ -247,19 +247,19 @@ FROM given WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND state
 )
 
 FORGET_FAILURES = Statement("""
--- forget_failures: those of tasks that are open again.
+-- forget_failures: delete the errors of tasks that are open again.
 WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
 DELETE FROM failures WHERE (run_id, idx) IN (SELECT run_id, idx FROM given)
 """)
 
 HOSTS = Statement("""
--- hosts: those that have ended an attempt.
+-- hosts: hosts that have ended an attempt.
 SELECT DISTINCT host FROM tallies JOIN workers ON workers.id = tallies.worker_id
 WHERE run_id = :run AND attempts > 0
 """)
 
 OUTCOMES_ELSEWHERE = Statement("""
--- outcomes_elsewhere: which hosts have done tasks, and which have failed at them.
+-- outcomes_elsewhere: the hosts that have done the tasks, and those that have failed.
 WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
 SELECT host, idx, 1 AS done
 FROM given JOIN tasks USING (run_id, idx) JOIN workers ON workers.id = tasks.worker_id
@@ -270,13 +270,13 @@ FROM given JOIN failures USING (run_id, idx) JOIN workers ON workers.id = failur
 """)
 
 REFILL_BACKLOG = Statement("""
--- refill_backlog: nothing of a run is laid out any more.
+-- refill_backlog: no task of a run is materialized any more.
 UPDATE backlog SET taken = 0 WHERE run_id = :run
 """)
 
 RESTART_STRANDED = TaskUpdate(
     """
--- restart_stranded: what somebody set computing without a lease, or whose lease has expired, waits again.
+-- restart_stranded: tasks that were set computing without a lease, or whose lease has expired, wait again.
 WITH picked AS (
     SELECT run_id, idx FROM tasks [leased]
     WHERE run_id = :run AND state = 1 AND (expires IS NULL OR expires < [now]) [locked]
@@ -291,7 +291,7 @@ FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
 )
 
 CLEAR = Statement(f"""
--- clear: the rows of all tasks of a run, and what they add to its counts; summed up where they are.
+-- clear: delete the rows of all tasks of a run, and subtract them from its counts.
 WITH change AS (
     DELETE FROM tasks WHERE run_id = :run
     RETURNING
@@ -306,12 +306,12 @@ SELECT count(*) FROM change
 """)
 
 DELETE_TASKS = Statement("""
--- delete_tasks: where there is one writer, so that the counts cannot change meanwhile.
+-- delete_tasks: for SQLite, where the counts cannot change meanwhile.
 DELETE FROM tasks WHERE run_id = :run
 """)
 
 ZERO_TALLIES = Statement("""
--- zero_tallies: of a run without rows of tasks.
+-- zero_tallies: the counts of a run without rows of tasks.
 UPDATE tallies SET leased = 0, done = 0, failed = 0, returned = 0 WHERE run_id = :run
 """)
 
@@ -336,7 +336,7 @@ DELETE FROM runs WHERE id = :run
 """)
 
 BACKLOG_LEFT = Statement("""
--- backlog_left: whether something is not laid out yet.
+-- backlog_left: whether a task is not materialized yet.
 SELECT 1 FROM backlog WHERE run_id = :run AND taken < size LIMIT 1
 """)
 
