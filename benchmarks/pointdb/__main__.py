@@ -11,7 +11,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from growing import antarctica, estimate, opening
+from growing import antarctica, checkpoint, estimate, opening
 from reading import read
 from report import draw, goals, write_table
 from writing import ingest, size
@@ -34,6 +34,7 @@ def main() -> None:
         "open 10 000 commits, 100 000 fragments": lambda scratch: opening(
             scratch, 10_047, 100_000, arguments.repeats
         ),
+        "checkpoint of all squares of Antarctica": checkpoint,
         "whole Antarctica": antarctica,
     }
     results: dict[str, dict[str, float]] = {}

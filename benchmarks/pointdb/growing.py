@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from reading import MARGIN, TILE
 
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.compact import FULL
-from cryotile.pointdb.log import FRAGMENTS, GRANULES, Snapshot, write_checkpoint
+from cryotile.pointdb.log import FRAGMENTS, GRANULES, Commit, Log, Snapshot, write_checkpoint
 from cryotile.pointdb.sort_order import chunk_directory, chunk_numbers
 from cryotile.pointdb.squares import SQUARES
 from cryotile.runs.plan import PlanRequest
@@ -65,7 +67,7 @@ def long_log(path: Path, commits: int, fragments: int) -> None:
         pq.write_table(SQUARES.empty_table(), sink)
         (entry / "squares.parquet").write_bytes(sink.getvalue().to_pybytes())
         digest = hashlib.sha256(sink.getvalue().to_pybytes()).hexdigest()
-        snapshot = Snapshot(number, number, GRANULES.empty_table(), table)
+        snapshot = Snapshot(number, GRANULES.empty_table(), table)
         whole = number == last
         content = {
             "id": f"{number:016x}",
@@ -115,6 +117,70 @@ def opening(scratch: Path, commits: int, fragments: int, repeats: int) -> dict[s
         found["opens of checkpoint tables"] = sum("all-" in line for line in opened)
         found["s with 1 ms added to every open"] = float(said.stdout)
     return found
+
+
+LIMIT = 10**9
+"""Memory in which the squares of Antarctica must be counted and a checkpoint be written, bytes."""
+
+COUNTING = """
+import resource, sys
+from cryotile.pointdb import PointDB
+from cryotile.pointdb.log import Commit, Log
+
+path = sys.argv[1]
+print(len(PointDB(path).squares()))
+log = Log(PointDB(path).path / "log")
+log.commit(log.load(), Commit(squares=log.table(1, "squares", log.read(1))))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def checkpoint(scratch: Path) -> dict[str, float]:
+    """Measure the memory of a checkpoint after 63 commits that each change all squares of Antarctica."""
+    path, side = scratch / "squares.pdb", 760
+    log = Log(PointDB.create(path, "EPSG:3031").path / "log")
+    index = np.arange(3 * side**2)
+    kinds = {
+        "platform": (index % 3, ["cryosat2", "icesat2", "envisat"]),
+        "mode": (index % 3, ["sarin_swath", "laser", "lrm"]),
+    }
+    times = pa.array(index).cast(SQUARES.field("time_min").type)
+    columns = {
+        "ix": pa.array((index // 3 % side).astype(np.int32)),
+        "iy": pa.array((index // 3 // side).astype(np.int32)),
+        **{
+            name: pa.DictionaryArray.from_arrays(codes.astype(np.int8), texts)
+            for name, (codes, texts) in kinds.items()
+        },
+        "count": pa.array(np.ones(len(index), np.int64)),
+        "digest": pa.array(index.astype(np.uint64)),
+        "time_min": times,
+        "time_max": times,
+    }
+    change, snapshot = pa.table(columns, schema=SQUARES), log.load()
+    while snapshot.number < 63:
+        snapshot = log.commit(snapshot, Commit(squares=change))
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
+
+    begin = time.perf_counter()
+    # Other allocators reserve more than they use.
+    environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+    said = subprocess.run(
+        [sys.executable, "-c", COUNTING, str(path)],
+        env=environment,
+        preexec_fn=limit,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    squares, peak = map(float, said.stdout.split())
+    return {
+        "squares": squares,
+        "s to count them and to write a checkpoint": time.perf_counter() - begin,
+        "MB to count them and to write a checkpoint": peak / 1e6,
+    }
 
 
 def antarctica(scratch: Path) -> dict[str, float]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyproj
 
-from cryotile.errors import InvalidValue
+from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.geo.grid import Tile
 from cryotile.geo.projection import crs_text, projected_crs
 from cryotile.pointdb.compact import Compacted, compact
@@ -337,8 +337,22 @@ class PointDB(ReprMixin):
         condition = parse_condition(where, self.column_names)
         found = self._at(snapshot)
         if self._counted is None or self._counted[0] is not found:
-            self._counted = found, describe_squares(self._store.log.squares(found))
+            self._counted = self._count(found, snapshot)
         return select_squares(self._counted[1], bounds, condition)
+
+    def _count(self, found: Snapshot, snapshot: int | None) -> tuple[Snapshot, pd.DataFrame]:
+        """Return a snapshot and its squares, or a newer one and its squares if a compaction has ended it."""
+        log = self._store.log
+        while True:
+            try:
+                return found, describe_squares(log.squares(found))
+            except DamagedFile:
+                newer = log.follow(found) if snapshot is None else log.load(snapshot)
+                if newer.number == found.number:
+                    raise
+                if snapshot is None:
+                    self._newest = newer
+                found = newer
 
     def history(self, last: int | None = None) -> pd.DataFrame:
         """Return a table of the commits, the newest first.

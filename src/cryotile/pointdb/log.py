@@ -13,9 +13,9 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import pairwise
@@ -28,8 +28,15 @@ import pyarrow.parquet as pq
 
 from cryotile import __version__
 from cryotile.errors import DamagedFile, InvalidValue
-from cryotile.files import fsync_directory, read_sealed, write_durably, write_sealed, writing
-from cryotile.pointdb.squares import SQUARES, add_up
+from cryotile.files import (
+    atomic_path,
+    fsync_directory,
+    read_sealed,
+    write_durably,
+    write_sealed,
+    writing,
+)
+from cryotile.pointdb.squares import SQUARES, SquareChanges, add_up
 
 __all__ = [
     "CHECKPOINT_INTERVAL",
@@ -41,6 +48,7 @@ __all__ = [
     "NumberTaken",
     "Snapshot",
     "patiently",
+    "rows_of",
     "write_checkpoint",
 ]
 
@@ -180,8 +188,6 @@ class Snapshot:
     ----------
     number : int
         Number of the commit; 0 before the first.
-    checkpoint : int
-        The newest commit up to it that holds a checkpoint; 0: none.
     granules, fragments : pyarrow.Table
         As :data:`GRANULES` and :data:`FRAGMENTS`, in the order in which they were added.
     oldest : int
@@ -193,7 +199,6 @@ class Snapshot:
     """
 
     number: int = 0
-    checkpoint: int = 0
     granules: pa.Table = field(default_factory=GRANULES.empty_table)
     fragments: pa.Table = field(default_factory=FRAGMENTS.empty_table)
     oldest: int = 0
@@ -208,46 +213,52 @@ class Snapshot:
         commits : iterable of mapping
             Contents of the ``commit.json`` that follow this snapshot, in order.
         """
-        number, checkpoint = self.number, self.checkpoint
+        number = self.number
         history: Mapping[str, Any] = {"oldest": self.oldest, "kept": self.kept}
         fenced = set(self.fenced)
-        granules: dict[int, Mapping[str, Any]] = {}
-        fragments: dict[str, Mapping[str, Any]] = {}
-        removed_granules, removed_fragments = set[int](), set[str]()
+        granules, fragments = list[_Change](), list[_Change]()
         for commit in commits:
             number = commit["number"]
-            checkpoint = number if commit["checkpoint"] else checkpoint
             history = commit["history"]
             fenced.update(commit["fenced"])
-            for key in commit["granules"]["removed"]:
-                granules.pop(key, None)
-                removed_granules.add(key)
-            for path in commit["fragments"]["removed"]:
-                fragments.pop(path, None)
-                removed_fragments.add(path)
-            granules |= {
-                row["number"]: {**row, "snapshot": number} for row in commit["granules"]["added"]
-            }
-            fragments |= {row["path"]: row for row in commit["fragments"]["added"]}
+            added = [{**row, "snapshot": number} for row in commit["granules"]["added"]]
+            # As tables: as JSON, the rows of 64 large commits would take a gigabyte.
+            granules.append(
+                (commit["granules"]["removed"], pa.Table.from_pylist(added, schema=GRANULES))
+            )
+            added = commit["fragments"]["added"]
+            fragments.append(
+                (commit["fragments"]["removed"], pa.Table.from_pylist(added, schema=FRAGMENTS))
+            )
         return Snapshot(
             number,
-            checkpoint,
-            _changed(self.granules, "number", removed_granules, granules.values()),
-            _changed(self.fragments, "path", removed_fragments, fragments.values()),
+            _changed(self.granules, "number", granules),
+            _changed(self.fragments, "path", fragments),
             history["oldest"],
             tuple(history["kept"]),
             frozenset(fenced),
         )
 
 
-def _changed(
-    table: pa.Table, key: str, removed: Collection[Any], added: Collection[Mapping[str, Any]]
-) -> pa.Table:
-    if removed:
-        gone = pc.is_in(table[key], value_set=pa.array(list(removed), table.schema.field(key).type))
-        table = table.filter(pc.invert(gone))
-    new = pa.Table.from_pylist(list(added), schema=table.schema)
-    return pa.concat_tables([table, new]).combine_chunks()
+_Change = tuple[Sequence[Any], pa.Table]
+"""Keys of the rows that a commit removes, and the rows that it adds."""
+
+
+def _changed(table: pa.Table, key: str, changes: Sequence[_Change]) -> pa.Table:
+    """Return a table after changes; each one removes only rows that were added before it."""
+    parts, removed = list[pa.Table](), list[Any]()
+    for keys, added in reversed(changes):
+        parts.append(_without(added, key, removed))
+        removed.extend(keys)
+    parts.append(_without(table, key, removed))
+    return pa.concat_tables(reversed(parts)).combine_chunks()
+
+
+def _without(table: pa.Table, key: str, removed: Sequence[Any]) -> pa.Table:
+    if not removed or not len(table):
+        return table
+    gone = pc.is_in(table[key], value_set=pa.array(removed, table.schema.field(key).type))
+    return table.filter(pc.invert(gone))
 
 
 class NumberTaken(Exception):
@@ -336,11 +347,15 @@ class Log:
         pyarrow.Table
             As :data:`cryotile.pointdb.squares.SQUARES`.
         """
-        at = snapshot.checkpoint
-        tables = [self.table(at, "all-squares", self.read(at)["checkpoint"])] if at else []
-        for number in range(at + 1, snapshot.number + 1):
-            tables.append(self.table(number, "squares", self.read(number)))
-        return add_up(tables)
+        changes, begin = SquareChanges(), 0
+        for at, checksums in self._checkpoints(snapshot.number):
+            with suppress(DamagedFile):
+                changes.add(self.table(at, "all-squares", checksums))
+                begin = at
+                break
+        for number in range(begin + 1, snapshot.number + 1):
+            changes.add(self.table(number, "squares", self.read(number)))
+        return changes.total()
 
     def history(self, newest: int) -> Iterator[dict[str, Any]]:
         """Yield the contents of commits, from ``newest`` back to the first."""
@@ -378,7 +393,6 @@ class Log:
                 if number % CHECKPOINT_INTERVAL == 0:
                     squares = add_up([self.squares(before), commit.squares])
                     content["checkpoint"] = write_checkpoint(temporary, after, squares)
-                    after = replace(after, checkpoint=number)
                 write_sealed(temporary / "commit.json", content)
                 fsync_directory(temporary)
                 self._publish(temporary, number, commit.id)
@@ -401,6 +415,60 @@ class Log:
         """Return the directory of a commit."""
         return self.directory / f"{number:08d}"
 
+    def table_path(self, number: int, name: str) -> Path:
+        """Return the path of one of the Parquet files of a commit."""
+        return self.path(number) / f"{name}.parquet"
+
+    def spare_files(self, newest: Snapshot, kept: Sequence[Snapshot]) -> Iterator[Path]:
+        """Yield the paths of the tables that no remaining snapshot rests on; a compaction deletes them.
+
+        Parameters
+        ----------
+        newest : Snapshot
+            The newest; all since its newest compaction remain.
+        kept : sequence of Snapshot
+            Earlier ones that remain.
+        """
+        base = self.base(newest)
+        needed = {base} | {_last_checkpoint(snapshot.number) for snapshot in kept}
+        summed = {n for s in kept for n in range(_last_checkpoint(s.number) + 1, s.number + 1)}
+        for number in range(1, base + 1):
+            if number % CHECKPOINT_INTERVAL == 0 and number not in needed:
+                yield from (self.table_path(number, name) for name in CHECKPOINT_TABLES)
+            if number not in summed:
+                yield self.table_path(number, "squares")
+
+    def base(self, snapshot: Snapshot) -> int:
+        """Return the number of the checkpoint that the oldest snapshot since the newest compaction rests on, or 0."""
+        # Of the snapshot before the compaction: a writer that does not know the compaction yet may look for it.
+        return max(0, _last_checkpoint(snapshot.oldest - 1))
+
+    def has_checkpoint(self, number: int) -> bool:
+        """Tell whether a commit has a checkpoint that is not damaged."""
+        try:
+            checksums = self.read(number)["checkpoint"] or {}
+            for name in CHECKPOINT_TABLES:
+                self.table(number, name, checksums)
+        except (DamagedFile, KeyError):
+            return False
+        return True
+
+    def replace_squares(self, number: int, squares: pa.Table) -> None:
+        """Write the sums of squares of a checkpoint anew; no other process may write to the log meanwhile."""
+        content = self.read(number)
+        del content["checksum"]
+        with atomic_path(self.table_path(number, "all-squares")) as temporary:
+            content["checkpoint"]["all-squares"] = _write_table(temporary, squares)
+        with atomic_path(self.path(number) / "commit.json") as temporary:
+            write_sealed(temporary, content)
+
+    def _checkpoints(self, number: int) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield number and checksums of each checkpoint up to a commit, the newest first; leave out damaged commits."""
+        for at in range(_last_checkpoint(number), 0, -CHECKPOINT_INTERVAL):
+            with suppress(DamagedFile):
+                if checksums := self.read(at)["checkpoint"]:
+                    yield at, checksums
+
     def numbers(self) -> list[int]:
         """Return the numbers of the directories of commits, in order."""
         names = (path.name for path in self.directory.iterdir())
@@ -421,7 +489,7 @@ class Log:
         # A rename replaces an empty directory, so an empty one is not a commit.
         if numbers and not any(self.path(numbers[-1]).iterdir()):
             numbers.pop()
-        checkpoint = numbers[-1] // CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL if numbers else 0
+        checkpoint = _last_checkpoint(numbers[-1]) if numbers else 0
         for earlier, later in pairwise([0, *numbers]):
             if later != earlier + 1 and later > checkpoint:
                 raise self._missing(earlier + 1)
@@ -469,7 +537,7 @@ class Log:
         DamagedFile
             It is missing or altered.
         """
-        path = self.path(number) / f"{name}.parquet"
+        path = self.table_path(number, name)
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -525,28 +593,34 @@ class Log:
         return last
 
     def _snapshot(self, number: int) -> Snapshot:
-        later: list[dict[str, Any]] = []
         begin = Snapshot()
-        for commit in self.history(number):
-            if commit["checkpoint"]:
-                # The content of a damaged checkpoint also follows from the commits before it.
-                with suppress(DamagedFile):
-                    begin = self._checkpoint(commit)
-                    break
-            later.append(commit)
-        return replace(begin.after(reversed(later)), checkpoint=begin.checkpoint)
+        for at, checksums in self._checkpoints(number):
+            # The content of a damaged or deleted checkpoint also follows from the commits before it.
+            with suppress(DamagedFile):
+                begin = self._checkpoint(at, checksums)
+                break
+        # One after another, because their content may not fit in memory.
+        return begin.after(map(self.read, range(begin.number + 1, number + 1)))
 
-    def _checkpoint(self, commit: Mapping[str, Any]) -> Snapshot:
-        number, checksums = commit["number"], commit["checkpoint"]
+    def _checkpoint(self, number: int, checksums: Mapping[str, str]) -> Snapshot:
         granules, fragments = (
             self.table(number, name, checksums) for name in CHECKPOINT_TABLES[:2]
         )
         # The first point DBs did not record the passes of a granule.
         granules = pa.concat_tables([GRANULES.empty_table(), granules], promote_options="default")
-        history = commit["history"]
-        return Snapshot(
-            number, number, granules, fragments, history["oldest"], tuple(history["kept"])
-        )
+        history = self.read(number)["history"]
+        return Snapshot(number, granules, fragments, history["oldest"], tuple(history["kept"]))
+
+
+def _last_checkpoint(number: int) -> int:
+    """Return the number of the last commit up to one that holds a checkpoint; 0 or less if there is none."""
+    return number // CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL
+
+
+def rows_of(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table; all of them at once could take a hundred times its memory."""
+    for batch in table.to_batches(max_chunksize=1024):
+        yield from batch.to_pylist()
 
 
 def patiently() -> Iterator[None]:

@@ -49,8 +49,11 @@ SQUARES = pa.schema(
 ``time_min, time_max`` bound the times (after a removal they may be wider than the times of the remaining points).
 """
 
-MOST_CHANGES = 64
-"""Changes of squares that are held in memory before they are summed."""
+FEWEST_HELD = 1 << 18
+"""Rows of changes that are always held before they are summed: about 10 MB."""
+
+TABLE_ROWS = 128
+"""Rows that take as much memory as a table takes without any."""
 
 Uint64 = npt.NDArray[np.uint64]
 
@@ -111,21 +114,28 @@ def negated(table: pa.Table) -> pa.Table:
 
 
 class SquareChanges:
-    """Running sum of the changes of one commit."""
+    """Running sum of changes, in memory of a few times its own size and in time linear in the changes."""
 
     def __init__(self) -> None:
+        self._sum = SQUARES.empty_table()
         self._changes: list[pa.Table] = []
+        self._held = 0
 
     def add(self, *changes: pa.Table) -> None:
         """Add changes, as :data:`SQUARES`."""
-        self._changes.extend(changes)
-        # Each of many pieces may have all squares: hold only a few of them.
-        if len(self._changes) > MOST_CHANGES:
-            self._changes = [self.total()]
+        for change in changes:
+            self._changes.append(change)
+            self._held += len(change) + TABLE_ROWS
+            # Each change may have all squares, or one. Summing when the changes outgrow the sum costs, for each of
+            # their rows, at most the work of two.
+            if self._held > max(len(self._sum), FEWEST_HELD):
+                self.total()
 
     def total(self) -> pa.Table:
         """Return the sum, as of :func:`add_up`."""
-        return add_up(self._changes)
+        self._sum = add_up([self._sum, *self._changes])
+        self._changes, self._held = [], 0
+        return self._sum
 
 
 def describe_squares(table: pa.Table) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from cryotile.errors import DamagedFile
 from cryotile.pointdb.encoding import Stored
 from cryotile.pointdb.fragments import FragmentGone, by_chunk, describe_fragment, load_fragment
-from cryotile.pointdb.log import CHECKPOINT_TABLES, Log, Snapshot
+from cryotile.pointdb.log import Log, Snapshot, rows_of
 from cryotile.pointdb.sort_order import in_total_order
-from cryotile.pointdb.squares import SQUARES, add_up, count_squares
+from cryotile.pointdb.squares import SquareChanges, count_squares
 from cryotile.pointdb.store import Store
 
 __all__ = ["Damage", "verify"]
@@ -59,18 +59,21 @@ def verify(store: Store, newest: Snapshot) -> Iterator[Damage]:
     """
     root, description, log = store.root, store.description, store.log
     kept = [log.load(number) for number in newest.kept]
-    needed = {snapshot.checkpoint for snapshot in (newest, *kept)}
+    spare = set(log.spare_files(newest, kept))
     whole = True
     for number in range(1, newest.number + 1):
-        for damage in _commit_damage(log, number, needed=number in needed):
+        for damage in _commit_damage(log, number, spare):
             whole = False
             yield damage
-    counts, rows = SQUARES.empty_table(), Counter[int]()
+    counts, rows = SquareChanges(), Counter[int]()
     for snapshot in (newest, *kept):
-        known = set() if snapshot is newest else set(newest.fragments["path"].to_pylist())
-        for entry in snapshot.fragments.to_pylist():
-            if entry["path"] in known:
-                continue
+        fragments = snapshot.fragments
+        if snapshot is not newest:
+            known = pc.is_in(fragments["path"], value_set=newest.fragments["path"])
+            fragments = fragments.filter(pc.invert(known))
+        columns = (snapshot.granules[name].to_pylist() for name in ("number", "name"))
+        names = {number: (at, name) for at, (number, name) in enumerate(zip(*columns, strict=True))}
+        for entry in rows_of(fragments):
             try:
                 points = load_fragment(root, entry, description.schema)
                 reason = _disagreement(entry, points, description.chunk_size)
@@ -78,23 +81,27 @@ def verify(store: Store, newest: Snapshot) -> Iterator[Damage]:
                 reason = "is missing" if isinstance(error, FragmentGone) else "has another checksum"
             if reason:
                 whole = False
-                yield Damage(root / entry["path"], reason, _names(snapshot, entry["granules"]))
+                concerned = sorted(names[n] for n in entry["granules"] if n in names)
+                yield Damage(root / entry["path"], reason, tuple(name for _, name in concerned))
             elif snapshot is newest:
-                counts = add_up([counts, count_squares(points)])
+                counts.add(count_squares(points))
                 numbers, times = np.unique(points["granule"], return_counts=True)
                 rows.update(dict(zip(numbers.tolist(), times.tolist(), strict=True)))
     if whole:
-        yield from _total_damage(store, newest, counts, rows)
+        yield from _total_damage(store, newest, counts.total(), rows)
 
 
-def _commit_damage(log: Log, number: int, *, needed: bool) -> Iterator[Damage]:
+def _commit_damage(log: Log, number: int, spare: Collection[Path]) -> Iterator[Damage]:
     try:
         commit = log.read(number)
-        log.table(number, "squares", commit)
-        for name in CHECKPOINT_TABLES if commit["checkpoint"] else ():
-            # A compaction deletes the checkpoints that no snapshot rests on.
-            if needed or (log.path(number) / f"{name}.parquet").exists():
-                log.table(number, name, commit["checkpoint"])
+        for name, checksum in {
+            "squares": commit["squares"],
+            **(commit["checkpoint"] or {}),
+        }.items():
+            # A compaction deletes the files that no snapshot rests on.
+            path = log.table_path(number, name)
+            if path not in spare or path.exists():
+                log.table(number, name, {name: checksum})
     except DamagedFile as error:
         yield Damage(log.path(number), str(error))
 
@@ -126,9 +133,3 @@ def _total_damage(
     names = ["ix", "iy", "platform", "mode", "count", "digest"]
     if not counts.select(names).equals(store.log.squares(newest).select(names)):
         yield Damage(store.log.directory, "has squares that do not add up to the points")
-
-
-def _names(snapshot: Snapshot, numbers: Sequence[int]) -> tuple[str, ...]:
-    table = snapshot.granules
-    hit = pc.is_in(table["number"], value_set=pa.array(numbers, pa.int32()))
-    return tuple(table.filter(hit)["name"].to_pylist())
