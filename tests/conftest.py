@@ -14,10 +14,9 @@ from hypothesis import settings
 from cryotile.cli import main
 from tests.support import PROJECT
 
-# Processes that tests start find the modules of the tests, too.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))
-)
+# Processes that tests start find the modules of the tests, and, in any directory, what this process finds.
+_GIVEN = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *map(os.path.abspath, _GIVEN)])
 
 # So that a broken contract is explained like any other failed assertion.
 pytest.register_assert_rewrite("cryotile.testing")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from cryotile.pointdb import PointDB
 from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
 from cryotile.testing.backends import MakeBackend, SupervisedContract
+from tests.support import command_line
 from tests.support.made_up import granule
 from tests.support.services.mpi import MPI, openmpi
 
@@ -52,9 +52,7 @@ def plain_environment() -> dict[str, str]:
 
 
 def cryotile(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
-    environment = {**plain_environment(), **more}
-    command = [sys.executable, "-m", "cryotile", *map(str, words)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return command_line.run(*words, environment=plain_environment(), **more)
 
 
 class TestAuto(SupervisedContract):

@@ -21,8 +21,6 @@ from cryotile.farm.task import Progress, Task
 from cryotile.testing.backends import RecordingWork, await_holder, holders, make_tasks
 from tests.support import PROJECT
 
-SOURCES = str(Path(cryotile.__file__).parent.parent)
-
 
 @dataclass(frozen=True)
 class Hold:
@@ -251,7 +249,7 @@ def run_script(path: Path, text: str) -> subprocess.CompletedProcess[str]:
     path.write_text(textwrap.dedent(text))
     return subprocess.run(
         [sys.executable, str(path)],
-        env={**os.environ, "PYTHONPATH": SOURCES},
+        env={**os.environ, "PYTHONPATH": str(Path(cryotile.__file__).parents[1])},
         capture_output=True,
         text=True,
         timeout=240,
@@ -307,10 +305,7 @@ def test_children_do_not_outlive_a_killed_parent(tmp_path):
             from tests.backends.test_child import Hold
             list(LocalBackend("2").run([Task(0, 1.0), Task(1, 1.0)], Hold(Path({str(tmp_path / "pipe")!r}))))
             """
-        parent = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(script)],
-            env={**os.environ, "PYTHONPATH": SOURCES},
-        )
+        parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
         lines = b""
         while lines.count(b"\n") < 2:
             await_holder(pipe)

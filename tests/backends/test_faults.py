@@ -17,10 +17,8 @@ from pathlib import Path
 import pytest
 
 from cryotile.ledgers.directory.ledger import DirLedger
-from tests.support import PROJECT
 from tests.support.mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
 
-SOURCES = f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"
 LONG = bool(os.environ.get("CRYOTILE_LONG"))
 LIVES = 140 if LONG else 6
 TASKS = TASKS_OF_A_LIFE * LIVES
@@ -32,11 +30,7 @@ def live(directory: Path, deaths: tuple[Death, ...], moment: float | None = None
 from tests.support.mortal import Death, Path, work
 work(Path({str(directory)!r}), {TASKS}, {deaths!r})
 """
-    worker = subprocess.Popen(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": SOURCES},
-        stderr=subprocess.DEVNULL,
-    )
+    worker = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     try:
         return worker.wait(moment)
     except subprocess.TimeoutExpired:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from cryotile.pointdb import PointDB
 from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import plan_run
 from tests.support import PROJECT
+from tests.support.command_line import run_python
 from tests.support.made_up import granule
 
 PAGES = PROJECT / "docs" / "backends"
@@ -24,19 +22,6 @@ def blocks(page: str, language: str) -> list[str]:
     """The code blocks of a page that are of a language."""
     return re.findall(
         rf"^```{language}\n(.*?)^```", (PAGES / page).read_text(), re.DOTALL | re.MULTILINE
-    )
-
-
-def python(directory: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """Run Python where it finds what is in a directory."""
-    path = os.pathsep.join([str(directory), *sys.path])
-    return subprocess.run(
-        [sys.executable, *map(str, words)],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
     )
 
 
@@ -58,14 +43,14 @@ def nice_farm(tmp_path: Path) -> Path:
 
 
 def test_the_example_of_a_backend_passes_the_suite_it_is_given(nice_farm: Path) -> None:
-    done = python(nice_farm, "-m", "pytest", "-q", "test_nice_farm.py")
+    done = run_python("-m", "pytest", "-q", "test_nice_farm.py", directory=nice_farm)
     assert done.returncode == 0, done.stdout
     assert re.search(r"^\d\d passed", done.stdout, re.MULTILINE)
 
 
 def test_the_example_of_a_backend_is_found_by_its_name(nice_farm: Path) -> None:
     ask = "from cryotile.backends import open_backend; print(open_backend('nice:3', home=None, key='k'))"
-    assert "nice_farm.NiceBackend" in python(nice_farm, "-c", ask).stdout
+    assert "nice_farm.NiceBackend" in run_python("-c", ask, directory=nice_farm).stdout
 
 
 def test_the_script_with_an_executor_does_a_run(tmp_path: Path) -> None:
@@ -78,7 +63,7 @@ def test_the_script_with_an_executor_does_a_run(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(
         script.replace("ProcessPoolExecutor(8,", "ProcessPoolExecutor(2,")
     )
-    done = python(tmp_path, "script.py")
+    done = run_python("script.py", directory=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" done\n") == len(run.tasks)
     assert not run.pending()

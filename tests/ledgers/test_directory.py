@@ -21,9 +21,6 @@ from cryotile.farm.task import Task
 from cryotile.ledgers.directory.layout import UNIT, publish_list
 from cryotile.ledgers.directory.ledger import DirLedger
 from cryotile.testing.leases import at, await_claim, await_tasks, claim_all, ended, ids
-from tests.support import PROJECT
-
-SOURCES = str(PROJECT / "src")
 
 SETTLED = 255
 
@@ -169,9 +166,7 @@ def test_a_worker_of_this_machine_that_is_gone_is_not_waited_for(tmp_path):
         ledger.renew({{leases[0].id: 0.0}})
         os.kill(os.getpid(), signal.SIGKILL)
         """
-    dead = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], env={**os.environ, "PYTHONPATH": SOURCES}
-    )
+    dead = subprocess.run([sys.executable, "-c", textwrap.dedent(script)])
     assert dead.returncode == -signal.SIGKILL
     leases = claim_all(DirLedger(tmp_path, "run/1"), 40)
     assert sorted(lease.task.index for lease in leases) == list(range(40))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from cryotile.farm.task import ATTEMPTS, Progress, Task
 from cryotile.ledgers.http import HttpLedger
 from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.testing.leases import OpenLedger, await_claim, ended, ids
-from tests.support import PROJECT
 from tests.support.farm_server import farm
 from tests.support.services.farm import FarmServer
 from tests.support.services.postgres import postgres
@@ -199,10 +197,9 @@ if __name__ == "__main__":
 def test_a_short_task_that_kills_its_host_has_failed_when_it_killed_a_few(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
     command = [sys.executable, str(script), f"sqlite:///{tmp_path}/farm.db"]
     deaths = 0
-    while (ran := subprocess.run(command, env=environment, capture_output=True, text=True)).returncode:  # fmt: skip
+    while (ran := subprocess.run(command, capture_output=True, text=True)).returncode:  # fmt: skip
         assert ran.returncode == -signal.SIGKILL, ran.stderr
         deaths += 1
         assert deaths <= ATTEMPTS + 1

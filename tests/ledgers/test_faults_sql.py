@@ -28,7 +28,6 @@ from cryotile.ledgers.sql.runs import count, find_run
 from cryotile.ledgers.sql.schema import TaskState
 from cryotile.ledgers.sql.schema import tasks as task_rows
 from cryotile.testing.leases import at, ended
-from tests.support import PROJECT
 from tests.support.mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
 from tests.support.services.postgres import Postgres
 
@@ -57,7 +56,6 @@ def start(url: str, directory: Path, deaths: tuple[Death, ...] = ()) -> subproce
     with (directory / "log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"},
             stderr=log,
         )
 
@@ -185,7 +183,6 @@ def test_eight_processes_that_claim_a_hundred_thousand_tasks_get_each_once(url):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", CLAIM_ALL, url],
-            env={**os.environ, "PYTHONPATH": f"{PROJECT / 'src'}{os.pathsep}{PROJECT}"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import threading
 import uuid
@@ -31,6 +29,7 @@ from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedCont
 from cryotile.testing.leases import OpenLedger, at, ended, ids
 from cryotile.testing.ledgers import LedgerContract
 from tests.support import PROJECT
+from tests.support.command_line import output_of, run_python, start
 from tests.support.services.farm import PASSWORD, USER, FarmServer
 from tests.support.small_run import make_run
 
@@ -224,11 +223,7 @@ def test_who_watches_a_server_sees_each_change_of_its_runs_until_they_are_over(t
         ledger = HttpLedger(farm.url, "watched/1")
         ledger.enroll(make_tasks(2))
         one, two = ledger.claim(2)
-        words = [sys.executable, "-m", "cryotile", "status", farm.url, "--watch"]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        watch = subprocess.Popen(
-            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        watch = start("status", farm.url, "--watch")
         assert watch.stdout is not None
         first = "watched/1: 0 of 2 tasks done, 2 leased, 0 waiting, 0 failed\n"
         assert watch.stdout.readline() == first
@@ -243,7 +238,7 @@ def test_who_watches_a_server_sees_each_change_of_its_runs_until_they_are_over(t
         # What failed is no success, and where the reason is said stands in the complaint, without the password.
         assert watch.returncode == 1
         assert f"cryotile status {farm.address}'" in complaint
-        shown = subprocess.check_output(words[:-1], env=environment, text=True)
+        shown = output_of("status", farm.url)
         assert f"task {two.task.index} on " in shown
         assert "ValueError: no ice" in shown
 
@@ -262,11 +257,7 @@ def test_the_scripts_of_the_page_work_when_they_are_copied(server, tmp_path, nam
     )
     script = script.replace('"ann", "secret"', f'"{USER}", "{PASSWORD}"')
     (tmp_path / name).write_text(script)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, name]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
+    done = run_python(name, directory=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == last
     assert len(done.stdout.splitlines()) > 10

@@ -19,7 +19,6 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-import cryotile
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath
 from cryotile.pointdb import PointDB, log, write
 from cryotile.pointdb.log import Commit, Log, Snapshot
@@ -69,10 +68,8 @@ def one_line(error: pytest.ExceptionInfo[CryotileError]) -> str:
 
 
 def start(what: str, db: PointDB, kill: str, *numbers: int) -> subprocess.Popen[str]:
-    source = str(Path(cryotile.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{PROJECT}"}
     command = [sys.executable, str(WRITER), what, str(db.path), kill, *map(str, numbers)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def said(process: subprocess.Popen[str]) -> dict[str, list[str]]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-import cryotile
 from cryotile.pointdb import PointDB
 from tests.support.made_up import granule, points, with_points
 from tests.support.services.provide import provide
@@ -17,7 +15,6 @@ def opened(path: Path, log: Path) -> list[str]:
     """Return the files of the log that a process opens when it opens the DB, traced by strace."""
     strace = provide(["strace"], ["strace"])["strace"]
     program = "import sys; from cryotile.pointdb import PointDB; PointDB(sys.argv[1])"
-    environment = {**os.environ, "PYTHONPATH": str(Path(cryotile.__file__).parents[1])}
     command = [
         strace,
         "-f",
@@ -29,7 +26,7 @@ def opened(path: Path, log: Path) -> list[str]:
         "-c",
         program,
     ]
-    subprocess.run([*command, str(path)], check=True, env=environment)
+    subprocess.run([*command, str(path)], check=True)
     return [line.split('"')[1] for line in log.read_text().splitlines() if f"{path}/log/" in line]
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support import PROJECT
+from tests.support.command_line import run_python
 
 PAGE = PROJECT / "docs" / "formats.md"
 
@@ -30,27 +28,14 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where pip has installed the example."""
     site = tmp_path_factory.mktemp("site")
     words = ["install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    done = python("-m", "pip", *words, "--target", site, project)
+    done = run_python("-m", "pip", *words, "--target", site, project)
     assert done.returncode == 0, done.stderr
     return site
 
 
-def python(*words: object, site: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run Python where it finds what is installed in ``site``, too."""
-    path = [str(site)] if site else []
-    return subprocess.run(
-        [sys.executable, *map(str, words)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*path, *sys.path])},
-        cwd=site,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_the_example_of_a_reader_passes_the_suite_it_is_given(project: Path, site: Path) -> None:
     tests = project / "test_envisat_text.py"
-    done = python("-m", "pytest", "-q", "-p", "no:cacheprovider", tests, site=site)
+    done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", tests, directory=site)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^\d\d passed", done.stdout, re.MULTILINE)
 
@@ -62,8 +47,8 @@ def test_the_command_line_finds_an_installed_reader_and_says_so_when_it_is_not(
     granule, db = tmp_path / "granule.txt", tmp_path / "ice.pdb"
     granule.write_text(text.split('"""')[1])
     words = ["-m", "cryotile", "ingest", db, granule, "--crs", "EPSG:3413", "--columns", "power"]
-    assert "install a reader" in python(*words[:-2]).stderr
-    done = python(*words, site=site)
+    assert "install a reader" in run_python(*words[:-2]).stderr
+    done = run_python(*words, directory=site)
     assert done.returncode == 0, done.stderr
     assert "1 granule added, 0 there already; 2 of 4 points kept" in done.stdout
     assert "retracker_failed: says its reader" in done.stdout

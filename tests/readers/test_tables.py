@@ -5,8 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -23,6 +21,7 @@ from cryotile.readers import ColumnMapping, read_granule
 from cryotile.simulate import World, simulate
 from cryotile.testing.readers import ReaderContract
 from tests.support import PROJECT
+from tests.support.command_line import run
 
 FORMATS = ("csv", "parquet", "hdf5", "netcdf")
 WORLD = World(bounds=(-20e3, -1370e3, 20e3, -1330e3))
@@ -371,25 +370,20 @@ def test_a_mapping_that_cannot_be_parsed_is_named(tmp_path):
         ColumnMapping.load(tmp_path / "none.toml")
 
 
-def cryotile(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cryotile", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_the_command_line_ingests_a_table_by_its_mapping(foreign, tmp_path):
     table, db = save(foreign, tmp_path / "survey.csv", "csv"), tmp_path / "ice.pdb"
     (tmp_path / "mapping.toml").write_text(MAPPING)
     words = ["ingest", db, table, "--crs", "EPSG:3413", "--columns", "power"]
-    refused = cryotile(*words)
+    refused = run(*words)
     assert refused.returncode == 1
     assert "--mapping" in refused.stderr
     assert not db.exists()
-    done = cryotile(*words, "--mapping", tmp_path / "mapping.toml")
+    done = run(*words, "--mapping", tmp_path / "mapping.toml")
     assert done.returncode == 0, done.stderr
     assert re.search(rf"1 granule added.* {len(foreign)} of {len(foreign)} points", done.stdout)
-    again = cryotile("ingest", db, table, "--mapping", tmp_path / "mapping.toml")
+    again = run("ingest", db, table, "--mapping", tmp_path / "mapping.toml")
     assert "0 granules added, 1 there already" in again.stdout
-    told = cryotile("info", table, "--mapping", tmp_path / "mapping.toml")
+    told = run("info", table, "--mapping", tmp_path / "mapping.toml")
     assert "my_survey" in told.stdout
 
 

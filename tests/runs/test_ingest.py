@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
-import cryotile
 from cryotile.errors import InvalidValue
 from cryotile.pointdb import PointDB
 from cryotile.points import Batch, Granule
@@ -27,6 +27,7 @@ from cryotile.runs import ingest_batch as ingest_batch
 from cryotile.runs.ingest import Ingest, freeze_ingest
 from cryotile.runs.ingest_batch import Criteria, points_within, take_in
 from cryotile.simulate import World, simulate
+from tests.support.command_line import start
 from tests.support.made_up import granule
 from tests.support.services.dask import DaskCluster
 from tests.support.services.farm import FarmServer
@@ -108,21 +109,10 @@ def test_members_of_an_array_job_share_an_ingest(
     same_points(PointDB(path), whole)
 
 
-def start(*words: object, **environment: str) -> subprocess.Popen[bytes]:
-    """Start a command."""
-    source = str(Path(cryotile.__file__).parents[1])
-    return subprocess.Popen(
-        [sys.executable, "-m", "cryotile", *map(str, words)],
-        env={**os.environ, "PYTHONPATH": source, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
 @contextmanager
 def farm(
     style: str, words: Sequence[object], request: pytest.FixtureRequest, home: Path
-) -> Iterator[list[subprocess.Popen[bytes]]]:
+) -> Iterator[list[subprocess.Popen[Any]]]:
     """Start an ingest on a farm that needs a service: one program, or the members that share it."""
     if style == "array":
         array = {"SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "2"}
@@ -244,9 +234,8 @@ def test_an_ingest_that_is_killed_goes_on_with_the_same_command(
 ) -> None:
     path = tmp_path / "ice.pdb"
     words = ["ingest", path, *mission, "--crs", WORLD.crs, "--backend", "local:2"]
-    source = str(Path(cryotile.__file__).parents[1])
     for after in (1, 2):
-        environment = {**os.environ, "PYTHONPATH": source, "DIE_AFTER": str(after)}
+        environment = {**os.environ, "DIE_AFTER": str(after)}
         command = [sys.executable, "-c", KILLED, *map(str, words)]
         died = subprocess.run(command, env=environment, capture_output=True, check=False)
         assert died.returncode == -signal.SIGKILL

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,23 +19,11 @@ from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
 from cryotile.simulate import World, simulate
 from cryotile.times import SECONDS_PER_YEAR
+from tests.support.command_line import output_of, start
 from tests.support.members import HOLD, SmallRun
 
 WORLD = World(bounds=(-30e3, -1380e3, 30e3, -1320e3))
 REQUEST = PlanRequest(posting=1000.0, radius=2000.0, recipe="plane", tile_size=15)
-
-
-def cryotile(*words: object) -> subprocess.Popen[str]:
-    """Start a command."""
-    command = [sys.executable, "-m", "cryotile", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finished(process: subprocess.Popen[str]) -> str:
-    """Wait for a command to succeed and return what it said."""
-    said, complaint = process.communicate(timeout=240)
-    assert process.returncode == 0, complaint
-    return said
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +36,7 @@ def mission(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def ice(mission: list[Path], tmp_path_factory: pytest.TempPathFactory) -> PointDB:
     """Their point DB."""
     path = tmp_path_factory.mktemp("ice") / "ice.pdb"
-    finished(cryotile("ingest", path, *mission, "--crs", WORLD.crs))
+    output_of("ingest", path, *mission, "--crs", WORLD.crs)
     return PointDB(path)
 
 
@@ -58,13 +45,13 @@ def make_product(
 ) -> Path:
     """Plan, run and assemble in a new directory."""
     plan_run(directory / "run", request, db=db)
-    finished(cryotile("run", directory / "run", "--backend", backend))
+    output_of("run", directory / "run", "--backend", backend)
     return assembled(directory)
 
 
 def assembled(directory: Path) -> Path:
     """Assemble the run of a directory."""
-    finished(cryotile("assemble", directory / "run", "-o", directory / "dhdt.nc"))
+    output_of("assemble", directory / "run", "-o", directory / "dhdt.nc")
     return directory / "dhdt.nc"
 
 
@@ -168,7 +155,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert "Traceback" not in complaint
     before = {tile: tile.stat().st_mtime_ns for tile in (run / "tiles").glob("*.arrow")}
     assert 1 <= len(before) <= 2 < len(Run.load(run).tasks)
-    finished(cryotile("run", run, "--backend", "local:2"))
+    output_of("run", run, "--backend", "local:2")
     assert {tile: tile.stat().st_mtime_ns for tile in before} == before, (
         "an up-to-date tile is never rewritten"
     )
@@ -183,9 +170,9 @@ def test_the_order_and_number_of_ingests_do_not_matter(
 ) -> None:
     path = tmp_path / "ice.pdb"
     shuffled = list(np.random.default_rng(3).permutation(np.array(mission, dtype=object)))
-    finished(cryotile("ingest", path, *shuffled[:100], "--crs", WORLD.crs))
-    finished(cryotile("ingest", path, *shuffled[50:]))
-    assert "0 granules added" in finished(cryotile("ingest", path, *mission))
+    output_of("ingest", path, *shuffled[:100], "--crs", WORLD.crs)
+    output_of("ingest", path, *shuffled[50:])
+    assert "0 granules added" in output_of("ingest", path, *mission)
     same_points(PointDB(path), ice)
 
 
@@ -200,14 +187,14 @@ def test_an_ingest_killed_at_random_moments_goes_on_to_the_same_points(
     path = tmp_path / "ice.pdb"
     batches = np.array_split(np.array(mission, dtype=object), 4)
     for share, batch in zip(kill_moments(5), batches, strict=True):
-        process = cryotile("ingest", path, *batch, "--crs", WORLD.crs)
+        process = start("ingest", path, *batch, "--crs", WORLD.crs)
         # Moments spread over start, reading and commit, and need no clock: the process's own I/O is the measure.
         await_bytes_read(process, int(share * 6e6))
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if (path / "cryotile.json").exists():
             assert set(PointDB(path).granules["name"]) <= {file.name for file in mission}
-    finished(cryotile("ingest", path, *mission, "--crs", WORLD.crs))
+    output_of("ingest", path, *mission, "--crs", WORLD.crs)
     same_points(PointDB(path), ice)
 
 
@@ -224,11 +211,11 @@ def await_bytes_read(process: subprocess.Popen[str], count: int) -> None:
 
 def test_a_run_reads_the_points_it_was_planned_on(mission: list[Path], tmp_path: Path) -> None:
     path, run = tmp_path / "ice.pdb", tmp_path / "run"
-    finished(cryotile("ingest", path, *mission[:200], "--crs", WORLD.crs))
+    output_of("ingest", path, *mission[:200], "--crs", WORLD.crs)
     plan_run(run, REQUEST, db=PointDB(path))
-    finished(cryotile("run", run, "--backend", "serial"))
+    output_of("run", run, "--backend", "serial")
     tiles = {tile: tile.read_bytes() for tile in (run / "tiles").glob("*.arrow")}
-    finished(cryotile("ingest", path, *mission[200:]))
+    output_of("ingest", path, *mission[200:])
     assert Run.load(run).missing() == []
     again = plan_run(run, PlanRequest())
     assert again.generation == 2
@@ -240,11 +227,11 @@ def test_planning_again_lists_only_tiles_whose_points_changed(
     mission: list[Path], tmp_path: Path
 ) -> None:
     path, run = tmp_path / "ice.pdb", tmp_path / "run"
-    finished(cryotile("ingest", path, *mission[:-1], "--crs", WORLD.crs))
+    output_of("ingest", path, *mission[:-1], "--crs", WORLD.crs)
     plan_run(run, REQUEST, db=PointDB(path))
-    finished(cryotile("run", run, "--backend", "serial"))
+    output_of("run", run, "--backend", "serial")
     before = PointDB(path).snapshot
-    finished(cryotile("ingest", path, mission[-1]))
+    output_of("ingest", path, mission[-1])
     db = PointDB(path)
     new = pd.concat([db.read(), db.read(snapshot=before)]).drop_duplicates(
         subset=["x", "y", "time"], keep=False
@@ -275,7 +262,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_stored(
     filler = small_disk / "filler"
     free = os.statvfs(small_disk)
     filler.write_bytes(b"\0" * (free.f_bavail * free.f_frsize - 150_000))
-    process = cryotile("run", run, "--backend", backend)
+    process = start("run", run, "--backend", backend)
     _, complaint = process.communicate(timeout=240)
     assert process.returncode == 1
     assert "No space left" in complaint
@@ -283,7 +270,7 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_stored(
     filler.unlink()
     kept = {tile: tile.read_bytes() for tile in (run / "tiles").glob("*.arrow")}
     assert list((run / "failed").iterdir()) == [], "no tile is to blame"
-    finished(cryotile("run", run, "--backend", "serial"))
+    output_of("run", run, "--backend", "serial")
     assert {tile: tile.read_bytes() for tile in kept} == kept
     assert Run.load(run).missing() == []
 

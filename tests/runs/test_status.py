@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Generator
@@ -22,6 +21,7 @@ from cryotile.runs.run import Run
 from cryotile.runs.status import Observer, RunningTask, RunStatus
 from cryotile.runs.work import FitTile
 from cryotile.testing.backends import HoldingWork, await_holder, holders
+from tests.support.command_line import start
 from tests.support.small_run import fit, make_run
 
 
@@ -213,12 +213,6 @@ def test_an_observer_sees_what_has_changed(run: Run) -> None:
 # --- the command -------------------------------------------------------------------------------------------------
 
 
-def cryotile(*words: object) -> subprocess.Popen[str]:
-    """Start a command."""
-    command = [sys.executable, "-m", "cryotile", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     """Run a command in this process and return its exit code."""
     monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
@@ -257,7 +251,7 @@ def test_a_person_reads_counts_places_reasons_and_what_to_do(
 
 def test_watching_ends_with_the_run_and_says_each_change_once(run: Run) -> None:
     fit(run, *range(2, len(run.tasks)))
-    watch = cryotile("status", run.path, "--watch")
+    watch = start("status", run.path, "--watch")
     assert watch.stdout is not None
     first = watch.stdout.readline()
     assert "2 waiting, 0 failed" in first
@@ -278,7 +272,7 @@ def test_watching_a_run_that_ends_with_failures_is_no_success(
 
 
 def test_who_stops_watching_leaves_with_130(run: Run) -> None:
-    watch = cryotile("status", run.path, "--watch")
+    watch = start("status", run.path, "--watch")
     assert watch.stdout is not None
     watch.stdout.readline()
     watch.send_signal(signal.SIGINT)

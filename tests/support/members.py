@@ -6,7 +6,6 @@ import os
 import select
 import shlex
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from cryotile.pointdb import PointDB
 from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
 from cryotile.runs.work import FitTile
+from tests.support.command_line import start
 from tests.support.made_up import granule
 
 # Python imports a module of this name wherever it starts, in a member and in its children alike.
@@ -67,15 +67,8 @@ class SmallRun:
 
     def cryotile(self, *words: object, environment: dict[str, str]) -> subprocess.Popen[str]:
         """Start a command on the run."""
-        command, *others = map(str, words)
-        return subprocess.Popen(
-            [sys.executable, "-m", "cryotile", command, str(self.run.path), *others],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        command, *others = words
+        return start(command, self.run.path, *others, environment=environment)
 
     def held_member(self, submitting: subprocess.Popen[str]) -> int:
         """Wait until the member that is to be held is in the middle of its share; its process id."""

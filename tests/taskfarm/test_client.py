@@ -233,7 +233,8 @@ def run_talk(python: object, package: str, api: str) -> list[int]:
     script = textwrap.dedent(TALK).format(package=package)
     done = subprocess.run(
         [str(python), "-c", script, api, farm.uuid, *WHO],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path) if ours else ""},
+        # The published client has an environment of its own.
+        env={**os.environ, "PYTHONPATH": os.environ["PYTHONPATH"] if ours else ""},
         capture_output=True,
         text=True,
         check=False,

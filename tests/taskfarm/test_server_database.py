@@ -204,7 +204,7 @@ def test_tests_do_not_touch_the_database_of_the_first_servers_variable(tmp_path)
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
         cwd=PROJECT,
-        env={**os.environ, "DATABASE_URL": f"sqlite:///{precious}", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "DATABASE_URL": f"sqlite:///{precious}"},
         capture_output=True,
         text=True,
         check=False,

@@ -79,8 +79,6 @@ class DaskCluster:
     def _start(self, what: str, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {
             **os.environ,
-            # Workers import work functions from where the test does.
-            "PYTHONPATH": os.pathsep.join(sys.path),
             "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(self._failures),
         }
         command = [sys.executable, "-m", f"distributed.cli.dask_{what}", "--no-dashboard"]

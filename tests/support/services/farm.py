@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from tests.support.command_line import run
 from tests.support.services.ports import free_port
 
 # Limit for a start on a busy machine, seconds.
@@ -67,8 +68,7 @@ class FarmServer:
         self.address = f"http://127.0.0.1:{self.port}"
         self.url = f"http://{USER}:{quote(PASSWORD)}@127.0.0.1:{self.port}"
         self.seed_url = f"{self.address}/api/"
-        own = {"XDG_DATA_HOME": str(directory), "PYTHONPATH": os.pathsep.join(sys.path)}
-        self.environment = {**os.environ, **own, **variables}
+        self.environment = {**os.environ, "XDG_DATA_HOME": str(directory), **variables}
         self.environment.pop("CRYOTILE_SECRET_KEY", None)
 
     def __enter__(self) -> Self:
@@ -113,7 +113,4 @@ class FarmServer:
 
     def cryotile(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the environment of the server."""
-        return subprocess.run(
-            [sys.executable, "-m", "cryotile", *words],
-            env=self.environment, capture_output=True, text=True, check=False, timeout=_LIMIT,
-        )  # fmt: skip
+        return run(*words, environment=self.environment)
