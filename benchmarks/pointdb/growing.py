@@ -57,6 +57,7 @@ def long_log(path: Path, commits: int, fragments: int) -> None:
         "platform": ["cryosat2"] * fragments,
         "mode": ["sarin_swath"] * fragments,
         "granules": [[int(n)] for n in numbers],
+        "footer": [t[:16] for t in tokens],
     }
     table = pa.Table.from_pydict(columns, schema=FRAGMENTS)
     last = commits // 64 * 64

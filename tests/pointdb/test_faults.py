@@ -527,6 +527,69 @@ def test_a_flipped_bit_in_a_fragment_never_becomes_a_point(tmp_path: Path, where
     assert "\n" not in message
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> PointDB:
+    return seeded(tmp_path_factory.mktemp("flips") / "a.pdb", 1, 2, count=900)
+
+
+PLACES = {
+    "footer": ("chunks/**/*.parquet", lambda size, footer: (size - footer, size)),
+    "pages": ("chunks/**/*.parquet", lambda size, footer: (0, size - footer)),
+    "squares": ("log/*/squares.parquet", lambda size, footer: (0, size)),
+    "commit": ("log/*/commit.json", lambda size, footer: (0, size)),
+    "description": ("cryotile.json", lambda size, footer: (0, size)),
+}
+"""Kind → files, and where in one of them bits are flipped, from its size and that of its footer."""
+
+FLIPS = 400 if os.environ.get("CRYOTILE_LONG") else 30
+"""Number of bits that are flipped in each kind."""
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_bit_flipped_anywhere_changes_no_point_or_is_one_line(kind: str, whole: PointDB) -> None:
+    pattern, limits = PLACES[kind]
+    path = max(whole.path.glob(pattern), key=lambda p: p.stat().st_size)
+    content, draw = path.read_bytes(), random.Random(kind)
+    footer = int.from_bytes(content[-8:-4], "little") + 8
+    points, squares, messages = whole.read(), whole.squares(), list[str]()
+    where = "time >= '2015-01-02' and platform == 'icesat2'"
+    selected = whole.read(where=where)
+    try:
+        for _ in range(FLIPS):
+            altered = bytearray(content)
+            altered[draw.randrange(*limits(len(content), footer))] ^= 1 << draw.randrange(8)
+            path.write_bytes(altered)
+            try:
+                opened = PointDB(whole.path)
+                pd.testing.assert_frame_equal(opened.squares(), squares)
+                pd.testing.assert_frame_equal(opened.read(where=where), selected)
+                pd.testing.assert_frame_equal(opened.read(), points)
+            except CryotileError as error:
+                messages.append(str(error))
+    finally:
+        path.write_bytes(content)
+    assert not any("\n" in message for message in messages)
+    # Only some bits of a page's header have no effect.
+    assert len(messages) == FLIPS or kind == "pages"
+
+
+def test_a_point_db_without_digests_of_footers_can_be_read(tmp_path: Path) -> None:
+    db = seeded(tmp_path / "a.pdb", 1)
+    before = db.read()
+    commits = Log(db.path / "log")
+    snapshot = commits.load()
+    old = [
+        {n: v for n, v in row.items() if n != "footer"} for row in snapshot.fragments.to_pylist()
+    ]
+    removed = snapshot.fragments["path"].to_pylist()
+    for row in old:
+        new = row["path"].replace(".parquet", "-again.parquet")
+        (db.path / row["path"]).rename(db.path / new)
+        row["path"] = new
+    commits.commit(snapshot, Commit(fragments=old, removed_fragments=removed))
+    pd.testing.assert_frame_equal(PointDB(db.path).read(), before)
+
+
 def test_a_truncated_or_missing_fragment_is_named(tmp_path: Path) -> None:
     db = seeded(tmp_path / "a.pdb", 1, count=5000)
     fragment = largest_fragment(db)

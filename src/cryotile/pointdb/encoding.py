@@ -233,7 +233,12 @@ def _canonical(name: str, chunk: pa.DictionaryArray) -> npt.NDArray[np.int8]:
         raise DamagedFile(
             f"{name} {error.args[0]!r} in a point DB is unknown to this cryotile; install a newer one"
         ) from error
-    codes: npt.NDArray[np.int8] = lookup[chunk.indices.to_numpy()]
+    indices = chunk.indices.to_numpy()
+    if len(indices) and not 0 <= indices.min() <= indices.max() < len(lookup):
+        raise DamagedFile(
+            f"{name} in a point DB has more values than its dictionary; run 'cryotile verify' to find the file"
+        )
+    codes: npt.NDArray[np.int8] = lookup[indices]
     return codes
 
 

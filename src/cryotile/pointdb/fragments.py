@@ -35,6 +35,7 @@ __all__ = [
     "FragmentGone",
     "Writer",
     "by_chunk",
+    "check_footer",
     "damaged_fragment",
     "describe_fragment",
     "discard_fragments",
@@ -164,6 +165,7 @@ def write_fragments(
                     "path": path,
                     "bytes": len(content),
                     "checksum": checksum,
+                    "footer": _footer_digest(content[-_footer_length(content[-8:]) :]),
                 }
                 entries.append(describe_fragment(chunk, points) | facts)
                 writer.beat()
@@ -283,9 +285,57 @@ def load_fragment(root: Path, entry: Mapping[str, Any], form: pa.Schema) -> Stor
     return from_table(pq.read_table(pa.BufferReader(content), schema=form))
 
 
-def damaged_fragment(root: Path, path: Path, what: str = "is not what was written") -> DamagedFile:
+def check_footer(root: Path, entry: Mapping[str, Any]) -> None:
+    """Compare the footer of a fragment with the log, because damage to it can mislead or crash Arrow.
+
+    The checksums of pages do not cover the footer.
+
+    Parameters
+    ----------
+    root : Path
+        The point DB.
+    entry : mapping
+        The fragment's row in the log: ``path``, ``bytes`` and ``footer``.
+
+    Raises
+    ------
+    DamagedFile
+        Its size or its footer has changed since it was written, or it cannot be read.
+    FragmentGone
+        It does not exist.
+    """
+    path = root / entry["path"]
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 8))
+            length = min(_footer_length(file.read()), size)
+            file.seek(size - length)
+            digest = _footer_digest(file.read())
+    except FileNotFoundError:
+        raise FragmentGone(str(path)) from None
+    except OSError as error:
+        raise damaged_fragment(root, path, f"cannot be read ({error.strerror})") from error
+    if size != entry["bytes"] or entry["footer"] not in (digest, None):
+        raise damaged_fragment(root, path)
+
+
+def _footer_length(end: bytes) -> int:
+    """Return the length of a Parquet footer from its last 8 bytes: length of the metadata, ``PAR1``."""
+    return int.from_bytes(end[:4], "little") + 8
+
+
+def _footer_digest(footer: bytes) -> str:
+    return hashlib.blake2b(footer, digest_size=8).hexdigest()
+
+
+def damaged_fragment(
+    root: Path,
+    path: Path,
+    what: str = "is not what was written: its checksum differs from the log's",
+) -> DamagedFile:
     """Return the error that a fragment is damaged, with its remedy."""
     return DamagedFile(
-        f"{path} {what}: its checksum differs from the log's; put it back from a copy, or run 'cryotile remove {root}"
+        f"{path} {what}; put it back from a copy, or run 'cryotile remove {root}"
         " --damaged' and ingest the granules that it names again"
     )

@@ -105,6 +105,7 @@ FRAGMENTS = pa.schema(
         ("platform", pa.string()),  # null where mixed
         ("mode", pa.string()),
         ("granules", pa.list_(pa.int32())),  # numbers of those with points in it
+        ("footer", pa.string()),  # digest of the Parquet footer; null in the first point DBs
     ]
 )
 
@@ -603,11 +604,13 @@ class Log:
         return begin.after(map(self.read, range(begin.number + 1, number + 1)))
 
     def _checkpoint(self, number: int, checksums: Mapping[str, str]) -> Snapshot:
+        # The first point DBs recorded neither the passes of a granule nor the footer of a fragment.
         granules, fragments = (
-            self.table(number, name, checksums) for name in CHECKPOINT_TABLES[:2]
+            pa.concat_tables(
+                [form.empty_table(), self.table(number, name, checksums)], promote_options="default"
+            )
+            for form, name in zip((GRANULES, FRAGMENTS), CHECKPOINT_TABLES[:2], strict=True)
         )
-        # The first point DBs did not record the passes of a granule.
-        granules = pa.concat_tables([GRANULES.empty_table(), granules], promote_options="default")
         history = self.read(number)["history"]
         return Snapshot(number, granules, fragments, history["oldest"], tuple(history["kept"]))
 

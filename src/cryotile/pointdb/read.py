@@ -22,7 +22,7 @@ import pyarrow.fs
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.geo.grid import Tile
 from cryotile.pointdb.encoding import SCALES, TIME, decode, from_table, stored_names
-from cryotile.pointdb.fragments import FragmentGone, damaged_fragment
+from cryotile.pointdb.fragments import FragmentGone, check_footer, damaged_fragment
 from cryotile.pointdb.sort_order import SQUARE_SIZE, has_no_ties, in_total_order
 from cryotile.pointdb.store import Store
 from cryotile.points import CATEGORIES, CORE_COLUMNS, Bounds
@@ -179,7 +179,7 @@ def select_fragments(
     near = fragments.filter(keep)
     if where is not None and len(near):
         near = near.filter(where.possible(_bounds_of(near)))
-    chosen = near.select(["chunk", "path", "bytes", "checksum"])
+    chosen = near.select(["chunk", "path", "bytes", "checksum", "footer"])
     rows: list[dict[str, Any]] = chosen.sort_by(
         [("chunk", "ascending"), ("path", "ascending")]
     ).to_pylist()
@@ -235,7 +235,7 @@ def read_points(
     store : Store
         The point DB.
     entries : sequence of mapping
-        Rows of the fragments in the log: ``path``, ``chunk`` and ``checksum``; sorted by chunk.
+        Rows of the fragments in the log, sorted by chunk: ``path``, ``chunk``, ``bytes``, ``checksum``, ``footer``.
     selection : Selection
         Criteria and columns.
 
@@ -253,7 +253,10 @@ def read_points(
     """
     description = store.description
     table = _table(store.root, entries, description.schema, selection)
-    stored, where = from_table(table), selection.where
+    try:
+        stored, where = from_table(table), selection.where
+    except DamagedFile as error:
+        raise _diagnosed(store.root, entries, error) from error
     if where is not None:
         keep = where.mask(decode(stored, sorted(where.columns)))
         stored = {name: values[keep] for name, values in stored.items()}
@@ -272,6 +275,8 @@ def _table(
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     form_of_files = ds.ParquetFileFormat(default_fragment_scan_options=options)
     files = pyarrow.fs.LocalFileSystem()
+    for entry in entries:
+        check_footer(root, entry)
     # Fragments are made from their names, so that no file is looked up before it is read.
     parts = [form_of_files.make_fragment(str(root / e["path"]), files) for e in entries]
     data = ds.FileSystemDataset(parts, form, form_of_files, files)
@@ -340,4 +345,6 @@ def _diagnosed(root: Path, entries: Sequence[Mapping[str, Any]], symptom: Except
     for path, checksum in paths.items():
         if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
             return damaged_fragment(root, path)
+    if isinstance(symptom, DamagedFile):
+        return symptom
     return DamagedFile(f"{root} cannot be read ({' '.join(str(symptom).split())}); try again")
