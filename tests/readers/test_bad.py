@@ -92,7 +92,47 @@ def test_another_cryosat_product_is_unknown(granules, tmp_path):
         file.attrs["product_name"] = np.bytes_(
             "CS_LTA__SIR_SAR_1B_20191005T151255_20191005T151621_E001"
         )
-    assert "unknown product" in line_about(path)
+    line = line_about(path)
+    assert "unknown product" in line
+    assert "SIR_SAR_1B" in line, "the refusal says which product it is"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("short_name", "ATL03"),
+        ("identifier_product_type", "ATL08"),
+        ("product_name", "S3A_SR_2_LAN_LI_20190504T112546_20190504T121546.SEN3"),
+        ("title", "Sentinel-6 Level 2"),
+    ],
+)
+def test_the_refusal_of_another_product_names_it(tmp_path, attribute, value):
+    path = tmp_path / "other.nc"
+    with h5py.File(path, "w") as file:
+        file.attrs[attribute] = value
+    line = line_about(path)
+    assert value in line
+    assert "icesat2_atl06" in line, "the remedy says what can be read"
+
+
+@pytest.mark.parametrize(
+    ("head", "form"),
+    [(b"CDF\x01rest", "NetCDF-3"), (b"II*\0rest", "TIFF"), (b"PK\3\4rest", "a zip archive")],
+)
+def test_the_refusal_of_another_format_names_it(tmp_path, head, form):
+    path = tmp_path / "other.h5"
+    path.write_bytes(head)
+    assert f"but {form}" in line_about(path)
+
+
+def test_strays_in_a_folder_are_told_by_name(tmp_path):
+    names = ["b.nc", "sub/a.h5", "c.csv", "._b.nc", ".DS_Store", "b.nc.md5", "b.xml", ".git/x.nc"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    granules, strays = readers.granules_under(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in granules] == ["b.nc", "c.csv", "sub/a.h5"]
+    assert {path.name for path in strays} == {"._b.nc", ".DS_Store", "b.nc.md5", "b.xml"}
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,8 @@ def test_positions_of_echoes_jump_so_that_some_steps_go_backwards() -> None:
         ({"product": "atl03"}, "atl03.*cryotempo, l2i, .*atl06"),
         ({"start": "yesterday"}, "yesterday.*2015-07-01"),
         ({"start": "NaT"}, "NaT.*2015-07-01"),
-        ({"start": "1950-01-01"}, "1950-01-01.*1999"),
+        ({"start": "1950-01-01"}, "1950-01-01.*2010-07-16"),
+        ({"product": "atl11", "start": "2018-10-01"}, "2018-10-01.*2018-10-14"),
         ({"years": 0.0}, r"0\.0 years.*more than 0"),
         ({"years": float("nan")}, "nan years.*more than 0"),
         ({"seed": -1}, "-1 is negative"),
@@ -341,3 +342,14 @@ def test_the_command_line_offers_every_product_that_can_be_simulated() -> None:
     from cryotile.cli.demo import PRODUCTS as OFFERED
 
     assert list(OFFERED.choices) == list(PRODUCTS)
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_each_product_has_a_start_at_which_its_satellite_flies(tmp_path, product):
+    paths = simulate(tmp_path, product=product, years=0.08, world=SMALL)
+    chosen = PRODUCTS[product]
+    assert paths
+    for path in paths:
+        assert read_granule(path, surface_types=SURFACE_TYPES).points["time"].min() >= (
+            pd.Timestamp(chosen.start)
+        )

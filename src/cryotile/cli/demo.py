@@ -44,10 +44,10 @@ PRODUCTS = click.Choice(
     show_default=True,
     help="Format of the granules.",
 )
-@click.option("--start", default="2011-01-01", show_default=True, help="First day.")
+@click.option("--start", help="First day.  [default: 2011-01-01; of atl06 and atl11: 2019-01-01]")
 @click.option("--years", type=float, default=3.0, show_default=True, help="Length of the mission.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
-def simulate(directory: Path, product: str, start: str, years: float, seed: int) -> None:
+def simulate(directory: Path, product: str, start: str | None, years: float, seed: int) -> None:
     """Write granules of a simulated mission over an ice sheet of known elevation change to DIRECTORY.
 
     \b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -22,6 +23,7 @@ __all__ = [
     "all_readers",
     "extra_columns",
     "find_reader",
+    "granules_under",
     "is_table",
     "read_granule",
     "table_reader",
@@ -141,11 +143,85 @@ def _reader_of(source: Source) -> Reader:
         if reader.recognises(source):
             return reader
     known = ", ".join(reader.product for reader in all_readers())
-    form = "is of an unknown product" if source.file else "is neither NetCDF-4 nor HDF5"
     raise GranuleError(
-        f"granule {source.path} {form}; cryotile reads {known}: give one of these, or a table with a"
+        f"granule {source.path} {_described(source)}; cryotile reads {known}: give one of these, or a table with a"
         " --mapping of its columns, or install a reader"
     )
+
+
+# Attributes in which the agencies name their products.
+_PRODUCT_NAMES = ("short_name", "identifier_product_type", "product_name", "title", "id")
+
+_FORMATS = {
+    b"CDF": "NetCDF-3",
+    b"PAR1": "Parquet",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"PK\3\4": "a zip archive",
+    b"\x1f\x8b": "compressed with gzip",
+    b"BZh": "compressed with bzip2",
+    b"\x89PNG": "a PNG image",
+    b"%PDF": "a PDF document",
+    b"<": "XML or HTML",
+}
+
+
+def _described(source: Source) -> str:
+    """Return what a file of an unknown product is, as far as it tells."""
+    if source.file is None:
+        with source.path.open("rb") as stream:
+            head = stream.read(4)
+        form = next((name for magic, name in _FORMATS.items() if head.startswith(magic)), None)
+        return "is neither NetCDF-4 nor HDF5" + (f" but {form}" if form else "")
+    for attribute in _PRODUCT_NAMES:
+        stated = source.attribute(attribute)
+        if stated:
+            shown = " ".join(str(stated).split())[:80]
+            return f"is of an unknown product ({attribute} {shown!r})"
+    return "is of an unknown product (it does not name it)"
+
+
+# Files that lie beside granules: previews, metadata, checksums, downloads that were cut off.
+_STRAY_SUFFIX = re.compile(
+    r"\.(aux|bak|cmr|crdownload|gif|hdr|html|iso|jpe?g|json|log|md5?|met|part|pdf|png|qa|rst|sha\d+|tmp|toml|xml|ya?ml)$"
+)
+_STRAY_NAMES = (
+    "thumbs.db",
+    "desktop.ini",
+    "readme",
+    "readme.txt",
+    "license",
+    "license.txt",
+    "manifest",
+)
+
+
+def granules_under(directory: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files below a directory that may be granules, and the strays: files that are none by their names.
+
+    Parameters
+    ----------
+    directory : Path
+        Searched with its subdirectories; hidden ones are left out.
+
+    Returns
+    -------
+    granules, strays : list of Path
+        In order of their paths.  Strays are hidden files, among them the ``._*`` that macOS leaves on other disks,
+        and files with suffixes of metadata, previews, checksums and unfinished downloads.
+    """
+    granules: list[Path] = []
+    strays: list[Path] = []
+    for folder, subfolders, names in os.walk(directory):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in names:
+            (strays if _is_stray(name) else granules).append(Path(folder, name))
+    return sorted(granules), sorted(strays)
+
+
+def _is_stray(name: str) -> bool:
+    low = name.casefold()
+    return low.startswith(".") or low in _STRAY_NAMES or bool(_STRAY_SUFFIX.search(low))
 
 
 def _require(given: Sequence[str], known: Sequence[str], what: str) -> None:

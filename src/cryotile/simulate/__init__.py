@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from os import PathLike
@@ -29,7 +29,6 @@ from cryotile.times import SECONDS_PER_YEAR, parse_instant
 __all__ = ["PRODUCTS", "Noise", "Product", "World", "simulate"]
 
 
-FIRST = pd.Timestamp(1999, 1, 1)
 LONGEST = 30  # years
 
 
@@ -45,6 +44,10 @@ class Product:
         Errors of the instrument.
     write : callable
         Writes the flyovers of a group as granules and returns their paths.
+    first : str
+        First day of the satellite's measurements, UTC.
+    start : str
+        First day of a simulated mission unless another is given, UTC.
     lateral : tuple of float
         Distance of each laser beam left of the track, m.
     together : callable
@@ -54,6 +57,8 @@ class Product:
     orbit: Orbit
     noise: Noise
     write: Callable[[Path, Sequence[Flyover]], list[Path]]
+    first: str = "2010-07-16"
+    start: str = "2011-01-01"
     lateral: tuple[float, ...] = ()
     together: Callable[[Orbit, Crossing], tuple[float, ...]] = lambda _, crossing: (
         crossing.number,
@@ -79,13 +84,24 @@ def _track(orbit: Orbit, crossing: Crossing) -> tuple[float, ...]:
     return (orbit.cycle(crossing.number)[1], round(crossing.first, 3))
 
 
+def _icesat2(write: Callable[[Path, Sequence[Flyover]], list[Path]]) -> Product:
+    return Product(
+        ICESAT2,
+        atl06.NOISE,
+        write,
+        first="2018-10-14",
+        start="2019-01-01",
+        lateral=tuple(atl06.BEAMS.values()),
+    )
+
+
 PRODUCTS: Mapping[str, Product] = {
     "cryotempo": Product(CRYOSAT2, Noise(), _each(cryotempo.write)),
     "l2i": Product(CRYOSAT2, Noise(), _each(l2i.write)),
     "l2": Product(CRYOSAT2, Noise(), _each(l2i.write_l2)),
     "l2i-d": Product(CRYOSAT2, Noise(), _each(l2i.write_baseline_d)),
-    "atl06": Product(ICESAT2, atl06.NOISE, _each(atl06.write), tuple(atl06.BEAMS.values())),
-    "atl11": Product(ICESAT2, atl06.NOISE, atl11.write, tuple(atl06.BEAMS.values()), _track),
+    "atl06": _icesat2(_each(atl06.write)),
+    "atl11": replace(_icesat2(atl11.write), together=_track),
     "eolis": Product(CRYOSAT2, Noise(), eolis.write, together=_month),
     "csv": Product(CRYOSAT2, Noise(), tables.write_csv, together=_month),
     "parquet": Product(CRYOSAT2, Noise(), tables.write_parquet, together=_month),
@@ -100,7 +116,7 @@ def simulate(
     directory: str | PathLike[str],
     *,
     product: str = "cryotempo",
-    start: str = "2011-01-01",
+    start: str | None = None,
     years: float = 3.0,
     seed: int = 0,
     world: World | None = None,
@@ -118,8 +134,8 @@ def simulate(
         Directory of the granules; created if missing.
     product : str
         One of :data:`PRODUCTS`.
-    start : str
-        First day, UTC, such as ``"2011-01-01"``.
+    start : str, optional
+        First day, UTC, such as ``"2011-01-01"``; default: that of the product.
     years : float
         Length of the mission, in years of 365.25 days.
     seed : int
@@ -144,7 +160,7 @@ def simulate(
         If the directory cannot be written.
     """
     chosen = _product(product)
-    begin, end = _span(start, years)
+    begin, end = _span(chosen, start or chosen.start, years)
     if seed < 0:
         raise InvalidValue(f"seed {seed} is negative; give 0 or more")
     mission = Mission(
@@ -175,11 +191,13 @@ def _product(name: str) -> Product:
     return PRODUCTS[name]
 
 
-def _span(start: str, years: float) -> tuple[np.datetime64, np.datetime64]:
+def _span(product: Product, start: str, years: float) -> tuple[np.datetime64, np.datetime64]:
     """Return the first and last instant of the mission."""
     begin = parse_instant(start)
-    if begin < FIRST:
-        raise InvalidValue(f"start {start!r} is before {FIRST:%Y}; give a later date")
+    if begin < pd.Timestamp(product.first):
+        raise InvalidValue(
+            f"start {start!r} is before the first measurements of the satellite; give {product.first} or later"
+        )
     if not 0 < years <= LONGEST:
         raise InvalidValue(
             f"mission length is {years} years; give more than 0 and at most {LONGEST}"
