@@ -1,4 +1,4 @@
-"""Signs of life: a farm gives them while it runs, and by them a whole host is known to be gone."""
+"""Heartbeats: a farm has them while it runs, and their absence shows that a whole host is gone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FARM, WORKER = "elsewhere.1:70:1", "elsewhere.1:71:2"
 
 
 def do_nothing(task: Task, progress: Progress) -> None:
-    """Work without work."""
+    """Do nothing."""
 
 
 def sign(directory: Path, process: str = "") -> Path:
@@ -34,7 +34,7 @@ def sign(directory: Path, process: str = "") -> Path:
 
 
 def await_sign(path: Path) -> None:
-    """Wait until a file's time is another one than 0."""
+    """Wait until the time of a file is not 0."""
     end = time.monotonic() + DEADLINE
     while not (path.exists() and path.stat().st_mtime > 0):
         assert time.monotonic() < end
@@ -43,7 +43,7 @@ def await_sign(path: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """A run, at whose first tile a worker on another host is, since just now."""
+    """Return a run whose first tile a worker on another host has just started."""
     run = make_run(tmp_path)
     run.journal.mkdir(parents=True)
     lines = [
@@ -55,7 +55,7 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def test_a_farm_gives_signs_of_life_until_it_leaves(
+def test_a_farm_has_heartbeats_until_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.01)
@@ -67,7 +67,7 @@ def test_a_farm_gives_signs_of_life_until_it_leaves(
     assert path.stat().st_mtime == 0
 
 
-def test_a_farm_that_cannot_give_signs_of_life_works_all_the_same(tmp_path: Path) -> None:
+def test_a_farm_that_cannot_write_heartbeats_still_works(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with Heartbeat(tmp_path / "file" / "journal"):
         (tmp_path / "work").touch()
@@ -81,9 +81,7 @@ def test_a_journal_names_the_farm_of_its_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("process", [FARM, WORKER])
-def test_a_worker_elsewhere_is_lost_when_its_host_gives_no_sign_of_life(
-    run: Run, process: str
-) -> None:
+def test_a_worker_on_another_host_is_lost_without_heartbeats(run: Run, process: str) -> None:
     assert len(Observer(run).look().running) == 1
     path = sign(run.journal, process)
     path.touch()
@@ -95,7 +93,7 @@ def test_a_worker_elsewhere_is_lost_when_its_host_gives_no_sign_of_life(
     assert (len(seen.running), len(seen.lost), seen.waiting) == (0, 1, len(run.tasks))
 
 
-def test_who_may_only_read_compares_signs_of_life_with_each_other(
+def test_without_permission_to_write_heartbeats_are_compared_with_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for process, time_of in (("a", 1000.0), ("b", 1030.0)):
@@ -109,7 +107,7 @@ def test_who_may_only_read_compares_signs_of_life_with_each_other(
     assert heartbeat_ages(tmp_path, ["a", "b", "no such"]) == {"a": 30.0, "b": 0.0}
 
 
-def test_the_command_gives_signs_of_life_beside_the_journals(
+def test_the_command_writes_heartbeats_beside_the_journals(
     tmp_path: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     run = make_run(tmp_path)

@@ -1,4 +1,4 @@
-"""A journal tells what its worker does, whatever becomes of the worker, and never costs a task."""
+"""A journal records what its worker does, also if the worker dies, and never costs a task."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def the_worker(directory: Path) -> Worker:
     return worker
 
 
-def test_work_is_written_down_before_and_after(tmp_path: Path) -> None:
+def test_a_journal_has_a_line_before_and_after_the_work(tmp_path: Path) -> None:
     before = time.time()
     do(tmp_path, TASK)
     process, start, end = lines(tmp_path)
@@ -65,7 +65,7 @@ def test_work_is_written_down_before_and_after(tmp_path: Path) -> None:
     assert 0 <= end["seconds"] <= end["time"] - start["time"] + 2e-3
 
 
-def test_a_failure_is_written_down_in_a_line_and_goes_on_to_the_farm(tmp_path: Path) -> None:
+def test_a_failure_is_recorded_in_a_line_and_raised_to_the_farm(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such\nluck"):
         Journaled(fail, tmp_path)(TASK, lambda fraction: None)
     assert lines(tmp_path)[-1]["error"] == "ValueError: no such"
@@ -74,7 +74,7 @@ def test_a_failure_is_written_down_in_a_line_and_goes_on_to_the_farm(tmp_path: P
     assert not worker.ended
 
 
-def test_progress_goes_on_to_the_farm_and_is_written_down_now_and_then(
+def test_progress_is_reported_to_the_farm_and_recorded_at_intervals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     heard: list[float] = []
@@ -107,7 +107,7 @@ def test_a_reader_follows_a_worker_from_task_to_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 0.999])
-def test_half_a_line_is_read_when_it_is_whole(tmp_path: Path, kept: float) -> None:
+def test_half_a_line_is_read_when_it_is_complete(tmp_path: Path, kept: float) -> None:
     do(tmp_path, TASK)
     path = the_file(tmp_path)
     whole = path.read_bytes()
@@ -120,7 +120,7 @@ def test_half_a_line_is_read_when_it_is_whole(tmp_path: Path, kept: float) -> No
 
 
 @pytest.mark.parametrize("junk", [b"\0\xff\xfe\n", b"{\n", b"17\n", b"{}\n", b'{"time": 1'])
-def test_what_is_no_line_is_passed_over(tmp_path: Path, junk: bytes) -> None:
+def test_invalid_lines_are_skipped(tmp_path: Path, junk: bytes) -> None:
     do(tmp_path, TASK)
     with the_file(tmp_path).open("ab") as file:
         file.write(junk + b"\n")
@@ -128,7 +128,7 @@ def test_what_is_no_line_is_passed_over(tmp_path: Path, junk: bytes) -> None:
     assert [ended.task for ended in the_worker(tmp_path).ended] == [17, 18]
 
 
-def test_of_a_long_journal_the_end_says_enough(tmp_path: Path) -> None:
+def test_only_the_end_of_a_long_journal_is_read(tmp_path: Path) -> None:
     do(tmp_path, *(Task(index, 1.0) for index in range(2000)))
     assert the_file(tmp_path).stat().st_size > 3 * journal._TAIL
     worker = the_worker(tmp_path)
@@ -147,7 +147,7 @@ def test_a_killed_worker_leaves_a_start_and_is_known_to_be_lost(tmp_path: Path) 
     assert all(worker.is_lost(time.time()) for worker in workers)
 
 
-def test_a_worker_elsewhere_is_lost_when_it_is_silent_for_long(tmp_path: Path) -> None:
+def test_a_worker_on_another_host_is_lost_after_a_long_silence(tmp_path: Path) -> None:
     heard = 1e9
     for process in ("", "another-boot.4026531836:1:77"):
         worker = Worker("elsewhere", 1, process, heard=heard)
@@ -155,7 +155,7 @@ def test_a_worker_elsewhere_is_lost_when_it_is_silent_for_long(tmp_path: Path) -
         assert worker.is_lost(heard + SILENCE + 1)
 
 
-def test_a_process_is_alive_until_it_has_ended_even_if_nobody_waits_for_it() -> None:
+def test_a_process_is_alive_until_it_has_ended_even_if_no_parent_waits_for_it() -> None:
     command = (
         "from cryotile.processes import this_process; print(this_process(), flush=True); input()"
     )
@@ -204,8 +204,8 @@ def test_a_journal_that_cannot_be_written_costs_one_warning_and_no_task(
     assert "the work continues" in caplog.text
 
 
-def test_a_disk_that_fills_up_and_is_freed_costs_a_line_at_most(tmp_path: Path) -> None:
-    """The limit on a file's size stands for the disk: a write is cut short, then refused."""
+def test_a_disk_that_is_full_for_a_while_costs_one_line_at_most(tmp_path: Path) -> None:
+    """A limit on the size of a file stands for the disk: a write is cut short, then refused."""
     before, handler = (
         resource.getrlimit(resource.RLIMIT_FSIZE),
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN),

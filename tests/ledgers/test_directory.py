@@ -1,4 +1,4 @@
-"""What a directory ledger leaves on the disk, and what others make of it when its worker dies at any step."""
+"""The files of a directory ledger, and what other workers do with them when a worker dies at any step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def tasks_of(count: int) -> list[Task]:
 
 
 def files(home: Path) -> list[str]:
-    """List what is under the only list of the only key."""
+    """Return the files of the only list of the only key."""
     (listed,) = (home / "farm").glob("*/0000")
     return sorted(
         str(path.relative_to(listed)) for path in listed.rglob("*") if path.name != "tasks"
@@ -40,7 +40,7 @@ def files(home: Path) -> list[str]:
 
 
 def settled_units(count: int) -> list[str]:
-    """Name the files of a list of which so many tasks are settled, and no others."""
+    """Return the files of a list after ``count`` tasks, all of them, are settled."""
     return [*(f"{number:06d}.done" for number in range(-(-count // UNIT))), "again"]
 
 
@@ -65,7 +65,7 @@ def test_a_unit_whose_tasks_were_claimed_one_by_one_is_one_file_when_it_is_settl
 def test_there_are_at_most_two_files_a_task(tmp_path):
     ledger = DirLedger(tmp_path, "run/1")
     ledger.enroll(tasks_of(200))
-    # Each claimed for itself, the second attempt of each under way, and none settled: this is the most there is.
+    # The largest number: each task is claimed alone, its second attempt is running, and none is settled.
     ledger.settle(ended(*claim_all(ledger), error="no"))
     claim_all(ledger)
     assert (
@@ -82,7 +82,7 @@ def test_tiny_tasks_share_a_file(tmp_path):
 
 
 def count_calls(monkeypatch) -> Counter[str]:
-    """Count what this process asks of the file system from now on."""
+    """Count the calls to the file system from now on."""
     calls: Counter[str] = Counter()
 
     def counted(name: str):
@@ -115,7 +115,7 @@ def test_a_new_worker_reads_little_of_a_long_run_that_is_nearly_over(tmp_path, m
     assert sum(calls.values()) < 60
 
 
-def test_who_looked_long_ago_does_not_claim_what_was_settled_since(tmp_path):
+def test_a_worker_with_an_old_view_does_not_claim_settled_tasks(tmp_path):
     late, quick = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
     late.enroll(tasks_of(600))
     (held,) = late.claim()
@@ -127,12 +127,12 @@ def test_who_looked_long_ago_does_not_claim_what_was_settled_since(tmp_path):
     assert files(tmp_path) == settled_units(600)
 
 
-def test_who_acts_on_an_old_view_claims_nothing(tmp_path, monkeypatch):
+def test_a_claim_on_an_old_view_of_the_files_fails(tmp_path, monkeypatch):
     late, quick = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
     late.enroll(tasks_of(600))
     while leases := quick.claim(300):
         quick.settle(ended(*leases))
-    # As if a file server's answers were kept from the time before anything was claimed.
+    # As if a file server answered with the state before the first claim.
     monkeypatch.setattr(late._observer, "is_compacted", lambda unit: False)
     monkeypatch.setattr("cryotile.ledgers.directory.claimant.look", lambda directory: {})
     for n in (600, 20, 1):
@@ -146,7 +146,7 @@ def test_no_clock_is_compared_with_another(tmp_path):
     (lease,) = holder.claim()
     (claim,) = tmp_path.glob("farm/*/0000/000000.0")
     other = DirLedger(tmp_path, "run/1", lease=1.0)
-    # The file server's clock may be years off, before or behind; only that the time changes counts.
+    # The file server's clock may be years off; only changes of the time count.
     for year in (0, 4_000_000_000, 1, 3_999_999_999):
         os.utime(claim, (year, year))
         assert other.claim() == []
@@ -154,7 +154,7 @@ def test_no_clock_is_compared_with_another(tmp_path):
     assert [lease.task.index for lease in await_claim(other)] == [0]
 
 
-def test_a_worker_of_this_machine_that_is_gone_is_not_waited_for(tmp_path):
+def test_tasks_of_a_dead_worker_of_this_machine_are_claimed_at_once(tmp_path):
     script = f"""
         import os, signal
         from pathlib import Path
@@ -170,7 +170,7 @@ def test_a_worker_of_this_machine_that_is_gone_is_not_waited_for(tmp_path):
     assert dead.returncode == -signal.SIGKILL
     leases = claim_all(DirLedger(tmp_path, "run/1"), 40)
     assert sorted(lease.task.index for lease in leases) == list(range(40))
-    # What it left comes first, for it is costliest.
+    # Its tasks come first, because they are the costliest.
     assert [(lease.task.index, lease.attempt) for lease in leases[:2]] == [(0, 2), (1, 1)]
 
 
@@ -186,7 +186,7 @@ def test_a_claim_whose_first_line_was_cut_short_is_given_up_after_a_lease(tmp_pa
     assert ledger.unsettled() == 0
 
 
-def test_a_worker_that_stops_before_the_first_line_of_its_claim_has_lost_it_when_it_goes_on(
+def test_a_worker_that_stalls_before_the_first_line_of_its_claim_loses_it(
     tmp_path,
 ):
     ledgers = [DirLedger(tmp_path, "run/1", lease=0.3, host=host) for host in "ab"]
@@ -204,7 +204,7 @@ def test_a_worker_that_stops_before_the_first_line_of_its_claim_has_lost_it_when
     assert ledgers[0].unsettled() == 0
 
 
-def test_a_line_that_a_full_disk_cut_short_spoils_no_other(tmp_path):
+def test_a_line_cut_short_by_a_full_disk_affects_no_other_line(tmp_path):
     ledger = DirLedger(tmp_path, "run/1", lease=0.3)
     ledger.enroll(tasks_of(5))
     leases = ledger.claim(5)
@@ -215,7 +215,7 @@ def test_a_line_that_a_full_disk_cut_short_spoils_no_other(tmp_path):
     assert ledger.unsettled() == 3
 
 
-def test_a_claim_that_a_full_disk_prevents_keeps_nobody_off(tmp_path, monkeypatch):
+def test_a_claim_prevented_by_a_full_disk_blocks_no_other_claim(tmp_path, monkeypatch):
     ledger = DirLedger(tmp_path, "run/1")
     ledger.enroll(tasks_of(1))
 
@@ -227,11 +227,11 @@ def test_a_claim_that_a_full_disk_prevents_keeps_nobody_off(tmp_path, monkeypatc
         patch.setattr("cryotile.ledgers.directory.claims._write", full)
         with pytest.raises(UnwritablePath, match="No space left"):
             ledger.claim()
-    # On the machine where that happened, and elsewhere, without waiting for a lease to pass.
+    # On this machine and on others, before a lease expires.
     assert len(DirLedger(tmp_path, "run/1", host="there").claim()) == 1
 
 
-def test_files_of_the_file_system_itself_are_passed_over(tmp_path):
+def test_files_of_the_file_system_itself_are_ignored(tmp_path):
     ledger = DirLedger(tmp_path, "run/1")
     ledger.enroll(tasks_of(20))
     held = ledger.claim()
@@ -245,7 +245,7 @@ def test_files_of_the_file_system_itself_are_passed_over(tmp_path):
     assert DirLedger(tmp_path, "run/1").unsettled() == 0
 
 
-def test_what_a_settled_bucket_says_may_be_lost(tmp_path):
+def test_the_record_of_a_settled_unit_may_be_lost(tmp_path):
     ledger = DirLedger(tmp_path, "run/1")
     ledger.enroll(tasks_of(5))
     ledger.settle(ended(*ledger.claim(5)))
@@ -272,7 +272,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 
 
 def die_before(step: int) -> None:
-    """Have this process killed before it changes anything for the given time."""
+    """Let this process be killed before its change number ``step`` of the file system."""
     left = [step]
 
     def counted(name: str):
@@ -291,7 +291,7 @@ def die_before(step: int) -> None:
 
 
 def live(home: Path, notes: mmap.mmap) -> None:
-    """Do all that a worker does, and note how often each task was about to start, and when it was settled."""
+    """Do everything a worker does; note how often each task was started, and whether it was settled."""
     ledger = DirLedger(home, "run/1", lease=0.3)
     ledger.enroll(tasks_of(34))
     failures = 2
@@ -312,7 +312,7 @@ def live(home: Path, notes: mmap.mmap) -> None:
 
 
 def run_until(step: int, home: Path) -> tuple[int, bytes]:
-    """Live in a process of its own that dies at a step; its exit code, and its notes."""
+    """Run :func:`live` in a process that dies at a step; return its exit code and its notes."""
     notes = mmap.mmap(-1, 34)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -330,7 +330,7 @@ def run_until(step: int, home: Path) -> tuple[int, bytes]:
 
 
 def test_a_worker_may_die_at_every_step(tmp_path, monkeypatch):
-    # Processes die here and not machines, and the disk is slow.
+    # Processes die here, not machines, so fsync would only cost time.
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     for step in itertools.count(1):
         home = tmp_path / str(step)
@@ -342,7 +342,7 @@ def test_a_worker_may_die_at_every_step(tmp_path, monkeypatch):
             found = await_claim(survivor)
             assert not survivor.settle(ended(*found))
             leases += found
-        # What was settled is not done again, nothing is done twice, and only what was started is charged.
+        # Settled tasks are not repeated, none is done twice, and only started tasks are charged.
         again = [lease.task.index for lease in leases]
         assert len(again) == len(set(again)), f"step {step}"
         assert SETTLED not in [notes[index] for index in again], f"step {step}"
@@ -355,31 +355,29 @@ def test_a_worker_may_die_at_every_step(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("size", [1, 10, 300])
-def test_who_has_little_time_claims_the_costliest_tasks_that_fit_and_leaves_the_others(
-    tmp_path, size
-):
+def test_a_worker_with_little_time_claims_the_costliest_tasks_that_fit(tmp_path, size):
     ledger, other = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
     tasks = tasks_of(1000)
     ledger.enroll(tasks)
-    # Of what was handed back, too, only what fits.
+    # Also of the tasks that were handed back only those that fit.
     ledger.release(ids(*ledger.claim(20)))
     claimed: list[Task] = []
     while leases := ledger.claim_fitting(size, lambda task: task.cost < 700.5):
         claimed += [lease.task for lease in leases]
         ledger.settle(ended(*leases))
     assert sorted(claimed, key=lambda task: -task.cost) == tasks[300:]
-    # Files that many tasks share come in the order of the list.
+    # Within a file, tasks keep the order of the list.
     assert claimed == tasks[300:] or size > 1
     assert [lease.task for lease in claim_all(other, size)] == tasks[:300] or size > 1
     assert other.unsettled() == 300
 
 
-def test_of_what_another_has_handed_back_only_what_fits_is_claimed(tmp_path):
+def test_of_returned_tasks_only_those_that_fit_are_claimed(tmp_path):
     first, ledger = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
     tasks = tasks_of(10)
     first.enroll(tasks)
     leases = first.claim(10)
-    # What is settled keeps the claim, so that the rest of it is inherited.
+    # A claim of which a task is settled stays, and its returned tasks are claimed from it.
     first.settle(ended(leases[9]))
     first.release(ids(*leases[:9]))
     found: list[Task] = []

@@ -1,4 +1,4 @@
-"""One question a batch: what a worker of short tasks asks, and what becomes of a task that kills its host at once."""
+"""One request a batch: the requests of a worker of short tasks, and a task that kills its host at once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def server(tmp_path_factory) -> Iterator[FarmServer]:
 
 @pytest.fixture(params=["sqlite", "postgresql", "http"])
 def open_ledger(request, tmp_path) -> OpenLedger:
-    """Opens a ledger that settles and claims in one question."""
+    """Return a function that opens a ledger that settles and claims in one request."""
     own = uuid.uuid4().hex
     if request.param == "http":
         address = request.getfixturevalue("server").url
@@ -54,7 +54,7 @@ def alike(count: int) -> list[Task]:
     return [Task(index, 1.0) for index in range(count)]
 
 
-def test_an_exchange_settles_what_has_ended_and_claims_what_waits(open_ledger):
+def test_an_exchange_settles_ended_tasks_and_claims_waiting_ones(open_ledger):
     ledger = open_ledger(lease=60.0)
     ledger.enroll(alike(5))
     done, failed, back = ledger.claim(3)
@@ -68,7 +68,7 @@ def test_an_exchange_settles_what_has_ended_and_claims_what_waits(open_ledger):
     assert ledger.unsettled() == 0
 
 
-def test_however_much_there_is_to_say_of_failures_it_is_said(open_ledger):
+def test_many_long_errors_are_settled_in_one_exchange(open_ledger):
     ledger = open_ledger(lease=60.0)
     ledger.enroll(alike(200))
     errors = "".join(map(chr, range(0x4E00, 0x9800)))
@@ -99,7 +99,7 @@ def do_nothing(task: Task, progress: Progress) -> None:
 
 
 def count_questions(ledger: object) -> Counter[str]:
-    """Count what a ledger is asked from now on."""
+    """Count the requests to a ledger from now on."""
     asked: Counter[str] = Counter()
 
     def count(name: str) -> None:
@@ -116,14 +116,14 @@ def count_questions(ledger: object) -> Counter[str]:
     return asked
 
 
-def test_a_worker_of_short_tasks_asks_once_a_batch(open_ledger, monkeypatch):
-    # However slow this machine is, these are short.
+def test_a_worker_of_short_tasks_sends_one_request_a_batch(open_ledger, monkeypatch):
+    # So that the tasks count as short on a slow machine.
     monkeypatch.setattr(pull, "_SHORT", 60.0)
     ledger = open_ledger(lease=300.0)
     asked = count_questions(ledger)
     done = list(PullBackend(ledger, children=1).run(alike(6000), do_nothing))
     assert len({outcome.task.index for outcome in done if outcome.error is None}) == 6000
-    # Batches have a quarter of a second's work; no start is told, and one renewal is due at the beginning.
+    # A batch is a quarter of a second of work; no start is reported, and one renewal is due at the beginning.
     assert asked["exchange"] >= 1
     assert asked["renew"] <= 2
     assert sum(asked.values()) < 6000 / 20
@@ -141,9 +141,7 @@ def short_tasks(ledger: SqlLedger) -> LedgerSource:
     return task_source
 
 
-def test_the_start_of_a_short_task_is_not_told_but_that_of_one_that_goes_on_is(
-    tmp_path, monkeypatch
-):
+def test_the_start_of_a_task_is_reported_only_if_the_task_is_not_short(tmp_path, monkeypatch):
     ledger = SqlLedger(f"sqlite:///{tmp_path}/farm.db", "run/1")
     ledger.enroll(alike(100))
     task_source = short_tasks(ledger)
@@ -157,7 +155,7 @@ def test_the_start_of_a_short_task_is_not_told_but_that_of_one_that_goes_on_is(
     assert told == [0.5]
 
 
-def test_a_task_that_came_back_goes_alone_and_its_start_is_told_before(open_ledger):
+def test_a_task_that_came_back_runs_alone_and_its_start_is_reported_first(open_ledger):
     dead, ledger = open_ledger(), open_ledger()
     dead.enroll(alike(3))
     assert len(dead.claim(3)) == 3
@@ -194,7 +192,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_short_task_that_kills_its_host_has_failed_when_it_killed_a_few(tmp_path):
+def test_a_short_task_that_kills_its_host_fails_after_the_last_attempt(tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
     command = [sys.executable, str(script), f"sqlite:///{tmp_path}/farm.db"]

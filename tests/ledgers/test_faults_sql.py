@@ -1,4 +1,4 @@
-"""Workers, connections and the database itself are killed; every task is done all the same, and none settled twice.
+"""Workers, connections and the database are killed; every task is still done, and none is settled twice.
 
 PostgreSQL runs with fsync on, SQLite with synchronous=FULL.  The short form kills some twenty times, the long form
 (``CRYOTILE_LONG=1``, ``make test-faults``) at least 200 times.
@@ -62,7 +62,7 @@ def start(url: str, directory: Path, deaths: tuple[Death, ...] = ()) -> subproce
 
 @pytest.fixture
 def scene(tmp_path) -> Path:
-    """Where workers leave what they did."""
+    """Return the directory in which workers record what they did."""
     for name in ("results", "deaths"):
         (tmp_path / name).mkdir()
     return tmp_path
@@ -70,7 +70,7 @@ def scene(tmp_path) -> Path:
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [1])
-def test_whoever_dies_whenever_every_task_is_done(url, scene, seed):
+def test_every_task_is_done_whenever_workers_die(url, scene, seed):
     lives, draw = draw_lives(seed, LIVES), random.Random(seed)
 
     def live(deaths: tuple[Death, ...], moment: float | None = None) -> int:
@@ -84,7 +84,7 @@ def test_whoever_dies_whenever_every_task_is_done(url, scene, seed):
     with ThreadPoolExecutor(2) as pool:
         assert set(pool.map(live, lives)) == {-signal.SIGKILL}
         check_deaths(scene / "deaths", lives)
-        # Besides, some workers are killed from outside, whatever they are about.
+        # Some other workers are killed from outside, at any moment.
         sudden = [draw.uniform(0.2, 3.0) for _ in range(LIVES // 3)]
         codes = list(pool.map(lambda moment: live((), moment), sudden))
     assert live(()) == 0
@@ -97,7 +97,7 @@ def test_whoever_dies_whenever_every_task_is_done(url, scene, seed):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", [1])
 def test_a_database_may_be_killed_and_started_again(scene, seed):
-    """Killed outright, stopped without a checkpoint, stopped in good order, or only the connections cut."""
+    """Killed, stopped without a checkpoint, stopped in good order, or only disconnected."""
     draw = random.Random(seed)
     with Postgres() as postgres:
 
@@ -116,7 +116,7 @@ def test_a_database_may_be_killed_and_started_again(scene, seed):
         for number in range(OUTAGES):
             wait_for_results(scene, draw.randint(1, TASKS // (2 * OUTAGES)), workers)
             outages[number % len(outages)]()
-            # Some outages last until the workers are out of work.
+            # Some outages last until the workers have no tasks left.
             if number % 3 == 0:
                 threading.Event().wait(draw.uniform(0.1, 0.5))
             postgres.start()
@@ -125,25 +125,25 @@ def test_a_database_may_be_killed_and_started_again(scene, seed):
 
 
 def wait_for_results(directory: Path, more: int, workers: list[subprocess.Popen[bytes]]) -> None:
-    """Wait until there are so many more results, or no worker is left."""
+    """Wait until there are ``more`` new results, or no worker is left."""
     pause, wanted = threading.Event(), count_results(directory) + more
     while count_results(directory) < min(wanted, TASKS) and any(w.poll() is None for w in workers):
         pause.wait(0.01)
 
 
 def count_results(directory: Path) -> int:
-    """Count the tasks that are done."""
+    """Return the number of tasks that are done."""
     return sum(path.name.isdecimal() for path in (directory / "results").iterdir())
 
 
 def check_results(url: str, directory: Path, kills: int) -> None:
-    """Check that all is settled and nothing twice, what was acknowledged is kept, and the counts are right."""
+    """Check that all tasks are settled once, acknowledged outcomes are kept, and the counts are right."""
     results = [path for path in (directory / "results").iterdir() if path.name.isdecimal()]
     assert all(path.read_text() == f"{path.name} " * 8 for path in results)
     lines = [line.split() for line in (directory / "outcomes").read_text().splitlines()]
     done = [index for index, good in lines if good == "1"]
     assert len(set(done)) == len(done)
-    # What has failed for good is tried again by who joins later and misses its result: the last word counts.
+    # A worker that joins later retries tasks that failed for good, so the last outcome counts.
     outcomes = {int(index): good == "1" for index, good in lines}
     # A task at which processes died three times has failed; all others are done.
     database = open_database(url)
@@ -201,7 +201,7 @@ def test_eight_processes_that_claim_a_hundred_thousand_tasks_get_each_once(url):
 
 @contextmanager
 def small_disk(place: Path) -> Iterator[Path]:
-    """Mount a disk of twelve megabytes."""
+    """Mount a disk of 12 MB."""
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
     if os.geteuid() != 0 or subprocess.call(mount) != 0:
@@ -213,13 +213,13 @@ def small_disk(place: Path) -> Iterator[Path]:
 
 
 def fill(path: Path) -> None:
-    """Let a file take all the room that is left."""
+    """Let a file take all free space."""
     with path.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
 
 
-def test_a_full_disk_under_sqlite_loses_nothing_and_the_run_goes_on_when_there_is_room(tmp_path):
+def test_a_full_disk_under_sqlite_loses_nothing_and_the_run_continues_when_there_is_space(tmp_path):
     with small_disk(tmp_path / "disk") as disk:
         ledger = SqlLedger(f"sqlite:///{disk}/farm.db", "run/1")
         ledger.enroll([Task(index, 1.0) for index in range(3000)])

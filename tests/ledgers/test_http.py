@@ -1,4 +1,4 @@
-"""A ledger behind a server: it keeps the contract, and what is asked twice happens once."""
+"""The ledger on a server: it keeps the contract, and a repeated request takes effect once."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def server(tmp_path_factory) -> Iterator[FarmServer]:
 
 @pytest.fixture
 def key() -> str:
-    """Name of a task list that no other test has."""
+    """Return the name of a task list that no other test uses."""
     return f"{uuid.uuid4().hex}/1"
 
 
@@ -66,7 +66,7 @@ class TestHTTPBackend(SupervisedContract):
 
 
 class _Forgetful(BaseHTTPRequestHandler):
-    """Passes a question on and, the first time that it hears one, hangs up instead of answering."""
+    """Forwards requests, and closes the connection in place of the first answer to each kind of request."""
 
     protocol_version = "HTTP/1.1"
 
@@ -105,7 +105,7 @@ class _Forgetful(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def forgetful(server) -> Iterator[ThreadingHTTPServer]:
-    """A proxy that loses the first answer to a question of each kind, after the server has done what was asked."""
+    """A proxy that loses the first answer to each kind of request, after the server has processed it."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful) as proxy:
         proxy.behind, proxy.forgotten = server.port, []
         thread = threading.Thread(target=proxy.serve_forever)
@@ -115,7 +115,9 @@ def forgetful(server) -> Iterator[ThreadingHTTPServer]:
         thread.join()
 
 
-def test_what_is_asked_again_because_the_answer_was_lost_happens_once(server, forgetful, key):
+def test_a_request_that_is_repeated_because_its_answer_was_lost_takes_effect_once(
+    server, forgetful, key
+):
     url = server.url.replace(str(server.port), str(forgetful.server_port))
     ledger, other = HttpLedger(url, key), HttpLedger(server.url, key, host="other")
     tasks = make_tasks(6)
@@ -136,7 +138,7 @@ def test_what_is_asked_again_because_the_answer_was_lost_happens_once(server, fo
     ]
 
 
-def test_a_farm_survives_that_its_server_is_killed(tmp_path, key):
+def test_a_farm_survives_the_death_of_its_server(tmp_path, key):
     tasks, work = make_tasks(300), RecordingWork(tmp_path)
     outcomes: list[Outcome] = []
     with FarmServer(tmp_path) as mortal, ThreadPoolExecutor(1) as starter:
@@ -145,7 +147,7 @@ def test_a_farm_survives_that_its_server_is_killed(tmp_path, key):
         for outcome in farm.run(tasks, work):
             outcomes.append(outcome)
             if len(outcomes) in (1, 150):
-                # One that is still starting would be missed.
+                # A server that is still starting would not be killed.
                 if starting is not None:
                     starting.result()
                 mortal.kill()
@@ -158,18 +160,18 @@ def test_a_farm_survives_that_its_server_is_killed(tmp_path, key):
     assert all(outcome.error is None and outcome.attempts == 1 for outcome in outcomes)
 
 
-def test_the_address_of_no_server_is_told(key):
+def test_an_address_without_a_server_is_named(key):
     ledger = HttpLedger("http://a:b@127.0.0.1:9", key, patience=0.0)
     with pytest.raises(
         Unanswered, match=r"127.0.0.1:9.*refused; check that the server runs"
     ) as caught:
         ledger.claim()
     assert "\n" not in str(caught.value)
-    # What is known by its owner alone stays there.
+    # The password is not shown.
     assert "a:b" not in str(caught.value)
 
 
-def test_the_address_of_something_else_is_told(key):
+def test_an_address_without_a_host_is_refused(key):
     with pytest.raises(InvalidValue, match=r"'http://' has no host; write http://host:5000"):
         HttpLedger("http://", key)
 
@@ -188,7 +190,7 @@ def test_a_token_may_come_from_the_environment(server, key, monkeypatch):
     assert len(ledger.claim(2)) == 2
 
 
-def test_a_long_list_comes_in_pieces(server, key):
+def test_a_long_list_is_sent_in_pieces(server, key):
     tasks = [Task(index, float(index % 97)) for index in range(120_000)]
     ledger = HttpLedger(server.url, key)
     ledger.enroll(tasks)
@@ -196,7 +198,7 @@ def test_a_long_list_comes_in_pieces(server, key):
     assert [lease.task.cost for lease in ledger.claim(100)] == [96.0] * 100
 
 
-def test_status_shows_how_far_the_runs_of_a_server_are(server, key, capsys, monkeypatch):
+def test_status_shows_the_progress_of_the_runs_of_a_server(server, key, capsys, monkeypatch):
     ledger = HttpLedger(server.url, key)
     ledger.enroll(make_tasks(1200))
     done, failed, *_ = ledger.claim(4)
@@ -218,7 +220,7 @@ def test_status_shows_how_far_the_runs_of_a_server_are(server, key, capsys, monk
     assert (run["done"], run["leased"]) == (1, 2)
 
 
-def test_who_watches_a_server_sees_each_change_of_its_runs_until_they_are_over(tmp_path):
+def test_status_watch_shows_each_change_of_the_runs_of_a_server_until_they_are_over(tmp_path):
     with FarmServer(tmp_path) as farm:
         ledger = HttpLedger(farm.url, "watched/1")
         ledger.enroll(make_tasks(2))
@@ -235,7 +237,7 @@ def test_who_watches_a_server_sees_each_change_of_its_runs_until_they_are_over(t
         rest, complaint = watch.communicate(timeout=240)
         last = "watched/1: 1 of 2 tasks done, 0 leased, 0 waiting, 1 failed"
         assert rest.splitlines()[-1] == last
-        # What failed is no success, and where the reason is said stands in the complaint, without the password.
+        # A failed task means exit code 1, and the message names the command that shows why, without the password.
         assert watch.returncode == 1
         assert f"cryotile status {farm.address}'" in complaint
         shown = output_of("status", farm.url)

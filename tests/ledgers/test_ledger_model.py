@@ -1,4 +1,4 @@
-"""Whatever workers do in whatever order, every ledger does what a dictionary in memory does."""
+"""Every ledger does what a dictionary in memory does, for any order of calls of several workers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _numbers = count()
 
 @dataclass
 class Known:
-    """What the model knows of a task: the attempts that count, its lease while there is one, whether it is settled."""
+    """The state of a task in the model: the attempts that count, its lease if it has one, whether it is settled."""
 
     cost: float
     attempts: int = 0
@@ -85,10 +85,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.check_claim(leases, waiting, n)
 
     def check_claim(self, leases: list[Lease], waiting: dict[int, Known], n: int) -> None:
-        """Check more of what was claimed."""
+        """Check more properties of the leases."""
 
     def held(self, data: st.DataObject) -> list[Lease]:
-        """Draw some of the leases that are alive."""
+        """Draw some of the valid leases."""
         alive = [known.lease for known in self.tasks.values() if known.lease is not None]
         return data.draw(st.lists(st.sampled_from(alive), unique=True)) if alive else []
 
@@ -121,14 +121,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def settle_what_has_ended(self, data: st.DataObject) -> None:
-        """It changes nothing, as the model will see."""
+        """Settle a lease that has ended, which changes nothing."""
         if self.old:
             lease = data.draw(st.sampled_from(self.old))
             self.holder(lease).settle(ended(lease))
             self.holder(lease).release(ids(lease))
 
     def holder(self, lease: Lease) -> Ledger:
-        """Ledger of the worker whose lease it is; where any may speak for it, one of them."""
+        """Return the ledger of the worker that holds a lease, or any ledger if all may settle it."""
         raise NotImplementedError
 
     @invariant()
@@ -138,7 +138,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 class DirMachine(LedgerMachine):
-    """The ledger in a directory, of which a lease is in the hands of the process that claimed it."""
+    """The ledger in a directory, where only the process that claimed a lease can settle it."""
 
     def open_ledgers(self) -> list[Ledger]:
         self.place = Path(tempfile.mkdtemp())
@@ -161,7 +161,7 @@ class DirMachine(LedgerMachine):
 
 
 class SQLMachine(LedgerMachine):
-    """The ledger in a database: exact in its order, and its clock can be set forward."""
+    """The ledger in a database: its order is exact, and its leases can be made to expire."""
 
     url = ""
 
@@ -180,7 +180,7 @@ class SQLMachine(LedgerMachine):
 
     @rule(worker=st.integers(0, WORKERS - 1))
     def leases_expire_and_nothing_else_waits(self, worker: int) -> None:
-        """Whoever claims then gets one of the expired, and those that were started are charged."""
+        """Let leases expire: the next claim gets one of these tasks, and those that were started are charged."""
         if any(not known.settled and known.lease is None for known in self.tasks.values()):
             return
         sooner = text("UPDATE tasks SET expires = 0 WHERE run_id = :run AND state = 1")
@@ -194,7 +194,7 @@ class SQLMachine(LedgerMachine):
 
     @rule()
     def restart(self) -> None:
-        """All waits again, as at first."""
+        """Restart the run: all tasks wait, with no attempt made."""
         restart_all(self.database, self.run)
         self.old += [known.lease for known in self.tasks.values() if known.lease is not None]
         self.tasks = {index: Known(known.cost) for index, known in self.tasks.items()}

@@ -1,4 +1,4 @@
-"""Every ledger does what the contract says; and what the one in a directory leaves on the disk."""
+"""The ledger in a directory keeps the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger in a database does what every ledger does, on SQLite and PostgreSQL; and what only a database does."""
+"""The ledger in a database keeps the contract on SQLite, PostgreSQL and behind a pooler; and its own properties."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TestPostgreSQLBackend(SupervisedContract):
 
 
 class TestPgBouncer(LedgerContract):
-    """Every transaction may get another connection."""
+    """Each transaction may get another connection."""
 
     @pytest.fixture
     def open_ledger(self, pgbouncer) -> OpenLedger:
@@ -78,13 +78,13 @@ class TestPgBouncer(LedgerContract):
 
 @pytest.fixture(scope="module")
 def pgbouncer(postgres) -> Iterator[PgBouncer]:
-    """A pooler that opens three connections."""
+    """Return a pooler that opens three connections."""
     with PgBouncer(postgres, connections=3) as running:
         yield running
 
 
 def work_together(url: str, workers: int) -> None:
-    """Let many workers, each with a ledger of its own, claim and settle a run together."""
+    """Let many workers, each with its own ledger, claim and settle a run together."""
     tasks = [Task(index, 1.0) for index in range(2 * workers)]
     SqlLedger(url, "many/1").enroll(tasks)
     start = threading.Barrier(workers)
@@ -115,7 +115,7 @@ def test_five_hundred_workers_share_three_connections_behind_pgbouncer():
         work_together(pgbouncer.url, 500)
 
 
-def test_a_connection_is_closed_when_its_worker_has_asked_nothing_for_a_while(postgres):
+def test_a_connection_is_closed_after_a_time_without_requests(postgres):
     ledger = SqlLedger(postgres.url, f"idle {next(_numbers)}")
     ledger.enroll([Task(1, 1.0)])
     pause = threading.Event()
@@ -154,7 +154,7 @@ def test_an_address_that_cannot_be_used_is_refused_with_a_remedy(spec):
         open_backend(spec, home=None, key="k")
 
 
-def test_a_database_that_refuses_for_good_is_not_asked_again(postgres, tmp_path):
+def test_a_database_that_refuses_for_good_is_not_retried(postgres, tmp_path):
     with pytest.raises(Unreachable, match="does not exist"):
         SqlLedger(f"{postgres.url}-that-is-not-there", "run/1").unsettled()
     with pytest.raises(UnwritablePath, match="does not exist"):
@@ -176,7 +176,7 @@ def test_a_schema_is_created_once_and_upgraded_step_by_step(url):
         databases[2].change(lambda c: upgrade(c, "further", steps[:1]))
 
 
-def test_a_database_of_the_first_version_goes_on_under_the_new_names(url):
+def test_a_database_of_version_1_is_upgraded_with_its_leases(url):
     ledger, database = SqlLedger(url, "run/1"), open_database(url)
     ledger.enroll([Task(index, 1.0) for index in range(5000)])
     (lease,) = ledger.claim()
@@ -221,7 +221,7 @@ def look_at_the_clock(database):
     return database.read(lambda connection: NOW(connection).scalar_one())
 
 
-def test_what_was_settled_since_its_owner_began_to_look_stays_settled(url):
+def test_tasks_settled_after_the_search_for_missing_results_began_stay_settled(url):
     ledger, database = SqlLedger(url, "run/1"), open_database(url)
     tasks = [Task(index, 1.0) for index in range(3)]
     ledger.enroll(tasks)
@@ -235,12 +235,12 @@ def test_what_was_settled_since_its_owner_began_to_look_stays_settled(url):
     assert run is not None
     SqlLedger.of_worker(database, run, 0).enroll(tasks, began)
     assert ledger.unsettled() == 2
-    # Who looks now, and misses the result all the same, has lost it.
+    # A worker that looks now and misses the result has lost it.
     SqlLedger.of_worker(database, run, 0).enroll(tasks)
     assert ledger.unsettled() == 3
 
 
-def test_a_claim_whose_answer_was_lost_is_answered_again(url):
+def test_a_repeated_claim_gets_the_same_leases(url):
     database = open_database(url)
     ledger = SqlLedger.of_worker(database, create_run(database), 0)
     ledger.enroll_range(50)

@@ -1,4 +1,4 @@
-"""A worker of a database ledger that dies at the moments it is given, as :mod:`mortal` does for a directory."""
+"""A worker of a database ledger that dies at given moments, as in :mod:`mortal` for a directory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MortalSqlLedger(Piecewise, SqlLedger):
 
 
 def work(url: str, directory: Path, count: int, deaths: tuple[Death, ...]) -> None:
-    """Take part in the run, as far as fate allows."""
+    """Work on the run until a given death."""
     ledger = MortalSqlLedger(url, "run/1", Fate(directory / "deaths", deaths))
     tasks = [Task(index, float(count - index)) for index in range(count)]
     pending = Pending(

@@ -77,7 +77,7 @@ class Ledger(ABC):
         """List the tasks to do.
 
         Idempotent, at any time and from any number of workers at once.  If a task is already settled, its result is
-        lost or it is to be retried: it is opened again, with no attempt made.  A task that is open keeps its state.
+        lost or it must be retried: it is opened again, with no attempt made.  A task that is open keeps its state.
 
         Parameters
         ----------

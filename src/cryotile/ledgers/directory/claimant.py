@@ -16,7 +16,7 @@ from cryotile.processes import this_process
 
 __all__ = ["Claimant", "HeldClaim", "HeldClaims"]
 
-# Where many workers reach for the same unit, each goes on at one of so many that follow.
+# If several workers try to claim from the same unit, each continues at a random one of this many units that follow.
 _SPREAD = 16
 
 

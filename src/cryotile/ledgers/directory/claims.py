@@ -2,7 +2,7 @@
 
 A unit has two sequences of claims.  Those named 0, 1, 2, … cover tasks that were never claimed; the newest one says
 which tasks are left.  Those named r0, r1, r2, … cover tasks that were handed back, or whose holder is gone.  A claim is
-created exclusively by its holder, who alone appends to it, one line of JSON at a time:
+created exclusively by its holder; only the holder appends to it, one line of JSON at a time:
 
 ====================================  ================================================================
 ``{"host", "process", "tasks", …}``   the first line: the holder and the length of its lease; the offsets that the claim

@@ -89,7 +89,7 @@ class Observer:
         Changes are timed by this worker's own monotonic clock: no two clocks are compared.  So the first look at a
         claim starts its time, and each change that is seen starts it again.
         """
-        # For processes of this machine the system knows, and nobody has to wait for a lease.
+        # The system knows the processes of this machine, so no worker waits for their leases.
         if is_alive(claim.process) is False:
             return True
         now = time.monotonic()
@@ -133,7 +133,7 @@ class Observer:
                 ended = found.setdefault(host, {})
                 if (index := asked.get(unit.start + offset)) is not None:
                     ended[index] = error is None
-        # The record of a unit that was cut short does not say who settled it.
+        # A record that was cut short does not name the hosts that settled its tasks.
         found.pop("", None)
         return found
 

@@ -1,7 +1,7 @@
 """The backlog: tasks of a run that are listed, but have no row in the table ``tasks`` yet.
 
 Tasks get rows a few thousand at a time, shortly before they are claimed.  So listing or restarting a million tasks
-touches hundreds of rows, and a run of two thousand million tasks that somebody creates by mistake is one row.
+touches hundreds of rows, and a run of two thousand million tasks that a user creates by mistake is one row.
 """
 
 from __future__ import annotations
