@@ -97,14 +97,14 @@ def test_all_workers_have_a_part_in_many_short_tasks() -> None:
     check_done(stage.play(tasks), tasks)
     assert all(len(stage.tasks_of(rank)) > 1000 for rank in (1, 2, 3))
     # Many go with one message, but never more than MPI sends at once.
-    assert all(len(m) < 4096 for messages in stage.heard.values() for m in messages)
-    assert max(len(m) for messages in stage.heard.values() for m in messages) > 2048
+    assert all(len(m) < 4096 for sent in stage.heard.values() for m in sent)
+    assert max(len(m) for sent in stage.heard.values() for m in sent) > 2048
 
 
 def test_long_tasks_are_handed_out_one_by_one() -> None:
     stage, tasks = Stage({1: taking(10.0), 2: taking(10.0)}), make_tasks(100)
     check_done(stage.play(tasks), tasks)
-    orders = [m for messages in stage.heard.values() for m in messages if m[:1] == messages.DO]
+    orders = [m for sent in stage.heard.values() for m in sent if m[:1] == messages.DO]
     assert [len(messages.tasks_in(order)) for order in orders] == [1] * 100
 
 

@@ -1,11 +1,11 @@
-"""The backend ``mpi``: rank 0 hands out, every other rank supervises a child that does the work.
+"""The backend ``mpi``: rank 0 hands out tasks, every other rank supervises a child that does the work.
 
 .. code-block:: console
 
     $ mpirun -n 64 cryotile run RUN --backend mpi
 
-N ranks are N - 1 workers.  Their work is done by child processes, so that a crash is a failed attempt like any other
-and MPI never hears of it.  Under Open MPI's ``--with-ft ulfm`` the loss of whole ranks is survived, too.
+N ranks are N - 1 workers.  Child processes do the work, so that a crash is an ordinary failed attempt and invisible to
+MPI.  Under Open MPI's ``--with-ft ulfm`` the farm survives the loss of whole ranks, too.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 class MPIBackend:
     """The ranks of an MPI program as a farm.
 
-    All ranks make the same calls of :meth:`run`.  Rank 0 hands out its tasks and yields their outcomes; on the others
-    ``run`` looks at no task, serves rank 0 and yields nothing.
+    All ranks make the same calls of :meth:`run`.  Rank 0 hands out its tasks and yields their outcomes; on the other
+    ranks ``run`` ignores its tasks, works for rank 0 and yields nothing.
 
-    Outside ``mpirun``, or without mpi4py, the children are those of this process, and a notice says so; a single
-    rank has one child.
+    Outside ``mpirun``, or without mpi4py, children of this process do the work, and a warning says so; a single rank
+    has one child.
 
     Parameters
     ----------
@@ -62,7 +62,8 @@ class MPIBackend:
     def __init__(self, argument: str = "", context: Context = DEFAULTS) -> None:
         if argument:
             raise InvalidValue(
-                f"backend 'mpi:{argument}': mpi takes no argument, mpirun says how many; write mpirun -n {argument} …"
+                f"backend 'mpi:{argument}': mpi takes no argument, mpirun sets the number of ranks; write mpirun -n "
+                f"{argument} …"
             )
         self.context = context
         self._rank = mpi_rank(os.environ)
@@ -72,7 +73,7 @@ class MPIBackend:
         return () if self._rank is not None and self._rank.rank else tasks
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
-        """Farm out the tasks, or serve rank 0; see :meth:`cryotile.backends.Backend.run`.
+        """Hand out the tasks, or work for rank 0; see :meth:`cryotile.backends.Backend.run`.
 
         Raises
         ------
@@ -81,27 +82,23 @@ class MPIBackend:
         CryotileError
             All workers are lost.
         """
-        # Not a generator: ranks come together when this is called.
+        # Not a generator: ranks meet when this is called.
         transport = self._open_transport()
-        rank = (
-            transport.rank
-            if transport is not None
-            else self._rank.rank
-            if self._rank is not None
-            else 0
-        )
         if transport is None:
+            rank = 0 if self._rank is None else self._rank.rank
             return iter(()) if rank else self._run_here(tasks, work)
-        return _serve(transport, work, self.context.stall) if rank else self._farm(transport, tasks)
+        if transport.rank:
+            return _serve(transport, work, self.context.stall)
+        return self._farm(transport, tasks)
 
     def _open_transport(self) -> Transport | None:
-        """Meet the other ranks, if there are any."""
+        """Meet the other ranks; return None if there are none."""
         if self._rank is None or self._rank.size == 1:
             return None
         try:
             transport = Transport()
         except (ImportError, RuntimeError) as error:
-            # Not MissingDependency: the work can be done without, on one host.
+            # Not MissingDependency: children of this process can do the work on one host.
             if not self._rank.rank:
                 logger.warning(
                     "mpirun started this, but MPI cannot be used (%s); install it with pip install 'cryotile[mpi]'",
@@ -119,7 +116,7 @@ class MPIBackend:
         """Do the tasks in children of this process."""
         children = 1 if self._rank is not None and self._rank.size == 1 else usable_cores()
         logger.warning(
-            "backend mpi: there is no other rank to work, so %d child processes of this one do; "
+            "backend mpi: there is no other rank, so %d child processes of this one do the work; "
             "start it as mpirun -n N …",
             children,
         )
@@ -127,7 +124,7 @@ class MPIBackend:
         return here(str(children), self.context).run(tasks, work)
 
     def _farm(self, transport: Transport, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Be rank 0."""
+        """Run rank 0."""
         try:
             if self.context.home is None:
                 yield from _hand_out(transport, TaskQueue(tasks))
@@ -139,8 +136,8 @@ class MPIBackend:
 
 
 def _share(transport: Transport, ledger: Ledger, tasks: Sequence[Task]) -> Iterator[Outcome]:
-    """Hand out what a ledger leases."""
-    # Before anything looks at the tasks: see PullBackend.
+    """Hand out the tasks that a ledger leases."""
+    # Before `tasks` is evaluated, as in PullBackend.
     ledger.enroll(tasks)
     if not tasks:
         yield from _hand_out(transport, TaskQueue([]))
@@ -162,6 +159,6 @@ def _hand_out(transport: Transport, task_source: TaskSource) -> Iterator[Outcome
 
 
 def _serve(transport: Transport, work: Work, stall: float) -> Iterator[Outcome]:
-    """Be another rank: an iterator like rank 0's, with nothing to come."""
+    """Run another rank; yield nothing."""
     serve(transport, work, stall)
     yield from ()

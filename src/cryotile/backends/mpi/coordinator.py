@@ -1,6 +1,6 @@
-"""What rank 0 does: hand tasks from a task_source to workers it knows by number, and hear what became of them.
+"""The coordinator on rank 0: it hands tasks of a task source to workers known by number, and receives their reports.
 
-Nothing here knows MPI, so a test can play the workers, and lose them.
+It does not depend on MPI, so that a test can play the workers and lose them.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from cryotile.farm.task import Outcome, Task
 __all__ = ["Coordinator"]
 
 SILENCE = 8 * BEAT
-"""Seconds without a sign of life after which a worker counts as lost: it left unseen, or its host hangs."""
+"""Seconds without a sign of life after which a worker counts as lost: it left unnoticed, or its host hangs."""
 
 COMING = 600.0
-"""Seconds that a worker may take to come: imports from a busy file system take minutes."""
+"""Seconds that a worker may take to start: imports from a busy file system take minutes."""
 
-# A worker gets as many tasks ahead as take about this long (seconds), to bridge the naps at both ends.
+# A worker gets tasks ahead for about this long (seconds), to bridge the pauses at both ends.
 _AHEAD = 0.05
 
-# Tasks that take longer are handed out one by one: a nap is nothing to them, and none waits behind a long one.
+# Tasks that take longer (seconds) are handed out one by one: a pause does not matter, and none waits behind a long one.
 _LONG = 0.5
 
 _MOST_AHEAD = 2000
 
-# So many to a message, which MPI then sends at once, whether it is expected or not.
+# Tasks in a message, few enough that MPI sends it at once, whether or not the receiver waits for it.
 _BATCH = 200
 
-# So many messages are taken in before what they brought is settled in one go.
+# Messages that are received before their attempts are settled together.
 _MOST_MESSAGES = 256
 
-# Seconds between looks at silent workers, at the task_source and at the deadline.
+# Seconds between checks of silent workers, the task source and the deadline.
 _ROUND = 0.5
 
-# Bounds of a nap (seconds) between looks for messages: a busy coordinator hardly sleeps, a quiet one uses no core.
-_SHORTEST_NAP, _LONGEST_NAP = 0.00005, 0.005
+# Bounds of the pause (seconds) between polls for messages: a busy coordinator hardly sleeps, an idle one uses no core.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.005
 
-# Seconds that workers have, when the deadline is over, to say what became of their tasks.
+# Seconds that workers have after the deadline to report their tasks.
 _LAST_WORDS = 3.0
 
 logger = logging.getLogger(__name__)
@@ -55,13 +55,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Seat:
-    """One worker, as rank 0 sees it."""
+    """One worker, seen from rank 0."""
 
     rank: int
     heard: float
     host: str = ""
     is_open: bool = False
-    # In the order given: the first is the one it is at.
+    # In the order given: the first one is running.
     tasks: dict[int, Task] = field(default_factory=dict)
     began: float = 0.0
     fraction: float = 0.0
@@ -70,18 +70,18 @@ class _Seat:
 
 
 class Coordinator:
-    """Hands out tasks until the task_source is over, or the deadline.
+    """Hand out tasks until the task source is over or the deadline is reached.
 
     Parameters
     ----------
     line : Line
-        To the workers.
+        Messages to and from the workers.
     ranks : sequence of int
         The workers.
     task_source : TaskSource
         The tasks.
     deadline : Deadline
-        How long to go on.
+        The time that the farm has.
     """
 
     def __init__(
@@ -99,17 +99,17 @@ class Coordinator:
         self._last_words: float | None = None
         self._next_round = now
         self._last_heard = now
-        # When it listened last: who was away for long blames nobody for silence.
+        # Silence is measured up to the last poll, so that a coordinator that was busy elsewhere blames no worker.
         self._listened = now
         self._last_loss = ""
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yield outcomes as the task_source settles them.
+        """Yield outcomes as the task source settles them.
 
         Raises
         ------
         CryotileError
-            All workers are gone, and tasks are left.
+            All workers are gone and tasks are left.
         """
         while not self._is_over():
             heard = self._listen()
@@ -137,14 +137,14 @@ class Coordinator:
         return self._deadline.draining()
 
     def _rest(self, heard: bool) -> None:
-        """Sleep, the longer the quieter it is."""
+        """Sleep, longer the longer no message came."""
         now = time.monotonic()
         if heard:
             self._last_heard = now
-        time.sleep(min(max(_SHORTEST_NAP, (now - self._last_heard) / 3.0), _LONGEST_NAP))
+        time.sleep(min(max(_SHORTEST_PAUSE, (now - self._last_heard) / 3.0), _LONGEST_PAUSE))
 
     def _listen(self) -> list[_Seat]:
-        """Take in the messages that have come; the workers they are from."""
+        """Process the messages that have come; return their senders."""
         heard: dict[int, _Seat] = {}
         self._listened = time.monotonic()
         for _ in range(_MOST_MESSAGES):
@@ -155,12 +155,12 @@ class Coordinator:
                 heard[rank] = seat
                 self._hear(seat, content)
             else:
-                # It was written off, and its tasks are with others.
+                # It was written off, and other workers have its tasks.
                 self._line.send(rank, messages.STOP)
         return list(heard.values())
 
     def _hear(self, seat: _Seat, message: bytes) -> None:
-        """Take in what one worker reports."""
+        """Process the reports of one worker."""
         seat.heard = time.monotonic()
         before = len(self._attempts)
         returned: list[Task] = []
@@ -176,14 +176,14 @@ class Coordinator:
                 self._note(seat, kind, value, text)
         if returned:
             self._task_source.put_back(returned)
-        # Failures say nothing of the next task, and who fails at once is not to get many.
+        # Failures tell nothing about the next task, and a worker that fails at once must not get many.
         done = [attempt.seconds for attempt in self._attempts[before:] if attempt.error is None]
         if done:
-            # Nor does one short task say that all will be.
+            # One short task does not mean that all are short.
             seat.pace = max(sum(done) / len(done), seat.pace / 2.0)
 
     def _note(self, seat: _Seat, kind: int, value: float, text: str) -> None:
-        """Take in a report that is not about a task that ended or came back."""
+        """Process a report that is not about a task that ended or was returned."""
         if kind == messages.HELLO:
             seat.host, seat.is_open = text, True
             self._quarantine.join(text)
@@ -198,7 +198,7 @@ class Coordinator:
             self._forget(seat, text)
 
     def _take_from(self, seat: _Seat, index: int) -> Task | None:
-        """Take a task off a worker's list; None when it is not on it."""
+        """Remove a task from a worker's list; return None if it is not on the list."""
         task = seat.tasks.pop(index, None)
         if task is not None:
             seat.began, seat.fraction = time.monotonic(), 0.0
@@ -206,7 +206,7 @@ class Coordinator:
         return task
 
     def _settle(self) -> list[Outcome]:
-        """Count the attempts that have ended, and learn from them."""
+        """Settle the attempts that have ended, and learn from them."""
         attempts, self._attempts = self._attempts, []
         if not attempts:
             return []
@@ -214,13 +214,13 @@ class Coordinator:
             self._deadline.ended(attempt)
         for host in self._quarantine.learn(attempts):
             logger.warning(
-                "host %s is broken and gets no more tasks: what fails there at once, others do",
+                "host %s is broken and gets no more tasks: tasks that fail there at once succeed elsewhere",
                 host,
             )
         return self._task_source.settle(attempts)
 
     def _top_up(self, seat: _Seat) -> None:
-        """Give a worker more when it runs low."""
+        """Give a worker more tasks when it runs low."""
         if seat.is_open:
             if not self._quarantine.admits(seat.host):
                 self._recall(seat)
@@ -235,7 +235,7 @@ class Coordinator:
 
     def _give(self, seat: _Seat, count: int) -> None:
         """Hand out tasks to one worker, if there are any for it."""
-        # No more than half of a fair share of what is left, so that all workers end together.
+        # At most half of a fair share of the remaining tasks, so that all workers end together.
         count = min(count, max(1, self._task_source.stock() // (2 * len(self._seats))))
         tasks = self._choose(seat.host, count)
         if tasks:
@@ -248,7 +248,7 @@ class Coordinator:
                 self._line.send(seat.rank, messages.orders(tasks[first : first + _BATCH]))
 
     def _choose(self, host: str, count: int) -> list[Task]:
-        """Take tasks from the task_source, but not those that rather another host should try."""
+        """Take tasks from the task source, except those that another host should try first."""
         chosen: list[Task] = []
         passed: list[Task] = []
         while not chosen and self._task_source.stock():
@@ -262,7 +262,7 @@ class Coordinator:
         return chosen
 
     def _employ(self, heard: Iterable[_Seat]) -> None:
-        """Give the idle, and whom was heard, what waits or else what another worker has not started."""
+        """Assign waiting tasks to idle workers and to those that reported; otherwise recall unstarted ones."""
         if self._draining:
             return
         for seat in list(self._idle):
@@ -276,23 +276,23 @@ class Coordinator:
             self._recall(max(self._seats.values(), key=lambda seat: len(seat.tasks)))
 
     def _recall(self, seat: _Seat) -> None:
-        """Ask a worker for the tasks that it has not started."""
+        """Ask a worker to return the tasks that it has not started."""
         if len(seat.tasks) > 1 and not seat.is_searching:
             seat.is_searching = True
             self._line.send(seat.rank, messages.RECALL)
 
     def _look_round(self) -> Iterator[Outcome]:
-        """Look for workers that are lost, at the deadline, and let the task_source know what is running."""
+        """Check for lost workers, check the deadline, and report running tasks to the task source."""
         now = time.monotonic()
         self._next_round = now + _ROUND
         self._look_at_deadline(now)
         failed = self._line.failed()
         for seat in list(self._seats.values()):
             if seat.rank in failed:
-                self._bury(seat, "was lost")
+                self._lose(seat, "was lost")
             elif (silence := self._listened - seat.heard) > (SILENCE if seat.is_open else COMING):
                 self._line.write_off(seat.rank)
-                self._bury(seat, f"was silent for {silence:.0f} s")
+                self._lose(seat, f"was silent for {silence:.0f} s")
         yield from self._settle()
         running = {
             next(iter(seat.tasks.values())): seat.fraction
@@ -302,7 +302,7 @@ class Coordinator:
         yield from self._task_source.report(running)
 
     def _look_at_deadline(self, now: float) -> None:
-        """Wind down when asked to."""
+        """Drain when asked to."""
         if not self._draining:
             return
         if self._last_words is None:
@@ -313,10 +313,10 @@ class Coordinator:
             self._last_words = min(self._last_words, now + _LAST_WORDS)
             if now >= self._last_words:
                 for seat in list(self._seats.values()):
-                    self._forget(seat, "did not say what became of its tasks")
+                    self._forget(seat, "did not report its tasks in time")
 
-    def _bury(self, seat: _Seat, reason: str) -> None:
-        """Do without a worker that died: what it was at is a failed attempt, for it may be the reason."""
+    def _lose(self, seat: _Seat, reason: str) -> None:
+        """Remove a worker that died; its running task, which may be the reason, is charged an attempt."""
         if seat.tasks:
             seconds = time.monotonic() - seat.began
             task = self._take_from(seat, next(iter(seat.tasks)))
@@ -326,7 +326,7 @@ class Coordinator:
         self._forget(seat, reason)
 
     def _forget(self, seat: _Seat, reason: str) -> None:
-        """Do without a worker: its tasks wait again, none of them charged."""
+        """Remove a worker; its tasks wait again, none of them charged."""
         self._close(seat)
         del self._seats[seat.rank]
         self._handed_out -= len(seat.tasks)
@@ -336,7 +336,7 @@ class Coordinator:
             logger.warning("%s; the farm goes on without it", self._last_loss)
 
     def _close(self, seat: _Seat) -> None:
-        """Give a worker nothing more."""
+        """Give a worker no more tasks."""
         if seat.is_open:
             seat.is_open = False
             self._quarantine.leave(seat.host)

@@ -1,4 +1,4 @@
-"""What the launcher of an MPI program tells its processes, found out without MPI."""
+"""The rank that a launcher of MPI programs gave this process, read without MPI."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from cryotile.errors import InvalidValue
 
 __all__ = ["Rank", "mpi_rank", "own_environment"]
 
-# Rank and size as Open MPI, PMI (MPICH, Intel MPI, Cray), MVAPICH, IBM's jsrun, Flux, PMIx and Slurm's srun tell them.
+# Variables with rank and size of Open MPI, PMI (MPICH, Intel MPI, Cray), MVAPICH, IBM's jsrun, Flux, PMIx and Slurm's
+# srun.
 _VARIABLES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
@@ -20,7 +21,8 @@ _VARIABLES = (
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
 
-# By these a process knows itself for a rank.  What a job script may want in its tasks (SLURM_JOB_ID, …) stays.
+# Prefixes of the variables that make a process a rank.  Variables that work may need (SLURM_JOB_ID, …) are not among
+# them.
 _OF_A_RANK = (
     "OMPI_",
     "PMIX_",
@@ -42,14 +44,14 @@ _OF_A_RANK = (
 
 
 class Rank(NamedTuple):
-    """Which rank of how many; ``size`` is 0 where the launcher does not tell."""
+    """The rank of a process and the number of ranks, 0 if the launcher does not tell."""
 
     rank: int
     size: int
 
 
 def mpi_rank(environment: Mapping[str, str]) -> Rank | None:
-    """Find out which rank of an MPI program this process is.
+    """Return which rank of an MPI program this process is.
 
     Parameters
     ----------
@@ -59,7 +61,7 @@ def mpi_rank(environment: Mapping[str, str]) -> Rank | None:
     Returns
     -------
     Rank or None
-        None: no launcher of MPI programs started this process.
+        None if no launcher of MPI programs started this process.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def mpi_rank(environment: Mapping[str, str]) -> Rank | None:
         One of the launcher's variables is not a number.
     """
     for rank, size in _VARIABLES:
-        # Slurm tells the only process of a batch script that it is number 0, too, but not of how many.
+        # Slurm tells also the only process of a batch script that it is number 0, but not of how many.
         if rank in environment and (size in environment or rank == "PMIX_RANK"):
             found = Rank(_number(environment, rank), _number(environment, size) if size else 0)
             return None if (rank, found.size) == ("SLURM_PROCID", 1) else found
@@ -75,7 +77,9 @@ def mpi_rank(environment: Mapping[str, str]) -> Rank | None:
 
 
 def own_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what makes a process a rank: whose library starts MPI must not be taken for one.
+    """Return an environment without the variables that make a process a rank.
+
+    A child whose libraries start MPI must not act as a rank of this program.
 
     Parameters
     ----------
@@ -93,6 +97,6 @@ def _number(environment: Mapping[str, str], name: str) -> int:
     text = environment[name]
     if not (text.isascii() and text.isdecimal()):
         raise InvalidValue(
-            f"{name} is {text!r}, not a number, so that this process does not know its rank; unset it outside MPI"
+            f"{name} is {text!r}, not a number, so this process does not know its rank; unset it outside MPI"
         )
     return int(text)

@@ -1,6 +1,6 @@
-"""Messages over MPI between rank 0 and the other ranks, which outlive the loss of a rank where MPI lets them.
+"""Messages over MPI between rank 0 and the other ranks; they survive the loss of a rank if the MPI library does.
 
-Nobody waits inside MPI: its blocking calls burn a core, and wait for the dead as for the living.
+No call blocks inside MPI: its blocking calls use a whole core, and wait for lost ranks without end.
 """
 
 from __future__ import annotations
@@ -24,40 +24,42 @@ if TYPE_CHECKING:
 __all__ = ["MEETING", "Transport"]
 
 MEETING = 600.0
-"""Seconds that MPI may take to start: it waits for all ranks, and for one that was lost meanwhile, for ever."""
+"""Seconds that MPI may take to start: it waits for all ranks, and without end for one that is lost meanwhile."""
 
-# MPI has tags of at least 15 bits.  Each farm of a program has its own, so that nothing late reaches the next one.
+# MPI has tags of at least 15 bits.  Each farm of a program has its own tag, so that no late message reaches the next
+# farm.
 _FIRST_TAG, _TAGS = 17_000, 8_192
 
-# Only long tracebacks need a larger buffer.
+# Bytes.  Only long tracebacks need a larger buffer.
 _BUFFER_SIZE = 1 << 16
 
-# Seconds for which rank 0 waits until the others have left: they may have children to end, or still be on their way.
+# Seconds for which rank 0 waits until the others have left: they may have to end children, or may still be starting.
 _PATIENCE = 10.0
 
-# Seconds between looks for messages at the end.
-_NAP = 0.005
+# Seconds between polls for messages at the end.
+_PAUSE = 0.005
 
 
 class Transport:
-    """The messages of one farm: rank 0 hears all other ranks, they hear rank 0.
+    """The messages of one farm: rank 0 exchanges messages with all other ranks, which do so only with rank 0.
 
-    Every rank opens its wires in the same order.  Who leaves the program says so on the transport that would be next:
-    a rank that raises an exception is missed at once, and none waits for a rank 0 that is gone.
+    Every rank opens its transports in the same order.  A rank that leaves the program says so on the tag of the next
+    transport.  Therefore the loss of a rank that raises an exception is noticed at once, and no rank waits for a rank 0
+    that is gone.
 
     Attributes
     ----------
     rank, size : int
-        Which rank this is, of how many.
+        The number of this rank, and of all ranks.
     whole : bool
-        Whether no rank is lost, as rank 0 said last.
+        Whether no rank was lost when rank 0 last told.
 
     Raises
     ------
     ImportError
-        There is no mpi4py.
+        mpi4py is not installed.
     RuntimeError
-        There is no MPI library.
+        No MPI library is installed.
     """
 
     _opened = 0
@@ -68,7 +70,7 @@ class Transport:
         import mpi4py
 
         if "mpi4py.MPI" not in sys.modules:
-            # Whether MPI is finalised at exit is to be decided at exit.
+            # _leave decides at exit whether MPI is finalised.
             mpi4py.rc.finalize = False
             Transport._finalizes = True
         # The import starts MPI.
@@ -76,9 +78,9 @@ class Transport:
             from mpi4py import MPI
 
         self._mpi = MPI
-        # Not a duplicate of it: making one waits for all ranks, and one may never come.
+        # Not a duplicate: making one waits for all ranks, and one may never come.
         self._comm = MPI.COMM_WORLD
-        # mpi4py's own default; Open MPI's, to end all ranks, comes back with some versions' fault tolerance.
+        # mpi4py's own default; in some versions, fault tolerance brings back Open MPI's, which ends all ranks.
         self._comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size = self._comm.rank, self._comm.size
         self._source = 0 if self.rank else MPI.ANY_SOURCE
@@ -100,19 +102,19 @@ class Transport:
         return self._mpi.Get_library_version().partition(",")[0].splitlines()[0].strip()
 
     def send(self, rank: int, message: bytes) -> None:
-        """Send a message, whether it is ever received or not."""
+        """Send a message without waiting for its receipt."""
         try:
             self._sent.append(self._comm.Isend((message, self._mpi.BYTE), rank, self._tag))
         except self._mpi.Exception as error:
             self._tolerate(error)
-        # Two for each that is sent: what is stuck with a rank that hangs does not keep the others.
+        # Test two for each one sent, so that messages to a rank that hangs do not hold up the others.
         for _ in range(min(2, len(self._sent))):
             request = self._sent.popleft()
             if not self._is_sent(request):
                 self._sent.append(request)
 
     def receive(self) -> tuple[int, bytes] | None:
-        """Return the next message and the rank it is from; None when there is none now."""
+        """Return the next message and its source rank; None if there is none now."""
         try:
             if not self._comm.Iprobe(self._source, self._tag, self._status):
                 return None
@@ -130,9 +132,9 @@ class Transport:
         return source, message
 
     def failed(self) -> set[int]:
-        """Return the ranks that MPI has found to be lost; none where it does not look."""
+        """Return the ranks that MPI knows to be lost; none if the library does not detect losses."""
         try:
-            # Without it a lost rank spoils every look for messages from any rank.
+            # Otherwise a lost rank makes every probe for messages from any rank fail.
             self._comm.Ack_failed()
             group = self._comm.Get_failed()
         except NotImplementedError:
@@ -143,11 +145,11 @@ class Transport:
         return self._failed
 
     def write_off(self, rank: int) -> None:
-        """Note that a rank is lost of which MPI does not know: it would wait for that rank at the end."""
+        """Note a lost rank that MPI does not know of: at the end, MPI would wait for it."""
         Transport._written_off.add(rank)
 
     def end(self) -> None:
-        """Tell the workers that the farm is over, and wait until they have left; also late ones and the lost."""
+        """Tell all workers, also late and lost ones, that the farm is over, and wait until they have left."""
         workers = set(range(1, self.size))
         self.whole = not (Transport._written_off or self.failed())
         for rank in workers - self.failed():
@@ -157,20 +159,20 @@ class Transport:
             if self.receive() is None:
                 if time.monotonic() >= deadline:
                     break
-                time.sleep(_NAP)
+                time.sleep(_PAUSE)
         self.flush()
 
     def flush(self) -> None:
-        """Wait until the messages are on their way, but not for long."""
+        """Wait for a limited time until all messages are on their way."""
         deadline = time.monotonic() + _PATIENCE
         while self._sent and time.monotonic() < deadline:
             self._sent = deque(each for each in self._sent if not self._is_sent(each))
-            time.sleep(_NAP)
+            time.sleep(_PAUSE)
 
     def leave(self) -> None:
-        """Leave the program: tell the others on the transport that would be next, and hear it of them.
+        """Leave the program: tell the other ranks on the tag of the next transport, and wait for their answer.
 
-        No message may be on its way when MPI is finalised, and finalising burns a core while it waits.
+        No message may be on its way when MPI is finalised, and finalising uses a whole core while it waits.
         """
         old, self._tag = self._tag, self._tag + 1
         self._left.clear()
@@ -182,7 +184,7 @@ class Transport:
             while 0 not in self.failed():
                 if (message := self.receive()) and message[1] in (messages.STOP, messages.ABANDON):
                     break
-                time.sleep(_NAP)
+                time.sleep(_PAUSE)
         self._tag = old
         while self.receive():
             pass
@@ -195,7 +197,7 @@ class Transport:
             return True
 
     def _tolerate(self, error: MPI.Exception) -> None:
-        """Go on when the error is that a rank is lost."""
+        """Raise an error, unless it means that a rank is lost."""
         lost = (self._mpi.ERR_PROC_FAILED, self._mpi.ERR_PROC_FAILED_PENDING)
         if error.Get_error_class() not in lost:
             raise CryotileError(
@@ -206,7 +208,7 @@ class Transport:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """End this process when what it is at takes longer than :data:`MEETING`; in MPI no Python code could do that."""
+    """End this process if the block takes longer than :data:`MEETING`; inside MPI no Python code could do that."""
     faulthandler.dump_traceback_later(MEETING, exit=True, file=2)
     try:
         yield
@@ -215,17 +217,17 @@ def _limited() -> Iterator[None]:
 
 
 def _leave(last: Transport) -> None:
-    """Leave the program, in a way in which nobody waits for a rank that is lost."""
+    """Leave the program so that no rank waits for a lost one."""
     mpi = last._mpi
     if mpi.Is_finalized():
         return
     last.leave()
     if Transport._written_off:
-        # mpirun waits for all processes, but who was written off may hang for ever.
+        # mpirun waits for all processes, but a rank that was written off may hang without end.
         sys.stdout.flush()
         mpi.COMM_WORLD.Abort(0)
     if not last.whole and os.environ.get("OMPI_MCA_mpi_ft_enable") == "1":  # noqa: SIM112 - it is spelled so
-        # Fault tolerant, Open MPI may wait for the lost when it is finalised, and not when it is not.
+        # With fault tolerance, Open MPI may wait for lost ranks when it is finalised, but not if it is not finalised.
         return
     if Transport._finalizes:
         mpi.Finalize()

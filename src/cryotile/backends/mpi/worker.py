@@ -1,4 +1,4 @@
-"""What every rank but rank 0 does: supervise one child process that does the tasks rank 0 hands out."""
+"""The worker on every rank but rank 0: it supervises one child process that does the tasks of rank 0."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ BEAT = 15.0
 """Seconds between signs of life."""
 
 SILENCE = 300.0
-"""Seconds without a word from rank 0, once it has spoken, after which it is taken for lost."""
+"""Seconds without a message from rank 0, after the first one, after which rank 0 counts as lost."""
 
-# Bounds of a nap (seconds) between looks for messages: short in a dialogue, long in the middle of a task.
-_SHORTEST_NAP, _LONGEST_NAP = 0.001, 0.01
+# Bounds of the pause (seconds) between polls for messages: short in a dialogue, long in the middle of a task.
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.01
 
-# The tasks with the child, fewer than fit in its pipe; of the others it is fed from here.
+# Number of tasks with the child, fewer than fit into its pipe; the others wait here.
 _FEED = 200
 
-# Reports wait so long (seconds) for others to travel with, unless the child would run out of tasks.
+# Seconds for which reports wait for others to share a message, unless the child would run out of tasks.
 _GATHER = 0.005
 
-# So many children in a row that die before they start a task mean that none ever will, here.
+# If so many children in a row die before they start a task, none ever will on this host.
 _FUTILE_STARTS = 10
 
 logger = logging.getLogger(__name__)
 
 
 class Line(Protocol):
-    """What a worker needs of a :class:`~cryotile.backends.mpi.transport.Transport`."""
+    """The methods of :class:`~cryotile.backends.mpi.transport.Transport` that workers and coordinator use."""
 
     def send(self, rank: int, message: bytes) -> None:
         """Send a message."""
         ...
 
     def receive(self) -> tuple[int, bytes] | None:
-        """Return the next message and the rank it is from, or None."""
+        """Return the next message and its source rank, or None."""
         ...
 
     def failed(self) -> set[int]:
@@ -61,21 +61,21 @@ class Line(Protocol):
         ...
 
     def flush(self) -> None:
-        """See that messages get away."""
+        """Wait until messages are on their way."""
         ...
 
 
 def serve(line: Line, work: Work, stall: float) -> None:
-    """Do what rank 0 says until it says stop; whatever ends this, rank 0 hears of it.
+    """Follow the orders of rank 0 until it says stop; report to rank 0 however this ends.
 
     Parameters
     ----------
     line : Line
-        To rank 0.
+        Messages to and from rank 0.
     work : Work
         Does one task.
     stall : float
-        Seconds without a progress call after which a child is ended.
+        Seconds without a progress call after which a child is killed.
     """
     reason = "left the farm"
     try:
@@ -85,7 +85,7 @@ def serve(line: Line, work: Work, stall: float) -> None:
         ):
             _Worker(line, child_factory).serve()
     except CryotileError as error:
-        # Not one line on the screen from each rank: rank 0 says it, and goes on with the others.
+        # Not printed by each rank: rank 0 reports it, and goes on with the others.
         reason = str(error)
     except BaseException as error:
         reason = f"was ended by {type(error).__name__}"
@@ -112,18 +112,18 @@ class _Worker:
         self._heard: float | None = None
 
     def serve(self) -> None:
-        """Look after rank 0 and the child in turn."""
+        """Attend to rank 0 and the child in turn."""
         self._outbox += messages.report(messages.HELLO, text=socket.gethostname())
         while self._present:
             stirring = self._listen() | self._attend()
             if drain.begun():
-                self._wind_down()
+                self._drain()
             self._beat()
             self._send_if_due()
             self._rest(stirring)
 
     def _listen(self) -> bool:
-        """Follow the orders that have come; tell whether there were any."""
+        """Follow the orders that have come; return whether there were any."""
         heard = False
         while self._present and (message := self._line.receive()) is not None:
             heard = True
@@ -145,7 +145,7 @@ class _Worker:
             self._present = False
 
     def _feed(self) -> None:
-        """Pass tasks to the child, the first of which starts it."""
+        """Pass tasks to the child, and start it if there is none."""
         if self._child is None:
             if not self._waiting:
                 return
@@ -158,7 +158,7 @@ class _Worker:
             self._child.give([self._waiting.popleft() for _ in range(count)])
 
     def _attend(self) -> bool:
-        """Take in what the child reports; tell whether there was anything."""
+        """Process the reports of the child; return whether there were any."""
         child = self._child
         if child is None:
             return False
@@ -175,7 +175,7 @@ class _Worker:
         return bool(attempts)
 
     def _replace(self, child: Child) -> None:
-        """Let another child go on with what one that died has left."""
+        """Start another child for the tasks of one that died."""
         logger.warning("%s; it is replaced", child.end)
         if self._futile == _FUTILE_STARTS:
             raise CryotileError(
@@ -186,14 +186,14 @@ class _Worker:
         self._waiting.extendleft(reversed(child.tasks))
         self._feed()
 
-    def _wind_down(self) -> None:
-        """Give back what is not started and, when the grace is over, what is; then leave."""
+    def _drain(self) -> None:
+        """Return unstarted tasks and, when the grace period is over, running ones; then leave."""
         if not self._leaving:
             self._outbox += messages.report(messages.LEAVING)
             self._leaving = True
         self._give_back()
         if drain.overdue():
-            # What ended a moment ago counts; what has not is killed when the child_factory closes, and not charged.
+            # Tasks that ended a moment ago count; the rest is killed when the child factory closes, and not charged.
             self._attend()
             self._give_back()
             self._report_returned(self._child.tasks if self._child is not None else ())
@@ -202,7 +202,7 @@ class _Worker:
             self._present = False
 
     def _give_back(self) -> None:
-        """Return the tasks that are not started."""
+        """Return the unstarted tasks to rank 0."""
         if self._child is not None:
             self._report_returned(self._child.take_back())
         self._report_returned(self._waiting)
@@ -213,7 +213,7 @@ class _Worker:
             self._outbox += messages.report(messages.RETURNED, task.index)
 
     def _beat(self) -> None:
-        """Show that this worker lives and how far its task is, and look whether rank 0 does."""
+        """Report that this worker is alive and the progress of its task; check that rank 0 is alive."""
         now = time.monotonic()
         if now < self._next_beat:
             return
@@ -227,7 +227,7 @@ class _Worker:
             self._present = False
 
     def _send_if_due(self) -> None:
-        """Send the reports, unless others will soon join them."""
+        """Send the reports, unless more will follow soon."""
         if not self._outbox:
             return
         now = time.monotonic()
@@ -242,12 +242,12 @@ class _Worker:
             self._last_sent = now
 
     def _rest(self, stirring: bool) -> None:
-        """Sleep until the child stirs, or it is time to look for messages again: the later the quieter it is."""
+        """Sleep until the child reports, or until the next poll for messages: later the longer none came."""
         now = time.monotonic()
         if stirring:
             self._last_stir = now
-        nap = min(max(_SHORTEST_NAP, (now - self._last_stir) / 3.0), _LONGEST_NAP)
-        self._poll.poll(1000.0 * nap)
+        pause = min(max(_SHORTEST_PAUSE, (now - self._last_stir) / 3.0), _LONGEST_PAUSE)
+        self._poll.poll(1000.0 * pause)
 
 
 _RECORD = len(messages.report(messages.DONE))
