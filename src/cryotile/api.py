@@ -320,7 +320,7 @@ def assemble(
     Returns
     -------
     Dataset, dimensions (y, x)
-        The mosaic that was written, in memory.
+        The map that was written, opened lazily.
 
     Raises
     ------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -79,6 +81,53 @@ def test_a_product_has_the_same_bytes_for_any_tile_size(tmp_path: Path) -> None:
         )
         contents.add(path.read_bytes())
     assert len(contents) == 1
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".tif"])
+def test_a_product_written_by_bands_is_that_of_the_whole(tmp_path: Path, suffix: str) -> None:
+    grid = Grid("EPSG:3413", (0.0, 0.0, 19e3, 599e3), 1000.0)
+    whole, told = made_up(grid), []
+    write_product(whole, tmp_path / f"whole{suffix}", grid=grid, config=CONFIG)
+    write_product(
+        lambda part: made_up(grid.part(grid.rows[part], grid.columns)),
+        tmp_path / f"bands{suffix}",
+        grid=grid,
+        config=CONFIG,
+        advance=told.append,
+    )
+    contents = [(tmp_path / f"{name}{suffix}").read_bytes() for name in ("whole", "bands")]
+    assert contents[0] == contents[1]
+    assert (sum(told), len(told)) == (600, 3)
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from cryotile.geo.grid import Grid
+from cryotile.maps.product import write_product
+from tests.support.maps import CONFIG, made_up
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def write(rows):
+    grid = Grid("EPSG:3413", (0.0, 0.0, 499e3, rows * 1e3 - 1e3), 1000.0)
+    made = lambda part: made_up(grid.part(grid.rows[part], grid.columns))
+    write_product(made, Path(sys.argv[1]), grid=grid, config=CONFIG)
+
+write(256)
+before = peak()
+write(2560)
+print(peak() - before)
+"""
+
+
+def test_the_memory_of_a_product_does_not_grow_with_its_rows(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "dhdt.nc")]
+    grown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    # Ten times the rows are 170 MB more of values; kilobytes.
+    assert int(grown.stdout) < 40_000
 
 
 def test_a_product_keeps_no_trace_of_when_and_where_it_was_made(product: Path) -> None:

@@ -186,7 +186,7 @@ def test_a_half_is_fitted_as_it_would_be_alone(call: Call, run: Run) -> None:
     assert not (run.path / "validation" / "ascending-descending.nc").exists()
 
 
-def test_posts_outside_of_the_mask_are_not_compared(
+def test_a_map_of_differences_is_cropped_to_the_mask(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:
     x, y = WORLD.centre
@@ -196,11 +196,9 @@ def test_posts_outside_of_the_mask_are_not_compared(
     words = ("--split", "odd-even", "--backend", "serial")
     assert call("validate", run.path, *words)[0] == 0
     product = read_product(run.path / "validation" / "odd-even.nc")
-    west = (product["x"] < x - 500).to_numpy()
-    assert (product["status"].to_numpy()[:, west] == Status.NOT_COMPUTED).all()
+    assert float(product["x"][0]) >= x - 500
     compared = np.isfinite(product["dhdt_difference"].to_numpy())
-    assert not compared[:, west].any()
-    assert compared[:, ~west].sum() > 50
+    assert compared.sum() > 50
 
 
 def test_a_trend_of_odd_passes_alone_is_found(

@@ -91,7 +91,8 @@ def explain(
         click.echo(f"\nplot         {picture}")
         if output is not None:
             click.echo(f"points       {output}")
-    if not found.stored.agrees(found.fit) and found.stored.status != Status.NOT_COMPUTED:
+    fitted = found.stored.status not in (Status.NOT_COMPUTED, Status.OUTSIDE_MASK)
+    if fitted and not found.stored.agrees(found.fit):
         raise CryotileError(
             f"tile {found.stored.tile} of {run.path} has dhdt {found.stored.dhdt:.9g} m/yr and this machine gives"
             f" {float(found.fit['dhdt']):.9g}: it was made by another kernel; remove the tile and run again"

@@ -48,6 +48,7 @@ class Status(IntEnum):
     SINGULAR = 6
     RATE_OUT_OF_BOUNDS = 7
     NOT_CONVERGED = 8
+    OUTSIDE_MASK = 9
 
 
 @dataclass(frozen=True)
@@ -306,7 +307,7 @@ def _instants(years: _Floats, config: FitConfig) -> npt.NDArray[np.datetime64]:
 
 
 def without(fitted: xr.Dataset, posts: npt.NDArray[np.bool_], config: FitConfig) -> xr.Dataset:
-    """Return a fitted tile whose unwanted posts are not computed.
+    """Return a fitted tile whose unwanted posts have no values and status ``outside_mask``.
 
     Parameters
     ----------
@@ -323,6 +324,7 @@ def without(fitted: xr.Dataset, posts: npt.NDArray[np.bool_], config: FitConfig)
         Other posts are unchanged.
     """
     blanks = {variable.name: variable.empty(posts.shape) for variable in fit_variables(config)}
+    blanks["status"].fill(Status.OUTSIDE_MASK)
     wanted = {
         name: (
             fitted[name].dims,

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from cryotile.errors import InvalidValue
 from cryotile.points import Bounds
 
-__all__ = ["MAX_POSTS", "MAX_TILES", "Grid", "Tile", "check_bounds"]
+__all__ = ["MAX_POSTS", "MAX_TILES", "Grid", "Tile", "check_bounds", "shared", "within"]
 
 MAX_POSTS = 1_000_000_000
 """Limit that catches typing errors: Antarctica at 250 m has 0.4 billion posts."""
@@ -181,6 +181,12 @@ class Grid:
         """Number of posts, (ny, nx)."""
         return len(self.rows), len(self.columns)
 
+    def part(self, rows: range, columns: range) -> Grid:
+        """Return the grid of some of the rows and columns of posts, by their numbers."""
+        edges = (columns[0], rows[0], columns[-1], rows[-1])
+        x_min, y_min, x_max, y_max = (number * self.posting for number in edges)
+        return Grid(self.crs, (x_min, y_min, x_max, y_max), self.posting)
+
     def tiles(self, tile_size: int) -> list[Tile]:
         """Cut the grid into tiles; each post is in exactly one.
 
@@ -232,6 +238,17 @@ class Grid:
             In ascending order.
         """
         return _cut(self.columns, tile_size), _cut(self.rows, tile_size)
+
+
+def shared(one: range, other: range) -> range:
+    """Return the numbers that two ranges of posts share."""
+    start = max(one.start, other.start)
+    return range(start, max(start, min(one.stop, other.stop)))
+
+
+def within(part: range, whole: range) -> slice:
+    """Return the places of a range of posts in another that contains it."""
+    return slice(part.start - whole.start, part.stop - whole.start)
 
 
 def check_bounds(bounds: Bounds) -> None:

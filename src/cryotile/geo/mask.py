@@ -18,7 +18,7 @@ import pyproj
 from pyproj.exceptions import CRSError
 
 from cryotile.errors import InvalidValue, MissingDependency
-from cryotile.geo.grid import Grid, Tile
+from cryotile.geo.grid import Grid, Tile, within
 
 if TYPE_CHECKING:
     from rasterio import Affine
@@ -124,13 +124,21 @@ class Mask:
         """SHA-256 of ``inside``, hexadecimal."""
         return hashlib.sha256(np.packbits(self.inside).tobytes()).hexdigest()
 
-    def of(self, tile: Tile) -> npt.NDArray[np.bool_]:
-        """Return which posts of a tile of the grid are inside; ndarray of bool, the tile's shape."""
-        row, column = self.grid.rows.start, self.grid.columns.start
-        return self.inside[
-            tile.rows.start - row : tile.rows.stop - row,
-            tile.columns.start - column : tile.columns.stop - column,
-        ]
+    @cached_property
+    def extent(self) -> Grid:
+        """The smallest part of the grid that contains all posts inside."""
+        rows, columns = (np.flatnonzero(self.inside.any(axis=axis)) for axis in (1, 0))
+        return self.grid.part(
+            self.grid.rows[rows[0] : rows[-1] + 1], self.grid.columns[columns[0] : columns[-1] + 1]
+        )
+
+    def of(self, posts: Tile | Grid) -> npt.NDArray[np.bool_]:
+        """Return which posts of a tile or a part of the grid are inside; ndarray of bool, shape (ny, nx)."""
+        rows, columns = (
+            within(posts.rows, self.grid.rows),
+            within(posts.columns, self.grid.columns),
+        )
+        return self.inside[rows, columns]
 
 
 def _not_zero(path: Path, grid: Grid) -> npt.NDArray[np.bool_]:

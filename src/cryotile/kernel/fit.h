@@ -99,7 +99,7 @@ enum kind { QUADRATIC, ACCELERATION, ANNUAL, DIRECTION, MODES, PLATFORMS, NAMED 
 
 /* cryotile.fit.variables.Status */
 enum status { OK, NOT_COMPUTED, NO_POINTS, TOO_FEW_POINTS, TOO_SHORT_SPAN, TOO_FEW_PASSES, SINGULAR,
-              RATE_OUT_OF_BOUNDS, NOT_CONVERGED };
+              RATE_OUT_OF_BOUNDS, NOT_CONVERGED, OUTSIDE_MASK };
 
 /* cryotile.fit.terms.Cause: why a term is in the fit of a post or not. */
 enum cause { NOT_REACHED, FITTED, FITTED_ON_MEANS, ONE_CATEGORY, UNKNOWN_VALUES, FEW_PASSES, RATE_ON_MEANS, TERM_ON_MEANS,

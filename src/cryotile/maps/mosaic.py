@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from cryotile.fit.variables import VARIABLES, Status, Variable
-from cryotile.geo.grid import Grid, Tile
+from cryotile.geo.grid import Grid, Tile, shared, within
 from cryotile.geo.mask import Mask
 from cryotile.maps.tiles import TileStore
 
@@ -24,7 +24,7 @@ def mosaic(
     variables: Sequence[Variable] = VARIABLES,
     mask: Mask | None = None,
 ) -> xr.Dataset:
-    """Return the tiles side by side over the whole grid.
+    """Return the tiles side by side over a grid, or the part of them that is within it.
 
     Parameters
     ----------
@@ -33,18 +33,18 @@ def mosaic(
     grid : Grid
         The posts.
     tiles : iterable of Tile
-        Saved tiles of the grid; iterated once.
+        Saved tiles, each with a post of the grid; iterated once.
     empty : iterable of Tile
-        Tiles of the grid without a point in their windows: their posts get status ``no_points``.
+        Tiles without a point in their windows: their posts get status ``no_points``.
     variables : sequence of Variable
         Variables of the tiles, as of :func:`cryotile.fit.variables.fit_variables`.
     mask : Mask or None
-        The posts where a map is wanted; None: all.
+        The posts where a map is wanted, of this grid or one that contains it; None: all.
 
     Returns
     -------
     Dataset, dimensions (y, x)
-        All variables.  Posts of other tiles and posts outside the mask have status ``not_computed``.
+        All variables.  Posts of other tiles have status ``not_computed``, posts outside the mask ``outside_mask``.
 
     Raises
     ------
@@ -53,12 +53,13 @@ def mosaic(
     """
     arrays = {variable.name: variable.empty(grid.shape) for variable in variables}
     for tile in tiles:
+        inside, place = _overlap(grid, tile)
         for name, values in store.arrays(tile, [*arrays]).items():
-            arrays[name][_place(grid, tile)] = values
+            arrays[name][place] = values[inside]
     for tile in empty:
-        arrays["status"][_place(grid, tile)] = np.int8(Status.NO_POINTS)
+        arrays["status"][_overlap(grid, tile)[1]] = np.int8(Status.NO_POINTS)
     if mask is not None:
-        arrays["status"][~mask.inside] = np.int8(Status.NOT_COMPUTED)
+        arrays["status"][~mask.of(grid)] = np.int8(Status.OUTSIDE_MASK)
     attributes = {variable.name: variable.attrs for variable in variables}
     return xr.Dataset(
         {name: (("y", "x"), array, attributes[name]) for name, array in arrays.items()},
@@ -66,9 +67,10 @@ def mosaic(
     )
 
 
-def _place(grid: Grid, tile: Tile) -> tuple[slice, slice]:
-    row, column = grid.rows.start, grid.columns.start
+def _overlap(grid: Grid, tile: Tile) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return the posts that a grid and a tile share, as rows and columns of the tile, then of the grid."""
+    rows, columns = shared(grid.rows, tile.rows), shared(grid.columns, tile.columns)
     return (
-        slice(tile.rows.start - row, tile.rows.stop - row),
-        slice(tile.columns.start - column, tile.columns.stop - column),
+        (within(rows, tile.rows), within(columns, tile.columns)),
+        (within(rows, grid.rows), within(columns, grid.columns)),
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-__all__ = ["days", "write_dataset"]
+__all__ = ["Rows", "bands", "days", "write_dataset"]
 
 EPOCH = np.datetime64("2000-01-01", "ms")
 TIME_UNITS = "days since 2000-01-01"
 MS_PER_DAY = 86_400_000.0
+
+Rows = Callable[[slice], Mapping[str, npt.NDArray[Any]]]
+"""Returns the values of all maps in some rows."""
 
 CHUNK = 256
 """Posts along a side of a chunk, which is compressed as one."""
@@ -32,7 +35,9 @@ PROBE = 2**20
 """Bytes written to find out whether the disk is full."""
 
 
-def write_dataset(path: Path, dataset: xr.Dataset) -> None:
+def write_dataset(
+    path: Path, dataset: xr.Dataset, rows: Rows, advance: Callable[[int], object]
+) -> None:
     """Write a dataset to a compressed NetCDF-4 file, without a trace of time, path or host.
 
     Parameters
@@ -40,7 +45,12 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     path : Path
         Overwritten.
     dataset : Dataset
-        Variables of floats, integers or datetime64 of any dimensions; attributes are text, numbers or arrays.
+        Variables of floats, integers or datetime64; attributes are text, numbers or arrays.  The
+        values of variables with dimensions (y, x) are not used.
+    rows : callable
+        Returns the values of the variables with dimensions (y, x) in some rows, a name → array.
+    advance : callable
+        Told the number of rows written.
 
     Raises
     ------
@@ -50,7 +60,12 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     # The netCDF library reports every failure as "permission denied"; the operating system gives the reason.
     path.touch()
     try:
-        _write(path, dataset)
+        with netCDF4.Dataset(path, "w") as file:
+            _declare(file, dataset)
+            for part in bands(dataset.sizes["y"]):
+                for name, values in rows(part).items():
+                    file.variables[name][part] = _encode(values)
+                advance(part.stop - part.start)
     except (RuntimeError, OSError) as error:
         # The library gives no reason.  On a full disk a plain write fails, too, with the reason.
         with path.open("ab") as file:
@@ -58,33 +73,37 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
         raise OSError(errno.EIO, str(error)) from error
 
 
-def _write(path: Path, dataset: xr.Dataset) -> None:
-    with netCDF4.Dataset(path, "w") as file:
-        for dimension, size in dataset.sizes.items():
-            file.createDimension(str(dimension), size)
-        for name, variable in dataset.variables.items():
-            _write_variable(file, str(name), variable)
-        file.setncatts(_ascii(dataset.attrs))
+def bands(rows: int) -> Iterator[slice]:
+    """Yield bands of rows, each as high as a compressed chunk: memory does not grow with the map."""
+    for start in range(0, rows, CHUNK):
+        yield slice(start, min(start + CHUNK, rows))
 
 
-def _write_variable(file: netCDF4.Dataset, name: str, variable: xr.Variable) -> None:
-    values, attributes = _encode(variable)
-    is_map = variable.ndim == 2
-    created = file.createVariable(
-        name,
-        values.dtype,
-        tuple(str(dimension) for dimension in variable.dims),
-        compression="zlib" if is_map else None,
-        complevel=4,
-        chunksizes=[min(CHUNK, size) for size in variable.shape] if is_map else None,
-        fill_value=np.nan if is_map and values.dtype.kind == "f" else False,
-    )
-    if is_map:
-        # Without a limit the library caches all data until the file is closed, which doubles the memory.
-        created.set_var_chunk_cache(size=HELD)
-    created.set_auto_maskandscale(False)
-    created.setncatts(_ascii(attributes))
-    created[...] = values
+def _declare(file: netCDF4.Dataset, dataset: xr.Dataset) -> None:
+    """Create all variables, and write those that are no maps."""
+    for dimension, size in dataset.sizes.items():
+        file.createDimension(str(dimension), size)
+    for name, variable in dataset.variables.items():
+        is_map, is_time = variable.ndim == 2, variable.dtype.kind == "M"
+        dtype = np.dtype(np.float64) if is_time else variable.dtype
+        created = file.createVariable(
+            str(name),
+            dtype,
+            tuple(str(dimension) for dimension in variable.dims),
+            compression="zlib" if is_map else None,
+            complevel=4,
+            chunksizes=[min(CHUNK, size) for size in variable.shape] if is_map else None,
+            fill_value=np.nan if is_map and dtype.kind == "f" else False,
+        )
+        created.set_auto_maskandscale(False)
+        units = {"units": TIME_UNITS, "calendar": "proleptic_gregorian"} if is_time else {}
+        created.setncatts(_ascii({**variable.attrs, **units}))
+        if is_map:
+            # Without a limit the library caches all data until the file is closed.
+            created.set_var_chunk_cache(size=HELD)
+        else:
+            created[...] = _encode(variable.values)
+    file.setncatts(_ascii(dataset.attrs))
 
 
 def _ascii(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,8 +135,5 @@ def days(instants: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float64]:
     return np.where(np.isnat(since), np.nan, since.astype(np.int64) / MS_PER_DAY)
 
 
-def _encode(variable: xr.Variable) -> tuple[npt.NDArray[Any], dict[str, Any]]:
-    if variable.dtype.kind == "M":
-        units = {"units": TIME_UNITS, "calendar": "proleptic_gregorian"}
-        return days(variable.values), {**variable.attrs, **units}
-    return variable.values, variable.attrs
+def _encode(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return days(values) if values.dtype.kind == "M" else values

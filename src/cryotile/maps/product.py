@@ -6,7 +6,7 @@ Points and settings alone determine the content; time, path and host do not ente
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from cryotile.fit.variables import Status, Variable, axis_attrs, settings_attrs
 from cryotile.geo.grid import Grid
 from cryotile.geo.mask import Mask
 from cryotile.geo.projection import areal_scale, projected_crs
-from cryotile.maps.netcdf import days, write_dataset
+from cryotile.maps.netcdf import Rows, bands, days, write_dataset
 from cryotile.points import Bounds
 
 if TYPE_CHECKING:
@@ -47,8 +47,12 @@ TITLE = "Ice elevation change rate from satellite altimetry"
 _GEOTIFF_SUFFIXES = (".tif", ".tiff")
 
 
+Mosaic = Callable[[slice], xr.Dataset]
+"""Returns some rows of a mosaic, as :func:`cryotile.maps.mosaic.mosaic` does."""
+
+
 def write_product(
-    mosaic: xr.Dataset,
+    mosaic: xr.Dataset | Mosaic,
     path: Path,
     *,
     grid: Grid,
@@ -56,13 +60,15 @@ def write_product(
     where: str | None = None,
     mask: Mask | None = None,
     title: str = TITLE,
+    advance: Callable[[int], object] | None = None,
 ) -> None:
     """Write a mosaic with its metadata, whole or not at all.
 
     Parameters
     ----------
-    mosaic : Dataset, dimensions (y, x)
-        As returned by :func:`cryotile.maps.mosaic.mosaic`.
+    mosaic : Dataset, dimensions (y, x), or callable
+        As returned by :func:`cryotile.maps.mosaic.mosaic`, or what returns some rows of it: memory then does not grow
+        with the map.
     path : Path
         NetCDF-4 (``.nc``), or GeoTIFF with one band per variable (``.tif``, ``.tiff``).
     grid : Grid
@@ -75,6 +81,8 @@ def write_product(
         The posts where a map was wanted; None: all.
     title : str
         Title of the product.
+    advance : callable
+        Told the number of rows written.
 
     Raises
     ------
@@ -90,19 +98,39 @@ def write_product(
         raise InvalidValue(
             f"{path} ends in neither .nc nor .tif; name the product e.g. {path.stem}.nc"
         )
+    advance = advance or (lambda _: None)
+    made = mosaic if callable(mosaic) else lambda part: mosaic.isel(y=part)
     product = described(
-        mosaic.assign({CELL_AREA.name: (("y", "x"), cell_area(grid), dict(CELL_AREA.attrs))}),
+        _outline(made(slice(0, 1)), grid),
         grid=grid,
         config=config,
         where=where,
         mask=mask,
         title=title,
     )
+
+    def rows(part: slice) -> dict[str, npt.NDArray[Any]]:
+        maps = {str(name): values.to_numpy() for name, values in made(part).data_vars.items()}
+        return {**maps, CELL_AREA.name: cell_area(grid.part(grid.rows[part], grid.columns))}
+
     if suffix in _GEOTIFF_SUFFIXES:
-        _write_geotiff(product, path, grid)
+        _write_geotiff(product, path, grid, rows, advance)
         return
     with atomic_path(path) as temporary:
-        write_dataset(temporary, product)
+        write_dataset(temporary, product, rows, advance)
+
+
+def _outline(row: xr.Dataset, grid: Grid) -> xr.Dataset:
+    """Return a dataset of the variables of one row over the whole grid; its values take no memory."""
+    maps = {name: (v.to_numpy(), v.attrs) for name, v in row.data_vars.items()}
+    maps[CELL_AREA.name] = (np.full((1, 1), CELL_AREA.fill), dict(CELL_AREA.attrs))
+    return xr.Dataset(
+        {
+            name: (("y", "x"), np.broadcast_to(values[:, :1], grid.shape), attrs)
+            for name, (values, attrs) in maps.items()
+        },
+        coords={"y": grid.y, "x": grid.x},
+    )
 
 
 def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Dataset:
@@ -308,7 +336,9 @@ def _global_attributes(
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def _write_geotiff(product: xr.Dataset, path: Path, grid: Grid) -> None:
+def _write_geotiff(
+    product: xr.Dataset, path: Path, grid: Grid, rows: Rows, advance: Callable[[int], object]
+) -> None:
     try:
         import rasterio
     except ImportError as error:
@@ -332,20 +362,33 @@ def _write_geotiff(product: xr.Dataset, path: Path, grid: Grid) -> None:
             compress="deflate",
             predictor=3,
             tiled=True,
+            interleave="band",
             bigtiff="if_safer",
         ) as file:
-            _write_bands(file, maps)
+            _describe_bands(file, maps)
+            for part in bands(grid.shape[0]):
+                _write_rows(file, part, rows)
+                advance(part.stop - part.start)
             file.update_tags(**product.attrs)
         temporary.write_bytes(memory.getbuffer())
 
 
-def _write_bands(file: DatasetWriter, maps: dict[str, xr.DataArray]) -> None:
+def _describe_bands(file: DatasetWriter, maps: dict[str, xr.DataArray]) -> None:
     for band, (name, variable) in enumerate(maps.items(), start=1):
         is_time = variable.dtype.kind == "M"
-        values = days(variable.to_numpy()) if is_time else variable.to_numpy().astype(np.float64)
-        # Rows run from north to south in a GeoTIFF.
-        file.write(values[::-1], band)
         file.set_band_description(band, name)
         file.set_band_unit(
             band, "days since 2000-01-01" if is_time else variable.attrs.get("units", "")
         )
+
+
+def _write_rows(file: DatasetWriter, part: slice, rows: Rows) -> None:
+    """Write some rows, counted from the north as in all GeoTIFFs, of all variables."""
+    from rasterio.windows import Window
+
+    ny, window = file.height, Window(0, part.start, file.width, part.stop - part.start)
+    found = rows(slice(ny - part.stop, ny - part.start))
+    for band, name in enumerate(file.descriptions, start=1):
+        values = found[name]
+        values = days(values) if values.dtype.kind == "M" else values.astype(np.float64)
+        file.write(values[::-1], band, window=window)

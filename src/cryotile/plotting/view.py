@@ -24,6 +24,9 @@ MARGIN = 0.04
 Extent = tuple[float, float, float, float]
 """Left, right, bottom, top edge of a map, kilometres."""
 
+_BARE = (Status.NO_POINTS, Status.OUTSIDE_MASK)
+"""Posts at the edge of a map with one of these are cut off."""
+
 _Values = npt.NDArray[np.float64]
 
 
@@ -70,7 +73,7 @@ class MapView:
         cut = _where_something_is(status)
         part, status = product.isel(cut), status[cut["y"], cut["x"]]
         not_computed = status == Status.NOT_COMPUTED
-        has_points = ~not_computed & (status != Status.NO_POINTS)
+        has_points = ~np.isin(status, (*_BARE, Status.NOT_COMPUTED))
         values = np.where(has_points, _numbers(part[variable]), np.nan)
         squares = SQUARES_DENSE if np.isfinite(values).mean() > SPARSE else SQUARES_SPARSE
         merged = -(-max(values.shape) // squares)
@@ -104,7 +107,7 @@ def _posting(product: xr.Dataset) -> float:
 
 
 def _where_something_is(status: npt.NDArray[np.integer]) -> dict[str, slice]:
-    something = status != Status.NO_POINTS
+    something = ~np.isin(status, _BARE)
     if not something.any():
         return {"y": slice(None), "x": slice(None)}
     rows, columns = np.flatnonzero(something.any(axis=1)), np.flatnonzero(something.any(axis=0))

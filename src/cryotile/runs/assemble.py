@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import xarray as xr
 
 from cryotile.errors import Unfinished
 from cryotile.fit.variables import fit_variables
-from cryotile.geo.grid import Tile
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import write_product
 from cryotile.runs.progress import bar
 from cryotile.runs.run import Run
+from cryotile.runs.xarray_engine import open_map
 
 __all__ = ["assemble_run"]
 
@@ -37,7 +36,7 @@ def assemble_run(
     Returns
     -------
     Dataset, dimensions (y, x)
-        The mosaic, in memory.
+        The map, opened lazily: memory does not grow with its size.
 
     Raises
     ------
@@ -50,29 +49,31 @@ def assemble_run(
             f"{len(missing)} of {len(run.tasks)} tiles of {run.path} are missing (or damaged);"
             f" make them with 'cryotile run {run.path}', or take what is there with --partial"
         )
-    settings = run.settings
-    there = [tile for index, tile in enumerate(run.tiles) if index not in missing]
-    maps = mosaic(
-        run.store,
-        settings.grid,
-        tiles=_counted(there, progress),
-        empty=run.empty_tiles(),
-        variables=fit_variables(settings.fit),
-        mask=settings.mask,
-    )
-    write_product(
-        maps,
-        output,
-        grid=settings.grid,
-        config=settings.fit,
-        where=settings.where,
-        mask=settings.mask,
-    )
-    return maps
+    settings, grid = run.settings, run.settings.map_grid
+    saved = {(t.ix, t.iy): t for index, t in enumerate(run.tiles) if index not in missing}
+    empty = {(t.ix, t.iy): t for t in run.empty_tiles()}
 
+    def rows(part: slice) -> xr.Dataset:
+        band = grid.part(grid.rows[part], grid.columns)
+        across, up = band.cuts(settings.tile_size)
+        places = [(ix, iy) for iy in up for ix in across]
+        return mosaic(
+            run.store,
+            band,
+            tiles=(saved[place] for place in places if place in saved),
+            empty=(empty[place] for place in places if place in empty),
+            variables=fit_variables(settings.fit),
+            mask=settings.mask,
+        )
 
-def _counted(tiles: Sequence[Tile], progress: bool) -> Iterator[Tile]:
-    with bar("assemble", len(tiles), shown=progress) as advance:
-        for tile in tiles:
-            yield tile
-            advance()
+    with bar("assemble", grid.shape[0], shown=progress) as advance:
+        write_product(
+            rows,
+            output,
+            grid=grid,
+            config=settings.fit,
+            where=settings.where,
+            mask=settings.mask,
+            advance=advance,
+        )
+    return open_map(output if output.suffix.lower() == ".nc" else run.path)

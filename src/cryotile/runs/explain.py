@@ -40,7 +40,7 @@ class StoredPost:
     dhdt : float
         m/yr; NaN without a fit or a tile.
     status : Status
-        ``NOT_COMPUTED`` if there is no tile, or the post is not wanted.
+        ``NOT_COMPUTED`` if there is no tile, ``OUTSIDE_MASK`` if the post is not wanted.
     wanted : bool
         Whether the post is inside the mask of the run.
     """
@@ -240,10 +240,11 @@ def _stored(run: Run, i: int, j: int) -> StoredPost:
     found = np.flatnonzero((run.table["ix"] == i // size) & (run.table["iy"] == j // size))
     if not found.size:
         name = f"x{i // size:+05d}_y{j // size:+05d}"
-        status = Status.NO_POINTS if wanted else Status.NOT_COMPUTED
+        status = Status.NO_POINTS if wanted else Status.OUTSIDE_MASK
         return StoredPost(name, np.nan, status, wanted)
     tile: Tile = run.tile(int(found[0]))
     if not run.store.is_current(tile, run.fingerprint(int(found[0]))):
-        return StoredPost(tile.name, np.nan, Status.NOT_COMPUTED, wanted)
+        status = Status.NOT_COMPUTED if wanted else Status.OUTSIDE_MASK
+        return StoredPost(tile.name, np.nan, status, wanted)
     post = run.store.load(tile).isel(x=tile.columns.index(i), y=tile.rows.index(j))
     return StoredPost(tile.name, float(post["dhdt"]), Status(int(post["status"])), wanted)

@@ -139,6 +139,11 @@ class Settings:
     fit: FitConfig
     mask: Mask | None = None
 
+    @property
+    def map_grid(self) -> Grid:
+        """The posts of the map: those of the grid, cropped to the mask."""
+        return self.grid if self.mask is None else self.mask.extent
+
     def as_request(self) -> PlanRequest:
         """Return the request that resolves to these settings."""
         return PlanRequest(

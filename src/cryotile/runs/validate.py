@@ -130,7 +130,7 @@ class Validation:
         run, settings, names = self.run, self.run.settings, SPLITS[split]
         differences = mosaic(
             self.store(split),
-            settings.grid,
+            settings.map_grid,
             tiles=(run.tile(task.index) for task in tasks),
             empty=run.empty_tiles(),
             variables=variables(names),
@@ -141,7 +141,7 @@ class Validation:
         write_product(
             differences,
             path,
-            grid=settings.grid,
+            grid=settings.map_grid,
             config=settings.fit,
             where=settings.where,
             mask=settings.mask,

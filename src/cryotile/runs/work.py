@@ -116,7 +116,7 @@ def fit_wanted(run: Run, points: pd.DataFrame, tile: Tile) -> xr.Dataset:
     points : DataFrame
         In the tile's window.
     tile : Tile
-        The tile; posts outside the mask of the run are ``not_computed``.
+        The tile; posts outside the mask of the run are ``outside_mask``.
     """
     fitted = fit_posts(points, tile.x, tile.y, run.settings.fit)
     if run.settings.mask is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -118,8 +117,7 @@ class _MapArray(BackendArray):
             return np.empty(np.shape(rows) + np.shape(columns), self.dtype)
         low, left = int(np.min(rows)), int(np.min(columns))
         part = self._make(
-            _part(
-                self._grid,
+            self._grid.part(
                 self._grid.rows[low : int(np.max(rows)) + 1],
                 self._grid.columns[left : int(np.max(columns)) + 1],
             )
@@ -148,23 +146,15 @@ class _CurrentTiles(TileStore):
         columns, rows = settings.grid.cuts(settings.tile_size)
         across, up = grid.cuts(settings.tile_size)
         touched = [Tile(ix, iy, columns[ix], rows[iy], grid.posting) for iy in up for ix in across]
-        # A mosaic is of whole tiles; the part is cut out of it.
-        around = _part(
-            settings.grid,
-            range(touched[0].rows.start, touched[-1].rows.stop),
-            range(touched[0].columns.start, touched[-1].columns.stop),
-        )
-        mask = settings.mask
-        whole = mosaic(
+        part = mosaic(
             self,
-            around,
+            grid,
             tiles=filter(self._is_there, touched),
             empty=[tile for tile in touched if (tile.ix, tile.iy) not in self._tasks],
             variables=[_STATUS] if variable.name == _STATUS.name else [variable, _STATUS],
-            mask=mask
-            and replace(mask, grid=around, inside=_within(mask.inside, settings.grid, around)),
+            mask=settings.mask,
         )
-        return _within(whole[variable.name].to_numpy(), around, grid)
+        return part[variable.name].to_numpy()
 
     def _is_there(self, tile: Tile) -> bool:
         if (tile.ix, tile.iy) not in self._tasks:
@@ -188,7 +178,7 @@ def _decoded(
 
 def _open_run(run: Run) -> xr.Dataset:
     settings, tiles = run.settings, _CurrentTiles(run)
-    grid = settings.grid
+    grid = settings.map_grid
     columns, rows = grid.cuts(settings.tile_size)
     encoding = {
         "source": str(run.path),
@@ -211,16 +201,3 @@ def _open_run(run: Run) -> xr.Dataset:
     )
     dataset.encoding["source"] = str(run.path)
     return dataset
-
-
-def _part(grid: Grid, rows: range, columns: range) -> Grid:
-    """Return the grid of some rows and columns of posts."""
-    edges = (columns[0], rows[0], columns[-1], rows[-1])
-    x_min, y_min, x_max, y_max = (number * grid.posting for number in edges)
-    return Grid(grid.crs, (x_min, y_min, x_max, y_max), grid.posting)
-
-
-def _within(values: npt.NDArray[Any], whole: Grid, part: Grid) -> npt.NDArray[Any]:
-    """Cut the posts of a part out of values at all posts of a grid."""
-    row, column = part.rows.start - whole.rows.start, part.columns.start - whole.columns.start
-    return values[row : row + len(part.rows), column : column + len(part.columns)]
