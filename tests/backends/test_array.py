@@ -19,11 +19,13 @@ from cryotile.backends.array import ArrayBackend, ArrayMember, IndexBackend, arr
 from cryotile.backends.base import STALL
 from cryotile.errors import InvalidValue
 from cryotile.farm.task import Pending, Task
-from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
+from cryotile.testing.backends import BackendContract, MakeBackend, RecordingWork, make_tasks
 from tests.support import PROJECT
 
 
-class TestIndex(SupervisedContract):
+class TestIndex(BackendContract):
+    """Without the tests of supervised children, which are those of the backend ``local``."""
+
     @pytest.fixture
     def make_backend(self) -> MakeBackend:
         return lambda workers=2, stall=STALL: IndexBackend(

@@ -16,7 +16,7 @@ from cryotile.errors import InvalidValue
 from cryotile.pointdb import PointDB
 from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
-from cryotile.testing.backends import MakeBackend, SupervisedContract
+from cryotile.testing.backends import BackendContract, MakeBackend
 from tests.support import command_line
 from tests.support.made_up import granule
 from tests.support.services.mpi import MPI, openmpi
@@ -55,8 +55,8 @@ def cryotile(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
     return command_line.run(*words, environment=plain_environment(), **more)
 
 
-class TestAuto(SupervisedContract):
-    """Here it is ``local``, with as many children as there are usable cores: ``workers`` is the least that is asked."""
+class TestAuto(BackendContract):
+    """Here it is ``local``, whose tests of supervised children it leaves out, with a child per usable core."""
 
     @pytest.fixture
     def make_backend(self, monkeypatch) -> MakeBackend:

@@ -25,7 +25,7 @@ from cryotile.farm.task import Outcome, Task
 from cryotile.ledgers import LEASE
 from cryotile.ledgers.http import HttpLedger
 from cryotile.taskfarm.client import log_in
-from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
+from cryotile.testing.backends import BackendContract, MakeBackend, RecordingWork, make_tasks
 from cryotile.testing.leases import OpenLedger, at, ended, ids
 from cryotile.testing.ledgers import LedgerContract
 from tests.support import PROJECT
@@ -57,7 +57,9 @@ class TestHTTP(LedgerContract):
         )
 
 
-class TestHTTPBackend(SupervisedContract):
+class TestHTTPBackend(BackendContract):
+    """Without the tests of supervised children, which are those of the backend ``dir``."""
+
     @pytest.fixture
     def make_backend(self, server, key) -> MakeBackend:
         return lambda workers=2, stall=STALL: open_backend(

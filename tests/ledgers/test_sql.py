@@ -20,7 +20,7 @@ from cryotile.ledgers.sql.ledger import SqlLedger, open_database
 from cryotile.ledgers.sql.runs import count, create_run, delete_run, find_run, restart_all
 from cryotile.ledgers.sql.schema import upgrade
 from cryotile.ledgers.sql.statements import NOW
-from cryotile.testing.backends import MakeBackend, SupervisedContract
+from cryotile.testing.backends import BackendContract, MakeBackend
 from cryotile.testing.leases import OpenLedger, claim_all, ended
 from cryotile.testing.ledgers import LedgerContract
 from tests.support.services.pgbouncer import PgBouncer
@@ -48,7 +48,9 @@ class TestPostgreSQL(LedgerContract):
         )
 
 
-class TestSQLiteBackend(SupervisedContract):
+class TestSQLiteBackend(BackendContract):
+    """Without the tests of supervised children, which are those of the backend ``dir``."""
+
     @pytest.fixture
     def make_backend(self, tmp_path) -> MakeBackend:
         return lambda workers=2, stall=STALL: open_backend(
@@ -56,7 +58,9 @@ class TestSQLiteBackend(SupervisedContract):
         )
 
 
-class TestPostgreSQLBackend(SupervisedContract):
+class TestPostgreSQLBackend(BackendContract):
+    """Without the tests of supervised children, which are those of the backend ``dir``."""
+
     @pytest.fixture
     def make_backend(self, postgres) -> MakeBackend:
         key = f"backend {next(_numbers)}/1"
