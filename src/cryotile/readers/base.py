@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cryotile.geo.values import HIGHEST, LOWEST
 from cryotile.points import MODES, PLATFORM_CODES, SURFACE_TYPES, Granule, pass_id
 from cryotile.readers.pass_inference import DIRECTION_NOTE, NOTE, infer_directions, infer_passes
 from cryotile.readers.source import Source
@@ -31,7 +32,7 @@ __all__ = [
 REASONS: Mapping[str, str] = {
     "no_position": "longitude or latitude is missing",
     "no_time": "the time is missing",
-    "no_elevation": "the elevation is missing, unused (0) or more than 10 km off the ellipsoid",
+    "no_elevation": "the elevation is missing, unused (0), below -500 m or above 9000 m on the ellipsoid",
     "no_mode": "the measurement mode is unknown",
     "no_platform": "the platform is unknown",
     "surface_ocean": "ocean, not asked for",
@@ -60,8 +61,7 @@ A point counts under its first reason.  Reasons common to all products come firs
 product's own flags.
 """
 
-# Largest distance of a surface from the ellipsoid, metres; unmarked fill values exceed it.
-_HIGHEST = 10_000.0
+_STAND_INS_NAMED = 3
 
 # All granules have the same categories, so that joined frames keep them.
 _PLATFORMS, _MODES, _SURFACES = (
@@ -185,7 +185,7 @@ class Records:
         # Written so that NaN fails.
         yield "no_position", ~((np.abs(self.latitude) <= 90.0) & (np.abs(self.longitude) <= 360.0))
         yield "no_time", np.isnat(self.time)
-        yield "no_elevation", ~(np.abs(self.elevation) < _HIGHEST)
+        yield "no_elevation", ~((self.elevation >= LOWEST) & (self.elevation <= HIGHEST))
         yield "no_mode", self.mode < 0
         if not isinstance(self.platform, str):
             yield "no_platform", self.platform < 0
@@ -292,8 +292,16 @@ def build_granule(
         record_count=keep.size,
         dropped=dropped,
         points=_frame(records, keep, columns),
-        notes=notes + records.notes,
+        notes=(*notes, *records.notes, *_stand_ins(records.elevation)),
     )
+
+
+def _stand_ins(elevation: NDArray[np.float64]) -> Iterator[str]:
+    """Yield a note on each impossible elevation that stands in the file several times and is not declared missing."""
+    impossible = elevation[(elevation < LOWEST) | (elevation > HIGHEST)]
+    values, counts = np.unique(impossible, return_counts=True)
+    for value in values[counts > 1][:_STAND_INS_NAMED]:
+        yield f"the elevation {value:.10g} m stands for a missing value, which the file does not declare"
 
 
 def _frame(records: Records, keep: NDArray[np.bool_], columns: Sequence[str]) -> pd.DataFrame:
@@ -307,7 +315,7 @@ def _frame(records: Records, keep: NDArray[np.bool_], columns: Sequence[str]) ->
         "latitude": records.latitude[keep],
         "time": records.time[keep],
         "elevation": records.elevation[keep],
-        "uncertainty": np.where(uncertainty > 0.0, uncertainty, np.nan),
+        "uncertainty": np.where((uncertainty > 0.0) & (uncertainty < HIGHEST), uncertainty, np.nan),
         "pass_id": records.pass_id[keep],
         "ascending": pd.array(records.ascending[keep], dtype="boolean"),
         "platform": pd.Categorical.from_codes(platform[keep], dtype=_PLATFORMS),

@@ -12,6 +12,7 @@ import pyproj
 from numpy.typing import NDArray
 from pyproj.exceptions import CRSError
 
+from cryotile.geo.values import has_utc_calendar
 from cryotile.points import MODES, SURFACE_TYPES, pass_id
 from cryotile.readers import pass_inference
 from cryotile.readers.base import Identity, ProductReader, Records
@@ -122,6 +123,9 @@ def _crs(source: Source) -> pyproj.CRS:
 def _times(source: Source, shape: Shape) -> NDArray[np.datetime64]:
     """Return UTC: seconds since 1970 unless the units state another epoch as CF does."""
     seconds = source.values("time", shape)
+    calendar = source.attribute("calendar", of="time")
+    if not has_utc_calendar(calendar):
+        raise source.lacks(f"calendar of UTC (it is {calendar!r})")
     try:
         return TimeUnit.parse(str(source.attribute("units", of="time"))).to_utc(seconds)
     except ValueError:

@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cryotile.errors import GranuleError
+from cryotile.geo.values import VALUE_ATTRIBUTES, physical_values
 
 __all__ = ["Shape", "Source", "open_source"]
 
@@ -122,23 +123,13 @@ class Source:
     def values(
         self, name: str, shape: Shape | None = None, *, part: slice | None = None
     ) -> NDArray[np.float64]:
-        """Return the variable ``name`` in the unit that the file declares; NaN where it holds the fill value.
+        """Return the variable ``name`` in the unit that the file declares; NaN where it says that a value is missing.
 
         Parameters and errors are those of :meth:`raw`; ``part`` selects values of a long variable.
         """
         dataset = self._dataset(name)
         raw = self._numbers(name, dataset, shape, part)
-        scale, offset, fill = (
-            self._attribute(dataset, key) for key in ("scale_factor", "add_offset", "_FillValue")
-        )
-        values = raw.astype(np.float64)
-        if scale is not None:
-            values *= float(scale)
-        if offset is not None:
-            values += float(offset)
-        if fill is not None:
-            values[raw == np.asarray(fill).astype(raw.dtype)] = np.nan
-        return values
+        return physical_values(raw, {key: self._value(dataset, key) for key in VALUE_ATTRIBUTES})
 
     def values_or_nan(self, name: str, shape: Shape) -> NDArray[np.float64]:
         """Return :meth:`values`, or NaN throughout if the file lacks the variable."""
@@ -208,18 +199,22 @@ class Source:
         return node
 
     def _attribute(self, node: h5py.h5i.ObjectID, name: str) -> str | float | None:
+        return _scalar(self._value(node, name))
+
+    def _value(self, node: h5py.h5i.ObjectID, name: str) -> Any:
+        """Return an attribute as h5py returns it; None if it is absent."""
         try:
             # Most attributes are absent, and an exception takes twenty times as long as this test.
             if not h5py.h5a.exists(node, name.encode()):
                 return None
             attribute = h5py.h5a.open(node, name.encode())
             if attribute.dtype.kind not in "iuf":
-                return _scalar(h5py.AttributeManager(_Node(node))[name])
+                return h5py.AttributeManager(_Node(node))[name]
             value = np.empty(attribute.shape, attribute.dtype)
             attribute.read(value)
-            return _scalar(value)
         except _DAMAGE as error:
             raise self.damaged(f"attribute {name}", error) from error
+        return value
 
     def _numbers(
         self,

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import h5py
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cryotile.errors import GranuleError
+from cryotile.geo.values import physical_values
 from cryotile.readers.source import Source
 from cryotile.readers.tables.mapping import TextLayout
 
@@ -49,12 +49,15 @@ class Columns:
         Names, and rows of a piece or None → pieces with exactly these columns; None: a single piece.
     units : mapping of str to str
         Column → unit, if the file states it.
+    calendars : mapping of str to str
+        Column → calendar of a time, if the file states it.
     """
 
     path: Path
     names: tuple[str, ...]
     load: Callable[[Sequence[str], int | None], Iterator[Piece]]
     units: Mapping[str, str]
+    calendars: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, wanted: Sequence[str], *, rows: int | None = None) -> Iterator[Piece]:
         """Read columns, which must exist and have equal lengths, in pieces of ``rows`` rows; None: in one piece.
@@ -134,7 +137,8 @@ def _hdf5(source: Source, file: h5py.File) -> Columns:
             yield {name: pd.Series(_hdf5_column(source, file[name], name, part)) for name in wanted}
 
     units = {name: source.attribute("units", of=name) for name in names}
-    return Columns(source.path, tuple(names), load, _stated(units))
+    calendars = {name: source.attribute("calendar", of=name) for name in names}
+    return Columns(source.path, tuple(names), load, _stated(units), _stated(calendars))
 
 
 def _parts(length: int, rows: int | None) -> Iterator[slice]:
@@ -178,19 +182,22 @@ def _netcdf3(path: Path) -> Columns:
 
     def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
         with netCDF4.Dataset(path) as dataset:
+            dataset.set_auto_maskandscale(False)
             for part in _parts(max(dataset[name].size for name in wanted), rows):
                 yield {
-                    name: pd.Series(np.ma.filled(dataset[name][part].astype(np.float64), np.nan))
+                    name: pd.Series(physical_values(dataset[name][part], dataset[name].__dict__))
                     for name in wanted
                 }
 
     with netCDF4.Dataset(path) as dataset:
         flat = {
-            name: getattr(variable, "units", None)
+            name: (getattr(variable, "units", None), getattr(variable, "calendar", None))
             for name, variable in dataset.variables.items()
             if variable.ndim == 1 and variable.dtype.kind in "iuf"
         }
-    return Columns(path, tuple(flat), load, _stated(flat))
+    units = {name: unit for name, (unit, _) in flat.items()}
+    calendars = {name: calendar for name, (_, calendar) in flat.items()}
+    return Columns(path, tuple(flat), load, _stated(units), _stated(calendars))
 
 
 def _text(path: Path, layout: TextLayout, *, gzipped: bool) -> Columns:

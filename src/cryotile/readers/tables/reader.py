@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 
 from cryotile.errors import GranuleError
 from cryotile.geo.projection import projected_crs
+from cryotile.geo.values import has_utc_calendar
 from cryotile.points import CATEGORIES, PLATFORM_CODES, Granule, empty_points
 from cryotile.readers import pass_inference
 from cryotile.readers.base import Identity, Records, build_granule
 from cryotile.readers.source import Source, open_source
-from cryotile.readers.tables.columns import open_columns
+from cryotile.readers.tables.columns import Columns, open_columns
 from cryotile.readers.tables.mapping import OWN_NAMES, REQUIRED, ColumnMapping, ColumnSpec
 from cryotile.times import TimeUnit
 
@@ -38,6 +39,8 @@ _SURVEYED = ("longitude", "latitude", "x", "y", "time", "platform", "orbit")
 """Columns from which identity and passes of a table follow."""
 
 _MOST_ORBITS = 2**31
+
+_STAND_INS = (-9999.0, -99999.0, -32768.0)
 
 _NOTE = "the table does not name its surface types: every point counts as grounded_ice"
 
@@ -265,8 +268,8 @@ class _Rows:
         The columns that were read.
     series : mapping of str to Series
         Column of the table → its values.
-    units : mapping of str to str
-        Column of the table → the unit that the file states.
+    columns : Columns
+        The table: it states units and calendars.
     first_row : int
         Number of rows of the table before these.
     """
@@ -275,7 +278,7 @@ class _Rows:
     mapping: ColumnMapping
     specs: Mapping[str, ColumnSpec]
     series: Mapping[str, pd.Series[Any]]
-    units: Mapping[str, str]
+    columns: Columns
     first_row: int = 0
 
     @classmethod
@@ -290,7 +293,7 @@ class _Rows:
         columns = open_columns(source, mapping.layout)
         first_row = 0
         for series in columns.read([spec.name for spec in specs.values()], rows=rows):
-            piece = cls(source, mapping, specs, series, columns.units, first_row)
+            piece = cls(source, mapping, specs, series, columns, first_row)
             first_row += piece.length
             yield piece
 
@@ -385,7 +388,13 @@ class _Rows:
         return np.where(lacking, 0, numbers).astype(np.int64), lacking
 
     def _unit(self, spec: ColumnSpec) -> TimeUnit:
-        stated = spec.unit or self.units.get(spec.name)
+        calendar = self.columns.calendars.get(spec.name)
+        if not has_utc_calendar(calendar):
+            raise GranuleError(
+                f"granule {self.source.path}: column {spec.name!r} counts time in the calendar {calendar!r}, which is"
+                " not that of UTC; write the times in the calendar 'standard'"
+            )
+        stated = spec.unit or self.columns.units.get(spec.name)
         try:
             return TimeUnit.parse(stated or "", spec.clock)
         except ValueError:
@@ -404,6 +413,11 @@ class _Rows:
         numbers = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
         self._require(~np.isnan(numbers) | _blank(series), name, "is not a number")
         numbers = np.where(np.isin(numbers, self.mapping.missing), np.nan, numbers)
+        if name == "elevation" and spec.factor != 1.0:
+            # In metres no ice lies there, but -9999 mm is a height: only its repetition tells.
+            for stand_in in _STAND_INS:
+                if np.count_nonzero(numbers == stand_in) > 1:
+                    numbers[numbers == stand_in] = np.nan
         return numbers * spec.factor if name in self.mapping.columns else numbers
 
     def _codes(self, name: str, default: int) -> NDArray[np.int8]:
