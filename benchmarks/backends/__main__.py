@@ -1,7 +1,7 @@
-"""Compare cryotile's backends with each other and with what else one would take: ``make bench-backends``.
+"""Compare cryotile's backends with each other and with alternatives: ``make bench-backends``.
 
 Writes ``backends.json`` and ``backends.svg`` to ``docs/_static`` and the page ``docs/backends/benchmark.md``.  The
-rounds of all contenders alternate, so that a machine that is busy slows all alike; ratios within one run count.
+rounds of all contenders alternate, so that a busy machine slows all alike; compare ratios within one run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ MEASURES = ("empty", "makespan", "kill", "map", "coordinator", "joining")
 
 AFTER_SQLITE = 1 + [contender.name for contender in CONTENDERS].index("sqlite")
 
-# Dying is what serial does with its work, and not worth a minute of waiting.
+# With serial, killing a task kills the run.
 UNKILLED = ("serial",)
 
 # One process has one worker.
@@ -47,7 +47,7 @@ ALONE = ("serial",)
 
 
 class Benchmark:
-    """The contenders, and what was measured of them so far; kept in a file after each measure."""
+    """The contenders and their results so far, saved to a file after each measure."""
 
     def __init__(self, contenders: Iterable[Contender], scale: Scale, kept: Path) -> None:
         self.contenders = [c for c in contenders if present(c)]
@@ -60,7 +60,7 @@ class Benchmark:
         }
 
     def go_on(self, measures: Iterable[str]) -> None:
-        """Keep what was measured before, but for these measures of these contenders."""
+        """Load the saved results, except these measures of these contenders."""
         fresh, machine = self.results["contenders"], self.results["machine"]
         self.results = json.loads(self._kept.read_text()) | {"machine": machine, "minutes": 0}
         self.results["earlier"] = [each for each in MEASURES if each not in measures]
@@ -71,7 +71,7 @@ class Benchmark:
             known.setdefault("empty", [])
 
     def run(self, measures: Collection[str], scratch: Path) -> None:
-        """Take some measures."""
+        """Measure."""
         begin, scale = time.monotonic(), self.scale
         if "empty" in measures:
             for _ in range(scale.rounds):
@@ -92,13 +92,13 @@ class Benchmark:
         self.keep()
 
     def keep(self) -> None:
-        """Write down what is known so far."""
+        """Save the results so far."""
         self._kept.write_text(json.dumps(self.results, indent=1) + "\n")
 
     def _each(
         self, measure: str, of: Callable[[Contender], Result], but: tuple[str, ...] = ()
     ) -> None:
-        """Measure each contender once, and say so."""
+        """Measure each contender once and print the result."""
         for contender in self.contenders:
             if contender.name in but:
                 continue
@@ -117,10 +117,10 @@ class Benchmark:
 
 
 def watch_coordinator(seconds: float) -> Result:
-    """Share of a core that rank 0 takes with a thousand workers."""
+    """Measure the share of a core that rank 0 uses with a thousand workers."""
     start = mpirun(3)
     if start is None:
-        return {"reason": "there is no mpirun"}
+        return {"reason": "mpirun is not installed"}
     program = Path(__file__).with_name("coordinator.py")
     command = [*start, str(program), "--seconds", str(seconds)]
     try:
@@ -133,7 +133,7 @@ def watch_coordinator(seconds: float) -> Result:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """Return the properties of the machine that the figures depend on."""
     model = platform.processor()
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -154,7 +154,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def start_services(stack: ExitStack) -> list[Contender]:
-    """Start PostgreSQL and, beside it with SQLite, a task-farm server; until the stack is unwound."""
+    """Start PostgreSQL and a task-farm server with SQLite, until the stack is unwound; return their contenders."""
     from tests.support.services.farm import FarmServer
     from tests.support.services.postgres import Postgres
 
@@ -165,13 +165,15 @@ def start_services(stack: ExitStack) -> list[Contender]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--short", action="store_true", help="a minute's look; no map")
+    parser.add_argument(
+        "--short", action="store_true", help="a run of about a minute, without the map"
+    )
     parser.add_argument("--no-map", action="store_true", help="leave out the real map")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these contenders only")
     parser.add_argument(
         "--services",
         action="store_true",
-        help="start PostgreSQL and a task-farm server, and let them join (with the checkout on PYTHONPATH)",
+        help="start PostgreSQL and a task-farm server and include them (with the checkout on PYTHONPATH)",
     )
     parser.add_argument(
         "--measures",
@@ -179,9 +181,11 @@ def main() -> None:
         choices=MEASURES,
         default=MEASURES,
         metavar="MEASURE",
-        help=f"take these anew ({', '.join(MEASURES)}) and keep the others as they were",
+        help=f"repeat these measures ({', '.join(MEASURES)}) and keep the other results",
     )
-    parser.add_argument("--page", action="store_true", help="write page and plot anew, no more")
+    parser.add_argument(
+        "--page", action="store_true", help="only write the page and the plot again"
+    )
     parser.add_argument("--docs", type=Path, default=DOCS, help="where to write")
     options = parser.parse_args()
     results = options.docs / "_static" / "backends.json"

@@ -1,4 +1,4 @@
-"""Who is compared: cryotile's backends, and what else one would take."""
+"""The contenders of the comparison: cryotile's backends and alternatives."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["CONTENDERS", "Contender", "Job", "ledger", "present"]
 
 @dataclass(frozen=True)
 class Job:
-    """What one process of a contender is to do: its tasks and work, and with how many workers.
+    """The job of one process of a contender: its tasks, work and number of workers.
 
     ``home`` and ``key`` are as for a backend, ``choose`` as for :class:`~cryotile.farm.task.Pending`; ``member`` of
-    ``members`` says which of a contender's processes this is.
+    ``members`` tells which of a contender's processes this is.
     """
 
     tasks: Sequence[Task]
@@ -49,14 +49,14 @@ class Contender:
     name : str
         As in table and plot.
     run : callable
-        Does a job and returns when (`time.monotonic`) each task was known to have ended.
+        Does a job and returns the times (`time.monotonic`) at which the end of each task was known.
     ours : bool
         Whether it is cryotile's.
     form : str
         ``one``: a process that starts its workers; ``ranks``: an MPI program; ``members``: processes that deal the
         tasks among themselves; ``pull``: processes that share a ledger.
     empty : int
-        How many empty tasks take it a second or two.
+        Number of empty tasks that take it a second or two.
     needs : str
         A module without which it is left out.
     url : str
@@ -72,12 +72,12 @@ class Contender:
     url: str = ""
 
     def members(self, workers: int) -> int:
-        """How many processes share so many workers."""
+        """Return the number of processes that share so many workers."""
         return {"members": workers, "pull": max(2, workers // 4)}.get(self.form, 1)
 
 
 def present(contender: Contender) -> bool:
-    """Tell whether what a contender needs is installed."""
+    """Tell whether the package that a contender needs is installed."""
     return not contender.needs or importlib.util.find_spec(contender.needs) is not None
 
 
@@ -92,7 +92,7 @@ def _farm(backend: Backend, job: Job) -> list[float]:
 
 
 def _submit(submit: Callable[..., Future[Any]], job: Job) -> list[float]:
-    """Submit each task by itself, as one does with an executor, to workers that are there: submitting counts."""
+    """Submit each task by itself, as is usual with an executor, to running workers; the submissions are timed, too."""
     for warm in [submit(ignore, 0.0) for _ in range(4 * job.workers)]:
         warm.result()
     ends: list[float] = []
@@ -103,7 +103,7 @@ def _submit(submit: Callable[..., Future[Any]], job: Job) -> list[float]:
         futures.append(future)
     for future in futures:
         future.result()
-    # A result may be there a moment before its callback is called.
+    # A result may be known a moment before its callback is called.
     known = ends[: len(futures)]
     return known + [time.monotonic()] * (len(futures) - len(known))
 
@@ -195,14 +195,14 @@ def _dask_cluster(job: Job) -> Iterator[Any]:
 
 
 def ledger(url: str) -> Contender:
-    """Make a contender of a ledger by its address; ``{home}`` in it is a directory of the run."""
+    """Return a contender for a ledger's address, in which ``{home}`` is the directory of the run."""
 
     def run(job: Job) -> list[float]:
         from cryotile.backends.pull import PullBackend
         from cryotile.ledgers.http import HttpLedger
         from cryotile.ledgers.sql.ledger import SqlLedger
 
-        # A service outlives the directory of a run, and knows its runs by their keys.
+        # A service outlives the directory of a run, and identifies runs by their keys.
         kind = HttpLedger if scheme == "http" else SqlLedger
         tasks = kind(url.format(home=job.home), f"{job.home}/{job.key}")
         return _farm(PullBackend(tasks, children=job.workers), job)

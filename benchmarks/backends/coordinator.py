@@ -1,7 +1,7 @@
-"""What the MPI farm costs rank 0: a thousand played workers, whose tasks take ten seconds on average.
+"""Measure the load of rank 0 of an MPI farm with a thousand simulated workers, whose tasks take ten seconds on average.
 
-Run it by itself as ``mpirun -n 3 python benchmarks/backends/coordinator.py``.  Ranks 1 and up play the workers; every
-message of a real worker is sent, only the children are missing.
+Run it by itself as ``mpirun -n 3 python benchmarks/backends/coordinator.py``.  Ranks 1 and up simulate the workers;
+they send every message of a real worker and only lack the children.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from mpi4py import MPI
 
 from cryotile.backends.base import TaskQueue
-from cryotile.backends.deadline import Shift
+from cryotile.backends.deadline import Deadline
 from cryotile.backends.mpi import messages
 from cryotile.backends.mpi.coordinator import Coordinator
 from cryotile.backends.mpi.worker import BEAT
@@ -25,7 +25,7 @@ from cryotile.farm.task import Task
 
 WORLD = MPI.COMM_WORLD
 
-# Message tags number the workers that a rank plays.
+# Message tags number the workers that a rank simulates.
 FIRST_TAG = 100
 END_TAG = 99
 
@@ -33,7 +33,7 @@ MEAN_SECONDS = 10.0
 
 
 class PlayedLine:
-    """Rank 0's line to workers of which each rank plays many: worker = slot · size + rank."""
+    """Rank 0's line to workers, of which each rank simulates many: worker = slot · size + rank."""
 
     def __init__(self) -> None:
         self._status = MPI.Status()
@@ -61,7 +61,7 @@ class PlayedLine:
     def flush(self) -> None: ...
 
     def close(self) -> None:
-        """End the players, and hear them out: MPI must not be finalised while messages are on their way."""
+        """Stop the other ranks and receive all their messages: MPI must not be finalised while any is on its way."""
         for rank in range(1, WORLD.size):
             WORLD.Send((b"", MPI.BYTE), rank, END_TAG)
         playing = WORLD.size - 1
@@ -71,7 +71,7 @@ class PlayedLine:
 
 
 def play_workers(slots: int) -> None:
-    """Be many workers until rank 0 ends it."""
+    """Simulate many workers until rank 0 stops it."""
     rng = random.Random(WORLD.rank)
     status, buffer = MPI.Status(), memoryview(bytearray(1 << 16))
     events: list[tuple[float, int, bytes]] = []
@@ -109,7 +109,7 @@ def say(slot: int, message: bytes) -> None:
 
 
 def watch_coordinator(workers: int, tasks: int, seconds: float) -> None:
-    """Print, as JSON, the share of a core that rank 0 takes once all workers are at work."""
+    """Print, as JSON, the share of a core that rank 0 uses when all workers are busy."""
     slots = workers // (WORLD.size - 1)
     if WORLD.rank:
         play_workers(slots)
@@ -117,8 +117,8 @@ def watch_coordinator(workers: int, tasks: int, seconds: float) -> None:
     line = PlayedLine()
     seats = [slot * WORLD.size + rank for slot in range(slots) for rank in range(1, WORLD.size)]
     task_queue = TaskQueue([Task(index, float(tasks - index)) for index in range(tasks)])
-    with Shift() as shift:
-        share, rate = watched(Coordinator(line, seats, task_queue, shift).outcomes(), seconds)
+    with Deadline() as deadline:
+        share, rate = watched(Coordinator(line, seats, task_queue, deadline).outcomes(), seconds)
     print(
         json.dumps(
             {"workers": len(seats), "share": share, "rate": rate, "messages": line.messages}
@@ -129,14 +129,14 @@ def watch_coordinator(workers: int, tasks: int, seconds: float) -> None:
 
 
 def watched(outcomes: Iterator[object], seconds: float) -> tuple[float, float]:
-    """Share of a core, and outcomes a second, from the first outcome on."""
+    """Return the share of a core and the outcomes per second from the first outcome on."""
     next(outcomes)
     start, cpu = time.monotonic(), spent()
     for done, _ in enumerate(outcomes, 1):
         elapsed = time.monotonic() - start
         if elapsed >= seconds:
             return (spent() - cpu) / elapsed, done / elapsed
-    raise RuntimeError("the tasks did not last; give more of them")
+    raise RuntimeError("the tasks ended too early; use more of them (--tasks)")
 
 
 def spent() -> float:

@@ -1,6 +1,6 @@
-"""How soon a new worker of the backend ``dir`` holds tasks in a long run that is nearly over.
+"""Measure how soon a new worker of the backend ``dir`` holds tasks in a long run that is nearly over.
 
-Run it by itself as ``python benchmarks/backends/joining.py [DIRECTORY]``, on the file system to be measured.
+Run it by itself as ``python benchmarks/backends/joining.py [DIRECTORY]``, on the file system to measure.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TASKS = 400_000
 
 
 def seconds_to_join(home: Path, count: int = TASKS) -> float:
-    """Seconds until a new worker holds a task, where 95 of 100 tasks are settled and some workers have died."""
+    """Return the seconds until a new worker holds a task, if 95 % of the tasks are settled and some workers died."""
     tasks = [Task(index, float(count - index)) for index in range(count)]
     ledger = DirLedger(home, "run/1")
     ledger.enroll(tasks)

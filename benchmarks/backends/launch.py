@@ -1,4 +1,4 @@
-"""Start the processes of a contender, and gather what they report."""
+"""Start the processes of a contender, and gather their reports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Lost", "Report", "launch", "mpirun"]
 
 PART = Path(__file__).with_name("part.py")
 
-# Root may, and more ranks than cores are welcome; each variable means something to one library.
+# Allow root and more ranks than cores; each variable is for one library.
 MPI_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -32,12 +32,12 @@ MPI_ENVIRONMENT = {
 
 
 class Lost(Exception):
-    """A contender did not get to the end; with the reason in its own words."""
+    """A contender did not finish; the message is its own."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """When a contender was launched, when each task was known to have ended, and when all its processes had."""
+    """The times at which a contender was launched, each task was known to have ended, and all processes had ended."""
 
     launched: float
     ends: list[float]
@@ -45,25 +45,25 @@ class Report:
 
 
 def mpirun(ranks: int) -> list[str] | None:
-    """Return the words that start an MPI program; None where there is no launcher."""
+    """Return the command that starts an MPI program; None if there is no launcher."""
     beside = Path(sys.executable).with_name("mpirun")
     program = str(beside) if beside.exists() else shutil.which("mpirun")
     return None if program is None else [program, "-n", str(ranks), sys.executable]
 
 
 def launch(contender: Contender, order: dict[str, Any], *, members: int, limit: float) -> Report:
-    """Have a contender do what an order says.
+    """Let a contender carry out an order.
 
     Parameters
     ----------
     contender : Contender
-        Who.
+        The contender.
     order : dict
         See ``part.py``; ``workers`` is the number of all workers.
     members : int
-        How many processes share them.
+        Number of processes that share the workers.
     limit : float
-        Seconds after which it is ended.
+        Seconds after which it is killed.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def launch(contender: Contender, order: dict[str, Any], *, members: int, limit: 
     path.write_text(json.dumps(order | words))
     start = mpirun(workers + 1) if contender.form == "ranks" else [sys.executable]
     if start is None:
-        raise Lost("there is no mpirun")
+        raise Lost("mpirun is not installed")
     launched = time.monotonic()
     _run([[*start, str(PART), str(path), str(member)] for member in range(members)], home, limit)
     over = time.monotonic()
@@ -110,14 +110,14 @@ def _run(commands: Sequence[Sequence[str]], home: Path, limit: float) -> None:
             try:
                 code = process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                raise Lost(f"it was not through after {limit:g} s") from None
+                raise Lost(f"it did not finish within {limit:g} s") from None
             if code:
-                raise Lost(_last_words(home / f"{number}.output") or f"it ended with code {code}")
+                raise Lost(_reason(home / f"{number}.output") or f"it ended with code {code}")
 
 
-def _last_words(output: Path) -> str:
+def _reason(output: Path) -> str:
     lines = [line for line in output.read_text(errors="replace").split("\n") if line.strip()]
-    # Of a traceback the last line, of mpirun's the one that says how a rank ended.
+    # The last line of a traceback, or the line of mpirun that tells how a rank ended.
     telling = [
         line for line in lines if re.match(r"[\w.]+(Error|Pool)\b", line) or "EXIT STRING" in line
     ]
@@ -125,9 +125,9 @@ def _last_words(output: Path) -> str:
 
 
 def _clear_away(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of a process and of those it has started."""
+    """End a process and those that it started, as far as they still run."""
     if process.poll() is None:
-        # mpirun ends its ranks on this signal, but not on the next.
+        # mpirun ends its ranks on SIGTERM, but not on SIGKILL.
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(5)

@@ -1,4 +1,4 @@
-"""What is measured of each contender; every function gives numbers of one contender and one round."""
+"""The measures of each contender; every function returns the figures of one contender and one round."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Scale", "empty_tasks", "kill", "make_map", "makespan", "map_seconds"
 
 Result = dict[str, Any]
 
-# Empty tasks are counted from this part of them on, so that the start and the first batches do not count.
+# Empty tasks are counted from this fraction of them on, so that the start and the first batches do not count.
 WARM = 0.1
 
 LOGNORMAL = Naps(2000, mean=0.2, sigma=1.0)
@@ -30,20 +30,20 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done.
+    """The size of each measure.
 
     Attributes
     ----------
     rounds : int
-        Of the empty tasks.
+        Number of rounds of empty tasks.
     empty : float
-        Part of the usual number of empty tasks.
+        Fraction of the usual number of empty tasks.
     naps, workers
-        Of the makespan: the issue's list, and for how many workers.
+        Tasks and number of workers of the makespan.
     killed, pool
-        Equal naps of which one is killed, and for how many workers.
+        Equal naps of which one is killed, and number of workers.
     posting : float or None
-        Of the real map, m; the demo's is 1000.  None: no map.
+        Posting of the real map, m; that of the demo is 1000.  None: no map.
     coordinator : float
         Seconds for which rank 0 is watched.
     """
@@ -62,13 +62,13 @@ SHORT = Scale(
     rounds=1, empty=0.1, naps=Naps(500, 0.05, 1.0), workers=8, posting=None, coordinator=5.0
 )
 
-# Processes of a contender that shares a ledger, when it does empty tasks; the others have this many workers.
+# Processes of a contender that shares a ledger, and workers of the others, for empty tasks.
 PULLERS = 8
 WORKERS = 2
 
 
 def empty_tasks(contender: Contender, scratch: Path, part: float) -> Result:
-    """Empty tasks a second, and seconds from launch to the first that is done."""
+    """Return the empty tasks per second, and the seconds from launch to the end of the first."""
     count = max(100, int(part * contender.empty))
     workers = PULLERS if contender.form == "pull" else WORKERS
     members = workers if contender.form in ("pull", "members") else 1
@@ -86,7 +86,7 @@ def empty_tasks(contender: Contender, scratch: Path, part: float) -> Result:
 
 
 def makespan(contender: Contender, scratch: Path, naps: Naps, workers: int) -> Result:
-    """Makespan of naps over the ideal: from when all workers are there until the farm knows that all is done."""
+    """Return makespan over ideal: from when all workers have started until the farm knows that all tasks are done."""
     report, nap = _sleep(contender, scratch, naps, workers)
     slept = nap.slept()
     if slept.count != naps.count:
@@ -98,7 +98,7 @@ def makespan(contender: Contender, scratch: Path, naps: Naps, workers: int) -> R
 
 
 def kill(contender: Contender, scratch: Path, naps: Naps, workers: int) -> Result:
-    """Seconds by which equal naps take longer when one worker dies in the middle of one."""
+    """Return the seconds by which equal naps take longer if one worker dies in the middle of a nap."""
     seconds = []
     for victim in (-1, naps.count // 2):
         report, nap = _sleep(contender, scratch, naps, workers, victim=victim)
@@ -117,7 +117,7 @@ def _sleep(
 
 
 def make_map(scratch: Path, posting: float) -> Path:
-    """Simulate and ingest the demo's mission and plan its map; the run directory, in which nothing is done yet."""
+    """Simulate and ingest the demo's mission and plan its map; return the run directory, with no task done."""
     from cryotile.simulate import World
 
     granules, db, run = scratch / "granules", scratch / "ice.pdb", scratch / "run"
@@ -128,7 +128,7 @@ def make_map(scratch: Path, posting: float) -> Path:
 
 
 def map_seconds(contender: Contender, scratch: Path, run: Path) -> Result:
-    """Seconds that the whole command takes for a map, and a digest of all its tiles."""
+    """Return the seconds of the whole command for a map, and a digest of all its tiles."""
     own = _new(scratch)
     shutil.copytree(run, own)
     workers = 1 if contender.name == "serial" else WORKERS
@@ -151,5 +151,5 @@ def _cryotile(*words: object) -> None:
 
 
 def _new(scratch: Path) -> Path:
-    """Name a directory that is not there."""
+    """Return the path of a directory that does not exist yet."""
     return scratch / f"{next(_numbers):03d}"

@@ -1,4 +1,4 @@
-"""The page of the documentation that the benchmark writes: what was measured, and what it should have been."""
+"""The page of the documentation that the benchmark writes: measured figures and their targets."""
 
 from __future__ import annotations
 
@@ -19,44 +19,44 @@ PAGE = """\
 
 <!-- Written by make bench-backends; change benchmarks/backends/page.py instead. -->
 
-All backends beside what else one would take, in one run of `make bench-backends` ({minutes:.0f} minutes) on {cores}
-cores of {processor}, Python {python}, {date}; load average {load:.1f} when it began{end}. Absolute figures are
-this machine's; ratios carry over.{earlier}
+All backends and alternatives to them, in one run of `make bench-backends` ({minutes:.0f} minutes) on {cores} cores of
+{processor}, Python {python}, {date}; load average {load:.1f} at the beginning{end}. Absolute figures are valid for this
+machine only; ratios apply to others, too.{earlier}
 
 ```{{figure}} ../_static/backends.svg
 :alt: Bars for each backend and each measure of the table below.
 
-The figures of the table; cryotile's backends in blue, others in grey. A cross: the farm did not get to the end.
+The figures of the table; cryotile's backends in blue, others in grey. A cross marks a farm that did not finish.
 ```
 
 {table}
 
 Empty tasks a second
-: Tasks that do nothing, from the tenth part of them on, with cryotile's progress and journal on: what a farm itself
-  costs. The others get each task by a `submit` of its own and keep no journal (joblib makes batches). {workers}
-  workers; {pullers} processes of one worker each for those that share a ledger. Median of {rounds} rounds.
+: Tasks that do nothing, counted after the first tenth, with cryotile's progress and journal on: the overhead of the
+  farm itself. The alternatives get each task by its own `submit` and keep no journal (joblib makes batches). {workers}
+  workers; {pullers} processes of one worker each for backends that share a ledger. Median of {rounds} rounds.
 
 Start-up
-: From launching the command to its first task done, with those workers; where Dask is used the cluster is started,
-  too.
+: From launching the command until its first task is done, with those workers; with Dask this includes starting the
+  cluster.
 
 All at work
 : From launching the command until the last of {pool} workers has started: {pool} interpreters on {cores} cores.
 
 Makespan / ideal
 : {count} tasks that sleep {mean:g} s on average, their logarithms normal with σ = {sigma:g}, neighbours alike, on
-  {pool} workers, from when all are there. Ideal is the sum over {pool}, or the longest, whichever is more. Costs are
-  known within 20 %, and all get the list costliest first. Dealt in equal blocks, in the order of the map and with no
-  regard to costs, the same tasks would take {blocks:.2f} times the ideal.
+  {pool} workers, from when all have started. The ideal is the sum divided by {pool}, or the longest task, whichever is
+  more. Costs are known within 20 %, and all get the list costliest first. Dealt in equal blocks, in the order of the
+  map and without regard to costs, the same tasks would take {blocks:.2f} times the ideal.
 
 Lost to a kill
-: By how much longer {killed} naps of {nap:g} s on {hands} workers take when one worker is killed (SIGKILL) in the
-  middle of one. Less than 0.1 s either way is noise.
+: The additional time that {killed} naps of {nap:g} s on {hands} workers take if one worker is killed (SIGKILL) in the
+  middle of a nap. Differences below 0.1 s are noise.
 
 Map
 : The demo's map with ten times its posts, by {workers} workers (`serial`: one): the whole command. {same}
 
-## What was to be reached
+## Targets
 
 {targets}
 
@@ -84,7 +84,7 @@ COLUMNS = (
 
 
 class Target(NamedTuple):
-    """A figure to be reached."""
+    """A target and the figure reached."""
 
     what: str
     wanted: str
@@ -93,7 +93,7 @@ class Target(NamedTuple):
 
 
 def figure(results: Results, name: str, measure: str, key: str) -> float | None:
-    """A contender's figure, the median where there are several; None where it has none."""
+    """Return a contender's figure, the median if there are several; None if it has none."""
     found = results["contenders"].get(name, {}).get(measure)
     rounds = found if isinstance(found, list) else [found or {}]
     values = [each[key] for each in rounds if key in each]
@@ -101,7 +101,7 @@ def figure(results: Results, name: str, measure: str, key: str) -> float | None:
 
 
 def write_page(results: Results, path: Path) -> str:
-    """Write the page; its tables, for the terminal."""
+    """Write the page and return its tables for the terminal."""
     scale, machine = results["scale"], results["machine"]
     naps, killed = Naps(*scale["naps"]), Naps(*scale["killed"])
     rounds = [each for c in results["contenders"].values() for each in c["empty"]]
@@ -109,7 +109,7 @@ def write_page(results: Results, path: Path) -> str:
     table, targets = _table(results), _targets_table(results)
     text = PAGE.format(
         **{key: machine[key] for key in ("cores", "processor", "python", "date", "load")},
-        end=f", {machine['load at end']:.1f} when it ended" if "load at end" in machine else "",
+        end=f", {machine['load at end']:.1f} at the end" if "load at end" in machine else "",
         minutes=results["minutes"],
         earlier=_earlier(results),
         table=table,
@@ -131,7 +131,7 @@ def write_page(results: Results, path: Path) -> str:
 
 
 def _earlier(results: Results) -> str:
-    """Say what was not measured in this run."""
+    """Return a sentence about the measures of an earlier run."""
     kept = results.get("earlier")
     return f" Measured in an earlier run: {', '.join(kept)}." if kept else ""
 
@@ -156,7 +156,7 @@ def _row(cells: list[str] | tuple[str, ...]) -> str:
 
 
 def _targets_table(results: Results) -> str:
-    lines = [_row(["", "to reach", "reached", ""]), _row(["---", "---:", "---:", "---"])]
+    lines = [_row(["", "target", "reached", ""]), _row(["---", "---:", "---:", "---"])]
     lines += [
         _row([what, wanted, reached, "yes" if good else "**missed**"])
         for what, wanted, reached, good in _targets(results)
@@ -165,16 +165,16 @@ def _targets_table(results: Results) -> str:
 
 
 def _targets(results: Results) -> Iterator[Target]:
-    """Compare with what was set as a goal, as far as it was measured."""
+    """Yield the targets whose figures were measured."""
     for ours, other, times in (("local", "ProcessPoolExecutor", 2), ("mpi", "MPICommExecutor", 5)):
         rate, yardstick = (figure(results, name, "empty", "rate") for name in (ours, other))
         if rate and yardstick:
             ratio = rate / yardstick
-            what = f"`{ours}`: empty tasks a second over those of `{other}`’s `submit`"
+            what = f"`{ours}`: empty tasks per second over those of `{other}`’s `submit`"
             yield Target(what, f"≥ {times}", f"{ratio:.1f}", ratio >= times)
     if rate := figure(results, "dir", "empty", "rate"):
         yield Target(
-            "`dir`: empty tasks a second of 8 processes", "≥ 4,000", f"{rate:,.0f}", rate >= 4000
+            "`dir`: empty tasks per second of 8 processes", "≥ 4,000", f"{rate:,.0f}", rate >= 4000
         )
     even = ("local", "mpi", "dir", "sqlite", "postgresql", "http", "executor(loky)", "dask")
     makespans = dict.fromkeys(even, 1.02) | {"array": 1.05}
@@ -184,15 +184,15 @@ def _targets(results: Results) -> Iterator[Target]:
                 f"`{name}`: makespan over ideal", f"≤ {most}", f"{ratio:.3f}", ratio <= most
             )
     if share := results.get("coordinator", {}).get("share"):
-        what = "`mpi`: share of a core that rank 0 takes, 1000 workers with a million tasks of 10 s"
+        what = "`mpi`: share of a core that rank 0 uses, 1000 workers with a million tasks of 10 s"
         yield Target(what, "< 10 %", f"{100 * share:.1f} %", share < 0.1)
     if seconds := results.get("joining"):
-        what = "`dir`: a new worker holds tasks, of 400,000 tasks 95 % settled"
+        what = "`dir`: time until a new worker holds tasks, 95 % of 400,000 tasks settled"
         yield Target(what, "≤ 5 s", f"{seconds:.2f} s", seconds <= 5)
 
 
 def _equal_blocks(naps: Naps, workers: int) -> float:
-    """Makespan over ideal of an array job whose members take equal numbers of tasks that follow each other."""
+    """Return makespan over ideal of an array job whose members take equal numbers of consecutive tasks."""
     seconds = naps.seconds()
     bounds = [len(seconds) * member // workers for member in range(workers + 1)]
     blocks = [sum(seconds[low:high]) for low, high in itertools.pairwise(bounds)]
@@ -205,11 +205,13 @@ def _sameness(results: Results) -> str:
     ]
     if not maps:
         return ""
-    return "All left the same tiles, byte for byte." if len(set(maps)) == 1 else "**Tiles differ.**"
+    return (
+        "All wrote the same tiles, byte for byte." if len(set(maps)) == 1 else "**Tiles differ.**"
+    )
 
 
 def _losses(results: Results) -> Iterator[str]:
-    """Say what became of those that did not get to the end."""
+    """Yield the section about contenders that did not finish."""
     losses = [
         (name, measure, found["reason"])
         for name, contender in results["contenders"].items()
@@ -218,8 +220,8 @@ def _losses(results: Results) -> Iterator[str]:
     ]
     if not losses:
         return
-    yield "## What was lost\n"
-    yield "In the words of those who lost it:\n"
+    yield "## Contenders that did not finish\n"
+    yield "With their own error messages:\n"
     for name, measure, reason in losses:
         shown = reason if len(reason) < 160 else f"{reason[:160].rpartition(' ')[0]} …"
         yield f"- `{name}`, {measure}: {shown.replace('*', '')}"

@@ -1,4 +1,4 @@
-"""One process of a contender: does what its order, a JSON file, says, and leaves a report.
+"""Run one process of a contender: carry out its order, a JSON file, and write a report.
 
 Started by ``launch.py``, under mpirun where the contender is an MPI program.
 """
@@ -22,10 +22,10 @@ from cryotile.farm.task import Task
 
 
 def job_of(order: dict[str, Any], member: int) -> Job:
-    """Make the job that an order asks for."""
+    """Return the job that an order asks for."""
     home = Path(order["home"])
     if "run" in order:
-        # Only here: what else is measured should start without the ice.
+        # Imported here: the other measures must start without these packages.
         from cryotile.runs.run import Run
         from cryotile.runs.work import FitTile
 
@@ -45,7 +45,7 @@ def job_of(order: dict[str, Any], member: int) -> Job:
 
 
 def _muster(home: Path, member: int, members: int, tasks: Sequence[Task]) -> list[Task]:
-    """Find all tasks pending, once all members are about to look: who came late would have tasks done again."""
+    """Return all tasks once all members have come here: a late member would repeat tasks."""
     (home / f"{member}.member").touch()
     while len(list(home.glob("*.member"))) < members:
         time.sleep(0.01)
@@ -58,7 +58,7 @@ def main(words: Sequence[str]) -> None:
     known = {contender.name: contender for contender in CONTENDERS}
     contender = ledger(order["url"]) if order.get("url") else known[order["contender"]]
     ends = contender.run(job_of(order, member))
-    # The ranks of an MPI program are all the same member, and but one of them has seen tasks end.
+    # All ranks of an MPI program are the same member, and only one of them has seen tasks end.
     report = Path(order["home"], f"{member}-{os.getpid()}.report")
     report.write_text(json.dumps(ends))
 

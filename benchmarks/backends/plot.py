@@ -1,4 +1,4 @@
-"""The plot of the benchmark: one row a contender, one panel a measure."""
+"""The plot of the benchmark: one row per contender, one panel per measure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OURS, OTHERS, LOST = "#2166ac", "#9e9e9e", "#b2182b"
 
 
 class Panel(NamedTuple):
-    """What a panel shows; ``low`` is where its bars begin, and ``goal`` a line."""
+    """The measure that a panel shows; ``low`` is where its bars begin."""
 
     title: str
     measure: str
@@ -63,7 +63,7 @@ def _draw_panel(panel: Panel, results: dict[str, Any], names: list[str], ax: Axe
     for row, (name, value) in enumerate(zip(names, values, strict=True)):
         contender = results["contenders"][name]
         if value is not None:
-            # Noise may have a disturbed farm end sooner than an undisturbed one.
+            # Because of noise, a disturbed farm may end sooner than an undisturbed one.
             shown = max(value, panel.low)
             ax.barh(
                 row,

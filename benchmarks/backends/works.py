@@ -1,4 +1,4 @@
-"""What workers do in the benchmark: nothing, or naps of known length."""
+"""The work of the benchmark: nothing, or naps of known length."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from typing import NamedTuple
 
 from cryotile.farm.task import Progress, Task
 
-# Correlation of the logarithms of neighbours' costs: neighbouring tiles see about as many points.
+# Correlation of the logarithms of neighbours' costs: neighbouring tiles have similar numbers of points.
 LIKENESS = 0.9
 
 # Costs are known within this fraction.
 UNCERTAINTY = 0.2
 
-# No worker waits longer for the others (s).
+# Longest time that a worker waits for the others, s.
 PATIENCE = 60.0
 
 
-def do_nothing(task: Task, progress: Progress) -> None:  # noqa: ARG001 - there is nothing to do with it
+def do_nothing(task: Task, progress: Progress) -> None:  # noqa: ARG001 - part of Work
     progress(1.0)
 
 
 def ignore(fraction: float) -> None:
-    """Take a progress call that nobody waits for."""
+    """Ignore a progress call."""
 
 
 def equal_tasks(count: int) -> list[Task]:
@@ -38,22 +38,22 @@ def equal_tasks(count: int) -> list[Task]:
 
 
 class Naps(NamedTuple):
-    """How many naps, their mean length (s), and the spread σ of the logarithm of their lengths."""
+    """The number of naps, their mean length (s), and the standard deviation σ of the logarithm of their lengths."""
 
     count: int
     mean: float
     sigma: float
 
     def seconds(self) -> list[float]:
-        """Length of each, the same in every process."""
+        """Return the length of each nap, the same in every process."""
         return _lengths(self)
 
     def ideal(self, workers: int) -> float:
-        """Seconds below which no farm of so many workers gets."""
+        """Return the shortest possible time for so many workers, s."""
         return max(sum(self.seconds()) / workers, max(self.seconds()))
 
     def tasks(self) -> list[Task]:
-        """Tasks whose costs are known roughly, costliest first."""
+        """Return tasks whose costs are known roughly, costliest first."""
         rng = random.Random(2)
         known = [
             seconds * rng.uniform(1 - UNCERTAINTY, 1 + UNCERTAINTY) for seconds in self.seconds()
@@ -74,7 +74,7 @@ def _lengths(naps: Naps) -> list[float]:
 
 
 class Slept(NamedTuple):
-    """What workers did: when all were there, and how many naps they took."""
+    """The time when all workers had started, and the number of naps they took."""
 
     began: float
     count: int
@@ -82,10 +82,10 @@ class Slept(NamedTuple):
 
 @dataclass(frozen=True)
 class Nap:
-    """Sleeps as long as a task takes, once all workers are there: starting them is measured by itself.
+    """Sleep as long as a task takes, once all workers have started: their start is measured separately.
 
-    Each process keeps a record of its own in ``directory``.  The first process that meets the task ``victim`` dies in
-    the middle of it.
+    Each process keeps its own record in ``directory``.  The first process that gets the task ``victim`` dies in the
+    middle of it.
     """
 
     naps: Naps
@@ -103,7 +103,7 @@ class Nap:
         progress(1.0)
 
     def slept(self) -> Slept:
-        """Sum up the records."""
+        """Return the sum of the records."""
         records = [path.read_text().split() for path in Path(self.directory).glob("*.record")]
         full = [record for record in records if record]
         return Slept(
@@ -119,7 +119,7 @@ class Nap:
 
 
 class _Record:
-    """The record of this process; made when all have come, or when the place of a dead one is taken."""
+    """The record of this process; created when all workers, or the replacement of a dead one, have started."""
 
     def __init__(self, directory: Path, workers: int) -> None:
         self._file = (directory / f"{os.getpid()}.record").open("xb", buffering=0)
@@ -127,7 +127,7 @@ class _Record:
         limit = time.monotonic() + PATIENCE
         while len(list(directory.glob("*.record"))) < workers:
             if time.monotonic() > limit:
-                raise RuntimeError(f"{workers} workers were not there after {PATIENCE:g} s")
+                raise RuntimeError(f"{workers} workers had not started after {PATIENCE:g} s")
             time.sleep(0.02)
         self._began = time.monotonic()
 

@@ -1,8 +1,8 @@
-"""Work for the task farm's first server, PyPI's ``taskfarm``, as it is: with its verbs alone.
+"""Work for the first task-farm server, PyPI's ``taskfarm``, unmodified, using only its own requests.
 
-It knows no leases, attempts or costs.  So the tasks in the hands of a worker that dies are handed out to nobody; only
-when nothing else waits, and the command is given again, are they part of a new run on the server.  And a task that
-fails is tried three times by each worker that gets it.
+It has no leases, attempts or costs.  Therefore the tasks of a worker that dies are not handed out again; they become
+part of a new run on the server when no other task waits and the command is given again.  A task that fails is tried
+three times by each worker that gets it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from cryotile.ledgers import LEASE, Ending, Lease, Ledger
 
 __all__ = ["LegacyBackend", "LegacyLedger"]
 
-# Each is a question of its own, and what a worker holds when it dies is stranded.
+# Each claim is a request of its own, and the tasks of a worker that dies are stranded.
 _MOST = 4
 
-# Seconds for which a server that does not answer is asked to take tasks back.
+# Seconds for which tasks are offered back to a server that does not answer.
 _PARTING = 5.0
 
 _WAITING = {"status": "waiting", "percentCompleted": 0.0}
@@ -42,8 +42,8 @@ logger = logging.getLogger(__name__)
 class LegacyLedger(Ledger):
     """Tasks on the first server, for workers that see a directory; a :class:`cryotile.ledgers.Ledger` without leases.
 
-    A file in the directory says which run on the server has the tasks of a list, and which task has which number there.
-    When a run has nothing left to hand out, though results are missing, the next worker begins a new one.
+    A file in the directory names the run on the server that has the tasks of a list, and the number of each task there.
+    If a run has nothing left to hand out, though results are missing, the next worker begins a new run.
 
     Parameters
     ----------
@@ -57,11 +57,11 @@ class LegacyLedger(Ledger):
     Raises
     ------
     InvalidValue
-        The address is wrong or names no user.
+        The address is invalid or names no user.
     """
 
     def __init__(self, url: str, home: Path, key: str) -> None:
-        # Imported here: whoever lists the backends need not have requests.
+        # Imported here: listing the backends must not need requests.
         from cryotile.farm.http import credentials
 
         place, auth = credentials(url)
@@ -75,19 +75,19 @@ class LegacyLedger(Ledger):
         self._worker = uuid.uuid4().hex
         self._tasks: list[Task] = []
         self._failures: Counter[int] = Counter()
-        # What this worker holds, and how far the server thinks it is.
+        # The leases of this worker, and the fraction done as last reported to the server.
         self._held: dict[str, float] = {}
 
     def enroll(self, tasks: Sequence[Task]) -> None:
-        """Join the newest run of the list, or begin one if it has nothing left to hand out."""
+        """Join the newest run of the list, or begin a new one if that has nothing left to hand out."""
         from cryotile.taskfarm.client import log_in
 
         self._site = log_in(*self._auth, self._url)
         if not tasks:
             return
         logger.warning(
-            "%s: such a server knows no leases; if a worker dies, its tasks wait for a new 'cryotile run' after all "
-            "others are done",
+            "%s: such a server has no leases; if a worker dies, give 'cryotile run' again after all other tasks are "
+            "done to do its tasks",
             self._url,
         )
         runs = sorted(self._runs.glob("*.json"))
@@ -97,7 +97,7 @@ class LegacyLedger(Ledger):
         self._site.ask("POST", "worker", body=worker, repeatable=False)
 
     def claim(self, n: int = 1) -> list[Lease]:
-        """Claim tasks, one by one; the lease that each gets is good for ever."""
+        """Claim tasks, one by one; their leases never expire."""
         leases: list[Lease] = []
         while self._tasks and len(leases) < min(n, _MOST):
             claimed = self._site.ask(
@@ -112,7 +112,7 @@ class LegacyLedger(Ledger):
         return leases
 
     def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
-        """Tell how far tasks are; no lease is ever lost."""
+        """Report the progress of tasks; no lease is ever lost."""
         for lease, fraction in fractions.items():
             if fraction is not None and fraction > self._held.get(lease, 1.0):
                 self._put(lease, {"percentCompleted": 100.0 * min(fraction, 1.0)})
@@ -120,7 +120,7 @@ class LegacyLedger(Ledger):
         return set()
 
     def settle(self, endings: Mapping[str, Ending]) -> set[str]:
-        """End tasks; one that has failed here for the last time is done, as far as the server is concerned."""
+        """End tasks; the server counts a task as done after its last failed attempt."""
         for lease, ending in endings.items():
             self._held.pop(lease, None)
             if ending.error is not None and self._failures[int(lease)] + 1 < ATTEMPTS:
@@ -134,25 +134,25 @@ class LegacyLedger(Ledger):
         """Let tasks wait again."""
         for lease in leases:
             self._held.pop(lease, None)
-            # Who leaves does not wait long.
+            # A worker that leaves does not wait long.
             self._put(lease, _WAITING, _PARTING)
 
     def unsettled(self) -> int:
-        """Return how many tasks wait or are here: what others hold may be stranded, and is not waited for."""
+        """Return the number of tasks that wait or are held here; those of other workers may be stranded."""
         if not self._tasks:
             return 0
         run = self._site.ask("GET", self._run)
         return int(run["numTasks"] - run["numDone"] - run["numComputing"]) + len(self._held)
 
-    def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:  # noqa: ARG002 - nobody knows
-        """Tell nothing: the server does not say who did what."""
+    def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:  # noqa: ARG002 - unknown here
+        """Return nothing: the server does not tell which host did a task."""
         return {}
 
     def _put(self, lease: str, values: Mapping[str, Any], patience: float | None = None) -> None:
         self._site.ask("PUT", f"{self._run}/tasks/{lease}", body=values, patience=patience)
 
     def _join(self, file: Path) -> bool:
-        """Work on a run that was begun; False when the server no longer knows it."""
+        """Join a run; return False if the server no longer has it."""
         from cryotile.farm.http import Refused
 
         begun = json.loads(file.read_text(encoding="ascii"))
@@ -167,7 +167,7 @@ class LegacyLedger(Ledger):
         return True
 
     def _begin(self, tasks: Sequence[Task], number: int) -> None:
-        """Begin a run, unless another worker does so at this moment: then join that."""
+        """Begin a run, or join the run that another worker begins at the same moment."""
         ordered = sorted(tasks, key=lambda task: -task.cost)
         run = self._site.ask("POST", "run", body={"numTasks": len(ordered)}, repeatable=False)
         rows = [[task.index, task.cost] for task in ordered]
@@ -177,7 +177,7 @@ class LegacyLedger(Ledger):
             make_directory(self._runs)
             write_durably(temporary, json.dumps({"run": run["uuid"], "tasks": rows}).encode())
             try:
-                # Unlike a rename, a link never replaces what another worker has put there.
+                # Unlike a rename, a link never replaces the file of another worker.
                 file.hardlink_to(temporary)
             except FileExistsError:
                 self._site.ask("DELETE", f"runs/{run['uuid']}", repeatable=False)
@@ -187,13 +187,13 @@ class LegacyLedger(Ledger):
 
 
 class LegacyBackend(PullBackend):
-    """The backends ``taskfarm+http://…`` and ``taskfarm+https://…``: children at the tasks of the first server.
+    """The backends ``taskfarm+http://…`` and ``taskfarm+https://…``: children that do the tasks of a first server.
 
     Parameters
     ----------
     argument : str
-        Address of the server: ``taskfarm+http://user:password@host:5000``.  With ``?children=8`` there are so many
-        children, else one per usable core.
+        Address of the server: ``taskfarm+http://user:password@host:5000``.  ``?children=8`` sets the number of
+        children; by default one per usable core.
     context : Context
         The run; its home is needed.
 

@@ -1,6 +1,6 @@
-"""The contract of backends, as tests: what users rely on, whichever farm they choose.
+"""The contract of backends as tests: the behaviour that users rely on, whichever backend they choose.
 
-Subclass one of the two suites, say how your backend is built, and let pytest collect it:
+Subclass one of the two suites, override the fixture that builds your backend, and let pytest collect it:
 
 .. code-block:: python
 
@@ -12,7 +12,7 @@ Subclass one of the two suites, say how your backend is built, and let pytest co
 
             return make
 
-Works leave their evidence in a directory, so workers must see the file system of the tests.
+Works write their evidence to a directory, so workers must see the file system of the tests.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 
 
 class MakeBackend(Protocol):
-    """Builds the backend under test."""
+    """Build the backend under test."""
 
     def __call__(self, workers: int = 2, stall: float = STALL) -> Backend:
         """Build a backend with a number of workers and a stall limit (seconds)."""
@@ -64,11 +64,11 @@ class MakeBackend(Protocol):
 
 
 class BackendContract:
-    """What every backend does; subclass and override the fixture ``make_backend``."""
+    """The behaviour of every backend; subclass and override the fixture ``make_backend``."""
 
     @pytest.fixture
     def make_backend(self) -> MakeBackend:
-        """Give a function that builds the backend under test."""
+        """Return a function that builds the backend under test."""
         raise NotImplementedError(
             "override the fixture make_backend: it gives a function (workers, stall) → backend"
         )
@@ -76,7 +76,7 @@ class BackendContract:
     def test_every_task_has_one_outcome_without_an_error(
         self, make_backend: MakeBackend, tmp_path: Path
     ) -> None:
-        """Nothing is lost, nothing is done twice, and an outcome says when, where and at which attempt."""
+        """Nothing is lost, nothing is done twice, and an outcome tells duration, host and attempt."""
         tasks, work = make_tasks(20), RecordingWork(tmp_path)
         outcomes = list(make_backend().run(tasks, work))
         assert {outcome.task for outcome in outcomes} == set(tasks)
@@ -99,14 +99,14 @@ class BackendContract:
         assert list(make_backend().run([], RecordingWork(tmp_path))) == []
 
     def test_one_task_is_done(self, make_backend: MakeBackend, tmp_path: Path) -> None:
-        """A list shorter than the farm leaves nobody waiting for more."""
+        """A list shorter than the farm leaves no worker waiting for more."""
         (outcome,) = make_backend(workers=3).run([Task(7, 0.0)], RecordingWork(tmp_path))
         assert (outcome.task, outcome.attempts, outcome.error) == (Task(7, 0.0), 1, None)
 
     def test_ten_thousand_tasks_are_done_once_each(
         self, make_backend: MakeBackend, tmp_path: Path
     ) -> None:
-        """Many small tasks neither get lost nor block a pipe."""
+        """Many small tasks are neither lost nor block a pipe."""
         tasks, work = make_tasks(10_000), RecordingWork(tmp_path)
         outcomes = list(make_backend().run(tasks, work))
         assert Counter(outcome.task for outcome in outcomes) == Counter(tasks)
@@ -124,14 +124,14 @@ class BackendContract:
     def test_a_task_that_raises_once_is_done_at_the_second_attempt(
         self, make_backend: MakeBackend, tmp_path: Path
     ) -> None:
-        """A passing trouble costs one attempt and no task."""
+        """A temporary fault costs one attempt and no task."""
         self.check_a_second_attempt(make_backend(), tmp_path, "raise")
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_the_farm_and_its_children(
         self, make_backend: MakeBackend, tmp_path: Path, number: signal.Signals
     ) -> None:
-        """Whoever stops the run finds no process left behind."""
+        """A stopped run leaves no process behind."""
 
         def leave(number: int, frame: FrameType | None) -> None:
             raise SystemExit(128 + number)
@@ -147,7 +147,7 @@ class BackendContract:
             signal.signal(number, before)
 
     def outcome_of_a_faulty_task(self, backend: Backend, directory: Path, fault: str) -> Outcome:
-        """Run ten tasks of which one always fails, check the others and the attempts, and give its outcome."""
+        """Run ten tasks of which one always fails, check the others and the attempts, and return its outcome."""
         tasks = make_tasks(10)
         bad = tasks[4]
         work = RecordingWork(directory, {bad.index: (fault, ATTEMPTS)})
@@ -171,7 +171,7 @@ class BackendContract:
 
 
 class SupervisedContract(BackendContract):
-    """What a backend does, besides, whose work is in supervised children: it survives what ends a process."""
+    """The further behaviour of a backend with supervised children: it survives the end of a process."""
 
     @pytest.mark.parametrize(
         ("fault", "end"),
@@ -185,7 +185,7 @@ class SupervisedContract(BackendContract):
     def test_a_task_that_ends_its_process_fails_after_three_attempts(
         self, make_backend: MakeBackend, tmp_path: Path, fault: str, end: str
     ) -> None:
-        """Its outcome names how the process ended, and the others are done at their first attempt."""
+        """Its outcome tells how the process ended, and the others are done at their first attempt."""
         outcome = self.outcome_of_a_faulty_task(make_backend(), tmp_path, fault)
         assert outcome.error is not None
         assert end in outcome.error
@@ -194,13 +194,13 @@ class SupervisedContract(BackendContract):
     def test_a_task_that_ends_its_process_once_is_done_at_the_second_attempt(
         self, make_backend: MakeBackend, tmp_path: Path, fault: str
     ) -> None:
-        """The process is replaced, even where it was the only one."""
+        """The process is replaced, even if it was the only one."""
         self.check_a_second_attempt(make_backend(workers=1), tmp_path, fault)
 
     def test_a_task_that_hangs_fails_after_three_attempts(
         self, make_backend: MakeBackend, tmp_path: Path
     ) -> None:
-        """Its process is ended after the stall limit, and the others are done."""
+        """Its process is killed after the stall limit, and the others are done."""
         outcome = self.outcome_of_a_faulty_task(make_backend(stall=1.0), tmp_path, "hang")
         assert outcome.error is not None
         assert "no progress for 1 s" in outcome.error
@@ -208,14 +208,14 @@ class SupervisedContract(BackendContract):
     def test_a_task_that_reports_progress_outlives_the_stall_limit(
         self, make_backend: MakeBackend
     ) -> None:
-        """A long task is no hung task."""
+        """A long task is not a hung task."""
         (outcome,) = make_backend(stall=1.0).run([Task(0, 1.0)], report_long)
         assert outcome.error is None
 
     def test_a_farm_that_is_closed_early_leaves_no_process(
         self, make_backend: MakeBackend, tmp_path: Path
     ) -> None:
-        """Who stops listening stops the work."""
+        """Closing the iterator stops the work."""
         tasks = make_tasks(10)
         with holders(tmp_path / "pipe") as reader:
             outcomes = make_backend().run(tasks, HoldingWork(tmp_path / "pipe", tasks[0].index))
@@ -228,7 +228,7 @@ class SupervisedContract(BackendContract):
     def test_a_farm_that_is_asked_to_stop_lets_what_runs_end(
         self, make_backend: MakeBackend, tmp_path: Path
     ) -> None:
-        """It starts nothing more, says so, and what it did counts."""
+        """It starts nothing more, says so, and its finished tasks count."""
         tasks, recording = make_tasks(10), RecordingWork(tmp_path)
         work = StoppingWork(recording, os.getpid(), tasks[0].index)
         outcomes: list[Outcome] = []
@@ -241,7 +241,7 @@ class SupervisedContract(BackendContract):
     def test_what_outlasts_the_grace_is_ended_and_not_charged(
         self, make_backend: MakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The next run does it, at the first attempt."""
+        """The next run does those tasks at their first attempt."""
         monkeypatch.setenv("CRYOTILE_GRACE", "0.2")
         tasks = make_tasks(3)
         with holders(tmp_path / "pipe") as reader:

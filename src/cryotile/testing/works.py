@@ -1,4 +1,4 @@
-"""Works and tasks for the contract of backends: they leave evidence in files, hold, hang, crash, and await signals."""
+"""Works and tasks for the contract of backends: they write evidence to files, hang, crash, and send signals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def make_tasks(count: int) -> list[Task]:
-    """Make tasks in falling order of cost, with indices that are not their positions."""
+    """Return tasks in falling order of cost, with indices that are not their positions."""
     return [Task(index=3 * position + 1, cost=float(count - position)) for position in range(count)]
 
 
@@ -63,21 +63,21 @@ _FAULTS: dict[str, Callable[[], object]] = {
 
 @dataclass(frozen=True)
 class RecordingWork:
-    """Work that notes which tasks it starts and ends, and fails as it is told.
+    """Work that records which tasks it starts and ends, and fails where required.
 
     Attributes
     ----------
     directory : Path
-        Where the notes are.
+        Directory of the records.
     faults : mapping of int to (str, int)
-        For the index of a task: how it fails, and at how many of its first attempts.
+        By task index: how the task fails, and at how many of its first attempts.
     """
 
     directory: Path
     faults: Mapping[int, tuple[str, int]] = field(default_factory=dict)
 
     def __call__(self, task: Task, progress: Progress) -> None:
-        """Note, fail if due, and note."""
+        """Record the start, fail if due, and record the end."""
         fault, times = self.faults.get(task.index, ("", 0))
         due = times and self.started.count(task.index) < times
         self._note("started", task)
@@ -88,16 +88,16 @@ class RecordingWork:
 
     @property
     def started(self) -> list[int]:
-        """Indices in the order in which attempts began."""
+        """Return task indices in the order in which attempts began."""
         return self._noted("started")
 
     @property
     def ended(self) -> list[int]:
-        """Indices in the order in which attempts succeeded."""
+        """Return task indices in the order in which attempts succeeded."""
         return self._noted("ended")
 
     def _note(self, what: str, task: Task) -> None:
-        # One short append is whole, whoever else appends.
+        # One short append is atomic.
         with (self.directory / what).open("ab", buffering=0) as notes:
             notes.write(b"%d\n" % task.index)
 
@@ -108,13 +108,13 @@ class RecordingWork:
 
 @dataclass(frozen=True)
 class HoldingWork:
-    """Work that holds a named pipe open and hangs, but for the first task: who reads the pipe sees whether it lives."""
+    """Work that holds a named pipe open and hangs, except the first task; the pipe ends when its process does."""
 
     pipe: Path
     first: int
 
     def __call__(self, task: Task, progress: Progress) -> None:
-        """Hang, unless the task is the first."""
+        """Hang, unless this is the first task."""
         if task.index != self.first:
             with self.pipe.open("wb", buffering=0) as pipe:
                 pipe.write(b"%d\n" % os.getpid())
@@ -140,14 +140,14 @@ class SignallingWork:
 class StoppingWork:
     """Work whose first task asks the process that runs the backend to stop, and goes on for another four seconds.
 
-    By then the process has heard, however busy the machine is, and has taken back what was not started.
+    By then the process has received the signal, even on a busy machine, and has taken back unstarted tasks.
 
     Attributes
     ----------
     recording : RecordingWork
-        Notes what starts and ends.
+        Records starts and ends.
     process : int
-        Where the SIGTERM goes.
+        Process that gets SIGTERM.
     first : int
         Index of the task that sends it.
     """
@@ -157,7 +157,7 @@ class StoppingWork:
     first: int
 
     def __call__(self, task: Task, progress: Progress) -> None:
-        """Signal if due, take time, and note."""
+        """Signal if due, take time, and record."""
         if task.index == self.first:
             os.kill(self.process, signal.SIGTERM)
             end = time.monotonic() + 4.0
@@ -167,7 +167,7 @@ class StoppingWork:
 
 
 def report_long(task: Task, progress: Progress) -> None:
-    """Do a task that takes three seconds and reports progress all along."""
+    """Do a task that takes three seconds and reports progress all the time."""
     start = time.monotonic()
     while (seconds := time.monotonic() - start) < 3.0:
         progress(seconds / 3.0)
@@ -175,12 +175,12 @@ def report_long(task: Task, progress: Progress) -> None:
 
 @contextmanager
 def holders(pipe: Path) -> Iterator[int]:
-    """Make a named pipe and open it for reading: it ends when the last process that holds it has ended.
+    """Make a named pipe and open it for reading; it ends when the last process that holds it has ended.
 
     Parameters
     ----------
     pipe : Path
-        Where to make it.
+        Path of the new pipe.
 
     Yields
     ------
@@ -188,7 +188,7 @@ def holders(pipe: Path) -> Iterator[int]:
         Descriptor of the reading end.
     """
     os.mkfifo(pipe)
-    # Without O_NONBLOCK the opening would wait for a writer.
+    # Without O_NONBLOCK, open would wait for a writer.
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
     try:
@@ -198,7 +198,7 @@ def holders(pipe: Path) -> Iterator[int]:
 
 
 def await_holder(reader: int) -> None:
-    """Wait until a process holds the named pipe and has written to it; before that it reads as ended."""
+    """Wait until a process holds the named pipe and has written to it; before that, the pipe reads as ended."""
     poll = select.poll()
     poll.register(reader, select.POLLIN)
     poll.poll()
@@ -206,7 +206,7 @@ def await_holder(reader: int) -> None:
 
 @contextmanager
 def draining_on_sigterm() -> Iterator[None]:
-    """Have a SIGTERM ask farms to wind down, as the command line does, while the ``with`` block runs."""
+    """Let SIGTERM ask farms to drain, as the command line does, within a ``with`` block."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         assert drain.begin()
