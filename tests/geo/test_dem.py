@@ -141,6 +141,149 @@ def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
     return str(error.value)
 
 
+@pytest.mark.parametrize("step", [0.25, -0.25])
+def test_a_global_model_has_no_gap_at_its_seam(tmp_path: Path, step: float) -> None:
+    with netCDF4.Dataset(tmp_path / "dem.nc", "w") as file:
+        for name, values in (
+            ("lat", np.arange(-90.0, 90.1, 0.25)),
+            ("lon", np.arange(0.0, 360.0, 0.25)[:: int(np.sign(step))]),
+        ):
+            file.createDimension(name, len(values))
+            file.createVariable(name, "f8", (name,))[:] = values
+            file[name].units = "degrees"
+        lon = file["lon"][:]
+        surface = 1000.0 + 10.0 * np.cos(np.radians(lon))
+        file.createVariable("z", "f4", ("lat", "lon"))[:] = np.tile(surface, (721, 1))
+    longitude = np.array([-0.2, -0.125, -0.001, 0.0, 0.1, 359.9, 180.0])
+    x, y = pyproj.Transformer.from_crs("EPSG:4326", GREENLAND, always_xy=True).transform(
+        longitude, np.full(7, 72.0)
+    )
+    found = Dem(tmp_path / "dem.nc", GREENLAND).difference(
+        pd.DataFrame({"x": x, "y": y, "elevation": 1000.0 + 10.0 * np.cos(np.radians(longitude))})
+    )
+    np.testing.assert_allclose(found, 0.0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("units", "metres"),
+    [("m", 1.0), ("cm", 0.01), ("km", 1000.0), ("feet", 0.3048), ("US survey foot", 1200 / 3937)],
+)
+@pytest.mark.parametrize("write", [geotiff, netcdf])
+def test_heights_are_converted_to_metres(
+    write: Write, tmp_path: Path, units: str, metres: float
+) -> None:
+    path, some = write(tmp_path / "dem"), points()
+    # The stored numbers are those of metres; their scale makes them numbers of the unit.
+    if write is geotiff:
+        with rasterio.open(path, "r+") as file:
+            file.set_band_unit(1, units)
+            file.scales = (1.0 / metres,)
+    else:
+        with netCDF4.Dataset(path, "a") as file:
+            file["elevation"].units = units
+            file["elevation"].scale_factor = 0.001 / metres
+    np.testing.assert_allclose(Dem(path, GREENLAND).difference(some), 5.0, atol=2e-3)
+
+
+@pytest.mark.parametrize("write", [geotiff, netcdf])
+def test_a_unit_that_is_no_length_is_refused(write: Write, tmp_path: Path) -> None:
+    path = write(tmp_path / "dem")
+    if write is geotiff:
+        with rasterio.open(path, "r+") as file:
+            file.set_band_unit(1, "degC")
+    else:
+        with netCDF4.Dataset(path, "a") as file:
+            file["elevation"].units = "degC"
+    with pytest.raises(InvalidValue, match=r"heights in 'degC'.*convert them to metres"):
+        Dem(path, GREENLAND)
+
+
+def test_heights_above_a_geoid_are_refused(tmp_path: Path) -> None:
+    netcdf(tmp_path / "named.nc")
+    with netCDF4.Dataset(tmp_path / "named.nc", "a") as file:
+        file["projection"].geoid_name = "EGM2008"
+    netcdf(tmp_path / "compound.nc", crs="EPSG:3413+3855")
+    netcdf(tmp_path / "ellipsoid.nc")
+    with netCDF4.Dataset(tmp_path / "ellipsoid.nc", "a") as file:
+        file["elevation"].vertical_datum = "WGS84 ellipsoid"
+    for name in ("named", "compound"):
+        with pytest.raises(InvalidValue, match=r"EGM2008.*not above the ellipsoid; convert it"):
+            Dem(tmp_path / f"{name}.nc", GREENLAND)
+    geotiff(tmp_path / "compound.tif", crs="EPSG:3413+3855")
+    with pytest.raises(InvalidValue, match=r"EGM2008.*not above the ellipsoid; convert it"):
+        Dem(tmp_path / "compound.tif", GREENLAND)
+    Dem(tmp_path / "ellipsoid.nc", GREENLAND)
+
+
+@pytest.mark.parametrize(
+    ("void", "attributes"),
+    [
+        (1000.0, {"missing_value": 1000.0}),
+        (1000.0, {"valid_range": [1001.0, 9000.0]}),
+        (1000.0, {"valid_min": 1001.0}),
+        (8000.0, {"valid_max": 7999.0}),
+        (-9999.0, {}),
+        (9999.0, {}),
+        (-32768.0, {}),
+    ],
+)
+@pytest.mark.parametrize("write", [geotiff, netcdf])
+def test_what_marks_a_missing_height_marks_it_in_any_file(
+    write: Write, tmp_path: Path, void: float, attributes: dict[str, object]
+) -> None:
+    path = tmp_path / "dem"
+    values = np.full((NY, NX), 1500.0)
+    values[:, NX // 2 :] = void
+    if write is geotiff:
+        transform = rasterio.Affine(PIXEL, 0.0, WEST, 0.0, -PIXEL, NORTH)
+        options = {"height": NY, "width": NX, "count": 1, "dtype": "float64", "crs": "EPSG:3413"}
+        with rasterio.open(path, "w", driver="GTiff", transform=transform, **options) as file:
+            file.write(values, 1)
+            file.update_tags(1, **{n: str(v).strip("[]") for n, v in attributes.items()})
+    else:
+        netcdf(path)
+        with netCDF4.Dataset(path, "a") as file:
+            file.renameVariable("elevation", "packed")
+            height = file.createVariable("dem", "f8", ("y", "x"), fill_value=False)
+            height.setncatts(attributes | {"grid_mapping": "projection"})
+            height.set_auto_maskandscale(False)
+            height[:] = values
+    some = points()
+    found = Dem(path, GREENLAND).difference(some)
+    edge = WEST + PIXEL * NX / 2
+    clear = np.abs(some["x"] - edge) > PIXEL
+    np.testing.assert_array_equal(np.isnan(found)[clear], (some["x"] > edge)[clear])
+
+
+def test_a_band_before_the_axes_is_left_out(tmp_path: Path) -> None:
+    netcdf(tmp_path / "dem.nc")
+    with netCDF4.Dataset(tmp_path / "dem.nc", "a") as file:
+        file.createDimension("band", 1)
+        file.renameVariable("elevation", "flat")
+        height = file.createVariable("elevation", "f8", ("band", "y", "x"))
+        height.grid_mapping = "projection"
+        height[0] = file["flat"][:]
+    some = points()
+    np.testing.assert_allclose(Dem(tmp_path / "dem.nc", GREENLAND).difference(some), 5.0, atol=2e-3)
+
+
+def test_of_several_bands_one_must_be_named(tmp_path: Path) -> None:
+    transform = rasterio.Affine(PIXEL, 0.0, WEST, 0.0, -PIXEL, NORTH)
+    options = {"height": NY, "width": NX, "count": 2, "dtype": "float64", "crs": "EPSG:3413"}
+    with rasterio.open(
+        tmp_path / "dem.tif", "w", driver="GTiff", transform=transform, **options
+    ) as file:
+        file.write(np.zeros((NY, NX)), 1)
+        file.write(heights(), 2)
+    with pytest.raises(InvalidValue, match="has 2 bands, and none is named dem"):
+        Dem(tmp_path / "dem.tif", GREENLAND)
+    with rasterio.open(tmp_path / "dem.tif", "r+") as file:
+        file.set_band_description(2, "dem")
+    np.testing.assert_allclose(
+        Dem(tmp_path / "dem.tif", GREENLAND).difference(points()), 5.0, atol=1e-6
+    )
+
+
 def test_what_is_no_model_of_the_place_is_refused_in_one_line(tmp_path: Path) -> None:
     antarctica = pyproj.CRS("EPSG:3031")
     with pytest.raises(InvalidValue, match="does not exist") as caught:

@@ -5,8 +5,8 @@ A model is read in blocks, and only the blocks that contain points are read.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,29 @@ _STANDARD_NAMES = ("height_above_reference_ellipsoid", "surface_altitude", "heig
 
 Array = npt.NDArray[np.float64]
 
+LOWEST, HIGHEST = -500.0, 9000.0
+"""Ice is within these heights above the ellipsoid, metres.  Other values (-9999, 9999) mark places without a height."""
+
+_METRES = {
+    **dict.fromkeys(("", "1", "m", "metre", "metres", "meter", "meters"), 1.0),
+    **dict.fromkeys(("km", "kilometre", "kilometer", "kilometres", "kilometers"), 1000.0),
+    **dict.fromkeys(("dm", "decimetre", "decimeter"), 0.1),
+    **dict.fromkeys(("cm", "centimetre", "centimeter", "centimetres", "centimeters"), 0.01),
+    **dict.fromkeys(("mm", "millimetre", "millimeter", "millimetres", "millimeters"), 0.001),
+    **dict.fromkeys(("ft", "foot", "feet", "international foot"), 0.3048),
+    **dict.fromkeys(("us survey foot", "us_survey_foot", "ftus", "us-ft"), 1200 / 3937),
+}
+"""Metres per unit of height."""
+
+_DATUM_ATTRIBUTES = (
+    "geoid_name",
+    "geopotential_datum_name",
+    "vertical_datum",
+    "vertical_reference",
+    "geoid",
+)
+_GEOID_NAMES = ("height_above_geopotential_datum", "height_above_mean_sea_level")
+
 
 @dataclass(frozen=True, eq=False)
 class _Raster:
@@ -52,6 +75,36 @@ class _Raster:
         Returns the elevations of some rows and columns, metres; NaN where there is none.
     """
 
+    def closed(self) -> _Raster:
+        """Return a raster round the Earth with its first column once more after its last: its seam has no gap."""
+        ny, nx = self.shape
+        step = abs(self.x[1])
+        if not self.crs.is_geographic or abs(step * nx - 360.0) > step / 2:
+            return self
+
+        def read(rows: slice, columns: slice) -> Array:
+            if columns.stop <= nx:
+                return self.read(rows, columns)
+            whole = self.read(rows, slice(columns.start, nx))
+            return np.hstack([whole, self.read(rows, slice(0, 1))])
+
+        return replace(self, shape=(ny, nx + 1), read=read)
+
+    def in_metres(self, path: Path, units: str) -> _Raster:
+        """Return a raster of metres whose values off the range of ice are NaN."""
+        metres = _METRES.get(units.strip().casefold())
+        if metres is None:
+            raise InvalidValue(
+                f"DEM {path} has heights in {units!r}, which is no known unit of length; convert them to metres"
+            )
+
+        def read(rows: slice, columns: slice) -> Array:
+            heights = self.read(rows, columns) * metres
+            heights[~((heights >= LOWEST) & (heights <= HIGHEST))] = np.nan
+            return heights
+
+        return replace(self, read=read)
+
     crs: pyproj.CRS
     x: tuple[float, float]
     y: tuple[float, float]
@@ -65,15 +118,17 @@ class Dem:
     Parameters
     ----------
     path : Path
-        A GeoTIFF (with rasterio), or a NetCDF file with the elevation over ``y, x`` and a CF grid mapping; metres above
-        the WGS84 ellipsoid.
+        A GeoTIFF (with rasterio), or a NetCDF file with the elevation over ``y, x`` and a CF grid mapping; heights
+        above the WGS84 ellipsoid, in metres unless the file names another unit.  A file with several maps names the
+        elevation ``dem``, ``elevation`` or ``height``.
     crs : pyproj.CRS
         CRS of the points passed to :meth:`difference`.
 
     Raises
     ------
     InvalidValue
-        The file is absent, is not an elevation model, has no CRS, or does not overlap the area of use of ``crs``.
+        The file is absent, is not an elevation model, has no CRS, gives heights above a geoid or in an unknown unit, or
+        does not overlap the area of use of ``crs``.
     MissingDependency
         The file is a GeoTIFF and rasterio is not installed.
     """
@@ -82,7 +137,8 @@ class Dem:
         if not path.is_file():
             raise InvalidValue(f"DEM {path} does not exist; give a GeoTIFF or NetCDF file")
         self.path = path
-        self._raster = _open_netcdf(path) if _is_netcdf(path) else _open_geotiff(path)
+        raster = _open_netcdf(path) if _is_netcdf(path) else _open_geotiff(path)
+        self._raster = raster.closed()
         self._transformer = (
             None
             if self._raster.crs == crs
@@ -174,6 +230,9 @@ def _open_geotiff(path: Path) -> _Raster:
     transform = file.transform
     if file.crs is None:
         raise _no_crs(path)
+    band = _elevation_band(path, file.descriptions)
+    scale, offset, tags = file.scales[band - 1], file.offsets[band - 1], file.tags(band)
+    _refuse_geoid(path, {**file.tags(), **tags})
     if transform.b or transform.d:
         raise InvalidValue(
             f"DEM {path} is rotated; warp it to the axes of its CRS, e.g. with gdalwarp"
@@ -182,32 +241,90 @@ def _open_geotiff(path: Path) -> _Raster:
     def read(rows: slice, columns: slice) -> Array:
         window = rasterio.windows.Window.from_slices(rows, columns)
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
-            values: Array = file.read(1, window=window, masked=True, out_dtype="float64").filled(
-                np.nan
-            )
-        return values
+            stored = file.read(band, window=window, masked=True, out_dtype="float64")
+        values: Array = stored.filled(np.nan)
+        # As in NetCDF, limits and fill values are those of the stored numbers.
+        heights: Array = _where_valid(values, tags) * scale + offset
+        return heights
 
-    return _Raster(
-        pyproj.CRS.from_wkt(file.crs.to_wkt()).to_2d(),
+    raster = _Raster(
+        _horizontal(path, pyproj.CRS.from_wkt(file.crs.to_wkt())),
         (transform.c + transform.a / 2, transform.a),
         (transform.f + transform.e / 2, transform.e),
         (file.height, file.width),
         read,
+    )
+    return raster.in_metres(path, file.units[band - 1] or tags.get("units", ""))
+
+
+def _elevation_band(path: Path, descriptions: Sequence[str | None]) -> int:
+    """Return the number of the band of a GeoTIFF that holds the elevation."""
+    names = [str(text or "").casefold() for text in descriptions]
+    found = [names.index(name) + 1 for name in _NAMES if name in names]
+    if len(names) > 1 and not found:
+        raise InvalidValue(
+            f"DEM {path} has {len(names)} bands, and none is named {_NAMES[0]};"
+            " extract that of the elevation, e.g. with gdal_translate -b 1"
+        )
+    return (found or [1])[0]
+
+
+def _where_valid(values: Array, attributes: Mapping[str, str]) -> Array:
+    """Return values that are NaN where the text of the attributes of CF says that they are missing."""
+
+    def numbers(name: str) -> list[float]:
+        return [
+            float(word) for word in attributes.get(name, "").strip("{}[]").replace(",", " ").split()
+        ]
+
+    low, high = numbers("valid_range") or [-np.inf, np.inf]
+    low, high = (numbers("valid_min") or [low])[0], (numbers("valid_max") or [high])[0]
+    missing = np.isin(values, numbers("missing_value") + numbers("_FillValue"))
+    return np.where(missing | (values < low) | (values > high), np.nan, values)
+
+
+def _horizontal(path: Path, crs: pyproj.CRS) -> pyproj.CRS:
+    """Return a CRS without its heights, which must be above the ellipsoid."""
+    if crs.is_compound:
+        vertical = crs.sub_crs_list[-1]
+        if "ellips" not in vertical.name.casefold():
+            raise _above_geoid(path, vertical.name)
+        crs = crs.sub_crs_list[0]
+    return crs.to_2d()
+
+
+def _refuse_geoid(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Refuse heights whose metadata name a surface other than the ellipsoid."""
+    for name, value in attributes.items():
+        text = str(value).casefold()
+        if name.casefold() in _DATUM_ATTRIBUTES and not ("ellips" in text or "wgs" in text):
+            raise _above_geoid(path, str(value))
+        if name == "standard_name" and text in _GEOID_NAMES:
+            raise _above_geoid(path, text)
+
+
+def _above_geoid(path: Path, datum: str) -> InvalidValue:
+    return InvalidValue(
+        f"DEM {path} has heights of {datum}, not above the ellipsoid; convert it, e.g. with gdalwarp -t_srs EPSG:4979"
     )
 
 
 def _open_netcdf(path: Path) -> _Raster:
     file = netCDF4.Dataset(path)
     variable = _elevation(path, file)
-    y, x = (np.asarray(file[name][:], np.float64) for name in variable.dimensions)
+    y, x = (np.asarray(file[name][:], np.float64) for name in variable.dimensions[-2:])
+    _refuse_geoid(path, {name: variable.getncattr(name) for name in variable.ncattrs()})
+    first = (0,) * (variable.ndim - 2)
 
     def read(rows: slice, columns: slice) -> Array:
-        values: Array = np.ma.filled(np.ma.asarray(variable[rows, columns], np.float64), np.nan)
+        stored = np.ma.asarray(variable[(*first, rows, columns)], np.float64)
+        values: Array = np.ma.filled(stored, np.nan)
         return values
 
-    return _Raster(
-        _netcdf_crs(path, file, variable), _axis(path, x), _axis(path, y), variable.shape, read
+    raster = _Raster(
+        _netcdf_crs(path, file, variable), _axis(path, x), _axis(path, y), variable.shape[-2:], read
     )
+    return raster.in_metres(path, str(getattr(variable, "units", "")))
 
 
 def _elevation(path: Path, file: netCDF4.Dataset) -> Any:
@@ -215,9 +332,11 @@ def _elevation(path: Path, file: netCDF4.Dataset) -> Any:
     maps = {
         name.casefold(): variable
         for name, variable in file.variables.items()
-        if variable.ndim == 2
+        if variable.ndim >= 2
         and variable.dtype.kind in "iuf"
-        and all(name in file.variables for name in variable.dimensions)
+        # A dimension of one band or instant before the axes is left out.
+        and all(size == 1 for size in variable.shape[:-2])
+        and all(name in file.variables for name in variable.dimensions[-2:])
     }
     if len(maps) == 1:
         return next(iter(maps.values()))
@@ -239,14 +358,14 @@ def _netcdf_crs(path: Path, file: netCDF4.Dataset, variable: Any) -> pyproj.CRS:
     mapping = file.variables.get(getattr(variable, "grid_mapping", ""))
     if mapping is not None:
         attributes = {name: mapping.getncattr(name) for name in mapping.ncattrs()}
+        _refuse_geoid(path, attributes)
+        text = attributes.get("crs_wkt", attributes.get("spatial_ref"))
         try:
-            for name in ("crs_wkt", "spatial_ref"):
-                if name in attributes:
-                    return pyproj.CRS.from_user_input(attributes[name]).to_2d()
-            return pyproj.CRS.from_cf(attributes).to_2d()
+            crs = pyproj.CRS.from_cf(attributes) if text is None else pyproj.CRS(text)
         except (CRSError, KeyError) as error:
             raise _no_crs(path) from error
-    if getattr(file[variable.dimensions[1]], "units", "").startswith("degree"):
+        return _horizontal(path, crs)
+    if getattr(file[variable.dimensions[-1]], "units", "").startswith("degree"):
         return pyproj.CRS("EPSG:4326")
     raise _no_crs(path)
 
