@@ -11,7 +11,7 @@ from typing import Any
 from cryotile.ledgers.base import Fits, Lease
 from cryotile.ledgers.directory.claims import Chain, create, remove
 from cryotile.ledgers.directory.layout import DONE, PublishedList, Unit, look, names, open_list
-from cryotile.ledgers.directory.observer import Observer
+from cryotile.ledgers.directory.observer import LedgerObserver
 from cryotile.processes import this_process
 
 __all__ = ["Claimant", "HeldClaim", "HeldClaims"]
@@ -59,11 +59,11 @@ class HeldClaims:
 
     Parameters
     ----------
-    observer : Observer
+    observer : LedgerObserver
         Reads what others have claimed.
     """
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, observer: LedgerObserver) -> None:
         self._observer = observer
         self._leases: dict[str, tuple[HeldClaim, int]] = {}
         self._claims: dict[str, HeldClaim] = {}
@@ -173,7 +173,7 @@ class Claimant:
     ----------
     root : str
         Directory of all lists.
-    observer : Observer
+    observer : LedgerObserver
         Reads what others have claimed.
     held : HeldClaims
         Keeps what this process claims.
@@ -189,7 +189,7 @@ class Claimant:
     """
 
     def __init__(
-        self, root: str, observer: Observer, held: HeldClaims, *, lease: float, host: str
+        self, root: str, observer: LedgerObserver, held: HeldClaims, *, lease: float, host: str
     ) -> None:
         self.lists: list[PublishedList] = []
         self._root = root

@@ -41,7 +41,7 @@ from cryotile.ledgers.base import LEASE, Ending, Fits, Lease, Ledger
 from cryotile.ledgers.directory.claimant import Claimant, HeldClaim, HeldClaims
 from cryotile.ledgers.directory.claims import append, touch
 from cryotile.ledgers.directory.layout import publish_list
-from cryotile.ledgers.directory.observer import Observer
+from cryotile.ledgers.directory.observer import LedgerObserver
 
 __all__ = ["DirLedger"]
 
@@ -68,7 +68,7 @@ class DirLedger(Ledger):
         self._root = str(Path(home) / "farm" / key.replace("/", "_"))
         self._lease = lease
         self._host = host or socket.gethostname()
-        self._observer = Observer(lease)
+        self._observer = LedgerObserver(lease)
         self._held = HeldClaims(self._observer)
         self._claimant = Claimant(
             self._root, self._observer, self._held, lease=lease, host=self._host

@@ -15,7 +15,7 @@ from cryotile.ledgers.directory.claims import GONE, Chain, Claim, create, read_c
 from cryotile.ledgers.directory.layout import DONE, PublishedList, Unit, look
 from cryotile.processes import is_alive
 
-__all__ = ["Free", "Observer"]
+__all__ = ["Free", "LedgerObserver"]
 
 Settled = tuple[str, str | None]
 """Host that settled a task, empty if unknown, and the error if it failed for good."""
@@ -24,7 +24,7 @@ Settled = tuple[str, str | None]
 _MOST_KNOWN = 10_000
 
 
-class Observer:
+class LedgerObserver:
     """One worker's view of a ledger.
 
     Parameters
