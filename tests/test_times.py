@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from cryotile.errors import InvalidValue
 from cryotile.times import (
     LEAP_SECONDS,
+    TimeUnit,
     gps_to_utc,
+    parse_date,
+    parse_dates,
     parse_instant,
     tai_to_utc,
     utc_to_gps,
@@ -102,3 +108,52 @@ def test_a_text_that_is_not_an_instant_is_refused_in_one_line(text):
         parse_instant(text)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("unit", "seconds"),
+    [
+        ("ns", 1e-9),
+        ("nanoseconds", 1e-9),
+        ("us", 1e-6),
+        ("microseconds", 1e-6),
+        ("msec", 1e-3),
+        ("msecs", 1e-3),
+        ("secs", 1.0),
+        ("mins", 60.0),
+        ("hrs", 3600.0),
+        ("Hours", 3600.0),
+        ("d", 86_400.0),
+    ],
+)
+def test_units_of_time_have_the_names_of_udunits(unit, seconds):
+    instants = TimeUnit.parse(f"{unit} since 2019-05-04 11:18:32.25").to_utc(
+        np.array([0.0, 7200.0 / seconds])
+    )
+    assert instants.tolist() == [
+        datetime.datetime(2019, 5, 4, 11, 18, 32, 250_000),
+        datetime.datetime(2019, 5, 4, 13, 18, 32, 250_000),
+    ]
+
+
+def test_the_fraction_of_an_epoch_counts_to_the_last_digit():
+    unit = TimeUnit.parse("microseconds since 2019-05-04 11:18:32.123456789")
+    instants = unit.to_utc(np.array([0.0, 43.0, 44.0]))
+    assert [str(instant)[-3:] for instant in instants] == ["123", "123", "124"]
+
+
+@pytest.mark.parametrize(
+    "text", ["2016-12-31T23:59:60.500Z", "2016-12-31 23:59:60.5", "31-DEC-2016 23:59:60.500000"]
+)
+def test_a_leap_second_is_the_first_second_of_the_day_after_it(text):
+    assert parse_date(text) == pd.Timestamp("2017-01-01T00:00:00.5")
+
+
+def test_leap_seconds_in_rows_are_instants():
+    rows = pd.Series(["2016-12-31T23:59:59", "2016-12-31T23:59:60.25Z", "2017-01-01", "no", None])
+    assert parse_dates(rows).dt.tz_localize(None).tolist()[:3] == [
+        pd.Timestamp("2016-12-31T23:59:59"),
+        pd.Timestamp("2017-01-01T00:00:00.25"),
+        pd.Timestamp("2017-01-01"),
+    ]
+    assert parse_dates(rows).isna().tolist() == [False, False, False, True, True]

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ __all__ = [
     "TimeUnit",
     "gps_to_utc",
     "leap_seconds",
+    "parse_date",
+    "parse_dates",
     "parse_instant",
     "seconds_since",
     "tai_to_utc",
@@ -110,6 +113,47 @@ def parse_instant(text: str) -> pd.Timestamp:
     return pd.Timestamp(instant).as_unit("us")
 
 
+_LEAP_SECOND = r"([T\s]\d?\d:\d\d):60(?!\d)"
+
+
+def parse_date(text: str) -> pd.Timestamp:
+    """Return the instant of a date in any common notation, such as ``30-SEP-2020 23:56:08.507`` or ``2000-1-1 0:0:0``.
+
+    Parameters
+    ----------
+    text : str
+        UTC unless it carries an offset; ``23:59:60`` is the first second of the day after it.
+
+    Returns
+    -------
+    Timestamp
+        UTC without a time zone.
+
+    Raises
+    ------
+    ValueError
+        The text is not a date.
+    """
+    whole, leap = re.subn(_LEAP_SECOND, r"\1:59", text)
+    instant = pd.Timestamp(whole) + pd.Timedelta(seconds=leap)
+    if pd.isna(instant):
+        raise ValueError(f"{text!r} is not a date")
+    return instant if instant.tz is None else instant.tz_convert(None)
+
+
+def parse_dates(texts: pd.Series[Any]) -> pd.Series[Any]:
+    """Return the instants (UTC, with the time zone) of dates in ISO 8601, as :func:`parse_date`; others give NaT."""
+    leap = np.zeros(len(texts), bool)
+    if not pd.api.types.is_datetime64_any_dtype(texts.dtype):
+        leap = texts.astype("string").str.contains(r":60", regex=False).fillna(False).to_numpy(bool)
+        if leap.any():
+            texts = texts.where(
+                ~leap, texts.astype("string").str.replace(_LEAP_SECOND, r"\1:59", regex=True)
+            )
+    instants = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
+    return instants + pd.to_timedelta(leap.astype(np.int64), unit="s") if leap.any() else instants
+
+
 def seconds_since(time: NDArray[np.datetime64], epoch: str) -> NDArray[np.float64]:
     """Return seconds from an epoch to instants, every day counted as 86 400 s.
 
@@ -145,8 +189,11 @@ def utc_instants(seconds: NDArray[np.float64], epoch: str) -> NDArray[np.datetim
         Rounded to the millisecond.
     """
     known = np.abs(seconds) < _LONGEST
-    milliseconds = np.rint(np.where(known, seconds, 0.0) * 1000.0).astype("timedelta64[ms]")
-    return np.where(known, np.datetime64(epoch, "ms") + milliseconds, np.datetime64("NaT", "ms"))
+    start = np.datetime64(epoch, "s")
+    fraction = float((np.datetime64(epoch) - start) / _SECOND)
+    milliseconds = np.rint((np.where(known, seconds, 0.0) + fraction) * 1000.0)
+    instants = start.astype("datetime64[ms]") + milliseconds.astype("timedelta64[ms]")
+    return np.where(known, instants, np.datetime64("NaT", "ms"))
 
 
 def tai_to_utc(seconds: NDArray[np.float64], *, epoch: str) -> NDArray[np.datetime64]:
@@ -215,16 +262,21 @@ def utc_to_gps(time: NDArray[np.datetime64]) -> NDArray[np.float64]:
     return utc_to_tai(time, epoch=GPS_EPOCH) - GPS_BEHIND_TAI
 
 
-_SECONDS = {"millisecond": 1e-3, "second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
-_SHORT = {
-    "ms": "millisecond",
-    "s": "second",
-    "sec": "second",
-    "min": "minute",
-    "h": "hour",
-    "d": "day",
+# The names of UDUNITS, which CF refers to; all but those of one or two letters may have an s.
+_SECONDS: Mapping[str, float] = {
+    name: length
+    for names, length in (
+        ("nanosecond nanosec nsec ns", 1e-9),
+        ("microsecond microsec usec us µs μs", 1e-6),
+        ("millisecond millisec msec ms", 1e-3),
+        ("second sec s", 1.0),
+        ("minute min", 60.0),
+        ("hour hr h", 3600.0),
+        ("day d", 86_400.0),
+    )
+    for name in names.split()
 }
-_SINCE = re.compile(r"\s*(?:utc\s+)?([a-z]+)\s+(?:since|from)\s+(.+)", re.IGNORECASE)
+_SINCE = re.compile(r"\s*(?:utc\s+)?([a-zµμ]+)\s+(?:since|from)\s+(.+)", re.IGNORECASE)
 _DECIMAL_YEAR = re.compile(r"\s*decimal[ _]years?\s*", re.IGNORECASE)
 
 
@@ -259,12 +311,10 @@ class TimeUnit:
             return cls(0.0, "1970-01-01", clock)
         match = _SINCE.fullmatch(text)
         word = match[1].lower() if match else ""
-        name = _SHORT.get(word, word.removesuffix("s"))
+        name = word if word in _SECONDS else word.removesuffix("s")
         if match is None or name not in _SECONDS:
             raise ValueError(f"{text!r} is not a unit of time")
-        epoch = pd.Timestamp(match[2])  # CF allows 2000-1-1 0:0:0, which ISO 8601 does not
-        epoch = epoch if epoch.tz is None else epoch.tz_convert(None)
-        return cls(_SECONDS[name], epoch.isoformat(), clock)
+        return cls(_SECONDS[name], parse_date(match[2]).isoformat(), clock)
 
     def to_utc(self, numbers: NDArray[np.float64]) -> NDArray[np.datetime64]:
         """Return the instants of ``numbers``; NaN gives NaT.

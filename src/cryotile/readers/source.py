@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cryotile.errors import GranuleError
 from cryotile.geo.values import VALUE_ATTRIBUTES, physical_values
+from cryotile.times import parse_date
 
 __all__ = ["Shape", "Source", "open_source"]
 
@@ -151,8 +151,7 @@ class Source:
         """
         if text:
             try:
-                # Agencies also write dates that are not ISO 8601, such as 30-SEP-2020 23:56:08.507.
-                return pd.Timestamp(str(text)).to_datetime64()
+                return parse_date(str(text)).to_datetime64()
             except ValueError as error:
                 raise self.damaged(f"sensing start {text!r}", error) from error
         known = times[~np.isnat(times)]

@@ -246,7 +246,7 @@ class _MappingParser:
         except ValueError:
             raise self._wrong(
                 f"unit of time is {unit!r}",
-                "write it as 'days since 2000-01-01' (or seconds, minutes, hours, milliseconds), or 'decimal year'",
+                "write it as 'days since 2000-01-01' (or hours, minutes, seconds, ms, us, ns), or 'decimal year'",
             ) from None
 
     def _layout(self, table: Mapping[str, Any]) -> TextLayout:

@@ -28,7 +28,7 @@ from cryotile.readers.base import Identity, Records, build_granule
 from cryotile.readers.source import Source, open_source
 from cryotile.readers.tables.columns import Columns, open_columns
 from cryotile.readers.tables.mapping import OWN_NAMES, REQUIRED, ColumnMapping, ColumnSpec
-from cryotile.times import TimeUnit
+from cryotile.times import TimeUnit, parse_dates
 
 __all__ = ["TABLE", "TablePieces", "TableReader"]
 
@@ -362,7 +362,7 @@ class _Rows:
         series = self.series[spec.name]
         if pd.api.types.is_numeric_dtype(series.dtype):
             return self._unit(spec).to_utc(self._numbers("time"))
-        instants = pd.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
+        instants = parse_dates(series)
         self._require(
             instants.notna().to_numpy() | _blank(series),
             "time",
