@@ -68,3 +68,15 @@ def call(
         return int(leaving.value.code or 0), said.out, said.err
 
     return cryotile
+
+
+@pytest.fixture
+def cryotile(call: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """Run a command in this process, check its exit code (``status``, default 0), and return what it printed."""
+
+    def cryotile(*words: object, status: int = 0) -> str:
+        code, output, errors = call(*words)
+        assert code == status, output + errors
+        return output + errors
+
+    return cryotile

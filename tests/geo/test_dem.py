@@ -19,6 +19,7 @@ from cryotile.geo import dem
 from cryotile.geo.dem import Dem
 from cryotile.pointdb import PointDB
 from cryotile.runs.ingest_batch import FAR_FROM_DEM, Criteria, take_in
+from tests.support.errors import one_line
 
 GREENLAND = pyproj.CRS("EPSG:3413")
 
@@ -134,11 +135,6 @@ def test_a_global_model_has_all_longitudes(tmp_path: Path) -> None:
     x, y = to_map.transform(np.array([-45.0, 170.0, -179.75]), latitude)
     above = Dem(path, GREENLAND).difference(pd.DataFrame({"x": x, "y": y, "elevation": 0.0}))
     np.testing.assert_allclose(above, -latitude, atol=1e-9)
-
-
-def one_line(error: pytest.ExceptionInfo[Exception]) -> str:
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.mark.parametrize("step", [0.25, -0.25])

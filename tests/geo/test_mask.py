@@ -18,7 +18,6 @@ import shapely
 import xarray as xr
 from pyogrio.raw import write
 
-from cryotile.cli import main
 from cryotile.errors import DamagedFile, InvalidValue, MissingDependency
 from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid
@@ -229,19 +228,6 @@ Call = Callable[..., str]
 
 
 @pytest.fixture
-def cryotile(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(*words: object, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        assert ended.value.code == code, printed.out + printed.err
-        return printed.out + printed.err
-
-    return call
-
-
-@pytest.fixture
 def db(tmp_path: Path) -> Path:
     PointDB.create(tmp_path / "ice.pdb", "EPSG:3031").append([granule(1, 2000, extent=20e3)])
     return tmp_path / "ice.pdb"
@@ -283,7 +269,7 @@ def test_a_mask_is_frozen(db: Path, tmp_path: Path, cryotile: Call) -> None:
     run = tmp_path / "run"
     cryotile("plan", run, "--db", db, "--where", "platform == 'icesat2'", "--mask", mask)
     count = len(Run.load(run).tasks)
-    assert "frozen with other settings: mask" in cryotile("plan", run, "--mask", other, code=2)
+    assert "frozen with other settings: mask" in cryotile("plan", run, "--mask", other, status=2)
     mask.unlink()
     cryotile("plan", run, "--mask", mask)
     assert len(Run.load(run).tasks) == count

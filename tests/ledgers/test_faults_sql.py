@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from cryotile.ledgers.sql.runs import count, find_run
 from cryotile.ledgers.sql.schema import TaskState
 from cryotile.ledgers.sql.schema import tasks as task_rows
 from cryotile.testing.leases import at, ended
+from tests.support.disks import small_disk
 from tests.support.mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
 from tests.support.services.postgres import Postgres
 
@@ -199,19 +200,6 @@ def test_eight_processes_that_claim_a_hundred_thousand_tasks_get_each_once(url):
     assert all(process.returncode == 0 for process in processes)
 
 
-@contextmanager
-def small_disk(place: Path) -> Iterator[Path]:
-    """Mount a disk of 12 MB."""
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.call(mount) != 0:
-        pytest.skip("only root can mount a small disk")
-    try:
-        yield place
-    finally:
-        subprocess.check_call(["umount", "--lazy", str(place)])
-
-
 def fill(path: Path) -> None:
     """Let a file take all free space."""
     with path.open("wb", buffering=0) as file, suppress(OSError):
@@ -220,7 +208,7 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_under_sqlite_loses_nothing_and_the_run_continues_when_there_is_space(tmp_path):
-    with small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk", "size=12m") as disk:
         ledger = SqlLedger(f"sqlite:///{disk}/farm.db", "run/1")
         ledger.enroll([Task(index, 1.0) for index in range(3000)])
         done = []

@@ -23,7 +23,8 @@ from cryotile.errors import CryotileError, DamagedFile, InvalidValue, Unwritable
 from cryotile.pointdb import PointDB, log, write
 from cryotile.pointdb.log import Commit, Log, Snapshot
 from cryotile.points import Granule
-from tests.support import PROJECT
+from tests.support import PROJECT, disks
+from tests.support.errors import one_line
 from tests.support.made_up import granule
 from tests.support.point_dbs import filled, fragment_files, named_fragments
 from tests.support.pointdb_writer import STAGES
@@ -59,12 +60,6 @@ def assert_whole(db: PointDB, ids: set[str], scratch: Path, count: int = 60) -> 
 def exhaust(iterator: Iterator[object]) -> None:
     for _ in iterator:
         pass
-
-
-def one_line(error: pytest.ExceptionInfo[CryotileError]) -> str:
-    message = str(error.value)
-    assert "\n" not in message
-    return message
 
 
 def start(what: str, db: PointDB, kill: str, *numbers: int) -> subprocess.Popen[str]:
@@ -309,23 +304,16 @@ def test_two_creators_make_one_db(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pdb", "b.pdb"]
 
 
-def mounted(disk: Path, options: str) -> Iterator[Path]:
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
-    if os.geteuid() or not shutil.which("mount") or subprocess.run(mount, check=False).returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    yield from mounted(tmp_path / "disk", "size=600k")
+    with disks.small_disk(tmp_path / "disk", "size=600k") as disk:
+        yield disk
 
 
 @pytest.fixture
 def few_inodes(tmp_path: Path) -> Iterator[Path]:
-    yield from mounted(tmp_path / "disk", "nr_inodes=300")
+    with disks.small_disk(tmp_path / "disk", "nr_inodes=300") as disk:
+        yield disk
 
 
 def test_without_inodes_nothing_is_lost(few_inodes: Path, tmp_path: Path) -> None:

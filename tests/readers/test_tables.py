@@ -15,13 +15,14 @@ import pyproj
 import pytest
 
 from cryotile.cli import describe
-from cryotile.errors import CryotileError, GranuleError, InvalidValue
+from cryotile.errors import GranuleError, InvalidValue
 from cryotile.points import SURFACE_TYPES, pass_id
 from cryotile.readers import ColumnMapping, read_granule
 from cryotile.simulate import World, simulate
 from cryotile.testing.readers import ReaderContract
 from tests.support import PROJECT
 from tests.support.command_line import run
+from tests.support.errors import one_line
 
 FORMATS = ("csv", "parquet", "hdf5", "netcdf")
 WORLD = World(bounds=(-20e3, -1370e3, 20e3, -1330e3))
@@ -282,12 +283,6 @@ def test_the_mapping_in_the_documentation_is_valid(tmp_path):
     assert granule.dropped == {"no_elevation": 1}
     assert (point["elevation"], point["gain"], bool(point["ascending"])) == (2500.0, 13.0, True)
     assert point["pass_id"] == pass_id("icesat", 7, ascending=True)
-
-
-def one_line(error: pytest.ExceptionInfo[CryotileError]) -> str:
-    line = str(error.value)
-    assert "\n" not in line
-    return line
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid
 from cryotile.runs.explain import Explanation, explain_at, nearest_post
 from cryotile.runs.run import Run
-from tests.support.flown_run import REQUEST, WORLD, fly_over, make_run, work
+from tests.support.flown_run import REQUEST, WORLD, fly_over, plan_flown, work
 from tests.support.maps import vector_file
 from tests.support.reference import YEAR, in_circle
 from tests.support.reference_robust import (
@@ -47,13 +47,13 @@ def points() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, points: pd.DataFrame) -> Run:
     """A run that is done."""
-    run = make_run(tmp_path_factory.mktemp("flown"), points)
+    run = plan_flown(tmp_path_factory.mktemp("flown"), points)
     work(run)
     return run
 
 
 def planned(directory: Path, points: pd.DataFrame, **options: object) -> Run:
-    return make_run(directory, points, dataclasses.replace(REQUEST, **options))
+    return plan_flown(directory, points, dataclasses.replace(REQUEST, **options))
 
 
 def without(points: pd.DataFrame, reason: Reason) -> set[int]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support import PROJECT
-from tests.support.flown_run import REQUEST, fly_over, make_run
+from tests.support.flown_run import REQUEST, fly_over, plan_flown
 from tests.support.small_run import fit
 
 GOLDEN = np.load(PROJECT / "tests" / "golden" / "tiles.npz")
@@ -25,7 +25,7 @@ RELATIVE = {"dhdt_ci95": 2e-4}
 def test_a_tile_has_the_values_and_the_fingerprint_it_has_always_had(
     recipe: str, tmp_path: Path
 ) -> None:
-    run = make_run(tmp_path, fly_over(), replace(REQUEST, recipe=recipe))
+    run = plan_flown(tmp_path, fly_over(), replace(REQUEST, recipe=recipe))
     index = run.names.index(str(GOLDEN[f"{recipe}.tile"]))
     assert run.fingerprint(index) == str(GOLDEN[f"{recipe}.fingerprint"])
     fit(run, index)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 
 from cryotile.errors import InvalidValue
@@ -28,6 +27,7 @@ from cryotile.runs.ingest_batch import Criteria, points_within, take_in
 from cryotile.simulate import World, simulate
 from tests.support.command_line import start
 from tests.support.made_up import granule
+from tests.support.point_dbs import same_points
 from tests.support.services.dask import DaskCluster
 
 WORLD = World(bounds=(-300e3, -1500e3, 300e3, -900e3))
@@ -59,11 +59,6 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ignore(fraction: float) -> None:
     """Take a progress call."""
-
-
-def same_points(one: PointDB, other: PointDB) -> None:
-    pd.testing.assert_frame_equal(PointDB(one.path).read(), other.read(), check_exact=True)
-    pd.testing.assert_frame_equal(PointDB(one.path).squares(), other.squares(), check_exact=True)
 
 
 def frozen(db: Path) -> Ingest:

@@ -19,8 +19,10 @@ from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
 from cryotile.simulate import World, simulate
 from cryotile.times import SECONDS_PER_YEAR
+from tests.support import disks
 from tests.support.command_line import output_of, start
 from tests.support.members import HOLD, SmallRun
+from tests.support.point_dbs import same_points
 
 WORLD = World(bounds=(-30e3, -1380e3, 30e3, -1320e3))
 REQUEST = PlanRequest(posting=1000.0, radius=2000.0, recipe="plane", tile_size=15)
@@ -59,15 +61,6 @@ def assembled(directory: Path) -> Path:
 def product(ice: PointDB, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The product of the mission, made in one process."""
     return make_product(tmp_path_factory.mktemp("serial"), ice, "serial")
-
-
-def same_points(one: PointDB, other: PointDB) -> None:
-    """Hold two point DBs to the same points."""
-    pd.testing.assert_frame_equal(one.read(), other.read())
-    squares = [
-        db.squares().sort_values(["y_min", "x_min"], ignore_index=True) for db in (one, other)
-    ]
-    pd.testing.assert_frame_equal(*squares)
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------
@@ -277,11 +270,6 @@ def test_a_disk_that_fills_up_costs_nothing_that_was_stored(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount a small file system")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(mount)], check=True)
-    yield mount
-    subprocess.run(["umount", "--lazy", str(mount)], check=True)
+    """Mount a file system of 3 MB."""
+    with disks.small_disk(tmp_path / "small", "size=3m") as disk:
+        yield disk

@@ -25,21 +25,6 @@ Call = Callable[..., str]
 RADIUS, SQUARE = 2000.0, 5000.0
 
 
-@pytest.fixture
-def cryotile(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run a command in this process to its end and return what it printed."""
-
-    def call(*words: object, status: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        printed = capsys.readouterr()
-        assert ended.value.code == status, printed.out + printed.err
-        return printed.out + printed.err
-
-    return call
-
-
 def add(db: PointDB, seed: int, *, at: tuple[float, float], days: int = 0, count: int = 40) -> None:
     """Append a granule whose points lie within a kilometre, some days after those that are there."""
     made = granule(seed, count, extent=1000.0)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from cryotile.backends import open_backend
-from cryotile.cli import main
 from cryotile.farm.journal import Journaled
 from cryotile.farm.task import Outcome, Progress, Task, Work
 from cryotile.runs.run import Run
@@ -23,6 +21,8 @@ from cryotile.runs.work import FitTile
 from cryotile.testing.backends import HoldingWork, await_holder, holders
 from tests.support.command_line import start
 from tests.support.small_run import fit, make_run
+
+Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -213,33 +213,22 @@ def test_an_observer_sees_what_has_changed(run: Run) -> None:
 # --- the command -------------------------------------------------------------------------------------------------
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
-    """Run a command in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["cryotile", *map(str, words)])
-    with pytest.raises(SystemExit) as leaving:
-        main()
-    return int(leaving.value.code or 0)
-
-
-def test_for_programs_there_is_all_of_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_for_programs_there_is_all_of_it(call: Call, run: Run) -> None:
     fit(run, 0)
     write_journal(run, "a-1-x", {"time": time.time(), "start": 1})
-    assert call(monkeypatch, "status", run.path, "--json") == 0
-    said = json.loads(capsys.readouterr().out)
+    code, output, _ = call("status", run.path, "--json")
+    assert code == 0
+    said = json.loads(output)
     assert set(said) == set(RunStatus.__dataclass_fields__)
     assert set(said["running"][0]) == set(RunningTask.__dataclass_fields__)
     assert (said["done"], said["waiting"], said["failed"]) == (1, len(run.tasks) - 2, {})
 
 
-def test_a_person_reads_counts_places_reasons_and_what_to_do(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_person_reads_counts_places_reasons_and_what_to_do(call: Call, run: Run) -> None:
     list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "local:1"))
     run.store.file(run.tile(1)).unlink()
-    assert call(monkeypatch, "status", run.path) == 0
-    said = capsys.readouterr().out
+    code, said, _ = call("status", run.path)
+    assert code == 0
     assert (
         f"{len(run.tasks) - 2} of {len(run.tasks)} tiles done, 0 running, 1 waiting, 1 failed"
         in said
@@ -263,12 +252,11 @@ def test_watching_ends_with_the_run_and_says_each_change_once(run: Run) -> None:
     assert "0 waiting, 0 failed" in said[-1]
 
 
-def test_watching_a_run_that_ends_with_failures_is_no_success(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_watching_a_run_that_ends_with_failures_is_no_success(call: Call, run: Run) -> None:
     list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "serial"))
-    assert call(monkeypatch, "status", run.path, "--watch") == 1
-    assert f"cryotile retry {run.path}" in capsys.readouterr().err
+    code, _, complaint = call("status", run.path, "--watch")
+    assert code == 1
+    assert f"cryotile retry {run.path}" in complaint
 
 
 def test_who_stops_watching_leaves_with_130(run: Run) -> None:
@@ -281,13 +269,12 @@ def test_who_stops_watching_leaves_with_130(run: Run) -> None:
     assert "Traceback" not in complaint
 
 
-def test_a_failed_tile_comes_back_by_retry(
-    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failed_tile_comes_back_by_retry(call: Call, run: Run) -> None:
     list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "serial"))
-    assert call(monkeypatch, "run", run.path, "--backend", "serial") == 1
-    complaint = capsys.readouterr().err
+    code, _, complaint = call("run", run.path, "--backend", "serial")
+    assert code == 1
     assert f"the first, {run.tile(2).name}: RuntimeError: tile 2 is cursed" in complaint
-    assert call(monkeypatch, "retry", run.path) == 0
-    assert call(monkeypatch, "run", run.path, "--backend", "serial") == 0
-    assert f"all {len(run.tasks)} tiles are there" in capsys.readouterr().out
+    assert call("retry", run.path)[0] == 0
+    code, said, _ = call("run", run.path, "--backend", "serial")
+    assert code == 0
+    assert f"all {len(run.tasks)} tiles are there" in said

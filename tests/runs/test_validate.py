@@ -20,7 +20,7 @@ from cryotile.fit.variables import Status
 from cryotile.maps.product import read_product
 from cryotile.pointdb import PointDB
 from cryotile.runs.run import Run
-from tests.support.flown_run import REQUEST, WORLD, fly_over, make_run
+from tests.support.flown_run import REQUEST, WORLD, fly_over, plan_flown
 from tests.support.maps import vector_file
 
 Call = Callable[..., tuple[int, str, str]]
@@ -33,7 +33,7 @@ def points() -> pd.DataFrame:
 
 @pytest.fixture
 def run(tmp_path: Path, points: pd.DataFrame) -> Run:
-    return make_run(tmp_path, points)
+    return plan_flown(tmp_path, points)
 
 
 # --- halves
@@ -192,7 +192,7 @@ def test_a_map_of_differences_is_cropped_to_the_mask(
     x, y = WORLD.centre
     east = [(x - 500, y - 9e3), (x + 9e3, y - 9e3), (x + 9e3, y + 9e3), (x - 500, y + 9e3)]
     ice = vector_file(tmp_path / "east.gpkg", shapely.Polygon(east), crs=WORLD.crs)
-    run = make_run(tmp_path, points, dataclasses.replace(REQUEST, mask=str(ice)))
+    run = plan_flown(tmp_path, points, dataclasses.replace(REQUEST, mask=str(ice)))
     words = ("--split", "odd-even", "--backend", "serial")
     assert call("validate", run.path, *words)[0] == 0
     product = read_product(run.path / "validation" / "odd-even.nc")
@@ -206,7 +206,7 @@ def test_a_trend_of_odd_passes_alone_is_found(
 ) -> None:
     years = (points["time"] - pd.Timestamp("2015-01-01")) / pd.Timedelta(days=365.25)
     drift = 0.5 * years * halves(points, "odd-even")[0]
-    run = make_run(tmp_path, points.assign(elevation=points["elevation"] + drift))
+    run = plan_flown(tmp_path, points.assign(elevation=points["elevation"] + drift))
     assert call("validate", run.path, "--backend", "serial")[0] == 0
     record = json.loads((run.path / "validation" / "validation.json").read_text())
     assert record["odd-even"][0]["robust"] > 3
@@ -236,7 +236,7 @@ def test_children_give_the_bytes_of_one_process(
     for number, backend in enumerate(("serial", "local:2")):
         directory = tmp_path / str(number)
         directory.mkdir()
-        run = make_run(directory, points)
+        run = plan_flown(directory, points)
         words = ("--split", "odd-even", "--max-tiles", 2, "--backend", backend)
         assert call("validate", run.path, *words)[0] == 0
         products.append((run.path / "validation" / "odd-even.nc").read_bytes())
@@ -247,7 +247,7 @@ def test_the_plane_recipe_can_be_validated_too(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:
     few = points[points["pass_id"].isin(points["pass_id"].unique()[::6])]
-    run = make_run(tmp_path, few, dataclasses.replace(REQUEST, recipe="plane"))
+    run = plan_flown(tmp_path, few, dataclasses.replace(REQUEST, recipe="plane"))
     code, said, complaints = call(
         "validate", run.path, "--backend", "serial", "--split", "odd-even"
     )
@@ -275,7 +275,7 @@ def test_members_do_their_share_and_whoever_comes_last_reports(call: Call, run: 
 def test_halves_without_a_fit_are_told_in_one_line(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:
-    run = make_run(tmp_path, points.assign(ascending=pd.array([True] * len(points), "boolean")))
+    run = plan_flown(tmp_path, points.assign(ascending=pd.array([True] * len(points), "boolean")))
     code, said, complaints = call(
         "validate", run.path, "--split", "ascending-descending", "--backend", "serial"
     )

@@ -47,7 +47,7 @@ def fly_over() -> pd.DataFrame:
     )
 
 
-def make_run(directory: Path, points: pd.DataFrame, request: PlanRequest = REQUEST) -> Run:
+def plan_flown(directory: Path, points: pd.DataFrame, request: PlanRequest = REQUEST) -> Run:
     """Plan a run over points, which go through a point DB."""
     db = PointDB.create(directory / "ice.pdb", WORLD.crs)
     db.append([as_granule(points)])

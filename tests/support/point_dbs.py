@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.log import Log
 from cryotile.points import Granule
@@ -31,3 +33,10 @@ def fragment_files(db: PointDB) -> set[str]:
 def named_fragments(db: PointDB) -> set[str]:
     """Return the fragments that the newest snapshot names, as paths relative to the point DB."""
     return set(Log(db.path / "log").load().fragments["path"].to_pylist())
+
+
+def same_points(one: PointDB, other: PointDB) -> None:
+    """Check that two point DBs, opened afresh, have the same points and squares, bit for bit."""
+    one, other = PointDB(one.path), PointDB(other.path)
+    pd.testing.assert_frame_equal(one.read(), other.read(), check_exact=True)
+    pd.testing.assert_frame_equal(one.squares(), other.squares(), check_exact=True)

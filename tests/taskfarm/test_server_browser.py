@@ -49,7 +49,7 @@ def farm(request) -> tuple[FarmServer, str]:
     return request.getfixturevalue(request.param)
 
 
-def make_run(server: FarmServer, name: str, count: int, done: int = 0) -> None:
+def create_run(server: FarmServer, name: str, count: int, done: int = 0) -> None:
     site = Site(f"{server.address}/api/v1", auth=(USER, PASSWORD))
     run = site.ask("POST", "runs", body={"key": name, "name": name, "count": count})["run"]
     worker = {"uuid": "w", "host": "here", "pid": 7}
@@ -75,7 +75,7 @@ def listed_runs(page: Page, address: str) -> list[str]:
 
 def test_a_user_logs_in_sees_their_runs_and_logs_out(farm, page):
     server, address = farm
-    make_run(server, "Greenland", 4, done=1)
+    create_run(server, "Greenland", 4, done=1)
     failures = []
     page.on("console", lambda message: failures.append(message.text))
     log_in(page, address)
@@ -142,7 +142,7 @@ def test_a_form_of_another_site_changes_nothing(farm, browser):
 def test_many_large_runs_are_readable_on_a_telephone(plain, browser):
     server, address = plain
     for number in range(100):
-        make_run(server, f"Antarctica {number}", 400_000, done=1000 if number == 99 else 0)
+        create_run(server, f"Antarctica {number}", 400_000, done=1000 if number == 99 else 0)
     for width, height in ((360, 740), (1280, 800)):
         with browser.new_context(viewport={"width": width, "height": height}) as context:
             page = context.new_page()
