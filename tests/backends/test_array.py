@@ -24,7 +24,7 @@ from tests.support import PROJECT
 
 
 class TestIndex(BackendContract):
-    """Without the tests of supervised children, which are those of the backend ``local``."""
+    """Without the tests of supervised children, which are the same as those of the backend ``local``."""
 
     @pytest.fixture
     def make_backend(self) -> MakeBackend:
@@ -93,7 +93,7 @@ if __name__ == "__main__":
 
 def test_a_member_that_dies_leaves_its_share_to_the_next_submission(tmp_path: Path) -> None:
     tasks, work = make_tasks(20), RecordingWork(tmp_path)
-    # It comes no further than its second task.
+    # It gets no further than its second task.
     script = [sys.executable, "-c", DYING, str(tmp_path)]
     dead = subprocess.run(script, check=False)
     assert dead.returncode == -signal.SIGKILL
@@ -195,7 +195,7 @@ SGE = {
             SLURM | {"SLURM_ARRAY_TASK_COUNT": "2", "CRYOTILE_ARRAY": "0-9"},
             (7, 10),
         ),
-        # An array of one.
+        # An array of one member.
         (
             {"SGE_TASK_ID": "1", "SGE_TASK_FIRST": "1", "SGE_TASK_LAST": "1"}
             | {"SGE_TASK_STEPSIZE": "undefined"},
@@ -272,7 +272,7 @@ print(*sys.argv[1:], *array_member(os.environ))' "$@"
         ),
     ],
 )
-def test_the_job_scripts_that_come_along_work_on_a_run_as_members_of_a_hundred(
+def test_the_job_scripts_in_deploy_run_members_of_a_hundred(
     scheduler: str, environment: dict[str, str], tmp_path: Path
 ) -> None:
     stub = tmp_path / "cryotile"

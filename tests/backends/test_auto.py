@@ -1,4 +1,4 @@
-"""The backend ``auto`` is the farm that its process was started in, and says so."""
+"""The backend ``auto`` is the farm in which its process was started, and says so."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ARRAY = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """A run of a few tiles, nothing done."""
+    """Return a run of a few tiles, none of them done."""
     db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
     db.append([granule(0, 3000, extent=20e3)])
     return plan_run(
@@ -46,7 +46,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def plain_environment() -> dict[str, str]:
-    """This process's environment, were it started in a terminal."""
+    """Return the environment that this process would have in a terminal."""
     foreign = ("SLURM_", "PBS_", "SGE_", "LSB_", "OMPI_", "PMI", "CRYOTILE_")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
 
@@ -56,12 +56,12 @@ def cryotile(*words: object, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 class TestAuto(BackendContract):
-    """Here it is ``local``, whose tests of supervised children it leaves out, with a child per usable core."""
+    """Here ``auto`` is ``local`` with a child per usable core, without the tests of supervised children."""
 
     @pytest.fixture
     def make_backend(self, monkeypatch) -> MakeBackend:
         def make(workers=2, stall=STALL):
-            # A scheduler that gave the job so many.
+            # A scheduler that gave the job this number of cores.
             monkeypatch.setenv("LSB_JOBID", "7")
             monkeypatch.setenv("LSB_DJOB_NUMPROC", str(workers))
             monkeypatch.setenv("CRYOTILE_JOB_END", "4e9")
@@ -81,9 +81,9 @@ def test_a_member_of_an_array_job_takes_its_share():
     assert choose({"PBS_ARRAY_INDEX": "3"}).spec == "array"
 
 
-def test_a_job_that_is_no_array_works_alone():
+def test_a_job_that_is_not_an_array_works_alone():
     assert choose({"JOB_ID": "7", "SGE_TASK_ID": "undefined"}).spec.startswith("local:")
-    # What Slurm tells the one process of a batch script.
+    # The variables of the one process of a batch script of Slurm.
     alone = {
         "SLURM_JOB_ID": "7",
         "SLURM_PROCID": "0",
@@ -112,7 +112,7 @@ def test_the_command_says_which_backend_it_chose_and_why(run: Run):
     cores = count_cores(environment=plain_environment())
     assert f"backend local:{cores.number} ({cores})\n" in done.stderr
     assert not list(run.pending())
-    # Who has chosen need not be told.
+    # A user who chose the backend is not told.
     assert "backend" not in cryotile("run", run.path, "--backend", "serial").stderr
 
 

@@ -1,4 +1,4 @@
-"""Every backend does what the contract says; here are the subclasses, and how one is found by name."""
+"""Every backend fulfils the contract, and is found by its name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TestLocal(SupervisedContract):
 
 @dataclass(frozen=True)
 class NotePid:
-    """Work that notes in whose process each task was done."""
+    """Work that notes in which process each task was done."""
 
     directory: Path
 
@@ -55,7 +55,7 @@ class NotePid:
 
 @dataclass(frozen=True)
 class AwaitKill:
-    """Work that at some tasks, the first time, writes its process's number into a named pipe and waits for its end."""
+    """Work that at the first attempt of some tasks writes its process id to a named pipe and waits to be killed."""
 
     pipe: Path
     fatal: frozenset[int]
@@ -72,7 +72,7 @@ class AwaitKill:
 
 
 def kill_who_write(pipe: int, count: int) -> None:
-    """Kill so many processes whose numbers come through a pipe."""
+    """Kill ``count`` processes whose ids come through a pipe."""
     while count > 0:
         for number in os.read(pipe, 4096).split():
             os.kill(int(number), signal.SIGKILL)
@@ -80,7 +80,7 @@ def kill_who_write(pipe: int, count: int) -> None:
 
 
 class BrokenWork:
-    """Work whose process dies while loading it, as when a library it needs is broken."""
+    """Work whose process dies while loading it, as with a broken library."""
 
     def __call__(self, task: Task, progress: Progress) -> None: ...
 
@@ -99,7 +99,7 @@ def test_tasks_survive_children_that_are_killed_from_outside(tmp_path):
     tasks = make_tasks(3000)
     fatal = {task.index for task in tasks[::500]}
     os.mkfifo(tmp_path / "pipe")
-    # Open for writing, too: so it does not end when one of its writers does.
+    # Open for writing, too, so that it does not end when one of its writers does.
     pipe = os.open(tmp_path / "pipe", os.O_RDWR)
     killer = threading.Thread(target=kill_who_write, args=(pipe, len(fatal)), daemon=True)
     killer.start()
@@ -109,16 +109,16 @@ def test_tasks_survive_children_that_are_killed_from_outside(tmp_path):
     os.close(pipe)
     assert sorted(outcome.task.index for outcome in outcomes) == [task.index for task in tasks]
     assert all(outcome.error is None for outcome in outcomes)
-    # Of what a killed child had been given, only the task at hand was charged.
+    # Of the tasks of a killed child, only the running one was charged.
     attempts = {outcome.task.index: outcome.attempts for outcome in outcomes}
     assert attempts == {task.index: 1 + (task.index in fatal) for task in tasks}
 
 
-def test_a_child_that_idles_takes_over_what_another_has_not_started(tmp_path):
+def test_an_idle_child_takes_over_tasks_that_another_has_not_started(tmp_path):
     tasks = make_tasks(4)
     work = RecordingWork(tmp_path, {tasks[0].index: ("hang", 1)})
     outcomes = [outcome.task for outcome in LocalBackend("2", Context(stall=3.0)).run(tasks, work)]
-    # The first child hangs at the costliest task; nothing that was queued behind it waits for the stall limit.
+    # The first child hangs at the costliest task; the tasks queued behind it do not wait for the stall limit.
     assert outcomes[-1] == tasks[0]
 
 
@@ -175,7 +175,7 @@ def test_a_lease_that_is_not_positive_is_refused(spec, lease, tmp_path):
 def test_a_backend_without_leases_says_so(spec, tmp_path):
     with pytest.raises(InvalidValue, match=r"has no leases .* leave --lease out") as caught:
         open_backend(spec, home=tmp_path, key="k", lease=60.0)
-    # Nor does an address in it tell a password.
+    # The message does not contain the password of an address.
     assert "\n" not in str(caught.value)
     assert "a:b" not in str(caught.value)
 
@@ -186,7 +186,7 @@ class ThirdParty:
 
 
 @pytest.mark.parametrize("place", ["a_module_that_is_gone:Farm", f"{__name__}:NoSuchFarm"])
-def test_a_third_party_s_backend_that_cannot_be_loaded_is_named_in_one_line(monkeypatch, place):
+def test_a_third_party_backend_that_cannot_be_loaded_is_named_in_one_line(monkeypatch, place):
     entries = EntryPoints([EntryPoint("cloud", place, "cryotile.backends")])
     monkeypatch.setattr(
         "importlib.metadata.entry_points", lambda group: entries.select(group=group)
@@ -210,12 +210,12 @@ def test_third_parties_add_backends_by_entry_point(monkeypatch, tmp_path):
         "a:b",
         Context(tmp_path, "k"),
     )
-    # Of an address the whole is the argument: the scheme belongs to it.
+    # The argument of an address is the whole address, including its scheme.
     address = "cloud://user@host/x"
     assert open_backend(address, home=tmp_path, key="k").built_with == (
         address,
         Context(tmp_path, "k"),
     )
-    # Nobody takes a built-in name away.
+    # Built-in names cannot be replaced.
     assert isinstance(open_backend("serial", home=None, key="k"), SerialBackend)
     assert next(iter(installed_backends())) == "cloud"

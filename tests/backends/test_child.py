@@ -1,4 +1,4 @@
-"""A supervised child may do what it likes: its parent learns how it ended and which task it was at."""
+"""A supervised child may end in any way: its parent learns how it ended and at which task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support import PROJECT
 
 @dataclass(frozen=True)
 class Hold:
-    """Work that reports progress, writes its pid to a named pipe, and hangs; before, it may start a process."""
+    """Work that may start a process, reports progress, writes its pid to a named pipe, and hangs."""
 
     pipe: Path
     before: str = ""
@@ -34,7 +34,7 @@ class Hold:
             signal.pause()
         with self.pipe.open("wb", buffering=0) as pipe:
             if self.before == "subprocess":
-                # Holds the pipe as its standard output.
+                # Its standard output is the pipe.
                 subprocess.Popen(
                     [sys.executable, "-c", "import signal; signal.pause()"], stdout=pipe
                 )
@@ -66,7 +66,7 @@ def receive(child: Child, count: int = 1) -> list[Attempt]:
 
 
 def receive_until_overdue(child: Child) -> list[Attempt]:
-    """Look again and again, as a farm does, until the child is ended for its silence."""
+    """Receive repeatedly, as a farm does, until the child is ended because it is silent."""
     while child.alive:
         select.select([child], [], [], 0.05)
         attempts = child.receive()
@@ -74,7 +74,7 @@ def receive_until_overdue(child: Child) -> list[Attempt]:
 
 
 def wait_until_read(child: Child, pipe: int) -> None:
-    """Wait until the child is in the middle of its task and has said so."""
+    """Wait until the child is in the middle of its task and has reported it."""
     await_holder(pipe)
     select.select([child], [], [])
     assert child.receive() == []
@@ -91,7 +91,7 @@ def test_a_child_does_its_tasks_in_the_order_given(tmp_path):
     assert all(attempt.error is None for attempt in attempts)
 
 
-def test_what_a_child_has_not_started_comes_back_uncharged(tmp_path):
+def test_tasks_that_a_child_has_not_started_come_back_uncharged(tmp_path):
     tasks = make_tasks(6)
     with holders(tmp_path / "pipe") as pipe, ChildFactory(Hold(tmp_path / "pipe")) as child_factory:
         child = child_factory.start()
@@ -102,7 +102,7 @@ def test_what_a_child_has_not_started_comes_back_uncharged(tmp_path):
         assert child.take_back() == []
 
 
-def test_of_a_killed_child_only_the_task_at_hand_is_charged(tmp_path):
+def test_only_the_running_task_of_a_killed_child_is_charged(tmp_path):
     tasks = make_tasks(6)
     with holders(tmp_path / "pipe") as pipe, ChildFactory(Hold(tmp_path / "pipe")) as child_factory:
         child = child_factory.start()
@@ -193,7 +193,7 @@ def test_a_killed_child_takes_its_subprocesses_along(tmp_path):
             pass
 
 
-def test_children_that_end_in_peace_flush_their_output(capfd):
+def test_children_that_leave_by_themselves_flush_their_output(capfd):
     with ChildFactory(speak) as child_factory:
         child = child_factory.start()
         child.give([Task(7, 1.0)])
@@ -245,7 +245,7 @@ def descriptors() -> set[str]:
 
 
 def run_script(path: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """Run a user's script that has nothing but cryotile on its path."""
+    """Run a user's script with only cryotile on its path."""
     path.write_text(textwrap.dedent(text))
     return subprocess.run(
         [sys.executable, str(path)],

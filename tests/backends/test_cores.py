@@ -1,4 +1,4 @@
-"""How many cores a process may use is the least of what system, container and scheduler leave it."""
+"""The number of cores a process may use is the minimum of the limits of system, container and scheduler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryotile.backends.cores import count_cores, usable_cores
 
 @pytest.fixture
 def files(tmp_path):
-    """A function that lays out /proc and /sys below a directory, and gives that."""
+    """Return a function that creates /proc and /sys below a directory, and returns the directory."""
 
     def materialize(contents: dict[str, str]) -> Path:
         for name, content in contents.items():
@@ -97,12 +97,12 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "8"}
 @pytest.mark.parametrize(
     ("environment", "cores"),
     [
-        # A job script may use all that its tasks have on this node ...
+        # A job script may use all cores of its tasks on this node ...
         ({**SLURM, "SLURM_TASKS_PER_NODE": "8"}, 8),
         ({**SLURM, "SLURM_TASKS_PER_NODE": "2(x3),1", "SLURM_CPUS_PER_TASK": "4"}, 8),
-        # ... but not what comes along because cores have two threads each,
+        # ... but not those added because cores have two threads each,
         ({**SLURM, "SLURM_TASKS_PER_NODE": "1", "SLURM_CPUS_PER_TASK": "7"}, 7),
-        # and what srun started has its own alone.
+        # and a process of srun has only its own.
         ({**SLURM, "SLURM_TASKS_PER_NODE": "4", "SLURM_STEP_ID": "0"}, 2),
         (
             {
@@ -131,11 +131,11 @@ def test_a_job_keeps_to_what_its_scheduler_gave_it(tmp_path, environment, cores)
         {"PBS_JOBID": "7.pbs", "NCPUS": ""},
     ],
 )
-def test_what_no_scheduler_says_is_no_limit(tmp_path, environment):
+def test_variables_outside_a_job_set_no_limit(tmp_path, environment):
     assert count(tmp_path, environment) == 64
 
 
-def test_a_count_names_every_limit_it_is_the_least_of(files):
+def test_a_count_names_all_limits_whose_minimum_it_is(files):
     root = files({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "250000 100000\n"})
     found = count_cores(affinity=4, environment={"PBS_JOBID": "7", "NCPUS": "16"}, root=root)
     assert str(found) == "2 usable cores: affinity 4, cgroup quota 2.5, NCPUS 16"

@@ -21,7 +21,7 @@ Answer = Callable[[str, str], Path]
 
 @pytest.fixture
 def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
-    """Put a command on the PATH that notes its arguments and gives one answer."""
+    """Return a function that puts a command on the PATH that notes its arguments and prints one answer."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
 

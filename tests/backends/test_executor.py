@@ -1,4 +1,4 @@
-"""Any executor is a farm: process pools, loky, submitit, a real Dask cluster whose workers and scheduler are killed."""
+"""Any executor works as a backend: process pools, loky, submitit, a real Dask cluster with killed processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class SignalAndWait:
-    """Work that sends a signal to a process and waits until a named pipe is let go."""
+    """Work that sends a signal to a process and waits until a named pipe is closed."""
 
     pipe: Path
     process: int
@@ -65,7 +65,7 @@ class SignalAndWait:
 
 @dataclass(frozen=True)
 class KillOnce:
-    """Work that kills its process at one task, the first time."""
+    """Work that kills its process at the first attempt of one task."""
 
     directory: Path
     index: int
@@ -81,7 +81,7 @@ class KillOnce:
 
 @dataclass(frozen=True)
 class NotePid:
-    """Work that writes its process's number into a named pipe, at one task, and waits there for the end."""
+    """Work that at one task writes its process id to a named pipe and waits to be killed."""
 
     pipe: Path
     index: int
@@ -90,17 +90,17 @@ class NotePid:
         if task.index == self.index and self.pipe.exists():
             with self.pipe.open("w") as pipe:
                 pipe.write(str(os.getpid()))
-            # Gone before this goes on: the second time the task is done like others.
+            # The pipe is removed before the next attempt, which succeeds.
             threading.Event().wait()
 
 
 def leave(task: Task, progress: Progress) -> None:
-    """Work that leaves its process in an orderly way."""
+    """Work that exits its process."""
     sys.exit(4)
 
 
 def do_nothing(task: Task, progress: Progress) -> None:
-    """Work without work."""
+    """Do nothing."""
 
 
 class Foreign:
@@ -113,7 +113,7 @@ class Foreign:
 
 
 class ExecutorContract(BackendContract):
-    """What every backend does, but that it ends its executor's workers: those are their owner's."""
+    """The contract of backends, except that workers are not ended: they belong to the executor's owner."""
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_the_farm_and_its_children(
@@ -124,7 +124,7 @@ class ExecutorContract(BackendContract):
 
         os.mkfifo(tmp_path / "pipe")
         before = signal.signal(number, stop)
-        # Open for writing as long as the work is to wait; a reader of one's own makes the opening not wait.
+        # Open for writing as long as the work must wait, and for reading, so that open does not wait.
         pipe = os.open(tmp_path / "pipe", os.O_RDWR)
         try:
             work = SignalAndWait(tmp_path / "pipe", os.getpid(), number)
@@ -137,7 +137,7 @@ class ExecutorContract(BackendContract):
     def test_work_that_a_worker_cannot_load_ends_the_run_with_one_line(
         self, make_backend: MakeBackend
     ) -> None:
-        # Pools of processes break, and say why on standard error alone.
+        # Pools of processes break, and print the reason only to standard error.
         with pytest.raises(CryotileError, match=r"not loaded there|executor broke") as caught:
             list(make_backend().run(make_tasks(20), Foreign()))
         assert "\n" not in str(caught.value)
@@ -152,7 +152,7 @@ class ExecutorContract(BackendContract):
             list(make_backend().run(make_tasks(2), work))
         assert "\n" not in str(caught.value)
 
-    def test_work_that_leaves_its_process_fails_alone(self, make_backend: MakeBackend) -> None:
+    def test_work_that_exits_its_process_fails_alone(self, make_backend: MakeBackend) -> None:
         (outcome,) = make_backend().run([Task(0, 1.0)], leave)
         assert outcome.attempts == ATTEMPTS
         assert outcome.error.endswith("SystemExit: 4\n")
@@ -183,7 +183,7 @@ class TestLoky(ExecutorContract):
 
 @pytest.fixture(scope="module")
 def cluster_of(tmp_path_factory):
-    """A function that gives the address of a Dask cluster of so many workers."""
+    """Return a function that returns the address of a Dask cluster with a number of workers."""
     with ExitStack() as clusters:
         addresses: dict[int, str] = {}
 
@@ -205,7 +205,7 @@ class TestDask(ExecutorContract):
     def test_one_worker_starts_the_tasks_in_the_order_given(
         self, make_backend: MakeBackend, tmp_path: Path
     ) -> None:
-        """Outcomes come in any order: results are fetched side by side."""
+        """Outcomes come in any order, because results are fetched concurrently."""
         tasks, work = make_tasks(50), RecordingWork(tmp_path)
         outcomes = list(make_backend(workers=1).run(tasks, work))
         assert work.started == [task.index for task in tasks] == indices(outcomes)
@@ -222,7 +222,9 @@ def indices(outcomes) -> list[int]:
     "make_pool",
     [lambda: ProcessPoolExecutor(2, mp_context=SPAWN), lambda: loky.ProcessPoolExecutor(2)],
 )
-def test_a_pool_that_a_crash_has_broken_leaves_one_line_and_a_new_pool_goes_on(tmp_path, make_pool):
+def test_a_pool_broken_by_a_crash_ends_the_run_with_one_line_and_a_new_pool_goes_on(
+    tmp_path, make_pool
+):
     tasks, done = make_tasks(40), []
     work = KillOnce(tmp_path, tasks[20].index)
     with (
@@ -238,14 +240,14 @@ def test_a_pool_that_a_crash_has_broken_leaves_one_line_and_a_new_pool_goes_on(t
     assert all(outcome.error is None for outcome in done)
 
 
-def test_an_executor_that_was_shut_down_is_said_to_be_broken():
+def test_an_executor_that_was_shut_down_is_reported_as_broken():
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
     with pytest.raises(CryotileError, match=r"the executor broke .*shutdown.* with 3 tasks left"):
         list(ExecutorBackend(pool).run(make_tasks(3), do_nothing))
 
 
-def test_an_executor_whose_owner_cancels_everything_is_said_to_be_broken():
+def test_an_executor_whose_owner_cancels_everything_is_reported_as_broken():
     tasks = make_tasks(5)
     pool = ThreadPoolExecutor(1)
 
@@ -262,7 +264,7 @@ def test_an_executor_whose_owner_cancels_everything_is_said_to_be_broken():
 
 
 class CountingPool(ThreadPoolExecutor):
-    """A pool of one thread that notes how many submissions it holds at a time, and how many it has had."""
+    """A pool of one thread that counts the submissions it holds at a time, and all submissions."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -304,7 +306,7 @@ def test_towards_the_end_of_the_list_batches_get_smaller():
     with Pool() as pool:
         backend = ExecutorBackend(pool, window=2, batch_seconds=60.0, workers=2)
         assert len(list(backend.run(make_tasks(1000), do_nothing))) == 1000
-    # No more than half of a fair share of what is left: however short tasks are, the last ones go one by one.
+    # At most half of a fair share of the remaining tasks: even of short tasks, the last ones go one by one.
     left = 1000
     for batch in batches:
         assert len(batch) <= max(1, left // 4)
@@ -326,7 +328,7 @@ def test_two_threads_of_a_process_never_work_at_the_same_time():
     assert [outcome.error for outcome in outcomes] == [None] * 200
 
 
-def test_who_stops_listening_takes_back_what_is_not_begun(tmp_path):
+def test_closing_the_iterator_takes_back_tasks_that_have_not_begun(tmp_path):
     tasks, go_on = make_tasks(50), threading.Event()
     begun = []
 
@@ -343,7 +345,7 @@ def test_who_stops_listening_takes_back_what_is_not_begun(tmp_path):
     assert len(begun) <= 2
 
 
-def test_asked_to_stop_it_lets_what_runs_end_and_takes_back_the_rest():
+def test_a_drain_lets_running_tasks_end_and_takes_back_the_others():
     tasks = make_tasks(50)
 
     def stop_at_the_third(task: Task, progress: Progress) -> None:
@@ -362,7 +364,7 @@ def test_asked_to_stop_it_lets_what_runs_end_and_takes_back_the_rest():
 @pytest.mark.parametrize(
     "options", [{"window": 0}, {"batch_seconds": -1.0}, {"batch_seconds": float("nan")}]
 )
-def test_settings_that_make_no_sense_are_refused(options):
+def test_invalid_settings_are_refused(options):
     with ThreadPoolExecutor(1) as pool, pytest.raises(InvalidValue, match="; "):
         ExecutorBackend(pool, **options)
 
@@ -381,7 +383,7 @@ def test_jobs_of_submitit_are_submissions_of_several_tasks(tmp_path):
 
 
 class LosingExecutor(Executor):
-    """An executor whose workers die of whatever they are given."""
+    """An executor whose workers die at every task."""
 
     def submit(self, function, /, *arguments, **options):
         future: Future = Future()
@@ -406,7 +408,7 @@ def test_tasks_of_a_dask_worker_that_is_killed_are_done_by_another(tmp_path):
         with ThreadPoolExecutor(1) as pool:
             killing = pool.submit(kill_who_writes, tmp_path / "pipe")
             outcomes = list(DaskBackend(cluster.address).run(tasks, work))
-        # One of the two is gone for good.
+        # One of the two workers is not replaced.
         (killed,) = (worker for worker in cluster.workers if worker.pid == killing.result())
         assert killed.wait(60) == -signal.SIGKILL
     assert indices(outcomes) == [task.index for task in tasks]
@@ -414,7 +416,7 @@ def test_tasks_of_a_dask_worker_that_is_killed_are_done_by_another(tmp_path):
 
 
 def kill_who_writes(pipe: Path) -> int:
-    """Wait for a process's number in a pipe; take the pipe away, kill the process, and return the number."""
+    """Wait for a process id in a pipe; remove the pipe, kill the process, and return its id."""
     number = int(pipe.read_text())
     pipe.unlink()
     os.kill(number, signal.SIGKILL)
@@ -424,7 +426,7 @@ def kill_who_writes(pipe: Path) -> int:
 def test_a_task_that_kills_its_dask_workers_fails_alone(tmp_path):
     tasks = make_tasks(6)
     work = RecordingWork(tmp_path, {tasks[0].index: ("kill", 100)})
-    # One worker: the others wait behind the one that kills it, and are suspected with it.
+    # One worker: the other tasks wait behind the one that kills it, and are suspected, too.
     with DaskCluster(tmp_path, workers=1, allowed_failures=0, nanny=True) as cluster:
         outcomes = {o.task: o for o in DaskBackend(cluster.address).run(tasks, work)}
     assert set(outcomes) == set(tasks)
@@ -434,7 +436,7 @@ def test_a_task_that_kills_its_dask_workers_fails_alone(tmp_path):
     assert all(outcome.error is None for outcome in outcomes.values())
 
 
-def test_a_dask_scheduler_that_is_killed_leaves_one_line(tmp_path):
+def test_a_killed_dask_scheduler_ends_the_run_with_one_line(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     work = NotePid(tmp_path / "pipe", 1)
     limit = {"distributed.comm.timeouts.connect": "1s"}
@@ -460,7 +462,7 @@ def test_a_cluster_is_found_by_its_scheduler_file(tmp_path):
     assert indices(outcomes) == [1, 4, 7]
 
 
-def test_where_no_scheduler_answers_one_line_says_how_to_start_one():
+def test_if_no_scheduler_answers_one_line_tells_how_to_start_one():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = "tcp://{}:{}".format(*unused.getsockname())
@@ -489,7 +491,7 @@ def test_the_executor_of_mpi4py_hands_tasks_to_the_ranks(openmpi: MPI, tmp_path)
     process = openmpi.start(3, ["-m", "mpi4py.futures", script, tmp_path])
     said, _ = process.communicate(timeout=240)
     assert process.returncode == 0
-    # 50 tasks, of which one needed a second attempt.
+    # 50 tasks, one of which needed a second attempt.
     assert said.split() == [b"50", b"51"]
     assert sorted(RecordingWork(tmp_path).ended) == [task.index for task in make_tasks(50)]
 
@@ -497,7 +499,7 @@ def test_the_executor_of_mpi4py_hands_tasks_to_the_ranks(openmpi: MPI, tmp_path)
 # The command line
 
 
-def test_a_run_on_dask_leaves_the_tiles_that_any_other_backend_leaves(cluster_of, tmp_path):
+def test_a_run_on_dask_writes_the_same_tiles_as_other_backends(cluster_of, tmp_path):
     small = small_run(tmp_path, "false")
     words = ("run", "--backend", f"dask:{cluster_of(2)}")
     done = small.cryotile(*words, environment=dict(os.environ))

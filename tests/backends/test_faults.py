@@ -1,4 +1,4 @@
-"""Workers and their children are killed at moments drawn by seed, over the whole run; every task is done all the same.
+"""Workers and their children are killed at moments drawn by seed, over the whole run; every task is done nevertheless.
 
 The short form kills some twenty times.  The long form, with ``CRYOTILE_LONG=1`` or by ``make test-faults``, kills at
 least 200 times.
@@ -25,7 +25,7 @@ TASKS = TASKS_OF_A_LIFE * LIVES
 
 
 def live(directory: Path, deaths: tuple[Death, ...], moment: float | None = None) -> int:
-    """Run a worker until it dies, is killed at a moment (seconds from its start), or the run is over; its exit code."""
+    """Run a worker until it dies, is killed after some seconds, or the run is over; return its exit code."""
     code = f"""
 from tests.support.mortal import Death, Path, work
 work(Path({str(directory)!r}), {TASKS}, {deaths!r})
@@ -40,14 +40,14 @@ work(Path({str(directory)!r}), {TASKS}, {deaths!r})
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", [1])
-def test_whoever_dies_whenever_every_task_is_done(tmp_path, seed):
+def test_every_task_is_done_whichever_process_dies_at_any_moment(tmp_path, seed):
     (tmp_path / "results").mkdir()
     (tmp_path / "deaths").mkdir()
     lives, draw = draw_lives(seed, LIVES), random.Random(seed)
     with ThreadPoolExecutor(2) as pool:
         assert set(pool.map(lambda deaths: live(tmp_path, deaths), lives)) == {-signal.SIGKILL}
         check_deaths(tmp_path / "deaths", lives)
-        # Besides, some workers are killed from outside, whatever they are about.
+        # In addition, some workers are killed from outside at any moment.
         sudden = [draw.uniform(0.2, 2.0) for _ in range(LIVES // 3)]
         codes = list(pool.map(lambda moment: live(tmp_path, (), moment), sudden))
     assert live(tmp_path, ()) == 0
@@ -58,18 +58,18 @@ def test_whoever_dies_whenever_every_task_is_done(tmp_path, seed):
 
 
 def check_results(directory: Path, kills: int) -> None:
-    """Check that all is settled and nothing settled twice, and that what was saved is right."""
+    """Check that every task is settled once and that saved results are correct."""
     assert DirLedger(directory, "run/1").unsettled() == 0
     results = [path for path in (directory / "results").iterdir() if path.name.isdecimal()]
     assert all(path.read_text() == f"{path.name} " * 8 for path in results)
     outcomes = [line.split() for line in (directory / "outcomes").read_text().splitlines()]
     done = [index for index, good in outcomes if good == "1"]
     assert len(set(done)) == len(done)
-    # A task at which processes died three times has failed; all others are done.
+    # A task at which three processes died has failed; all others are done.
     failed = {index for index, good in outcomes if good == "0"}
     assert 3 * len(failed) <= kills
     assert {path.name for path in results} | failed == {str(index) for index in range(TASKS)}
-    # The farm's bookkeeping leaves nothing behind but a file for each settled bucket.
+    # The ledger leaves only a file for each settled bucket.
     listed = directory / "farm" / "run_1" / "0000"
     left = {path.name for path in listed.iterdir()} - {"tasks", "again"}
     assert left == {f"{bucket:06d}.done" for bucket in range(-(-TASKS // 256))}

@@ -1,4 +1,4 @@
-"""Array jobs on a real Grid Engine: a member killed, what is missing submitted again."""
+"""Array jobs on a real Grid Engine: a member is killed, and missing tiles are submitted again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.services.gridengine import GridEngine, grid_engine
 __all__ = ["grid_engine"]
 
 MEMBERS = ("--scheduler", "sge", "--members", 3)
-# mem_free: a small machine may have less than the plan asks for.
+# mem_free: a small machine may have less than the plan requests.
 WAIT = ("--", "-sync", "y", "-l", "mem_free=1M")
 
 
@@ -39,7 +39,7 @@ def test_a_member_that_is_killed_leaves_its_share_to_the_next_submission(
     assert small.tiles() == small.expected
 
 
-def test_a_job_that_is_no_array_is_no_member_and_knows_what_is_left(
+def test_a_job_that_is_not_an_array_is_no_member_and_knows_its_remaining_time(
     grid_engine: GridEngine, tmp_path: Path
 ) -> None:
     python = shlex.quote(sys.executable)

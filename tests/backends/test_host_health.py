@@ -1,4 +1,4 @@
-"""Is it the tasks or the host?"""
+"""Broken hosts are told apart from broken tasks."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def test_a_host_where_three_tasks_fail_at_once_gets_no_more_until_another_has_tr
     assert quarantine.suits("west", 0)
 
 
-def test_a_host_is_broken_when_another_does_what_failed_on_it() -> None:
+def test_a_host_is_broken_if_another_does_the_tasks_that_failed_on_it() -> None:
     quarantine = two_hosts()
     fail_three(quarantine, "east")
     assert quarantine.learn(ended(1, "west")) == {"east"}
-    # It is said once, and for good.
+    # It is reported once, and stays broken.
     assert quarantine.learn(ended(2, "west")) == set()
     quarantine.learn(ended(9, "east"))
     assert not quarantine.admits("east")
 
 
-def test_a_host_is_well_when_its_failures_fail_elsewhere_too() -> None:
+def test_a_host_is_healthy_if_its_failed_tasks_fail_elsewhere_too() -> None:
     quarantine = two_hosts()
     fail_three(quarantine, "east")
     assert not quarantine.learn(ended(1, "west", "bad"))
@@ -57,20 +57,20 @@ def test_a_success_in_between_clears_a_host() -> None:
     assert quarantine.admits("east")
 
 
-def test_three_failures_of_one_task_say_nothing_of_the_host() -> None:
+def test_three_failures_of_one_task_tell_nothing_about_the_host() -> None:
     quarantine = two_hosts()
     for _ in range(3):
         quarantine.learn(ended(7, "east", "bad"))
     assert quarantine.admits("east")
 
 
-def test_failures_that_take_their_time_say_nothing_of_the_host() -> None:
+def test_slow_failures_tell_nothing_about_the_host() -> None:
     quarantine = two_hosts()
     fail_three(quarantine, "east", seconds=60.0)
     assert quarantine.admits("east")
 
 
-def test_where_there_is_one_host_it_always_works() -> None:
+def test_a_single_host_always_works() -> None:
     quarantine = HostQuarantine()
     quarantine.join("east")
     fail_three(quarantine, "east")

@@ -35,7 +35,7 @@ from tests.support.services.mpi import MPI, debian_openmpi, mpich, openmpi
 __all__ = ["debian_openmpi", "mpich", "openmpi", "two_hosts"]
 
 
-# `make test-faults` takes the long form.
+# `make test-faults` runs the long form.
 KILLS = 200 if os.environ.get("CRYOTILE_LONG") else 6
 
 ULFM = ("--with-ft", "ulfm")
@@ -67,7 +67,9 @@ def test_other_libraries_do_the_same(other_mpi: MPI, tmp_path: Path) -> None:
     assert attempts == {tasks[4]: 2, tasks[90]: 3, tasks[91]: 2, tasks[200]: 2}
 
 
-def test_a_farm_of_another_library_winds_down_when_closed(other_mpi: MPI, tmp_path: Path) -> None:
+def test_a_farm_of_another_library_ends_its_children_when_closed(
+    other_mpi: MPI, tmp_path: Path
+) -> None:
     with holders(tmp_path / "pipe") as reader:
         outcomes = MPIFarm(other_mpi).run(make_tasks(10), Hold(tmp_path / "pipe"))
         assert next(outcomes).task == make_tasks(10)[0]
@@ -78,7 +80,7 @@ def test_a_farm_of_another_library_winds_down_when_closed(other_mpi: MPI, tmp_pa
 
 @dataclass(frozen=True)
 class Hold:
-    """Work that hangs with a named pipe open, but for the first task."""
+    """Work that hangs with a named pipe open, except the first task."""
 
     pipe: Path
 
@@ -91,9 +93,9 @@ class Hold:
 
 @dataclass(frozen=True)
 class GatedWork:
-    """Work of some milliseconds, but for the tasks behind a gate: these wait in their middle until it is moved.
+    """Work of some milliseconds; tasks behind a gate wait in their middle until the gate is moved.
 
-    Who waits there leaves a note, ``task.rank.child``, the latter two being process ids.
+    A waiting task leaves a note, ``task.rank.child``, where rank and child are process ids.
     """
 
     directory: Path
@@ -108,13 +110,13 @@ class GatedWork:
             progress(0.5)
 
     def move_gate(self, task: Task) -> None:
-        """Let the tasks up to this one through."""
+        """Let all tasks up to this one pass."""
         new = self.directory / "new"
         new.write_text(str(task.index))
         new.rename(self.directory / "gate")
 
     def await_waiting(self, gone: Collection[int] = ()) -> list[tuple[int, int]]:
-        """Return ranks and children in the middle of a task behind the gate, by process id, when there are some."""
+        """Wait for tasks behind the gate; return the process ids of their ranks and children."""
         gate, waiting = self._gate(), set[tuple[int, int]]()
         while not waiting:
             for note in self.directory.glob("*.*.*"):
@@ -127,7 +129,7 @@ class GatedWork:
         return int((self.directory / "gate").read_text())
 
 
-# So many tasks lie between a moment and its gate: more than may wait for somebody who waits there himself.
+# Number of tasks between a moment and its gate: more than may be queued behind tasks that wait at the gate.
 BEFORE_GATE = 40
 
 
@@ -160,7 +162,7 @@ def test_children_killed_at_random_moments_cost_an_attempt_each(
 
 
 @pytest.mark.parametrize("seed", range(max(1, KILLS // 20)))
-def test_ranks_killed_at_random_moments_are_done_without(
+def test_the_farm_goes_on_without_ranks_killed_at_random_moments(
     openmpi: MPI, tmp_path: Path, seed: int
 ) -> None:
     farm = MPIFarm(openmpi, workers=5, options=ULFM)
@@ -176,7 +178,7 @@ def test_ranks_killed_at_random_moments_are_done_without(
         (signal.SIGSTOP, "was silent for"),
     ],
 )
-def test_a_rank_that_raises_or_leaves_or_hangs_is_done_without(
+def test_the_farm_goes_on_without_a_rank_that_raises_or_leaves_or_hangs(
     openmpi: MPI, tmp_path: Path, number: signal.Signals, reason: str
 ) -> None:
     tasks, work = make_tasks(400), GatedWork(tmp_path)
@@ -207,7 +209,7 @@ def test_work_that_ranks_cannot_pickle_is_refused_by_rank_0(openmpi: MPI, tmp_pa
     assert b"cannot be pickled" in complaint
 
 
-def test_a_program_may_run_one_farm_after_the_other(openmpi: MPI, tmp_path: Path) -> None:
+def test_a_program_may_run_one_farm_after_another(openmpi: MPI, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import itertools\n"
@@ -216,7 +218,7 @@ def test_a_program_may_run_one_farm_after_the_other(openmpi: MPI, tmp_path: Path
         "from pathlib import Path\n"
         "work = RecordingWork(Path(__file__).parent)\n"
         "farm = MPIBackend()\n"
-        # The first is left early, with tasks handed out.
+        # The first farm is closed early, with tasks handed out.
         "first = list(itertools.islice(farm.run(make_tasks(300), work), 5))\n"
         "second = list(farm.run(make_tasks(300), work))\n"
         "if first or second:\n"
@@ -236,7 +238,7 @@ class TellEnvironment:
 
 
 @pytest.mark.parametrize("library", ["openmpi", "mpich"])
-def test_children_do_not_take_themselves_for_ranks(
+def test_children_are_not_ranks(
     library: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     farm = MPIFarm(request.getfixturevalue(library), workers=1)
@@ -260,7 +262,7 @@ def on_two_hosts(mpi: MPI, hosts: TwoHosts, workers: int) -> MPIFarm:
 
 @dataclass(frozen=True)
 class MeetOn:
-    """Work that begins when it has been called on two hosts."""
+    """Work that begins once it has been called on two hosts."""
 
     notes: Path
     work: RecordingWork
@@ -283,7 +285,7 @@ def test_a_farm_spans_hosts(openmpi: MPI, two_hosts: TwoHosts, tmp_path: Path) -
 
 @dataclass(frozen=True)
 class FailOn:
-    """Work that fails on one host, as where a library is missing; the other's first task waits for three failures."""
+    """Work that fails on one host, as without a library; the other host's first task waits for three failures."""
 
     host: str
     notes: Path
@@ -296,7 +298,7 @@ class FailOn:
             progress(0.5)
 
 
-def test_a_broken_host_spoils_no_task(openmpi: MPI, two_hosts: TwoHosts, tmp_path: Path) -> None:
+def test_a_broken_host_fails_no_task(openmpi: MPI, two_hosts: TwoHosts, tmp_path: Path) -> None:
     tasks, notes = make_tasks(300), tmp_path / "notes"
     notes.mkdir()
     farm = on_two_hosts(openmpi, two_hosts, workers=3)
@@ -305,11 +307,11 @@ def test_a_broken_host_spoils_no_task(openmpi: MPI, two_hosts: TwoHosts, tmp_pat
     assert all(outcome.error is None for outcome in outcomes)
     assert {outcome.host for outcome in outcomes} == {two_hosts.names[0]}
     assert f"host {two_hosts.names[1]} is broken" in farm.messages
-    # Suspect, it got no more; two workers may each have had one at hand.
+    # The suspect host got no more tasks; two of its workers may each have had one running.
     assert len(list(notes.iterdir())) <= 4
 
 
-def test_outside_mpirun_children_of_this_process_work_and_a_notice_says_so(
+def test_outside_mpirun_children_of_this_process_work_and_a_warning_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tasks, work = make_tasks(20), RecordingWork(tmp_path)
@@ -334,11 +336,11 @@ def test_without_mpi4py_rank_0_works_and_the_others_answer_for_nothing(
     assert "pip install 'cryotile[mpi]'" in caplog.text
 
 
-def test_ranks_do_not_wait_for_ever_for_mpi_to_start(tmp_path: Path) -> None:
+def test_ranks_do_not_wait_without_end_for_mpi_to_start(tmp_path: Path) -> None:
     package = tmp_path / "mpi4py"
     package.mkdir()
     (package / "__init__.py").write_text("class rc: finalize = None\n")
-    # As with --with-ft ulfm when a rank is lost on the way.
+    # As with --with-ft ulfm if a rank is lost during the start.
     (package / "MPI.py").write_text("import threading\nthreading.Event().wait()\n")
     program = "from cryotile.backends.mpi import transport; transport.MEETING = 0.1; transport.Transport()"
     ended = subprocess.run(
@@ -390,13 +392,13 @@ def test_mpi_takes_no_argument() -> None:
         ),
     ],
 )
-def test_a_rank_knows_its_place_from_its_launcher(
+def test_a_rank_is_read_from_the_variables_of_its_launcher(
     environment: dict[str, str], place: Rank | None
 ) -> None:
     assert mpi_rank(environment) == place
     assert mpi_rank(own_environment(environment)) is None
 
 
-def test_a_rank_that_is_no_number_is_refused() -> None:
+def test_a_rank_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(InvalidValue, match="PMI_RANK is 'x', not a number"):
         mpi_rank({"PMI_RANK": "x", "PMI_SIZE": "2"})

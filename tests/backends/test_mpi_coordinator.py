@@ -1,4 +1,4 @@
-"""Rank 0 of an MPI farm, with workers that the test plays."""
+"""Rank 0 of an MPI farm, with workers played by the test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Player = Callable[["Stage", int, bytes], None]
 
 
 class Stage:
-    """A line on which every message to a worker is answered, or not, by its player."""
+    """A line on which a player answers, or does not answer, every message to its worker."""
 
     def __init__(self, players: dict[int, Player], hosts: dict[int, str] | None = None) -> None:
         self.players = players
@@ -68,7 +68,7 @@ class Stage:
 
 
 def taking(seconds: float) -> Player:
-    """Play a worker that says at once what takes so long."""
+    """Return the player of a worker that reports at once that its tasks took ``seconds``."""
 
     def player(stage: Stage, rank: int, message: bytes) -> None:
         if message[:1] == messages.DO:
@@ -79,11 +79,11 @@ def taking(seconds: float) -> Player:
 
 
 def deaf(stage: Stage, rank: int, message: bytes) -> None:
-    """Play a worker that starts its first task and says nothing ever again."""
+    """Play a worker that starts its first task and never reports again."""
 
 
 def dying(stage: Stage, rank: int, message: bytes) -> None:
-    """Play a worker that is lost at its first task, and found so."""
+    """Play a worker that is lost at its first task, which MPI notices."""
     stage.lost.add(rank)
 
 
@@ -92,11 +92,11 @@ def check_done(outcomes: Sequence[Outcome], tasks: Sequence[Task]) -> None:
     assert all(outcome.error is None for outcome in outcomes)
 
 
-def test_all_workers_have_a_part_in_many_short_tasks() -> None:
+def test_all_workers_take_part_in_many_short_tasks() -> None:
     stage, tasks = Stage({rank: taking(1e-5) for rank in (1, 2, 3)}), make_tasks(10_000)
     check_done(stage.play(tasks), tasks)
     assert all(len(stage.tasks_of(rank)) > 1000 for rank in (1, 2, 3))
-    # Many go with one message, but never more than MPI sends at once.
+    # A message holds many tasks, but never more than MPI sends at once.
     assert all(len(m) < 4096 for sent in stage.heard.values() for m in sent)
     assert max(len(m) for sent in stage.heard.values() for m in sent) > 2048
 
@@ -108,11 +108,11 @@ def test_long_tasks_are_handed_out_one_by_one() -> None:
     assert [len(messages.tasks_in(order)) for order in orders] == [1] * 100
 
 
-def test_what_waits_behind_a_long_task_is_taken_back_for_the_idle() -> None:
+def test_tasks_behind_a_long_one_are_taken_back_for_idle_workers() -> None:
     tasks = make_tasks(300)
 
     def slow_at_last(stage: Stage, rank: int, message: bytes) -> None:
-        """Be quick, but for the first of the second hundred, at which this worker stays until all else is done."""
+        """Do 100 tasks quickly, and stay at the next one until all others are done."""
         if message[:1] == messages.DO:
             queue.extend(messages.tasks_in(message))
             while queue and len(done) < 100:
@@ -130,7 +130,7 @@ def test_what_waits_behind_a_long_task_is_taken_back_for_the_idle() -> None:
         for outcome in Coordinator(stage, [1, 2], TaskQueue(tasks), deadline).outcomes():
             outcomes.append(outcome)
             if len(outcomes) == len(tasks) - 1:
-                # The other has done all there was behind the long one.
+                # The other worker has done all tasks behind the long one.
                 (long,) = queue
                 stage.say(1, messages.DONE, long.index, 60.0)
     check_done(outcomes, tasks)
@@ -152,7 +152,7 @@ def test_a_lost_worker_is_charged_the_task_it_was_at_and_no_other() -> None:
     assert not stage.written_off
 
 
-def test_a_task_that_takes_three_workers_along_has_failed() -> None:
+def test_a_task_that_kills_three_workers_has_failed() -> None:
     tasks = make_tasks(50)
 
     def dying_at_the_costliest(stage: Stage, rank: int, message: bytes) -> None:
@@ -168,14 +168,14 @@ def test_a_task_that_takes_three_workers_along_has_failed() -> None:
     assert "on host host was lost" in str(outcomes[tasks[0]].error)
 
 
-def test_a_silent_worker_is_written_off_and_sent_away_if_it_speaks_again(
+def test_a_silent_worker_is_written_off_and_stopped_if_it_reports_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(coordinator, "SILENCE", 0.2)
     costliest, other = tasks = make_tasks(2)
 
     def patient(stage: Stage, rank: int, message: bytes) -> None:
-        """Be at a task until the other worker is missed, and has spoken again."""
+        """Stay at a task until the other worker was written off and has reported again."""
         if message == messages.HEARD and stage.written_off:
             stage.say(1, messages.DONE, costliest.index, 100.0)
             stage.say(rank, messages.DONE, other.index, 1.0)
@@ -191,14 +191,14 @@ def test_a_silent_worker_is_written_off_and_sent_away_if_it_speaks_again(
         [costliest],
         messages.STOP,
     ]
-    # What the late one said of its task does not count.
+    # The late report of the first worker does not count.
     assert [(o.task, o.attempts, o.seconds) for o in outcomes] == [
         (other, 1, 1.0),
         (costliest, 2, 1.0),
     ]
 
 
-def test_rank_0_that_was_away_for_long_blames_no_worker_for_silence(
+def test_a_rank_0_that_was_busy_for_long_blames_no_worker_for_silence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now, sleep=lambda seconds: None)
@@ -215,7 +215,7 @@ def test_rank_0_that_was_away_for_long_blames_no_worker_for_silence(
     assert not stage.written_off
 
 
-def test_a_farm_without_workers_says_who_was_the_last() -> None:
+def test_a_farm_that_lost_all_workers_names_the_last() -> None:
     stage = Stage({1: dying, 2: dying}, {1: "east", 2: "west"})
     with pytest.raises(
         CryotileError, match=r"all workers are gone, the last one: rank 2 on host west"

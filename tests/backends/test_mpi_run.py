@@ -1,4 +1,4 @@
-"""``mpirun -n N cryotile run RUN``: a real run under MPI, alone, with others, and killed."""
+"""``mpirun -n N cryotile run RUN``: a real run under MPI, alone, with other programs, and killed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_several_programs_share_a_run(openmpi: MPI, mpich: MPI, tmp_path: Path) 
     assert small.tiles() == small.expected
 
 
-def test_a_run_that_is_killed_altogether_goes_on(
+def test_a_run_whose_ranks_are_all_killed_goes_on(
     openmpi: MPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = small_run(tmp_path, "false")
@@ -49,7 +49,7 @@ def test_a_run_that_is_killed_altogether_goes_on(
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'modules'}:{source}")
     monkeypatch.setenv("TEST_PIPE", str(small.pipe))
     command = start(openmpi, small.run.path)
-    # A child is in the middle of its second tile.  Without fault tolerance no rank outlives another.
+    # A child is in the middle of its second tile.  Without fault tolerance, all ranks end with the first.
     os.kill(small.held_member(command), signal.SIGKILL)
     command.communicate(timeout=240)
     assert command.returncode != 0

@@ -1,4 +1,4 @@
-"""Array jobs of PBS, with commands that stand in for it."""
+"""Array jobs of PBS, with substitutes for its commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WAIT = ("--", "-W", "block=true")
 
 
 def submit_and_wait(small: SmallRun, pbs: PBS, members: int) -> str:
-    """Submit what is missing, wait until it has ended, and return what the command said."""
+    """Submit the missing tiles, wait for the end of the job, and return the output of the command."""
     words = ("submit", "--scheduler", "pbs", "--members", members, *WAIT)
     command = small.cryotile(*words, environment=pbs.environment)
     said, complaint = command.communicate(timeout=240)
@@ -45,7 +45,7 @@ def test_a_member_that_is_killed_leaves_its_share_to_the_next_submission(
     assert small.tiles() == small.expected
 
 
-def test_one_member_is_no_array_and_knows_what_is_left(pbs: PBS, tmp_path: Path) -> None:
+def test_one_member_is_not_an_array_and_knows_its_remaining_time(pbs: PBS, tmp_path: Path) -> None:
     ask = 'import os; from cryotile.backends.deadline import seconds_left; print("left", seconds_left(os.environ))'
     small = small_run(tmp_path, "false", shlex.join([sys.executable, "-c", ask]))
     assert "as pbs job 1.fake" in submit_and_wait(small, pbs, 1)
@@ -54,9 +54,7 @@ def test_one_member_is_no_array_and_knows_what_is_left(pbs: PBS, tmp_path: Path)
 
 
 @pytest.mark.parametrize("option", ["-J", "-J0-5"])
-def test_the_array_is_not_changed_behind_its_members_backs(
-    pbs: PBS, tmp_path: Path, option: str
-) -> None:
+def test_options_that_change_the_array_are_refused(pbs: PBS, tmp_path: Path, option: str) -> None:
     small = small_run(tmp_path, "false")
     words = ("submit", "--scheduler", "pbs", "--members", 3, "--", option)
     command = small.cryotile(*words, environment=pbs.environment)

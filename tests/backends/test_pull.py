@@ -1,4 +1,4 @@
-"""Workers that pull: what they do with leases, with each other, and with a host on which everything fails."""
+"""Pull workers share leases, and leave tasks to others if their own host is broken."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TestDir(SupervisedContract):
 
 @dataclass(frozen=True)
 class Refusing:
-    """Work that fails at once on one host, as where a library is missing."""
+    """Work that fails at once on one host, as without a library."""
 
     directory: Path
     broken: str
@@ -62,7 +62,7 @@ def test_the_members_of_a_farm_share_a_run(tmp_path):
     assert sorted(work.started) == [task.index for task in tasks]
 
 
-def test_who_comes_when_all_is_done_has_nothing_to_do(tmp_path):
+def test_a_worker_that_starts_when_all_is_done_has_nothing_to_do(tmp_path):
     tasks, work = make_tasks(20), RecordingWork(tmp_path)
     backend = DirBackend("1", Context(tmp_path, "run/1"))
     assert len(list(backend.run(tasks, work))) == 20
@@ -97,7 +97,7 @@ def test_a_task_that_has_killed_three_workers_is_failed_by_the_next(tmp_path):
     assert tasks[0].index not in work.started
 
 
-def test_a_host_where_all_fails_leaves_the_tasks_to_others(tmp_path, caplog):
+def test_a_host_where_all_tasks_fail_leaves_them_to_others(tmp_path, caplog):
     tasks = make_tasks(60)
     good = DirLedger(tmp_path, "run/1", host="good")
     good.enroll(tasks)
@@ -107,7 +107,7 @@ def test_a_host_where_all_fails_leaves_the_tasks_to_others(tmp_path, caplog):
     with ThreadPoolExecutor(1) as pool:
         bad = PullBackend(DirLedger(tmp_path, "run/1", host="bad"), children=1)
         run = pool.submit(lambda: list(bad.run(tasks[1:], bad_work)))
-        # The good one takes part when the bad one has tried three.
+        # The healthy host takes part once the broken one has tried three tasks.
         deadline, pause = time.monotonic() + 240, threading.Event()
         while len(bad_work.tried()) < 3 and time.monotonic() < deadline:
             pause.wait(0.05)
@@ -122,7 +122,7 @@ def test_a_host_where_all_fails_leaves_the_tasks_to_others(tmp_path, caplog):
     assert all(outcome.error is None and outcome.attempts == 1 for outcome in outcomes)
 
 
-def test_where_there_is_one_host_only_it_is_never_suspect(tmp_path):
+def test_a_single_host_is_never_suspect(tmp_path):
     tasks = make_tasks(12)
     work = Refusing(tmp_path, "here", "here")
     outcomes = list(DirBackend("2", Context(tmp_path, "run/1")).run(tasks, work))

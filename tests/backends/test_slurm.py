@@ -1,4 +1,4 @@
-"""Array jobs on a real Slurm: members killed and stopped, what is missing submitted again."""
+"""Array jobs on a real Slurm: members are killed and stopped, and missing tiles are submitted again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HOLD_SECOND = '[ "$SLURM_ARRAY_TASK_ID" = 1 ]'
 
 
 def submit_and_wait(small: SmallRun, slurm: Slurm) -> str:
-    """Submit what is missing, wait until it has ended, and return what the command said."""
+    """Submit the missing tiles, wait for the end of the job, and return the output of the command."""
     command = small.cryotile("submit", *MEMBERS, "--", "--wait", environment=slurm.environment)
     said, complaint = command.communicate(timeout=240)
     assert command.returncode == 0, complaint
@@ -32,14 +32,14 @@ def test_a_member_that_is_ended_leaves_its_share_to_the_next_submission(
     small = small_run(tmp_path, HOLD_SECOND, "export CRYOTILE_GRACE=0.5")
     command = small.cryotile("submit", *MEMBERS, "--", "--wait", environment=slurm.environment)
     small.held_member(command)
-    # Of another test's a job may be completing still.
+    # A job of another test may still be completing.
     (job,) = set(slurm.call("squeue", "-h", "-t", "RUNNING,PENDING", "-o", "%F").split())
     slurm.call("scancel", "--full", end, f"{job}_1")
     said, complaint = command.communicate(timeout=240)
     assert command.returncode == 0, complaint
     assert f"{len(small.run.tasks)} tiles submitted as slurm job {job}" in said
 
-    # Two shares are there, and of the third the one tile that was done; nothing is damaged and nothing has failed.
+    # Two shares are complete, and the third has the one tile that was done; no tile is damaged and none has failed.
     there = small.tiles()
     assert len(small.run.tasks) / 2 < len(there) < len(small.run.tasks)
     assert all(there[name] == small.expected[name] for name in there)
@@ -50,12 +50,12 @@ def test_a_member_that_is_ended_leaves_its_share_to_the_next_submission(
     missing = len(small.run.tasks) - len(there)
     assert f"{missing} tiles submitted" in submit_and_wait(small, slurm)
     assert small.tiles() == small.expected
-    # The second submission dealt the missing ones among all its members.
+    # The second submission dealt the missing tiles among all its members.
     second = (small.run.path / "jobs" / "0002").glob("*.out")
     assert len(list(second)) == 3
 
 
-def test_a_member_knows_what_is_left_of_its_job(slurm: Slurm, tmp_path: Path) -> None:
+def test_a_member_knows_the_remaining_time_of_its_job(slurm: Slurm, tmp_path: Path) -> None:
     ask = 'import os; from cryotile.backends.deadline import seconds_left; print("left", seconds_left(os.environ))'
     small = small_run(tmp_path, "false", shlex.join([sys.executable, "-c", ask]))
     submit_and_wait(small, slurm)

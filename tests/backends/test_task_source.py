@@ -1,4 +1,4 @@
-"""Leases in the hands of a pool: how many are claimed, what is reported, and what is given back."""
+"""The leases of a pool: how many are claimed, which starts are reported, and which leases are released."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def any_task(task: Task) -> bool:
 
 
 def settle(task_source: LedgerSource, *attempts: Attempt) -> list[Outcome]:
-    """Settle attempts; the outcomes, those included that come with the next report."""
+    """Settle attempts; return the outcomes, including those of the next report."""
     return task_source.settle(attempts) + task_source.report({})
 
 
@@ -28,24 +28,24 @@ def ledger(tmp_path) -> DirLedger:
 
 @pytest.fixture
 def other(tmp_path) -> DirLedger:
-    """The same ledger, as another worker sees it."""
+    """Return the same ledger for another worker."""
     return DirLedger(tmp_path, "run/1")
 
 
-def test_of_long_tasks_no_more_are_claimed_than_there_are_children(ledger, other):
+def test_no_more_long_tasks_are_claimed_than_there_are_children(ledger, other):
     tasks = make_tasks(20)
     ledger.enroll(tasks)
     task_source = LedgerSource(ledger, children=3)
     assert task_source.stock() == 3
     assert task_source.take(3, any_task) == tasks[:3]
-    # Behind a long task none is queued: an idle worker elsewhere could do it sooner.
+    # No task is queued behind a long one: an idle worker elsewhere could do it sooner.
     assert task_source.ahead == 0
     assert settle(task_source, Attempt(tasks[0], 3600.0, None))
     assert task_source.stock() == 1
     assert len(claim_all(other)) == 16
 
 
-def test_of_tiny_tasks_many_are_claimed_at_a_time(ledger):
+def test_many_tiny_tasks_are_claimed_at_a_time(ledger):
     tasks = make_tasks(5000)
     ledger.enroll(tasks)
     task_source = LedgerSource(ledger, children=2)
@@ -68,7 +68,7 @@ def test_a_task_that_does_not_fit_is_left_to_others(ledger, other):
     assert task_source.take(4, lambda task: task.cost > 19) == tasks[:1]
     assert task_source.stock() == 0
     assert task_source.over()
-    # The one that was handed out is still held.
+    # The lease of the task that was handed out is still held.
     assert len(claim_all(other)) == 19
     task_source.put_back(tasks[:1])
     task_source.release()
@@ -76,7 +76,7 @@ def test_a_task_that_does_not_fit_is_left_to_others(ledger, other):
     assert (lease.task, lease.attempt) == (tasks[0], 1)
 
 
-def test_a_task_at_which_a_worker_died_goes_alone(tmp_path):
+def test_a_task_at_which_a_worker_died_runs_alone(tmp_path):
     dead = DirLedger(tmp_path, "run/1", lease=0.3)
     tasks = make_tasks(6)
     dead.enroll(tasks)
@@ -90,7 +90,7 @@ def test_a_task_at_which_a_worker_died_goes_alone(tmp_path):
     assert [len(task_source.take(6, any_task)) for _ in range(3)] == [1, 1, 4]
 
 
-def test_what_is_started_is_told_at_once(ledger, other):
+def test_the_start_of_a_task_is_reported_at_once(ledger, other):
     tasks = make_tasks(3)
     ledger.enroll(tasks)
     task_source = LedgerSource(ledger, children=1)
@@ -98,7 +98,7 @@ def test_what_is_started_is_told_at_once(ledger, other):
     ledger.renew = lambda fractions: renewed.append(fractions) or set()
     task_source.stock()
     (task,) = task_source.take(1, any_task)
-    # The first report renews all, and so do few of those that follow.
+    # The first report renews all leases, and so do few of the later ones.
     for fraction in (0.0, 0.1, 0.2):
         assert task_source.report({task: fraction}) == []
     assert [list(fractions.values()) for fractions in renewed] == [[0.0]]
@@ -118,7 +118,7 @@ def test_a_lost_lease_brings_no_outcome(tmp_path):
     assert task_source.over()
 
 
-def test_a_failure_that_comes_at_once_is_settled_when_something_else_succeeds(ledger):
+def test_a_quick_failure_is_settled_when_another_task_succeeds(ledger):
     tasks = make_tasks(3)
     ledger.enroll(tasks)
     task_source = LedgerSource(ledger, children=3)
@@ -129,7 +129,7 @@ def test_a_failure_that_comes_at_once_is_settled_when_something_else_succeeds(le
     assert task_source.stock() == 0
     (outcome,) = settle(task_source, Attempt(second, 0.0, None))
     assert outcome.task == second
-    # It waits again, for its second attempt.
+    # The task waits for its second attempt.
     assert task_source.stock() == 1
     (task,) = task_source.take(1, any_task)
     (outcome,) = settle(task_source, Attempt(task, 0.0, None))
@@ -153,9 +153,9 @@ def test_a_worker_with_little_time_left_goes_on_with_cheaper_tasks(ledger, other
             for outcome in settle(task_source, Attempt(task, 2.0, None))
         ]
         task_source.report({})
-    # Costliest first, each once, and all of them.
+    # All of them once each, costliest first.
     assert done == [task for task in tasks if fits(task)]
-    # What is too dear is there for who has the time, and was charged nothing.
+    # Tasks that cost too much wait for workers with more time, and were not charged.
     left = claim_all(other, 20)
     assert [lease.task for lease in left] == [task for task in tasks if not fits(task)]
     assert {lease.attempt for lease in left} == {1}

@@ -1,4 +1,4 @@
-"""What the pages on backends show to copy works when it is copied."""
+"""The code on the pages about backends works when it is copied."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGES = PROJECT / "docs" / "backends"
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The code blocks of a page that are of a language."""
+    """Return the code blocks of a page in a language."""
     return re.findall(
         rf"^```{language}\n(.*?)^```", (PAGES / page).read_text(), re.DOTALL | re.MULTILINE
     )
@@ -27,12 +27,12 @@ def blocks(page: str, language: str) -> list[str]:
 
 @pytest.fixture
 def nice_farm(tmp_path: Path) -> Path:
-    """A directory with the example, installed."""
+    """Return a directory with the example, installed."""
     for block in blocks("writing.md", "python"):
         name = block.split("\n")[0].removeprefix("# ")
         (tmp_path / name).write_text(block)
     (project,) = (tomllib.loads(block)["project"] for block in blocks("writing.md", "toml"))
-    # What pip leaves behind of a project.
+    # The metadata that pip writes for a project.
     about = tmp_path / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     about.mkdir()
     (about / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")

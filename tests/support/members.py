@@ -1,4 +1,4 @@
-"""A small run whose members can be caught in the middle of their work, for tests of real schedulers."""
+"""A small run whose members can be held in the middle of their work, for tests of real schedulers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryotile.runs.work import FitTile
 from tests.support.command_line import start
 from tests.support.made_up import granule
 
-# Python imports a module of this name wherever it starts, in a member and in its children alike.
+# Python imports a module of this name at every start, in members and their children.
 HOLD = '''
 import contextlib, os, signal
 import cryotile.runs.work
@@ -28,9 +28,9 @@ pipe = os.environ.get("TEST_PIPE", "")
 fit_tile, done = cryotile.runs.work.fit_tile, []
 
 def fit_or_hold(run, db, task, progress):
-    """Do one tile; then tell the member's process id through the pipe, and hang."""
+    """Do one tile; then write the member's process id to the pipe, and hang."""
     if done:
-        # Unlike open() this makes no file where the pipe is gone, which would hold the next submission, too.
+        # Unlike open(), this creates no file if the pipe is gone; a file would hold the next submission, too.
         with contextlib.suppress(OSError):
             os.write(os.open(pipe, os.O_WRONLY), b"%d\\n" % os.getppid())
         while True:
@@ -62,7 +62,7 @@ class SmallRun:
     pipe: Path
 
     def tiles(self) -> dict[str, bytes]:
-        """Contents of all tiles that are there."""
+        """Return the contents of all stored tiles."""
         return {file.name: file.read_bytes() for file in (self.run.path / "tiles").glob("*.arrow")}
 
     def cryotile(self, *words: object, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -71,22 +71,22 @@ class SmallRun:
         return start(command, self.run.path, *others, environment=environment)
 
     def held_member(self, submitting: subprocess.Popen[str]) -> int:
-        """Wait until the member that is to be held is in the middle of its share; its process id."""
-        # Without O_NONBLOCK the opening would wait for a writer, even when nobody will come.
+        """Wait until the held member is in the middle of its share; return its process id."""
+        # Without O_NONBLOCK, open would wait for a writer, which may never come.
         reader = os.open(self.pipe, os.O_RDONLY | os.O_NONBLOCK)
         poll = select.poll()
         poll.register(reader, select.POLLIN)
         while not poll.poll(500):
             assert submitting.poll() is None, (*submitting.communicate(), self.printed())
-        # Where members have several children, each may have said it by now.
+        # If members have several children, each may have written it by now.
         pid = int(os.read(reader, 100).split()[0])
         os.close(reader)
-        # Whoever comes next is not held.
+        # Later members are not held.
         self.pipe.unlink()
         return pid
 
     def printed(self) -> str:
-        """What members of all submissions printed."""
+        """Return the output of the members of all submissions."""
         outputs = [
             path
             for path in (self.run.path / "jobs").glob("*/*")

@@ -1,8 +1,8 @@
-"""A worker that dies at the moments it is given: before, in and after claiming, settling and saving.
+"""A worker that dies at given moments: before, during and after claiming, settling and saving.
 
-That every moment comes, however fast a machine is, follows from three rules.  A worker claims and settles a few tasks
-at a time, so that few tasks make many moments.  Its own death waits for those of its children.  And there are more
-tasks than all lives together can settle before their deaths (:data:`TASKS_OF_A_LIFE`).
+Three rules make sure that every moment comes on every machine, however fast.  A worker claims and settles few tasks at
+a time, so that few tasks make many moments.  Its own death waits for those of its children.  And there are more tasks
+than all lives together can settle before their deaths (:data:`TASKS_OF_A_LIFE`).
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ CHANGES = ("open", "write", "mkdir", "rename", "unlink", "rmdir", "utime")
 
 MOMENTS = tuple(product(("claim", "settle", "save"), ("before", "in", "after")))
 
-# Tasks claimed or settled at a time.
+# Number of tasks claimed or settled at a time.
 PIECE = 3
 
-# The latest turn of a death; of those in an act, every sixth change at the latest is one.
+# The latest occurrence at which a death happens; within an act, at most every sixth change is a moment.
 LATEST, CHANGES_BETWEEN = 6, 6
 
 TASKS_OF_A_LIFE = 2 * LATEST + PIECE * LATEST * CHANGES_BETWEEN
-"""More than a worker settles before it dies: what its two children save, and what it settles itself."""
+"""More tasks than a worker settles before it dies, including those that its two children save."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Death:
     Attributes
     ----------
     name : str
-        Each death happens once, for a file of its name is made at the moment.
+        Each death happens once: a file of this name is created at that moment.
     act : str
-        claim, settle or save; the first two wait until all saves that lie ahead of the process have killed a child.
+        claim, settle or save; the first two wait until all pending saves of the process have killed a child.
     when : str
         before, in or after.
     turn : int
-        At the how manieth such moment in the life of a process.
+        The number of such moments in the life of a process until the death.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Death:
 
 
 class Fate:
-    """The deaths that lie ahead of a process, and what it is about."""
+    """The pending deaths of a process, and the act that it is at."""
 
     def __init__(self, directory: Path, deaths: tuple[Death, ...]) -> None:
         self._directory = directory
@@ -70,7 +70,7 @@ class Fate:
         self.step: Callable[[], None] = lambda: None
 
     def meet(self, act: str, when: str) -> None:
-        """Die, if this is the moment."""
+        """Die if this is the moment."""
         self._turns[act, when] += 1
         for death in self._deaths:
             due = self._turns[act, when] >= death.turn
@@ -89,7 +89,7 @@ class Fate:
         self.meet(act, "before")
 
         def step() -> None:
-            # Not always at the first change; what is left of them counts in the next act of the kind.
+            # Not always at the first change; the remaining ones count in the next act of the same kind.
             self._changes[act] -= 1
             if self._changes[act] < 0:
                 self._changes[act] = self._draw.randrange(CHANGES_BETWEEN)
@@ -102,11 +102,11 @@ class Fate:
 
 
 def draw_lives(seed: int, count: int) -> list[tuple[Death, ...]]:
-    """Draw what befalls each of so many workers: two of its children die, then it dies itself."""
+    """Draw the deaths of each worker: two of its children die, then it dies itself."""
     draw = random.Random(seed)
     saves = [moment for moment in MOMENTS if moment[0] == "save"] * count
     own = [moment for moment in MOMENTS if moment[0] != "save"] * count
-    # All kinds in turn, each at a random one of its moments.
+    # All kinds in turn, each at one of its moments at random.
     return [
         tuple(
             Death(f"{number}-{part}", act, when, draw.randint(1, LATEST))
@@ -117,14 +117,14 @@ def draw_lives(seed: int, count: int) -> list[tuple[Death, ...]]:
 
 
 def check_deaths(directory: Path, lives: Sequence[tuple[Death, ...]]) -> None:
-    """Check that every death that was drawn has happened, and so that every kind of moment was hit."""
+    """Check that every drawn death has happened, and therefore every kind of moment."""
     happened = {path.name: path.read_text() for path in directory.iterdir()}
     assert happened == {death.name: f"{death.act} {death.when}" for life in lives for death in life}
     assert set(happened.values()) == {f"{act} {when}" for act, when in MOMENTS}
 
 
 class Piecewise:
-    """A mixin for ledgers: each piece of what is claimed and settled is an act at which the worker may die."""
+    """A mixin for ledgers: each piece of a claim or settlement is an act at which the worker may die."""
 
     _fate: Fate
 
@@ -163,7 +163,7 @@ class MortalLedger(Piecewise, DirLedger):
 
 @dataclass(frozen=True)
 class Saving:
-    """Work that saves a file, whole or not at all, in a process that may die at it."""
+    """Work that saves a file atomically, in a process that may die while saving."""
 
     directory: Path
     deaths: tuple[Death, ...]
@@ -192,7 +192,7 @@ def _fate_of_this_process(work: Saving) -> Fate:
 
 
 def find_missing(directory: Path, tasks: Sequence[Task]) -> list[Task]:
-    """Return the tasks whose results are not there, but for those that have failed for good."""
+    """Return the tasks whose results are missing, except those that failed for good."""
     outcomes = directory / "outcomes"
     lines = outcomes.read_text().splitlines() if outcomes.exists() else []
     ended = {line.split()[0] for line in lines if line.endswith(" 0")}
@@ -201,7 +201,7 @@ def find_missing(directory: Path, tasks: Sequence[Task]) -> list[Task]:
 
 
 def work(directory: Path, count: int, deaths: tuple[Death, ...]) -> None:
-    """Take part in the run, as far as fate allows."""
+    """Take part in the run until the next death."""
     ledger = MortalLedger(directory, "run/1", Fate(directory / "deaths", deaths))
     tasks = [Task(index, float(count - index)) for index in range(count)]
     pending = Pending(tasks, lambda frozen: find_missing(directory, frozen))

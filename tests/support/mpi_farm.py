@@ -1,4 +1,4 @@
-"""A farm of MPI ranks as a backend of the test process: what it runs, and the program that mpirun starts."""
+"""A farm of MPI ranks as a backend of the test process, and the program that mpirun starts for it."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from cryotile.errors import CryotileError
 from cryotile.farm.task import Outcome, Task, Work
 from tests.support.services.mpi import MPI
 
-# To rank 0.
+# Orders to rank 0.
 DRAIN, CLOSE = b"d", b"c"
 
-# Loaded libraries and a farm that winds down: on a busy machine.
+# Seconds to load libraries and end a farm on a busy machine.
 PATIENCE = 240
 
 
 @dataclass
 class MPIFarm:
-    """Starts an MPI program for each run and passes on its outcomes.
+    """Start an MPI program for each run and pass on its outcomes.
 
     Attributes
     ----------
     mpi : MPI
-        Which library.
+        The MPI library.
     workers : int
         Ranks besides rank 0.
     stall : float
         As for all backends.
     options : sequence of str
-        Of mpirun.
+        Options of mpirun.
     silence : float
         Seconds after which rank 0 writes a silent worker off.
     messages : str
-        What the program wrote to standard error, once it has ended.
+        Standard error of the program, after its end.
     """
 
     mpi: MPI
@@ -66,7 +66,7 @@ class MPIFarm:
             try:
                 orders.write_bytes(pickle.dumps((tasks, work, self.stall, self.silence)))
             except (pickle.PicklingError, AttributeError, TypeError) as error:
-                # Only this proxy has to pickle it here: that ranks refuse such work has a test of its own.
+                # Only this proxy must pickle the work here; another test checks that ranks refuse such work.
                 raise CryotileError(f"work cannot be pickled: {error}") from error
             with Path(scratch, "messages").open("w+b") as messages:
                 program = self.mpi.start(
@@ -97,7 +97,7 @@ def _outcomes(program: subprocess.Popen[bytes]) -> Iterator[Outcome]:
 
 
 def _lines(program: subprocess.Popen[bytes]) -> Iterator[bytes]:
-    """Read what rank 0 says, and pass on when this process is asked to wind down."""
+    """Yield the lines of rank 0, and pass on a request to drain."""
     assert program.stdout is not None
     assert program.stdin is not None
     said, asked = b"", False
@@ -118,11 +118,11 @@ def _close(program: subprocess.Popen[bytes]) -> None:
     assert program.stdout is not None
     try:
         with suppress(BrokenPipeError), program.stdin as stdin:
-            # Open MPI does not pass on that the input ends.
+            # Open MPI does not pass on the end of the input.
             stdin.write(CLOSE)
         program.wait(PATIENCE)
     except subprocess.TimeoutExpired:
-        # mpirun ends its processes on this signal, but not on SIGKILL.
+        # mpirun ends its processes on SIGTERM, but not on SIGKILL.
         program.terminate()
         program.wait(PATIENCE)
         raise
@@ -131,7 +131,7 @@ def _close(program: subprocess.Popen[bytes]) -> None:
 
 
 class _Closed(BaseException):
-    """Whoever listened has gone."""
+    """The iterator of outcomes was closed."""
 
 
 def _say(what: object) -> None:
@@ -139,7 +139,7 @@ def _say(what: object) -> None:
 
 
 def _obey_input() -> None:
-    # Not through sys.stdin, whose lock this thread would hold when the interpreter ends.
+    # Not through sys.stdin: this thread would hold its lock when the interpreter ends.
     while os.read(0, 1) == DRAIN:
         drain.begin()
     signal.raise_signal(signal.SIGUSR1)
@@ -158,7 +158,7 @@ def _leave_unseen(number: int, frame: FrameType | None) -> None:
 
 
 def main(orders: str) -> None:
-    """Be one rank."""
+    """Run one rank."""
     logging.basicConfig()
     tasks, work, stall, silence = pickle.loads(Path(orders).read_bytes())
     coordinator.SILENCE, worker.BEAT = silence, min(worker.BEAT, silence / 4)
