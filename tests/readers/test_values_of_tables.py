@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import h5py
 import netCDF4
 import numpy as np
@@ -124,3 +126,86 @@ def test_an_undeclared_stand_in_in_millimetres_is_dropped(tmp_path):
     granule = read_granule(tmp_path / "t.csv", mapping=mapping)
     assert granule.dropped == {"no_elevation": 5}
     assert (granule.points["elevation"] == 1.5).all()
+
+
+def points_of_a_geometry() -> pd.DataFrame:
+    rows = np.arange(COUNT)
+    time = pd.Timestamp("2019-05-04T11:18:32") + pd.to_timedelta(rows, unit="ms")
+    return pd.DataFrame(
+        {"lon": -45 + rows * 1e-4, "lat": 72 + rows * 1e-3, "time": time, "h": 2000.0 + rows}
+    )
+
+
+def mapping_with(**columns: str) -> ColumnMapping:
+    return ColumnMapping.parse(
+        {
+            "columns": {"time": "time", "elevation": "h", **columns},
+            "constants": {"platform": "icesat2", "mode": "laser"},
+        }
+    )
+
+
+def well_known_binary(x: float, y: float) -> bytes:
+    return struct.pack("<BIdd", 1, 1, x, y)
+
+
+def extended_binary(x: float, y: float) -> bytes:
+    return struct.pack(">BIIddd", 0, 0xA0000001, 4326, x, y, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "write_point"),
+    [
+        ("parquet", well_known_binary),
+        ("parquet", extended_binary),
+        ("parquet", lambda x, y: {"x": x, "y": y}),
+        ("parquet", lambda x, y: f"POINT ({x} {y})"),
+        ("csv", lambda x, y: f"POINT ({x} {y})"),
+        ("csv", lambda x, y: f"point z({x}  {y} 7)"),
+    ],
+)
+def test_the_place_of_a_point_may_be_a_geometry(tmp_path, suffix, write_point):
+    table = points_of_a_geometry()
+    table["shape"] = [write_point(*each) for each in zip(table["lon"], table["lat"], strict=True)]
+    stored = table.drop(columns=["lon", "lat"])
+    path = tmp_path / f"points.{suffix}"
+    stored.to_csv(path, index=False) if suffix == "csv" else stored.to_parquet(path)
+    points = read_granule(path, mapping=mapping_with(geometry="shape")).points
+    np.testing.assert_array_equal(points["longitude"], table["lon"])
+    np.testing.assert_array_equal(points["latitude"], table["lat"])
+
+
+def test_a_geometry_that_is_not_a_point_is_refused(tmp_path):
+    table = points_of_a_geometry()
+    table["shape"] = "LINESTRING (0 0, 1 1)"
+    table.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(GranuleError, match=r"LINESTRING.*is not a point"):
+        read_granule(tmp_path / "t.csv", mapping=mapping_with(geometry="shape"))
+
+
+def test_a_column_may_be_a_field_of_a_structure(tmp_path):
+    table = points_of_a_geometry()
+    table["place"] = [
+        {"at": {"lon": x}, "lat": y} for x, y in zip(table["lon"], table["lat"], strict=True)
+    ]
+    table.drop(columns=["lon", "lat"]).to_parquet(tmp_path / "t.parquet")
+    mapping = mapping_with(longitude="place.at.lon", latitude="place.lat")
+    points = read_granule(tmp_path / "t.parquet", mapping=mapping).points
+    np.testing.assert_array_equal(points["longitude"], table["lon"])
+
+
+def test_columns_of_hdf5_may_lie_in_rows_in_columns_and_in_a_compound(tmp_path):
+    table = columns_of_a_table()
+    compound = np.zeros(COUNT, [("h", "f8"), ("s", "f4")])
+    compound["h"], compound["s"] = table["h"], table["s"]
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["lon"], file["lat"] = table["lon"][:, None], table["lat"][None]
+        file["time"], file["data/points"] = table["time"], compound
+        file["time"].attrs["units"] = "seconds since 2000-01-01"
+    mapping = mapping_with(
+        longitude="lon", latitude="lat", elevation="data/points.h", uncertainty="data/points.s"
+    )
+    points = read_granule(tmp_path / "t.h5", mapping=mapping).points
+    np.testing.assert_array_equal(points["latitude"], table["lat"])
+    np.testing.assert_array_equal(points["elevation"], table["h"])
+    np.testing.assert_allclose(points["uncertainty"], 0.3, rtol=1e-6)

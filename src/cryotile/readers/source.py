@@ -121,7 +121,7 @@ class Source:
         return int(raw.flat[0])
 
     def values(
-        self, name: str, shape: Shape | None = None, *, part: slice | None = None
+        self, name: str, shape: Shape | None = None, *, part: slice | tuple[Any, ...] | None = None
     ) -> NDArray[np.float64]:
         """Return the variable ``name`` in the unit that the file declares; NaN where it says that a value is missing.
 
@@ -220,7 +220,7 @@ class Source:
         name: str,
         dataset: h5py.h5d.DatasetID,
         shape: Shape | None,
-        part: slice | None = None,
+        part: slice | tuple[Any, ...] | None = None,
     ) -> NDArray[Any]:
         if dataset.dtype.kind not in "iuf":
             raise self.lacks(f"numbers in its variable /{name}")

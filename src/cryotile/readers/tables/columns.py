@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,8 +30,15 @@ HEAD = 1000
 _PARQUET, _NETCDF3, _GZIP = b"PAR1", b"CDF", b"\x1f\x8b"
 T = TypeVar("T")
 
-_DAMAGE = (OSError, ValueError, RuntimeError, pa.ArrowException, pd.errors.ParserWarning)
-"""Raised by pandas, pyarrow and netCDF4 if a file does not match its first bytes."""
+_DAMAGE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    pa.ArrowException,
+    pd.errors.ParserWarning,
+    struct.error,
+)
+"""Raised by pandas, pyarrow, netCDF4 and struct if a file does not match its first bytes."""
 
 
 Piece: TypeAlias = "dict[str, pd.Series[Any]]"
@@ -67,20 +77,30 @@ class Columns:
         GranuleError
             One is missing, they differ in length, or the file is damaged.
         """
-        for name in wanted:
-            if name not in self.names:
-                raise GranuleError(
-                    f"granule {self.path} has no column {name!r} (it has {_some(self.names)}); correct the mapping"
-                )
+        stored = {name: self._stored(name) for name in wanted}
         try:
-            for columns in self.load(list(dict.fromkeys(wanted)), rows):
+            for columns in self.load(list(dict.fromkeys(stored.values())), rows):
                 self._check_lengths(columns)
-                yield columns
+                yield {
+                    name: columns[column] if column == name else _member(columns[column], name)
+                    for name, column in stored.items()
+                }
         except _DAMAGE as error:
             reason = " ".join(str(error).split())
             raise GranuleError(
                 f"granule {self.path} cannot be read as a table ({reason}); correct the file or the mapping"
             ) from error
+
+    def _stored(self, name: str) -> str:
+        """Return the column that holds ``name``: itself, or the column of geometries or structures before a dot."""
+        column = name
+        while column not in self.names:
+            column, dot, _ = column.rpartition(".")
+            if not dot:
+                raise GranuleError(
+                    f"granule {self.path} has no column {name!r} (it has {_some(self.names)}); correct the mapping"
+                )
+        return column
 
     def _check_lengths(self, columns: Piece) -> None:
         lengths = {name: len(column) for name, column in columns.items()}
@@ -89,6 +109,50 @@ class Columns:
             raise GranuleError(
                 f"granule {self.path} has columns of different lengths ({listed}); map columns of one table"
             )
+
+
+_POINT = re.compile(
+    r"\s*(?:SRID=\d+;)?\s*POINT\s*(?:ZM?|M)?\s*\(\s*([^\s()]+)\s+([^\s()]+)[^()]*\)\s*",
+    re.IGNORECASE,
+)
+_AXES = ("x", "y")
+_WKB_SRID = 0x20000000
+
+
+def _member(column: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """Return one coordinate of points in WKB or WKT, or one field of structures; the last word of ``name`` names it."""
+    path = name.removeprefix(f"{column.name}.").split(".")
+    return pd.Series([_member_of(value, path, name) for value in column])
+
+
+def _member_of(value: Any, path: Sequence[str], name: str) -> Any:
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return math.nan
+    if isinstance(value, dict) and path[0] in value:
+        return _member_of(value[path[0]], path[1:], name) if len(path) > 1 else value[path[0]]
+    if path[-1] not in _AXES or len(path) > 1 or not isinstance(value, bytes | str):
+        raise ValueError(f"{name} is neither a coordinate of a point nor a field of a structure")
+    return _coordinates(value)[_AXES.index(path[-1])]
+
+
+def _coordinates(geometry: bytes | str) -> tuple[float, float]:
+    """Return x and y of a point in WKB or in text; NaN if it is empty."""
+    if isinstance(geometry, str):
+        if match := _POINT.fullmatch(geometry):
+            return float(match[1]), float(match[2])
+        if re.fullmatch(r"\s*POINT\s*(ZM?|M)?\s*EMPTY\s*", geometry, re.IGNORECASE):
+            return math.nan, math.nan
+    elif len(geometry) >= _SHORTEST_WKB:
+        order = "<" if geometry[0] == 1 else ">"
+        (kind,) = struct.unpack_from(f"{order}I", geometry, 1)
+        # Thousands count the dimensions of ISO, the highest bits those of PostGIS.
+        if (kind & 0xFFFF) % 1000 == 1:
+            x, y = struct.unpack_from(f"{order}dd", geometry, 9 if kind & _WKB_SRID else 5)
+            return x, y
+    raise ValueError(f"the geometry {geometry[:40]!r} is not a point")
+
+
+_SHORTEST_WKB = 21
 
 
 def open_columns(source: Source, layout: TextLayout) -> Columns:
@@ -127,14 +191,16 @@ def _hdf5(source: Source, file: h5py.File) -> Columns:
     names: list[str] = []
 
     def note(name: str, node: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(node, h5py.Dataset) and node.ndim == 1 and node.dtype.names is None:
-            names.append(name)
+        if isinstance(node, h5py.Dataset) and (node.ndim == 1 or _is_flat(node)):
+            names.extend(f"{name}.{field}" for field in node.dtype.names or ())
+            names.extend([] if node.dtype.names else [name])
 
     file.visititems(note)
 
     def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
-        for part in _parts(max(file[name].size for name in wanted), rows):
-            yield {name: pd.Series(_hdf5_column(source, file[name], name, part)) for name in wanted}
+        length = max(file[_dataset_name(file, name)].size for name in wanted)
+        for part in _parts(length, rows):
+            yield {name: pd.Series(_hdf5_column(source, file, name, part)) for name in wanted}
 
     units = {name: source.attribute("units", of=name) for name in names}
     calendars = {name: source.attribute("calendar", of=name) for name in names}
@@ -148,7 +214,24 @@ def _parts(length: int, rows: int | None) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _hdf5_column(source: Source, dataset: h5py.Dataset, name: str, part: slice) -> Any:
+def _is_flat(dataset: h5py.Dataset) -> bool:
+    """Return whether a dataset is one row or one column, as MATLAB and IDL write vectors."""
+    return dataset.ndim == 2 and 1 in dataset.shape
+
+
+def _dataset_name(file: h5py.File, name: str) -> str:
+    """Return the dataset of a column: itself, or the compound dataset before the dot."""
+    return name if name in file else name.rpartition(".")[0]
+
+
+def _hdf5_column(source: Source, file: h5py.File, name: str, rows: slice) -> Any:
+    dataset = file[_dataset_name(file, name)]
+    part: Any = rows
+    if _is_flat(dataset):
+        part = (rows, 0) if dataset.shape[1] == 1 else (0, rows)
+    if dataset.dtype.names is not None:
+        values = dataset.fields(name.rpartition(".")[2])[part]
+        return physical_values(values, {}) if values.dtype.kind in "iuf" else values
     if h5py.check_string_dtype(dataset.dtype) is not None:
         return dataset.asstr()[part]
     return dataset[part] if dataset.dtype.kind == "b" else source.values(name, part=part)

@@ -152,8 +152,10 @@ class _MappingParser:
     def mapping(self, table: Mapping[str, Any]) -> ColumnMapping:
         known = {"columns", "constants", "extra", "product", "version", "crs", "missing", "text"}
         self._require_known("entry", table, known)
+        crs = table.get("crs")
         columns = {
-            name: self._column(name, given) for name, given in self._table(table, "columns").items()
+            name: self._column(name, given)
+            for name, given in self._positions(self._table(table, "columns"), crs).items()
         }
         extra = {
             name: self._column(name, given, extra=True)
@@ -161,7 +163,6 @@ class _MappingParser:
         }
         constants = {name: str(value) for name, value in self._table(table, "constants").items()}
         self._check(columns, constants, extra)
-        crs = table.get("crs")
         if ("x" in columns) != (crs is not None):
             raise self._wrong(
                 "crs and x, y need each other", "give both, or longitude and latitude"
@@ -176,6 +177,23 @@ class _MappingParser:
             missing=self._numbers(table.get("missing", [])),
             layout=self._layout(self._table(table, "text")),
         )
+
+    def _positions(self, columns: Mapping[str, Any], crs: object) -> Mapping[str, Any]:
+        """Return the columns with coordinates in place of a geometry."""
+        if "geometry" not in columns:
+            return columns
+        others = {name: given for name, given in columns.items() if name != "geometry"}
+        names = ("longitude", "latitude") if crs is None else ("x", "y")
+        geometry = columns["geometry"]
+        if not isinstance(geometry, str) or set(others) & set().union(*_POSITIONS):
+            raise self._wrong(
+                f"geometry is {geometry!r}",
+                "name the column of points, and no longitude, latitude, x and y beside it",
+            )
+        return {
+            **{name: f"{geometry}.{axis}" for name, axis in zip(names, "xy", strict=True)},
+            **others,
+        }
 
     def _check(
         self,
