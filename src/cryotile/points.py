@@ -27,6 +27,7 @@ __all__ = [
     "InPieces",
     "ReprMixin",
     "empty_points",
+    "join_passes",
     "pass_id",
 ]
 
@@ -82,6 +83,7 @@ def pass_id(platform: str, orbit: int, ascending: bool) -> int:
 
     The granule does not enter: one pass may be split over granules of several modes, and one granule may hold two
     passes.
+    The direction enters only if the product states it; :func:`join_passes` tells which ids belong to one pass.
 
     Parameters
     ----------
@@ -98,6 +100,60 @@ def pass_id(platform: str, orbit: int, ascending: bool) -> int:
         Positive, below 2⁶³.
     """
     return (PLATFORM_CODES[platform] << 32) + 2 * int(orbit) + bool(ascending)
+
+
+LONGEST_GAP = 600_000
+"""Milliseconds; a longer gap between points of an orbit divides two passes: a satellite crosses Greenland in less."""
+
+_INFERRED = 1 << 20
+"""Orbit numbers from here on are starts of passes in units of 600 s since 1970, so from 1989 on; real ones are less."""
+
+
+def join_passes(points: pd.DataFrame) -> npt.NDArray[Any]:
+    """Return the pass of each point: the same number for the same platform and orbit, without a gap of 600 s.
+
+    A pass id is what one file tells of a pass.  A file may not know all of a pass that is cut into several files, and
+    an orbit number may repeat (a reference ground track), so that only all points together tell the passes.  The
+    direction does not matter, nor does an orbit number that a reader inferred from the start of a pass.
+
+    Parameters
+    ----------
+    points : DataFrame
+        With ``pass_id``, as of :func:`pass_id` (others, below 2³², are returned as they are), and ``time``.
+
+    Returns
+    -------
+    ndarray, shape (points,)
+        The id of the first part of each pass; of the later passes of an orbit that repeats, an id by their start.
+    """
+    ids = points["pass_id"].to_numpy()
+    if ids.dtype.kind != "i" or not ids.size or ids.min() < 2**32:
+        return ids
+    instants = pd.DatetimeIndex(points["time"]).as_unit("ms").asi8
+    # Points mostly come pass by pass: runs of points without a gap are few.
+    breaks = (ids[1:] != ids[:-1]) | (np.abs(np.diff(instants)) >= LONGEST_GAP)
+    heads = np.flatnonzero(np.concatenate([[True], breaks]))
+    orbit = (ids[heads] >> 1) & (2**31 - 1)
+    runs = pd.DataFrame(
+        {
+            "id": ids[heads],
+            "key": (ids[heads] >> 32 << 31) + np.where(orbit < _INFERRED, orbit + 1, 0),
+            "first": np.minimum.reduceat(instants, heads),
+            "last": np.maximum.reduceat(instants, heads),
+        }
+    ).sort_values(["key", "first", "id"])
+    before = runs.groupby("key")["last"].cummax().shift(fill_value=0)
+    begins = runs["key"].ne(runs["key"].shift()) | (runs["first"] - before >= LONGEST_GAP)
+    names = dict[int, None]()
+    for name, start in runs.loc[begins, ["id", "first"]].itertuples(index=False, name=None):
+        if name in names:
+            name = (name >> 32 << 32) + 2 * (start // LONGEST_GAP % 2**30)
+            while name in names:
+                name += 2
+        names[name] = None
+    joined = np.empty(len(runs), ids.dtype)
+    joined[runs.index] = np.array(list(names), ids.dtype)[np.cumsum(begins.to_numpy()) - 1]
+    return np.repeat(joined, np.diff(heads, append=ids.size))
 
 
 def empty_points(*, projected: bool) -> pd.DataFrame:

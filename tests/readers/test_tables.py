@@ -16,7 +16,7 @@ import pytest
 
 from cryotile.cli import describe
 from cryotile.errors import GranuleError, InvalidValue
-from cryotile.points import SURFACE_TYPES, pass_id
+from cryotile.points import SURFACE_TYPES, join_passes, pass_id
 from cryotile.readers import ColumnMapping, read_granule
 from cryotile.simulate import World, simulate
 from cryotile.testing.readers import ReaderContract
@@ -247,9 +247,23 @@ def test_one_orbit_that_ascends_and_descends_is_two_passes(tmp_path):
     down = [f"-60,{72 - i / 10},1000,2005-01-01T00:15:{i:02d},7" for i in range(20)]
     path = text(tmp_path, "lon,lat,h,t,o", *up, *down)
     columns = PLACE | {"time": "t", "orbit": "o"}
-    passes = read_granule(path, mapping=mapped(columns=columns)).points["pass_id"]
-    assert set(passes[:20]) == {pass_id("icesat", 7, ascending=True)}
-    assert set(passes[20:]) == {pass_id("icesat", 7, ascending=False)}
+    points = read_granule(path, mapping=mapped(columns=columns)).points
+    # The gap divides them; a direction that another part of the table might not show is no part of the id.
+    assert set(points["pass_id"]) == {pass_id("icesat", 7, ascending=False)}
+    passes = join_passes(points)
+    assert len(set(passes[:20])) == len(set(passes[20:])) == 1
+    assert len(set(passes)) == 2
+
+
+def test_the_pass_does_not_depend_on_the_part_of_a_table(tmp_path):
+    rows = [f"-45,{70 + i / 10},1000,2005-01-01T00:00:{i:02d},7" for i in range(20)]
+    columns = PLACE | {"time": "t", "orbit": "o"}
+    ids = set()
+    for name, part in (("all", rows), ("most", rows[:18]), ("two", rows[18:])):
+        (tmp_path / name).mkdir()
+        path = text(tmp_path / name, "lon,lat,h,t,o", *part)
+        ids |= set(read_granule(path, mapping=mapped(columns=columns)).points["pass_id"])
+    assert len(ids) == 1
 
 
 def test_a_gap_of_more_than_600_seconds_divides_two_passes(tmp_path):

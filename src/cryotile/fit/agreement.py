@@ -12,6 +12,7 @@ import pandas as pd
 import xarray as xr
 
 from cryotile.fit.variables import VARIABLES, Status, Variable, student_quantile
+from cryotile.points import join_passes
 
 __all__ = ["SPLITS", "Agreement", "agreement", "compare", "halves", "variables"]
 
@@ -43,13 +44,13 @@ _Flags = npt.NDArray[np.bool_]
 def halves(points: pd.DataFrame, split: str) -> tuple[_Flags, _Flags]:
     """Return which points are in each half.
 
-    The id of a pass contains its orbit number, which is the same in every tile and run.  Odd and even orbits have
+    The id of a pass contains its orbit number, or its start if the orbit is unknown.  Odd and even orbits have
     equal numbers of ascending and descending passes, and alternate throughout a mission.
 
     Parameters
     ----------
     points : DataFrame
-        With ``pass_id`` and ``ascending``.
+        With ``pass_id``, ``time`` and ``ascending``.
     split : str
         One of :data:`SPLITS`.
 
@@ -60,7 +61,7 @@ def halves(points: pd.DataFrame, split: str) -> tuple[_Flags, _Flags]:
     """
     if split == "odd-even":
         # cryotile.points.pass_id: the last bit is the direction, the next one the parity of the orbit.
-        odd = (points["pass_id"].to_numpy() >> 1) % 2 == 1
+        odd = (join_passes(points) >> 1) % 2 == 1
         return odd, ~odd
     ascending = points["ascending"]
     return (

@@ -14,7 +14,7 @@ from cryotile._fit import Kernel, find_simd_level, seasons, sort_points
 from cryotile.errors import InvalidValue
 from cryotile.fit.config import NANOSECONDS_PER_YEAR, FitConfig
 from cryotile.fit.terms import TermFlag, extra_columns, terms_for_kernel
-from cryotile.points import CATEGORIES
+from cryotile.points import CATEGORIES, join_passes
 from cryotile.times import SECONDS_PER_YEAR, parse_instant
 
 __all__ = ["Cells", "Inputs", "make_kernel", "simd_level", "take_inputs"]
@@ -158,7 +158,7 @@ def take_inputs(points: pd.DataFrame, config: FitConfig) -> Inputs:
     ticks, unit = _ticks(points["time"])
     if config.period is None or config.reference_epoch is None:
         config = _frozen(config, ticks, unit)
-    passes, pass_total = _number_passes(points["pass_id"].to_numpy())
+    passes, pass_total = _number_passes(join_passes(points))
     for name in config.column_terms:
         passes = np.where(np.isfinite(_known_floats(points[name])), passes, -1)
     x, y, elevation = (

@@ -62,7 +62,6 @@ def _records(source: Source) -> tuple[Records, str]:
     longitude, latitude, zone = _positions(source, shape)
     time = _times(source, shape)
     orbit, ascending = pass_inference.infer_passes(np.zeros(shape, np.int64), time, latitude)
-    north = ascending.to_numpy(dtype=bool, na_value=False)
     swath = _swath_name(source)
     # Files of the time before the flag hold swath points.
     is_swath = np.ones(shape, np.int8) if swath is None else source.raw(swath, shape)
@@ -75,7 +74,7 @@ def _records(source: Source) -> tuple[Records, str]:
         time=time,
         elevation=source.values("elevation", shape),
         uncertainty=source.values_or_nan("uncertainty", shape),
-        pass_id=pass_id("cryosat2", 0, ascending=False) + 2 * orbit + north,
+        pass_id=pass_id("cryosat2", 0, ascending=False) + 2 * orbit,
         ascending=ascending,
         mode=np.where(is_swath != 0, sounded, poca).astype(np.int8),
         surface_type=np.full(shape, grounded, dtype=np.int8),

@@ -48,7 +48,8 @@ def infer_passes(
     -------
     orbit : ndarray of int64, shape (points,)
         Substitute for the orbit number: the first instant of the pass, in units of 600 s since 1970.  It differs
-        between passes of one platform, and two files with points of one pass nearly always agree on it.
+        between passes of one platform; if two files with points of one pass disagree on it,
+        :func:`cryotile.points.join_passes` joins them.
     ascending : BooleanArray, shape (points,)
         Whether the pass leads north; NA where unknown.
     """

@@ -23,6 +23,7 @@ from cryotile.fit.diagnosis import (
 from cryotile.fit.posts import fit_posts
 from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid, Tile
+from cryotile.points import join_passes
 from cryotile.runs.run import Run, open_db
 from cryotile.runs.work import read_window
 
@@ -211,7 +212,7 @@ def _by_pass(points: pd.DataFrame) -> pd.DataFrame:
             "median_residual": float(some["residual"].median()),
             "verdict": _verdict(some),
         }
-        for number, some in points.groupby("pass_id")
+        for number, some in points.groupby(join_passes(points))
     ]
     columns = ["pass_id", "time", "direction", "mode", "platform", "points", "rejected"]
     table = pd.DataFrame(rows, columns=[*columns, "median_residual", "verdict"])

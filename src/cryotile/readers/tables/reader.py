@@ -313,11 +313,13 @@ class _Rows:
         inferred, ascending = survey.of(self.groups, self.time)
         if "orbit" not in self.specs:
             orbit = inferred
+        # A direction that this file alone suggests is no part of a pass: another part of it may suggest another.
+        north = np.zeros(self.length, bool)
         if "ascending" in self.specs:
             ascending = self._flags("ascending")
+            north = ascending.to_numpy(dtype=bool, na_value=False)
         # Rows of an unknown platform are dropped later, so the code that they get here does not matter.
         high = np.array(list(PLATFORM_CODES.values()))[platform] << 32
-        north = ascending.to_numpy(dtype=bool, na_value=False)
         grounded = CATEGORIES["surface_type"].index("grounded_ice")
         return Records(
             platform=platform,
