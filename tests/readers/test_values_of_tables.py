@@ -209,3 +209,39 @@ def test_columns_of_hdf5_may_lie_in_rows_in_columns_and_in_a_compound(tmp_path):
     np.testing.assert_array_equal(points["latitude"], table["lat"])
     np.testing.assert_array_equal(points["elevation"], table["h"])
     np.testing.assert_allclose(points["uncertainty"], 0.3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "h5"])
+def test_an_elevation_may_be_a_sum_of_columns(tmp_path, suffix):
+    table = columns_of_a_table()
+    table |= {"d/ellip": np.full(COUNT, 0.7), "sat": np.full(COUNT, 0.1)}
+    table["sat"][3] = -99.0
+    path = tmp_path / f"t.{suffix}"
+    if suffix == "csv":
+        pd.DataFrame(table).to_csv(path, index=False)
+    else:
+        with h5py.File(path, "w") as file:
+            for name, values in table.items():
+                file[name] = values
+    mapping = ColumnMapping.parse(
+        {
+            "missing": [-99],
+            "columns": {
+                "longitude": "lon",
+                "latitude": "lat",
+                "time": {"name": "time", "unit": "seconds since 2000-01-01"},
+                "elevation": "h - d/ellip + sat + 1.5",
+            },
+            "constants": {"platform": "icesat2", "mode": "laser"},
+        }
+    )
+    granule = read_granule(path, mapping=mapping)
+    assert granule.dropped == {"no_elevation": 1}
+    np.testing.assert_allclose(granule.points["elevation"], 2500.9, rtol=1e-12)
+
+
+def test_a_sum_with_an_absent_column_names_it(tmp_path):
+    pd.DataFrame(columns_of_a_table()).to_csv(tmp_path / "t.csv", index=False)
+    mapping = mapping_with(longitude="lon", latitude="lat", elevation="h + tide")
+    with pytest.raises(GranuleError, match="no column 'tide'"):
+        read_granule(tmp_path / "t.csv", mapping=mapping)

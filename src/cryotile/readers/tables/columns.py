@@ -69,27 +69,43 @@ class Columns:
     units: Mapping[str, str]
     calendars: Mapping[str, str] = field(default_factory=dict)
 
-    def read(self, wanted: Sequence[str], *, rows: int | None = None) -> Iterator[Piece]:
+    def read(
+        self, wanted: Sequence[str], *, rows: int | None = None, missing: Sequence[float] = ()
+    ) -> Iterator[Piece]:
         """Read columns, which must exist and have equal lengths, in pieces of ``rows`` rows; None: in one piece.
+
+        A name may be a sum or difference of columns and numbers, such as ``"h - d_ellip + 0.5"``, with blanks around
+        the signs; it is missing where one of them is, also by the numbers ``missing``.
 
         Raises
         ------
         GranuleError
             One is missing, they differ in length, or the file is damaged.
         """
-        stored = {name: self._stored(name) for name in wanted}
+        terms = {name: self._terms(name) for name in wanted}
+        operands = {term for each in terms.values() for _, term in each if not _is_number(term)}
+        stored = {name: self._stored(name) for name in sorted(operands)}
         try:
             for columns in self.load(list(dict.fromkeys(stored.values())), rows):
                 self._check_lengths(columns)
-                yield {
+                found = {
                     name: columns[column] if column == name else _member(columns[column], name)
                     for name, column in stored.items()
+                }
+                yield {
+                    name: found[name] if name in found else _total(each, found, missing)
+                    for name, each in terms.items()
                 }
         except _DAMAGE as error:
             reason = " ".join(str(error).split())
             raise GranuleError(
                 f"granule {self.path} cannot be read as a table ({reason}); correct the file or the mapping"
             ) from error
+
+    def _terms(self, name: str) -> list[tuple[str, str]]:
+        """Return sign and name or number of each term of a sum; the column itself if there is one of that name."""
+        first, *others = [name] if name in self.names else _SIGN.split(name.strip())
+        return [("+", first), *zip(others[::2], others[1::2], strict=True)]
 
     def _stored(self, name: str) -> str:
         """Return the column that holds ``name``: itself, or the column of geometries or structures before a dot."""
@@ -109,6 +125,30 @@ class Columns:
             raise GranuleError(
                 f"granule {self.path} has columns of different lengths ({listed}); map columns of one table"
             )
+
+
+_SIGN = re.compile(r"\s+([+-])\s+")
+
+
+def _is_number(term: str) -> bool:
+    return re.fullmatch(r"-?\d+(\.\d*)?", term) is not None
+
+
+def _total(
+    terms: Sequence[tuple[str, str]], columns: Piece, missing: Sequence[float]
+) -> pd.Series[Any]:
+    """Return the sum of the terms; NaN where one of them is missing."""
+    total: Any = 0.0
+    for sign, term in terms:
+        values: Any = float(term) if _is_number(term) else pd.to_numeric(columns[term])
+        if not _is_number(term):
+            values = values.astype("float64").where(~values.isin(list(missing)))
+        total = total + values if sign == "+" else total - values
+    return (
+        total
+        if isinstance(total, pd.Series)
+        else pd.Series(total, next(iter(columns.values())).index)
+    )
 
 
 _POINT = re.compile(

@@ -34,7 +34,8 @@ class ColumnSpec:
     Attributes
     ----------
     name : str
-        Name in the table; in HDF5 and NetCDF a path such as ``"data/h"``.
+        Name in the table; in HDF5 and NetCDF a path such as ``"data/h"``.  A sum or difference of columns, such as
+        ``"h - d_ellip + sat_corr"``, has blanks around its signs.
     unit : str or None
         For heights ``"m"`` (default), ``"cm"``, ``"mm"`` or ``"km"``; for time such as ``"days since 2000-01-01"``, or
         ``"decimal year"`` (default: the unit that the file states, or dates as text); for extra columns any text.

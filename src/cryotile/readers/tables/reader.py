@@ -292,7 +292,9 @@ class _Rows:
         """Read columns of a table in pieces of ``rows`` rows; None: in one piece."""
         columns = open_columns(source, mapping.layout)
         first_row = 0
-        for series in columns.read([spec.name for spec in specs.values()], rows=rows):
+        for series in columns.read(
+            [spec.name for spec in specs.values()], rows=rows, missing=mapping.missing
+        ):
             piece = cls(source, mapping, specs, series, columns, first_row)
             first_row += piece.length
             yield piece
