@@ -352,3 +352,73 @@ def test_what_is_no_map_is_refused_in_one_line() -> None:
         plot_map(cube[0])
     with pytest.raises(InvalidValue, match="no variable 'height' over"):
         plot_map(xr.Dataset({"dhdt": cube[0]}), "height")
+
+
+# --- what a reader can choose, and what the colours are called ---------------------------------------------------
+
+
+def masked() -> xr.Dataset:
+    """Return a fit with a disc inside a mask, whose western half has an uncertain rate and other terms."""
+    fitted = made_up(GRID).assign_attrs(crs="EPSG:3031")
+    x, y = np.meshgrid(GRID.x, GRID.y)
+    outside = np.hypot(x + 1_467_500.0, y + 445_000.0) > 20e3
+    west = x < -1_467_500.0
+    fitted["status"].values[...] = np.where(outside, Status.OUTSIDE_MASK, Status.OK)
+    fitted["dhdt"].values[...] = np.where(outside, np.nan, 0.2)
+    fitted["dhdt_ci95"].values[...] = np.where(outside, np.nan, np.where(west, 0.3, 0.1))
+    fitted["terms"].values[...] = np.where(west, 1, 3)
+    return fitted
+
+
+def test_a_masked_map_is_cropped_and_its_outline_drawn() -> None:
+    figure = plot_map(masked())
+    axes = figure.axes[0]
+    assert np.ptp(axes.get_xlim()) < 50.0
+    assert len(axes.collections) == 1
+    assert "outside the mask" in " ".join(text.get_text() for text in figure.texts).replace(
+        "\n", " "
+    )
+
+
+def test_uncertain_rates_are_hatched_if_asked() -> None:
+    figure = plot_map(masked(), hatch=True)
+    _, hatched = figure.axes[0].collections
+    edges = hatched.get_paths()[0].get_extents()
+    assert edges.x1 == pytest.approx(-1467.5, abs=1.5)
+    assert edges.x0 == pytest.approx(-1487.5, abs=1.5)
+
+
+def test_sets_of_terms_have_names() -> None:
+    bar = plot_map(masked(), "terms").axes[1]
+    names = [label.get_text().replace("\n", " ") for label in bar.get_yticklabels()]
+    meanings = str(made_up(GRID)["terms"].attrs["flag_meanings"]).split()
+    first, second = (meaning.replace("_", " ") for meaning in meanings[:2])
+    assert sorted(names) == sorted([first, f"{first} {second}"])
+
+
+def test_times_are_dates_and_counts_have_whole_ticks() -> None:
+    figure = plot_map(made_up(GRID), "time_start")
+    figure.canvas.draw()
+    for label in figure.axes[1].get_yticklabels():
+        np.datetime64(label.get_text(), "D")
+    counts = made_up(GRID)
+    counts["pass_count"].values[...] %= 3
+    figure = plot_map(counts, "pass_count")
+    ticks = figure.axes[1].get_yticks()
+    np.testing.assert_array_equal(ticks, np.round(ticks))
+
+
+def test_extent_size_and_colours_can_be_chosen() -> None:
+    extent = (-1_480_000.0, -460_000.0, -1_460_000.0, -440_000.0)
+    figure = plot_map(made_up(GRID), extent=extent, size=3.0, colour_map="viridis")
+    axes = figure.axes[0]
+    assert axes.get_xlim() == (-1480.5, -1459.5)
+    assert axes.get_position().width * figure.get_figwidth() == pytest.approx(3.0)
+    assert axes.images[-1].get_cmap().name == "viridis"
+    for options, words in (
+        ({"extent": (0.0, 0.0, 1e3, 1e3)}, "has no post; the posts are within"),
+        ({"size": 0.0}, "not between 1 and 40 inches"),
+        ({"colour_map": "rainbows"}, "colour map 'rainbows' is unknown"),
+    ):
+        with pytest.raises(InvalidValue, match=words):
+            plot_map(made_up(GRID), **options)

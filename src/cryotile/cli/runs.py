@@ -471,7 +471,15 @@ def _reasons(status: npt.NDArray[np.int8]) -> Iterator[str]:
     help="PNG, PDF or SVG.  [default: beside the product]",
 )
 @click.option("--variable", default="dhdt", show_default=True, help="Variable to show.")
-def plot(product: Path, output: Path | None, variable: str) -> None:
+@click.option("--range", "limits", type=(float, float), help="Values at the ends of the colours.")
+@click.option("--colour-map", help="A colour map of matplotlib or Crameri, e.g. cmc.vik_r.")
+@click.option("--extent", type=(float,) * 4, help="Part to show: x_min y_min x_max y_max, m.")
+@click.option("--size", type=float, default=6.0, show_default=True, help="Longer side, inches.")
+@click.option(
+    "--dpi", type=click.IntRange(30, 1200), default=200, show_default=True, help="Of a PNG."
+)
+@click.option("--hatch", is_flag=True, help="Hatch where dhdt_ci95 exceeds the rate.")
+def plot(product: Path, output: Path | None, **options: Any) -> None:
     """Draw a map of a product.
 
     \b
@@ -481,5 +489,5 @@ def plot(product: Path, output: Path | None, variable: str) -> None:
     from cryotile.plotting.map import plot_product
 
     output = output or product.with_suffix(".png")
-    plot_product(product, output, variable=variable)
+    plot_product(product, output, **options)
     click.echo(f"{output}")

@@ -99,8 +99,9 @@ def _legend(view: MapView) -> str:
     kinds = {
         "grey": view.has_points & np.isnan(view.values),
         "beige": view.not_computed,
-        "white": ~view.has_points & ~view.not_computed,
+        "white": ~view.has_points & ~view.not_computed & ~view.outside_mask,
     }
     meanings = {"grey": "points but no fit", "beige": "not computed", "white": "no points"}
     shown = [f"{colour}: {meanings[colour]}" for colour, where in kinds.items() if where.any()]
+    shown += ["beyond the line: outside the mask"] if view.outside_mask.any() else []
     return f"{'; '.join(shown).capitalize()}." if shown else ""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +16,18 @@ import pyproj
 import xarray as xr
 
 from cryotile.errors import InvalidValue, MissingDependency
+from cryotile.geo.grid import check_bounds
 from cryotile.geo.projection import crs_text
 from cryotile.maps.product import read_product
 from cryotile.plotting.caption import caption
 from cryotile.plotting.graticule import draw_graticule
 from cryotile.plotting.picture import STYLE, new_figure, save_picture
 from cryotile.plotting.view import Extent, MapView
+from cryotile.points import Bounds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
     from matplotlib.colors import Colormap, Normalize
     from matplotlib.figure import Figure
 
@@ -43,7 +48,21 @@ _FLAG_COLOURS = (
     "#8f6bb0",
     "#c8553d",
     "#333333",
+    "#f4f4f4",
 )
+
+_TERM_COLOURS = (
+    "#3b6fb6",
+    "#e0a458",
+    "#8f6bb0",
+    "#b9cc7a",
+    "#c8553d",
+    "#4aa7a0",
+    "#efe6cf",
+    "#333333",
+    "#f2b8c6",
+)
+"""Neither white nor grey, which are the colours of posts without points and without a fit."""
 
 _NO_FIT, _NOT_COMPUTED, _NO_POINTS = (0.80, 0.80, 0.80), (0.94, 0.90, 0.80), (1.0, 1.0, 1.0)
 
@@ -57,7 +76,10 @@ TITLE_LINE = 0.22
 """Inches for each line of the title but the first."""
 
 _Values = npt.NDArray[np.float64]
-_Colours = tuple["Colormap", "Normalize", dict[float, str]]
+_Colours = tuple[_Values, "Colormap", "Normalize", dict[float, str]]
+
+_Shading = tuple[tuple[float, float] | None, str | None]
+"""Values at the ends of the colour bar, and the name of a colour map; None: chosen from the data."""
 
 
 def plot_map(
@@ -66,6 +88,10 @@ def plot_map(
     *,
     limits: tuple[float, float] | None = None,
     title: str | None = None,
+    colour_map: str | None = None,
+    extent: Bounds | None = None,
+    size: float = MAP_INCHES,
+    hatch: bool = False,
 ) -> Figure:
     """Draw a map of one variable.
 
@@ -81,6 +107,14 @@ def plot_map(
         Values at the ends of the colour bar; None: chosen from the data.
     title : str or None
         Text above the map; None: the variable's long name.
+    colour_map : str or None
+        Name of a colour map of matplotlib; None: one that suits the variable.
+    extent : Bounds or None
+        Part to show, metres; None: the posts with points, inside the mask.
+    size : float
+        Longer side of the map, inches.
+    hatch : bool
+        Whether to hatch where ``dhdt_ci95`` exceeds the rate; only for ``dhdt`` beside ``dhdt_ci95``.
 
     Returns
     -------
@@ -90,7 +124,8 @@ def plot_map(
     Raises
     ------
     InvalidValue
-        The variable is unknown, or is not a map over (y, x).
+        The variable or the colour map is unknown, the variable is not a map over (y, x), the extent has no post, or the
+        size is not positive.
     MissingDependency
         matplotlib or cmcrameri is not installed.
     """
@@ -102,11 +137,19 @@ def plot_map(
             f"maps need matplotlib and cmcrameri ({error.name} is missing): pip install 'cryotile[plot]'"
         ) from error
     product, name = _as_product(data, variable)
+    if colour_map is not None and colour_map not in mpl.colormaps:
+        raise InvalidValue(
+            f"colour map {colour_map!r} is unknown; give one of matplotlib or Crameri, e.g. {CHANGE}"
+        )
+    if not 1.0 <= size <= 40.0:
+        raise InvalidValue(f"size {size:g} is not between 1 and 40 inches; 6 suits most maps")
     with mpl.rc_context(STYLE):
-        return _draw(product, name, limits, title)
+        return _draw(_within(product, extent), name, (limits, colour_map), title, size, hatch)
 
 
-def plot_product(path: Path, out: Path, *, variable: str = "dhdt") -> None:
+def plot_product(
+    path: Path, out: Path, *, variable: str = "dhdt", dpi: int = 200, **options: Any
+) -> None:
     """Draw a map of one variable of a product file.
 
     Parameters
@@ -117,11 +160,15 @@ def plot_product(path: Path, out: Path, *, variable: str = "dhdt") -> None:
         PNG, PDF or SVG, by its suffix.
     variable : str
         Name of the variable to show.
+    dpi : int
+        Dots per inch of a PNG.
+    **options
+        As of :func:`plot_map`.
 
     Raises
     ------
     InvalidValue
-        The product, the variable or the suffix is unknown.
+        The product, the variable or the suffix is unknown, or as for :func:`plot_map`.
     MissingDependency
         matplotlib or cmcrameri is not installed.
     UnwritablePath
@@ -130,9 +177,25 @@ def plot_product(path: Path, out: Path, *, variable: str = "dhdt") -> None:
 
     def draw() -> Figure:
         names = [variable, "status", "time_start", "time_end"]
-        return plot_map(read_product(path, list(dict.fromkeys(names))), variable)
+        if options.get("hatch") and variable == "dhdt":
+            names.append("dhdt_ci95")
+        return plot_map(read_product(path, list(dict.fromkeys(names))), variable, **options)
 
-    save_picture(out, draw, dpi=200)
+    save_picture(out, draw, dpi=dpi)
+
+
+def _within(product: xr.Dataset, extent: Bounds | None) -> xr.Dataset:
+    if extent is None:
+        return product
+    check_bounds(extent)
+    part = product.sel(x=slice(extent[0], extent[2]), y=slice(extent[1], extent[3]))
+    if not (part.sizes["x"] and part.sizes["y"]):
+        raise InvalidValue(
+            f"extent {' '.join(f'{edge:g}' for edge in extent)} has no post; the posts are within"
+            f" {float(product['x'][0]):g} {float(product['y'][0]):g} {float(product['x'][-1]):g}"
+            f" {float(product['y'][-1]):g} m"
+        )
+    return part
 
 
 def _as_product(data: xr.DataArray | xr.Dataset, variable: str | None) -> tuple[xr.Dataset, str]:
@@ -168,14 +231,19 @@ def _crs(product: xr.Dataset, variable: str) -> pyproj.CRS | None:
 def _draw(
     product: xr.Dataset,
     variable: str,
-    limits: tuple[float, float] | None,
+    shading: _Shading,
     title: str | None,
+    size: float,
+    hatch: bool,
 ) -> Figure:
     view = MapView.of(product, variable)
-    colours, norm, ticks = _colours(product[variable], view.values, limits)
+    values, colours, norm, ticks = _colours(product[variable], view.values, shading)
     window = _window(view.extent)
-    width, height = _map_inches(window)
-    lines = textwrap.wrap(caption(product, variable, view), int(18 * (LEFT + width)))
+    width, height = _map_inches(window, size)
+    uncertain = _uncertain(product, variable, view) if hatch else None
+    text = caption(product, variable, view)
+    text += "" if uncertain is None else " Hatched: the 95 % confidence interval includes zero."
+    lines = textwrap.wrap(text, int(18 * (LEFT + width)))
     bottom = BOTTOM + CAPTION_LINE * len(lines)
     titles = textwrap.wrap(title or _title(product[variable]), int(9 * (width + RIGHT)))
     total_width = LEFT + width + RIGHT
@@ -190,15 +258,15 @@ def _draw(
     axes = place(LEFT, bottom, width, height)
     show = partial(axes.imshow, extent=view.extent, origin="lower", interpolation="nearest")
     show(_background(view))
-    image = show(np.ma.masked_invalid(view.values), cmap=colours, norm=norm)
+    image = show(np.ma.masked_invalid(values), cmap=colours, norm=norm)
+    _overlay(axes, view, uncertain)
     _dress(axes, _crs(product, variable), window, "\n".join(titles))
     bar_axes = place(LEFT + width + 0.15, bottom + 0.04 * height, 0.17, 0.92 * height)
     extend = "neither" if ticks else _extend(view.values, norm)
     bar = figure.colorbar(image, cax=bar_axes, extend=extend, extendfrac=0.04)
     bar.outline.set_linewidth(0.4)
     bar.set_label("" if ticks else _label(product[variable]))
-    if ticks:
-        bar.set_ticks(list(ticks), labels=list(ticks.values()))
+    _set_ticks(bar, product[variable], ticks)
     figure.text(
         0.12 / total_width,
         (CAPTION_LINE * len(lines) + 0.08) / total_height,
@@ -211,6 +279,48 @@ def _draw(
     return figure
 
 
+def _uncertain(product: xr.Dataset, variable: str, view: MapView) -> npt.NDArray[np.bool_] | None:
+    """Return where the confidence interval of a rate includes zero; None if the interval is unknown."""
+    if variable != "dhdt" or "dhdt_ci95" not in product:
+        return None
+    interval = MapView.of(product, "dhdt_ci95").values
+    return interval > np.abs(view.values)
+
+
+def _overlay(axes: Axes, view: MapView, uncertain: npt.NDArray[np.bool_] | None) -> None:
+    """Draw the outline of the mask and the hatching of uncertain rates."""
+    ny, nx = view.values.shape
+    left, right, bottom, top = view.extent
+    x = left + (np.arange(nx) + 0.5) * (right - left) / nx
+    y = bottom + (np.arange(ny) + 0.5) * (top - bottom) / ny
+    if min(ny, nx) < 2:
+        return
+    if view.outside_mask.any() and not view.outside_mask.all():
+        axes.contour(x, y, view.outside_mask, [0.5], colors="0.2", linewidths=0.6)
+    if uncertain is not None and uncertain.any():
+        filled = axes.contourf(x, y, uncertain, [0.5, 1.5], colors="none", hatches=["/////"])
+        filled.set_edgecolor("0.15")
+        filled.set_linewidth(0.0)
+
+
+def _set_ticks(bar: Colorbar, variable: xr.DataArray, ticks: dict[float, str]) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    if ticks:
+        bar.set_ticks(list(ticks), labels=list(ticks.values()))
+    elif variable.dtype.kind in "iu":
+        bar.locator = MaxNLocator(nbins=6, integer=True)
+        bar.update_ticks()
+    elif variable.dtype.kind == "M":
+        bar.formatter = FuncFormatter(lambda year, _: str(_date(year)))
+        bar.update_ticks()
+
+
+def _date(year: float) -> np.datetime64:
+    """Return the day of a decimal year, the inverse of that of :class:`cryotile.plotting.view.MapView`."""
+    return np.datetime64("2000-01-01") + np.timedelta64(round((year - 2000.0) * 365.25), "D")
+
+
 def _window(extent: Extent) -> Extent:
     """Return the edges of the map, wider where it is too slim for axes, title and colour bar."""
     left, right, bottom, top = extent
@@ -219,9 +329,9 @@ def _window(extent: Extent) -> Extent:
     return left - across, right + across, bottom - up, top + up
 
 
-def _map_inches(window: Extent) -> tuple[float, float]:
+def _map_inches(window: Extent, size: float) -> tuple[float, float]:
     across, up = window[1] - window[0], window[3] - window[2]
-    return MAP_INCHES * across / max(across, up), MAP_INCHES * up / max(across, up)
+    return size * across / max(across, up), size * up / max(across, up)
 
 
 def _dress(axes: Axes, crs: pyproj.CRS | None, window: Extent, title: str) -> None:
@@ -244,15 +354,18 @@ def _background(view: MapView) -> _Values:
     return np.where(view.has_points[..., np.newaxis], _NO_FIT, colours)
 
 
-def _colours(
-    variable: xr.DataArray, values: _Values, limits: tuple[float, float] | None
-) -> _Colours:
+def _colours(variable: xr.DataArray, values: _Values, shading: _Shading) -> _Colours:
+    """Return the values to show, their colour map and norm, and the names of flags."""
     import matplotlib as mpl
     from matplotlib.colors import ListedColormap, Normalize
 
+    meanings = str(variable.attrs.get("flag_meanings", "")).split()
     if "flag_values" in variable.attrs:
-        return _flag_colours(variable.attrs["flag_meanings"].split(), values)
-    name = _colour_map(variable, values)
+        return _flag_colours(dict(enumerate(meanings)), values, _FLAG_COLOURS)
+    if "flag_masks" in variable.attrs:
+        return _term_colours(meanings, np.atleast_1d(variable.attrs["flag_masks"]), values)
+    limits, asked = shading
+    name = asked or _colour_map(variable, values)
     colormap = mpl.colormaps[name]
     if name == CYCLIC:
         start = -math.pi if (values < 0.0).any() else 0.0
@@ -261,7 +374,7 @@ def _colours(
         limits = limits or _symmetric_limits(values)
         # The last few colours of either end are all but black.
         colormap = ListedColormap(colormap(np.linspace(0.06, 0.94, 256)))
-    return colormap, Normalize(*(limits or _limits(values))), {}
+    return values, colormap, Normalize(*(limits or _limits(values))), {}
 
 
 def _colour_map(variable: xr.DataArray, values: _Values) -> str:
@@ -273,17 +386,37 @@ def _colour_map(variable: xr.DataArray, values: _Values) -> str:
     return SIGNED if signed and variable.name != "elevation" else SEQUENTIAL
 
 
-def _flag_colours(meanings: list[str], values: _Values) -> _Colours:
+def _term_colours(meanings: list[str], masks: npt.NDArray[np.integer], values: _Values) -> _Colours:
+    """Return colours for sets of terms: the most frequent sets by name, all others as one."""
+    finite = np.isfinite(values)
+    flags, places, counts = np.unique(
+        values[finite].astype(int), return_inverse=True, return_counts=True
+    )
+    order = np.argsort(-counts, kind="stable")
+    most = len(_TERM_COLOURS) - 1
+    ranks = np.empty(len(flags), int)
+    ranks[order] = np.minimum(np.arange(len(flags)), most)
+    names = {
+        rank: "+".join(m for m, mask in zip(meanings, masks, strict=True) if flags[k] & mask)
+        or "plane"
+        for rank, k in enumerate(order[:most])
+    }
+    shown = values.copy()
+    shown[finite] = ranks[places]
+    return _flag_colours(names | {most: "others"}, shown, _TERM_COLOURS)
+
+
+def _flag_colours(meanings: Mapping[int, str], values: _Values, palette: Sequence[str]) -> _Colours:
     from matplotlib.colors import BoundaryNorm, ListedColormap
 
     shown = np.unique(values[np.isfinite(values)]).astype(int)
     shown = shown if shown.size else np.zeros(1, int)
     edges = np.append(shown - 0.5, shown[-1] + 0.5)
     # Beside the bar there is room for so many letters.
-    names = [textwrap.fill(meanings[flag].replace("_", " "), 12) for flag in shown]
+    names = [textwrap.fill(re.sub("[_+]", " ", meanings[flag]), 12) for flag in shown]
     centres = (edges[1:] + edges[:-1]) / 2
-    colours = ListedColormap([_FLAG_COLOURS[flag] for flag in shown])
-    return colours, BoundaryNorm(edges, shown.size), dict(zip(centres, names, strict=True))
+    colours = ListedColormap([palette[flag] for flag in shown])
+    return values, colours, BoundaryNorm(edges, shown.size), dict(zip(centres, names, strict=True))
 
 
 def _symmetric_limits(values: _Values) -> tuple[float, float]:
@@ -331,7 +464,7 @@ _NAMES = {"dhdt": "dh/dt", "dhdt_difference_ratio": "difference over its standar
 
 def _label(variable: xr.DataArray) -> str:
     if variable.dtype.kind == "M":
-        return f"{variable.name} (year)"
+        return ""  # the title says what they are, and dates need the room
     name = _NAMES.get(str(variable.name), str(variable.name))
     units = str(variable.attrs.get("units", "1")).replace("yr-1", "yr⁻¹").replace("m2", "m²")
     return name if units == "1" else f"{name} ({units})"

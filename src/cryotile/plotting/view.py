@@ -38,8 +38,9 @@ class MapView:
     ----------
     values : ndarray, shape (ny, nx)
         NaN where there is no value.
-    has_points, not_computed : ndarray of bool, shape (ny, nx)
-        Whether any post of a square has points; whether none has and some were not computed.
+    has_points, not_computed, outside_mask : ndarray of bool, shape (ny, nx)
+        Whether any post of a square has points; whether none has and some were not computed; whether all posts are
+        outside the mask.
     extent : Extent
         Edges, kilometres.
     merged : int
@@ -49,6 +50,7 @@ class MapView:
     values: _Values
     has_points: npt.NDArray[np.bool_]
     not_computed: npt.NDArray[np.bool_]
+    outside_mask: npt.NDArray[np.bool_]
     extent: Extent
     merged: int
 
@@ -84,9 +86,10 @@ class MapView:
         ny, nx = any_points.shape
         right, top = left + nx * merged * posting, bottom + ny * merged * posting
         return cls(
-            values=_merge(values, merged, lowest="flag_values" in product[variable].attrs),
+            values=_merge(values, merged, lowest="flag_meanings" in product[variable].attrs),
             has_points=any_points,
             not_computed=any_skipped & ~any_points,
+            outside_mask=_merge(1.0 * (status != Status.OUTSIDE_MASK), merged) == 0.0,
             extent=(left / 1e3, right / 1e3, bottom / 1e3, top / 1e3),
             merged=merged,
         )
