@@ -21,14 +21,14 @@ def drawn() -> dict[str, set[str]]:
     drawing = page.partition("\nsrc/cryotile/\n")[2].partition("```")[0]
     rooms: dict[str, set[str]] = {"": set()}
     room = ""
-    for line in filter(None, drawing.splitlines()):
+    for line in drawing.splitlines():
         if opening := re.match(r"  ([\w/]+)/  ", line):
             room = opening[1]
             rooms[room] = set()
-        elif line.startswith("     "):
+        elif re.match(r" {6}\S", line):
             rooms[room] |= set(line.split())
-        else:
-            rooms[""] |= set(re.match(r"  (.*?)(   |$)", line)[1].split())
+        elif file := re.match(r"  (\w+\.pyx?)  ", line):
+            rooms[""].add(file[1])
     return rooms
 
 
