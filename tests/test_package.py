@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import tomllib
@@ -115,16 +114,6 @@ def test_an_installation_holds_the_package_and_its_metadata_alone(installed):
     }
     assert tops == {"cryotile", f"cryotile-{installed.version}.dist-info"}
     assert any(path.name == "LICENSE" for path in installed.files)
-
-
-def test_the_page_on_the_design_says_what_every_module_is_for():
-    package = PROJECT / "src" / "cryotile"
-    modules = {path.parent.name for path in package.glob("*/__init__.py")}
-    modules |= {path.stem for pattern in ("*.py", "*.pyx") for path in package.glob(pattern)}
-    page = (PROJECT / "docs" / "design.md").read_text(encoding="utf-8")
-    layout = page.partition("\n## Layout\n")[2].partition("\n## ")[0]
-    named = set(re.findall(r"`(\w+)`", layout))
-    assert modules - named == {"__init__", "__main__"}
 
 
 def test_every_extra_that_is_promised_exists(installed):

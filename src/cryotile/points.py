@@ -284,8 +284,8 @@ class Batch:
         In the order of their points; their own ``points`` are empty.
     points : DataFrame
         Of all granules, one granule after the other.
-    sizes : ndarray of int64, shape (granules,)
-        Number of points of each granule.
+    sizes : ndarray of int64
+        Number of points of each granule; shape (granules,).
     """
 
     granules: tuple[Granule, ...]
