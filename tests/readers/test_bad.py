@@ -70,6 +70,23 @@ def test_a_file_with_altered_bytes_is_reported_as_damaged(granules, tmp_path):
     assert "h_li" in line
 
 
+@pytest.mark.parametrize("name", [REPEATED, LRM])
+def test_a_file_with_a_single_flipped_bit_is_read_or_reported_in_one_line(granules, tmp_path, name):
+    whole = (granules / name).read_bytes()
+    random = np.random.default_rng(5)
+    path, lines = tmp_path / "flipped.h5", []
+    for place in random.integers(0, 6000, 60):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(random.integers(8))
+        path.write_bytes(flipped)
+        try:
+            read_granule(path)
+        except GranuleError as error:
+            lines.append(str(error))
+    assert lines
+    assert not any("\n" in line for line in lines)
+
+
 def test_a_text_file_is_neither_netcdf_nor_hdf5(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("x,y\n1,2\n")

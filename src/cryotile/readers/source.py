@@ -27,7 +27,7 @@ Shape = tuple[int, ...]
 """Shape of a variable."""
 
 # Raised by h5py if the bytes of an object do not match its headers.
-_DAMAGE = (OSError, RuntimeError, KeyError)
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,10 +184,15 @@ class Source:
             return None if self.file is None else self.file.id
         try:
             return h5py.h5o.open(self.file.id, name.encode())
-        except KeyError as error:
-            if name not in self.file:
+        except _DAMAGE as error:
+            # h5py raises a KeyError both for an absent object and for one whose header is damaged.
+            if isinstance(error, KeyError) and self._is_absent(name):
                 return None
             raise self.damaged(f"object {name}", error) from error
+
+    def _is_absent(self, name: str) -> bool:
+        try:
+            return self.file is not None and name not in self.file
         except _DAMAGE as error:
             raise self.damaged(f"object {name}", error) from error
 
