@@ -8,13 +8,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryotile.errors import CryotileWarning, InvalidValue
+from cryotile.errors import CryotileWarning, InvalidValue, Unfinished
+from cryotile.fit.variables import fit_variables
+from cryotile.maps.mosaic import mosaic
+from cryotile.maps.product import write_product
 from cryotile.pointdb import PointDB
 from cryotile.points import Bounds
-from cryotile.runs.assemble import assemble_run
 from cryotile.runs.ingest import prepare_ingest
 from cryotile.runs.ingest_batch import Criteria
 from cryotile.runs.plan import PlanRequest, obstacles
+from cryotile.runs.progress import bar
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.work import complete_ingest, complete_run, replanned
 from cryotile.runs.xarray_engine import open_map
@@ -327,7 +330,41 @@ def assemble(
     Unfinished
         Tiles are missing.
     """
-    return assemble_run(_run(run), Path(output), partial=partial, progress=progress)
+    run, path = _run(run), Path(output)
+    missing = {task.index for task in run.missing()}
+    if missing and not partial:
+        raise Unfinished(
+            f"{len(missing)} of {len(run.tasks)} tiles of {run.path} are missing (or damaged);"
+            f" make them with 'cryotile run {run.path}', or take what is there with --partial"
+        )
+    settings, grid = run.settings, run.settings.map_grid
+    saved = {(t.ix, t.iy): t for index, t in enumerate(run.tiles) if index not in missing}
+    empty = {(t.ix, t.iy): t for t in run.empty_tiles()}
+
+    def rows(part: slice) -> xr.Dataset:
+        band = grid.part(grid.rows[part], grid.columns)
+        across, up = band.cuts(settings.tile_size)
+        places = [(ix, iy) for iy in up for ix in across]
+        return mosaic(
+            run.store,
+            band,
+            tiles=(saved[place] for place in places if place in saved),
+            empty=(empty[place] for place in places if place in empty),
+            variables=fit_variables(settings.fit),
+            mask=settings.mask,
+        )
+
+    with bar("assemble", grid.shape[0], shown=progress) as advance:
+        write_product(
+            rows,
+            path,
+            grid=grid,
+            config=settings.fit,
+            where=settings.where,
+            mask=settings.mask,
+            advance=advance,
+        )
+    return open_map(path if path.suffix.lower() == ".nc" else run.path)
 
 
 def plot(

@@ -14,8 +14,7 @@ import click
 import pandas as pd
 import pyproj
 
-from cryotile.cli.runs import BACKEND, RUN
-from cryotile.cli.screen import counted, number
+from cryotile.cli.screen import BACKEND, RUN, counted, number
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.farm.task import Task
 from cryotile.files import atomic_path, make_directory, write_text, writing

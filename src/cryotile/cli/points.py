@@ -8,8 +8,17 @@ from pathlib import Path
 import click
 
 from cryotile.cli.describe import describe
-from cryotile.cli.runs import BACKEND, LEASE, STALL
-from cryotile.cli.screen import SIZE, counted, number, print_report, size, to_stderr
+from cryotile.cli.screen import (
+    BACKEND,
+    LEASE,
+    SIZE,
+    STALL,
+    counted,
+    number,
+    print_report,
+    size,
+    to_stderr,
+)
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.repair import set_damage_aside

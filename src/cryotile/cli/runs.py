@@ -15,7 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile import api
-from cryotile.cli.screen import counted, number, print_report, size, to_stderr
+from cryotile.cli.screen import (
+    BACKEND,
+    LEASE,
+    RUN,
+    STALL,
+    counted,
+    number,
+    print_report,
+    size,
+    to_stderr,
+)
 from cryotile.errors import CryotileWarning
 from cryotile.fit.config import RECIPES, TERMS, WEIGHTS
 from cryotile.fit.variables import Status
@@ -29,38 +39,10 @@ from cryotile.runs.submit import BACKENDS, SCHEDULERS, make_job, submitted_tasks
 from cryotile.runs.submit import submit as hand_in
 from cryotile.runs.work import complete_ingest, complete_run, load_tasks, replanned
 
-__all__ = ["BACKEND", "LEASE", "RUN", "STALL", "assemble", "plan", "plot", "retry", "run", "submit"]
+__all__ = ["assemble", "plan", "plot", "retry", "run", "submit"]
 
 STALE_SHOWN = 12
 """Number of stale tiles that a plan names; it counts the others."""
-
-RUN = click.argument(
-    "run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False)
-)
-
-BACKEND = click.option(
-    "--backend",
-    default="auto",
-    show_default=True,
-    metavar="SPEC",
-    help="Where tasks are done: serial, local, local:8, mpi, array, index:3/100, dir, sqlite:///FILE,"
-    " postgresql://HOST/NAME, http://HOST:5000, dask:tcp://HOST:8786; auto chooses.",
-)
-
-STALL = click.option(
-    "--stall",
-    type=float,
-    metavar="SECONDS",
-    help="End a task that makes no progress for this long; it costs an attempt.  [default: 900]",
-)
-
-LEASE = click.option(
-    "--lease",
-    type=float,
-    metavar="SECONDS",
-    help="Time after the last sign of life of a worker when others take over its tasks; for backends whose workers"
-    " come and go (dir, mpi, a database, a server).  [default: 300]",
-)
 
 
 # --- plan ---------------------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
-"""Texts that several commands print: numbers, sizes, times, and the report of an ingest."""
+"""Options that several commands take and texts that they print: numbers, sizes, times, the report of an ingest."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,11 @@ if TYPE_CHECKING:
     from cryotile.runs.ingest import IngestReport
 
 __all__ = [
+    "BACKEND",
+    "LEASE",
+    "RUN",
     "SIZE",
+    "STALL",
     "clock",
     "counted",
     "dropped_lines",
@@ -22,6 +27,35 @@ __all__ = [
     "span",
     "to_stderr",
 ]
+
+
+RUN = click.argument(
+    "run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False)
+)
+
+BACKEND = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    metavar="SPEC",
+    help="Where tasks are done: serial, local, local:8, mpi, array, index:3/100, dir, sqlite:///FILE,"
+    " postgresql://HOST/NAME, http://HOST:5000, dask:tcp://HOST:8786; auto chooses.",
+)
+
+STALL = click.option(
+    "--stall",
+    type=float,
+    metavar="SECONDS",
+    help="End a task that makes no progress for this long; it costs an attempt.  [default: 900]",
+)
+
+LEASE = click.option(
+    "--lease",
+    type=float,
+    metavar="SECONDS",
+    help="Time after the last sign of life of a worker when others take over its tasks; for backends whose workers"
+    " come and go (dir, mpi, a database, a server).  [default: 300]",
+)
 
 
 def to_stderr(line: str) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from cryotile.geo.grid import Tile
-from cryotile.pointdb import SQUARE_SIZE, PointDB
+from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.runs.plan import Settings, within_period
 from cryotile.runs.tasklist import Estimate
+
+if TYPE_CHECKING:
+    from cryotile.pointdb import PointDB
 
 __all__ = ["estimate", "tile_table"]
 

@@ -22,7 +22,7 @@ import tomllib
 import uuid
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
 import pandas as pd
@@ -34,8 +34,10 @@ from cryotile.files import fsync_directory, write_text
 from cryotile.fit.config import FitConfig
 from cryotile.geo.grid import Grid
 from cryotile.geo.mask import Mask
-from cryotile.pointdb import PointDB
 from cryotile.runs.plan import Settings
+
+if TYPE_CHECKING:
+    from cryotile.pointdb import PointDB
 
 __all__ = [
     "frozen_db",

@@ -49,7 +49,7 @@ from cryotile.farm.task import Task
 from cryotile.files import fsync_directory, write_text, writing
 from cryotile.geo.dem import Dem
 from cryotile.geo.projection import projected_crs
-from cryotile.pointdb import PointDB
+from cryotile.pointdb.db import PointDB
 from cryotile.points import CORE_COLUMNS, ReprMixin
 from cryotile.readers import (
     ColumnMapping,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -17,10 +18,12 @@ import pyarrow.parquet as pq
 from cryotile.errors import CryotileError, GranuleError, InvalidValue
 from cryotile.geo.dem import Dem
 from cryotile.geo.projection import project_batch
-from cryotile.pointdb import Appended, PointDB
 from cryotile.points import Batch, Granule, InPieces
 from cryotile.readers import ColumnMapping, is_table, read_granule, table_reader
 from cryotile.selection import Where
+
+if TYPE_CHECKING:
+    from cryotile.pointdb import Appended, PointDB
 
 __all__ = ["FAR_FROM_DEM", "NOT_SELECTED", "Criteria", "Taken", "points_within", "take_in"]
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import Field, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,13 @@ from cryotile.errors import InvalidValue
 from cryotile.fit.config import TERMS, FitConfig
 from cryotile.geo.grid import Grid, check_bounds
 from cryotile.geo.mask import Mask
-from cryotile.pointdb import SQUARE_SIZE, PointDB
+from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.points import Bounds
 from cryotile.selection import Where
 from cryotile.times import parse_instant
+
+if TYPE_CHECKING:
+    from cryotile.pointdb import PointDB
 
 __all__ = [
     "REGIONS",

@@ -20,7 +20,7 @@ from cryotile.farm.task import Task
 from cryotile.files import sweep
 from cryotile.geo.grid import Tile
 from cryotile.maps.tiles import TileStore
-from cryotile.pointdb import PointDB
+from cryotile.pointdb.db import PointDB
 from cryotile.points import ReprMixin
 from cryotile.runs.cost import estimate, tile_table
 from cryotile.runs.directory import (

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cryotile.pointdb import SQUARE_SIZE, PointDB
+from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.points import Bounds
 from cryotile.runs.cost import tile_table
 from cryotile.runs.directory import read_snapshot
 from cryotile.runs.plan import extent_of, within_period
 from cryotile.runs.run import Run
 from cryotile.times import parse_instant
+
+if TYPE_CHECKING:
+    from cryotile.pointdb import PointDB
 
 __all__ = ["Beyond", "beyond_bounds", "beyond_period", "changed_tiles"]
 
