@@ -20,7 +20,8 @@ from reading import MARGIN, TILE
 
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.compact import FULL
-from cryotile.pointdb.log import FRAGMENTS, GRANULES, Commit, Log, Snapshot, write_checkpoint
+from cryotile.pointdb.log import Log, write_checkpoint
+from cryotile.pointdb.snapshot import FRAGMENTS, GRANULES, Commit, Snapshot
 from cryotile.pointdb.sort_order import chunk_directory, chunk_numbers
 from cryotile.pointdb.squares import SQUARES
 from cryotile.runs.plan import PlanRequest
@@ -126,7 +127,8 @@ LIMIT = 10**9
 COUNTING = """
 import resource, sys
 from cryotile.pointdb import PointDB
-from cryotile.pointdb.log import Commit, Log
+from cryotile.pointdb.log import Log
+from cryotile.pointdb.snapshot import Commit
 
 path = sys.argv[1]
 print(len(PointDB(path).squares()))

@@ -21,7 +21,8 @@ import pytest
 
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath
 from cryotile.pointdb import PointDB, log, write
-from cryotile.pointdb.log import Commit, Log, Snapshot
+from cryotile.pointdb.log import Log
+from cryotile.pointdb.snapshot import Commit, Snapshot
 from cryotile.points import Granule
 from tests.support import PROJECT, disks
 from tests.support.errors import one_line

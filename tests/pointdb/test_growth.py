@@ -17,8 +17,9 @@ import pytest
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.pointdb import PointDB, compact, log, squares
 from cryotile.pointdb.encoding import Stored
-from cryotile.pointdb.log import Commit, Log
+from cryotile.pointdb.log import Log
 from cryotile.pointdb.repair import set_damage_aside
+from cryotile.pointdb.snapshot import Commit
 from cryotile.pointdb.squares import SQUARES, SquareChanges, add_up
 from tests.support.made_up import granule, points, with_points
 from tests.support.point_dbs import filled, fragment_files, named_fragments
@@ -66,7 +67,8 @@ def entry(number: int) -> dict[str, object]:
 PROGRAM = """
 import resource, sys
 from cryotile.pointdb import PointDB
-from cryotile.pointdb.log import Commit, Log
+from cryotile.pointdb.log import Log
+from cryotile.pointdb.snapshot import Commit
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -21,7 +21,7 @@ from cryotile.errors import InvalidValue, UnwritablePath
 from cryotile.geo.projection import project_granule
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.pointdb.encoding import decode, encode, from_table, schema, to_table
-from cryotile.pointdb.log import Commit
+from cryotile.pointdb.snapshot import Commit
 from cryotile.pointdb.sort_order import chunk_directory, in_total_order, places
 from cryotile.pointdb.squares import add_up, count_squares, describe_squares
 from cryotile.points import CATEGORIES, CORE_COLUMNS, Batch, Granule, InPieces, empty_points

@@ -15,7 +15,8 @@ from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.geo.grid import Grid
 from cryotile.pointdb import Damage, PointDB, compact, log
 from cryotile.pointdb.fragments import Writer
-from cryotile.pointdb.log import FRAGMENTS, Commit, Log
+from cryotile.pointdb.log import Log
+from cryotile.pointdb.snapshot import FRAGMENTS, Commit
 from cryotile.points import CORE_COLUMNS, Granule
 from cryotile.selection import Where
 from tests.support.made_up import START, as_stored, granule, points, sorted_rows, with_points

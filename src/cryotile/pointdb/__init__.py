@@ -1,8 +1,8 @@
 """The point DB: projected points of many granules, in square chunks, on disk.
 
 Other programs can read its format: see :mod:`cryotile.pointdb.sort_order` (squares, chunks, directories),
-:mod:`~cryotile.pointdb.encoding` (columns), :mod:`~cryotile.pointdb.log` (commits, granules, fragments) and
-:mod:`~cryotile.pointdb.squares` (counts and digests).
+:mod:`~cryotile.pointdb.encoding` (columns), :mod:`~cryotile.pointdb.snapshot` (granules, fragments),
+:mod:`~cryotile.pointdb.log` (commits) and :mod:`~cryotile.pointdb.squares` (counts and digests).
 """
 
 from cryotile.pointdb.compact import Compacted

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from cryotile.files import writing
 from cryotile.pointdb.encoding import Stored
 from cryotile.pointdb.fragments import Writer, load_fragment, write_fragments, writer_of
-from cryotile.pointdb.log import Commit, Snapshot, rows_of
+from cryotile.pointdb.snapshot import Commit, Snapshot, rows_of
 from cryotile.pointdb.sort_order import merged
 from cryotile.pointdb.store import Store
 from cryotile.points import ReprMixin

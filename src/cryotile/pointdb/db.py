@@ -20,7 +20,6 @@ from cryotile.geo.grid import Tile
 from cryotile.geo.projection import crs_text, projected_crs
 from cryotile.pointdb.compact import Compacted, compact
 from cryotile.pointdb.fragments import FragmentGone
-from cryotile.pointdb.log import Snapshot
 from cryotile.pointdb.read import (
     Selection,
     Time,
@@ -31,6 +30,7 @@ from cryotile.pointdb.read import (
     select_squares,
 )
 from cryotile.pointdb.rewrite import Removed, remove_granules
+from cryotile.pointdb.snapshot import Snapshot
 from cryotile.pointdb.squares import describe_squares
 from cryotile.pointdb.store import FILE_NAME, Description, Store, create_store, extra_columns
 from cryotile.pointdb.verify import Damage, verify

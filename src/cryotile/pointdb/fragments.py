@@ -140,7 +140,7 @@ def write_fragments(
     Returns
     -------
     list of dict
-        Their rows in the log (:data:`cryotile.pointdb.log.FRAGMENTS`); the fragments are on the disk.
+        Their rows in the log (:data:`cryotile.pointdb.snapshot.FRAGMENTS`); the fragments are on the disk.
 
     Raises
     ------

@@ -10,7 +10,8 @@ from pathlib import Path
 from cryotile.errors import DamagedFile
 from cryotile.files import fsync_directory, writing
 from cryotile.pointdb.fragments import load_fragment
-from cryotile.pointdb.log import Log, Snapshot, rows_of
+from cryotile.pointdb.log import Log
+from cryotile.pointdb.snapshot import Snapshot, rows_of
 from cryotile.pointdb.squares import SquareChanges, count_squares, negated
 from cryotile.pointdb.store import Store
 

@@ -19,7 +19,7 @@ from cryotile.pointdb.fragments import (
     load_fragment,
     write_fragments,
 )
-from cryotile.pointdb.log import Commit, Snapshot
+from cryotile.pointdb.snapshot import Commit, Snapshot
 from cryotile.pointdb.sort_order import SQUARE_SIZE, chunk_numbers, merged
 from cryotile.pointdb.squares import SquareChanges, add_up, count_squares, negated
 from cryotile.pointdb.store import Store

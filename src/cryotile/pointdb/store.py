@@ -21,7 +21,8 @@ from cryotile.files import fsync_directory, make_directory, read_sealed, write_s
 from cryotile.geo.projection import projected_crs
 from cryotile.pointdb.encoding import schema, stored_names
 from cryotile.pointdb.fragments import FragmentGone, Writer, damaged_fragment, discard_fragments
-from cryotile.pointdb.log import Commit, Log, NumberTaken, Snapshot, patiently
+from cryotile.pointdb.log import Log, NumberTaken, patiently
+from cryotile.pointdb.snapshot import Commit, Snapshot
 from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.points import CORE_COLUMNS
 

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 from cryotile.errors import DamagedFile
 from cryotile.pointdb.encoding import Stored
 from cryotile.pointdb.fragments import FragmentGone, by_chunk, describe_fragment, load_fragment
-from cryotile.pointdb.log import Log, Snapshot, rows_of
+from cryotile.pointdb.log import Log
+from cryotile.pointdb.snapshot import Snapshot, rows_of
 from cryotile.pointdb.sort_order import in_total_order
 from cryotile.pointdb.squares import SquareChanges, count_squares
 from cryotile.pointdb.store import Store

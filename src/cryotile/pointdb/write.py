@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from cryotile.errors import InvalidValue
 from cryotile.pointdb.encoding import Stored, encode
 from cryotile.pointdb.fragments import Writer, by_chunk, write_fragments
-from cryotile.pointdb.log import Commit, Snapshot
 from cryotile.pointdb.rewrite import Rewritten, rewrite
+from cryotile.pointdb.snapshot import Commit, Snapshot
 from cryotile.pointdb.sort_order import in_total_order
 from cryotile.pointdb.squares import SquareChanges, count_squares
 from cryotile.pointdb.store import Store
@@ -339,7 +339,7 @@ class _Tally:
             self.times = [min(times), max(times)]
 
     def row(self, number: int) -> dict[str, Any]:
-        """Return the row of :data:`cryotile.pointdb.log.GRANULES`."""
+        """Return the row of :data:`cryotile.pointdb.snapshot.GRANULES`."""
         granule = self.granule
         return {
             "number": number,
@@ -366,7 +366,7 @@ def _shared_passes(new: Sequence[Mapping[str, Any]], granules: pa.Table) -> dict
     Parameters
     ----------
     new : sequence of mapping
-        New granules, as rows of :data:`cryotile.pointdb.log.GRANULES`.
+        New granules, as rows of :data:`cryotile.pointdb.snapshot.GRANULES`.
     granules : pyarrow.Table
         Earlier granules.
 
