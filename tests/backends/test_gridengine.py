@@ -58,5 +58,5 @@ def test_a_job_that_is_not_an_array_is_no_member_and_knows_its_remaining_time(
     )
     left, complaint, code = (tmp_path / "said").read_text().splitlines()
     assert float(left) == 600.0
-    assert "this process is none" in complaint
+    assert "this process is not in one" in complaint
     assert code == "2"
