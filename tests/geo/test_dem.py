@@ -30,12 +30,12 @@ Write = Callable[..., Path]
 
 
 def plane(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A surface that bilinear interpolation meets exactly."""
+    """Return a surface that bilinear interpolation reproduces exactly."""
     return 1500.0 + 0.01 * (x - WEST) - 0.02 * (y - NORTH)
 
 
 def heights(hole: slice | None = None) -> np.ndarray:
-    """The plane at the centres of pixels, from north to south."""
+    """Return the plane at the centres of pixels, from north to south."""
     x = WEST + PIXEL * (np.arange(NX) + 0.5)
     y = NORTH - PIXEL * (np.arange(NY) + 0.5)
     values = plane(*np.meshgrid(x, y))
@@ -57,7 +57,7 @@ def netcdf(path: Path, *, crs: str | None = "EPSG:3413", hole: slice | None = No
         file.createDimension("y", NY)
         file.createDimension("x", NX)
         file.createVariable("x", "f8", ("x",))[:] = WEST + PIXEL * (np.arange(NX) + 0.5)
-        # From south to north, as NetCDF files often are; and as scaled integers.
+        # Rows from south to north, as in many NetCDF files, and values as scaled integers.
         file.createVariable("y", "f8", ("y",))[:] = NORTH - PIXEL * (np.arange(NY)[::-1] + 0.5)
         file.createVariable("count", "i4", ("y", "x"))[:] = 1
         height = file.createVariable("elevation", "i4", ("y", "x"), fill_value=-(2**31))
@@ -71,7 +71,7 @@ def netcdf(path: Path, *, crs: str | None = "EPSG:3413", hole: slice | None = No
 
 
 def points(count: int = 500) -> pd.DataFrame:
-    """Points from centre to centre of the outermost pixels, five metres above the plane."""
+    """Return points five metres above the plane, between the centres of the outermost pixels."""
     random = np.random.default_rng(3)
     x = random.uniform(WEST + PIXEL / 2, WEST + PIXEL * (NX - 0.5), count)
     y = random.uniform(NORTH - PIXEL * (NY - 0.5), NORTH - PIXEL / 2, count)
@@ -82,7 +82,7 @@ def points(count: int = 500) -> pd.DataFrame:
 def test_a_plane_is_interpolated_exactly(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Blocks that end within the model, and points on either side of their seams.
+    # Blocks end within the model, and points lie on both sides of their seams.
     monkeypatch.setattr(dem, "BLOCK", 16)
     path = write(tmp_path / "dem")
     above = Dem(path, GREENLAND).difference(points())
@@ -95,7 +95,7 @@ def test_a_plane_is_interpolated_exactly(
 
 
 @pytest.mark.parametrize("write", [geotiff, netcdf])
-def test_where_the_model_has_no_value_there_is_no_difference(write: Write, tmp_path: Path) -> None:
+def test_the_difference_is_nan_where_the_model_has_no_value(write: Write, tmp_path: Path) -> None:
     path = write(tmp_path / "dem", hole=slice(10, 20))
     outside = pd.DataFrame({"x": [WEST - 1e6, np.nan], "y": [NORTH, NORTH], "elevation": 0.0})
     assert np.isnan(Dem(path, GREENLAND).difference(outside)).all()
@@ -120,7 +120,7 @@ def test_a_model_in_another_crs_is_sampled_at_the_same_places(tmp_path: Path) ->
     )
 
 
-def test_a_global_model_has_all_longitudes(tmp_path: Path) -> None:
+def test_a_global_model_covers_all_longitudes(tmp_path: Path) -> None:
     path = tmp_path / "global.nc"
     with netCDF4.Dataset(path, "w") as file:
         for name, first, step, count in (("lat", 60.0, 0.5, 61), ("lon", 0.0, 0.5, 720)):
@@ -169,7 +169,7 @@ def test_heights_are_converted_to_metres(
     write: Write, tmp_path: Path, units: str, metres: float
 ) -> None:
     path, some = write(tmp_path / "dem"), points()
-    # The stored numbers are those of metres; their scale makes them numbers of the unit.
+    # The stored numbers are metres; the scale factor converts them to the unit.
     if write is geotiff:
         with rasterio.open(path, "r+") as file:
             file.set_band_unit(1, units)
@@ -182,7 +182,7 @@ def test_heights_are_converted_to_metres(
 
 
 @pytest.mark.parametrize("write", [geotiff, netcdf])
-def test_a_unit_that_is_no_length_is_refused(write: Write, tmp_path: Path) -> None:
+def test_a_unit_other_than_a_length_is_refused(write: Write, tmp_path: Path) -> None:
     path = write(tmp_path / "dem")
     if write is geotiff:
         with rasterio.open(path, "r+") as file:
@@ -224,7 +224,7 @@ def test_heights_above_a_geoid_are_refused(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("write", [geotiff, netcdf])
-def test_what_marks_a_missing_height_marks_it_in_any_file(
+def test_every_marker_of_a_missing_height_works_in_any_file(
     write: Write, tmp_path: Path, void: float, attributes: dict[str, object]
 ) -> None:
     path = tmp_path / "dem"
@@ -251,7 +251,7 @@ def test_what_marks_a_missing_height_marks_it_in_any_file(
     np.testing.assert_array_equal(np.isnan(found)[clear], (some["x"] > edge)[clear])
 
 
-def test_a_band_before_the_axes_is_left_out(tmp_path: Path) -> None:
+def test_a_leading_band_axis_of_length_one_is_ignored(tmp_path: Path) -> None:
     netcdf(tmp_path / "dem.nc")
     with netCDF4.Dataset(tmp_path / "dem.nc", "a") as file:
         file.createDimension("band", 1)
@@ -263,7 +263,7 @@ def test_a_band_before_the_axes_is_left_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(Dem(tmp_path / "dem.nc", GREENLAND).difference(some), 5.0, atol=2e-3)
 
 
-def test_of_several_bands_one_must_be_named(tmp_path: Path) -> None:
+def test_a_model_with_several_bands_needs_the_name_of_one(tmp_path: Path) -> None:
     transform = rasterio.Affine(PIXEL, 0.0, WEST, 0.0, -PIXEL, NORTH)
     options = {"height": NY, "width": NX, "count": 2, "dtype": "float64", "crs": "EPSG:3413"}
     with rasterio.open(
@@ -280,7 +280,7 @@ def test_of_several_bands_one_must_be_named(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_no_model_of_the_place_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_an_unusable_model_is_refused_in_one_line(tmp_path: Path) -> None:
     antarctica = pyproj.CRS("EPSG:3031")
     with pytest.raises(InvalidValue, match="does not exist") as caught:
         Dem(tmp_path / "no.tif", GREENLAND)
@@ -298,7 +298,7 @@ def test_what_is_no_model_of_the_place_is_refused_in_one_line(tmp_path: Path) ->
         Dem(text, GREENLAND)
 
 
-def test_a_file_without_a_map_is_no_model(tmp_path: Path) -> None:
+def test_a_file_without_a_map_is_refused_as_a_model(tmp_path: Path) -> None:
     with netCDF4.Dataset(tmp_path / "track.nc", "w") as file:
         file.createDimension("time", 3)
         file.createVariable("elevation", "f8", ("time",))[:] = 1.0
@@ -306,7 +306,7 @@ def test_a_file_without_a_map_is_no_model(tmp_path: Path) -> None:
         Dem(tmp_path / "track.nc", GREENLAND)
 
 
-def test_without_rasterio_a_geotiff_names_the_extra(
+def test_reading_a_geotiff_without_rasterio_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = geotiff(tmp_path / "dem.tif")
@@ -322,7 +322,7 @@ def file(granules: Path) -> Path:
 
 
 def surrounding(path: Path, db: PointDB, above: float, hole: bool) -> Path:
-    """A model that lies so far above most points of a point DB, and has no value in the north."""
+    """Write a model ``height`` above most points of a point DB, without values in the north."""
     seen = db.read()
     x = np.arange(seen["x"].min() - 5e3, seen["x"].max() + 5e3, 1000.0)
     y = np.arange(seen["y"].min() - 5e3, seen["y"].max() + 5e3, 1000.0)
@@ -340,7 +340,7 @@ def surrounding(path: Path, db: PointDB, above: float, hole: bool) -> Path:
     return path
 
 
-def test_points_far_from_the_model_are_dropped_under_a_reason_of_their_own(
+def test_points_far_from_the_model_are_dropped_and_counted_under_their_own_reason(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def command(*words: object) -> str:
@@ -371,7 +371,7 @@ def test_points_far_from_the_model_are_dropped_under_a_reason_of_their_own(
         assert f"{(~near).sum()}  far_from_dem: too far above or below the DEM" in text
 
 
-def test_a_granule_beside_the_model_is_not_screened_and_said_to_be(
+def test_a_granule_outside_the_model_is_reported_as_not_screened(
     file: Path, tmp_path: Path
 ) -> None:
     db = PointDB.create(tmp_path / "a.pdb", "EPSG:3413")

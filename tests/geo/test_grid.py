@@ -1,4 +1,4 @@
-"""Posts are multiples of the posting, and tiles share them out without gap or overlap."""
+"""Posts are multiples of the posting, and tiles cover them without gap or overlap."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_no_tile_is_empty_or_larger_than_the_tile_size(grid: Grid, tile_size: in
 
 
 @given(grids, tile_sizes)
-def test_names_of_tiles_differ(grid: Grid, tile_size: int) -> None:
+def test_tiles_have_distinct_names(grid: Grid, tile_size: int) -> None:
     tiles = grid.tiles(tile_size)
     assert len({tile.name for tile in tiles}) == len(tiles)
 
@@ -56,7 +56,7 @@ def test_all_multiples_of_the_posting_within_the_bounds_are_posts(grid: Grid) ->
 
 
 @given(st.integers(-300, 300), st.integers(1, 40), st.sampled_from([0.1, 0.3, 333.3, 1e-3]))
-def test_bounds_written_as_multiples_hold_their_end_posts(
+def test_bounds_that_are_multiples_of_the_posting_include_their_end_posts(
     first: int, count: int, posting: float
 ) -> None:
     bounds = (first * posting, 0.0, (first + count) * posting, 0.0)
@@ -64,7 +64,7 @@ def test_bounds_written_as_multiples_hold_their_end_posts(
 
 
 @given(st.lists(edges, min_size=4, max_size=4), st.sampled_from([100.0, 333.3, 1000.0]))
-def test_a_covering_grid_reaches_every_edge_and_no_posting_further(
+def test_a_covering_grid_extends_past_each_edge_by_less_than_one_posting(
     numbers: list[int], posting: float
 ) -> None:
     x_min, x_max = sorted(numbers[:2])
@@ -76,7 +76,7 @@ def test_a_covering_grid_reaches_every_edge_and_no_posting_further(
 
 
 @given(grids, tile_sizes)
-def test_overlapping_grids_cut_their_common_tiles_alike(grid: Grid, tile_size: int) -> None:
+def test_overlapping_grids_have_the_same_tiles_in_common(grid: Grid, tile_size: int) -> None:
     x_min, y_min, x_max, y_max = grid.bounds
     margin = 10 * grid.posting
     wider = Grid(
@@ -89,7 +89,7 @@ def test_overlapping_grids_cut_their_common_tiles_alike(grid: Grid, tile_size: i
         assert set(tile.rows) <= set(outer.rows)
 
 
-def test_a_tile_sees_its_posts_and_a_margin_of_the_radius() -> None:
+def test_the_window_of_a_tile_is_its_posts_and_a_margin_of_the_radius() -> None:
     (tile,) = Grid(CRS, (-500.0, 1000.0, 2500.0, 4000.0), 1000.0).tiles(100)
     assert tile.bounds == (0.0, 1000.0, 2000.0, 4000.0)
     assert tile.window(1500.0) == (-1500.0, -500.0, 3500.0, 5500.0)
@@ -100,7 +100,7 @@ def test_a_name_counts_tiles_from_the_origin_of_the_crs() -> None:
     assert [tile.name for tile in grid.tiles(100)] == ["x-0002_y+0012"]
 
 
-def test_tiles_travel_to_workers_unchanged() -> None:
+def test_tiles_survive_pickling_unchanged() -> None:
     tile = Grid(CRS, (0.0, 0.0, 9e3, 9e3), 1000.0).tiles(4)[4]
     assert pickle.loads(pickle.dumps(tile)) == tile
     assert isinstance(hash(tile), int)
@@ -122,7 +122,7 @@ def test_tiles_travel_to_workers_unchanged() -> None:
         ((1000.0, 0.0, 1900.0, 5000.0), 5000.0, "no multiple between x_min 1000 and x_max 1900"),
     ],
 )
-def test_a_grid_that_makes_no_sense_is_refused(
+def test_an_invalid_grid_is_refused(
     bounds: tuple[float, float, float, float], posting: float, words: str
 ) -> None:
     with pytest.raises(InvalidValue, match=words):

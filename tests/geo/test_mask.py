@@ -1,4 +1,4 @@
-"""Maps of a part only: posts inside polygons, or where a raster is not 0."""
+"""Masks select posts inside polygons, or where a raster is not 0."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def geoparquet(path: Path, *geometries: shapely.Geometry, **column: object) -> P
 
 
 def geotiff(path: Path, values: np.ndarray, *, pixel: float = 1000.0, **options: object) -> Path:
-    """A raster whose pixels' centres begin at the posts' north-west corner."""
+    """Write a raster whose first pixel is centred on the north-west post."""
     transform = rasterio.Affine(pixel, 0, -20e3 - pixel / 2, 0, -pixel, 30e3 + pixel / 2)
     rows, columns = values.shape
     shape = {"height": rows, "width": columns, "count": 1, "dtype": values.dtype}
@@ -55,7 +55,7 @@ def geotiff(path: Path, values: np.ndarray, *, pixel: float = 1000.0, **options:
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".shp", ".geojson", ".fgb", ".parquet", ".db"])
-def test_posts_inside_a_polygon_are_wanted_and_those_in_its_hole_are_not(
+def test_posts_inside_a_polygon_are_selected_and_those_in_its_hole_are_not(
     tmp_path: Path, suffix: str
 ) -> None:
     shape = shapely.Polygon(SQUARE, [HOLE])
@@ -63,7 +63,7 @@ def test_posts_inside_a_polygon_are_wanted_and_those_in_its_hole_are_not(
     if suffix == ".parquet":
         geoparquet(path, shape, crs=pyproj.CRS("EPSG:3031").to_json_dict())
     elif suffix == ".db":
-        # The content tells that it is a GeoPackage.
+        # The GeoPackage is recognized by its content.
         vector_file(path.with_suffix(".gpkg"), shape).rename(path)
     else:
         vector_file(path, shape)
@@ -97,7 +97,7 @@ def test_polygons_in_another_crs_are_projected(tmp_path: Path) -> None:
 
 
 def assert_is_cap(inside: np.ndarray) -> None:
-    """Check that a mask is what lies south of 89.9° S, but for posts within 50 m of that."""
+    """Check that a mask selects the posts south of 89.9° S, ignoring posts within 50 m of that parallel."""
     to_xy = pyproj.Transformer.from_crs("EPSG:4326", "EPSG:3031", always_xy=True)
     radius = abs(to_xy.transform(0.0, -89.9)[1])
     assert inside[np.hypot(X, Y) < radius - 50].all()
@@ -114,7 +114,7 @@ def assert_is_cap(inside: np.ndarray) -> None:
     ],
     ids=["cut", "open", "from 0 to 360", "clockwise"],
 )
-def test_a_ring_around_the_pole_holds_the_pole(
+def test_a_ring_around_the_pole_contains_the_pole(
     tmp_path: Path, ring: list[tuple[float, float]]
 ) -> None:
     path = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(ring), crs="EPSG:4326")
@@ -128,7 +128,7 @@ def test_an_edge_along_a_parallel_is_curved_and_crosses_the_antimeridian(
 ) -> None:
     shape = shapely.Polygon([(west, -75.0), (east, -75.0), (east, -70.0), (west, -70.0)])
     path = tmp_path / f"ice{suffix}"
-    # A GeoParquet file that names no CRS is in longitude and latitude.
+    # A GeoParquet file without a CRS is in longitude and latitude.
     geoparquet(path, shape) if suffix == ".parquet" else vector_file(path, shape, crs="EPSG:4326")
     grid = Grid("EPSG:3031", (-1.5e6, -2.5e6, 1.5e6, -1e6), 20_000.0)
     inside = Mask.read(path, grid).inside
@@ -150,14 +150,14 @@ def expected_sector(grid: Grid, inside: np.ndarray) -> np.ndarray:
     return np.where(sure, within, inside)
 
 
-def test_posts_where_a_raster_is_not_0_are_wanted(tmp_path: Path) -> None:
+def test_posts_where_a_raster_is_not_0_are_selected(tmp_path: Path) -> None:
     values = np.flipud(IN_SQUARE).astype("uint8")
     values[0, 0] = 255
     path = geotiff(tmp_path / "ice.tif", values, nodata=255)
     np.testing.assert_array_equal(Mask.read(path, GRID).inside, IN_SQUARE)
 
 
-def test_outside_of_a_raster_nothing_is_wanted(tmp_path: Path) -> None:
+def test_no_post_outside_a_raster_is_selected(tmp_path: Path) -> None:
     path = geotiff(tmp_path / "ice.tif", np.ones((10, 10), "float32"))
     np.testing.assert_array_equal(Mask.read(path, GRID).inside, (X < -10e3) & (Y > 20e3))
 
@@ -172,7 +172,7 @@ def refused(path: Path) -> str:
     return line
 
 
-def test_what_is_no_mask_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_mask_is_refused_in_one_line(tmp_path: Path) -> None:
     square = shapely.Polygon(SQUARE)
     assert "does not exist" in refused(tmp_path / "none.gpkg")
     text = tmp_path / "ice.tif"
@@ -188,7 +188,7 @@ def test_what_is_no_mask_is_one_line(tmp_path: Path) -> None:
         assert "cannot be read" in refused(tmp_path / name)
 
 
-def test_a_geopackage_with_a_cut_geometry_is_refused(tmp_path: Path) -> None:
+def test_a_geopackage_with_a_truncated_geometry_is_refused(tmp_path: Path) -> None:
     path = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(SQUARE))
     with sqlite3.connect(path) as file:
         file.execute("UPDATE ice SET geom = substr(geom, 1, length(geom) - 30)")
@@ -201,7 +201,7 @@ def test_a_geopackage_with_a_cut_geometry_is_refused(tmp_path: Path) -> None:
     assert "no polygon" in refused(plain)
 
 
-def test_what_is_no_geoparquet_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_geoparquet_file_is_refused_in_one_line(tmp_path: Path) -> None:
     square = shapely.Polygon(SQUARE)
     path = tmp_path / "ice.parquet"
     pq.write_table(pa.table({"a": [1]}), path)
@@ -215,7 +215,7 @@ def test_what_is_no_geoparquet_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("library", ["pyogrio", "shapely", "rasterio"])
-def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+def test_a_missing_library_is_named_with_the_extra_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     path = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(SQUARE))
@@ -233,7 +233,7 @@ def db(tmp_path: Path) -> Path:
     return tmp_path / "ice.pdb"
 
 
-def test_a_masked_map_is_the_whole_map_where_it_is_wanted(
+def test_a_masked_map_equals_the_whole_map_inside_the_mask(
     db: Path, tmp_path: Path, cryotile: Call
 ) -> None:
     mask = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(SQUARE, [HOLE]))
@@ -263,7 +263,7 @@ def test_a_masked_map_is_the_whole_map_where_it_is_wanted(
     assert 0 < len(Run.load(tmp_path / "part").tasks) < len(Run.load(tmp_path / "whole").tasks)
 
 
-def test_a_mask_is_frozen(db: Path, tmp_path: Path, cryotile: Call) -> None:
+def test_a_run_freezes_its_mask(db: Path, tmp_path: Path, cryotile: Call) -> None:
     mask = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(SQUARE))
     other = vector_file(tmp_path / "other.gpkg", shapely.Polygon(HOLE))
     run = tmp_path / "run"

@@ -36,7 +36,7 @@ def places(longitude: list[float], latitude: list[float]) -> pd.DataFrame:
         ("+proj=stere +lat_0=-90 +units=km +ellps=WGS84", "kilometre"),
     ],
 )
-def test_a_crs_in_which_no_map_can_be_made_is_refused_with_the_reason(text: str, rule: str) -> None:
+def test_an_unsuitable_crs_is_refused_with_the_reason(text: str, rule: str) -> None:
     with pytest.raises(InvalidValue, match=rule) as caught:
         projected_crs(text)
     assert "\n" not in str(caught.value)
@@ -46,7 +46,7 @@ def test_a_crs_in_which_no_map_can_be_made_is_refused_with_the_reason(text: str,
 @pytest.mark.parametrize(
     "text", ["EPSG:3031", "EPSG:3413", "EPSG:32633", "ESRI:102018", "EPSG:6932"]
 )
-def test_any_projected_crs_in_metres_is_taken(text: str) -> None:
+def test_any_projected_crs_in_metres_is_accepted(text: str) -> None:
     assert projected_crs(text) == pyproj.CRS(text)
 
 
@@ -62,13 +62,13 @@ def test_the_pole_lies_at_the_origin_whatever_its_longitude() -> None:
     assert np.hypot(points["x"], points["y"]).max() < 0.2
 
 
-def test_longitudes_come_first() -> None:
+def test_longitude_comes_before_latitude() -> None:
     points = project(places([90.0], [-80.0]), ANTARCTICA)
     assert points["x"][0] > 1e6
     assert abs(points["y"][0]) < 1e-3
 
 
-def test_other_columns_index_and_order_stay() -> None:
+def test_projecting_keeps_other_columns_index_and_order() -> None:
     given = places([10.0, 20.0], [-80.0, -81.0]).set_index(pd.Index([7, 3]))
     points = project(given, ANTARCTICA)
     assert list(points.columns) == ["x", "y", "elevation"]
@@ -77,7 +77,7 @@ def test_other_columns_index_and_order_stay() -> None:
     assert list(given.columns) == ["longitude", "latitude", "elevation"]
 
 
-def test_points_without_a_place_on_the_plane_are_dropped_and_counted() -> None:
+def test_points_outside_the_projection_are_dropped_and_counted() -> None:
     points = places([0.0, 0.0, 0.0, np.nan], [-80.0, 90.0, 95.0, -80.0])
     granule = Granule("id", "p", "A", 1, "n", "c", 6, {"no_height": 2}, points)
     projected = project_granule(granule, ANTARCTICA)
@@ -86,7 +86,7 @@ def test_points_without_a_place_on_the_plane_are_dropped_and_counted() -> None:
     assert len(projected.points) + sum(projected.dropped.values()) == projected.record_count
 
 
-def test_no_points_project_to_no_points() -> None:
+def test_projecting_no_points_gives_no_points() -> None:
     assert list(project(places([], []), ANTARCTICA).columns) == ["x", "y", "elevation"]
 
 
@@ -109,7 +109,7 @@ def test_the_scale_is_the_ratio_of_projected_to_geodesic_lengths() -> None:
     np.testing.assert_allclose(point_scale(crs, x, y), 10.0 / np.asarray(ground), rtol=1e-6)
 
 
-def test_an_equal_area_projection_keeps_areas() -> None:
+def test_an_equal_area_projection_preserves_areas() -> None:
     crs = projected_crs("EPSG:6932")
     x, y = np.array([0.0, 1e6]), np.array([5e5, -1e6])
     np.testing.assert_allclose(areal_scale(crs, x, y), 1.0, atol=1e-6)

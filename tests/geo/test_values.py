@@ -24,7 +24,7 @@ NAN = np.nan
         (np.array([1, -32767], ">i2"), {"scale_factor": 0.5}, [0.5, NAN]),
         (np.array([1, -127], "i1"), {}, [1, -127]),
         (np.array([1, 2], "i2"), {"scale_factor": 0.5, "add_offset": 10.0}, [10.5, 11]),
-        # In the type of the stored numbers, a range applies to these; in that of the scale, to scaled values.
+        # A range in the type of the stored numbers applies to these; one in the type of the scale, to scaled values.
         (np.array([10, 30], "i2"), {"scale_factor": 0.1, "valid_max": np.int16(20)}, [1, NAN]),
         (np.array([10, 30], "i2"), {"scale_factor": 0.1, "valid_max": 2.0}, [1, NAN]),
         (np.array([10, 30], "i2"), {"scale_factor": 0.1, "valid_max": 20.0}, [1, 3]),
@@ -35,7 +35,7 @@ NAN = np.nan
         (np.array([NAN, 2]), {"_FillValue": NAN}, [NAN, 2]),
     ],
 )
-def test_a_file_says_which_of_its_numbers_are_values(raw, attributes, expected):
+def test_attributes_decide_which_stored_numbers_are_valid(raw, attributes, expected):
     np.testing.assert_allclose(physical_values(raw, attributes), expected, rtol=1e-7)
 
 
@@ -43,5 +43,5 @@ def test_a_file_says_which_of_its_numbers_are_values(raw, attributes, expected):
     ("calendar", "known"),
     [(None, True), ("standard", True), ("Gregorian", True), ("noleap", False), ("360_day", False)],
 )
-def test_only_the_calendar_of_utc_is_known(calendar, known):
+def test_only_the_standard_calendar_is_accepted(calendar, known):
     assert has_utc_calendar(calendar) is known

@@ -1,4 +1,4 @@
-"""Tiles side by side are the whole map, and other programs understand the file."""
+"""The mosaic of the tiles is the whole map, and other programs can read the product."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ features = pytest.importorskip("rasterio.features")
 
 
 def fit_tiles(directory: Path, tile_size: int) -> xr.Dataset:
-    """Save every tile of the grid and put them side by side."""
+    """Save every tile of the grid and return their mosaic."""
     directory.mkdir()
     store, tiles = TileStore(directory), GRID.tiles(tile_size)
     for tile in tiles:
@@ -52,7 +52,7 @@ def test_a_mosaic_is_the_same_for_any_tile_size(tmp_path: Path, tile_size: int) 
     xr.testing.assert_identical(fit_tiles(tmp_path / "tiles", tile_size), made_up(GRID))
 
 
-def test_a_mosaic_says_where_there_are_no_points_and_where_nothing_was_computed(
+def test_a_mosaic_tells_posts_without_points_from_posts_not_computed(
     tmp_path: Path,
 ) -> None:
     saved, empty, *rest = GRID.tiles(40)
@@ -84,7 +84,9 @@ def test_a_product_has_the_same_bytes_for_any_tile_size(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".nc", ".tif"])
-def test_a_product_written_by_bands_is_that_of_the_whole(tmp_path: Path, suffix: str) -> None:
+def test_a_product_written_in_bands_has_the_bytes_of_one_written_whole(
+    tmp_path: Path, suffix: str
+) -> None:
     grid = Grid("EPSG:3413", (0.0, 0.0, 19e3, 599e3), 1000.0)
     whole, told = made_up(grid), []
     write_product(whole, tmp_path / f"whole{suffix}", grid=grid, config=CONFIG)
@@ -126,23 +128,23 @@ def test_the_memory_of_a_product_does_not_grow_with_its_rows(tmp_path: Path) -> 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", MEASURE, str(tmp_path / "dhdt.nc")]
     grown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    # Ten times the rows are 170 MB more of values; kilobytes.
+    # Ten times the rows add 170 MB of values; the number is in kilobytes.
     assert int(grown.stdout) < 40_000
 
 
-def test_a_product_keeps_no_trace_of_when_and_where_it_was_made(product: Path) -> None:
+def test_a_product_does_not_record_when_or_where_it_was_made(product: Path) -> None:
     content = product.read_bytes()
     for trace in (str(product.parent), time.strftime("%Y-%m-%d")):
         assert trace.encode() not in content
 
 
-def test_writing_a_product_leaves_the_mosaic_as_it_was(tmp_path: Path) -> None:
+def test_writing_a_product_does_not_change_the_mosaic(tmp_path: Path) -> None:
     whole = made_up(GRID)
     write_product(whole, tmp_path / "dhdt.nc", grid=GRID, config=CONFIG)
     xr.testing.assert_identical(whole, made_up(GRID))
 
 
-def test_xarray_opens_a_product_without_a_warning_and_finds_every_value(product: Path) -> None:
+def test_xarray_reads_every_value_of_a_product_without_a_warning(product: Path) -> None:
     expected = made_up(GRID)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -154,7 +156,7 @@ def test_xarray_opens_a_product_without_a_warning_and_finds_every_value(product:
                 np.testing.assert_array_equal(found, wanted)
 
 
-def test_gdal_sees_crs_and_bounds(product: Path) -> None:
+def test_gdal_reads_crs_and_bounds(product: Path) -> None:
     with rasterio.open(f"netcdf:{product}:dhdt") as seen:
         assert seen.crs == rasterio.crs.CRS.from_epsg(3031)
         assert seen.bounds == (-1_510_500.0, -480_500.0, -1_424_500.0, -409_500.0)
@@ -165,7 +167,7 @@ def test_gdal_sees_crs_and_bounds(product: Path) -> None:
 @pytest.mark.parametrize(
     "bounds", [(0.0, 0.0, 9e3, 0.0), (0.0, 0.0, 0.0, 9e3), (5e3, 5e3, 5e3, 5e3)]
 )
-def test_gdal_sees_the_bounds_of_a_grid_that_is_one_post_wide(
+def test_gdal_reads_the_bounds_of_a_grid_one_post_wide(
     tmp_path: Path, bounds: tuple[float, float, float, float]
 ) -> None:
     grid = Grid("EPSG:3413", bounds, 1000.0)
@@ -175,10 +177,10 @@ def test_gdal_sees_the_bounds_of_a_grid_that_is_one_post_wide(
         assert seen.bounds == (x_min - 500.0, y_min - 500.0, x_max + 500.0, y_max + 500.0)
 
 
-# rioxarray applies transforms in a way that the library of transforms is about to deprecate.
+# rioxarray uses a feature of the affine library that is about to be deprecated.
 @pytest.mark.filterwarnings("ignore:Use `@` matmul:PendingDeprecationWarning")
 @pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413", "EPSG:32633"])
-def test_rioxarray_finds_every_post_where_it_is(tmp_path: Path, crs: str) -> None:
+def test_rioxarray_locates_every_post_correctly(tmp_path: Path, crs: str) -> None:
     grid = Grid(crs, (300_000.0, 7_000_000.0, 331_000.0, 7_023_000.0), 1000.0)
     write_product(made_up(grid), tmp_path / "dhdt.nc", grid=grid, config=CONFIG)
     left, bottom, right, top = (299_500.0, 6_999_500.0, 331_500.0, 7_023_500.0)
@@ -196,7 +198,7 @@ def test_rioxarray_finds_every_post_where_it_is(tmp_path: Path, crs: str) -> Non
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 0.0, 9e3, 0.0), (5e3, 5e3, 5e3, 5e3)])
-def test_rioxarray_sees_the_bounds_of_a_grid_that_is_one_post_high(
+def test_rioxarray_reads_the_bounds_of_a_grid_one_post_high(
     tmp_path: Path, bounds: tuple[float, float, float, float]
 ) -> None:
     grid = Grid("EPSG:3413", bounds, 1000.0)
@@ -208,7 +210,7 @@ def test_rioxarray_sees_the_bounds_of_a_grid_that_is_one_post_high(
 
 @pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413", "EPSG:32633", "EPSG:3976"])
 def test_gmt_opens_every_map(tmp_path: Path, crs: str) -> None:
-    # apt-get install gmt; the text of EPSG:3413 has a degree sign.
+    # Needs GMT (apt-get install gmt); the text of EPSG:3413 has a degree sign.
     gmt = provide(["gmt"], ["gmt"])["gmt"]
     grid = Grid(crs, (300_000.0, -1_000_000.0, 331_000.0, -977_000.0), 1000.0)
     write_product(made_up(grid), tmp_path / "dhdt.nc", grid=grid, config=CONFIG)
@@ -219,7 +221,7 @@ def test_gmt_opens_every_map(tmp_path: Path, crs: str) -> None:
         assert answer.stderr == ""
 
 
-def test_text_of_a_product_is_ascii(tmp_path: Path) -> None:
+def test_the_text_of_a_product_is_ascii(tmp_path: Path) -> None:
     path, grid = tmp_path / "dhdt.nc", Grid("EPSG:32633", (3e5, 7e6, 3.1e5, 7.01e6), 1000.0)
     inside = np.ones(grid.shape, bool)
     mask = Mask("/home/Île-de-glace/größer 60°.gpkg", grid, inside)
@@ -232,7 +234,7 @@ def test_text_of_a_product_is_ascii(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3413", "EPSG:32633", "EPSG:6931", "EPSG:3408"])
-def test_the_crs_comes_back_from_the_grid_mapping(tmp_path: Path, crs: str) -> None:
+def test_the_crs_can_be_read_back_from_the_grid_mapping(tmp_path: Path, crs: str) -> None:
     grid = Grid(crs, (300_000.0, -1_000_000.0, 303_000.0, -998_000.0), 1000.0)
     write_product(made_up(grid), tmp_path / "dhdt.nc", grid=grid, config=CONFIG)
     with xr.open_dataset(tmp_path / "dhdt.nc") as opened:
@@ -254,7 +256,7 @@ def test_metadata_follow_the_cf_conventions(product: Path) -> None:
                 assert variable.attrs["long_name"], name
 
 
-def test_a_product_says_what_was_fitted(product: Path) -> None:
+def test_a_product_records_the_settings_of_the_fit(product: Path) -> None:
     with xr.open_dataset(product) as opened:
         about = opened.attrs
     assert (about["time_coverage_start"], about["time_coverage_end"]) == (
@@ -272,7 +274,7 @@ def test_a_product_says_what_was_fitted(product: Path) -> None:
     assert -90.0 < about["geospatial_lat_min"] < about["geospatial_lat_max"] < -70.0
 
 
-def test_cells_cover_as_much_as_the_ellipsoid_beneath_them(product: Path) -> None:
+def test_cell_areas_are_areas_on_the_ellipsoid(product: Path) -> None:
     with xr.open_dataset(product) as opened:
         total = float(opened["cell_area"].sum())
     x_min, y_min, x_max, y_max = -1_510_500.0, -480_500.0, -1_424_500.0, -409_500.0
@@ -304,7 +306,7 @@ def test_a_product_that_cannot_be_written_is_named(tmp_path: Path) -> None:
             write_product(made_up(GRID), tmp_path / "gone" / name, grid=GRID, config=CONFIG)
 
 
-def test_what_is_no_product_is_told_from_one(tmp_path: Path, product: Path) -> None:
+def test_a_file_that_is_not_a_product_is_refused(tmp_path: Path, product: Path) -> None:
     made_up(GRID)[["dhdt"]].to_netcdf(tmp_path / "foreign.nc")
     (tmp_path / "text.nc").write_text("no NetCDF")
     for name in ("foreign.nc", "text.nc", "absent.nc"):

@@ -1,4 +1,4 @@
-"""A tile is present, complete and as it was saved, or it is missing."""
+"""A tile is complete and exactly as it was saved, or it counts as missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FINGERPRINT = "6c75b1"
 
 
 def fitted(tile: Tile = TILE) -> xr.Dataset:
-    """A tile with every kind of variable, and with posts that have no fit."""
+    """Return a tile with every kind of variable and some posts without a fit."""
     rng = np.random.default_rng(11)
     nothing = rng.random(tile.shape) < 0.3
     dhdt = np.where(nothing, np.nan, rng.normal(size=tile.shape))
@@ -62,7 +62,7 @@ def store(tmp_path: Path) -> TileStore:
     return TileStore(tmp_path)
 
 
-def test_a_tile_comes_back_as_it_was_saved(store: TileStore) -> None:
+def test_a_tile_is_read_back_as_it_was_saved(store: TileStore) -> None:
     store.save(TILE, fitted(), FINGERPRINT)
     loaded = store.load(TILE)
     xr.testing.assert_identical(loaded, fitted())
@@ -82,9 +82,7 @@ def test_saving_again_gives_the_same_bytes_in_any_process_at_any_time(tmp_path: 
     assert contents[0] == contents[1]
 
 
-def test_a_tile_keeps_no_trace_of_when_and_where_it_was_made(
-    store: TileStore, tmp_path: Path
-) -> None:
+def test_a_tile_does_not_record_when_or_where_it_was_made(store: TileStore, tmp_path: Path) -> None:
     store.save(TILE, fitted(), FINGERPRINT)
     content = store.file(TILE).read_bytes()
     for trace in (str(tmp_path), time.strftime("%Y-%m-%d"), sys.prefix):
@@ -100,7 +98,7 @@ def test_a_tile_is_current_only_with_the_fingerprint_it_was_saved_with(store: Ti
     assert not store.is_current(OTHER, FINGERPRINT)
 
 
-def test_a_tile_that_is_saved_again_replaces_the_old_one(store: TileStore) -> None:
+def test_saving_a_tile_again_replaces_the_old_one(store: TileStore) -> None:
     store.save(TILE, fitted(), "old")
     newer = fitted()[["dhdt"]] + 1.0
     store.save(TILE, newer, "new")
@@ -126,12 +124,12 @@ def test_a_flipped_bit_anywhere_makes_a_tile_missing(store: TileStore, seed: int
     assert_missing(store)
 
 
-def test_a_file_that_cryotile_did_not_save_is_a_missing_tile(store: TileStore) -> None:
+def test_a_file_not_saved_by_cryotile_counts_as_a_missing_tile(store: TileStore) -> None:
     fitted().to_netcdf(store.file(TILE))
     assert_missing(store)
 
 
-def test_what_cannot_be_read_is_a_missing_tile(store: TileStore) -> None:
+def test_an_unreadable_file_counts_as_a_missing_tile(store: TileStore) -> None:
     store.file(TILE).mkdir()
     assert_missing(store)
 
@@ -143,7 +141,7 @@ def test_a_tile_under_the_name_of_another_is_refused(store: TileStore) -> None:
         store.load(OTHER)
 
 
-def test_a_save_that_fails_leaves_the_old_tile(store: TileStore) -> None:
+def test_a_failed_save_leaves_the_old_tile(store: TileStore) -> None:
     store.save(TILE, fitted(), FINGERPRINT)
     unwritable = fitted().assign_attrs(what={"no": "attribute"})
     with pytest.raises(TypeError):
@@ -152,7 +150,7 @@ def test_a_save_that_fails_leaves_the_old_tile(store: TileStore) -> None:
     assert list(store.path.iterdir()) == [store.file(TILE)]
 
 
-def test_a_directory_that_is_gone_is_named(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_directory_names_the_path(tmp_path: Path) -> None:
     with pytest.raises(UnwritablePath, match=r"gone/x\+0000_y\+0000.arrow cannot be written"):
         TileStore(tmp_path / "gone").save(TILE, fitted(), FINGERPRINT)
 
@@ -169,7 +167,7 @@ def test_other_programs_read_a_tile_as_a_table_of_posts(store: TileStore) -> Non
             )
 
 
-def test_some_variables_of_a_tile_are_read_alone(store: TileStore) -> None:
+def test_selected_variables_of_a_tile_can_be_read(store: TileStore) -> None:
     store.save(TILE, fitted(), FINGERPRINT)
     arrays = store.arrays(TILE, ["status", "dhdt"])
     assert list(arrays) == ["status", "dhdt"]
@@ -179,13 +177,13 @@ def test_some_variables_of_a_tile_are_read_alone(store: TileStore) -> None:
         store.arrays(TILE, ["dhdt", "season"])
 
 
-def test_a_small_tile_takes_two_blocks_of_a_disk(store: TileStore) -> None:
+def test_a_small_tile_fits_in_two_disk_blocks(store: TileStore) -> None:
     tile = Grid("EPSG:3031", (0.0, 0.0, 5000.0, 5000.0), 1000.0).tiles(6)[0]
     store.save(tile, made_up(tile).assign_attrs(settings_attrs(CONFIG)), "6c75b1" * 10)
     assert store.file(tile).stat().st_size < 8192
 
 
-def test_a_whole_file_of_other_content_is_a_damaged_tile(store: TileStore) -> None:
+def test_an_intact_file_with_other_content_is_a_damaged_tile(store: TileStore) -> None:
     content = b"no Arrow\n" + FINGERPRINT.encode()
     checksum = hashlib.sha256(content).hexdigest()
     store.file(TILE).write_bytes(content + f"\n{checksum}".encode())

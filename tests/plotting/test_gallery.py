@@ -1,4 +1,4 @@
-"""The scripts of the gallery run as they stand there, and draw what the page shows."""
+"""The scripts of the gallery run unchanged and draw the pictures of the gallery page."""
 
 from __future__ import annotations
 

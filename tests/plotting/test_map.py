@@ -1,4 +1,4 @@
-"""A map shows what is there, says what it is, and is the same picture every time."""
+"""A map draws and describes its variable, and is the same picture every time."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_map_around_the_pole_can_be_drawn(tmp_path: Path, crs: str) -> None:
     ],
     ids=["slim", "low", "pole", "square"],
 )
-def test_labels_of_meridians_and_parallels_keep_off_each_other_and_the_frame(
+def test_labels_of_meridians_and_parallels_overlap_neither_each_other_nor_the_frame(
     crs: str, extent: tuple[float, float, float, float]
 ) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -141,7 +141,7 @@ def test_labels_of_meridians_and_parallels_keep_off_each_other_and_the_frame(
         assert not any(box.overlaps(other) for other in boxes[:number])
 
 
-def test_the_name_of_every_status_ends_within_the_picture(tmp_path: Path) -> None:
+def test_the_name_of_every_status_fits_in_the_picture(tmp_path: Path) -> None:
     statuses = fitted_everywhere()
     statuses[0, : len(Status)] = list(Status)
     out = tmp_path / "status.png"
@@ -149,7 +149,7 @@ def test_the_name_of_every_status_ends_within_the_picture(tmp_path: Path) -> Non
     assert (colours_of(out)[:, -8:] == 1.0).all()
 
 
-def test_a_long_title_has_two_lines_and_ends_within_the_picture(tmp_path: Path) -> None:
+def test_a_long_title_has_two_lines_and_fits_in_the_picture(tmp_path: Path) -> None:
     slim = Grid(GRID.crs, (0, 0, 4e3, 40e3), 1000.0)
     product = product_of(tmp_path / "slim.nc", fitted_everywhere(slim), grid=slim)
     for name in ("dhdt", "dhdt_sigma_formal"):
@@ -160,13 +160,13 @@ def test_a_long_title_has_two_lines_and_ends_within_the_picture(tmp_path: Path) 
     assert len(long) > len(short)
 
 
-def test_a_product_without_any_fit_is_drawn_and_says_so(tmp_path: Path) -> None:
+def test_the_map_of_a_product_without_a_fit_says_so(tmp_path: Path) -> None:
     product = product_of(tmp_path / "dhdt.nc", np.full(GRID.shape, Status.NO_POINTS))
     plot_product(product, tmp_path / "dhdt.png")
     assert caption_of(product).startswith("No post with a fit")
 
 
-def test_a_single_fitted_post_of_a_million_is_seen() -> None:
+def test_a_single_fitted_post_among_a_million_is_visible() -> None:
     grid = Grid("EPSG:3031", (0.0, 0.0, 1_499_000.0, 999_000.0), 1000.0)
     status = np.full(grid.shape, Status.NO_POINTS)
     status[0, 0] = status[-1, -1] = Status.SINGULAR
@@ -183,7 +183,7 @@ def test_a_single_fitted_post_of_a_million_is_seen() -> None:
     assert view.has_points.sum() == 3
 
 
-def test_a_map_is_cut_to_where_points_are(tmp_path: Path) -> None:
+def test_a_map_is_cropped_to_the_posts_with_points(tmp_path: Path) -> None:
     status = np.full(GRID.shape, Status.NO_POINTS)
     status[30:35, 40:50] = Status.OK
     view = MapView.of(read_product(product_of(tmp_path / "dhdt.nc", status)), "dhdt")
@@ -192,7 +192,7 @@ def test_a_map_is_cut_to_where_points_are(tmp_path: Path) -> None:
     assert bottom < GRID.y[30] / 1e3 < GRID.y[34] / 1e3 < top < bottom + 8
 
 
-def test_merged_squares_show_means_of_what_is_there() -> None:
+def test_merged_squares_show_the_mean_of_the_fitted_posts() -> None:
     grid = Grid("EPSG:3031", (0.0, 0.0, 2_999.0, 9.0), 1.0)
     status = np.zeros(grid.shape, int)
     status[:, 1::2] = Status.SINGULAR
@@ -225,19 +225,19 @@ def test_a_rate_from_part_of_a_year_is_not_called_annual(
     assert "annual" not in caption_of(product, "elevation")
 
 
-def test_summer_in_the_north_is_winter_in_the_south(tmp_path: Path) -> None:
+def test_a_northern_summer_is_a_southern_winter(tmp_path: Path) -> None:
     assert "Three winter months" in caption_of(
         product_of(tmp_path / "dhdt.nc", fitted_everywhere(), days=91)
     )
 
 
-def test_a_rate_from_years_needs_no_such_warning(tmp_path: Path) -> None:
+def test_a_rate_over_years_has_no_warning_about_seasons(tmp_path: Path) -> None:
     assert "annual" not in caption_of(
         product_of(tmp_path / "dhdt.nc", fitted_everywhere(), days=900)
     )
 
 
-def test_a_caption_says_what_was_fitted_and_what_the_colours_without_a_value_mean(
+def test_a_caption_describes_the_fit_and_the_colours_without_a_value(
     tmp_path: Path,
 ) -> None:
     status = fitted_everywhere()
@@ -254,14 +254,14 @@ def test_a_caption_says_what_was_fitted_and_what_the_colours_without_a_value_mea
 
 
 @given(st.floats(1e-9, 1e9))
-def test_limits_are_round_and_hold_the_value(value: float) -> None:
+def test_limits_are_round_numbers_and_include_the_value(value: float) -> None:
     limit = round_up(value)
     assert value <= limit * (1 + 1e-8)
     assert limit < 1.51 * value
     assert float(f"{limit:.1e}") == pytest.approx(limit, rel=1e-12)
 
 
-def test_what_cannot_be_drawn_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_map_that_cannot_be_drawn(tmp_path: Path) -> None:
     product = product_of(tmp_path / "dhdt.nc", fitted_everywhere())
     with pytest.raises(
         InvalidValue, match=r"map.gif has no suffix of a picture; choose one of .png, .pdf, .svg"
@@ -277,7 +277,7 @@ def test_what_cannot_be_drawn_is_named(tmp_path: Path) -> None:
         plot_product(product, tmp_path / "gone" / "map.png")
 
 
-def test_a_missing_library_is_named_with_the_extra_that_brings_it(
+def test_a_missing_library_is_named_with_the_extra_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     product = product_of(tmp_path / "dhdt.nc", fitted_everywhere())
@@ -328,7 +328,7 @@ def test_a_map_without_a_crs_has_axes_in_kilometres_and_no_meridians() -> None:
         ("annual_phase", "rad", 0.1, "cmc.romaO", (0.0, 2 * np.pi)),
     ],
 )
-def test_colours_suit_what_the_numbers_are(
+def test_the_colour_map_suits_the_kind_of_variable(
     name: str, units: str, low: float, colour_map: str, limits: tuple[float, float]
 ) -> None:
     import matplotlib as mpl
@@ -344,7 +344,7 @@ def test_colours_suit_what_the_numbers_are(
     np.testing.assert_allclose(zero, mpl.colormaps[colour_map](share), atol=0.05)
 
 
-def test_what_is_no_map_is_refused_in_one_line() -> None:
+def test_an_array_that_is_not_a_map_is_refused_in_one_line() -> None:
     cube = xr.DataArray(np.zeros((2, 3, 4)), dims=("time", "y", "x"), name="dhdt")
     with pytest.raises(InvalidValue, match=r"no variable 'dhdt' over \(y, x\).*select the other"):
         plot_map(cube)
@@ -354,11 +354,11 @@ def test_what_is_no_map_is_refused_in_one_line() -> None:
         plot_map(xr.Dataset({"dhdt": cube[0]}), "height")
 
 
-# --- what a reader can choose, and what the colours are called ---------------------------------------------------
+# --- options of a map, and names in its legend ------------------------------------------------------------------
 
 
 def masked() -> xr.Dataset:
-    """Return a fit with a disc inside a mask, whose western half has an uncertain rate and other terms."""
+    """Return a fit of a disc inside a mask; its western half has uncertain rates and other terms."""
     fitted = made_up(GRID).assign_attrs(crs="EPSG:3031")
     x, y = np.meshgrid(GRID.x, GRID.y)
     outside = np.hypot(x + 1_467_500.0, y + 445_000.0) > 20e3
@@ -380,7 +380,7 @@ def test_a_masked_map_is_cropped_and_its_outline_drawn() -> None:
     )
 
 
-def test_uncertain_rates_are_hatched_if_asked() -> None:
+def test_uncertain_rates_are_hatched_on_request() -> None:
     figure = plot_map(masked(), hatch=True)
     _, hatched = figure.axes[0].collections
     edges = hatched.get_paths()[0].get_extents()
