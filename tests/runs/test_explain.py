@@ -1,4 +1,4 @@
-"""Explain a post: what is told is what the product has, and what a plain reference of the recipe finds."""
+"""The explanation of a post agrees with the product and with a plain reference of the recipe."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def points() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, points: pd.DataFrame) -> Run:
-    """A run that is done."""
+    """Return a complete run."""
     run = plan_flown(tmp_path_factory.mktemp("flown"), points)
     work(run)
     return run
@@ -60,11 +60,11 @@ def without(points: pd.DataFrame, reason: Reason) -> set[int]:
     return set(points.loc[points["reason"] == reason, "pass_id"])
 
 
-# --- the same story as the product, and as the reference
+# --- agreement with the product and the reference
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_the_fit_told_is_that_of_the_tile(place: tuple[float, float], run: Run) -> None:
+def test_the_explained_fit_is_that_of_the_tile(place: tuple[float, float], run: Run) -> None:
     found = explain_at(run, *place)
     tile = next(t for t in run.tiles if t.name == found.stored.tile)
     stored = run.store.load(tile).sel(x=found.x, y=found.y)
@@ -77,7 +77,7 @@ def test_the_fit_told_is_that_of_the_tile(place: tuple[float, float], run: Run) 
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_rejected_is_what_the_reference_rejects(
+def test_the_same_points_are_rejected_as_by_the_reference(
     place: tuple[float, float], run: Run
 ) -> None:
     found = explain_at(run, *place)
@@ -108,7 +108,7 @@ def test_each_rejection_says_by_how_much(run: Run) -> None:
         assert (near.loc[near["reason"] == Reason.KEPT, "detail"] == "").all()
 
 
-def test_a_pass_that_is_five_metres_off_stands_so_in_its_row(
+def test_the_row_of_a_pass_that_is_five_metres_off_shows_the_offset(
     tmp_path: Path, points: pd.DataFrame, run: Run
 ) -> None:
     passes = explain_at(run, X, Y).passes
@@ -127,7 +127,7 @@ def by_name(found: Explanation) -> dict[str, tuple[float, bool | None]]:
     return {gate.name: (gate.value, gate.passed) for gate in found.gates}
 
 
-def test_a_post_that_is_fitted_passes_every_gate(run: Run) -> None:
+def test_a_fitted_post_passes_every_gate(run: Run) -> None:
     found = explain_at(run, X, Y)
     assert [gate.passed for gate in found.gates] == [True] * 5
     values = by_name(found)
@@ -200,7 +200,9 @@ def test_the_plane_recipe_rejects_nothing(tmp_path: Path, points: pd.DataFrame) 
     assert found.points["residual"].abs().max() > 0
 
 
-def test_points_of_a_mode_that_is_cut_are_told_apart(tmp_path: Path, points: pd.DataFrame) -> None:
+def test_points_of_a_dropped_mode_have_a_reason_of_their_own(
+    tmp_path: Path, points: pd.DataFrame
+) -> None:
     swath = points["pass_id"] % 10 == 0
     modes = pd.Categorical(
         np.where(swath, "sarin_swath", "sarin_poca"), ["sarin_poca", "sarin_swath"]
@@ -246,7 +248,7 @@ def test_terms_are_kept_and_dropped_as_by_the_reference_with_its_tolerances(run:
     assert {"annual", "acceleration"} <= dropped
 
 
-def test_directions_that_are_not_known_are_the_reason(run: Run, points: pd.DataFrame) -> None:
+def test_unknown_directions_are_given_as_the_reason(run: Run, points: pd.DataFrame) -> None:
     near = in_circle(points, X, Y, 1500.0).reset_index(drop=True)
     near.loc[:4, "ascending"] = pd.NA
     verdicts = {v.name: v for v in explain_post(near, X, Y, run.settings.fit).terms}
@@ -272,7 +274,7 @@ def test_tolerances_are_those_of_the_reference(run: Run, points: pd.DataFrame) -
 # --- the command
 
 
-def test_a_post_is_told_in_a_table_a_picture_and_a_file(
+def test_a_post_is_explained_in_a_table_a_picture_and_a_file(
     call: Call, run: Run, tmp_path: Path
 ) -> None:
     table = tmp_path / "points.csv"
@@ -293,7 +295,7 @@ def test_a_post_is_told_in_a_table_a_picture_and_a_file(
     assert written["residual"].to_numpy() == pytest.approx(found.points["residual"].to_numpy())
 
 
-def test_the_place_may_be_given_in_degrees(call: Call, run: Run, tmp_path: Path) -> None:
+def test_the_location_may_be_given_in_degrees(call: Call, run: Run, tmp_path: Path) -> None:
     longitude, latitude = WORLD.to_degrees(X, Y)
     picture = tmp_path / "post.svg"
     code, said, _ = call(
@@ -309,13 +311,13 @@ def test_the_place_may_be_given_in_degrees(call: Call, run: Run, tmp_path: Path)
     assert picture.read_text().startswith("<?xml")
 
 
-def test_points_can_be_had_as_parquet(call: Call, run: Run, tmp_path: Path) -> None:
+def test_points_can_be_written_as_parquet(call: Call, run: Run, tmp_path: Path) -> None:
     table = tmp_path / "points.parquet"
     assert call("explain", run.path, "--at", X, Y, "-o", table)[0] == 0
     assert pd.read_parquet(table).equals(explain_at(run, X, Y).points)
 
 
-def test_a_run_that_was_not_worked_on_is_explained_too(
+def test_a_run_without_tiles_can_be_explained(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:
     code, said, _ = call("explain", planned(tmp_path, points).path, "--at", X, Y)
@@ -354,7 +356,7 @@ def test_a_crossing_of_seconds_has_a_span_of_less_than_a_hundredth_of_a_day(
     assert line.endswith("FAILED")
 
 
-def test_a_post_outside_of_the_mask_says_so(
+def test_the_explanation_of_a_post_outside_the_mask_says_so(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:
     east = [(X - 500, Y - 9e3), (X + 9e3, Y - 9e3), (X + 9e3, Y + 9e3), (X - 500, Y + 9e3)]
@@ -367,7 +369,7 @@ def test_a_post_outside_of_the_mask_says_so(
     assert "outside the mask of the run" in said
 
 
-def test_a_tile_that_tells_another_story_is_an_error(
+def test_a_tile_that_disagrees_with_the_fit_is_an_error(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:
     run = planned(tmp_path, points)
@@ -407,7 +409,7 @@ def test_bad_input_gets_one_line(
     assert complaint in complaints
 
 
-def test_the_nearest_post_is_taken() -> None:
+def test_the_nearest_post_is_explained() -> None:
     grid = Grid("EPSG:3413", (-5000.0, 0.0, 5000.0, 4000.0), 1000.0)
     assert nearest_post(grid, -1499.0, 2501.0) == (-1, 3)
     assert nearest_post(grid, 5499.0, -499.0) == (5, 0)

@@ -18,11 +18,11 @@ from tests.support.small_run import fit
 GOLDEN = np.load(PROJECT / "tests" / "golden" / "tiles.npz")
 
 RELATIVE = {"dhdt_ci95": 2e-4}
-"""Quantiles of Student's t were once a series, good to 1e-4."""
+"""Quantiles of Student's t were once computed by a series accurate to 1e-4."""
 
 
 @pytest.mark.parametrize("recipe", ["robust", "plane"])
-def test_a_tile_has_the_values_and_the_fingerprint_it_has_always_had(
+def test_a_tile_keeps_its_values_and_fingerprint_across_versions(
     recipe: str, tmp_path: Path
 ) -> None:
     run = plan_flown(tmp_path, fly_over(), replace(REQUEST, recipe=recipe))
@@ -35,7 +35,7 @@ def test_a_tile_has_the_values_and_the_fingerprint_it_has_always_had(
     for name, variable in tile.data_vars.items():
         values, before = variable.to_numpy(), GOLDEN[f"{recipe}.{name}"]
         if values.dtype.kind == "f":
-            # Instruction levels differ in the last bits.
+            # Levels of vector instructions differ in the last bits.
             tolerance = RELATIVE.get(str(name), 1e-9)
             np.testing.assert_allclose(values, before, rtol=tolerance, atol=1e-9, err_msg=str(name))
         else:

@@ -1,4 +1,4 @@
-"""Ingest as a farm run: the same point DB from every backend, whoever dies; bad granules; memory."""
+"""Ingest on a farm: the same point DB from every backend even if workers die; bad granules; memory."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="session")
 def mission(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two weeks of a satellite over Greenland."""
+    """Return granules of two weeks of a satellite over Greenland."""
     return simulate(tmp_path_factory.mktemp("mission"), years=0.04, world=WORLD)
 
 
 @pytest.fixture(scope="session")
 def whole(mission: list[Path], tmp_path_factory: pytest.TempPathFactory) -> PointDB:
-    """The point DB of the mission, by a library's user."""
+    """Return the point DB of the mission, made through the Python library."""
     db = PointDB.create(tmp_path_factory.mktemp("whole") / "ice.pdb", WORLD.crs)
     taken = take_in(mission, db, Criteria(), ignore)
     assert taken.problems == []
@@ -53,16 +53,16 @@ def whole(mission: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Poin
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Some thousand points are worth a batch."""
+    """Make batches of a few thousand points."""
     monkeypatch.setattr(ingest, "LEAST_POINTS", 2000)
 
 
 def ignore(fraction: float) -> None:
-    """Take a progress call."""
+    """Accept a progress call and do nothing."""
 
 
 def frozen(db: Path) -> Ingest:
-    """The only ingest of a point DB."""
+    """Return the only ingest of a point DB."""
     (directory,) = (db / "ingests").iterdir()
     return Ingest.load(directory)
 
@@ -114,7 +114,7 @@ def farm(style: str, words: Sequence[object], home: Path) -> Iterator[list[subpr
             yield [start(*words, "--backend", f"dask:{cluster.address}")]
 
 
-# Members that share nothing but the point DB, and workers that live on.  For an ingest mpi does not differ from local,
+# Members that share only the point DB, and long-lived workers.  For an ingest, mpi does not differ from local,
 # nor do HTTP and SQL from dir.
 @pytest.mark.parametrize("style", ["array", "dask"])
 def test_an_ingest_on_a_farm_of_many_hosts_makes_the_same_point_db(
@@ -124,7 +124,7 @@ def test_an_ingest_on_a_farm_of_many_hosts_makes_the_same_point_db(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "ice.pdb"
-    # The commands find what is frozen, and its batches, of which a mission as short as this would have one only.
+    # The commands use the frozen ingest and its batches; made anew, so short a mission would be one batch.
     frozen = freeze_ingest(PointDB.create(path, WORLD.crs), mission, Criteria(), workers=3)
     assert len(frozen.tasks) >= 3
     words = ["ingest", path, *mission, "--crs", WORLD.crs]
@@ -133,12 +133,12 @@ def test_an_ingest_on_a_farm_of_many_hosts_makes_the_same_point_db(
     assert [command.returncode for command in commands] == [0] * len(commands), answers
     assert [directory.name for directory in (path / "ingests").iterdir()] == [frozen.path.name]
     assert frozen.missing() == []
-    # Each batch once, in a commit of its own.
+    # Each batch is committed once, in a commit of its own.
     assert PointDB(path).snapshot == len(frozen.tasks)
     same_points(PointDB(path), whole)
 
 
-def test_what_is_frozen_can_be_run_submitted_and_watched(
+def test_a_frozen_ingest_can_be_run_submitted_and_watched(
     call: Call, mission: list[Path], whole: PointDB, tmp_path: Path
 ) -> None:
     path = tmp_path / "ice.pdb"
@@ -155,7 +155,7 @@ def test_what_is_frozen_can_be_run_submitted_and_watched(
     same_points(PointDB(path), whole)
 
 
-def test_bad_granules_are_named_at_the_end_and_the_others_go_in(
+def test_bad_granules_are_named_at_the_end_and_the_others_are_ingested(
     call: Call, mission: list[Path], whole: PointDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -173,7 +173,7 @@ def test_bad_granules_are_named_at_the_end_and_the_others_go_in(
         assert total in last
         same_points(PointDB(path), whole)
     assert f"0 granules added, {len(mission)} there already" in said
-    # Mended, they go in with the same command.
+    # Once repaired, they are ingested by the same command.
     shutil.copy(mission[0], torn)
     shutil.copy(mission[1], gone)
     code, said, complaint = call(*words)
@@ -181,7 +181,7 @@ def test_bad_granules_are_named_at_the_end_and_the_others_go_in(
     assert f"0 granules added, {len(files)} there already" in said
 
 
-def test_what_was_removed_comes_back_with_the_same_command(
+def test_removed_granules_are_ingested_again_by_the_same_command(
     call: Call, mission: list[Path], whole: PointDB, tmp_path: Path
 ) -> None:
     path = tmp_path / "ice.pdb"
@@ -208,7 +208,7 @@ main()
 """
 
 
-def test_an_ingest_that_is_killed_goes_on_with_the_same_command(
+def test_a_killed_ingest_continues_with_the_same_command(
     call: Call, mission: list[Path], whole: PointDB, tmp_path: Path
 ) -> None:
     path = tmp_path / "ice.pdb"
@@ -218,7 +218,7 @@ def test_an_ingest_that_is_killed_goes_on_with_the_same_command(
         command = [sys.executable, "-c", KILLED, *map(str, words)]
         died = subprocess.run(command, env=environment, capture_output=True, check=False)
         assert died.returncode == -signal.SIGKILL
-        # What reported success is there; what is there is whole.
+        # Every batch that reported success is stored, and everything stored is complete.
         done = [frozen(path).taken(task.index) for task in frozen(path).tasks]
         reported = {id for taken in done if taken is not None for id in taken.ids}
         assert reported <= set(PointDB(path).granules["id"])
@@ -251,7 +251,7 @@ def test_a_worker_holds_no_more_points_than_its_memory_allows(
     same_points(db, whole)
 
 
-def test_batches_are_as_large_as_memory_and_workers_call_for(
+def test_the_size_of_batches_follows_from_memory_and_workers(
     mission: list[Path], whole: PointDB, tmp_path: Path
 ) -> None:
     few, many = (
@@ -272,7 +272,7 @@ def test_batches_are_as_large_as_memory_and_workers_call_for(
         points_within(200e6)
 
 
-def test_a_granule_that_is_too_large_for_the_memory_is_refused_by_name(
+def test_a_granule_too_large_for_the_memory_is_refused_by_name(
     whole: PointDB, tmp_path: Path
 ) -> None:
     giant = tmp_path / "giant.nc"
@@ -286,7 +286,7 @@ def test_a_granule_that_is_too_large_for_the_memory_is_refused_by_name(
     assert "give --memory 340MB or more" in problem
 
 
-def test_sizes_are_read_as_users_write_them(
+def test_sizes_are_accepted_in_common_spellings(
     call: Call, mission: list[Path], tmp_path: Path
 ) -> None:
     words = ("ingest", tmp_path / "ice.pdb", mission[0], "--crs", WORLD.crs, "--memory")
@@ -302,7 +302,7 @@ def test_sizes_are_read_as_users_write_them(
     assert frozen(tmp_path / "ice.pdb").criteria.memory == 5e8
 
 
-def test_a_batch_keeps_books_of_what_it_drops() -> None:
+def test_a_batch_counts_the_points_that_it_drops() -> None:
     granules = [granule(1, 5), granule(2, 0), granule(3, 4)]
     batch = Batch.of(granules)
     kept = batch.keep(np.arange(9) % 2 == 0, "odd")
@@ -314,7 +314,7 @@ def test_a_batch_keeps_books_of_what_it_drops() -> None:
     assert len(Batch.of([]).points) == 0
 
 
-def test_a_granule_whose_points_cannot_be_stored_keeps_no_other_out(tmp_path: Path) -> None:
+def test_a_granule_whose_points_cannot_be_stored_does_not_block_others(tmp_path: Path) -> None:
     db = PointDB.create(tmp_path / "a.pdb", "EPSG:3031")
     bad = granule(2, 50)
     bad = replace(bad, points=bad.points.drop(columns="pass_id"))
@@ -323,7 +323,7 @@ def test_a_granule_whose_points_cannot_be_stored_keeps_no_other_out(tmp_path: Pa
     assert "pass_id" in appended.refused["made-up-2"]
 
 
-def test_a_batch_that_fails_three_times_is_put_back_by_retry(
+def test_retry_restores_a_batch_that_failed_three_times(
     call: Call, mission: list[Path], whole: PointDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, reads = tmp_path / "ice.pdb", []

@@ -1,4 +1,4 @@
-"""The straight path on a simulated mission: granules in, a map out, the same whatever happens on the way."""
+"""The path from granules to a map on a simulated mission: the same result whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ REQUEST = PlanRequest(posting=1000.0, radius=2000.0, recipe="plane", tile_size=1
 
 @pytest.fixture(scope="session")
 def mission(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three years of granules over a small ice cap."""
+    """Return three years of granules over a small ice cap."""
     return simulate(tmp_path_factory.mktemp("mission"), years=3.0, seed=1, world=WORLD)
 
 
 @pytest.fixture(scope="session")
 def ice(mission: list[Path], tmp_path_factory: pytest.TempPathFactory) -> PointDB:
-    """Their point DB."""
+    """Return the point DB of the mission."""
     path = tmp_path_factory.mktemp("ice") / "ice.pdb"
     output_of("ingest", path, *mission, "--crs", WORLD.crs)
     return PointDB(path)
@@ -59,14 +59,14 @@ def assembled(directory: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def product(ice: PointDB, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The product of the mission, made in one process."""
+    """Return the product of the mission, made in one process."""
     return make_product(tmp_path_factory.mktemp("serial"), ice, "serial")
 
 
 # --- the numbers ------------------------------------------------------------------------------------------------
 
 
-def test_the_recovered_rate_is_the_rate_of_the_world(product: Path) -> None:
+def test_the_fitted_rate_is_the_true_rate(product: Path) -> None:
     with xr.open_dataset(product) as dataset:
         x, y = np.meshgrid(dataset["x"], dataset["y"])
         error = dataset["dhdt"].to_numpy() - WORLD.dhdt(x, y)
@@ -74,7 +74,7 @@ def test_the_recovered_rate_is_the_rate_of_the_world(product: Path) -> None:
     inside = np.hypot(x - WORLD.centre[0], y - WORLD.centre[1]) < 0.7 * WORLD.radius
     assert np.isfinite(error[inside]).mean() > 0.99
     assert abs(np.nanmedian(error[inside])) < 0.05
-    # The stated uncertainty is of the size of the error that is there.
+    # The stated uncertainty is as large as the true error.
     assert 0.5 < np.nanmedian(np.abs(error[inside])) / (0.6745 * np.nanmedian(sigma[inside])) < 2
 
 
@@ -105,7 +105,7 @@ def test_random_posts_agree_with_lstsq_on_the_stored_points(product: Path, ice: 
             )
 
 
-# --- the same bytes, whoever works -------------------------------------------------------------------------------
+# --- the same bytes on every backend ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", ["local:1", "local:2"])
@@ -128,7 +128,7 @@ def test_no_value_depends_on_the_size_of_the_tiles(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+def test_a_stopped_run_continues_to_the_same_bytes(
     product: Path, ice: PointDB, tmp_path: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
@@ -140,7 +140,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     held = SmallRun(plan_run(run, REQUEST, db=ice), {}, pipe)
     words = {"PYTHONPATH": path, "TEST_PIPE": str(pipe), "CRYOTILE_GRACE": "0.5"}
     process = held.cryotile("run", "--backend", "local:2", environment={**os.environ, **words})
-    # Each of the two stores one tile and comes to no end with the next.
+    # Each of the two workers stores one tile and never finishes the next.
     assert held.held_member(process) == process.pid
     process.send_signal(number)
     _, complaint = process.communicate(timeout=240)
@@ -155,7 +155,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
     assert assembled(tmp_path).read_bytes() == product.read_bytes()
 
 
-# --- the same points, however they came --------------------------------------------------------------------------
+# --- the same points in any order --------------------------------------------------------------------------------
 
 
 def test_the_order_and_number_of_ingests_do_not_matter(
@@ -174,14 +174,14 @@ def kill_moments(seed: int) -> Iterator[float]:
     yield from np.random.default_rng(seed).uniform(0, 1, 4)
 
 
-def test_an_ingest_killed_at_random_moments_goes_on_to_the_same_points(
+def test_an_ingest_killed_at_random_moments_continues_to_the_same_points(
     mission: list[Path], ice: PointDB, tmp_path: Path
 ) -> None:
     path = tmp_path / "ice.pdb"
     batches = np.array_split(np.array(mission, dtype=object), 4)
     for share, batch in zip(kill_moments(5), batches, strict=True):
         process = start("ingest", path, *batch, "--crs", WORLD.crs)
-        # Moments spread over start, reading and commit, and need no clock: the process's own I/O is the measure.
+        # Bytes read by the process set the moments, so they spread over start, reading and commit without a clock.
         await_bytes_read(process, int(share * 6e6))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -192,7 +192,7 @@ def test_an_ingest_killed_at_random_moments_goes_on_to_the_same_points(
 
 
 def await_bytes_read(process: subprocess.Popen[str], count: int) -> None:
-    """Wait until a process has read so many bytes, or has ended."""
+    """Wait until a process has read ``count`` bytes, or has ended."""
     while process.poll() is None:
         try:
             counters = Path(f"/proc/{process.pid}/io").read_text("utf-8")
@@ -234,7 +234,7 @@ def test_planning_again_lists_only_tiles_whose_points_changed(
     stale = {again.tiles[task.index].name for task in again.missing()}
     assert 0 < len(stale) < len(again.tasks)
     for tile in again.tiles:
-        # Windows are compared by squares of 5 km.
+        # Windows are compared in squares of 5 km.
         x_min, y_min, x_max, y_max = tile.window(2000.0)
         squares = [np.floor(new[axis] / 5000) * 5000 for axis in "xy"]
         touched = (
@@ -247,9 +247,7 @@ def test_planning_again_lists_only_tiles_whose_points_changed(
 
 
 @pytest.mark.parametrize("backend", ["serial", "local:2"])
-def test_a_disk_that_fills_up_costs_nothing_that_was_stored(
-    ice: PointDB, small_disk: Path, backend: str
-) -> None:
+def test_a_full_disk_loses_no_stored_tile(ice: PointDB, small_disk: Path, backend: str) -> None:
     run = small_disk / "run"
     plan_run(run, REQUEST, db=ice)
     filler = small_disk / "filler"

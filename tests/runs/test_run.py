@@ -1,4 +1,4 @@
-"""A run knows of each tile whether it is there, whatever happened to its file."""
+"""A run knows whether each tile is present, whatever happened to its file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def reload(run: Run) -> Run:
-    """The run as another process sees it."""
+    """Return the run as another process sees it."""
     return Run.load(run.path)
 
 
@@ -46,7 +46,7 @@ def test_tasks_are_listed_costliest_first_each_with_its_tile(run: Run) -> None:
     assert len(run.tiles) + len(run.empty_tiles()) == len(grid_tiles)
 
 
-def test_at_first_all_is_missing_and_a_fitted_tile_is_not(run: Run) -> None:
+def test_all_tiles_are_missing_at_first_and_a_fitted_tile_is_present(run: Run) -> None:
     assert run.missing() == run.missing_quick() == run.tasks
     fit(run, 0, 3)
     left = [task for task in run.tasks if task.index not in (0, 3)]
@@ -54,13 +54,13 @@ def test_at_first_all_is_missing_and_a_fitted_tile_is_not(run: Run) -> None:
     assert reload(run).missing() == left
 
 
-def test_of_a_share_only_the_share_is_said_to_be_missing(run: Run) -> None:
+def test_only_tiles_of_a_share_are_reported_as_missing_from_it(run: Run) -> None:
     fit(run, 0, 3)
     assert run.missing(run.tasks[2:5]) == [run.tasks[2], run.tasks[4]]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
-def test_a_tile_that_was_cut_short_is_missing_at_a_glance(run: Run, share: float) -> None:
+def test_the_quick_check_finds_a_truncated_tile(run: Run, share: float) -> None:
     fit(run, 0, 1)
     file = tile_file(run, run.tasks[1])
     os.truncate(file, int(share * file.stat().st_size))
@@ -76,7 +76,7 @@ def altered(run: Run, index: int) -> None:
     file.write_bytes(content)
 
 
-def test_a_tile_that_was_altered_is_missing_when_its_bytes_are_looked_at(run: Run) -> None:
+def test_the_full_check_finds_an_altered_tile(run: Run) -> None:
     fit(run, 0, 1)
     altered(run, 1)
     assert run.tasks[1] in run.missing()
@@ -85,7 +85,7 @@ def test_a_tile_that_was_altered_is_missing_when_its_bytes_are_looked_at(run: Ru
     assert run.tasks[1] not in run.missing()
 
 
-def test_a_tile_that_is_replaced_is_looked_at_again(run: Run) -> None:
+def test_a_replaced_tile_is_checked_again(run: Run) -> None:
     fit(run, 0)
     file = tile_file(run, run.tasks[0])
     whole = file.read_bytes()
@@ -105,13 +105,13 @@ def test_tiles_of_other_settings_are_missing(run: Run) -> None:
     assert other.missing() == other.missing_quick() == other.tasks
 
 
-def test_tiles_have_fingerprints_of_their_own_that_last(run: Run) -> None:
+def test_each_tile_has_a_stable_fingerprint_of_its_own(run: Run) -> None:
     fingerprints = [run.fingerprint(task.index) for task in run.tasks]
     assert len(set(fingerprints)) == len(fingerprints)
     assert [reload(run).fingerprint(task.index) for task in run.tasks] == fingerprints
 
 
-def test_what_failed_is_not_pending_until_it_is_retried(run: Run) -> None:
+def test_a_failed_task_is_not_pending_until_it_is_retried(run: Run) -> None:
     fit(run, 0)
     fail(run, 1, 4)
     assert reload(run).failed() == {1: "why\nbecause", 4: "why\nbecause"}
@@ -153,7 +153,7 @@ def test_workers_of_another_version_end_the_run_in_one_line(run: Run, backend: s
     assert "child process" not in str(refusal.value)
 
 
-def test_a_point_db_out_of_a_workers_reach_ends_the_run(run: Run) -> None:
+def test_a_point_db_that_workers_cannot_reach_ends_the_run(run: Run) -> None:
     work = FitTile(run.path, run.generation)
     run.db_path.rename(run.db_path.with_name("moved"))
     with pytest.raises(CryotileError, match="is gone; move it back"):
@@ -171,7 +171,7 @@ def test_the_point_db_of_a_run_opens_at_the_runs_commit(run: Run) -> None:
     assert open_db(run).snapshot == run.snapshot == 1
 
 
-def test_whoever_joins_others_at_work_goes_by_the_seals(run: Run) -> None:
+def test_a_process_that_joins_a_running_farm_checks_trailers_only(run: Run) -> None:
     fit(run, 0, 1)
     altered(run, 0)
     os.truncate(tile_file(run, run.tasks[1]), 1000)
@@ -185,7 +185,7 @@ def test_whoever_joins_others_at_work_goes_by_the_seals(run: Run) -> None:
     assert list(run.pending()) == run.tasks
 
 
-def test_a_run_goes_on_after_a_compaction_that_ended_its_snapshot(run: Run) -> None:
+def test_a_run_continues_after_a_compaction_that_ended_its_snapshot(run: Run) -> None:
     fit(run, 0)
     db = open_db(run)
     for seed in range(5, 9):
@@ -210,7 +210,7 @@ def test_a_run_goes_on_after_a_compaction_that_ended_its_snapshot(run: Run) -> N
     ],
     ids=["plane", "weighted", "named column"],
 )
-def test_columns_that_a_fit_does_not_look_at_make_no_difference(
+def test_columns_that_a_fit_does_not_read_make_no_difference(
     tmp_path: Path, asked: dict[str, object]
 ) -> None:
     frame = points(1, 6000, extent=6e3)

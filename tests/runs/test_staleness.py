@@ -1,4 +1,4 @@
-"""A data set that grows: which tiles of a run become stale, and what the commands say about it."""
+"""Growing data sets: which tiles of a run become stale, and what the commands report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RADIUS, SQUARE = 2000.0, 5000.0
 
 
 def add(db: PointDB, seed: int, *, at: tuple[float, float], days: int = 0, count: int = 40) -> None:
-    """Append a granule whose points lie within a kilometre, some days after those that are there."""
+    """Append a granule with points within a kilometre of a place, some days after the stored points."""
     made = granule(seed, count, extent=1000.0)
     points = made.points.assign(platform="icesat2")
     points = points.assign(x=points["x"] + at[0], y=points["y"] + at[1])
@@ -36,7 +36,7 @@ def add(db: PointDB, seed: int, *, at: tuple[float, float], days: int = 0, count
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a finished run over some 25 tiles and its point DB."""
+    """Return a directory with a finished run of about 25 tiles and its point DB."""
     home = tmp_path_factory.mktemp("finished")
     db = PointDB.create(home / "ice.pdb", "EPSG:3031")
     db.append([granule(1, 2000, extent=20e3)])
@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished run, with a point DB of its own."""
+    """Return a copy of the finished run, with a point DB of its own."""
     home = shutil.copytree(finished, tmp_path / "copy")
     frozen = home / "run" / "run.toml"
     frozen.write_text(frozen.read_text().replace(str(finished), str(home)))
@@ -58,13 +58,13 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 
 def written(run: Path) -> dict[str, tuple[int, int]]:
-    """When and as which file each tile was written."""
+    """Return modification time and inode of each tile's file."""
     files = {path.name: path.stat() for path in (run / "tiles").rglob("*.arrow")}
     return {name: (stat.st_mtime_ns, stat.st_ino) for name, stat in files.items()}
 
 
 def near(run: Path, place: tuple[float, float]) -> set[str]:
-    """Tiles in whose windows a square lies that has points within a kilometre of a place."""
+    """Return the tiles whose window meets a square with points within a kilometre of a place."""
     names = set()
     for tile in Run.load(run).tiles:
         x_min, y_min, x_max, y_max = tile.window(RADIUS)
@@ -121,14 +121,14 @@ def test_an_unfinished_run_ends_on_its_snapshot_and_says_what_is_stale(
     assert f"cryotile plan {run}" in said
 
 
-def test_members_of_a_farm_leave_planning_to_plan(run: Path, cryotile: Call) -> None:
+def test_members_of_a_farm_do_not_plan_again(run: Path, cryotile: Call) -> None:
     add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
     said = cryotile("run", run, "--backend", "dir")
     assert "tiles are stale" in said
     assert Run.load(run).generation == 1
 
 
-def test_submitting_a_finished_run_that_grew_leads_to_plan(run: Path, cryotile: Call) -> None:
+def test_submitting_a_finished_run_that_grew_refers_to_plan(run: Path, cryotile: Call) -> None:
     words = ["submit", run, "--scheduler", "slurm", "--members", 2, "--dry-run"]
     assert "grown" not in cryotile(*words, status=1)
     add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
@@ -142,7 +142,7 @@ def test_submitting_a_finished_run_that_grew_leads_to_plan(run: Path, cryotile: 
     assert "grown" not in said
 
 
-def test_submitting_an_unfinished_run_that_grew_says_so_beside_the_script(
+def test_submitting_an_unfinished_run_that_grew_prints_a_note_with_the_script(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     next((run / "tiles").rglob("*.arrow")).unlink()
@@ -158,7 +158,7 @@ def test_submitting_an_unfinished_run_that_grew_says_so_beside_the_script(
     assert "grown since commit 1" in printed.err
 
 
-def test_a_tile_that_had_no_points_is_listed_when_some_come(tmp_path: Path, cryotile: Call) -> None:
+def test_a_tile_without_points_is_listed_once_it_has_some(tmp_path: Path, cryotile: Call) -> None:
     db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
     add(db, 1, at=(-15_000.0, 0.0), count=300)
     run = tmp_path / "run"
@@ -175,7 +175,7 @@ def test_a_tile_that_had_no_points_is_listed_when_some_come(tmp_path: Path, cryo
     assert set(Run.load(run).names) == before | new
 
 
-def test_new_points_beyond_the_frozen_bounds_are_counted_and_placed(
+def test_new_points_outside_the_frozen_bounds_are_counted_and_located(
     run: Path, cryotile: Call
 ) -> None:
     assert "\nbeyond" not in cryotile("plan", run)
@@ -187,7 +187,7 @@ def test_new_points_beyond_the_frozen_bounds_are_counted_and_placed(
         assert "0 to do, of them 0 stale" in said
 
 
-def test_new_points_beyond_the_frozen_period_are_named(run: Path, cryotile: Call) -> None:
+def test_new_points_outside_the_frozen_period_are_reported(run: Path, cryotile: Call) -> None:
     add(open_db(Run.load(run)), 2, at=(0.0, 0.0), days=800)
     said = cryotile("plan", run)
     assert "beyond the period of the run: there are some from 2015-01-01 to 2017-03" in said
@@ -219,7 +219,7 @@ SMALL = World(bounds=(-20e3, -1370e3, 20e3, -1330e3), lrm_radius=9e3)
 @pytest.mark.parametrize(
     ("one", "other", "days"), [("l2i", "cryotempo", 30), ("atl06", "atl11", 25)]
 )
-def test_the_same_pass_in_two_products_brings_a_warning(
+def test_the_same_pass_in_two_products_causes_a_warning(
     tmp_path: Path, cryotile: Call, one: str, other: str, days: int
 ) -> None:
     made = {

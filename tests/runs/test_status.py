@@ -1,4 +1,4 @@
-"""Status tells the truth: of what is done, of who is at what, of workers that are no more."""
+"""The status of a run is true: tiles done, tasks running, workers lost."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def look(run: Run) -> RunStatus:
-    """What somebody sees who comes now."""
+    """Return the status that a new observer sees."""
     return Observer(Run.load(run.path)).look()
 
 
@@ -45,27 +45,27 @@ def work_on(run: Run, work: Work, backend: str = "local:2") -> Generator[Outcome
 
 
 def write_journal(run: Run, name: str, *lines: dict[str, object]) -> None:
-    """Leave the journal of a worker on another host."""
+    """Write the journal of a worker on another host."""
     run.journal.mkdir(parents=True, exist_ok=True)
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     (run.journal / f"{name}.jsonl").write_text(text, "utf-8")
 
 
 def counts(status: RunStatus) -> tuple[int, int, int, int]:
-    """Done, running, waiting, failed; together all tiles."""
+    """Return the tiles done, running, waiting and failed; they add up to all tiles."""
     numbers = status.done, len(status.running), status.waiting, len(status.failed)
     assert sum(numbers) == status.tiles
     return numbers
 
 
-def test_before_anything_all_tiles_wait_and_nothing_is_known(run: Run) -> None:
+def test_all_tiles_of_a_new_run_wait_and_its_rate_is_unknown(run: Run) -> None:
     status = look(run)
     assert counts(status) == (0, 0, len(run.tasks), 0)
     assert (status.hosts, status.tiles_per_minute, status.seconds_left) == ({}, 0.0, None)
     assert not status.over
 
 
-def test_a_run_that_is_done_is_over(run: Run) -> None:
+def test_a_complete_run_is_over(run: Run) -> None:
     assert all(outcome.error is None for outcome in work_on(run, FitTile(run.path, run.generation)))
     status = look(run)
     assert counts(status) == (len(run.tasks), 0, 0, 0)
@@ -101,7 +101,7 @@ def test_a_tile_that_failed_is_named_with_its_error_until_it_is_retried(run: Run
 
 
 def running_and_killed(run: Run, pipe: Path) -> tuple[RunStatus, RunStatus]:
-    """Look while a worker is at the second tile, and again when it has been killed and nobody has noticed."""
+    """Return the status while a worker fits the second tile, and just after it was killed unnoticed."""
     with holders(pipe) as reader:
         outcomes = work_on(run, HoldingWork(pipe, run.tasks[0].index), "local:1")
         next(outcomes)
@@ -109,14 +109,14 @@ def running_and_killed(run: Run, pipe: Path) -> tuple[RunStatus, RunStatus]:
         before = look(run)
         holder = int(os.read(reader, 100))
         os.kill(holder, signal.SIGKILL)
-        # Until it has ended, and no longer: it is not reaped.
+        # Wait until it has ended, but do not reap it.
         os.waitid(os.P_PID, holder, os.WEXITED | os.WNOWAIT)
         after = look(run)
         outcomes.close()
     return before, after
 
 
-def test_who_is_at_a_tile_is_shown_and_a_killed_worker_at_once_no_more(
+def test_the_worker_of_a_tile_is_shown_and_lost_as_soon_as_it_is_killed(
     run: Run, tmp_path: Path
 ) -> None:
     before, after = running_and_killed(run, tmp_path / "pipe")
@@ -142,7 +142,7 @@ def test_a_tile_that_was_taken_over_is_no_longer_lost(run: Run, tmp_path: Path) 
     assert status.done == 1
 
 
-def test_a_worker_elsewhere_runs_while_it_is_heard_and_is_lost_when_it_is_silent(run: Run) -> None:
+def test_a_worker_on_another_host_runs_until_its_heartbeats_stop(run: Run) -> None:
     now = time.time()
     write_journal(
         run,
@@ -160,27 +160,27 @@ def test_a_worker_elsewhere_runs_while_it_is_heard_and_is_lost_when_it_is_silent
     assert status.hosts == {"node-01": 1}
 
 
-def test_of_two_workers_at_a_tile_the_later_one_has_it(run: Run) -> None:
+def test_a_tile_with_two_workers_is_shown_with_the_later_one(run: Run) -> None:
     now = time.time()
     write_journal(run, "a-1-x", {"time": now - 60, "start": 0})
     write_journal(run, "b-2-y", {"time": now - 30, "start": 0})
     assert [attempt.host for attempt in look(run).running] == ["b"]
 
 
-def test_a_tile_that_is_saved_is_done_whatever_the_journal_says(run: Run) -> None:
+def test_a_saved_tile_is_done_whatever_the_journal_says(run: Run) -> None:
     fit(run, 0)
     write_journal(run, "a-1-x", {"time": time.time(), "start": 0})
     assert counts(look(run)) == (1, 0, len(run.tasks) - 1, 0)
 
 
-def test_the_journals_of_an_older_task_list_say_nothing(run: Run) -> None:
+def test_the_journals_of_an_older_task_list_are_ignored(run: Run) -> None:
     write_journal(run, "a-1-x", {"time": time.time(), "start": 0})
     (run.path / "generations" / "0001").rename(run.path / "generations" / "0002")
     assert look(run).running == ()
 
 
 def test_the_time_left_follows_from_the_costs_and_the_pool(run: Run) -> None:
-    """Two workers, tasks that take a second and as many more as their cost says: what is left is shared."""
+    """Two workers share the rest; a task takes one second plus a time proportional to its cost."""
     now, law = time.time(), 1e-3
     taken = {index: 1 + law * run.tasks[index].cost for index in range(6)}
     for host, indices in (("a", range(3)), ("b", range(3, 6))):
@@ -201,7 +201,7 @@ def test_the_time_left_follows_from_the_costs_and_the_pool(run: Run) -> None:
     assert least < status.tiles_per_minute < most
 
 
-def test_an_observer_sees_what_has_changed(run: Run) -> None:
+def test_an_observer_sees_changes(run: Run) -> None:
     observer = Observer(run)
     seen = [counts(observer.look())[0]]
     for index in range(3):
@@ -213,7 +213,7 @@ def test_an_observer_sees_what_has_changed(run: Run) -> None:
 # --- the command -------------------------------------------------------------------------------------------------
 
 
-def test_for_programs_there_is_all_of_it(call: Call, run: Run) -> None:
+def test_the_status_for_programs_is_complete(call: Call, run: Run) -> None:
     fit(run, 0)
     write_journal(run, "a-1-x", {"time": time.time(), "start": 1})
     code, output, _ = call("status", run.path, "--json")
@@ -224,7 +224,7 @@ def test_for_programs_there_is_all_of_it(call: Call, run: Run) -> None:
     assert (said["done"], said["waiting"], said["failed"]) == (1, len(run.tasks) - 2, {})
 
 
-def test_a_person_reads_counts_places_reasons_and_what_to_do(call: Call, run: Run) -> None:
+def test_the_status_for_people_has_counts_tiles_errors_and_the_remedy(call: Call, run: Run) -> None:
     list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "local:1"))
     run.store.file(run.tile(1)).unlink()
     code, said, _ = call("status", run.path)
@@ -238,7 +238,7 @@ def test_a_person_reads_counts_places_reasons_and_what_to_do(call: Call, run: Ru
     assert f"go on with: cryotile run {run.path}" in said
 
 
-def test_watching_ends_with_the_run_and_says_each_change_once(run: Run) -> None:
+def test_watching_ends_with_the_run_and_prints_each_change_once(run: Run) -> None:
     fit(run, *range(2, len(run.tasks)))
     watch = start("status", run.path, "--watch")
     assert watch.stdout is not None
@@ -252,14 +252,14 @@ def test_watching_ends_with_the_run_and_says_each_change_once(run: Run) -> None:
     assert "0 waiting, 0 failed" in said[-1]
 
 
-def test_watching_a_run_that_ends_with_failures_is_no_success(call: Call, run: Run) -> None:
+def test_watching_a_run_that_ends_with_failures_returns_1(call: Call, run: Run) -> None:
     list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "serial"))
     code, _, complaint = call("status", run.path, "--watch")
     assert code == 1
     assert f"cryotile retry {run.path}" in complaint
 
 
-def test_who_stops_watching_leaves_with_130(run: Run) -> None:
+def test_interrupted_watching_returns_130(run: Run) -> None:
     watch = start("status", run.path, "--watch")
     assert watch.stdout is not None
     watch.stdout.readline()
@@ -269,7 +269,7 @@ def test_who_stops_watching_leaves_with_130(run: Run) -> None:
     assert "Traceback" not in complaint
 
 
-def test_a_failed_tile_comes_back_by_retry(call: Call, run: Run) -> None:
+def test_retry_restores_a_failed_tile(call: Call, run: Run) -> None:
     list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "serial"))
     code, _, complaint = call("run", run.path, "--backend", "serial")
     assert code == 1

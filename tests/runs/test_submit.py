@@ -1,4 +1,4 @@
-"""Job scripts: what they ask for, what they start, and what the user's options change."""
+"""Job scripts: the resources they request, the command they start, the effect of user options."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.members import SmallRun, small_run
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """A run in a directory whose name a shell would take apart."""
+    """Return a run in a directory whose name a shell would split."""
     db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
     db.append([granule(1, 2000, extent=20e3)])
     request = PlanRequest(tile_size=7, where="platform == 'cryosat2'")
@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An ``sbatch`` that takes every job, and notes with which arguments and from where."""
+    """Install an ``sbatch`` that accepts every job, and return the file where it notes arguments and directory."""
     directory = tmp_path / "bin"
     directory.mkdir()
     notes = tmp_path / "notes"
@@ -54,7 +54,7 @@ def setup(run: Run, lines: object) -> None:
 
 
 def arguments(job: Job, tmp_path: Path) -> list[str]:
-    """What a shell makes of the script's last line."""
+    """Return the arguments that a shell parses from the last line of the script."""
     *lines, last = job.script.splitlines()
     show = f"{sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))'"
     (tmp_path / "script").write_text("\n".join([*lines, last.replace("exec", show, 1)]))
@@ -65,12 +65,12 @@ def arguments(job: Job, tmp_path: Path) -> list[str]:
 
 
 def fail(run: Run, index: int) -> None:
-    """Let a tile have failed."""
+    """Record a failure of a tile."""
     list(run.record([Outcome(run.tasks[index], 1.0, 3, "here", "ValueError: no")]))
 
 
 @pytest.mark.parametrize("scheduler", ["slurm", "pbs", "sge"])
-def test_a_script_runs_this_python_on_this_run_whatever_it_is_called(
+def test_a_script_runs_this_python_on_this_run_whatever_its_path(
     run: Run, tmp_path: Path, scheduler: str
 ) -> None:
     words = arguments(make_job(run, scheduler, members=4), tmp_path)
@@ -83,7 +83,7 @@ def test_a_script_runs_this_python_on_this_run_whatever_it_is_called(
     ]
 
 
-def test_mpi_starts_as_many_ranks_as_were_asked_for(run: Run) -> None:
+def test_mpi_starts_the_requested_number_of_ranks(run: Run) -> None:
     scripts = {
         scheduler: make_job(run, scheduler, backend="mpi", members=8).script
         for scheduler in ("slurm", "pbs", "sge")
@@ -122,12 +122,12 @@ def test_time_and_memory_follow_from_the_plan(run: Run) -> None:
     assert one.seconds == pytest.approx(2 * 3600 + 600, abs=300)
     assert one.seconds % 300 == 0
     assert needs(run, run.tasks, 2).seconds == pytest.approx(2 * 3600 * count / 2 + 600, abs=300)
-    # However many work on it, the costliest tile takes its time.
+    # The costliest tile sets the least time, however many members there are.
     assert needs(run, run.tasks[:1], 1000).clock == "2:10:00"
     assert one.megabytes == 2200
 
 
-def test_the_users_lines_come_before_the_work(run: Run) -> None:
+def test_setup_lines_precede_the_command(run: Run) -> None:
     setup(run, ["module load python", 'source "my env/bin/activate"'])
     lines = make_job(Run.load(run.path), "slurm", members=2).script.splitlines()
     assert lines[-3:-1] == ["module load python", 'source "my env/bin/activate"']
@@ -135,13 +135,13 @@ def test_the_users_lines_come_before_the_work(run: Run) -> None:
 
 
 @pytest.mark.parametrize("lines", ["module load python", [1], {"a": "b"}])
-def test_lines_that_are_none_are_refused(run: Run, lines: object) -> None:
+def test_setup_that_is_not_a_list_of_lines_is_refused(run: Run, lines: object) -> None:
     setup(run, lines)
     with pytest.raises(DamagedFile, match=r"not a list of lines; write e\.g\. setup = "):
         make_job(run, "slurm", members=2)
 
 
-def test_the_users_options_win(run: Run) -> None:
+def test_user_options_take_precedence(run: Run) -> None:
     job = make_job(run, "slurm", members=2, options=["--mem=4G", "--time=1:00"])
     assert job.command == ("sbatch", "--parsable", "--mem=4G", "--time=1:00")
     assert "--mem-per-cpu" not in job.script
@@ -159,13 +159,13 @@ def test_the_users_options_win(run: Run) -> None:
         ("pbs", "array", ["-l", "pmem=3gb"], "select=1:ncpus=1:mem="),
     ],
 )
-def test_an_option_that_only_looks_alike_replaces_nothing(
+def test_a_different_option_with_the_same_prefix_replaces_nothing(
     run: Run, scheduler: str, backend: str, options: list[str], kept: str
 ) -> None:
     assert kept in make_job(run, scheduler, backend=backend, members=2, options=options).script
 
 
-def test_a_submission_that_is_interrupted_keeps_what_its_members_will_read(
+def test_an_interrupted_submission_keeps_the_task_list_for_its_members(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
@@ -178,7 +178,7 @@ def test_a_submission_that_is_interrupted_keeps_what_its_members_will_read(
     assert submitted_tasks(run, 1) == list(job.tasks)
 
 
-def test_what_is_there_or_failed_is_not_submitted(run: Run, sbatch: Path) -> None:
+def test_failed_tasks_are_not_submitted(run: Run, sbatch: Path) -> None:
     fail(run, 3)
     submit(make_job(run, "slurm", members=2))
     assert [task.index for task in submitted_tasks(run, 1)] == [
@@ -209,7 +209,7 @@ def test_two_submissions_at_once_do_not_share_a_number(run: Run, sbatch: Path) -
     assert submitted_tasks(run, 1) == list(first.tasks)
 
 
-def test_a_submission_that_is_refused_leaves_nothing(
+def test_a_rejected_submission_leaves_no_files(
     run: Run, sbatch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = sbatch.parent / "bin" / "sbatch"
@@ -241,7 +241,7 @@ def test_a_submission_of_another_task_list_is_refused(run: Run, sbatch: Path) ->
         ({"members": 0}, "ask for 1 or more"),
     ],
 )
-def test_what_cannot_be_submitted_is_refused(run: Run, words: dict[str, object], rule: str) -> None:
+def test_an_invalid_submission_is_refused(run: Run, words: dict[str, object], rule: str) -> None:
     values = {"scheduler": "slurm", "backend": "array", "members": 2} | words
     with pytest.raises(InvalidValue, match=rule):
         make_job(
@@ -252,7 +252,7 @@ def test_what_cannot_be_submitted_is_refused(run: Run, words: dict[str, object],
         )
 
 
-# --- as a user meets it -----------------------------------------------------------------------------------------
+# --- the commands -----------------------------------------------------------------------------------------------
 
 
 def test_a_dry_run_shows_the_script_and_writes_nothing(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ def test_a_dry_run_shows_the_script_and_writes_nothing(tmp_path: Path) -> None:
     assert not (small.run.path / "jobs").exists()
 
 
-def test_every_member_exits_0_when_its_own_share_is_there(tmp_path: Path) -> None:
+def test_every_member_exits_0_if_its_own_share_is_complete(tmp_path: Path) -> None:
     small = small_run(tmp_path, "false")
     fail(small.run, 0)
     codes = {}
@@ -278,7 +278,7 @@ def test_every_member_exits_0_when_its_own_share_is_there(tmp_path: Path) -> Non
         codes[member] = command.returncode
         assert ("tiles are there" in said) == (command.returncode == 0)
         assert ("1 of " in complaint and "failed" in complaint) == (command.returncode == 1)
-    # The one whose tile had failed says so; the others need not care.
+    # Only the member whose tile failed reports it.
     assert sorted(codes.values()) == [0, 0, 1]
     assert len(small.tiles()) == len(small.run.tasks) - 1
 
@@ -291,7 +291,7 @@ def start_and_hold(small: SmallRun, tmp_path: Path, grace: str) -> subprocess.Po
     return command
 
 
-def test_a_run_that_is_asked_to_stop_drains_and_returns_143(tmp_path: Path) -> None:
+def test_a_terminated_run_drains_and_returns_143(tmp_path: Path) -> None:
     small = small_run(tmp_path, "false")
     command = start_and_hold(small, tmp_path, "0.5")
     command.send_signal(signal.SIGTERM)
@@ -303,14 +303,14 @@ def test_a_run_that_is_asked_to_stop_drains_and_returns_143(tmp_path: Path) -> N
     assert len(small.tiles()) == 1
 
 
-def test_who_asks_twice_need_not_wait_for_the_grace(tmp_path: Path) -> None:
+def test_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
     small = small_run(tmp_path, "false")
     command = start_and_hold(small, tmp_path, "3600")
     asked = 0
     while command.poll() is None:
         command.send_signal(signal.SIGTERM)
         asked += 1
-        # Signals that come at once are one.
+        # Signals in quick succession merge into one.
         with suppress(subprocess.TimeoutExpired):
             command.wait(1.0)
     command.communicate()

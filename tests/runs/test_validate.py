@@ -1,4 +1,4 @@
-"""Halves of a data set: they have no pass in common, and their rates differ by as much as their sigmas say."""
+"""Halves of a data set share no pass, and their rates differ as much as their sigmas predict."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def run(tmp_path: Path, points: pd.DataFrame) -> Run:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_no_pass_is_in_both_halves_and_none_is_left_out(split: str, points: pd.DataFrame) -> None:
+def test_every_pass_is_in_exactly_one_half(split: str, points: pd.DataFrame) -> None:
     one, other = halves(points, split)
     assert not set(points["pass_id"][one]) & set(points["pass_id"][other])
     assert (one ^ other).all()
 
 
-def test_a_pass_is_in_the_same_half_whatever_else_is_read(points: pd.DataFrame) -> None:
+def test_the_half_of_a_pass_does_not_depend_on_other_passes(points: pd.DataFrame) -> None:
     some = points.iloc[::7].iloc[::-1]
     odd = points["pass_id"][halves(points, "odd-even")[0]]
     assert set(some["pass_id"][halves(some, "odd-even")[0]]) <= set(odd)
@@ -60,7 +60,7 @@ def test_odd_passes_are_as_often_ascending_as_even_ones(points: pd.DataFrame) ->
     assert abs(odd.mean() - 0.5) < 0.05
 
 
-def test_a_point_whose_direction_is_not_known_is_in_neither_half(points: pd.DataFrame) -> None:
+def test_a_point_of_unknown_direction_is_in_neither_half(points: pd.DataFrame) -> None:
     ascending = points["ascending"].copy()
     ascending.iloc[3] = pd.NA
     one, other = halves(points.assign(ascending=ascending), "ascending-descending")
@@ -73,7 +73,7 @@ def test_a_point_whose_direction_is_not_known_is_in_neither_half(points: pd.Data
 
 
 def made_up_fits(size: int, dof: int, stretch: float = 1.0) -> tuple[xr.Dataset, xr.Dataset]:
-    """Two fits of one truth whose errors are of the size that their sigmas, of few degrees of freedom, estimate."""
+    """Return two fits of one truth, with errors as large as their sigmas of ``dof`` degrees of freedom estimate."""
     random = np.random.default_rng(dof)
     fits = []
     for scale in (0.1, 0.25):
@@ -99,7 +99,7 @@ def made_up_fits(size: int, dof: int, stretch: float = 1.0) -> tuple[xr.Dataset,
 
 
 @pytest.mark.parametrize("dof", [5, 8, 30])
-def test_honest_sigmas_spread_the_ratio_as_students_t_does(dof: int) -> None:
+def test_correct_sigmas_give_ratios_distributed_as_students_t(dof: int) -> None:
     names = SPLITS["odd-even"]
     everything, *strata = agreement(compare(*made_up_fits(40_000, dof), names), names)
     assert everything.posts == 40_000
@@ -110,7 +110,7 @@ def test_honest_sigmas_spread_the_ratio_as_students_t_does(dof: int) -> None:
     assert len(strata) == 1
 
 
-def test_sigmas_that_are_half_of_what_they_should_be_double_the_spread() -> None:
+def test_sigmas_of_half_the_true_size_double_the_spread() -> None:
     names = SPLITS["odd-even"]
     everything = agreement(compare(*made_up_fits(40_000, 20, stretch=2.0), names), names)[0]
     assert everything.plain == pytest.approx(2 * everything.plain_expected, rel=0.02)
@@ -130,7 +130,7 @@ def test_few_degrees_of_freedom_have_wide_intervals() -> None:
     assert agreement(compare(*made_up_fits(9, 1), names), names)[0].plain_expected == np.inf
 
 
-def test_where_either_half_has_no_sigma_there_is_no_difference() -> None:
+def test_posts_without_a_sigma_in_either_half_have_no_difference() -> None:
     one, other = made_up_fits(4, 9)
     one["dhdt_sigma"][0, 1], other["dhdt"][0, 2] = np.nan, np.nan
     other["dhdt_sigma"][0, 2], other["status"][0, 2] = np.nan, Status.TOO_FEW_PASSES
@@ -145,7 +145,7 @@ def test_where_either_half_has_no_sigma_there_is_no_difference() -> None:
     assert list(found) == [variable.name for variable in variables(SPLITS["odd-even"])]
 
 
-def test_nothing_to_compare_is_no_agreement() -> None:
+def test_halves_with_nothing_to_compare_have_no_agreement() -> None:
     one, other = made_up_fits(3, 9)
     names = SPLITS["odd-even"]
     assert (
@@ -172,7 +172,7 @@ def test_both_splits_of_a_run_are_compared_and_mapped(call: Call, run: Run) -> N
         assert record[split][0]["within_ci95"] > 0.85
 
 
-def test_a_half_is_fitted_as_it_would_be_alone(call: Call, run: Run) -> None:
+def test_a_half_is_fitted_as_a_data_set_of_its_own(call: Call, run: Run) -> None:
     assert call("validate", run.path, "--split", "odd-even", "--backend", "serial")[0] == 0
     product = read_product(run.path / "validation" / "odd-even.nc")
     stored = PointDB(run.db_path).read(time=run.settings.fit.period)
@@ -214,7 +214,7 @@ def test_a_trend_of_odd_passes_alone_is_found(
     assert record["ascending-descending"][0]["robust"] < 1.5
 
 
-def test_few_tiles_do_and_the_rest_goes_on_from_there(call: Call, run: Run) -> None:
+def test_validating_a_few_tiles_can_be_continued_to_all(call: Call, run: Run) -> None:
     few = ("validate", run.path, "--split", "odd-even", "--backend", "serial", "--max-tiles", 3)
     code, said, _ = call(*few)
     assert code == 0
@@ -229,7 +229,7 @@ def test_few_tiles_do_and_the_rest_goes_on_from_there(call: Call, run: Run) -> N
     assert all(tile.stat().st_mtime_ns == time for tile, time in before.items())
 
 
-def test_children_give_the_bytes_of_one_process(
+def test_child_processes_give_the_same_bytes_as_one_process(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:
     products = []
@@ -259,7 +259,7 @@ def test_the_plane_recipe_can_be_validated_too(
     assert everything["posts"] > 50
 
 
-def test_members_do_their_share_and_whoever_comes_last_reports(call: Call, run: Run) -> None:
+def test_members_do_their_share_and_the_last_one_reports(call: Call, run: Run) -> None:
     words = ("validate", run.path, "--split", "odd-even", "--max-tiles", 3, "--backend")
     for member in range(2):
         code, said, _ = call(*words, f"index:{member}/2")
@@ -272,7 +272,7 @@ def test_members_do_their_share_and_whoever_comes_last_reports(call: Call, run: 
     assert all(tile.stat().st_mtime_ns == time for tile, time in before.items())
 
 
-def test_halves_without_a_fit_are_told_in_one_line(
+def test_halves_without_a_fit_are_reported_in_one_line(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:
     run = plan_flown(tmp_path, points.assign(ascending=pd.array([True] * len(points), "boolean")))
@@ -292,13 +292,15 @@ def test_halves_without_a_fit_are_told_in_one_line(
         (("--backend", "serail"), "backend 'serail' is unknown"),
     ],
 )
-def test_wrong_usage_is_told(words: tuple[str, ...], complaint: str, call: Call, run: Run) -> None:
+def test_wrong_usage_is_refused(
+    words: tuple[str, ...], complaint: str, call: Call, run: Run
+) -> None:
     code, _, complaints = call("validate", run.path, *words)
     assert code == 2
     assert complaint in complaints.splitlines()[-1]
 
 
-def test_what_is_no_run_is_told(call: Call, tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_run_is_refused(call: Call, tmp_path: Path) -> None:
     code, _, complaints = call("validate", tmp_path)
     assert code == 2
     assert len(complaints.splitlines()) == 1
