@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it says, what it returns, what it leaves alone."""
+"""The command line as users see it: its messages, exit codes, and the files that it does not touch."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ W_GREENLAND = (-190_000, -2_290_000, -150_000, -2_260_000)
 
 @pytest.fixture(scope="session")
 def greenland(granules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The point DB of the issue: laser and radar over Greenland."""
+    """Return a point DB of laser and radar granules over Greenland."""
     path = tmp_path_factory.mktemp("greenland") / "greenland.pdb"
     patterns = [
         "ATL11_*.h5",
-        "processed_ATL06_20190*.h5",  # a later one lacks a variable that its product prescribes
+        "processed_ATL06_20190*.h5",  # a later granule lacks a variable that its product prescribes
         "CS_OFFL_SIR_TDP_LI_GREENL_*.nc",
         "CS_LTA__SIR_LRMI2__*.nc",
     ]
@@ -49,16 +49,16 @@ def greenland(granules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def only_line(text: str) -> str:
-    """Return the one line that a complaint must be."""
+    """Return the only line of an error message."""
     lines = text.strip().splitlines()
     assert len(lines) == 1, text
     return lines[0]
 
 
-# --- the straight path, on real granules ------------------------------------------------------------------------
+# --- the whole path, on real granules ---------------------------------------------------------------------------
 
 
-def test_the_crs_is_needed_once_and_known_afterwards(
+def test_the_crs_is_needed_only_by_the_first_ingest(
     call: Call, granules: Path, tmp_path: Path
 ) -> None:
     db = tmp_path / "antarctica.pdb"
@@ -84,7 +84,7 @@ def test_a_mix_of_laser_and_radar_is_refused_with_the_remedies(
     assert not (tmp_path / "run").exists()
 
 
-def test_real_tracks_show_the_melt_of_summer_2019(
+def test_real_granules_show_the_melt_of_summer_2019(
     call: Call, greenland: Path, tmp_path: Path
 ) -> None:
     run, product = tmp_path / "run", tmp_path / "dhdt.nc"
@@ -102,13 +102,13 @@ def test_real_tracks_show_the_melt_of_summer_2019(
             for name, value in zip(names, status.attrs["flag_values"], strict=True)
         }
     fitted = rate[np.isfinite(rate)]
-    # One nearly straight track cannot tell slope from change, and almost everywhere only one passes.
+    # A single nearly straight pass cannot separate slope from change, and almost everywhere there is only one.
     assert statuses["singular"] > 3 * statuses["ok"] > 0
     assert -2.5 < np.median(fitted) < -1.0
     assert fitted.size == statuses["ok"]
 
 
-def test_the_caption_of_three_summer_months_says_that_they_are_no_annual_rate(
+def test_the_caption_of_three_summer_months_says_that_the_rate_is_not_annual(
     call: Call, greenland: Path, tmp_path: Path
 ) -> None:
     run, product, picture = tmp_path / "run", tmp_path / "dhdt.nc", tmp_path / "dhdt.svg"
@@ -124,7 +124,7 @@ def test_the_caption_of_three_summer_months_says_that_they_are_no_annual_rate(
 
 
 def bad_granules(directory: Path, granules: Path) -> dict[str, Path]:
-    """Make one file of each kind that is no readable granule."""
+    """Write one file of each kind of unreadable granule."""
     good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
     files = {
         name: directory / f"{name}.nc"
@@ -139,7 +139,7 @@ def bad_granules(directory: Path, granules: Path) -> dict[str, Path]:
     return files
 
 
-def test_granules_that_cannot_be_read_are_named_and_the_others_go_in(
+def test_unreadable_granules_are_named_and_the_others_are_ingested(
     call: Call, granules: Path, tmp_path: Path
 ) -> None:
     bad = bad_granules(tmp_path, granules)
@@ -165,7 +165,7 @@ def test_granules_that_cannot_be_read_are_named_and_the_others_go_in(
         ("nonsense", "nonsense"),
     ],
 )
-def test_a_crs_that_is_not_projected_metres_is_refused(
+def test_a_crs_that_is_not_projected_in_metres_is_refused(
     call: Call, granules: Path, tmp_path: Path, crs: str, reason: str
 ) -> None:
     good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
@@ -175,7 +175,7 @@ def test_a_crs_that_is_not_projected_metres_is_refused(
     assert not (tmp_path / "a.pdb").exists()
 
 
-def test_another_crs_than_the_point_dbs_is_refused(
+def test_a_crs_other_than_that_of_the_point_db_is_refused(
     call: Call, granules: Path, greenland: Path
 ) -> None:
     good = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
@@ -208,7 +208,7 @@ BAD_PLANS = {
 
 
 @pytest.mark.parametrize(("options", "named"), BAD_PLANS.values(), ids=BAD_PLANS.keys())
-def test_a_plan_that_makes_no_sense_is_refused_in_one_line(
+def test_an_invalid_plan_is_refused_in_one_line(
     call: Call, greenland: Path, tmp_path: Path, options: list[object], named: str
 ) -> None:
     laser = [] if "--where" in options else ["--where", "platform == 'icesat2'"]
@@ -246,7 +246,7 @@ def test_planning_again_needs_no_option_and_refuses_others(
     assert (run / "run.toml").read_bytes() == frozen
 
 
-def test_of_two_plans_at_once_one_run_comes_out(greenland: Path, tmp_path: Path) -> None:
+def test_two_concurrent_plans_make_one_run(greenland: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [
         sys.executable,
@@ -282,7 +282,7 @@ def test_a_run_of_another_version_is_refused(call: Call, greenland: Path, tmp_pa
         assert "9.0.1.0" in only_line(complaint)
 
 
-def test_a_point_db_that_was_moved_away_is_named(
+def test_the_error_of_a_moved_point_db_names_it(
     call: Call, greenland: Path, tmp_path: Path
 ) -> None:
     db, run = tmp_path / "moved.pdb", tmp_path / "run"
@@ -310,9 +310,7 @@ def test_a_point_db_of_a_newer_format_is_refused(
 
 
 @pytest.mark.parametrize("command", ["run", "status", "retry", "info"])
-def test_a_directory_that_is_not_ours_is_left_alone(
-    call: Call, tmp_path: Path, command: str
-) -> None:
+def test_a_foreign_directory_is_not_changed(call: Call, tmp_path: Path, command: str) -> None:
     (tmp_path / "thesis.tex").write_text("precious", "utf-8")
     code, _, complaint = call(command, tmp_path)
     assert code in (1, 2)
@@ -330,7 +328,7 @@ def test_neither_ingest_nor_plan_writes_into_a_foreign_directory(
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_damaged_tile_is_missing_and_made_again(
+def test_a_damaged_tile_is_missing_and_fitted_again(
     call: Call, greenland: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -348,7 +346,7 @@ def test_a_damaged_tile_is_missing_and_made_again(
     assert tile.read_bytes() == whole
 
 
-def test_an_unfinished_run_is_assembled_only_when_asked_to(
+def test_an_unfinished_run_is_assembled_only_with_partial(
     call: Call, greenland: Path, tmp_path: Path
 ) -> None:
     run, product = tmp_path / "run", tmp_path / "dhdt.nc"
@@ -370,7 +368,7 @@ def test_a_period_without_points_is_refused(call: Call, greenland: Path, tmp_pat
     assert "2019-04-16" in only_line(complaint)
 
 
-def test_an_instant_may_be_written_in_another_way(
+def test_the_same_instant_may_be_written_in_another_way(
     call: Call, greenland: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -383,7 +381,7 @@ def test_an_instant_may_be_written_in_another_way(
     [["--where", "foo > 1"], ["--columns", "foo"], ["--crs", "EPSG:4326"]],
     ids=["where", "columns", "crs"],
 )
-def test_a_slip_leaves_no_point_db_behind(
+def test_an_invalid_option_creates_no_point_db(
     call: Call, granules: Path, tmp_path: Path, options: list[str]
 ) -> None:
     good = next(granules.glob("CS_OFFL_SIR_TDP_LI_GREENL_*.nc"))
@@ -393,7 +391,7 @@ def test_a_slip_leaves_no_point_db_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_granules_none_of_which_can_be_read_make_no_point_db(call: Call, tmp_path: Path) -> None:
+def test_unreadable_granules_alone_create_no_point_db(call: Call, tmp_path: Path) -> None:
     code, _, complaint = call(
         "ingest", tmp_path / "a.pdb", tmp_path / "no.nc", "--crs", "EPSG:3413"
     )
@@ -409,7 +407,7 @@ def test_a_granule_given_twice_is_counted_once(call: Call, granules: Path, tmp_p
     assert "1 granule added, 1 there already; 968 of 3,050 points kept" in said
 
 
-def test_points_of_the_other_hemisphere_are_counted_under_their_own_reason(
+def test_points_of_the_other_hemisphere_are_counted_under_a_reason_of_their_own(
     call: Call, granules: Path, tmp_path: Path
 ) -> None:
     south = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
@@ -429,7 +427,7 @@ def test_a_product_is_netcdf_or_geotiff(call: Call, greenland: Path, tmp_path: P
     assert not (tmp_path / "dhdt.xyz").exists()
 
 
-def test_what_a_killed_writer_left_is_swept_up_and_what_is_young_stays(
+def test_old_files_of_a_killed_writer_are_removed_and_recent_ones_kept(
     call: Call, greenland: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -444,7 +442,7 @@ def test_what_a_killed_writer_left_is_swept_up_and_what_is_young_stays(
     assert young.exists()
 
 
-def test_a_reader_of_the_output_who_leaves_ends_the_command_quietly(greenland: Path) -> None:
+def test_a_closed_output_pipe_ends_the_command_quietly(greenland: Path) -> None:
     words = [sys.executable, "-m", "cryotile", "info", greenland]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as told:
         assert told.stdout is not None
@@ -455,7 +453,7 @@ def test_a_reader_of_the_output_who_leaves_ends_the_command_quietly(greenland: P
 
 
 @pytest.mark.parametrize("words", [("-v", "info"), ("info", "-v")])
-def test_verbose_may_stand_before_and_after_the_command(
+def test_verbose_may_precede_or_follow_the_command(
     call: Call, greenland: Path, words: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])

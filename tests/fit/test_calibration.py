@@ -1,4 +1,4 @@
-"""The calibration study in a small form: its worlds have the stated truth, and it writes its figures."""
+"""A small calibration study: its simulated worlds have the stated truth, and it writes its figures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_each_kind_of_world_has_posts_of_few_and_of_many_passes(calibration, flo
             assert points["pass_id"].value_counts().max() <= calibration.POINTS_OF_SPARSE_PASS
 
 
-def test_one_pass_of_each_post_is_off(calibration, flown) -> None:
+def test_one_pass_of_each_post_has_an_offset(calibration, flown) -> None:
     kind = next(k for k in calibration.KINDS if k.off == 50)
     points = calibration.thin(flown, kind, np.random.default_rng(0))
     wrong = calibration.disturb(points, kind, np.random.default_rng(1))
@@ -55,7 +55,7 @@ def test_one_pass_of_each_post_is_off(calibration, flown) -> None:
     assert off.groupby(points.groupby("pass_id")["post"].first()).sum().tolist() == [1] * 25
 
 
-def test_coverage_counts_the_posts_whose_interval_holds_the_truth(calibration) -> None:
+def test_coverage_counts_the_posts_whose_interval_contains_the_truth(calibration) -> None:
     table = pd.DataFrame(
         {
             "world": "white noise",
@@ -97,7 +97,7 @@ def small_rms(calibration) -> pd.DataFrame:
     ).T.rename_axis("m/yr")
 
 
-def test_on_points_like_the_peers_the_robust_fit_is_as_good_as_the_best(calibration) -> None:
+def test_the_robust_fit_is_as_good_as_the_best_peer_on_the_points_of_the_peers(calibration) -> None:
     import calibration_rms as rms
 
     points = rms.make_points(139, 2000.0, 0)

@@ -1,4 +1,4 @@
-"""Settings of the fit: invalid values are refused, open ones are filled in."""
+"""Settings of the fit: invalid values are refused, unset ones are filled in."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_an_invalid_setting_is_refused_in_one_line(setting, value):
     assert ";" in str(caught.value)
 
 
-def test_freezing_fills_in_open_settings_and_nothing_else():
+def test_freezing_fills_in_unset_settings_and_nothing_else():
     first, last = pd.Timestamp("2010-07-18"), pd.Timestamp("2020-12-31 23:59:59")
     frozen = FitConfig().frozen(first, last)
     assert frozen.period == ("2010-01-01", "2021-01-01")

@@ -35,7 +35,7 @@ def test_every_level_of_vector_instructions_gives_the_same_bytes(level, recipe, 
 
 
 def hostile(seed: int, size: int, spread: float, days: int, passes: int) -> pd.DataFrame:
-    """Random points at few places and times, with missing, infinite and repeated values."""
+    """Return random points at few places and times, with missing, infinite and repeated values."""
     generator = np.random.default_rng(seed)
     points = make_points(max(size, 1), seed=seed % 7, passes=max(passes, 2)).iloc[:size]
     points["x"] = spread * generator.normal(size=size)
@@ -90,14 +90,14 @@ def test_hostile_points_get_a_status_or_an_error_that_names_a_column(
         assert np.isnan(fits[name].to_numpy()[~ok]).all()
 
 
-def test_many_points_at_one_post_are_fitted_like_few():
+def test_many_points_at_one_post_are_fitted_as_few_are():
     points = pd.concat([make_points(3000, seed=k, passes=40) for k in range(70)], ignore_index=True)
     fits = fit_posts(points.drop(columns="mode"), [300.0], [-200.0], FitConfig(period=PERIOD))
     assert fits["status"].item() == Status.OK
     assert fits["data_count"].item() > 190_000
 
 
-def test_millions_of_points_at_one_post_are_fitted_in_the_memory_of_the_points():
+def test_millions_of_points_at_one_post_give_the_true_rate():
     size = 10_000_000 if os.environ.get("CRYOTILE_LONG") else 1_000_000
     generator = np.random.default_rng(0)
     years = generator.uniform(0, 10, size)

@@ -1,4 +1,4 @@
-"""The fit of a plane at each post: right numbers and statuses, and bytes that depend on its circle alone."""
+"""The plane fit at each post: correct numbers and statuses, and bytes that depend only on its circle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POST = (np.array([300.0]), np.array([-200.0]))
 def make_points(
     size=300, *, seed=0, passes=12, noise=0.1, extent=2500.0, centre=(300.0, -200.0)
 ) -> pd.DataFrame:
-    """Points of ten years around a post, on a plane that rises 1.000 m a year."""
+    """Return points of ten years around a post, on a plane that rises 1.000 m a year."""
     generator = np.random.default_rng(seed)
     x = generator.uniform(-extent, extent, size) + centre[0]
     y = generator.uniform(-extent, extent, size) + centre[1]
@@ -58,7 +58,7 @@ def status_of(points: pd.DataFrame, config: FitConfig = CONFIG) -> Status:
     return Status(int(fit_one(points, config)["status"]))
 
 
-# --- right numbers
+# --- correct numbers
 
 
 def test_a_plane_rising_one_metre_a_year_has_dhdt_one():
@@ -73,7 +73,7 @@ def test_a_plane_rising_one_metre_a_year_has_dhdt_one():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_coefficients_are_those_of_lstsq(seed):
+def test_coefficients_equal_those_of_lstsq(seed):
     points = make_points(60 + 40 * seed, seed=seed)
     fit, expected = fit_one(points), fit_plane(points, 300.0, -200.0, 2000.0, EPOCH)
     assert float(fit["dhdt"]) == pytest.approx(expected.dhdt, rel=1e-9)
@@ -85,7 +85,7 @@ def test_coefficients_are_those_of_lstsq(seed):
 
 @pytest.mark.parametrize("noise", [1e-6, 1e-3, 0.1, 100.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_jackknife_is_that_of_leaving_out_each_pass(seed, noise):
+def test_the_jackknife_equals_refitting_without_each_pass(seed, noise):
     points = make_points(150, seed=seed, noise=noise)
     fit = fit_one(points)
     rate, elevation = jackknife(points, 300.0, -200.0, 2000.0, EPOCH)
@@ -95,7 +95,7 @@ def test_the_jackknife_is_that_of_leaving_out_each_pass(seed, noise):
 
 
 @pytest.mark.parametrize("noise", [1e-3, 0.1, 100.0])
-def test_the_formal_sigma_is_that_of_ordinary_least_squares(noise):
+def test_the_formal_sigma_equals_that_of_ordinary_least_squares(noise):
     points = make_points(noise=noise)
     near = in_circle(points, 300.0, -200.0, 2000.0)
     model = sm.OLS(near["elevation"].to_numpy(), design(near, 300.0, -200.0, 2000.0, EPOCH)).fit()
@@ -104,7 +104,7 @@ def test_the_formal_sigma_is_that_of_ordinary_least_squares(noise):
     assert float(fit["misfit_rms"]) == pytest.approx(np.sqrt(model.ssr / model.nobs), rel=1e-9)
 
 
-def test_errors_that_passes_share_make_the_jackknife_exceed_the_formal_sigma():
+def test_errors_shared_within_passes_make_the_jackknife_exceed_the_formal_sigma():
     points = make_points(2000, noise=0.0)
     shared = np.random.default_rng(1).normal(0, 1, 12)
     points["elevation"] += shared[(points["pass_id"] - 2**32).to_numpy()]
@@ -112,7 +112,7 @@ def test_errors_that_passes_share_make_the_jackknife_exceed_the_formal_sigma():
     assert float(fit["dhdt_sigma"]) > 3 * float(fit["dhdt_sigma_formal"])
 
 
-def test_heights_far_from_zero_and_posts_far_from_the_origin_lose_no_digits():
+def test_large_heights_and_coordinates_lose_no_digits():
     points = make_points(noise=0.0, centre=(2.4e6, -1.9e6))
     points["elevation"] += 1e6
     fit = fit_posts(points, [2.4e6], [-1.9e6], CONFIG).isel(x=0, y=0)
@@ -141,7 +141,7 @@ def test_a_point_at_exactly_the_radius_is_outside():
     assert int(fit_one(pd.concat([points, just_inside]))["data_count"]) == len(points) + 1
 
 
-def test_the_period_holds_its_first_instant_and_not_its_last():
+def test_the_period_includes_its_first_instant_and_excludes_its_last():
     points = make_points()
     points.loc[0, "time"] = np.datetime64("2015-01-01", "ms")
     points.loc[1, "time"] = np.datetime64("2017-01-01", "ms")
@@ -180,7 +180,7 @@ def test_a_time_with_a_zone_is_the_same_instant():
     assert fit_posts(points, *POST, CONFIG).identical(fit_posts(zoned, *POST, CONFIG))
 
 
-def test_times_that_are_plain_numbers_are_refused():
+def test_plain_numbers_as_times_are_refused():
     points = make_points()
     with pytest.raises(InvalidValue, match=r"column 'time' is float64.*to_datetime"):
         fit_one(points.assign(time=np.arange(len(points)) * 0.1))
@@ -189,7 +189,7 @@ def test_times_that_are_plain_numbers_are_refused():
 # --- a status for every post
 
 
-def test_a_post_without_points_says_so():
+def test_a_post_without_points_has_the_status_no_points():
     fit = fit_posts(make_points(), [1e6], [0.0], CONFIG).isel(x=0, y=0)
     assert fit["status"] == Status.NO_POINTS
     assert np.isnan(fit["dhdt"])
@@ -216,14 +216,14 @@ def test_one_pass_is_too_few():
     assert status_of(make_points().assign(pass_id=7)) == Status.TOO_FEW_PASSES
 
 
-def test_one_straight_track_cannot_tell_slope_from_change():
+def test_points_on_one_straight_line_cannot_separate_slope_from_change():
     points = make_points()
     points["y"] = 0.5 * points["x"] + np.random.default_rng(0).normal(0, 1.0, len(points))
     assert status_of(points) == Status.SINGULAR
 
 
 @pytest.mark.parametrize("spread", [0.0, 1e-9, 1e-5])
-def test_points_in_one_place_are_singular_and_not_rounding(spread):
+def test_points_in_one_place_are_singular_despite_rounding(spread):
     points = make_points()
     place = np.random.default_rng(0).normal(0, spread, (len(points), 2))
     assert (
@@ -231,7 +231,7 @@ def test_points_in_one_place_are_singular_and_not_rounding(spread):
     )
 
 
-def test_points_at_one_time_are_singular_when_no_span_is_asked_for():
+def test_points_at_one_time_are_singular_if_no_span_is_required():
     points = make_points()
     points["time"] = points["time"].iloc[0]
     assert (
@@ -252,7 +252,7 @@ def test_without_a_fit_every_real_number_is_nan():
 def test_the_tolerance_of_each_column_is_compared_with_the_smallest_allowed(
     dependent, tolerance, status
 ):
-    # One of u, v and τ is the sum of the others plus a rest of this share of its variance.  The tolerances of the
+    # One of u, v and τ is the sum of the others plus a residual of this share of its variance.  The tolerances of the
     # others are twice as large, so that this column decides.
     a, b, rest = (np.tile(axis.ravel(), 4) for axis in np.meshgrid([-1, 1], [-1, 1], [-1, 1]))
     columns = [a, b]
@@ -315,7 +315,7 @@ def test_posts_in_any_order_get_the_same_fit():
 
 
 @pytest.mark.parametrize("radius", [0.5, 70.0, 2000.0, 9999.0, 1e6])
-def test_the_circle_of_any_radius_holds_what_brute_force_finds(radius):
+def test_the_circle_of_any_radius_has_the_points_found_by_brute_force(radius):
     generator = np.random.default_rng(4)
     points = make_points(3000, extent=5000.0)
     x, y = points["x"].to_numpy()[:20] + generator.normal(0, 0.3, 20), np.array([-200.0, 333.3])
@@ -326,7 +326,7 @@ def test_the_circle_of_any_radius_holds_what_brute_force_finds(radius):
     assert counts.to_numpy().tolist() == expected
 
 
-def test_posts_far_apart_see_the_points_around_each_of_them():
+def test_posts_far_apart_are_fitted_to_the_points_around_each_of_them():
     near = make_points(200, extent=3.0)
     places = np.array([-4.1e9, -7e6, 0.0, 1e3, 2e6, 3.9e9])
     points = pd.concat(
@@ -359,7 +359,7 @@ def test_read_only_strided_and_narrow_columns_are_the_same_numbers():
     assert fit_posts(other, *POST, CONFIG).identical(expected)
 
 
-def test_posts_may_be_lists_of_whole_numbers():
+def test_posts_may_be_lists_of_integers():
     assert fit_posts(make_points(), [300], [-200], CONFIG).identical(
         fit_posts(make_points(), *POST, CONFIG)
     )
@@ -389,7 +389,7 @@ def test_a_missing_column_is_named(column):
 
 
 @pytest.mark.parametrize("column", ["x", "y", "elevation"])
-def test_a_column_of_words_is_named(column):
+def test_a_column_of_strings_is_named(column):
     with pytest.raises(InvalidValue, match=f"column '{column}' is .*, not numbers"):
         fit_one(make_points().assign(**{column: "high"}))
 
@@ -422,7 +422,7 @@ def with_modes(points: pd.DataFrame, modes: list[str | None]) -> pd.DataFrame:
     return points.assign(mode=pd.Categorical([modes[i % len(modes)] for i in range(len(points))]))
 
 
-def test_mixed_modes_are_cut_to_the_majority_and_the_terms_say_so():
+def test_mixed_modes_are_reduced_to_the_majority_and_the_terms_record_it():
     points = with_modes(make_points(), ["sarin_swath", "lrm", "sarin_swath"])
     points.loc[points["mode"] == "lrm", "elevation"] += 5.0
     fits = fit_posts(points, *POST, CONFIG)
@@ -432,14 +432,14 @@ def test_mixed_modes_are_cut_to_the_majority_and_the_terms_say_so():
     assert fits.drop_vars("terms").identical(swath.drop_vars("terms"))
 
 
-def test_of_equally_frequent_modes_the_first_of_the_list_is_kept():
+def test_the_first_of_equally_frequent_modes_is_kept():
     points = make_points(400, extent=1000.0)
     fits = fit_posts(with_modes(points, ["laser", "sar"]), *POST, CONFIG)
     assert fits["data_count"].item() == 200
     assert fits["dhdt"].item() == fit_posts(points.iloc[1::2], *POST, CONFIG)["dhdt"].item()
 
 
-def test_points_without_a_mode_are_a_mode_of_their_own():
+def test_points_without_a_mode_count_as_a_separate_mode():
     points = make_points(400, extent=1000.0)
     assert fit_one(with_modes(points, [None, None, "lrm"]))["data_count"] == 267
     assert fit_one(with_modes(points, [None]))["data_count"] == 400
@@ -450,7 +450,7 @@ def test_an_invalid_mode_is_refused():
         fit_one(with_modes(make_points(), ["POCA"]))
 
 
-def test_mixed_platforms_are_refused_with_both_remedies():
+def test_mixed_platforms_are_refused_naming_both_remedies():
     points = make_points().assign(platform="cryosat2")
     assert fit_one(points)["status"] == Status.OK
     points.loc[5:9, "platform"] = "icesat2"
@@ -458,7 +458,7 @@ def test_mixed_platforms_are_refused_with_both_remedies():
         fit_one(points)
 
 
-def test_a_platform_outside_every_circle_is_not_mixed():
+def test_a_platform_outside_every_circle_does_not_count_as_mixed():
     points = make_points().assign(platform="cryosat2")
     points.loc[5, ["platform", "x"]] = ["icesat2", 1e6]
     assert fit_one(points)["status"] == Status.OK
@@ -480,7 +480,7 @@ def test_slopes_are_multiplied_by_the_point_scale_of_the_projection():
     assert scaled["dhdt"].item() == plain["dhdt"].item()
 
 
-def test_the_crs_is_that_of_the_points_unless_another_is_given():
+def test_the_default_crs_is_that_of_the_points():
     points = make_points(centre=(-1.6e6, 1.1e6))
     given = fit_posts(points, [-1.6e6], [1.1e6], CONFIG, crs="EPSG:3031")
     points.attrs["crs"] = "EPSG:3031"
@@ -505,7 +505,7 @@ def test_every_variable_has_its_type_dimensions_and_attributes():
     assert fits["elevation"].attrs["standard_name"] == "height_above_reference_ellipsoid"
 
 
-def test_the_attributes_of_one_fit_are_not_those_of_the_next():
+def test_fits_do_not_share_their_attributes():
     fits = fit_posts(make_points(), *POST, CONFIG)
     fits["dhdt"].attrs["units"] = "furlongs"
     assert fit_posts(make_points(), *POST, CONFIG)["dhdt"].attrs["units"] == "m yr-1"

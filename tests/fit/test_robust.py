@@ -1,4 +1,4 @@
-"""The robust fit: terms, weights, rejection and their statuses, against a reference that solves by lstsq."""
+"""The robust fit: terms, weights, rejection and statuses, compared with a reference that uses lstsq."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ X, Y = 300.0, -200.0
 def make_points(
     size=400, *, seed=0, passes=24, shared=0.2, noise=0.3, outliers=0.01, sigma=0.5, season=0.3
 ):
-    """Points of ten years on a curved surface that rises and falls with the seasons; passes share errors."""
+    """Return points of ten years on a curved surface with a seasonal cycle; the points of a pass share an error."""
     generator = np.random.default_rng(seed)
     lengths = generator.lognormal(0, sigma, passes)
     number = generator.choice(passes, size, p=lengths / lengths.sum())
@@ -82,11 +82,11 @@ def assert_agrees(fit, expected) -> None:
         assert float(fit[name]) == pytest.approx(getattr(expected, name), rel=1e-8), name
 
 
-# --- right numbers
+# --- correct numbers
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_the_robust_fit_is_that_of_the_reference(seed):
+def test_the_robust_fit_equals_the_reference(seed):
     points = make_points(120 + 40 * seed, seed=seed, passes=10 + 2 * seed)
     points = points[points["mode"] == "sarin_poca"] if seed % 2 else points.drop(columns="mode")
     expected = fit_robust(points, X, Y, 2000.0, EPOCH, terms=CONFIG.terms)
@@ -98,7 +98,7 @@ def test_the_robust_fit_is_that_of_the_reference(seed):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("terms", [(), ("acceleration",), ("power", "annual"), ALL_TERMS])
-def test_any_terms_are_those_of_the_reference(terms, seed):
+def test_any_set_of_terms_is_fitted_as_by_the_reference(terms, seed):
     points = make_points(700, seed=seed, passes=40)
     if "mode_offset" not in terms:
         points = points.drop(columns="mode")
@@ -136,7 +136,7 @@ def test_any_terms_are_those_of_the_reference(terms, seed):
     ],
 )
 @pytest.mark.parametrize("rejects", [True, False])
-def test_weights_are_those_of_the_reference_and_change_the_answer(weights, options, rejects):
+def test_weights_equal_those_of_the_reference_and_change_the_result(weights, options, rejects):
     points = make_points(500).drop(columns="mode")
     recipe = {"recipe": "robust" if rejects else "plane"}
     config = with_terms("quadratic", weights=weights, distance_scale=700.0, **recipe)
@@ -150,7 +150,7 @@ def test_weights_are_those_of_the_reference_and_change_the_answer(weights, optio
 
 
 @pytest.mark.parametrize("floor", [None, 0.1])
-def test_without_rejection_the_fit_is_that_of_statsmodels(floor):
+def test_the_fit_without_rejection_equals_that_of_statsmodels(floor):
     points = make_points(500)
     points = points[points["mode"] == "sarin_poca"]
     terms = ("quadratic", "direction", "annual")
@@ -172,7 +172,7 @@ def test_without_rejection_the_fit_is_that_of_statsmodels(floor):
 
 
 def jackknife_of_scores(model, passes) -> float:
-    """Leave each pass out by its sum of scores, whose products are the meat of statsmodels' sandwich."""
+    """Return the jackknife sigma from sums of scores per pass, as in the sandwich estimator of statsmodels."""
     x, w, residuals = model.model.exog, model.model.weights, model.resid
     ids = np.unique(passes)
     scores = np.array([(w * residuals)[passes == g] @ x[passes == g] for g in ids])
@@ -186,12 +186,12 @@ def jackknife_of_scores(model, passes) -> float:
     return float(np.sqrt((1 - 1 / len(ids)) * np.sum(np.square(rates))))
 
 
-# --- what is rejected
+# --- rejection
 
 
 @pytest.mark.parametrize("offset", [5.0, 50.0, -50.0])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_pass_that_is_off_is_rejected_and_the_rate_is_as_without_it(offset, seed):
+def test_a_pass_with_an_offset_is_rejected_and_does_not_change_the_rate(offset, seed):
     points = make_points(300, seed=seed, passes=11, shared=0.05, outliers=0, sigma=0.2, season=0)
     points = points.drop(columns="mode")
     bad = points["pass_id"] == points["pass_id"].iloc[seed]
@@ -227,7 +227,7 @@ def test_exact_data_lose_no_point_to_rounding():
 # --- terms that a post does not determine
 
 
-def test_annual_is_dropped_where_all_passes_are_of_one_season():
+def test_the_annual_term_is_dropped_if_all_passes_are_in_one_season():
     points = make_points(600, passes=10).drop(columns="mode")
     number = points["pass_id"] - 2**32
     points["time"] = (
@@ -242,7 +242,7 @@ def test_annual_is_dropped_where_all_passes_are_of_one_season():
     assert float(fit["dhdt_sigma"]) < 0.5
 
 
-def test_passes_in_one_direction_have_no_offset_and_keep_the_season():
+def test_passes_in_one_direction_drop_the_direction_term_and_keep_the_annual_term():
     points = make_points(600, passes=40).drop(columns="mode")
     fit = fit_one(points.assign(ascending=True))
     assert int(fit["terms"]) == TermFlag.QUADRATIC | TermFlag.ANNUAL
@@ -258,7 +258,7 @@ def test_unknown_directions_are_not_fitted():
 
 
 def passes_with_direction(passes):
-    """Passes of about one length, at several seasons and in both directions."""
+    """Return passes of similar length, in several seasons and both directions."""
     points = make_points(400, passes=passes, sigma=0, shared=0, outliers=0).drop(columns="mode")
     number = (points["pass_id"] - 2**32).to_numpy()
     days = np.linspace(10, 3400, passes) + np.resize([0, 100, 230], passes)
@@ -311,7 +311,7 @@ def test_a_column_that_copies_x_is_dropped_and_the_post_keeps_its_fit():
 # --- modes and platforms
 
 
-def test_modes_whose_offset_a_post_does_not_determine_are_cut_to_the_majority():
+def test_modes_with_an_undetermined_offset_are_reduced_to_the_majority():
     points = make_points(600, passes=30)
     points = points[~points["time"].between("2013-01-01", "2018-01-01")]
     late = points["time"] > np.datetime64("2018-01-01")
@@ -323,7 +323,7 @@ def test_modes_whose_offset_a_post_does_not_determine_are_cut_to_the_majority():
     assert float(fit["dhdt"]) == float(one_mode["dhdt"])
 
 
-def test_platforms_are_fitted_together_with_their_offset():
+def test_platforms_are_fitted_together_with_an_offset():
     points = make_points(900, passes=40, outliers=0).drop(columns="mode")
     laser = (points["pass_id"] % 3 == 0).to_numpy()
     points["platform"] = np.where(laser, "icesat2", "cryosat2")
@@ -361,7 +361,7 @@ def test_each_gate_of_the_robust_recipe_has_its_status():
     assert int(fast["data_count"]) > 0
 
 
-def test_a_post_with_too_few_points_takes_the_next_radius_and_records_it():
+def test_a_post_with_too_few_points_uses_the_next_radius_and_records_it():
     points = make_points(800, passes=30).drop(columns="mode")
     points = points[np.hypot(points["x"] - X, points["y"] - Y) > 900]
     config = FitConfig(radius=900.0, fallback_radii=(910.0, 2000.0), period=CONFIG.period)
@@ -420,7 +420,7 @@ def test_the_bytes_do_not_depend_on_threads_or_on_the_tile():
 
 
 @pytest.mark.parametrize("recipe", ["plane", "robust"])
-def test_circles_too_full_for_a_thread_get_the_same_bytes(recipe, monkeypatch):
+def test_circles_too_large_for_one_thread_get_the_same_bytes(recipe, monkeypatch):
     points = make_points(3000, passes=60).drop(columns="mode")
     points[["x", "y"]] = np.random.default_rng(0).normal(0, 3000, (len(points), 2))
     axis = np.arange(-3000.0, 3001.0, 1000.0)

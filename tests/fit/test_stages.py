@@ -1,4 +1,4 @@
-"""The stages of the kernel, each by itself: a C program, run under sanitizers at every level of instructions."""
+"""Each stage of the kernel alone: a C program under sanitizers at every level of vector instructions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ AVAILABLE = SIMD_LEVELS[: SIMD_LEVELS.index(find_simd_level()) + 1]
 
 
 @pytest.mark.parametrize("level", AVAILABLE)
-def test_medians_sort_selection_and_solution_are_right_and_touch_no_foreign_memory(
+def test_medians_sort_selection_and_solution_are_correct_and_access_no_foreign_memory(
     level: str, tmp_path: Path
 ) -> None:
     program = tmp_path / "stages"
-    # Beyond -O1, the sanitizers take minutes to compile.
+    # Compiling with sanitizers above -O1 takes minutes.
     sanitizers = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     flags = ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]  # as in setup.py
     compiled = subprocess.run(
@@ -33,7 +33,7 @@ def test_medians_sort_selection_and_solution_are_right_and_touch_no_foreign_memo
         timeout=600,
     )
     assert compiled.returncode == 0, compiled.stderr
-    # An allocator that the caller preloads would come before that of the sanitizer.
+    # An allocator preloaded by the caller would precede that of the sanitizer.
     environment = {name: text for name, text in os.environ.items() if name != "LD_PRELOAD"}
     ran = subprocess.run([program], capture_output=True, text=True, timeout=600, env=environment)
     assert (ran.returncode, ran.stdout) == (0, "0 failures\n"), ran.stdout + ran.stderr
