@@ -335,7 +335,7 @@ def assemble(
     if missing and not partial:
         raise Unfinished(
             f"{len(missing)} of {len(run.tasks)} tiles of {run.path} are missing (or damaged);"
-            f" make them with 'cryotile run {run.path}', or take what is there with --partial"
+            f" make them with 'cryotile run {run.path}', or assemble the present ones with --partial"
         )
     settings, grid = run.settings, run.settings.map_grid
     saved = {(t.ix, t.iy): t for index, t in enumerate(run.tiles) if index not in missing}

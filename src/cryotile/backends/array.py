@@ -103,8 +103,8 @@ def deal(tasks: Sequence[Task], members: int) -> list[list[Task]]:
 
     Longest processing time first [1]_: the costliest task first, each to the member with the least cost so far.  No
     member gets more than 4/3 of what the best deal would give it; if tasks are many and none costs more than a fair
-    share, all members get the same within the cost of a cheap task.  Everyone who deals the same list gets the same
-    shares; they are disjoint and together make up the list.
+    share, all members get the same within the cost of a cheap task.  Equal lists give equal shares,
+    which are disjoint and together make up the list.
 
     Parameters
     ----------

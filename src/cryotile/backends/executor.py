@@ -35,7 +35,7 @@ _MOST_IN_BATCH = 1000
 # Seconds between checks of the deadline and of futures without callbacks.
 _ROUND = 0.5
 
-# If so many submissions in a row, or a whole window, do not come back, none ever will.
+# Consecutive submissions without a result (or a whole window of them), after which the backend gives up.
 _FUTILE = 100
 
 # Host of an attempt that did not come back.

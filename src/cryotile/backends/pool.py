@@ -25,7 +25,7 @@ _MOST_AHEAD = 64
 # Seconds between checks of silent children, the task source and the deadline.
 _ROUND = 0.5
 
-# If so many children in a row die before they start a task, none ever will.
+# Consecutive children that die before they start a task, after which the pool gives up.
 _FUTILE_STARTS = 10
 
 logger = logging.getLogger(__name__)

@@ -26,12 +26,12 @@ __all__ = [
     "without_children",
 ]
 
-# Leases for about so many seconds of work are claimed at a time: few claims for tiny tasks, and at the end of the run
-# no worker holds tasks that others could do.
+# Seconds of work to claim at a time: few claims for tiny tasks, and at the end of the run no worker holds tasks that
+# others could do.
 _HOARD = 0.25
 _MOST = 1024
 
-# Attempts that end within so many seconds are settled together, with the next claim if possible.  If the ledger counts
+# Attempts shorter than this (seconds) are settled together, with the next claim if possible.  If the ledger counts
 # leases, the start of a shorter task is not reported.  A worker that dies costs such a task no attempt, but the next
 # worker that gets it knows that it came back, reports its start first, and runs it alone.
 _SHORT = 0.1
@@ -39,7 +39,7 @@ _SHORT = 0.1
 # No task is queued behind one that takes longer (seconds), because another worker might do it sooner.
 _LONG = 1.0
 
-# A lease is renewed so many times before it would expire, so that a busy file system may delay some renewals.
+# Renewals of a lease before it would expire: several, so that a busy file system may delay some of them.
 _RENEWALS = 5
 
 # Seconds between claims when nothing waits: the first and the longest pause.

@@ -47,7 +47,7 @@ def describe(path: Path, *, mapping: ColumnMapping | None = None) -> Iterator[st
     Raises
     ------
     CryotileError
-        The path does not exist, or is none of the four.
+        The path does not exist, or is not one of the four.
     """
     if not path.exists():
         raise InvalidValue(f"{path} does not exist; give a point DB, a run, a granule or a product")

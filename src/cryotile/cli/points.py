@@ -265,11 +265,11 @@ def verify(db: Path) -> None:
         for name in granules:
             click.echo(f"  {name}")
     if found:
-        mend = (
+        remedy = (
             f"; give 'cryotile remove {db} --damaged', then ingest the granules named above again"
         )
         raise DamagedFile(
-            f"{found} files of {db} are damaged: put them back from a copy{mend if granules else ''}"
+            f"{found} files of {db} are damaged: put them back from a copy{remedy if granules else ''}"
         )
     rows = points.granules["rows"].sum()
     click.echo(

@@ -370,7 +370,7 @@ def submit(
     dry_run: bool,
     options: tuple[str, ...],
 ) -> None:
-    """Write a job script for what is missing of RUN, and submit it; submitting again covers what is missing then.
+    """Write a job script for the missing tasks of RUN, and submit it; submitting again covers those still missing.
 
     Lines like 'module load python' or 'source env/bin/activate' that a job needs go into run.toml, of an ingest into
     ingest.toml:

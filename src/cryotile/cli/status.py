@@ -38,7 +38,7 @@ _WIDE = 1000
 @click.option("--watch", is_flag=True, help="Update until the run is over.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 def status(place: str, watch: bool, as_json: bool) -> None:
-    """Show the status of RUN: what is done, running and failed, the rate and the time left.
+    """Show the status of RUN: tasks done, running and failed, the rate and the time left.
 
     A tile counts as done if its file ends with a valid trailer; 'cryotile run' and 'assemble' check every byte.  For a
     task-farm server at ADDRESS, show the status of its runs; credentials are in the address, or in $CRYOTILE_TOKEN.

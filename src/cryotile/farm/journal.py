@@ -131,8 +131,8 @@ class _Journal:
     def _append(self, members: str) -> None:
         assert self._file is not None
         # After half a line (a full disk) a newline comes first, so that only that line is lost.
-        mended = "\n" if self._torn else ""
-        line = f'{mended}{{"time": {time.time():.3f}, {members}}}\n'.encode()
+        separator = "\n" if self._torn else ""
+        line = f'{separator}{{"time": {time.time():.3f}, {members}}}\n'.encode()
         # In one call, so that readers see whole lines, also of a worker that dies.
         self._torn = os.write(self._file, line) < len(line)
 

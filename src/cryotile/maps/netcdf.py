@@ -112,7 +112,7 @@ def _ascii(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(text: str) -> str:
-    # Accents are dropped, and what is no accented letter is escaped.
+    # Drop accents, and escape every other character outside ASCII.
     letters = unicodedata.normalize("NFKD", text.replace("°", " deg "))
     kept = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return kept.encode("ascii", "backslashreplace").decode()

@@ -44,7 +44,7 @@ _WRITING = pa.ipc.IpcWriteOptions(
 _CHECKSUM = 65
 """Bytes of a newline and a SHA-256 in hexadecimal."""
 
-# The trailer lies within so many bytes of the end: a fingerprint has at most 128 characters.
+# The trailer lies within the last 256 bytes, because a fingerprint has at most 128 characters.
 _END = 256
 _TRAILER = re.compile(rb"\n([!-~]{1,128})\n[0-9a-f]{64}\Z")
 

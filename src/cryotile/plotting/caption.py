@@ -26,7 +26,7 @@ def caption(product: xr.Dataset, variable: str, view: MapView) -> str:
     ----------
     product : Dataset
         The variable and, where a fit made it, ``status``, ``time_start``, ``time_end`` and the settings as attributes;
-        sentences about what is absent are left out.
+        sentences about absent ones are left out.
     variable : str
         Name of the variable that the map shows.
     view : MapView

@@ -412,7 +412,7 @@ def _flag_colours(meanings: Mapping[int, str], values: _Values, palette: Sequenc
     shown = np.unique(values[np.isfinite(values)]).astype(int)
     shown = shown if shown.size else np.zeros(1, int)
     edges = np.append(shown - 0.5, shown[-1] + 0.5)
-    # Beside the bar there is room for so many letters.
+    # Lines of 12 characters fit beside the bar.
     names = [textwrap.fill(re.sub("[_+]", " ", meanings[flag]), 12) for flag in shown]
     centres = (edges[1:] + edges[:-1]) / 2
     colours = ListedColormap([palette[flag] for flag in shown])

@@ -4,9 +4,9 @@
 
     run/
       run.toml                  frozen settings, point DB, version; written once
-      mask.npz                  the wanted posts, unless all are
+      mask.npz                  the selected posts, unless all are
       generations/0001/         one task list: snapshot of the point DB and tasks.parquet, costliest first
-      tiles/                    the tile store, which alone decides what is done
+      tiles/                    the tile store, which alone decides which tasks are done
       failed/                   one small file per tile that failed, until it is retried
       journal/0001/             what each worker did with a task list, appended as it happens
       jobs/                     submissions to a scheduler: scripts, tasks, output of members
@@ -44,10 +44,10 @@ __all__ = [
     "frozen_settings",
     "generation_directory",
     "make_run_directory",
-    "mend_db",
     "newest_generation",
     "read_frozen",
     "read_snapshot",
+    "repair_db",
     "write_generation",
 ]
 
@@ -217,8 +217,8 @@ def frozen_db(directory: Path, frozen: dict[str, Any]) -> Path:
     return (directory / str(frozen["point_db"])).resolve()
 
 
-def mend_db(directory: Path, db: PointDB) -> None:
-    """Write the place of the point DB into ``run.toml`` anew; every other line stays."""
+def repair_db(directory: Path, db: PointDB) -> None:
+    """Rewrite the path of the point DB in ``run.toml``; every other line stays."""
     path = directory / "run.toml"
     line = tomli_w.dumps({"point_db": _place_of(db.path, directory)}).strip()
     text = re.sub(r"^point_db *=.*$", lambda _: line, _read_text(directory), count=1, flags=re.M)

@@ -81,7 +81,7 @@ BATCHES_A_WORKER = 2
 """Batches for each worker, so that a slow one does not keep the others waiting for long."""
 
 SPARE = 1.1
-"""Headroom factor over the estimated points of a batch: with so many more it is still one commit."""
+"""Headroom factor over the estimated points of a batch, up to which the batch is still one commit."""
 
 POINTS_PER_GRANULE = 1000
 """Time to open a granule, in points that could be read meanwhile."""
@@ -538,7 +538,7 @@ class IngestReport(ReprMixin):
         if self.problems:
             granules = f"{self.granules:,} granule{'s' * (self.granules != 1)}"
             raise IncompleteIngest(
-                f"{len(self.problems):,} of {granules} did not go in: mend them or leave them out, then ingest again",
+                f"{len(self.problems):,} of {granules} did not go in: repair them or leave them out, then ingest again",
                 self.problems,
             )
 

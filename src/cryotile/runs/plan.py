@@ -449,7 +449,7 @@ def _may_lack_uncertainty(fragment: Path) -> bool:
 def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -> list[str]:
     """Say why no post of a run can have a fit, from counts and times alone.
 
-    What is compared is the most that any post could have, so nothing is said of a run in which some post may pass.
+    The comparison uses the most that any post could have, so the list is empty if some post may pass.
 
     Parameters
     ----------
@@ -526,7 +526,7 @@ def _most_around(
 
 
 def _around(values: npt.NDArray[np.int64], steps: int, combine: np.ufunc) -> npt.NDArray[np.int64]:
-    """Combine each value with those at most so many steps away along either axis."""
+    """Combine each value with those at most ``steps`` away along either axis."""
     for _ in range(2):
         near = values.copy()
         for step in range(1, min(steps, len(values) - 1) + 1):

@@ -28,10 +28,10 @@ from cryotile.runs.directory import (
     frozen_settings,
     generation_directory,
     make_run_directory,
-    mend_db,
     newest_generation,
     read_frozen,
     read_snapshot,
+    repair_db,
     write_generation,
 )
 from cryotile.runs.plan import PlanRequest, Settings, completed, differences, resolve
@@ -300,7 +300,7 @@ def open_db(run: Run) -> PointDB:
 def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
     if db is not None and not run.db_path.exists():
         _check_same_points(run, db)
-        mend_db(run.path, db)
+        repair_db(run.path, db)
         run = Run.load(run.path)
     _refuse_differences(run, request, db)
     db = open_db(run)

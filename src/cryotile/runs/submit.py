@@ -249,7 +249,7 @@ class Job:
     generation : int
         The task list that ``tasks`` belong to.
     tasks : tuple of Task
-        What is to be done.
+        The tasks that the members do.
     """
 
     script: str

@@ -204,7 +204,7 @@ def compare_halves(
     if errors:
         raise FailedTasks(
             f"{len(errors):,} tile{'s' * (len(errors) != 1)} failed (the first, {run.names[errors[0].task.index]}:"
-            f" {last_line(str(errors[0].error))}); mend it, then go on with: cryotile validate {run.path}"
+            f" {last_line(str(errors[0].error))}); fix the cause, then continue with: cryotile validate {run.path}"
         )
     if missing := validation.missing(share):
         raise Unfinished(

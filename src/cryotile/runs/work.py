@@ -361,7 +361,7 @@ def _work_through(
     progress: bool,
     tell: Tell,
 ) -> set[int]:
-    """Work on what is pending of a task list; return the tasks that this process answers for."""
+    """Work on the pending tasks of a task list; return the tasks that this process is responsible for."""
     farm = open_backend(backend, home=frozen.path, key=frozen.key, stall=stall, lease=lease)
     if backend == "auto" and (choice := choose(os.environ)).reason:
         tell(f"backend {choice.spec} ({choice.reason})")

@@ -35,7 +35,7 @@ _FEED = 200
 # Seconds for which reports wait for others to share a message, unless the child would run out of tasks.
 _GATHER = 0.005
 
-# If so many children in a row die before they start a task, none ever will on this host.
+# Consecutive children that die before they start a task, after which the worker gives up on this host.
 _FUTILE_STARTS = 10
 
 logger = logging.getLogger(__name__)

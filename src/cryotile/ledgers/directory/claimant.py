@@ -1,4 +1,4 @@
-"""Claiming in a directory ledger: in which order units are tried, when tasks may be taken over, and what is held."""
+"""Claiming in a directory ledger: the order of units, the takeover of tasks, and the claims held."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading a directory ledger: what is claimed, what is settled, whose holders are gone; compacting settled units."""
+"""Reading a directory ledger: claims, settled units and lost holders; compaction of settled units."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = gi
 
 SETTLE = TaskUpdate(
     """
--- settle: what is still leased under the given lease; a failed attempt waits again, unless it was the last.
+-- settle: end tasks still leased under the given lease; a failed task waits again, unless out of attempts.
 WITH given AS MATERIALIZED (
     SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx, CAST(value->>1 AS bigint) AS lease,
            CAST(value->>2 AS float8) AS seconds, CAST(value->>3 AS integer) AS failed

@@ -290,7 +290,7 @@ def _describe(leases: Sequence[Lease]) -> list[LeasedTask]:
 
 
 def _unsettled(run: RunRecord, leases: Sequence[Lease]) -> int | msgspec.UnsetType:
-    """Count what is left if a claim got nothing: the caller's next question is whether the run is over."""
+    """Count the unsettled tasks if a claim got none: the client asks next whether the run is over."""
     if leases:
         return UNSET
     counts = count(server().database, run)

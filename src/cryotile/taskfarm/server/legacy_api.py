@@ -1,6 +1,6 @@
 """The API of the first task farm (PyPI's ``taskfarm``), path by path, on a ledger with leases.
 
-Its clients know tasks by run and index, and set their status to waiting, computing or done whoever has claimed them.
+Its clients know tasks by run and index, and set their status to waiting, computing or done regardless of claims.
 A task that its client claims is leased for an hour after each update, ``CRYOTILE_SEED_LEASE``.  A failed task, a state
 that this API does not have, counts as waiting, and a restart tries it again.
 """
@@ -301,7 +301,7 @@ RETURNING idx
 
 FINISH = TaskUpdate(
     """
--- finish: a task in state computing becomes done, whoever the caller is.
+-- finish: a task in state computing becomes done, regardless of the caller.
 UPDATE tasks SET
     state = 2, percent = coalesce(CAST(:percent AS float8), percent), settled = [now],
     started = false, begun = false, expires = NULL
