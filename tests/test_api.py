@@ -309,7 +309,7 @@ def test_a_point_db_elsewhere_is_found_from_a_run_that_moves(
     assert ct.Run.load(moved).db_path == planned.db_path
 
 
-def test_a_plan_mends_the_path_of_a_point_db_that_was_moved(
+def test_a_plan_corrects_the_path_of_a_point_db_that_was_moved(
     planned: ct.Run, tmp_path: Path
 ) -> None:
     shutil.copytree(planned.path, tmp_path / "run")

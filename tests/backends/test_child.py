@@ -91,7 +91,7 @@ def test_a_child_does_its_tasks_in_the_order_given(tmp_path):
     assert all(attempt.error is None for attempt in attempts)
 
 
-def test_tasks_that_a_child_has_not_started_come_back_uncharged(tmp_path):
+def test_tasks_that_a_child_has_not_started_are_returned_without_an_attempt(tmp_path):
     tasks = make_tasks(6)
     with holders(tmp_path / "pipe") as pipe, ChildFactory(Hold(tmp_path / "pipe")) as child_factory:
         child = child_factory.start()

@@ -77,7 +77,7 @@ def test_a_cgroup_whose_path_is_the_hosts_is_read_where_it_is_mounted(files):
     assert count(root) == 3
 
 
-def test_version_one_has_its_quota_in_two_files_and_minus_one_is_none(files):
+def test_cgroup_version_one_has_its_quota_in_two_files_and_minus_one_means_unlimited(files):
     group = "sys/fs/cgroup/cpu,cpuacct/slurm/job_7"
     root = files(
         {

@@ -78,7 +78,7 @@ def test_a_single_host_always_works() -> None:
     assert quarantine.suits("east", 0)
 
 
-def test_a_host_goes_on_when_the_others_are_gone() -> None:
+def test_a_host_continues_when_the_others_are_gone() -> None:
     quarantine = two_hosts()
     fail_three(quarantine, "east")
     quarantine.leave("west")

@@ -162,7 +162,7 @@ def test_children_killed_at_random_moments_cost_an_attempt_each(
 
 
 @pytest.mark.parametrize("seed", range(max(1, KILLS // 20)))
-def test_the_farm_goes_on_without_ranks_killed_at_random_moments(
+def test_the_farm_continues_without_ranks_killed_at_random_moments(
     openmpi: MPI, tmp_path: Path, seed: int
 ) -> None:
     farm = MPIFarm(openmpi, workers=5, options=ULFM)
@@ -178,7 +178,7 @@ def test_the_farm_goes_on_without_ranks_killed_at_random_moments(
         (signal.SIGSTOP, "was silent for"),
     ],
 )
-def test_the_farm_goes_on_without_a_rank_that_raises_or_leaves_or_hangs(
+def test_the_farm_continues_without_a_rank_that_raises_or_exits_or_hangs(
     openmpi: MPI, tmp_path: Path, number: signal.Signals, reason: str
 ) -> None:
     tasks, work = make_tasks(400), GatedWork(tmp_path)

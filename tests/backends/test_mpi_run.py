@@ -41,7 +41,7 @@ def test_several_programs_share_a_run(openmpi: MPI, mpich: MPI, tmp_path: Path) 
     assert small.tiles() == small.expected
 
 
-def test_a_run_whose_ranks_are_all_killed_goes_on(
+def test_a_run_whose_ranks_are_all_killed_can_be_continued(
     openmpi: MPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = small_run(tmp_path, "false")

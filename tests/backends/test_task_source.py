@@ -136,7 +136,7 @@ def test_a_quick_failure_is_settled_when_another_task_succeeds(ledger):
     assert (outcome.task, outcome.attempts) == (first, 2)
 
 
-def test_a_worker_with_little_time_left_goes_on_with_cheaper_tasks(ledger, other):
+def test_a_worker_with_little_time_left_continues_with_cheaper_tasks(ledger, other):
     tasks = make_tasks(600)
     ledger.enroll(tasks)
     task_source = LedgerSource(ledger, children=2)

@@ -372,7 +372,7 @@ def test_a_worker_with_little_time_claims_the_costliest_tasks_that_fit(tmp_path,
     assert other.unsettled() == 300
 
 
-def test_of_returned_tasks_only_those_that_fit_are_claimed(tmp_path):
+def test_only_returned_tasks_that_fit_are_claimed(tmp_path):
     first, ledger = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
     tasks = tasks_of(10)
     first.enroll(tasks)

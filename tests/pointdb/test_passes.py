@@ -61,7 +61,7 @@ def test_an_orbit_number_that_repeats_makes_a_pass_of_each_overflight() -> None:
     assert set(first) == {orbit(17)}
 
 
-def test_the_direction_is_no_part_of_a_pass() -> None:
+def test_the_direction_does_not_identify_a_pass() -> None:
     # Near the pole, a satellite turns within a pass.
     points = flown((orbit(4711, ascending=True), 0, 50), (orbit(4711), 50, 100))
     assert passes_of(points) == [{0, 1}]

@@ -38,7 +38,7 @@ def db(tmp_path_factory: pytest.TempPathFactory) -> PointDB:
     return filled(tmp_path_factory.mktemp("db") / "made-up.pdb", GRANULES[:4], GRANULES[4:])
 
 
-def test_what_goes_in_comes_out_to_the_centimetre_and_millimetre(db: PointDB) -> None:
+def test_points_are_read_back_to_the_centimetre_and_millimetre(db: PointDB) -> None:
     read = db.read()
     assert {name: str(dtype) for name, dtype in read.dtypes.items()} == dict(CORE_COLUMNS)
     assert read.attrs["crs"] == "EPSG:3031"
@@ -643,7 +643,7 @@ def test_a_crs_of_the_users_own_is_kept(tmp_path: Path) -> None:
         ("ATL11_*", "EPSG:3413"),
     ],
 )
-def test_points_of_real_granules_come_back(
+def test_points_of_real_granules_are_read_back(
     granules: Path, tmp_path: Path, pattern: str, crs: str
 ) -> None:
     files = sorted(path for path in granules.glob(pattern) if path.suffix != ".csv")

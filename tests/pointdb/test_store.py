@@ -70,7 +70,7 @@ def test_a_newer_delivery_replaces_an_older_one(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(db.read(snapshot=2), before.read())
 
 
-def test_of_two_deliveries_in_one_batch_the_newer_one_goes_in(tmp_path: Path) -> None:
+def test_the_newer_of_two_deliveries_in_one_batch_is_stored(tmp_path: Path) -> None:
     later = newer(GRANULES[1], 101)
     db = filled(tmp_path / "a.pdb")
     appended = db.append([GRANULES[1], GRANULES[0], later])

@@ -142,7 +142,7 @@ def test_the_refusal_of_another_format_names_it(tmp_path, head, form):
     assert f"but {form}" in line_about(path)
 
 
-def test_strays_in_a_folder_are_told_by_name(tmp_path):
+def test_other_files_in_a_folder_are_reported_by_name(tmp_path):
     names = ["b.nc", "sub/a.h5", "c.csv", "._b.nc", ".DS_Store", "b.nc.md5", "b.xml", ".git/x.nc"]
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)

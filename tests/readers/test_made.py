@@ -277,7 +277,9 @@ DISPENSABLE = [
 
 
 @pytest.mark.parametrize(("name", "dropped", "unknown"), DISPENSABLE)
-def test_what_can_be_derived_may_be_absent(granules, copy, change, name, dropped, unknown):
+def test_variables_that_can_be_derived_may_be_absent(
+    granules, copy, change, name, dropped, unknown
+):
     with change(name) as file:
         for each in dropped:
             if each.startswith("@"):

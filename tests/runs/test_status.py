@@ -133,7 +133,7 @@ def test_the_worker_of_a_tile_is_shown_and_lost_as_soon_as_it_is_killed(
     assert after.seconds_left is None
 
 
-def test_a_tile_that_was_taken_over_is_no_longer_lost(run: Run, tmp_path: Path) -> None:
+def test_a_tile_taken_over_by_another_worker_is_not_lost(run: Run, tmp_path: Path) -> None:
     running_and_killed(run, tmp_path / "pipe")
     assert len(look(run).lost) == 1
     journaled(run)(run.tasks[1], lambda fraction: None)

@@ -311,7 +311,7 @@ def test_positions_of_echoes_jump_so_that_some_steps_go_backwards() -> None:
         ({"seed": -1}, "-1 is negative"),
     ],
 )
-def test_what_cannot_be_simulated_is_refused_before_a_file_is_written(
+def test_an_invalid_simulation_is_refused_before_a_file_is_written(
     tmp_path: Path, wish: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InvalidValue, match=says):
