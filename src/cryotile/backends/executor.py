@@ -36,7 +36,7 @@ _MOST_IN_BATCH = 1000
 _ROUND = 0.5
 
 # Consecutive submissions without a result (or a whole window of them), after which the backend gives up.
-_FUTILE = 100
+_MOST_LOST = 100
 
 # Host of an attempt that did not come back.
 _UNKNOWN_HOST = "unknown"
@@ -129,7 +129,7 @@ class _Farm:
         self._failures: Counter[int] = Counter()
         self._lost: set[int] = set()
         self._alone = False
-        self._futile = 0
+        self._lost_in_a_row = 0
 
     def outcomes(self) -> Iterator[Outcome]:
         """Keep the executor busy until no task is left or the deadline is reached."""
@@ -140,7 +140,7 @@ class _Farm:
                 self._submit()
             if not self._submitted or self._deadline.over():
                 return
-            for future in self._stirring():
+            for future in self._ready():
                 # Recalled futures call back, too.
                 if future in self._submitted:
                     yield from self._settle(future)
@@ -192,7 +192,7 @@ class _Farm:
             # A broken executor raises BrokenExecutor, a subclass; one that was shut down raises RuntimeError itself.
             raise self._broken(error) from error
 
-    def _stirring(self) -> Iterator[_Future]:
+    def _ready(self) -> Iterator[_Future]:
         """Wait a moment for futures that have ended."""
         yield from [future for future in self._silent if future.done()]
         with suppress(queue.Empty):
@@ -214,7 +214,7 @@ class _Farm:
     def _done(self, future: _Future) -> list[Attempt]:
         """Return the attempts of a submission that came back."""
         attempts = future.result()
-        self._futile = 0
+        self._lost_in_a_row = 0
         self._pace = sum(each.seconds for each in attempts) / len(attempts)
         for each in attempts:
             self._deadline.ended(each)
@@ -230,11 +230,11 @@ class _Farm:
         if isinstance(error, _NO_PICKLE) or isinstance(error.__cause__, _NO_PICKLE):
             raise self._unfit(error) from error
         reason = _one_line(error)
-        self._futile += 1
-        if self._futile == max(_FUTILE, self._backend.window):
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row == max(_MOST_LOST, self._backend.window):
             raise CryotileError(
-                f"{self._futile} submissions in a row did not come back from the executor, the last: {reason}; see its "
-                "workers' logs, then run again to go on"
+                f"{self._lost_in_a_row} submissions in a row did not come back from the executor, the last: {reason}; see "
+                "its workers' logs, then run again to go on"
             )
         self._lost.update(task.index for task in tasks)
         return [Attempt(task, 0.0, reason, _UNKNOWN_HOST) for task in tasks]

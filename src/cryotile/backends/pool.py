@@ -26,7 +26,7 @@ _MOST_AHEAD = 64
 _ROUND = 0.5
 
 # Consecutive children that die before they start a task, after which the pool gives up.
-_FUTILE_STARTS = 10
+_FAILED_STARTS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ class _Pool:
         self._size = 0
         self._children: set[Child] = set()
         self._idle: set[Child] = set()
-        self._futile = 0
+        self._failed_starts = 0
         self._next_round = time.monotonic() + _ROUND
 
     def outcomes(self, size: int) -> Iterator[Outcome]:
@@ -157,13 +157,13 @@ class _Pool:
             if self._deadline.draining():
                 yield from self._drain()
             else:
-                self._employ()
+                self._assign()
             running = {c.tasks[0]: c.fraction for c in self._children if c.tasks}
             # Report before testing for the end: ended tasks may not be settled yet.
             yield from self._task_source.report(running)
             if not running and (self._deadline.draining() or self._task_source.over()):
                 return
-            for child in self._stirring():
+            for child in self._ready():
                 yield from self._hear(child)
 
     def _hear(self, child: Child) -> list[Outcome]:
@@ -172,14 +172,14 @@ class _Pool:
         for attempt in attempts:
             self._deadline.ended(attempt)
         outcomes = self._task_source.settle(attempts) if attempts else []
-        self._futile = 0 if attempts else self._futile + (not child.alive)
+        self._failed_starts = 0 if attempts else self._failed_starts + (not child.alive)
         if not child.alive:
             self._remove(child)
         elif not self._deadline.draining():
             self._top_up(child)
         return outcomes
 
-    def _stirring(self) -> list[Child]:
+    def _ready(self) -> list[Child]:
         """Wait for children that have reported; once a round, return all children."""
         events = self._selector.select(max(0.0, self._next_round - time.monotonic()))
         if time.monotonic() < self._next_round:
@@ -187,7 +187,7 @@ class _Pool:
         self._next_round = time.monotonic() + _ROUND
         return list(self._children)
 
-    def _employ(self) -> None:
+    def _assign(self) -> None:
         """Assign waiting tasks to idle or new children; otherwise take over unstarted tasks of another child."""
         while self._idle or len(self._children) < self._size:
             if not (self._task_source.stock() or self._reclaim()):
@@ -208,9 +208,9 @@ class _Pool:
     def _remove(self, child: Child) -> None:
         """Forget a child that died; another is started in its place when there is a task for it."""
         logger.warning("%s; it is replaced", child.end)
-        if self._futile == _FUTILE_STARTS:
+        if self._failed_starts == _FAILED_STARTS:
             raise CryotileError(
-                f"{_FUTILE_STARTS} child processes in a row died before they started a task, the last: {child.end}; "
+                f"{_FAILED_STARTS} child processes in a row died before they started a task, the last: {child.end}; "
                 "see their messages above, then run again to go on"
             )
         self._selector.unregister(child.fileno())

@@ -48,13 +48,13 @@ _ROUND = 0.5
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.005
 
 # Seconds that workers have after the deadline to report their tasks.
-_LAST_WORDS = 3.0
+_LAST_REPORTS = 3.0
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Seat:
+class _Peer:
     """One worker, seen from rank 0."""
 
     rank: int
@@ -91,12 +91,12 @@ class Coordinator:
         self._line = line
         self._task_source = task_source
         self._deadline = deadline
-        self._seats = {rank: _Seat(rank, now) for rank in ranks}
-        self._idle: set[_Seat] = set()
+        self._peers = {rank: _Peer(rank, now) for rank in ranks}
+        self._idle: set[_Peer] = set()
         self._quarantine = HostQuarantine()
         self._handed_out = 0
         self._attempts: list[Attempt] = []
-        self._last_words: float | None = None
+        self._last_reports: float | None = None
         self._next_round = now
         self._last_heard = now
         # Silence is measured up to the last poll, so that a coordinator that was busy elsewhere blames no worker.
@@ -116,9 +116,9 @@ class Coordinator:
             yield from self._settle()
             due = time.monotonic() >= self._next_round
             if due:
-                yield from self._look_round()
+                yield from self._check_peers()
             if due or heard:
-                self._employ(heard)
+                self._assign(heard)
             self._rest(bool(heard))
 
     def _is_over(self) -> bool:
@@ -126,7 +126,7 @@ class Coordinator:
             return False
         if self._draining or self._task_source.over():
             return True
-        if not self._seats:
+        if not self._peers:
             raise CryotileError(
                 f"all workers are gone, the last one: {self._last_loss}; run again to go on"
             )
@@ -143,65 +143,65 @@ class Coordinator:
             self._last_heard = now
         time.sleep(min(max(_SHORTEST_PAUSE, (now - self._last_heard) / 3.0), _LONGEST_PAUSE))
 
-    def _listen(self) -> list[_Seat]:
+    def _listen(self) -> list[_Peer]:
         """Process the messages that have come; return their senders."""
-        heard: dict[int, _Seat] = {}
+        heard: dict[int, _Peer] = {}
         self._listened = time.monotonic()
         for _ in range(_MOST_MESSAGES):
             if (message := self._line.receive()) is None:
                 break
             rank, content = message
-            if (seat := self._seats.get(rank)) is not None:
-                heard[rank] = seat
-                self._hear(seat, content)
+            if (peer := self._peers.get(rank)) is not None:
+                heard[rank] = peer
+                self._hear(peer, content)
             else:
                 # It was written off, and other workers have its tasks.
                 self._line.send(rank, messages.STOP)
         return list(heard.values())
 
-    def _hear(self, seat: _Seat, message: bytes) -> None:
+    def _hear(self, peer: _Peer, message: bytes) -> None:
         """Process the reports of one worker."""
-        seat.heard = time.monotonic()
+        peer.heard = time.monotonic()
         before = len(self._attempts)
         returned: list[Task] = []
         for kind, index, value, text in messages.reports(message):
             if kind == messages.DONE or kind == messages.FAILED:
-                if task := self._take_from(seat, index):
+                if task := self._take_from(peer, index):
                     error = text if kind == messages.FAILED else None
-                    self._attempts.append(Attempt(task, value, error, seat.host))
+                    self._attempts.append(Attempt(task, value, error, peer.host))
             elif kind == messages.RETURNED:
-                if task := self._take_from(seat, index):
+                if task := self._take_from(peer, index):
                     returned.append(task)
             else:
-                self._note(seat, kind, value, text)
+                self._note(peer, kind, value, text)
         if returned:
             self._task_source.put_back(returned)
         # Failures tell nothing about the next task, and a worker that fails at once must not get many.
         done = [attempt.seconds for attempt in self._attempts[before:] if attempt.error is None]
         if done:
             # One short task does not mean that all are short.
-            seat.pace = max(sum(done) / len(done), seat.pace / 2.0)
+            peer.pace = max(sum(done) / len(done), peer.pace / 2.0)
 
-    def _note(self, seat: _Seat, kind: int, value: float, text: str) -> None:
+    def _note(self, peer: _Peer, kind: int, value: float, text: str) -> None:
         """Process a report that is not about a task that ended or was returned."""
         if kind == messages.HELLO:
-            seat.host, seat.is_open = text, True
+            peer.host, peer.is_open = text, True
             self._quarantine.join(text)
         elif kind == messages.PROGRESS:
-            seat.fraction = value
-            self._line.send(seat.rank, messages.HEARD)
+            peer.fraction = value
+            self._line.send(peer.rank, messages.HEARD)
         elif kind == messages.SEARCHED:
-            seat.is_searching = False
+            peer.is_searching = False
         elif kind == messages.LEAVING:
-            self._close(seat)
+            self._close(peer)
         elif kind == messages.LEFT:
-            self._forget(seat, text)
+            self._forget(peer, text)
 
-    def _take_from(self, seat: _Seat, index: int) -> Task | None:
+    def _take_from(self, peer: _Peer, index: int) -> Task | None:
         """Remove a task from a worker's list; return None if it is not on the list."""
-        task = seat.tasks.pop(index, None)
+        task = peer.tasks.pop(index, None)
         if task is not None:
-            seat.began, seat.fraction = time.monotonic(), 0.0
+            peer.began, peer.fraction = time.monotonic(), 0.0
             self._handed_out -= 1
         return task
 
@@ -219,33 +219,33 @@ class Coordinator:
             )
         return self._task_source.settle(attempts)
 
-    def _top_up(self, seat: _Seat) -> None:
+    def _top_up(self, peer: _Peer) -> None:
         """Give a worker more tasks when it runs low."""
-        if seat.is_open:
-            if not self._quarantine.admits(seat.host):
-                self._recall(seat)
-            elif seat.pace >= _LONG:
-                self._give(seat, 1 - len(seat.tasks))
+        if peer.is_open:
+            if not self._quarantine.admits(peer.host):
+                self._recall(peer)
+            elif peer.pace >= _LONG:
+                self._give(peer, 1 - len(peer.tasks))
             else:
-                wanted = max(2, min(_MOST_AHEAD, int(_AHEAD / max(seat.pace, 1e-9))))
-                if 2 * len(seat.tasks) <= wanted:
-                    self._give(seat, wanted - len(seat.tasks))
-            if not seat.tasks:
-                self._idle.add(seat)
+                wanted = max(2, min(_MOST_AHEAD, int(_AHEAD / max(peer.pace, 1e-9))))
+                if 2 * len(peer.tasks) <= wanted:
+                    self._give(peer, wanted - len(peer.tasks))
+            if not peer.tasks:
+                self._idle.add(peer)
 
-    def _give(self, seat: _Seat, count: int) -> None:
+    def _give(self, peer: _Peer, count: int) -> None:
         """Hand out tasks to one worker, if there are any for it."""
         # At most half of a fair share of the remaining tasks, so that all workers end together.
-        count = min(count, max(1, self._task_source.stock() // (2 * len(self._seats))))
-        tasks = self._choose(seat.host, count)
+        count = min(count, max(1, self._task_source.stock() // (2 * len(self._peers))))
+        tasks = self._choose(peer.host, count)
         if tasks:
-            if not seat.tasks:
-                seat.began = time.monotonic()
-            seat.tasks.update((task.index, task) for task in tasks)
+            if not peer.tasks:
+                peer.began = time.monotonic()
+            peer.tasks.update((task.index, task) for task in tasks)
             self._handed_out += len(tasks)
-            self._idle.discard(seat)
+            self._idle.discard(peer)
             for first in range(0, len(tasks), _BATCH):
-                self._line.send(seat.rank, messages.orders(tasks[first : first + _BATCH]))
+                self._line.send(peer.rank, messages.orders(tasks[first : first + _BATCH]))
 
     def _choose(self, host: str, count: int) -> list[Task]:
         """Take tasks from the task source, except those that another host should try first."""
@@ -261,83 +261,83 @@ class Coordinator:
             self._task_source.put_back(passed)
         return chosen
 
-    def _employ(self, heard: Iterable[_Seat]) -> None:
+    def _assign(self, heard: Iterable[_Peer]) -> None:
         """Assign waiting tasks to idle workers and to those that reported; otherwise recall unstarted ones."""
         if self._draining:
             return
-        for seat in list(self._idle):
+        for peer in list(self._idle):
             if not self._task_source.stock():
                 break
-            if self._quarantine.admits(seat.host):
-                self._give(seat, 1)
-        for seat in heard:
-            self._top_up(seat)
+            if self._quarantine.admits(peer.host):
+                self._give(peer, 1)
+        for peer in heard:
+            self._top_up(peer)
         if self._idle and not self._task_source.stock():
-            self._recall(max(self._seats.values(), key=lambda seat: len(seat.tasks)))
+            self._recall(max(self._peers.values(), key=lambda peer: len(peer.tasks)))
 
-    def _recall(self, seat: _Seat) -> None:
+    def _recall(self, peer: _Peer) -> None:
         """Ask a worker to return the tasks that it has not started."""
-        if len(seat.tasks) > 1 and not seat.is_searching:
-            seat.is_searching = True
-            self._line.send(seat.rank, messages.RECALL)
+        if len(peer.tasks) > 1 and not peer.is_searching:
+            peer.is_searching = True
+            self._line.send(peer.rank, messages.RECALL)
 
-    def _look_round(self) -> Iterator[Outcome]:
+    def _check_peers(self) -> Iterator[Outcome]:
         """Check for lost workers, check the deadline, and report running tasks to the task source."""
         now = time.monotonic()
         self._next_round = now + _ROUND
-        self._look_at_deadline(now)
+        self._check_deadline(now)
         failed = self._line.failed()
-        for seat in list(self._seats.values()):
-            if seat.rank in failed:
-                self._lose(seat, "was lost")
-            elif (silence := self._listened - seat.heard) > (SILENCE if seat.is_open else COMING):
-                self._line.write_off(seat.rank)
-                self._lose(seat, f"was silent for {silence:.0f} s")
+        for peer in list(self._peers.values()):
+            if peer.rank in failed:
+                self._lose(peer, "was lost")
+            elif (silence := self._listened - peer.heard) > (SILENCE if peer.is_open else COMING):
+                self._line.write_off(peer.rank)
+                self._lose(peer, f"was silent for {silence:.0f} s")
         yield from self._settle()
         running = {
-            next(iter(seat.tasks.values())): seat.fraction
-            for seat in self._seats.values()
-            if seat.tasks
+            next(iter(peer.tasks.values())): peer.fraction
+            for peer in self._peers.values()
+            if peer.tasks
         }
         yield from self._task_source.report(running)
 
-    def _look_at_deadline(self, now: float) -> None:
+    def _check_deadline(self, now: float) -> None:
         """Drain when asked to."""
         if not self._draining:
             return
-        if self._last_words is None:
-            self._last_words = float("inf")
-            for rank in self._seats:
+        if self._last_reports is None:
+            self._last_reports = float("inf")
+            for rank in self._peers:
                 self._line.send(rank, messages.DRAIN)
         if self._deadline.over():
-            self._last_words = min(self._last_words, now + _LAST_WORDS)
-            if now >= self._last_words:
-                for seat in list(self._seats.values()):
-                    self._forget(seat, "did not report its tasks in time")
+            self._last_reports = min(self._last_reports, now + _LAST_REPORTS)
+            if now >= self._last_reports:
+                for peer in list(self._peers.values()):
+                    self._forget(peer, "did not report its tasks in time")
 
-    def _lose(self, seat: _Seat, reason: str) -> None:
+    def _lose(self, peer: _Peer, reason: str) -> None:
         """Remove a worker that died; its running task, which may be the reason, is charged an attempt."""
-        if seat.tasks:
-            seconds = time.monotonic() - seat.began
-            task = self._take_from(seat, next(iter(seat.tasks)))
+        if peer.tasks:
+            seconds = time.monotonic() - peer.began
+            task = self._take_from(peer, next(iter(peer.tasks)))
             assert task is not None
-            error = f"the worker of rank {seat.rank} on host {seat.host} {reason}"
-            self._attempts.append(Attempt(task, seconds, error, seat.host))
-        self._forget(seat, reason)
+            error = f"the worker of rank {peer.rank} on host {peer.host} {reason}"
+            self._attempts.append(Attempt(task, seconds, error, peer.host))
+        self._forget(peer, reason)
 
-    def _forget(self, seat: _Seat, reason: str) -> None:
+    def _forget(self, peer: _Peer, reason: str) -> None:
         """Remove a worker; its tasks wait again, none of them charged."""
-        self._close(seat)
-        del self._seats[seat.rank]
-        self._handed_out -= len(seat.tasks)
-        self._task_source.put_back(list(seat.tasks.values()))
-        self._last_loss = f"rank {seat.rank} on host {seat.host or '(never heard of)'}: {reason}"
+        self._close(peer)
+        del self._peers[peer.rank]
+        self._handed_out -= len(peer.tasks)
+        self._task_source.put_back(list(peer.tasks.values()))
+        self._last_loss = f"rank {peer.rank} on host {peer.host or '(never heard of)'}: {reason}"
         if not self._draining:
             logger.warning("%s; the farm goes on without it", self._last_loss)
 
-    def _close(self, seat: _Seat) -> None:
+    def _close(self, peer: _Peer) -> None:
         """Give a worker no more tasks."""
-        if seat.is_open:
-            seat.is_open = False
-            self._quarantine.leave(seat.host)
-        self._idle.discard(seat)
+        if peer.is_open:
+            peer.is_open = False
+            self._quarantine.leave(peer.host)
+        self._idle.discard(peer)

@@ -36,7 +36,7 @@ _FEED = 200
 _GATHER = 0.005
 
 # Consecutive children that die before they start a task, after which the worker gives up on this host.
-_FUTILE_STARTS = 10
+_FAILED_STARTS = 10
 
 logger = logging.getLogger(__name__)
 
@@ -104,23 +104,23 @@ class _Worker:
         self._child: Child | None = None
         self._waiting: deque[Task] = deque()
         self._poll = select.poll()
-        self._futile = 0
+        self._failed_starts = 0
         self._present = True
         self._leaving = False
         self._outbox = bytearray()
-        self._last_sent = self._last_stir = self._next_beat = time.monotonic()
+        self._last_sent = self._last_event = self._next_beat = time.monotonic()
         self._heard: float | None = None
 
     def serve(self) -> None:
         """Attend to rank 0 and the child in turn."""
         self._outbox += messages.report(messages.HELLO, text=socket.gethostname())
         while self._present:
-            stirring = self._listen() | self._attend()
+            ready = self._listen() | self._attend()
             if drain.begun():
                 self._drain()
             self._beat()
             self._send_if_due()
-            self._rest(stirring)
+            self._rest(ready)
 
     def _listen(self) -> bool:
         """Follow the orders that have come; return whether there were any."""
@@ -167,19 +167,19 @@ class _Worker:
             kind = messages.DONE if error is None else messages.FAILED
             self._outbox += messages.report(kind, task.index, seconds, error or "")
         if not child.alive:
-            self._futile = 0 if attempts else self._futile + 1
+            self._failed_starts = 0 if attempts else self._failed_starts + 1
             self._replace(child)
         elif attempts:
-            self._futile = 0
+            self._failed_starts = 0
             self._feed()
         return bool(attempts)
 
     def _replace(self, child: Child) -> None:
         """Start another child for the tasks of one that died."""
         logger.warning("%s; it is replaced", child.end)
-        if self._futile == _FUTILE_STARTS:
+        if self._failed_starts == _FAILED_STARTS:
             raise CryotileError(
-                f"{_FUTILE_STARTS} child processes in a row died before they started a task, the last: {child.end}; "
+                f"{_FAILED_STARTS} child processes in a row died before they started a task, the last: {child.end}; "
                 "see their messages above, then run again to go on"
             )
         self._child = None
@@ -241,12 +241,12 @@ class _Worker:
             self._outbox.clear()
             self._last_sent = now
 
-    def _rest(self, stirring: bool) -> None:
+    def _rest(self, ready: bool) -> None:
         """Sleep until the child reports, or until the next poll for messages: later the longer none came."""
         now = time.monotonic()
-        if stirring:
-            self._last_stir = now
-        pause = min(max(_SHORTEST_PAUSE, (now - self._last_stir) / 3.0), _LONGEST_PAUSE)
+        if ready:
+            self._last_event = now
+        pause = min(max(_SHORTEST_PAUSE, (now - self._last_event) / 3.0), _LONGEST_PAUSE)
         self._poll.poll(1000.0 * pause)
 
 
