@@ -233,8 +233,8 @@ class _Farm:
         self._lost_in_a_row += 1
         if self._lost_in_a_row == max(_MOST_LOST, self._backend.window):
             raise CryotileError(
-                f"{self._lost_in_a_row} submissions in a row did not come back from the executor, the last: {reason}; see "
-                "its workers' logs, then run again to go on"
+                f"{self._lost_in_a_row} submissions in a row did not come back from the executor, the last: {reason}; "
+                "see its workers' logs, then run again to go on"
             )
         self._lost.update(task.index for task in tasks)
         return [Attempt(task, 0.0, reason, _UNKNOWN_HOST) for task in tasks]
