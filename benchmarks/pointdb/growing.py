@@ -20,10 +20,10 @@ from reading import MARGIN, TILE
 
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.compact import FULL
+from cryotile.pointdb.encoding import SQUARES
 from cryotile.pointdb.log import Log, write_checkpoint
 from cryotile.pointdb.snapshot import FRAGMENTS, GRANULES, Commit, Snapshot
 from cryotile.pointdb.sort_order import chunk_directory, chunk_numbers
-from cryotile.pointdb.squares import SQUARES
 from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import plan_run
 

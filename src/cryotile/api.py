@@ -87,7 +87,7 @@ def ingest(
     Returns
     -------
     PointDB
-        Its ``last_ingest`` is a :class:`cryotile.runs.ingest.IngestReport`: what was added, dropped and noted.
+        Its ``last_ingest`` is a :class:`cryotile.runs.ingest_batch.IngestReport`: what was added, dropped and noted.
 
     Raises
     ------

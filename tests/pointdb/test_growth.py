@@ -16,11 +16,11 @@ import pytest
 
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.pointdb import PointDB, compact, log, squares
-from cryotile.pointdb.encoding import Stored
+from cryotile.pointdb.encoding import SQUARES, Stored
 from cryotile.pointdb.log import Log
 from cryotile.pointdb.repair import set_damage_aside
 from cryotile.pointdb.snapshot import Commit
-from cryotile.pointdb.squares import SQUARES, SquareChanges, add_up
+from cryotile.pointdb.squares import SquareChanges, add_up
 from tests.support.made_up import granule, points, with_points
 from tests.support.point_dbs import filled, fragment_files, named_fragments
 

@@ -323,7 +323,7 @@ def test_the_legacy_api_is_enough_to_do_a_list_of_tasks(request, server, tmp_pat
     assert work.started.count(7) == 3
     assert work.started.count(10) == 2
     assert len(work.ended) == 11
-    assert "knows no leases" in caplog.text
+    assert "has no leases" in caplog.text
 
 
 def test_tasks_of_a_dead_worker_are_done_by_the_next_command(seed, tmp_path):

@@ -115,7 +115,7 @@ COMMANDS = {
             "cryotile.cli.runs:submit", "Submit the missing tasks of a run as a job"
         ),
         "assemble": CommandPlace(
-            "cryotile.cli.runs:assemble", "Write the runs: all tiles side by side"
+            "cryotile.cli.runs:assemble", "Write the product: all tiles side by side"
         ),
         "plot": CommandPlace("cryotile.cli.runs:plot", "Draw a map of a product"),
     },

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from cryotile.runs.ingest import IngestReport
+    from cryotile.runs.ingest_batch import IngestReport
 
 __all__ = [
     "BACKEND",

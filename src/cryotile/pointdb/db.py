@@ -39,7 +39,7 @@ from cryotile.points import CORE_COLUMNS, Batch, Bounds, Granule, InPieces, Repr
 from cryotile.selection import Where
 
 if TYPE_CHECKING:
-    from cryotile.runs.ingest import IngestReport
+    from cryotile.runs.ingest_batch import IngestReport
 
 __all__ = ["PointDB"]
 

@@ -22,6 +22,7 @@ from cryotile.points import CATEGORIES, CORE_COLUMNS
 __all__ = [
     "ABSENT",
     "SCALES",
+    "SQUARES",
     "Stored",
     "decode",
     "encode",
@@ -50,6 +51,24 @@ _OPTIONAL = frozenset({"uncertainty"})
 
 TIME = pa.timestamp("ms", tz="UTC")
 TEXT = pa.dictionary(pa.int8(), pa.string())
+
+SQUARES = pa.schema(
+    [
+        pa.field("ix", pa.int32(), nullable=False),
+        pa.field("iy", pa.int32(), nullable=False),
+        pa.field("platform", TEXT, nullable=False),
+        pa.field("mode", TEXT, nullable=False),
+        pa.field("count", pa.int64(), nullable=False),
+        pa.field("digest", pa.uint64(), nullable=False),
+        pa.field("time_min", TIME, nullable=False),
+        pa.field("time_max", TIME, nullable=False),
+    ]
+)
+"""One row per square, platform and mode.
+
+``ix, iy`` are the square's south-western corner divided by 5 km; ``count`` and ``digest`` are changes, to be summed;
+``time_min, time_max`` bound the times (after a removal they may be wider than the times of the remaining points).
+"""
 
 
 def stored_names(columns: Iterable[str]) -> list[str]:

@@ -143,7 +143,7 @@ class Log:
         Returns
         -------
         pyarrow.Table
-            As :data:`cryotile.pointdb.squares.SQUARES`.
+            As :data:`cryotile.pointdb.encoding.SQUARES`.
         """
         changes, begin = SquareChanges(), 0
         for at, checksums in self._checkpoints(snapshot.number):

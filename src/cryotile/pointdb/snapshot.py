@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cryotile import __version__
-from cryotile.pointdb.squares import SQUARES
+from cryotile.pointdb.encoding import SQUARES
 
 __all__ = ["FRAGMENTS", "GRANULES", "Commit", "Snapshot", "rows_of"]
 
@@ -68,7 +68,7 @@ class Commit:
     granules, fragments : sequence of mapping
         Added; rows of :data:`GRANULES` (without ``snapshot``) and :data:`FRAGMENTS`.
     squares : pyarrow.Table
-        Change of each square, as :data:`cryotile.pointdb.squares.SQUARES`.
+        Change of each square, as :data:`cryotile.pointdb.encoding.SQUARES`.
     removed_granules : sequence of int
         Numbers.
     removed_fragments : sequence of str

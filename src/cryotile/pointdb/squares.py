@@ -17,12 +17,11 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from cryotile.pointdb.encoding import TEXT, TIME, Stored, decode, from_table, to_table
+from cryotile.pointdb.encoding import SQUARES, Stored, decode, from_table, to_table
 from cryotile.pointdb.sort_order import SQUARE_SIZE, square_indices
 from cryotile.points import CATEGORIES
 
 __all__ = [
-    "SQUARES",
     "SquareChanges",
     "add_up",
     "count_squares",
@@ -30,24 +29,6 @@ __all__ = [
     "negated",
     "point_hashes",
 ]
-
-SQUARES = pa.schema(
-    [
-        pa.field("ix", pa.int32(), nullable=False),
-        pa.field("iy", pa.int32(), nullable=False),
-        pa.field("platform", TEXT, nullable=False),
-        pa.field("mode", TEXT, nullable=False),
-        pa.field("count", pa.int64(), nullable=False),
-        pa.field("digest", pa.uint64(), nullable=False),
-        pa.field("time_min", TIME, nullable=False),
-        pa.field("time_max", TIME, nullable=False),
-    ]
-)
-"""One row per square, platform and mode.
-
-``ix, iy`` are the square's south-western corner divided by 5 km; ``count`` and ``digest`` are changes, to be summed;
-``time_min, time_max`` bound the times (after a removal they may be wider than the times of the remaining points).
-"""
 
 FEWEST_HELD = 1 << 18
 """Rows of changes that are always held before they are summed: about 10 MB."""
@@ -69,7 +50,7 @@ def count_squares(stored: Stored) -> pa.Table:
     Returns
     -------
     pyarrow.Table
-        As :data:`SQUARES`.
+        As :data:`~cryotile.pointdb.encoding.SQUARES`.
     """
     each = {
         "ix": square_indices(stored["x_cm"]),
@@ -90,12 +71,13 @@ def add_up(tables: Sequence[pa.Table]) -> pa.Table:
     Parameters
     ----------
     tables : sequence of pyarrow.Table
-        As :data:`SQUARES`, in any order.
+        As :data:`~cryotile.pointdb.encoding.SQUARES`, in any order.
 
     Returns
     -------
     pyarrow.Table
-        As :data:`SQUARES`, sorted by row of squares from the south, then from the west, platform, mode.
+        As :data:`~cryotile.pointdb.encoding.SQUARES`, sorted by row of squares from the south, then from
+        the west, platform, mode.
     """
     summed = _summed(from_table(pa.concat_tables([SQUARES.empty_table(), *tables])))
     # A change may add as many points as it removes: then only the digest differs.
@@ -122,7 +104,7 @@ class SquareChanges:
         self._held = 0
 
     def add(self, *changes: pa.Table) -> None:
-        """Add changes, as :data:`SQUARES`."""
+        """Add changes, as :data:`~cryotile.pointdb.encoding.SQUARES`."""
         for change in changes:
             self._changes.append(change)
             self._held += len(change) + TABLE_ROWS
@@ -144,7 +126,7 @@ def describe_squares(table: pa.Table) -> pd.DataFrame:
     Parameters
     ----------
     table : pyarrow.Table
-        As :data:`SQUARES`.
+        As :data:`~cryotile.pointdb.encoding.SQUARES`.
 
     Returns
     -------

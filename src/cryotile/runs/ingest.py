@@ -23,7 +23,7 @@ import tomllib
 import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 from math import ceil
@@ -38,19 +38,13 @@ import tomli_w
 import cryotile
 from cryotile.backends.auto import choose
 from cryotile.backends.pool import pool_size
-from cryotile.errors import (
-    CryotileError,
-    DamagedFile,
-    GranuleError,
-    IncompleteIngest,
-    InvalidValue,
-)
+from cryotile.errors import CryotileError, DamagedFile, GranuleError, IncompleteIngest, InvalidValue
 from cryotile.farm.task import Task
 from cryotile.files import fsync_directory, write_text, writing
 from cryotile.geo.dem import Dem
 from cryotile.geo.projection import projected_crs
 from cryotile.pointdb.db import PointDB
-from cryotile.points import CORE_COLUMNS, ReprMixin
+from cryotile.points import CORE_COLUMNS
 from cryotile.readers import (
     ColumnMapping,
     extra_columns,
@@ -59,11 +53,11 @@ from cryotile.readers import (
     table_reader,
 )
 from cryotile.readers.source import open_source
-from cryotile.runs.ingest_batch import Criteria, Taken, points_within
+from cryotile.runs.ingest_batch import Criteria, IngestReport, Taken, points_within
 from cryotile.runs.tasklist import Estimate, TaskList, last_line
 from cryotile.selection import Where
 
-__all__ = ["FILE_NAME", "Ingest", "IngestReport", "freeze_ingest", "prepare_ingest", "report_of"]
+__all__ = ["FILE_NAME", "Ingest", "freeze_ingest", "prepare_ingest", "report_of"]
 
 FILE_NAME = "ingest.toml"
 FORMAT = "cryotile ingest"
@@ -484,75 +478,6 @@ def _write(
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-@dataclass(frozen=True, repr=False)
-class IngestReport(ReprMixin):
-    """What an ingest did, or the share of it that this process answers for.
-
-    Attributes
-    ----------
-    path : Path
-        The point DB.
-    added : tuple of str
-        Ids of the granules that were added.
-    present : int
-        Number of granules that were in the point DB before.
-    points : int
-        Points kept of the granules added.
-    records : int
-        Points read of them.
-    dropped : mapping of str to int
-        Reason → points of them that were dropped.
-    notes : mapping of str to tuple of str
-        Note → names of the granules that it is about.
-    problems : tuple of str
-        One line for each granule that is not in the point DB.
-    granules : int
-        Number of all granules of the share.
-    unfinished : str
-        One line if some batches were not done, else empty.
-    """
-
-    path: Path
-    added: tuple[str, ...]
-    present: int
-    points: int
-    records: int
-    granules: int
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
-    unfinished: str = ""
-
-    def check(self) -> None:
-        """Raise an error if some granule is not in the point DB.
-
-        Raises
-        ------
-        IncompleteIngest
-            With a line for each granule that could not be added.
-        """
-        if self.unfinished:
-            raise IncompleteIngest(self.unfinished, self.problems)
-        if self.problems:
-            granules = f"{self.granules:,} granule{'s' * (self.granules != 1)}"
-            raise IncompleteIngest(
-                f"{len(self.problems):,} of {granules} did not go in: repair them or leave them out, then ingest again",
-                self.problems,
-            )
-
-    def _facts(self) -> Mapping[str, str]:
-        """Return the lines of ``repr``."""
-        facts = {
-            "path": str(self.path),
-            "granules": f"{len(self.added):,} added, {self.present:,} there already, {len(self.problems):,} not added",
-            "points": f"{self.points:,} of {self.records:,} kept",
-        }
-        facts |= {f"dropped: {reason}": f"{n:,}" for reason, n in self.dropped.items() if n}
-        facts |= {f"note on {len(names):,}": note for note, names in self.notes.items()}
-        facts |= {f"problem {n}": line for n, line in enumerate(self.problems[:5], start=1)}
-        return facts | ({"unfinished": self.unfinished} if self.unfinished else {})
 
 
 def report_of(

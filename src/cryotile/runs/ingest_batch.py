@@ -1,10 +1,10 @@
-"""Work on one batch of files: read, project, screen and append them within the memory of a worker."""
+"""Work on one batch of files: read, project, screen and append them within a worker's memory; report the result."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +15,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cryotile.errors import CryotileError, GranuleError, InvalidValue
+from cryotile.errors import CryotileError, GranuleError, IncompleteIngest, InvalidValue
 from cryotile.geo.dem import Dem
 from cryotile.geo.projection import project_batch
-from cryotile.points import Batch, Granule, InPieces
+from cryotile.points import Batch, Granule, InPieces, ReprMixin
 from cryotile.readers import ColumnMapping, is_table, read_granule, table_reader
 from cryotile.selection import Where
 
 if TYPE_CHECKING:
     from cryotile.pointdb import Appended, PointDB
 
-__all__ = ["FAR_FROM_DEM", "NOT_SELECTED", "Criteria", "Taken", "points_within", "take_in"]
+__all__ = [
+    "FAR_FROM_DEM",
+    "NOT_SELECTED",
+    "Criteria",
+    "IngestReport",
+    "Taken",
+    "points_within",
+    "take_in",
+]
 
 log = logging.getLogger(__name__)
 
@@ -337,3 +345,72 @@ def _records(file: Path) -> int:
     with suppress(OSError, RuntimeError, KeyError), h5py.File(file, "r", locking=False) as source:
         source.visititems(look)
     return sum(longest.values())
+
+
+@dataclass(frozen=True, repr=False)
+class IngestReport(ReprMixin):
+    """What an ingest did, or the share of it that this process answers for.
+
+    Attributes
+    ----------
+    path : Path
+        The point DB.
+    added : tuple of str
+        Ids of the granules that were added.
+    present : int
+        Number of granules that were in the point DB before.
+    points : int
+        Points kept of the granules added.
+    records : int
+        Points read of them.
+    dropped : mapping of str to int
+        Reason → points of them that were dropped.
+    notes : mapping of str to tuple of str
+        Note → names of the granules that it is about.
+    problems : tuple of str
+        One line for each granule that is not in the point DB.
+    granules : int
+        Number of all granules of the share.
+    unfinished : str
+        One line if some batches were not done, else empty.
+    """
+
+    path: Path
+    added: tuple[str, ...]
+    present: int
+    points: int
+    records: int
+    granules: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    unfinished: str = ""
+
+    def check(self) -> None:
+        """Raise an error if some granule is not in the point DB.
+
+        Raises
+        ------
+        IncompleteIngest
+            With a line for each granule that could not be added.
+        """
+        if self.unfinished:
+            raise IncompleteIngest(self.unfinished, self.problems)
+        if self.problems:
+            granules = f"{self.granules:,} granule{'s' * (self.granules != 1)}"
+            raise IncompleteIngest(
+                f"{len(self.problems):,} of {granules} did not go in: repair them or leave them out, then ingest again",
+                self.problems,
+            )
+
+    def _facts(self) -> Mapping[str, str]:
+        """Return the lines of ``repr``."""
+        facts = {
+            "path": str(self.path),
+            "granules": f"{len(self.added):,} added, {self.present:,} there already, {len(self.problems):,} not added",
+            "points": f"{self.points:,} of {self.records:,} kept",
+        }
+        facts |= {f"dropped: {reason}": f"{n:,}" for reason, n in self.dropped.items() if n}
+        facts |= {f"note on {len(names):,}": note for note, names in self.notes.items()}
+        facts |= {f"problem {n}": line for n, line in enumerate(self.problems[:5], start=1)}
+        return facts | ({"unfinished": self.unfinished} if self.unfinished else {})

@@ -25,8 +25,8 @@ from cryotile.geo.grid import Tile
 from cryotile.pointdb.db import PointDB
 from cryotile.points import CORE_COLUMNS, Bounds
 from cryotile.runs.ingest import FILE_NAME as INGEST_FILE
-from cryotile.runs.ingest import Ingest, IngestReport, report_of
-from cryotile.runs.ingest_batch import take_in
+from cryotile.runs.ingest import Ingest, report_of
+from cryotile.runs.ingest_batch import IngestReport, take_in
 from cryotile.runs.plan import PlanRequest
 from cryotile.runs.progress import bar
 from cryotile.runs.run import Run, open_db, plan_run
