@@ -31,7 +31,7 @@ demo: $(VENV)/with-plot
 	$(BIN)/cryotile demo demo/
 
 test: $(VENV)/with-all,test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 test-faults: $(VENV)/with-all,test
 	CRYOTILE_LONG=1 $(BIN)/python -m pytest --timeout 3000 tests/backends/test_faults.py tests/ledgers/test_faults_sql.py \
