@@ -100,6 +100,14 @@ def test_whole_numbers_are_the_same_settings_as_floats(planned: ct.Run) -> None:
         ct.plan(planned, posting="one")
 
 
+@pytest.mark.parametrize("setting", [{"min_points": 5.5}, {"tile_size": 2.5}, {"radius": "2000"}])
+def test_a_setting_is_refused_rather_than_cut_or_read_from_text(
+    planned: ct.Run, tmp_path: Path, setting: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidValue, match="is not a"):
+        ct.plan(tmp_path / "run", planned.path.parent / "ice.pdb", **{**SETTINGS, **setting})
+
+
 def test_one_path_is_as_good_as_a_list(mission: list[Path], tmp_path: Path) -> None:
     db = ct.ingest(str(tmp_path / "ice.pdb"), str(mission[0]), crs=WORLD.crs, backend="serial")
     again = ct.ingest(db, iter([mission[0], mission[1]]), backend="serial")

@@ -21,6 +21,8 @@ from cryotile.errors import InvalidValue
         ("period", ("2020-01-01", "2011-01-01")),
         ("period", ("2020-01-01", "2020-01-01")),
         ("period", ("yesterday", "2020-01-01")),
+        ("period", ("2011-01-01",)),
+        ("period", "2011"),
         ("period", ("2020-01-01", "3020-01-01")),
         ("reference_epoch", "now"),
         ("min_points", 3),

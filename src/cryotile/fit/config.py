@@ -197,6 +197,11 @@ class FitConfig:
             )
 
     def _check_instants(self) -> None:
+        if self.period is not None and (isinstance(self.period, str) or len(self.period) != 2):
+            raise InvalidValue(
+                f"period {self.period!r} must be two instants; give its first day and the day after its last, e.g."
+                " ('2011-01-01', '2021-01-01')"
+            )
         if self.period is not None and not _countable(self.period[0]) < _countable(self.period[1]):
             raise InvalidValue(
                 f"period {self.period[0]} to {self.period[1]} is reversed or empty;"

@@ -190,12 +190,20 @@ def _number(field: Field[Any], request: PlanRequest) -> Any:
     convert = int if "int" in kind else float
     try:
         if "tuple" in kind or "Bounds" in kind:
-            return tuple(convert(number) for number in value)
-        return convert(value)
-    except (TypeError, ValueError):
+            return tuple(_exact(convert, number) for number in value)
+        return _exact(convert, value)
+    except (TypeError, ValueError, OverflowError):
+        what = "a whole number" if convert is int else "a number"
         raise InvalidValue(
-            f"{field.name} {value!r} is not a number; give one, or leave it out for the default"
+            f"{field.name} {value!r} is not {what}; give one, or leave it out for the default"
         ) from None
+
+
+def _exact(convert: type[int] | type[float], value: Any) -> float:
+    """Return a number of a type, without reading text or cutting a fraction off."""
+    if isinstance(value, str) or (convert is int and value % 1):
+        raise ValueError
+    return convert(value)
 
 
 def _region_bounds(request: PlanRequest, db: PointDB | None) -> Bounds:
@@ -495,8 +503,8 @@ def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -
     passes = _passes_up_to(fit.min_passes, db, start, end)
     if passes < fit.min_passes:
         found.append(
-            f"the selection holds at most {passes} passes, and a fit needs {fit.min_passes} (min_passes): no post can"
-            " pass; ingest more passes, or use a lower gate"
+            f"the point DB holds at most {passes} passes in the period, and a fit needs {fit.min_passes} (min_passes):"
+            " no post can pass; ingest more passes, or use a lower gate"
         )
     return found
 

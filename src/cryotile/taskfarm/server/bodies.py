@@ -22,6 +22,7 @@ from cryotile.ledgers.base import LEASE
 __all__ = [
     "BATCH",
     "Body",
+    "BodyReader",
     "ClaimQuery",
     "ClaimRequest",
     "HostName",
@@ -33,7 +34,6 @@ __all__ = [
     "NewLeases",
     "NewRun",
     "ProcessId",
-    "Reader",
     "Refusal",
     "Renewal",
     "RunList",
@@ -398,7 +398,7 @@ class MemberRole(Body, frozen=True):
 T = TypeVar("T")
 
 
-class Reader(Generic[T]):
+class BodyReader(Generic[T]):
     """Reads the bodies of one call.
 
     Parameters

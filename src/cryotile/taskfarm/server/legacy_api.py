@@ -33,7 +33,7 @@ from cryotile.ledgers.sql.runs import (
 from cryotile.ledgers.sql.schema import TaskState
 from cryotile.taskfarm.server import accounts
 from cryotile.taskfarm.server.auth import principal
-from cryotile.taskfarm.server.bodies import Body, HostName, ProcessId, Reader, WorkerUuid
+from cryotile.taskfarm.server.bodies import Body, BodyReader, HostName, ProcessId, WorkerUuid
 from cryotile.taskfarm.server.listing import list_runs
 from cryotile.taskfarm.server.operations import find_run
 from cryotile.taskfarm.server.state import anonymous_worker, server
@@ -91,8 +91,8 @@ class TaskChange(Body, frozen=True):
             raise ValueError("neither status nor percentCompleted is given; give one")
 
 
-_new_run, _new_worker = Reader(LegacyRun), Reader(LegacyWorker)
-_claim, _change = Reader(LegacyClaim), Reader(TaskChange)
+_new_run, _new_worker = BodyReader(LegacyRun), BodyReader(LegacyWorker)
+_claim, _change = BodyReader(LegacyClaim), BodyReader(TaskChange)
 
 
 @dataclass(frozen=True, slots=True)

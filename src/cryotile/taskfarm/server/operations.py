@@ -18,7 +18,7 @@ from werkzeug.exceptions import NotFound, UnsupportedMediaType
 from cryotile.ledgers.sql.runs import RunRecord
 from cryotile.taskfarm.server.accounts import USER_NAME
 from cryotile.taskfarm.server.auth import member_run
-from cryotile.taskfarm.server.bodies import Reader, Refusal, read_query
+from cryotile.taskfarm.server.bodies import BodyReader, Refusal, read_query
 
 __all__ = ["Operations", "find_run"]
 
@@ -109,7 +109,7 @@ class _Operation:
 
     def serve(self) -> Callable[..., Any]:
         """Return the function that answers a request."""
-        reader = Reader(self.hints["body"]) if "body" in self.hints else None
+        reader = BodyReader(self.hints["body"]) if "body" in self.hints else None
         query_kind = self.hints.get("query")
 
         def answer(**given: Any) -> Any:
