@@ -252,6 +252,18 @@ def test_xarray_recognizes_a_run_by_itself(done: ct.Run) -> None:
         assert "dhdt" not in lazy
 
 
+@pytest.mark.parametrize("name", ["absent.nc", "text.nc", "map.tif"])
+def test_a_file_that_is_no_product_is_refused_by_name(
+    done: ct.Run, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "text.nc").write_text("no map")
+    ct.assemble(done, tmp_path / "map.tif")
+    with pytest.raises(InvalidValue, match=name):
+        ct.open(tmp_path / name)
+    with pytest.raises(InvalidValue, match=name):
+        xr.open_dataset(tmp_path / name, engine="cryotile")
+
+
 # --- what a plan says before a run ------------------------------------------------------------------------------
 
 

@@ -297,10 +297,8 @@ def open(path: AnyPath) -> xr.Dataset:
     Raises
     ------
     InvalidValue
-        Nothing is there, or it is a directory and not a run.
+        The path is neither a run nor a NetCDF product.
     """
-    if not Path(path).exists():
-        raise InvalidValue(f"{os.fspath(path)} does not exist; give a run directory or a product")
     return open_map(Path(path))
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CELL_AREA",
     "cell_area",
+    "check_product",
     "described",
     "read_product",
     "summarize_product",
@@ -155,9 +156,7 @@ def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Datas
     DamagedFile
         The file cannot be read to its end.
     """
-    if not _is_product(path):
-        state = "is not a product of cryotile" if path.exists() else "does not exist"
-        raise InvalidValue(f"{path} {state}; make a product with 'cryotile assemble RUN -o {path}'")
+    check_product(path)
     try:
         with xr.open_dataset(path, engine="netcdf4") as product:
             maps = [str(name) for name, variable in product.data_vars.items() if variable.ndim == 2]
@@ -170,6 +169,25 @@ def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Datas
             return product[names].load()
     except (OSError, RuntimeError) as error:
         raise DamagedFile(f"{path} is damaged ({error}); assemble it again") from error
+
+
+def check_product(path: Path) -> None:
+    """Raise an error unless a file is a NetCDF product.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    InvalidValue
+        It is absent, or is not a product of :func:`write_product` in NetCDF.
+    """
+    if not _is_product(path):
+        state = "is not a product of cryotile in NetCDF" if path.exists() else "does not exist"
+        file = path.with_suffix(".nc")
+        raise InvalidValue(f"{path} {state}; make a product with 'cryotile assemble RUN -o {file}'")
 
 
 def summarize_product(path: Path) -> list[str] | None:

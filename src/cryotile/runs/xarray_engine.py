@@ -22,7 +22,7 @@ from cryotile.errors import DamagedFile
 from cryotile.fit.variables import VARIABLES, Variable, fit_variables
 from cryotile.geo.grid import Grid, Tile
 from cryotile.maps.mosaic import mosaic
-from cryotile.maps.product import CELL_AREA, cell_area, described
+from cryotile.maps.product import CELL_AREA, cell_area, check_product, described
 from cryotile.maps.tiles import TileStore
 from cryotile.runs.run import Run
 
@@ -58,10 +58,11 @@ class CryotileBackendEntrypoint(BackendEntrypoint):
         Raises
         ------
         InvalidValue
-            The path is a directory and not a run.
+            The path is neither a run nor a NetCDF product.
         """
         path = Path(filename_or_obj)
         if not path.is_dir():
+            check_product(path)
             netcdf = NetCDF4BackendEntrypoint()
             dataset = netcdf.open_dataset(os.fspath(path), drop_variables=drop_variables)
         else:
