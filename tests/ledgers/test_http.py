@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import sys
@@ -58,16 +57,8 @@ class TestHTTP(LedgerContract):
         )
 
 
-# A signal that raises in the middle of a request leaves its socket to the garbage collector.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 class TestHTTPBackend(BackendContract):
     """Without the tests of supervised children, which are those of the backend ``dir``."""
-
-    @pytest.fixture(autouse=True)
-    def collect_garbage(self) -> Iterator[None]:
-        """Close such a socket before the next test, which would be blamed for it."""
-        yield
-        gc.collect()
 
     @pytest.fixture
     def make_backend(self, server, key) -> MakeBackend:
