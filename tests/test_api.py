@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -286,6 +288,24 @@ def test_a_plan_whose_posts_may_pass_says_nothing(planned: ct.Run) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ct.plan(planned)
+
+
+def test_simulated_points_among_real_ones_are_warned_about_at_ingest_and_plan(
+    mission: list[Path], tmp_path: Path, call: Call
+) -> None:
+    real = [shutil.copy(path, tmp_path) for path in mission[:20]]
+    for path in real:
+        with h5py.File(path, "r+") as file:
+            del file.attrs["simulated"]
+    db, name = tmp_path / "ice.pdb", mission[20].name
+    assert "simulated and" not in "".join(call("ingest", db, *real, "--crs", WORLD.crs)[1:])
+    assert " simulated" not in call("info", db)[1]
+    _, _, said = call("ingest", db, *mission[20:30])
+    assert re.search(rf"note: {name} and \d others: .* both simulated and real points", said)
+    assert re.search(r"points +[\d,]+, of them \d+ % simulated", call("info", db)[1])
+    assert "kept, all simulated" in call("info", mission[20])[1]
+    with pytest.warns(CryotileWarning, match="both simulated and real points"):
+        ct.plan(tmp_path / "run", db, recipe="plane", min_span_days=1.0)
 
 
 def test_a_weight_without_data_is_refused_by_the_plan(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from cryotile.fit.variables import fit_variables
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import write_product
 from cryotile.pointdb import PointDB
+from cryotile.pointdb.write import MIXED
 from cryotile.points import Bounds
 from cryotile.runs.ingest import prepare_ingest
 from cryotile.runs.ingest_batch import Criteria
@@ -151,7 +152,7 @@ def plan(
     """Freeze a run: its grid, its settings and its list of tiles.
 
     On a run that exists, only ``run`` is needed; tiles whose points have changed since are listed anew.  A warning says
-    so if no post of the run can have a fit.
+    so if no post of the run can have a fit, or if the point DB has both simulated and real points.
 
     Parameters
     ----------
@@ -212,7 +213,11 @@ def plan(
     )
     points = PointDB(db) if isinstance(db, str | os.PathLike) else db
     planned = plan_run(run.path if isinstance(run, Run) else run, request, db=points)
-    for line in obstacles(planned.settings, open_db(planned)):
+    points = open_db(planned)
+    lines = obstacles(planned.settings, points)
+    if 0 < points.simulated(planned.snapshot) < 1:
+        lines.append(MIXED)
+    for line in lines:
         warnings.warn(line, CryotileWarning, stacklevel=2)
     return planned
 

@@ -243,6 +243,8 @@ class Granule(ReprMixin):
         until projected), then the requested extra columns, float64.
     notes : tuple of str
         Information for the user, e.g. that passes were inferred.
+    simulated : bool
+        Whether the file says that its points are simulated.
     """
 
     id: str
@@ -255,6 +257,7 @@ class Granule(ReprMixin):
     dropped: Mapping[str, int]
     points: pd.DataFrame
     notes: tuple[str, ...] = ()
+    simulated: bool = False
 
     def _facts(self) -> Mapping[str, str]:
         points = self.points
@@ -268,7 +271,8 @@ class Granule(ReprMixin):
         for name in ("x", "y", "longitude", "latitude", "time"):
             if name in points and len(points):
                 facts[name] = f"{points[name].min()} to {points[name].max()}"
-        return facts | ({"notes": "; ".join(self.notes)} if self.notes else {})
+        facts |= {"notes": "; ".join(self.notes)} if self.notes else {}
+        return facts | ({"simulated": "yes"} if self.simulated else {})
 
 
 _NO_POINTS = pd.DataFrame()

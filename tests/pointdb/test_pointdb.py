@@ -18,12 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cryotile.errors import InvalidValue, UnwritablePath
+from cryotile.files import read_sealed, write_sealed
 from cryotile.geo.projection import project_granule
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.pointdb.encoding import decode, encode, from_table, schema, to_table
 from cryotile.pointdb.snapshot import Commit
 from cryotile.pointdb.sort_order import chunk_directory, in_total_order, places
 from cryotile.pointdb.squares import add_up, count_squares, describe_squares
+from cryotile.pointdb.write import MIXED
 from cryotile.points import CATEGORIES, CORE_COLUMNS, Batch, Granule, InPieces, empty_points
 from cryotile.readers import read_granule
 from tests.support.made_up import START, as_stored, granule, points, sorted_rows, with_points
@@ -108,6 +110,41 @@ def test_granules_say_where_points_came_from(db: PointDB) -> None:
     assert list(table["platforms"][0]) == ["cryosat2", "icesat2"]
     assert table["time_min"][0] == GRANULES[0].points["time"].min()
     assert table["number"].is_unique
+
+
+def test_the_log_says_which_granules_are_simulated(tmp_path: Path) -> None:
+    db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3413")
+    db.append([granule(1, 300)])
+    assert db.simulated() == 0.0
+    made_up = [dataclasses.replace(granule(seed, 50), simulated=True) for seed in (2, 3)]
+    notes = db.append(made_up).notes
+    assert list(notes) == [MIXED]
+    assert notes[MIXED] == [each.name for each in made_up]
+    again = PointDB(db.path)
+    assert again.granules.set_index("name")["simulated"].to_dict() == {
+        granule(1).name: False,
+        granule(2).name: True,
+        granule(3).name: True,
+    }
+    assert again.simulated() == 0.25
+    assert again.simulated(1) == 0.0
+    again.remove([granule(1).name])
+    assert again.simulated() == 1.0
+    assert again.append([dataclasses.replace(granule(4), simulated=True)]).notes == {}
+
+
+def test_granules_of_a_point_db_that_keeps_no_such_mark_count_as_real(tmp_path: Path) -> None:
+    db = filled(tmp_path / "ice.pdb", [granule(1)], [granule(2)])
+    for path in db.path.glob("log/*/commit.json"):
+        content = read_sealed(path)
+        del content["checksum"]
+        for row in content["granules"]["added"]:
+            del row["simulated"]
+        path.unlink()
+        write_sealed(path, content)
+    old = PointDB(db.path)
+    assert old.granules["simulated"].tolist() == [False, False]
+    assert old.simulated() == 0.0
 
 
 def test_a_granule_without_points_is_recorded(tmp_path: Path) -> None:

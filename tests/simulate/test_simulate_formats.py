@@ -46,6 +46,9 @@ OWN_WORDS = {
     "source": "long references are not copied; of Cryo-TEMPO's surface mask it differs by zone",
 }
 
+MARK = "simulated"
+"""The attribute that every simulated file has and no real one."""
+
 ASCENDING = {
     "ascending_start_record": "an index, or the text 'None' when all records descend",
     "descending_start_record": "an index, or the text 'None' when all records ascend",
@@ -102,7 +105,9 @@ def header_of(path: Path) -> dict[str, Any]:
         return {
             "data model": file.data_model,
             "dimensions": {name: d.isunlimited() for name, d in file.dimensions.items()},
-            "attributes": {name: described(file.getncattr(name)) for name in file.ncattrs()},
+            "attributes": {
+                name: described(file.getncattr(name)) for name in file.ncattrs() if name != MARK
+            },
             "variables": {
                 name: {
                     "dtype": v.dtype,
@@ -179,7 +184,7 @@ def tree_of(path: Path) -> dict[str, dict[str, Any]]:
         attributes = {
             a: described(v)
             for a, v in item.attrs.items()
-            if a not in ("DIMENSION_LIST", "REFERENCE_LIST")
+            if a not in ("DIMENSION_LIST", "REFERENCE_LIST", MARK)
         }
         tree[name] = {"attributes": attributes}
         if isinstance(item, h5py.Dataset):
@@ -255,6 +260,19 @@ def test_simulated_granules_are_named_like_real_ones(granules: Path, made: Path)
         real = [p.name for p in granules.iterdir() if re.fullmatch(pattern, p.name)]
         assert real
         assert all(re.fullmatch(pattern, p.name) for p in (made / product).iterdir())
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_every_simulated_file_says_that_it_is_simulated(product: str, tmp_path: Path) -> None:
+    made = simulate(tmp_path, product=product, years=0.06, world=WORLD)
+    assert [path.name for path in made if not read_granule(path).simulated] == []
+
+
+@pytest.mark.granules
+def test_no_real_file_counts_as_simulated(granules: Path) -> None:
+    for pattern in (*REAL.values(), "ATL11_078805_*.h5", "processed_ATL06_2019*_002_01.h5"):
+        for path in granules.glob(pattern):
+            assert not read_granule(path).simulated
 
 
 def echoes_of(product: str) -> pd.DataFrame:

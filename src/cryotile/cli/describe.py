@@ -69,7 +69,7 @@ def _point_db(path: Path) -> Iterator[str]:
     granules, squares = db.granules, db.squares()
     yield f"point DB     {path}, {db.crs_text}, chunks of {db.chunk_size / 1000:g} km, commit {db.snapshot}"
     yield f"granules     {number(len(granules))}"
-    yield f"points       {number(squares['count'].sum())}"
+    yield f"points       {number(squares['count'].sum())}{_simulated(db.simulated())}"
     if squares.empty:
         return
     yield f"extent       {_extent(squares)} m (x_min y_min x_max y_max, to 5 km)"
@@ -88,6 +88,13 @@ def _point_db(path: Path) -> Iterator[str]:
         dropped.update(reasons)
     yield from dropped_lines(dropped)
     yield from _history(db)
+
+
+def _simulated(share: float) -> str:
+    """Return what is said behind the number of points."""
+    if share in (0.0, 1.0):
+        return ", all simulated" if share else ""
+    return f", of them {100 * share:.2g} % simulated and the others real"
 
 
 def _history(db: PointDB) -> Iterator[str]:
@@ -159,7 +166,8 @@ def _granule(granule: Granule, pieces: Iterable[Granule]) -> Iterator[str]:
             times = [*times, points["time"].min(), points["time"].max()]
     baseline = f", baseline {granule.baseline}" if granule.baseline else ""
     yield f"granule      {granule.id}, {granule.product}{baseline}, version {granule.version}"
-    yield f"points       {number(read)} read, {number(kept)} kept"
+    mark = _simulated(1.0 if granule.simulated else 0.0)
+    yield f"points       {number(read)} read, {number(kept)} kept{mark}"
     yield from dropped_lines(dropped)
     yield from notes
     if times:

@@ -150,7 +150,8 @@ class PointDB(ReprMixin):
 
         Columns ``id, name, product, baseline, version, checksum, rows, record_count, dropped`` (dict, reason → points),
         ``notes, platforms, passes`` (lists), ``time_min, time_max`` (datetime64[ms], NaT without rows),
-        ``snapshot`` (the commit that added it), ``number`` (in the column ``granule`` of the fragments).
+        ``simulated`` (bool), ``snapshot`` (the commit that added it), ``number`` (in the column ``granule`` of the
+        fragments).
         """
         table = self._newest.granules
         frame: pd.DataFrame = table.drop_columns(["dropped", "time_min", "time_max"]).to_pandas()
@@ -160,8 +161,13 @@ class PointDB(ReprMixin):
         for name in ("time_min", "time_max"):
             frame[name] = table[name].cast(pa.timestamp("ms")).to_numpy()
         first = ["id", "name", "product", "baseline", "version", "checksum", "rows", "record_count"]
-        last = ["dropped", "notes", "platforms", "passes", "time_min", "time_max"]
+        frame["simulated"] = table["simulated"].fill_null(fill_value=False).to_numpy()
+        last = ["dropped", "notes", "platforms", "passes", "time_min", "time_max", "simulated"]
         return frame[[*first, *last, "snapshot", "number"]]
+
+    def simulated(self, snapshot: int | None = None) -> float:
+        """Return the share of the points that are simulated, 0 to 1, as of a snapshot or the newest."""
+        return self._at(snapshot).simulated
 
     def checksums(self) -> dict[str, str]:
         """Return checksum → id of all granules, including those of commits since the point DB was opened."""

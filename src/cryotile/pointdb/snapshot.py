@@ -34,6 +34,7 @@ GRANULES = pa.schema(
         ("passes", pa.list_(pa.int64())),  # the pass ids of its points
         ("time_min", pa.int64()),  # milliseconds since 1970, UTC; null without rows
         ("time_max", pa.int64()),
+        ("simulated", pa.bool_()),  # null in the first point DBs
         ("snapshot", pa.int32()),  # the commit that added it
     ]
 )
@@ -154,6 +155,13 @@ class Snapshot:
     oldest: int = 0
     kept: tuple[int, ...] = ()
     fenced: frozenset[str] = frozenset()
+
+    @property
+    def simulated(self) -> float:
+        """Share of the points that are simulated, 0 to 1."""
+        rows = self.granules["rows"].to_numpy()
+        simulated = self.granules["simulated"].fill_null(fill_value=False).to_numpy()
+        return float(rows[simulated].sum() / max(rows.sum(), 1))
 
     def after(self, commits: Iterable[Mapping[str, Any]]) -> Snapshot:
         """Return the snapshot after further commits.

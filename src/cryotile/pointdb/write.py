@@ -28,6 +28,12 @@ from cryotile.points import CATEGORIES, Batch, Granule, InPieces, ReprMixin, emp
 __all__ = ["Appended", "append_granules"]
 
 
+MIXED = (
+    "the point DB has both simulated and real points, and a fit would take all of them for measured; remove the"
+    " granules of one kind with 'cryotile remove'"
+)
+"""Note on granules that were added to such a point DB."""
+
 _PASS_COLUMNS = ["name", "product", "passes", "time_min", "time_max"]
 
 
@@ -51,7 +57,7 @@ class Appended(ReprMixin):
         Number of points that were added.
     notes : mapping of str to sequence of str
         Information for the user → file names of the granules that it concerns: that the point DB also has their passes
-        by another product.
+        by another product, or that it has both simulated and real points.
     """
 
     snapshot: int
@@ -191,7 +197,9 @@ def _append(
         replaced=tuple(verdict.names_replaced),
         refused=verdict.refused,
         rows=sum(row["rows"] for row in rows),
-        notes=_shared_passes(rows, done.before.granules) if rows else {},
+        notes={**_shared_passes(rows, done.before.granules), **_mixed(rows, done.after)}
+        if rows
+        else {},
     )
 
 
@@ -357,6 +365,7 @@ class _Tally:
             "passes": sorted(self.passes),
             "time_min": self.times[0] if self.times else None,
             "time_max": self.times[1] if self.times else None,
+            "simulated": bool(granule.simulated),
         }
 
 
@@ -395,6 +404,12 @@ def _shared_passes(new: Sequence[Mapping[str, Any]], granules: pa.Table) -> dict
         )
         notes.setdefault(note, []).append(name)
     return {note: sorted(set(names)) for note, names in notes.items()}
+
+
+def _mixed(new: Sequence[Mapping[str, Any]], after: Snapshot) -> dict[str, list[str]]:
+    """Return a note on the new granules if the point DB now has both simulated and real points."""
+    names = [row["name"] for row in new if row["rows"]]
+    return {MIXED: names} if names and 0 < after.simulated < 1 else {}
 
 
 def _exploded(granules: pd.DataFrame) -> pd.DataFrame:

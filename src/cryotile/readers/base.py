@@ -250,6 +250,7 @@ def build_granule(
     columns: Sequence[str],
     notes: tuple[str, ...] = (),
     checksum: str | None = None,
+    simulated: bool | None = None,
 ) -> Granule:
     """Drop records that are invalid or not asked for, and make a granule of the others.
 
@@ -269,6 +270,8 @@ def build_granule(
         Facts that a user should know.
     checksum : str or None
         SHA-256 of the file, if it is already known.
+    simulated : bool or None
+        Whether the file says that its points are simulated; None: as :attr:`Source.simulated`.
 
     Returns
     -------
@@ -293,6 +296,7 @@ def build_granule(
         dropped=dropped,
         points=_frame(records, keep, columns),
         notes=(*notes, *records.notes, *_stand_ins(records.elevation)),
+        simulated=source.simulated if simulated is None else simulated,
     )
 
 

@@ -21,7 +21,7 @@ from cryotile.errors import GranuleError
 from cryotile.geo.values import VALUE_ATTRIBUTES, physical_values
 from cryotile.times import parse_date
 
-__all__ = ["Shape", "Source", "open_source"]
+__all__ = ["Shape", "Source", "is_yes", "open_source"]
 
 Shape = tuple[int, ...]
 """Shape of a variable."""
@@ -47,6 +47,11 @@ class Source:
 
     def __contains__(self, name: str) -> bool:
         return self._node(name) is not None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the file says in its attribute ``simulated`` that its points were not measured."""
+        return is_yes(self.attribute("simulated"))
 
     def attribute(self, name: str, *, of: str = "/") -> str | float | None:
         """Return the attribute ``name`` of the file or of the group or variable ``of``; None if it is absent.
@@ -278,6 +283,11 @@ def open_source(path: Path) -> Iterator[Source]:
         ) from error
     with file:
         yield Source(path, file)
+
+
+def is_yes(mark: object) -> bool:
+    """Return whether the mark ``simulated`` of a file is set: it is there, and says neither 0 nor no."""
+    return str(mark).strip().casefold() not in ("none", "", "0", "0.0", "false", "no", "nan")
 
 
 def _scalar(value: Any) -> str | float | None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cryotile.files import atomic_path
+from cryotile.simulate.headers import SIMULATED
 from cryotile.simulate.mission import Flyover, pass_error
 from cryotile.simulate.world import FLOATING, GROUNDED, World
 
@@ -93,6 +94,7 @@ def _write_tile(directory: Path, world: World, corner: tuple[int, int], tile: pd
         "geospatial_y_max": y + TILE,
         "geospatial_projection": projection,
         "fileids": str({int(number): f"orbit {number}" for number in tile["inputfileid"].unique()}),
+        "simulated": SIMULATED,
     }
     with atomic_path(directory / name) as temporary, netCDF4.Dataset(temporary, "w") as file:
         file.setncatts(attributes)

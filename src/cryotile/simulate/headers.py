@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from cryotile.files import atomic_path
 
-__all__ = ["attach_scale", "attributes", "header", "new_hdf5", "write_netcdf"]
+__all__ = ["SIMULATED", "attach_scale", "attributes", "header", "new_hdf5", "write_netcdf"]
 
 SIMULATED = "simulated by cryotile"
 
@@ -84,7 +84,7 @@ def write_netcdf(
     data : mapping of str to ndarray
         Variable → stored values; they set the length of the dimensions.
     header : mapping of str to object
-        Global attributes.
+        Global attributes; ``simulated`` is added.
     compressed : bool
         Deflated in one chunk, as in ESA's L2I, rather than contiguous, as in Cryo-TEMPO.
     """
@@ -92,7 +92,7 @@ def write_netcdf(
         try:
             with netCDF4.Dataset(temporary, "w") as file:
                 file.set_fill_off()
-                file.setncatts(dict(header))
+                file.setncatts({**header, "simulated": SIMULATED})
                 for name, entry in variables.items():
                     _write_variable(file, name, entry, data[name], compressed)
         except RuntimeError as error:  # raised by the netCDF library on a full disk
@@ -127,11 +127,12 @@ def _write_variable(
 
 @contextmanager
 def new_hdf5(path: Path) -> Iterator[h5py.File]:
-    """Create an HDF5 file for the length of a ``with``, whole or not at all."""
+    """Create an HDF5 file for the length of a ``with``, whole or not at all; it says that it is simulated."""
     # Built in memory: the HDF5 library's error on a full disk is long, the system's is short.
     content = BytesIO()
     with h5py.File(content, "w") as file:
         yield file
+        file.attrs["simulated"] = np.bytes_(SIMULATED)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.getbuffer())
 

@@ -10,9 +10,12 @@ from typing import Any
 import h5py
 import netCDF4
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cryotile.files import atomic_path
 from cryotile.points import SURFACE_TYPES
+from cryotile.simulate.headers import SIMULATED
 from cryotile.simulate.mission import Flyover
 from cryotile.times import seconds_since
 
@@ -94,16 +97,21 @@ def _points(flyover: Flyover) -> pd.DataFrame:
 
 
 def _csv(table: pd.DataFrame, path: Path) -> None:
+    # Text has no attributes: a column says that the points are simulated.
+    table = table.assign(simulated=1)
     table.to_csv(path, index=False, date_format="%Y-%m-%dT%H:%M:%S.%fZ", lineterminator="\n")
 
 
 def _parquet(table: pd.DataFrame, path: Path) -> None:
-    table.to_parquet(path, index=False)
+    points = pa.Table.from_pandas(table, preserve_index=False)
+    said = {**points.schema.metadata, "simulated": SIMULATED}
+    pq.write_table(points.replace_schema_metadata(said), path)
 
 
 def _hdf5(table: pd.DataFrame, path: Path) -> None:
     content = BytesIO()
     with h5py.File(content, "w") as file:
+        file.attrs["simulated"] = SIMULATED
         for name, column in _counted(table).items():
             values = column.to_numpy("S") if name in TEXTS else column.to_numpy()
             dataset = file.create_dataset(str(name), data=values)
@@ -114,6 +122,7 @@ def _hdf5(table: pd.DataFrame, path: Path) -> None:
 
 def _netcdf(table: pd.DataFrame, path: Path) -> None:
     with netCDF4.Dataset(path, "w") as file:
+        file.simulated = SIMULATED
         file.createDimension("point", len(table))
         for name, column in _counted(table).items():
             text = name in TEXTS

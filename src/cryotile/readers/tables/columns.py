@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from cryotile.errors import GranuleError
 from cryotile.geo.values import physical_values
-from cryotile.readers.source import Source
+from cryotile.readers.source import Source, is_yes
 from cryotile.readers.tables.mapping import TextLayout
 
 __all__ = ["Columns", "Piece", "open_columns"]
@@ -61,6 +61,8 @@ class Columns:
         Column → unit, if the file states it.
     calendars : mapping of str to str
         Column → calendar of a time, if the file states it.
+    simulated : bool
+        Whether the file says that its points are simulated: in an attribute, in a text file in a column.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Columns:
     load: Callable[[Sequence[str], int | None], Iterator[Piece]]
     units: Mapping[str, str]
     calendars: Mapping[str, str] = field(default_factory=dict)
+    simulated: bool = False
 
     def read(
         self, wanted: Sequence[str], *, rows: int | None = None, missing: Sequence[float] = ()
@@ -244,7 +247,9 @@ def _hdf5(source: Source, file: h5py.File) -> Columns:
 
     units = {name: source.attribute("units", of=name) for name in names}
     calendars = {name: source.attribute("calendar", of=name) for name in names}
-    return Columns(source.path, tuple(names), load, _stated(units), _stated(calendars))
+    return Columns(
+        source.path, tuple(names), load, _stated(units), _stated(calendars), source.simulated
+    )
 
 
 def _parts(length: int, rows: int | None) -> Iterator[slice]:
@@ -297,7 +302,8 @@ def _parquet(path: Path) -> Columns:
         field.name: (field.metadata or {}).get(b"units", b"").decode("utf-8", "replace")
         for field in schema
     }
-    return Columns(path, tuple(schema.names), load, _stated(units))
+    mark = (schema.metadata or {}).get(b"simulated", b"").decode("utf-8", "replace")
+    return Columns(path, tuple(schema.names), load, _stated(units), simulated=is_yes(mark))
 
 
 def _netcdf3(path: Path) -> Columns:
@@ -318,9 +324,10 @@ def _netcdf3(path: Path) -> Columns:
             for name, variable in dataset.variables.items()
             if variable.ndim == 1 and variable.dtype.kind in "iuf"
         }
+        simulated = is_yes(getattr(dataset, "simulated", None))
     units = {name: unit for name, (unit, _) in flat.items()}
     calendars = {name: calendar for name, (_, calendar) in flat.items()}
-    return Columns(path, tuple(flat), load, _stated(units), _stated(calendars))
+    return Columns(path, tuple(flat), load, _stated(units), _stated(calendars), simulated)
 
 
 def _text(path: Path, layout: TextLayout, *, gzipped: bool) -> Columns:
@@ -357,8 +364,9 @@ def _text(path: Path, layout: TextLayout, *, gzipped: bool) -> Columns:
         while (found := _strictly(lambda: next(pieces, None))) is not None:
             yield found
 
-    names = _strictly(lambda: read_csv(nrows=0)).columns
-    return Columns(path, tuple(map(str, names)), strictly, {})
+    names = tuple(map(str, _strictly(lambda: read_csv(nrows=0)).columns))
+    marks = read_csv(usecols=["simulated"], nrows=1) if "simulated" in names else pd.DataFrame()
+    return Columns(path, names, strictly, {}, simulated=any(map(is_yes, marks.to_numpy().flat)))
 
 
 def _strictly(read: Callable[[], T]) -> T:

@@ -142,6 +142,7 @@ class TableReader:
                 survey.add(piece)
                 seen()
             identity, checksum = survey.identity(source, self.mapping), source.checksum()
+            simulated = open_columns(source, self.mapping.layout).simulated
         granule = Granule(
             id=identity.id,
             product=identity.product,
@@ -152,6 +153,7 @@ class TableReader:
             record_count=0,
             dropped={},
             points=empty_points(projected=False),
+            simulated=simulated,
         )
 
         def pieces() -> Iterator[Granule]:
@@ -188,6 +190,7 @@ class TableReader:
             columns=columns,
             notes=(*notes, *([] if rows.has("surface_type") else [_NOTE])),
             checksum=checksum,
+            simulated=rows.columns.simulated,
         )
 
 
