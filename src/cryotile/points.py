@@ -133,26 +133,26 @@ def join_passes(points: pd.DataFrame) -> npt.NDArray[Any]:
     # Points mostly come pass by pass: runs of points without a gap are few.
     breaks = (ids[1:] != ids[:-1]) | (np.abs(np.diff(instants)) >= LONGEST_GAP)
     heads = np.flatnonzero(np.concatenate([[True], breaks]))
-    orbit = (ids[heads] >> 1) & (2**31 - 1)
-    runs = pd.DataFrame(
-        {
-            "id": ids[heads],
-            "key": (ids[heads] >> 32 << 31) + np.where(orbit < _INFERRED, orbit + 1, 0),
-            "first": np.minimum.reduceat(instants, heads),
-            "last": np.maximum.reduceat(instants, heads),
-        }
-    ).sort_values(["key", "first", "id"])
-    before = runs.groupby("key")["last"].cummax().shift(fill_value=0)
-    begins = runs["key"].ne(runs["key"].shift()) | (runs["first"] - before >= LONGEST_GAP)
-    names = dict[int, None]()
-    for name, start in runs.loc[begins, ["id", "first"]].itertuples(index=False, name=None):
-        if name in names:
+    names = ids[heads]
+    orbit = (names >> 1) & (2**31 - 1)
+    keys = (names >> 32 << 31) + np.where(orbit < _INFERRED, orbit + 1, 0)
+    first = np.minimum.reduceat(instants, heads)
+    order = np.lexsort((names, first, keys))
+    names, keys, first = names[order], keys[order], first[order]
+    last = np.maximum.reduceat(instants, heads)[order]
+    other = np.concatenate([[True], keys[1:] != keys[:-1]])
+    # The latest end so far among runs of one key: complex numbers are compared by their real parts first.
+    end = np.maximum.accumulate(np.cumsum(other) + 1j * last).imag
+    begins = other | (first - np.concatenate([[0.0], end[:-1]]) >= LONGEST_GAP)
+    distinct = dict[int, None]()
+    for name, start in zip(names[begins].tolist(), first[begins].tolist(), strict=True):
+        if name in distinct:
             name = (name >> 32 << 32) + 2 * (start // LONGEST_GAP % 2**30)
-            while name in names:
+            while name in distinct:
                 name += 2
-        names[name] = None
-    joined = np.empty(len(runs), ids.dtype)
-    joined[runs.index] = np.array(list(names), ids.dtype)[np.cumsum(begins.to_numpy()) - 1]
+        distinct[name] = None
+    joined = np.empty_like(names)
+    joined[order] = np.array(list(distinct), ids.dtype)[np.cumsum(begins) - 1]
     return np.repeat(joined, np.diff(heads, append=ids.size))
 
 
