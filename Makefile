@@ -30,8 +30,9 @@ help:
 demo: $(VENV)/with-plot
 	$(BIN)/cryotile demo demo/
 
+# A process runs all tests of a file, so that a service which a machine can have once (Slurm, Grid Engine) is started once.
 test: $(VENV)/with-all,test
-	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(PYTEST_ARGS)
 
 test-faults: $(VENV)/with-all,test
 	CRYOTILE_LONG=1 $(BIN)/python -m pytest --timeout 3000 tests/backends/test_faults.py tests/ledgers/test_faults_sql.py \

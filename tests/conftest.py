@@ -30,18 +30,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.load_profile("ci")
 
 
-# Of these there can be only one on a machine.
-_SINGLE_SERVICES = ("slurm", "grid_engine")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep tests together that share a file or a service, where pytest-xdist runs several processes."""
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        service = next((name for name in _SINGLE_SERVICES if name in names), None)
-        item.add_marker(pytest.mark.xdist_group(service or item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture(scope="session")
 def granules() -> Path:
     """Directory of real granules: ``$CRYOTILE_GRANULES``, else ``../shared/granules`` beside the project."""
