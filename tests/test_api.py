@@ -174,7 +174,9 @@ def test_a_map_is_drawn_from_a_lazy_variable_a_run_and_a_product(
     product = tmp_path / "dhdt.nc"
     ct.assemble(done, product)
     for data in (ct.open_run(done).dhdt, done, product):
-        ct.plot(data).savefig(tmp_path / "dhdt.png")
+        figure = ct.plot(data, limits=(-2.0, 2.0), title="Rates")
+        assert figure.axes[0].get_title(loc="left") == "Rates"
+        figure.savefig(tmp_path / "dhdt.png")
         assert (tmp_path / "dhdt.png").stat().st_size > 10_000
 
 

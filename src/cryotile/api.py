@@ -373,9 +373,7 @@ def assemble(
 def plot(
     data: xr.Dataset | xr.DataArray | Run | AnyPath,
     variable: str | None = None,
-    *,
-    limits: tuple[float, float] | None = None,
-    title: str | None = None,
+    **options: Any,
 ) -> Figure:
     """Draw a map of one variable.
 
@@ -385,10 +383,10 @@ def plot(
         Maps in memory or opened lazily; a run or its directory; or a NetCDF product.
     variable : str or None
         Variable to show; None: ``dhdt``, or the only one.
-    limits : (float, float) or None
-        Values at the ends of the colour bar; None: chosen from the data.
-    title : str or None
-        Text above the map; None: the long name of the variable.
+    **options
+        ``limits``, values at the ends of the colour bar; ``title``; ``colour_map``, a name of matplotlib or Crameri;
+        ``extent``, (x_min, y_min, x_max, y_max) in metres; ``size``, the longer side in inches; ``hatch``, whether to
+        hatch where ``dhdt_ci95`` exceeds the rate.
 
     Returns
     -------
@@ -398,7 +396,7 @@ def plot(
     Raises
     ------
     InvalidValue
-        The variable is unknown, or is not a map.
+        The variable is unknown or is not a map, or an option is invalid.
     MissingDependency
         matplotlib or cmcrameri is not installed.
     """
@@ -408,7 +406,7 @@ def plot(
         data = open_run(data)
     elif isinstance(data, str | os.PathLike):
         data = open(data)
-    return plot_map(data, variable, limits=limits, title=title)
+    return plot_map(data, variable, **options)
 
 
 def _run(run: Run | AnyPath) -> Run:
