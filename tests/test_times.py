@@ -81,6 +81,12 @@ def test_seconds_of_an_instant_lead_back_to_it(day):
         ("2019-01-01T01:00+02:00", "2018-12-31T23:00:00"),
         ("2019-01-01 00:00:00.123456", "2019-01-01T00:00:00.123456"),
         ("9999-12-31", "9999-12-31"),
+        ("2016-12-31T23:59:60", "2017-01-01"),
+        ("2016-12-31 23:59:60.25Z", "2017-01-01T00:00:00.250000"),
+        ("2017-01-01T00:59:60+01:00", "2017-01-01"),
+        ("20161231T235960Z", "2017-01-01"),
+        ("2019-06-05T12:34:60", "2019-06-05T12:35:00"),
+        ("2019-06-05T12:34:59.60", "2019-06-05T12:34:59.600000"),
     ],
 )
 def test_an_instant_is_utc_unless_it_has_an_offset(text, utc):
@@ -100,6 +106,11 @@ def test_an_instant_is_utc_unless_it_has_an_offset(text, utc):
         None,
         2019,
         "0001-01-01T00:00+01:00",
+        "9999-12-31T23:59:60",
+        "2019-06-05T12:34:61",
+        "2019-06-05T12:60:00",
+        "2019-06-05T12:34:600",
+        ":60",
         "x" * 200,
     ],
 )
@@ -157,3 +168,30 @@ def test_leap_seconds_in_rows_are_instants():
         pd.Timestamp("2017-01-01"),
     ]
     assert parse_dates(rows).isna().tolist() == [False, False, False, True, True]
+
+
+def test_digits_that_are_no_leap_second_stay_as_they_are():
+    rows = pd.Series(
+        ["2019-06-05T12:34:59.60", "2019-06-05T12:34:56.360", "20190605T123460", "x60"]
+    )
+    assert parse_dates(rows).dt.tz_localize(None).tolist()[:3] == [
+        pd.Timestamp("2019-06-05T12:34:59.6"),
+        pd.Timestamp("2019-06-05T12:34:56.36"),
+        pd.Timestamp("2019-06-05T12:35:00"),
+    ]
+    assert parse_dates(rows).isna().tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("text", ["2016-12-31T23:59:60.5", "20161231T235960.5"])
+def test_an_instant_is_the_same_in_rows_in_attributes_and_in_options(text):
+    (row,) = parse_dates(pd.Series([text])).dt.tz_localize(None)
+    assert row == parse_date(text) == parse_instant(text) == pd.Timestamp("2017-01-01T00:00:00.5")
+
+
+def test_nanoseconds_are_exact_to_the_millisecond_of_the_point():
+    unit = TimeUnit.parse("nanoseconds since 1970-01-01")
+    random = np.random.default_rng(1)
+    whole = random.integers(1.2e12, 1.7e12, 10_000)
+    shifts = random.integers(-499_000, 499_000, 10_000)
+    instants = unit.to_utc((whole * 1_000_000 + shifts).astype(np.float64))
+    assert (instants.astype(np.int64) == whole).all()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -83,13 +83,17 @@ _STEPS = _LEAP_DAYS + _OFFSETS
 _LONGEST = 1e11
 
 
+# After hours and minutes, with colons or without.
+_LEAP_SECOND = r"([T\s]\d?\d:\d\d:|[T\s]\d{4})60(?!\d)"
+
+
 def parse_instant(text: str) -> pd.Timestamp:
     """Return the instant that a text names.
 
     Parameters
     ----------
     text : str
-        ISO 8601, to the microsecond; UTC unless it carries an offset.
+        ISO 8601, to the microsecond; UTC unless it carries an offset.  A second 60 is as of :func:`parse_date`.
 
     Returns
     -------
@@ -102,7 +106,8 @@ def parse_instant(text: str) -> pd.Timestamp:
         The text is not an instant in the years 1 to 9999.
     """
     try:
-        instant = datetime.fromisoformat(text)
+        whole, leap = re.subn(_LEAP_SECOND, r"\g<1>59", text)
+        instant = datetime.fromisoformat(whole) + timedelta(seconds=leap)
         if instant.tzinfo is not None:
             instant = instant.astimezone(UTC).replace(tzinfo=None)
     except (ValueError, TypeError, OverflowError):
@@ -111,9 +116,6 @@ def parse_instant(text: str) -> pd.Timestamp:
             f"{shown} is not an instant in ISO 8601; write it as 2015-07-01 or 2015-07-01T12:00:00 (UTC)"
         ) from None
     return pd.Timestamp(instant).as_unit("us")
-
-
-_LEAP_SECOND = r"([T\s]\d?\d:\d\d):60(?!\d)"
 
 
 def parse_date(text: str) -> pd.Timestamp:
@@ -134,7 +136,7 @@ def parse_date(text: str) -> pd.Timestamp:
     ValueError
         The text is not a date.
     """
-    whole, leap = re.subn(_LEAP_SECOND, r"\1:59", text)
+    whole, leap = re.subn(_LEAP_SECOND, r"\g<1>59", text)
     instant = pd.Timestamp(whole) + pd.Timedelta(seconds=leap)
     if pd.isna(instant):
         raise ValueError(f"{text!r} is not a date")
@@ -145,11 +147,13 @@ def parse_dates(texts: pd.Series[Any]) -> pd.Series[Any]:
     """Return the instants (UTC, with the time zone) of dates in ISO 8601, as :func:`parse_date`; others give NaT."""
     leap = np.zeros(len(texts), bool)
     if not pd.api.types.is_datetime64_any_dtype(texts.dtype):
-        leap = texts.astype("string").str.contains(r":60", regex=False).fillna(False).to_numpy(bool)
-        if leap.any():
-            texts = texts.where(
-                ~leap, texts.astype("string").str.replace(_LEAP_SECOND, r"\1:59", regex=True)
-            )
+        given = texts.astype("string")
+        # A search for text is ten times as fast as one for a pattern, and most dates have no such second.
+        some = given.str.contains("60", regex=False).fillna(False).to_numpy(bool)
+        if some.any():
+            whole = given[some].str.replace(_LEAP_SECOND, r"\g<1>59", regex=True)
+            leap[some] = (whole != given[some]).to_numpy(bool)
+            texts = given.where(~some, whole)
     instants = pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce")
     return instants + pd.to_timedelta(leap.astype(np.int64), unit="s") if leap.any() else instants
 
