@@ -327,6 +327,28 @@ def test_a_weight_without_data_is_refused_by_the_plan(tmp_path: Path) -> None:
         assert ct.plan(tmp_path / "run2", other, **asked).settings.fit.weights == ("uncertainty",)
 
 
+def test_platforms_of_any_word_mix_only_with_an_offset(tmp_path: Path) -> None:
+    frame = points(1, 2000, extent=4e3)
+    years = (frame["time"] - frame["time"].min()) / np.timedelta64(10**9, "ms") * 4
+    frame["time"] = frame["time"].min() + (years * 3.156e10).round().astype("timedelta64[ms]")
+    frame["elevation"] = 1000 - years + np.sin(np.arange(2000.0))
+    words = np.resize(["saral", "airborne", "ers1"], len(frame))
+    db = ct.PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
+    db.append([with_points(granule(1, 2000), frame.assign(platform=words, mode="lrm"))])
+    with pytest.raises(InvalidValue, match=r"mixes platforms \(airborne: 667.*saral: 667"):
+        ct.plan(tmp_path / "run", db, recipe="plane")
+    asked = {"recipe": "robust", "terms": ("platform_offset",), "posting": 2000.0}
+    run = ct.plan(tmp_path / "run", db, **asked)
+    assert run.settings.fit.other_platforms == ("airborne", "saral")
+    assert ct.plan(run, **asked).settings == run.settings
+    ct.assemble(ct.run(run, backend="serial"), tmp_path / "dhdt.nc")
+    with xr.open_dataset(tmp_path / "dhdt.nc") as opened:
+        assert "elevation of saral" in opened["platform_offset_saral"].long_name
+        assert opened.attrs["other_platforms"] == "airborne saral"
+        assert np.isfinite(opened["platform_offset_saral"]).any()
+        assert np.isfinite(opened["platform_offset_airborne"]).any()
+
+
 # --- a project that moves ---------------------------------------------------------------------------------------
 
 

@@ -140,6 +140,7 @@ def plan(
     uncertainty_floor: float | None = None,
     distance_scale: float | None = None,
     fallback_radii: Sequence[float] | None = None,
+    other_platforms: Sequence[str] | None = None,
     period: tuple[str, str] | None = None,
     reference_epoch: str | None = None,
     min_points: int | None = None,
@@ -174,7 +175,7 @@ def plan(
         Where a map is wanted: vector polygons, or a raster that is not 0 there; default: at all posts.
     tile_size : int or None
         Posts along a side of a tile; default 100.
-    recipe, terms, weights, uncertainty_floor, distance_scale, fallback_radii, period, reference_epoch
+    recipe, terms, weights, uncertainty_floor, distance_scale, fallback_radii, other_platforms, period, reference_epoch
         Settings of the fit, see :class:`cryotile.FitConfig`.
     min_points, min_passes, min_span_days, min_span_share, max_rate, min_tolerance
         Gates of the fit, see :class:`cryotile.FitConfig`.
@@ -202,6 +203,7 @@ def plan(
         uncertainty_floor=uncertainty_floor,
         distance_scale=distance_scale,
         fallback_radii=_tuple(fallback_radii),
+        other_platforms=_tuple(other_platforms),
         period=_tuple(period),
         reference_epoch=reference_epoch,
         min_points=min_points,

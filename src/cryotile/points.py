@@ -6,6 +6,8 @@ by ``x, y`` and changes nothing else.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from html import escape
@@ -15,10 +17,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from cryotile.errors import InvalidValue
+
 __all__ = [
     "CATEGORIES",
     "CORE_COLUMNS",
+    "LASERS",
     "MODES",
+    "MOST_PLATFORMS",
     "PLATFORM_CODES",
     "SURFACE_TYPES",
     "Batch",
@@ -27,8 +33,11 @@ __all__ = [
     "InPieces",
     "ReprMixin",
     "empty_points",
+    "index_platforms",
     "join_passes",
     "pass_id",
+    "platform_code",
+    "platform_words",
 ]
 
 Bounds = tuple[float, float, float, float]
@@ -50,14 +59,23 @@ PLATFORM_CODES: Mapping[str, int] = {
     "sentinel3a": 7,
     "sentinel3b": 8,
 }
-"""Upper 32 bits of a pass id.  Numbers are stored in point DBs: append, never renumber."""
+"""Known platforms, and the upper 32 bits of their pass ids; other words: :func:`platform_code`.
+
+Numbers are stored in point DBs: append, never renumber.
+"""
+
+LASERS = frozenset({"icesat2", "icesat"})
+"""Known platforms that are lasers; the other known ones are radars, and of any other word each point's mode tells."""
 
 CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "platform": tuple(PLATFORM_CODES),
     "mode": MODES,
     "surface_type": SURFACE_TYPES,
 }
-"""Possible values of the text columns, in the order of their categories: append, never reorder."""
+"""Values of the text columns, in the order of their categories: append, never reorder.
+
+These are all modes and surface types; a platform may be any other word, too.
+"""
 
 CORE_COLUMNS: Mapping[str, str] = {
     "x": "float64",
@@ -78,6 +96,85 @@ CORE_COLUMNS: Mapping[str, str] = {
 """
 
 
+MOST_PLATFORMS = 120
+"""Largest number of platforms in a point DB: files number them in eight bits."""
+
+_FIRST_FREE_CODE = 1024
+_WORD = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_WORDS = {code: word for word, code in PLATFORM_CODES.items()}
+"""Code → word, of all platforms that this process has met."""
+
+
+def platform_code(word: str) -> int:
+    """Return the number of a platform: that of a known one, otherwise one that follows from its letters.
+
+    A number that follows from the word alone needs no list, so that files, point DBs and their writers agree on it.
+
+    Parameters
+    ----------
+    word : str
+        Lower-case letters, digits, ``_`` and ``-``, at most 32, of which the first is a letter.
+
+    Returns
+    -------
+    int
+        The upper 32 bits of its pass ids: below 1024 if it is known, else below 2³¹.
+
+    Raises
+    ------
+    InvalidValue
+        It is not such a word, or another spelling of a known one.
+    """
+    if word in PLATFORM_CODES:
+        return PLATFORM_CODES[word]
+    plain = re.sub(r"[\s_-]", "", word).lower()
+    if plain in PLATFORM_CODES:
+        raise InvalidValue(f"platform {word!r} has another spelling in cryotile; write {plain!r}")
+    if not _WORD.fullmatch(word):
+        raise InvalidValue(
+            f"platform {word[:40]!r} must be a lower-case word of up to 32 letters, digits, _, -; write e.g. 'saral'"
+        )
+    digest = hashlib.blake2b(word.encode(), digest_size=4).digest()
+    code = _FIRST_FREE_CODE + int.from_bytes(digest, "big") % (2**31 - _FIRST_FREE_CODE)
+    if _WORDS.setdefault(code, word) != word:
+        raise InvalidValue(
+            f"platforms {word!r} and {_WORDS[code]!r} have the same number in pass ids; spell one of them differently"
+        )
+    return code
+
+
+def platform_words(codes: npt.NDArray[np.integer]) -> pd.Categorical[Any]:
+    """Return the words of platforms, whose numbers this process has from :func:`platform_code`.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (points,)
+        Numbers of platforms.
+
+    Returns
+    -------
+    Categorical, shape (points,)
+        Its categories are the known platforms, then the others that are there, by their numbers.
+    """
+    positions, words = index_platforms(codes)
+    return pd.Categorical.from_codes(positions, dtype=pd.CategoricalDtype(words))
+
+
+def index_platforms(codes: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int8], list[str]]:
+    """Return the position of each platform among words; and the words, the known ones first."""
+    known = list(PLATFORM_CODES.values())
+    if not len(codes) or codes.max() <= len(known):
+        return (codes - 1).astype(np.int8), list(PLATFORM_CODES)
+    found = np.unique(codes)
+    numbers = np.concatenate([known, found[found >= _FIRST_FREE_CODE]])
+    if len(numbers) > MOST_PLATFORMS:
+        raise InvalidValue(
+            f"points have more than {MOST_PLATFORMS} platforms; give the flights of a fleet one word, e.g. 'airborne'"
+        )
+    words = [_WORDS[int(number)] for number in numbers]
+    return np.searchsorted(numbers, codes).astype(np.int8), words
+
+
 def pass_id(platform: str, orbit: int, ascending: bool) -> int:
     """Return the number of a satellite overflight: platform code · 2³² + 2 · orbit + ascending.
 
@@ -88,7 +185,7 @@ def pass_id(platform: str, orbit: int, ascending: bool) -> int:
     Parameters
     ----------
     platform : str
-        A key of :data:`PLATFORM_CODES`.
+        As of :func:`platform_code`.
     orbit : int
         Absolute orbit number, 0 ≤ orbit < 2³¹.
     ascending : bool
@@ -99,7 +196,7 @@ def pass_id(platform: str, orbit: int, ascending: bool) -> int:
     int
         Positive, below 2⁶³.
     """
-    return (PLATFORM_CODES[platform] << 32) + 2 * int(orbit) + bool(ascending)
+    return (platform_code(platform) << 32) + 2 * int(orbit) + bool(ascending)
 
 
 LONGEST_GAP = 600_000
@@ -129,6 +226,12 @@ def join_passes(points: pd.DataFrame) -> npt.NDArray[Any]:
     ids = points["pass_id"].to_numpy()
     if ids.dtype.kind != "i" or not ids.size or ids.min() < 2**32:
         return ids
+    timed = points["time"].notna().to_numpy()
+    if not timed.all():
+        # A point without a time belongs to no pass and divides none.
+        joined = ids.copy()
+        joined[timed] = join_passes(points[timed])
+        return joined
     instants = pd.DatetimeIndex(points["time"]).as_unit("ms").asi8
     # Points mostly come pass by pass: runs of points without a gap are few.
     breaks = (ids[1:] != ids[:-1]) | (np.abs(np.diff(instants)) >= LONGEST_GAP)

@@ -323,14 +323,24 @@ def test_modes_with_an_undetermined_offset_are_reduced_to_the_majority():
     assert float(fit["dhdt"]) == float(one_mode["dhdt"])
 
 
-def test_platforms_are_fitted_together_with_an_offset():
+@pytest.mark.parametrize(
+    ("laser", "radar", "others"),
+    [
+        ("icesat2", "cryosat2", ()),
+        ("airborne", "cryosat2", ("saral", "airborne")),
+        ("airborne", "jason-like", (*(f"x{k}" for k in range(13)), "airborne", "jason-like")),
+    ],
+)
+def test_platforms_are_fitted_together_with_an_offset(laser, radar, others):
     points = make_points(900, passes=40, outliers=0).drop(columns="mode")
-    laser = (points["pass_id"] % 3 == 0).to_numpy()
-    points["platform"] = np.where(laser, "icesat2", "cryosat2")
-    points["elevation"] -= 1.5 * laser
-    fit = fit_one(points, with_terms("quadratic", "platform_offset"))
+    low = (points["pass_id"] % 3 == 0).to_numpy()
+    points["platform"] = np.where(low, laser, radar)
+    points["elevation"] -= 1.5 * low
+    config = with_terms("quadratic", "platform_offset", other_platforms=others)
+    fit = fit_one(points, config)
     assert int(fit["terms"]) & TermFlag.PLATFORM_OFFSET
-    step = float(fit["platform_offset_cryosat2"]) - float(fit["platform_offset_icesat2"])
+    names = [f"platform_offset_{word.replace('-', '_')}" for word in (radar, laser)]
+    step = float(fit[names[0]]) - float(fit[names[1]])
     assert step == pytest.approx(1.5, abs=0.3)
     assert float(fit["dhdt"]) == pytest.approx(0.6, abs=0.1)
 
@@ -340,6 +350,21 @@ def test_an_invalid_platform_is_refused():
     points["platform"] = np.where(points["pass_id"] % 2, "icesat3", "icesat2")
     with pytest.raises(InvalidValue, match="platform 'icesat3' is unknown"):
         fit_one(points, with_terms("platform_offset"))
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (("SARAL",), "lower-case word"),
+        (("saral", "saral"), "one twice"),
+        (("jason-like", "jason_like"), "one twice"),
+        (("ers1",), "a known one"),
+        (tuple(f"x{k}" for k in range(16)), "16 other platforms are more than 15"),
+    ],
+)
+def test_other_platforms_are_words_and_not_too_many(others, said):
+    with pytest.raises(InvalidValue, match=said):
+        with_terms("platform_offset", other_platforms=others)
 
 
 # --- gates and fallback

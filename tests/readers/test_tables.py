@@ -347,7 +347,9 @@ def test_a_truncated_table_is_reported_as_damaged(foreign, tmp_path, form):
         ({"columns": {"time": "t", "elevation": "h"}, "constants": LASER}, "x and y"),
         ({"columns": PLACE | {"time": "t", "hight": "h"}}, "column 'hight' does not exist"),
         ({"colums": {}}, "entry 'colums' does not exist; choose from columns"),
-        ({"columns": PLACE | {"time": "t"}, "constants": {"platform": "x"}}, "choose from cryosat2"),
+        ({"columns": PLACE | {"time": "t"}, "constants": {"platform": "x"}}, "mode is missing"),
+        ({"columns": PLACE | {"time": "t"}, "constants": {"platform": "SARAL"}}, "lower-case word"),
+        ({"columns": PLACE | {"time": "t"}, "constants": {"platform": "ers-1"}}, "write 'ers1'"),
         ({"columns": PLACE | {"time": {"name": "t", "unit": "fortnights"}}}, "'fortnights'"),
         ({"columns": PLACE | {"elevation": {"name": "h", "unit": "ft"}}}, "choose from m, cm"),
         ({"columns": PLACE | {"time": {"name": "t", "clock": "moon"}}}, "choose from utc"),
@@ -418,3 +420,73 @@ def test_info_on_a_table_counts_platforms_and_lists_some_passes(call, tmp_path, 
     assert re.search(r"^  cryosat2 +lrm +40$", said, re.MULTILINE)
     assert re.search(r"^  icesat2 +laser +20$", said, re.MULTILINE)
     assert re.search(r"^passes +(\d+, ){19}\d+ and 40 more$", said, re.MULTILINE)
+
+
+def with_platforms(path, words, modes="lrm", **others):
+    """Write a table whose rows have those platforms in turn."""
+    count = 60
+    pd.DataFrame(
+        {
+            "longitude": -40.0 + np.arange(count) * 1e-4,
+            "latitude": 75.0 + np.arange(count) * 1e-3,
+            "time": pd.Timestamp("2015-01-01") + pd.to_timedelta(np.arange(count), unit="s"),
+            "elevation": 2000.0,
+            "platform": np.resize(words, count),
+            "mode": np.resize(modes, count),
+            **others,
+        }
+    ).to_csv(path, index=False)
+    return path
+
+
+def test_a_platform_is_any_lower_case_word(tmp_path):
+    path = with_platforms(
+        tmp_path / "t.csv", ["saral", "geosat", "jason-like", "cryosat2"], orbit=7
+    )
+    found = read_granule(path)
+    assert found.points["platform"].value_counts()[lambda n: n > 0].to_dict() == dict.fromkeys(
+        ["saral", "geosat", "jason-like", "cryosat2"], 15
+    )
+    assert found.points.groupby("platform", observed=True)["pass_id"].nunique().eq(1).all()
+    assert found.points["pass_id"].nunique() == 4
+
+
+def test_words_that_are_none_are_dropped_and_counted(tmp_path):
+    path = with_platforms(
+        tmp_path / "t.csv", ["saral", "SARAL", "CryoSat-2", "cryosat-2", None, "x"]
+    )
+    found = read_granule(path)
+    assert found.dropped == {"no_platform": 40}
+    assert set(found.points["platform"]) == {"saral", "x"}
+
+
+def test_a_mapping_translates_platforms_and_says_what_they_are(tmp_path):
+    path = with_platforms(tmp_path / "t.csv", ["SARAL", "ATM"], ["Ka", "L"])
+    columns = {name: name for name in ("longitude", "latitude", "time", "elevation")}
+    columns["platform"] = {"name": "platform", "values": {"SARAL": "saral", "ATM": "airborne"}}
+    columns["mode"] = {"name": "mode", "values": {"Ka": "lrm", "L": "laser"}}
+    found = read_granule(path, mapping=ColumnMapping.parse({"columns": columns})).points
+    assert found.groupby("platform", observed=True)["mode"].unique().map(list).to_dict() == {
+        "airborne": ["laser"],
+        "saral": ["lrm"],
+    }
+
+
+def test_a_known_laser_needs_no_mode(tmp_path):
+    path = with_platforms(tmp_path / "t.csv", ["x"])
+    columns = {name: name for name in ("longitude", "latitude", "time", "elevation")}
+    mapping = ColumnMapping.parse({"columns": columns, "constants": {"platform": "icesat"}})
+    assert set(read_granule(path, mapping=mapping).points["mode"]) == {"laser"}
+
+
+@pytest.mark.parametrize(
+    ("words", "modes", "said"),
+    [
+        (["icesat2", "saral"], ["laser", "lrm", "sar", "lrm"], "row 3 has mode 'sar'.* is a laser"),
+        (["saral", "ers1"], ["lrm", "laser"], "row 2 has mode 'laser'.*'ers1' is a radar"),
+    ],
+)
+def test_a_mode_that_a_known_platform_cannot_have_is_refused(tmp_path, words, modes, said):
+    path = with_platforms(tmp_path / "t.csv", words, modes)
+    with pytest.raises(GranuleError, match=said):
+        read_granule(path)

@@ -51,6 +51,7 @@ _FLAGS = {
     "terms": "--term",
     "weights": "--weight",
     "fallback_radii": "--fallback-radius",
+    "other_platforms": "--other-platform",
     "min_span_days": "--min-span",
 }
 """Field of a request → option, where the name of the option does not follow from that of the field."""
@@ -103,6 +104,11 @@ _OPTIONS: dict[str, tuple[str | None, str]] = {
     "fallback_radii": (
         "METRES",
         "Radius to try where a gate fails; may be repeated, ascending.",
+    ),
+    "other_platforms": (
+        "WORD",
+        "With --term platform_offset: a platform, beside the known ones, whose points are still to come; may be"
+        " repeated.",
     ),
     "min_points": ("POINTS", "Gate: fewest points of a fit.  [default: the recipe's]"),
     "min_passes": ("PASSES", "Gate: fewest passes of a fit.  [default: the recipe's]"),

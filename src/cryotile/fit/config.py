@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from cryotile.errors import InvalidValue
-from cryotile.fit.terms import TERMS, Term, column_term
+from cryotile.fit.terms import MAX_CATEGORIES, TERMS, Term, column_term, platform_offset
+from cryotile.points import PLATFORM_CODES, platform_code
 from cryotile.times import SECONDS_PER_YEAR, parse_instant
 
 __all__ = [
@@ -87,6 +88,9 @@ class FitConfig:
         Metres, at least a twentieth of the largest radius.
     fallback_radii : tuple of float
         Radii, metres, ascending, that are tried in turn at a post that fails a gate.
+    other_platforms : tuple of str
+        With the term ``platform_offset``: platforms that may be among the points beside the known ones.  A plan adds
+        those of its points.
     period : (str, str) or None
         First instant, and first instant after the last, ISO 8601, UTC: points outside are not fitted.  None: whole
         years that cover the points.
@@ -120,6 +124,7 @@ class FitConfig:
     uncertainty_floor: float = 0.1
     distance_scale: float = 1000.0
     fallback_radii: tuple[float, ...] = ()
+    other_platforms: tuple[str, ...] = ()
     period: tuple[str, str] | None = None
     reference_epoch: str | None = None
     min_points: int = _OF_RECIPE
@@ -137,11 +142,12 @@ class FitConfig:
         for name, value in RECIPES[self.recipe].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        for name in ("terms", "weights", "fallback_radii"):
+        for name in ("terms", "weights", "fallback_radii", "other_platforms"):
             object.__setattr__(self, name, _as_tuple(name, getattr(self, name)))
         self._check_radii()
         _check_names("term", self.terms, tuple(TERMS), columns=MAX_COLUMN_TERMS)
         _check_names("weight", self.weights, WEIGHTS, columns=0)
+        self._check_platforms()
         self._check_instants()
         self._check_weights()
         self._check_gates()
@@ -165,7 +171,13 @@ class FitConfig:
     def kernel_terms(self) -> tuple[Term, ...]:
         """Terms in the order of the kernel: that of :data:`TERMS`, then point columns."""
         columns = (column_term(name, k) for k, name in enumerate(self.column_terms))
-        return (*(TERMS[name] for name in TERMS if name in self.terms), *columns)
+        table = {**TERMS, "platform_offset": platform_offset(self.platforms)}
+        return (*(table[name] for name in table if name in self.terms), *columns)
+
+    @property
+    def platforms(self) -> tuple[str, ...]:
+        """Platforms that the points may have, in the order in which the kernel numbers them."""
+        return (*PLATFORM_CODES, *self.other_platforms)
 
     @property
     def point_columns(self) -> tuple[str, ...]:
@@ -194,6 +206,20 @@ class FitConfig:
             raise InvalidValue(
                 f"fallback radii {', '.join(f'{r:g}' for r in self.fallback_radii)} m must ascend from the search"
                 f" radius of {self.radius:g} m; give larger ones, ascending"
+            )
+
+    def _check_platforms(self) -> None:
+        for word in self.other_platforms:
+            platform_code(word)
+        # Names of variables in products have no hyphen.
+        if len({word.replace("-", "_") for word in self.platforms}) < len(self.platforms):
+            raise InvalidValue(
+                f"other platforms {', '.join(self.other_platforms)} name a known one, or one twice; leave it out"
+            )
+        if len(self.platforms) >= MAX_CATEGORIES:
+            raise InvalidValue(
+                f"{len(self.other_platforms)} other platforms are more than {MAX_CATEGORIES - len(PLATFORM_CODES) - 1},"
+                " which a fit can tell apart; select fewer with where, or give the flights of a fleet one word"
             )
 
     def _check_instants(self) -> None:

@@ -14,7 +14,7 @@ from cryotile._fit import Kernel, find_simd_level, seasons, sort_points
 from cryotile.errors import InvalidValue
 from cryotile.fit.config import NANOSECONDS_PER_YEAR, FitConfig
 from cryotile.fit.terms import TermFlag, extra_columns, terms_for_kernel
-from cryotile.points import CATEGORIES, join_passes
+from cryotile.points import MODES, join_passes
 from cryotile.times import SECONDS_PER_YEAR, parse_instant
 
 __all__ = ["Cells", "Inputs", "make_kernel", "simd_level", "take_inputs"]
@@ -195,8 +195,13 @@ def make_kernel(
     """
     config = inputs.config
     cells = _sort_into_cells(inputs, x, y, radius)
-    modes, platforms = (
-        _number_categories(inputs.points, cells.order, name) for name in ("mode", "platform")
+    modes = _number_categories(inputs.points, cells.order, "mode", MODES)
+    # Without the term, there is one platform.
+    offset = "platform_offset" in config.terms
+    platforms = (
+        _number_categories(inputs.points, cells.order, "platform", config.platforms)
+        if offset
+        else None
     )
     categories = {"mode": _distinct(modes), "platform": _distinct(platforms)}
     terms, columns = terms_for_kernel(config.kernel_terms, categories)
@@ -270,17 +275,17 @@ def _min_span(config: FitConfig) -> float:
 
 
 def _number_categories(
-    points: pd.DataFrame, seen: _Places, name: str
+    points: pd.DataFrame, seen: _Places, name: str, known: Sequence[str]
 ) -> npt.NDArray[np.uint8] | None:
     """Number the mode or platform of each point by its place in their list; an unknown one comes after the last."""
-    known = CATEGORIES[name]
     if name not in points.columns:
         return None
     values = points[name].take(seen).astype("category").cat
     unknown = [str(value) for value in values.categories if value not in known]
     if unknown:
         raise InvalidValue(
-            f"{name} {unknown[0]!r} is unknown; column {name!r} holds {', '.join(known)}"
+            f"{name} {unknown[0]!r} is unknown; correct the points, which may have {', '.join(known)}"
+            + (", or name it in other_platforms" if name == "platform" else "")
         )
     numbers = np.array([*(known.index(value) for value in values.categories), len(known)], np.uint8)
     return numbers.take(values.codes)

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cryotile.points import CATEGORIES
+from cryotile.points import MODES, PLATFORM_CODES
 
 if TYPE_CHECKING:
     from cryotile.fit.inputs import Inputs
 
 __all__ = [
     "FIRST_COLUMN_FLAG",
+    "MAX_CATEGORIES",
     "TERMS",
     "Cause",
     "Kind",
@@ -27,6 +28,7 @@ __all__ = [
     "column_term",
     "extra_columns",
     "name_coefficients",
+    "platform_offset",
     "terms_for_kernel",
 ]
 
@@ -35,6 +37,9 @@ _Places = npt.NDArray[np.integer]
 
 FIRST_COLUMN_FLAG = 256
 """Bit of the first point column among a fit's terms; the bits of the other columns follow."""
+
+MAX_CATEGORIES = 24
+"""Most modes or platforms of a fit, with the unknown one; ``MAX_CATEGORIES`` of ``kernel/fit.h``."""
 
 _BASE_COLUMNS = 4  # u, v, τ and z come first in a row of the kernel
 
@@ -146,13 +151,26 @@ def _direction(inputs: Inputs, seen: _Places) -> Sequence[_Floats]:
     return [inputs.column("ascending").take(seen) - 0.5]
 
 
-def _offset(category: str, kind: Kind, flag: TermFlag, long_name: str) -> Term:
+def _offset(
+    category: str, kind: Kind, flag: TermFlag, long_name: str, categories: Sequence[str]
+) -> Term:
     name = f"{category}_offset"
     outputs = tuple(
-        Output(f"{name}_{one}", "m", long_name.format(one))
-        for one in (*CATEGORIES[category], "unknown")
+        Output(f"{name}_{one.replace('-', '_')}", "m", long_name.format(one))
+        for one in (*categories, "unknown")
     )
     return Term(name, kind, flag.value, outputs, needs=(category,), category=category)
+
+
+def platform_offset(platforms: Sequence[str]) -> Term:
+    """Return the term of the offsets of these platforms."""
+    return _offset(
+        "platform",
+        Kind.PLATFORMS,
+        TermFlag.PLATFORM_OFFSET,
+        "elevation of {} less the mean over platforms",
+        platforms,
+    )
 
 
 TERMS: Mapping[str, Term] = {
@@ -198,13 +216,9 @@ TERMS: Mapping[str, Term] = {
             Kind.MODES,
             TermFlag.MODE_OFFSET,
             "elevation in mode {} less the mean over modes",
+            MODES,
         ),
-        _offset(
-            "platform",
-            Kind.PLATFORMS,
-            TermFlag.PLATFORM_OFFSET,
-            "elevation of {} less the mean over platforms",
-        ),
+        platform_offset(tuple(PLATFORM_CODES)),
         Term(
             "quadratic",
             Kind.QUADRATIC,

@@ -352,6 +352,7 @@ def settings_attrs(config: FitConfig) -> dict[str, str | int | float]:
         "terms": " ".join(config.terms),
         "weights": " ".join(config.weights),
     }
+    settings["other_platforms"] = " ".join(config.other_platforms)
     settings["fallback_radii"] = " ".join(f"{radius:g}" for radius in config.fallback_radii)
     start, end = settings.pop("period") or ("", "")
     settings |= {"time_coverage_start": start, "time_coverage_end": end}

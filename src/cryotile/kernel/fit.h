@@ -87,7 +87,7 @@ void find_seasons(const Year *year, const int64_t *nanoseconds, int64_t count, d
 
 enum {
     MAX_COLUMNS = 32,    /* of a row: u, v, tau and z, then those of the terms */
-    MAX_CATEGORIES = 10, /* of an offset: modes or platforms, and the unknown one */
+    MAX_CATEGORIES = 24, /* of an offset: modes or platforms, and the unknown one */
     MAX_TERMS = 12,
     CELLS_IN_RADIUS = 4, /* smaller cells cost more look-ups than they save points */
 };

@@ -1,8 +1,8 @@
 """Convert points to stored form, scaled integers, and back.
 
 The stored form, between a DataFrame and a Parquet file, is a dict of plain numpy arrays with the names of the file: NaN
-is :data:`ABSENT`, an unknown flag −1, text the position in :data:`~cryotile.points.CATEGORIES`.  Sorting, hashing and
-selecting work on that form.
+is :data:`ABSENT`, an unknown flag −1, text the position in :data:`~cryotile.points.CATEGORIES`, a platform its
+:func:`~cryotile.points.platform_code`.  Sorting, hashing and selecting work on that form.
 """
 
 from __future__ import annotations
@@ -17,7 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cryotile.errors import DamagedFile, InvalidValue
-from cryotile.points import CATEGORIES, CORE_COLUMNS
+from cryotile.points import (
+    CATEGORIES,
+    CORE_COLUMNS,
+    index_platforms,
+    platform_code,
+    platform_words,
+)
 
 __all__ = [
     "ABSENT",
@@ -29,6 +35,7 @@ __all__ = [
     "from_table",
     "schema",
     "stored_names",
+    "text_of",
     "to_table",
 ]
 
@@ -180,11 +187,10 @@ def _milliseconds(column: pd.Series[Any]) -> npt.NDArray[np.int64]:
     return times.astype(np.int64)
 
 
-def _codes(name: str, column: pd.Series[Any]) -> npt.NDArray[np.int8]:
+def _codes(name: str, column: pd.Series[Any]) -> npt.NDArray[np.signedinteger]:
     values = column.astype("category").cat
-    known = {text: code for code, text in enumerate(CATEGORIES[name])}
     # The entry appended is for code -1, the missing value.
-    lookup = np.array([*(known.get(text, -1) for text in values.categories), -1], np.int8)
+    lookup = np.array([*_numbers(name, values.categories), -1], _CODES[name])
     codes = lookup[values.codes.to_numpy()]
     if (codes < 0).any():
         raise InvalidValue(
@@ -194,6 +200,26 @@ def _codes(name: str, column: pd.Series[Any]) -> npt.NDArray[np.int8]:
     return codes
 
 
+_CODES: Mapping[str, type[np.signedinteger]] = {
+    name: np.int32 if name == "platform" else np.int8 for name in CATEGORIES
+}
+
+
+def _numbers(name: str, texts: Iterable[str]) -> list[int]:
+    """Return the stored numbers of texts; −1 for an unknown mode or surface type."""
+    if name == "platform":
+        return [platform_code(text) for text in texts]
+    known = {text: code for code, text in enumerate(CATEGORIES[name])}
+    return [known.get(text, -1) for text in texts]
+
+
+def text_of(name: str, code: int) -> str:
+    """Return the text of a stored number."""
+    return str(
+        platform_words(np.array([code]))[0] if name == "platform" else CATEGORIES[name][code]
+    )
+
+
 def to_table(stored: Stored, form: pa.Schema) -> pa.Table:
     """Return an Arrow table of stored points, for a file; arrays are copied only if necessary."""
     return pa.Table.from_arrays([_to_arrow(stored[f.name], f) for f in form], schema=form)
@@ -201,7 +227,10 @@ def to_table(stored: Stored, form: pa.Schema) -> pa.Table:
 
 def _to_arrow(values: npt.NDArray[Any], field: pa.Field) -> pa.Array:
     if field.type == TEXT:
-        return pa.DictionaryArray.from_arrays(values, list(CATEGORIES[field.name]))
+        texts = list(CATEGORIES[field.name])
+        if field.name == "platform":
+            values, texts = index_platforms(values)
+        return pa.DictionaryArray.from_arrays(values, texts)
     if field.type == TIME:
         return pa.array(values).cast(TIME)
     if field.type == pa.bool_():
@@ -232,7 +261,7 @@ def _from_arrow(name: str, column: pa.ChunkedArray) -> npt.NDArray[Any]:
     kind = column.type
     if pa.types.is_dictionary(kind):
         codes = [_canonical(name, chunk) for chunk in column.chunks]
-        return np.concatenate([np.zeros(0, np.int8), *codes])
+        return np.concatenate([np.zeros(0, _CODES[name]), *codes])
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.int64())
     elif pa.types.is_boolean(kind):
@@ -244,20 +273,22 @@ def _from_arrow(name: str, column: pa.ChunkedArray) -> npt.NDArray[Any]:
     return values
 
 
-def _canonical(name: str, chunk: pa.DictionaryArray) -> npt.NDArray[np.int8]:
-    known = {text: code for code, text in enumerate(CATEGORIES[name])}
+def _canonical(name: str, chunk: pa.DictionaryArray) -> npt.NDArray[Any]:
+    texts = chunk.dictionary.to_pylist()
     try:
-        lookup = np.array([known[text] for text in chunk.dictionary.to_pylist()], np.int8)
-    except KeyError as error:
+        lookup = np.array(_numbers(name, texts), _CODES[name])
+    except InvalidValue as error:
+        raise DamagedFile(f"a point DB has an impossible value: {error}") from error
+    if (lookup < 0).any():
         raise DamagedFile(
-            f"{name} {error.args[0]!r} in a point DB is unknown to this cryotile; install a newer one"
-        ) from error
+            f"{name} {texts[int(np.argmin(lookup))]!r} in a point DB is unknown to this cryotile; install a newer one"
+        )
     indices = chunk.indices.to_numpy()
     if len(indices) and not 0 <= indices.min() <= indices.max() < len(lookup):
         raise DamagedFile(
             f"{name} in a point DB has more values than its dictionary; run 'cryotile verify' to find the file"
         )
-    codes: npt.NDArray[np.int8] = lookup[indices]
+    codes: npt.NDArray[Any] = lookup[indices]
     return codes
 
 
@@ -287,6 +318,8 @@ def _in_memory(name: str, values: npt.NDArray[Any]) -> Any:
         if name in _OPTIONAL:
             metres[values == ABSENT] = np.nan
         return metres
+    if name == "platform":
+        return platform_words(values)
     if name in CATEGORIES:
         return pd.Categorical.from_codes(values, dtype=_DTYPES[name])
     if name == "time":

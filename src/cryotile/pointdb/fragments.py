@@ -26,9 +26,8 @@ import pyarrow.parquet as pq
 
 from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.files import fsync, writing
-from cryotile.pointdb.encoding import TEXT, Stored, from_table, to_table
+from cryotile.pointdb.encoding import TEXT, Stored, from_table, text_of, to_table
 from cryotile.pointdb.sort_order import RANK_BITS, chunk_directory, places
-from cryotile.points import CATEGORIES
 from cryotile.processes import is_alive, this_process
 
 __all__ = [
@@ -226,7 +225,7 @@ def describe_fragment(chunk: int, points: Stored) -> dict[str, Any]:
 def _shared(name: str, points: Stored) -> str | None:
     """Return the text that all points share in a column, or None."""
     codes = points[name]
-    return CATEGORIES[name][codes[0]] if (codes == codes[0]).all() else None
+    return text_of(name, codes[0]) if (codes == codes[0]).all() else None
 
 
 def fragment_bytes(table: pa.Table) -> bytes:

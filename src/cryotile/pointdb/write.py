@@ -16,14 +16,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cryotile.errors import InvalidValue
-from cryotile.pointdb.encoding import Stored, encode
+from cryotile.pointdb.encoding import Stored, encode, text_of
 from cryotile.pointdb.fragments import Writer, by_chunk, write_fragments
 from cryotile.pointdb.rewrite import Rewritten, rewrite
 from cryotile.pointdb.snapshot import Commit, Snapshot
 from cryotile.pointdb.sort_order import in_total_order
 from cryotile.pointdb.squares import SquareChanges, count_squares
 from cryotile.pointdb.store import Store
-from cryotile.points import CATEGORIES, Batch, Granule, InPieces, ReprMixin, empty_points
+from cryotile.points import (
+    MOST_PLATFORMS,
+    PLATFORM_CODES,
+    Batch,
+    Granule,
+    InPieces,
+    ReprMixin,
+    empty_points,
+)
 
 __all__ = ["Appended", "append_granules"]
 
@@ -275,6 +283,7 @@ def _write(
             for at, tally in tallies.items():
                 own = slice(ends[at] - batch.sizes[at], ends[at])
                 tally.count(batch.granules[at], {n: v[own] for n, v in stored.items()})
+            _check_platforms(tallies.values(), snapshot)
             points = stored | {"granule": numbers[batch.owners]}
             # Points of granules that are unchanged or refused are not stored.
             if len(tallies) < len(numbers):
@@ -293,6 +302,16 @@ def _write(
         written.removed,
         id=writer.id,
     )
+
+
+def _check_platforms(tallies: Iterable[_Tally], snapshot: Snapshot) -> None:
+    there = pc.unique(pc.list_flatten(snapshot.granules["platforms"])).to_pylist()
+    words = set(there).union(*(tally.words for tally in tallies))
+    if len(words | set(PLATFORM_CODES)) > MOST_PLATFORMS:
+        raise InvalidValue(
+            f"a point DB holds {MOST_PLATFORMS} platforms at most, and {sorted(words - set(there))[0]!r} would be one"
+            " more; give the flights of a fleet one word, e.g. 'airborne'"
+        )
 
 
 def _written(store: Store, writer: Writer, pieces: Iterable[Stored]) -> Rewritten:
@@ -334,6 +353,11 @@ class _Tally:
     passes: set[int] = field(default_factory=set)
     times: list[int] = field(default_factory=list)
 
+    @property
+    def words(self) -> list[str]:
+        """The platforms."""
+        return [text_of("platform", code) for code in sorted(self.platforms)]
+
     def count(self, piece: Granule, points: Stored) -> None:
         """Add a piece: its counts of dropped points, and its stored points."""
         self.rows += len(points["time"])
@@ -361,7 +385,7 @@ class _Tally:
             "record_count": self.record_count,
             "dropped": json.dumps(self.dropped),
             "notes": list(self.notes),
-            "platforms": [CATEGORIES["platform"][code] for code in sorted(self.platforms)],
+            "platforms": self.words,
             "passes": sorted(self.passes),
             "time_min": self.times[0] if self.times else None,
             "time_max": self.times[1] if self.times else None,

@@ -12,7 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cryotile.geo.values import HIGHEST, LOWEST
-from cryotile.points import MODES, PLATFORM_CODES, SURFACE_TYPES, Granule, pass_id
+from cryotile.points import (
+    MODES,
+    SURFACE_TYPES,
+    Granule,
+    pass_id,
+    platform_code,
+    platform_words,
+)
 from cryotile.readers.pass_inference import DIRECTION_NOTE, NOTE, infer_directions, infer_passes
 from cryotile.readers.source import Source
 
@@ -34,7 +41,7 @@ REASONS: Mapping[str, str] = {
     "no_time": "the time is missing",
     "no_elevation": "the elevation is missing, unused (0), below -500 m or above 9000 m on the ellipsoid",
     "no_mode": "the measurement mode is unknown",
-    "no_platform": "the platform is unknown",
+    "no_platform": "the platform is missing or not a lower-case word",
     "surface_ocean": "ocean, not asked for",
     "surface_grounded_ice": "grounded ice, not asked for",
     "surface_floating_ice": "floating ice, not asked for",
@@ -64,9 +71,7 @@ product's own flags.
 _STAND_INS_NAMED = 3
 
 # All granules have the same categories, so that joined frames keep them.
-_PLATFORMS, _MODES, _SURFACES = (
-    pd.CategoricalDtype(list(names)) for names in (PLATFORM_CODES, MODES, SURFACE_TYPES)
-)
+_MODES, _SURFACES = (pd.CategoricalDtype(list(names)) for names in (MODES, SURFACE_TYPES))
 
 
 class Reader(Protocol):
@@ -144,8 +149,8 @@ class Records:
 
     Parameters
     ----------
-    platform : str or ndarray of int8, shape (records,)
-        A key of :data:`cryotile.points.PLATFORM_CODES`, or a position in it per record, −1 where unknown.
+    platform : str or ndarray of int, shape (records,)
+        A word, or per record its :func:`cryotile.points.platform_code`, −1 where unknown.
     longitude, latitude : ndarray, shape (records,)
         Degrees; NaN where missing.
     time : ndarray of datetime64[ms], shape (records,)
@@ -166,7 +171,7 @@ class Records:
         Facts that a user should know about this granule, in addition to those of its product.
     """
 
-    platform: str | NDArray[np.int8]
+    platform: str | NDArray[np.integer]
     longitude: NDArray[np.float64]
     latitude: NDArray[np.float64]
     time: NDArray[np.datetime64]
@@ -312,8 +317,7 @@ def _frame(records: Records, keep: NDArray[np.bool_], columns: Sequence[str]) ->
     uncertainty = records.uncertainty[keep]
     platform = records.platform
     if isinstance(platform, str):
-        code = _PLATFORMS.categories.get_loc(platform)
-        platform = np.full(records.time.shape, code, dtype=np.int8)
+        platform = np.full(records.time.shape, platform_code(platform), np.int32)
     core: dict[str, Any] = {
         "longitude": records.longitude[keep],
         "latitude": records.latitude[keep],
@@ -322,7 +326,7 @@ def _frame(records: Records, keep: NDArray[np.bool_], columns: Sequence[str]) ->
         "uncertainty": np.where((uncertainty > 0.0) & (uncertainty < HIGHEST), uncertainty, np.nan),
         "pass_id": records.pass_id[keep],
         "ascending": pd.array(records.ascending[keep], dtype="boolean"),
-        "platform": pd.Categorical.from_codes(platform[keep], dtype=_PLATFORMS),
+        "platform": platform_words(platform[keep]),
         "mode": pd.Categorical.from_codes(records.mode[keep], dtype=_MODES),
         "surface_type": pd.Categorical.from_codes(records.surface_type[keep], dtype=_SURFACES),
     }
@@ -388,7 +392,7 @@ def find_passes(
     Parameters
     ----------
     platform : str
-        A key of :data:`cryotile.points.PLATFORM_CODES`.
+        As of :func:`cryotile.points.platform_code`.
     orbit : int, ndarray of int64 of shape (records,), or None
         Orbit number of all records or of each; None: unknown, so that gaps in time divide the passes.
     stated : ndarray, shape (records,), or None

@@ -77,6 +77,8 @@ class PlanRequest:
         Scales of the weights, metres.
     fallback_radii : tuple of float or None
         Radii tried in turn where a gate fails, metres; default none.
+    other_platforms : tuple of str or None
+        Platforms that the term ``platform_offset`` tells apart beside the known ones; those of the points are added.
     period : (str, str) or None
         First instant and first instant after the last, UTC; default: whole years that cover the selected points.
     reference_epoch : str or None
@@ -103,6 +105,7 @@ class PlanRequest:
     uncertainty_floor: float | None = None
     distance_scale: float | None = None
     fallback_radii: tuple[float, ...] | None = None
+    other_platforms: tuple[str, ...] | None = None
     period: tuple[str, str] | None = None
     reference_epoch: str | None = None
     min_points: int | None = None
@@ -283,7 +286,11 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
     squares = _selected_squares(request, fit, db)
     if "uncertainty" in fit.weights:
         _check_uncertainties(request, fit, db)
-    if "platform_offset" not in fit.terms:
+    if "platform_offset" in fit.terms:
+        found = set(squares.loc[squares["count"] > 0, "platform"].astype(str))
+        others = sorted(found.difference(fit.platforms))
+        fit = replace(fit, other_platforms=(*fit.other_platforms, *others))
+    else:
         _refuse_mixed_platforms(squares)
     extent = extent_of(squares)
     _check_scales(posting, fit.radius, extent)

@@ -222,8 +222,12 @@ class Run(ReprMixin, TaskList):
     @cached_property
     def _settings_digest(self) -> hashlib._Hash:
         """Digest of the settings of the run; the digest of a tile continues a copy of it."""
+        fit = asdict(self.settings.fit)
+        if not fit["other_platforms"]:
+            # So that tiles keep their digests which an earlier cryotile has computed.
+            del fit["other_platforms"]
         common = {
-            "fit": asdict(self.settings.fit),
+            "fit": fit,
             "crs": self.settings.grid.crs,
             "posting": self.settings.grid.posting,
             "where": self.settings.where,

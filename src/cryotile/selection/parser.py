@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from cryotile.errors import InvalidValue
-from cryotile.points import CATEGORIES
+from cryotile.points import CATEGORIES, platform_code
 from cryotile.selection.conditions import (
     Always,
     Among,
@@ -287,7 +287,12 @@ class _ExpressionParser:
             )
         if symbol != "==":
             self._refuse(f"texts are not ordered: column {name!r} takes ==, != and in")
-        if text not in CATEGORIES[name]:
+        if name == "platform":
+            try:
+                platform_code(text)
+            except InvalidValue as error:
+                self._refuse(str(error))
+        elif text not in CATEGORIES[name]:
             self._refuse(f"{name} {text!r} is unknown; it is one of {', '.join(CATEGORIES[name])}")
         return Among(name, (text,))
 

@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from cryotile.errors import InvalidValue
-from cryotile.points import CATEGORIES, CORE_COLUMNS
+from cryotile.points import (
+    CATEGORIES,
+    CORE_COLUMNS,
+    LASERS,
+    MODES,
+    platform_code,
+)
 from cryotile.times import CLOCKS, TimeUnit
 
 __all__ = ["OWN_NAMES", "REQUIRED", "ColumnMapping", "ColumnSpec", "TextLayout"]
@@ -85,7 +91,8 @@ class ColumnMapping:
         ``longitude, latitude`` (or ``x, y`` and ``crs``), ``time``, ``elevation``, ``platform``, ``mode``; optionally
         ``uncertainty``, ``orbit``, ``ascending``, ``surface_type``.
     constants : mapping of str to str
-        Values common to all points, in place of a column: ``platform``, ``mode``, ``surface_type``.
+        Values common to all points, in place of a column: ``platform``, ``mode``, ``surface_type``.  ``mode`` may be
+        left out beside a known laser.
     extra : mapping of str to ColumnSpec
         Extra column → column of the table, with its unit.
     product : str
@@ -163,6 +170,8 @@ class _MappingParser:
             for name, given in self._table(table, "extra").items()
         }
         constants = {name: str(value) for name, value in self._table(table, "constants").items()}
+        if constants.get("platform") in LASERS and "mode" not in columns:
+            constants.setdefault("mode", "laser")
         self._check(columns, constants, extra)
         if ("x" in columns) != (crs is not None):
             raise self._wrong(
@@ -205,10 +214,7 @@ class _MappingParser:
         self._require_known("column", columns, _POINT_COLUMNS)
         self._require_known("constant", constants, CATEGORIES)
         for name, value in constants.items():
-            if value not in CATEGORIES[name]:
-                raise self._wrong(
-                    f"{name} is {value!r}", f"choose from {', '.join(CATEGORIES[name])}"
-                )
+            self._check_word(name, value)
         if set(columns) & {"longitude", "latitude", "x", "y"} not in _POSITIONS:
             raise self._wrong(
                 "a point needs longitude and latitude, or x and y", f"name both, {_EXAMPLE}"
@@ -216,6 +222,7 @@ class _MappingParser:
         for name in _NEEDED:
             if name not in columns and name not in constants:
                 also = ", or its value under [constants]" if name in CATEGORIES else ""
+                also += f": laser, or {', '.join(MODES[:-1])} of a radar" if name == "mode" else ""
                 raise self._wrong(f"{name} is missing", f"name its column, {_EXAMPLE}{also}")
         for name in set(columns) & set(constants):
             raise self._wrong(f"{name} is both a column and a constant", "leave one of them out")
@@ -253,9 +260,18 @@ class _MappingParser:
         elif column.unit not in (None, "degrees"):
             raise self._wrong(f"unit of {name} is {column.unit!r}", "leave it out")
         for word in column.meanings.values():
-            if word not in _WORDS.get(name, ()):
-                allowed = ", ".join(_WORDS.get(name, ("none",)))
-                raise self._wrong(f"{name} has a value {word!r}", f"choose from {allowed}")
+            self._check_word(name, word)
+
+    def _check_word(self, name: str, word: str) -> None:
+        """Check a value of a column of classes."""
+        if name == "platform":
+            try:
+                platform_code(word)
+            except InvalidValue as error:
+                raise InvalidValue(f"mapping {self.source}: {error}") from None
+        elif word not in _WORDS.get(name, ()):
+            allowed = ", ".join(_WORDS.get(name, ("none",)))
+            raise self._wrong(f"{name} is {word!r}", f"choose from {allowed}")
 
     def _check_time_unit(self, unit: object) -> None:
         if unit is None:

@@ -19,10 +19,19 @@ import pandas as pd
 import pyproj
 from numpy.typing import NDArray
 
-from cryotile.errors import GranuleError
+from cryotile.errors import GranuleError, InvalidValue
 from cryotile.geo.projection import projected_crs
 from cryotile.geo.values import has_utc_calendar
-from cryotile.points import CATEGORIES, PLATFORM_CODES, Granule, empty_points
+from cryotile.points import (
+    CATEGORIES,
+    LASERS,
+    MODES,
+    PLATFORM_CODES,
+    Granule,
+    empty_points,
+    platform_code,
+    platform_words,
+)
 from cryotile.readers import pass_inference
 from cryotile.readers.base import Identity, Records, build_granule
 from cryotile.readers.source import Source, open_source
@@ -314,7 +323,7 @@ class _Rows:
     def records(self, survey: pass_inference.PassSurvey) -> Records:
         """Return all rows as records, none dropped; the survey must have seen all their passes."""
         longitude, latitude = self.positions
-        platform, (orbit, lacking) = self._platform, self._orbits
+        platform, (orbit, lacking) = self._platforms, self._orbits
         inferred, ascending = survey.of(self.groups, self.time)
         if "orbit" not in self.specs:
             orbit = inferred
@@ -323,8 +332,6 @@ class _Rows:
         if "ascending" in self.specs:
             ascending = self._flags("ascending")
             north = ascending.to_numpy(dtype=bool, na_value=False)
-        # Rows of an unknown platform are dropped later, so the code that they get here does not matter.
-        high = np.array(list(PLATFORM_CODES.values()))[platform] << 32
         grounded = CATEGORIES["surface_type"].index("grounded_ice")
         return Records(
             platform=platform,
@@ -333,9 +340,9 @@ class _Rows:
             time=self.time,
             elevation=self._numbers("elevation"),
             uncertainty=self._numbers("uncertainty"),
-            pass_id=high + 2 * orbit + north,
+            pass_id=(platform << 32) + 2 * orbit + north,
             ascending=ascending,
-            mode=self._codes("mode", 0),
+            mode=self._modes,
             surface_type=self._codes("surface_type", grounded),
             rejected={"no_orbit": lacking},
             extra={name: self._numbers(name) for name in self.mapping.extra if name in self.specs},
@@ -359,7 +366,7 @@ class _Rows:
 
         One orbit may hold two passes, one north and one south.
         """
-        platform = self._platform.astype(np.int64)
+        platform = self._platforms
         return platform * _MOST_ORBITS + self._orbits[0] if "orbit" in self.specs else platform
 
     @cached_property
@@ -380,8 +387,31 @@ class _Rows:
         return TimeUnit(1.0, "1970-01-01", spec.clock).to_utc(np.asarray(since, np.float64))
 
     @cached_property
-    def _platform(self) -> NDArray[np.int8]:
-        return self._codes("platform", 0)
+    def _platforms(self) -> NDArray[np.int64]:
+        """Number of the platform of each row; −1 where unknown."""
+        if "platform" not in self.specs:
+            word = self.mapping.constants["platform"]
+            return np.full(self.length, platform_code(word), np.int64)
+        return self._translated("platform", _platform_or)
+
+    @cached_property
+    def _modes(self) -> NDArray[np.int8]:
+        """Mode of each row, −1 where unknown."""
+        codes = self._codes("mode", 0)
+        known, lasers = (
+            np.isin(self._platforms, [platform_code(word) for word in words])
+            for words in (PLATFORM_CODES, LASERS)
+        )
+        wrong = known & (codes >= 0) & ((codes == MODES.index("laser")) != lasers)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            kind = "laser" if lasers[row] else "radar"
+            raise GranuleError(
+                f"granule {self.source.path}: row {self.first_row + row + 1} has mode {MODES[codes[row]]!r}, but its"
+                f" platform {platform_words(self._platforms[row : row + 1])[0]!r} is a {kind}; correct the file or the"
+                " mapping"
+            )
+        return codes
 
     @cached_property
     def _orbits(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -436,13 +466,16 @@ class _Rows:
         if name not in self.specs:
             return np.full(self.length, default, dtype=np.int8)
         position = {word: code for code, word in enumerate(words)}
-        return self._translated(name, position, unknown)
+        found = self._translated(name, position.get, unknown)
+        return found.astype(np.int8)
 
     def _flags(self, name: str) -> pd.arrays.BooleanArray:
-        flags = self._translated(name, {"true": 1, "1": 1, "false": 0, "0": 0}, -1)
+        flags = self._translated(name, {"true": 1, "1": 1, "false": 0, "0": 0}.get)
         return pd.arrays.BooleanArray(flags == 1, flags == -1)
 
-    def _translated(self, name: str, numbers: Mapping[str, int], unknown: int) -> NDArray[np.int8]:
+    def _translated(
+        self, name: str, number: Callable[[str, int], int], unknown: int = -1
+    ) -> NDArray[np.int64]:
         """Return the numbers of the classes in a column, translated by the mapping if it lists meanings."""
         spec = self.specs[name]
         # Each distinct class is translated once; factorize gives a missing class position -1, the last element.
@@ -450,8 +483,8 @@ class _Rows:
         words: list[str | None] = [_spelt(value) for value in found]
         if spec.meanings:
             words = [spec.meanings.get(str(word)) for word in words]
-        known = [numbers.get(str(word), unknown) for word in words]
-        return np.array([*known, unknown], dtype=np.int8)[positions]
+        known = [unknown if word is None else number(word, unknown) for word in words]
+        return np.array([*known, unknown], dtype=np.int64)[positions]
 
     def _require(self, good: NDArray[np.bool_], name: str, rule: str) -> None:
         if good.all():
@@ -463,6 +496,13 @@ class _Rows:
             f"granule {self.source.path}: column {column!r} has {value!r} in row {self.first_row + row + 1}, which"
             f" {rule}; correct the file or the mapping"
         )
+
+
+def _platform_or(word: str, unknown: int) -> int:
+    try:
+        return platform_code(word)
+    except InvalidValue:
+        return unknown
 
 
 def _blank(series: pd.Series[Any]) -> NDArray[np.bool_]:
