@@ -16,6 +16,16 @@ POST: np.dtype[np.void]
 PASS: np.dtype[np.void]
 """A pass of a circle: number of points, whether any is kept, offset in the screen (m, NaN without one)."""
 
+WINDOW: np.dtype[np.void]
+"""The rate in a window: dhdt, its sigma and 95 % interval (m/yr), points, passes, status."""
+
+HEIGHT: np.dtype[np.void]
+"""The height in an interval of time: absolute, its sigma and 95 % interval (m), points, passes."""
+
+FITTED_PASS: np.dtype[np.void]
+"""A pass of a circle of the recipe ``passes``: code, number of points and of kept ones, whether it is free, time
+(years), offset (m), studentised offset when it was last tested, change of the rate without it (m/yr); or NaN."""
+
 VERDICT: np.dtype[np.void]
 """What was decided about a term: cause, value, threshold, parameters; ``Verdict`` of ``kernel/fit.h``."""
 
@@ -115,6 +125,34 @@ def seasons(nanoseconds: _Integers, start: int, length: int) -> _Floats:
         Of a year, nanoseconds.
     """
 
+class PassesReport(TypedDict):
+    """What was decided at one post by the recipe ``passes``.
+
+    Attributes
+    ----------
+    post, seen, order, residuals, kept
+        As of :class:`Report`.
+    passes : ndarray, dtype FITTED_PASS
+        Of these points, in their order.
+    thetas, likelihood : ndarray, shape (16,)
+        Variances of pass offsets in units of that of points, and the logarithm of their likelihood.
+    theta : float
+        The likeliest.
+    screen_sigma : float
+        Of points within a pass, m, from the screen.
+    """
+
+    post: np.void
+    seen: _Integers
+    order: npt.NDArray[np.int32]
+    residuals: _Floats
+    kept: npt.NDArray[np.bool_]
+    passes: npt.NDArray[np.void]
+    thetas: _Floats
+    likelihood: _Floats
+    theta: float
+    screen_sigma: float
+
 class Kernel:
     """The points of a tile and the settings of their fit; threads share it.
 
@@ -131,7 +169,8 @@ class Kernel:
     modes, platforms : ndarray, shape (points,), or None
         Below 10; among equally frequent ones the lowest is the majority.  None: there is only one.
     terms, columns, slots : sequence, int, int
-        As of :func:`cryotile.fit.terms.terms_for_kernel`; number of coefficients.
+        As of :func:`cryotile.fit.terms.terms_for_kernel`, with the standard deviation of the coefficients as a seventh
+        value, infinite if they are free or it is left out; number of coefficients.
     pass_total, mode_total : int
         Number of passes and of modes.
     radius : float
@@ -150,6 +189,13 @@ class Kernel:
         Screen passes, then points.
     plain : bool
         There are no terms, weights or rejection, and the kernel may take the short way.
+    random_offsets : bool
+        The recipe ``passes``; ``rejects`` and ``plain`` must be false.
+    max_ci95 : float
+        m/yr.
+    student : ndarray, shape (2, pass_total + 2), or None
+        Of the recipe ``passes``: t(0.975; k) at place k, and at place L the t for which P(|T| > t) · L = 0.005 with
+        L - 3 degrees of freedom (infinite below 4).
     majority_mode, majority_platform : int
         Flags of a cut to the most frequent mode or platform.
     level : str
@@ -171,7 +217,7 @@ class Kernel:
         weights: _Floats | None,
         modes: npt.NDArray[np.uint8] | None,
         platforms: npt.NDArray[np.uint8] | None,
-        terms: Sequence[tuple[int, ...]],
+        terms: Sequence[tuple[float, ...]],
         columns: int,
         slots: int,
         pass_total: int,
@@ -185,13 +231,26 @@ class Kernel:
         min_passes: int,
         rejects: bool,
         plain: bool,
+        random_offsets: bool = ...,
+        max_ci95: float = ...,
+        student: _Floats | None = ...,
         majority_mode: int,
         majority_platform: int,
         level: str,
     ) -> None: ...
     def fit(
-        self, post_x: _Floats, post_y: _Floats, wanted: npt.NDArray[np.uint8], room: int
-    ) -> tuple[npt.NDArray[np.void], _Floats]:
+        self,
+        post_x: _Floats,
+        post_y: _Floats,
+        wanted: npt.NDArray[np.uint8],
+        room: int,
+        *,
+        windows: _Floats | None = None,
+        bins: _Floats | None = None,
+        regions: npt.NDArray[np.int32] | None = None,
+        areas: _Floats | None = None,
+        region_total: int = 0,
+    ) -> tuple[npt.NDArray[np.void], _Floats, dict[str, npt.NDArray[Any]]]:
         """Fit the wanted posts.
 
         Parameters
@@ -202,6 +261,16 @@ class Kernel:
             0: the post is not computed.
         room : int
             Number of points for which memory is taken.
+        windows : ndarray, shape (windows, 2), or None
+            Start and end of each, half open, years from the reference epoch; recipe ``passes``, as the next ones.
+        bins : ndarray, shape (bins + 1,), or None
+            Ascending edges of the intervals of heights, likewise.
+        regions : ndarray, shape (ny, nx, depth), or None
+            Labels below ``region_total`` of the regions of each post; negative: none.
+        areas : ndarray, shape (ny, nx), or None
+            Factor of the rate of a post in the totals of its regions.
+        region_total : int
+            Number of regions.
 
         Returns
         -------
@@ -209,7 +278,14 @@ class Kernel:
             NaN where there is no fit; not computed if a circle may hold more points than ``room``.
         coefficients : ndarray, shape (ny, nx, slots)
             Of the terms.
+        more : dict
+            ``windows``, shape (ny, nx, windows), dtype WINDOW; ``heights``, shape (ny, nx, bins), dtype HEIGHT; with
+            regions ``deltas``, shape (regions, pass_total + 1): by how much the total of a region changes when a pass
+            is left out everywhere, and in the last place the total.  Deltas are summed in the order of posts.
         """
 
     def explain(self, x: float, y: float) -> Report:
         """Fit one post and report what was decided about its points, passes and terms."""
+
+    def explain_passes(self, x: float, y: float) -> PassesReport:
+        """Fit one post by the recipe ``passes`` and report what was decided about its points and passes."""

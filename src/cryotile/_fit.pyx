@@ -13,6 +13,7 @@ Invariants
 import numpy as np
 
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.string cimport memset
 
 cdef extern from "kernel/fit.h" nogil:
     ctypedef struct Table:
@@ -61,13 +62,49 @@ cdef extern from "kernel/fit.h" nogil:
     enum:
         CELLS_IN_RADIUS
         MAX_TERMS
+        OK
+        RATE_OUT_OF_BOUNDS
+        TOO_UNCERTAIN
+        MODES
+        ACCELERATION
+        TERRAIN
+        SEASONAL
+        MAX_UNKNOWNS
     ctypedef struct Term:
         int32_t kind, flag, first, count, extra, slot
+        double prior
     ctypedef struct Model:
         double radius, min_span, min_tolerance, max_rate, distance_scale
         int32_t min_points, min_passes, rejects, plain, modes, quads, extras, terms, majority_mode, majority_platform
         int64_t pass_total
+        bint random_offsets
+        int32_t point_columns, unknowns
+        double max_ci95
+        const double *quantiles
+        const double *limits
         Term term[12]
+    ctypedef struct Work:
+        int64_t slots, stride
+        double *live
+        double *residuals
+        int32_t *point
+        int64_t *first
+        int32_t *count
+        int32_t *kept
+        int32_t passes
+        int32_t *pass_ "pass"
+        double *constants
+        double *n
+        double *t
+        double *e
+        double *deltas
+        uint8_t *free
+        double origin, sigma
+        double thetas[16]
+        double likelihoods[16]
+        int32_t best
+        double beta[34]
+    int64_t lay_out(const Model *model, int64_t points, int64_t passes, double *block, Work *work) noexcept
     ctypedef struct Points:
         const double *x
         const double *y
@@ -114,6 +151,11 @@ cdef extern from "kernel/fit.h" nogil:
         Verdict verdict[12]
         double plane_tolerance[3]
         double pass_limit, point_middle, point_limit
+        Work work
+    ctypedef struct Rate:
+        pass
+    ctypedef struct Height:
+        pass
     ctypedef struct Posts:
         const double *x
         const double *y
@@ -122,6 +164,15 @@ cdef extern from "kernel/fit.h" nogil:
         Post *posts
         double *coefficients
         int64_t slots
+        const double *windows
+        const double *bins
+        int64_t window_total, bin_total
+        Rate *rates
+        Height *heights
+        const int32_t *regions
+        const double *areas
+        double *deltas
+        int64_t depth
     ctypedef void fit_rows(
         const Points *points, const Cells *cells, const Model *model, Circle *circle, const Posts *posts) noexcept
     int best_level() noexcept
@@ -137,12 +188,13 @@ POST = np.dtype(
             (name, np.float64)
             for name in (
                 "dhdt", "elevation", "c0", "c1", "dhdt_sigma", "dhdt_sigma_formal", "elevation_sigma",
+                "pass_offset_sigma", "noise_sigma",
                 "misfit_rms", "centroid_distance", "time_start", "time_end",
             )
         ],
         *[
             (name, np.int32)
-            for name in ("data_count", "rejected_count", "pass_count", "rejected_pass_count", "terms")
+            for name in ("data_count", "rejected_count", "pass_count", "rejected_pass_count", "free_pass_count", "terms")
         ],
         ("status", np.int8),
     ],
@@ -150,7 +202,33 @@ POST = np.dtype(
 )
 
 
+WINDOW = np.dtype(
+    [
+        *[(name, np.float64) for name in ("dhdt", "dhdt_sigma", "dhdt_ci95")],
+        ("data_count", np.int32),
+        ("pass_count", np.int32),
+        ("status", np.int8),
+    ],
+    align=True,
+)
+
+HEIGHT = np.dtype(
+    [
+        *[(name, np.float64) for name in ("height", "height_sigma", "height_ci95")],
+        ("data_count", np.int32),
+        ("pass_count", np.int32),
+    ],
+    align=True,
+)
+
 PASS = np.dtype([("points", np.int64), ("kept", bool), ("offset", np.float64)])
+
+FITTED_PASS = np.dtype(
+    [
+        ("code", np.int32), ("points", np.int32), ("kept", np.int32), ("free", bool),
+        *[(name, np.float64) for name in ("time", "offset", "t", "delta")],
+    ]
+)
 
 VERDICT = np.dtype(
     [("cause", np.int32), ("value", np.float64), ("threshold", np.float64), ("parameters", np.int32)]
@@ -246,14 +324,14 @@ cdef class Scratch:
     """Work space of one thread: room for the points of a circle, and for all passes."""
 
     cdef Circle circle
-    cdef object points, passes
+    cdef object points, passes, space
 
-    def __cinit__(self, int64_t room, int64_t passes, int64_t quads, bint plain):
-        cdef int64_t padded = room + 16, rows = 0 if plain else padded
+    def __cinit__(self, int64_t room, int64_t passes, int64_t quads, bint plain, bint random_offsets):
+        cdef int64_t padded = room + 16, rows = 0 if plain or random_offsets else padded
         cdef int64_t sums = (passes + 1) * 4 * (1 + quads + 2 * quads * (quads + 1))
         # The system provides only the pages that circles fill.
         cdef int32_t[::1] index = np.empty(padded, np.int32)
-        cdef int32_t[:, ::1] order = np.empty((2, rows), np.int32)
+        cdef int32_t[:, ::1] order = np.empty((2, 0 if plain else padded), np.int32)
         cdef double[:, ::1] columns = np.empty((4 + 4 * quads, rows))
         cdef uint8_t[::1] kept = np.empty(rows, np.uint8)
         cdef int32_t[:, ::1] numbers = np.full((2, passes + 1), -1, np.int32)
@@ -275,6 +353,12 @@ cdef class Scratch:
         self.circle.medians = &of_passes[sums + 2 * passes + 32]
         self.circle.described = <Pass *>&of_passes[sums + 6 * passes + 96]
         self.circle.pass_kept = &pass_kept[0]
+
+
+    cdef void take_space(self, const Model *model, int64_t room, int64_t passes):
+        cdef double[::1] block = _aligned(lay_out(model, room, passes, NULL, &self.circle.work))
+        self.space = block
+        lay_out(model, room, passes, &block[0], &self.circle.work)
 
 
 cdef class Kernel:
@@ -316,12 +400,16 @@ cdef class Kernel:
         int min_passes,
         bint rejects,
         bint plain,
+        bint random_offsets=False,
+        double max_ci95=np.inf,
+        const double[:, ::1] student=None,
         int majority_mode,
         int majority_platform,
         str level,
     ):
-        cdef int k
-        self.keeps = (x, y, rows, passes, row_y, row_start, cell_x, cell_start, extras, weights, modes, platforms)
+        cdef int k, constants = SEASONAL + 1
+        self.model.point_columns = TERRAIN
+        self.keeps = (x, y, rows, passes, row_y, row_start, cell_x, cell_start, extras, weights, modes, platforms, student)
         self.size, self.pass_total, self.slots = x.shape[0], pass_total, slots
         self.points = Points(
             &x[0], &y[0], &rows[0, 0], <const double *>NULL, <const double *>NULL, &passes[0],
@@ -350,35 +438,84 @@ cdef class Kernel:
             (
                 self.model.term[k].kind, self.model.term[k].flag, self.model.term[k].first, self.model.term[k].count,
                 self.model.term[k].extra, self.model.term[k].slot,
-            ) = terms[k]
+            ) = terms[k][:6]
+            self.model.term[k].prior = terms[k][6] if len(terms[k]) > 6 else np.inf
+            if self.model.term[k].kind >= MODES:
+                self.model.point_columns += self.model.term[k].count
+            elif self.model.term[k].kind == ACCELERATION:
+                constants += 1
+        self.model.unknowns = self.model.point_columns + constants
+        self.model.random_offsets, self.model.max_ci95 = random_offsets, max_ci95
+        if student is not None:
+            self.model.quantiles, self.model.limits = &student[0, 0], &student[1, 0]
         self.fit_posts = fit_of_level(SIMD_LEVELS.index(level))
 
     def fit(
-        self, const double[::1] post_x, const double[::1] post_y, const uint8_t[:, ::1] wanted, int64_t room
+        self,
+        const double[::1] post_x,
+        const double[::1] post_y,
+        const uint8_t[:, ::1] wanted,
+        int64_t room,
+        *,
+        const double[:, ::1] windows=None,
+        const double[::1] bins=None,
+        const int32_t[:, :, ::1] regions=None,
+        const double[:, ::1] areas=None,
+        int64_t region_total=0,
     ):
-        scratch = Scratch(min(room, self.size), self.pass_total, self.model.quads, self.model.plain)
-        return self._fit(scratch, post_x, post_y, wanted)
+        cdef Scratch scratch = self._scratch(min(room, self.size), self.model.plain)
+        return self._fit(scratch, post_x, post_y, wanted, windows, bins, regions, areas, region_total)
+
+    cdef Scratch _scratch(self, int64_t room, bint plain):
+        scratch = Scratch(room, self.pass_total, self.model.quads, plain, self.model.random_offsets)
+        if self.model.random_offsets:
+            scratch.take_space(&self.model, room, self.pass_total)
+        return scratch
 
     cdef tuple _fit(
-        self, Scratch scratch, const double[::1] post_x, const double[::1] post_y, const uint8_t[:, ::1] wanted
+        self,
+        Scratch scratch,
+        const double[::1] post_x,
+        const double[::1] post_y,
+        const uint8_t[:, ::1] wanted,
+        const double[:, ::1] windows,
+        const double[::1] bins,
+        const int32_t[:, :, ::1] regions,
+        const double[:, ::1] areas,
+        int64_t region_total,
     ):
-        cdef int64_t nx = post_x.shape[0], ny = post_y.shape[0]
-        result = np.zeros((ny, nx), dtype=POST)
+        cdef int64_t nx = post_x.shape[0], ny = post_y.shape[0], nw, nb
+        nw = 0 if windows is None else windows.shape[0]
+        nb = 0 if bins is None or bins.shape[0] == 0 else bins.shape[0] - 1
+        posts, rates, heights = np.zeros((ny, nx), POST), np.zeros((ny, nx, nw), WINDOW), np.zeros((ny, nx, nb), HEIGHT)
         cdef double[:, :, ::1] coefficients = np.full((ny, nx, self.slots), np.nan)
-        cdef uint8_t[:, ::1] posts = result.view(np.uint8).reshape(ny, -1)
+        cdef double[:, ::1] deltas = np.zeros((region_total, self.pass_total + 1))
+        cdef uint8_t[:, ::1] post_bytes = posts.view(np.uint8).reshape(ny, -1)
+        cdef uint8_t[::1] rate_bytes = rates.view(np.uint8).reshape(-1), height_bytes = heights.view(np.uint8).reshape(-1)
         cdef Posts rectangle
         if nx and ny:
-            rectangle = Posts(
-                &post_x[0], &post_y[0], nx, ny, &wanted[0, 0], <Post *>&posts[0, 0], <double *>NULL, self.slots
-            )
+            memset(&rectangle, 0, sizeof(rectangle))
+            rectangle.x, rectangle.y, rectangle.nx, rectangle.ny = &post_x[0], &post_y[0], nx, ny
+            rectangle.wanted, rectangle.posts, rectangle.slots = &wanted[0, 0], <Post *>&post_bytes[0, 0], self.slots
+            rectangle.window_total, rectangle.bin_total = nw, nb
             if self.slots:
                 rectangle.coefficients = &coefficients[0, 0, 0]
+            if nw:
+                rectangle.windows, rectangle.rates = &windows[0, 0], <Rate *>&rate_bytes[0]
+            if nb:
+                rectangle.bins, rectangle.heights = &bins[0], <Height *>&height_bytes[0]
+            if region_total:
+                rectangle.regions, rectangle.depth, rectangle.areas = &regions[0, 0, 0], regions.shape[2], &areas[0, 0]
+                rectangle.deltas = &deltas[0, 0]
             with nogil:
                 self.fit_posts(&self.points, &self.cells, &self.model, &scratch.circle, &rectangle)
-        return result, np.asarray(coefficients)
+        more = {"windows": rates, "heights": heights}
+        if region_total:
+            more["deltas"] = np.asarray(deltas)
+        return posts, np.asarray(coefficients), more
 
     def explain(self, double x, double y):
-        cdef Scratch scratch = Scratch(self.size, self.pass_total, self.model.quads, False)
+        cdef Scratch scratch = self._scratch(self.size, False)
         cdef Circle *circle = &scratch.circle
         cdef int64_t i
         _, order, columns, kept = map(np.asarray, scratch.points)
@@ -388,7 +525,9 @@ cdef class Kernel:
         circle.pass_limit = circle.point_middle = circle.point_limit = np.nan
         for i in range(3):
             circle.plane_tolerance[i] = np.nan
-        fitted, _ = self._fit(scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8))
+        fitted, _, _ = self._fit(
+            scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8), None, None, None, None, 0
+        )
         passes, verdicts = np.zeros(circle.passes, PASS), np.zeros(self.model.terms, VERDICT)
         if circle.count == 0:
             passes = passes[:0]
@@ -415,6 +554,53 @@ cdef class Kernel:
             "pass_limit": circle.pass_limit,
             "point_middle": circle.point_middle,
             "point_limit": circle.point_limit,
+        }
+
+    def explain_passes(self, double x, double y):
+        cdef Scratch scratch = self._scratch(self.size, False)
+        cdef Circle *circle = &scratch.circle
+        cdef Work *work = &circle.work
+        cdef int64_t g, row, i, slots, last
+        cdef double theta = np.nan
+        posts, _, _ = self._fit(
+            scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8), None, None, None, None, 0
+        )
+        post = posts[0, 0]
+        if circle.count == 0:
+            work.slots = work.passes = circle.passes = 0
+        last = self.model.unknowns - self.model.point_columns - 1
+        fitted = post["status"] in (OK, RATE_OUT_OF_BOUNDS, TOO_UNCERTAIN)
+        if fitted:
+            theta = work.thetas[work.best]
+        passes, slots = np.zeros(circle.passes, FITTED_PASS), work.slots
+        row = 0
+        for g in range(len(passes)):
+            one = passes[g]
+            one["code"], one["points"], one["kept"] = circle.codes[g], work.count[g], work.kept[g]
+            one["time"] = work.constants[work.stride * last + g] + work.origin
+            one["offset"] = one["t"] = one["delta"] = np.nan
+            if work.kept[g] == 0:
+                continue
+            if fitted:
+                one["free"] = work.free[row]
+                one["offset"] = work.e[row] * (1 if work.free[row] else work.n[row] * theta / (1 + work.n[row] * theta))
+                one["t"], one["delta"] = work.t[row], np.nan if work.free[row] else work.deltas[row]
+            row += 1
+        order, residuals, kept = np.zeros(slots, np.int32), np.zeros(slots), np.zeros(slots, bool)
+        for i in range(slots):
+            order[i], residuals[i], kept[i] = work.point[i], work.residuals[i], work.live[i] > 0
+        real = order >= 0
+        return {
+            "post": post,
+            "seen": self._seen(x, y),
+            "order": order[real],
+            "residuals": residuals[real] if fitted else np.full(real.sum(), np.nan),
+            "kept": kept[real],
+            "passes": passes,
+            "thetas": np.array(work.thetas),
+            "likelihood": np.array(work.likelihoods) if fitted else np.full(16, np.nan),
+            "theta": theta,
+            "screen_sigma": work.sigma if slots else np.nan,
         }
 
     cdef object _seen(self, double x, double y):

@@ -97,12 +97,13 @@ static void eight_medians_at_a_time_are_those_of_each_run(void)
     for (int most = 1; most <= RANKED; most++) {
         int64_t starts[9] = {0};
         double *values, medians[8];
+        int32_t counts[8];
         for (int p = 0; p < 8; p++)
-            starts[p + 1] = starts[p] + 1 + (int64_t)(random_number() * most);
+            starts[p + 1] = starts[p] + (counts[p] = 1 + (int32_t)(random_number() * most));
         values = malloc(starts[8] * sizeof *values);
         for (int64_t i = 0; i < starts[8]; i++)
             values[i] = random_number();
-        medians_of_eight(most, values, starts, medians);
+        medians_of_eight(most, values, starts, counts, medians);
         for (int p = 0; p < 8; p++)
             CHECK(medians[p] == sorted_median(values + starts[p], starts[p + 1] - starts[p]));
         free(values);

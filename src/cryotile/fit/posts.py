@@ -141,7 +141,7 @@ def _fit(
     kernel, cells = make_kernel(inputs, x, y, radius)
 
     def fit(rows: slice, some: _Flags, room: int) -> Fitted:
-        posts, coefficients = kernel.fit(x, y[rows], some[rows].view(np.uint8), room)
+        posts, coefficients, _ = kernel.fit(x, y[rows], some[rows].view(np.uint8), room)
         return Fitted(posts, coefficients, np.full(posts.shape, radius))
 
     if threads == 1 or y.size < 2:

@@ -4,6 +4,7 @@
    season.c    gives the season of each point
    fit_*.c     fit every post of a rectangle; the same stages, compiled for one level of vector instructions each
    levels.c    chooses among them
+   space.c     lays out the work space of a thread
    stages/     the steps of the fit, as static functions; all.h lists them in the order of the fit */
 
 #ifndef CRYOTILE_FIT_H
@@ -89,6 +90,10 @@ enum {
     MAX_COLUMNS = 32,    /* of a row: u, v, tau and z, then those of the terms */
     MAX_CATEGORIES = 24, /* of an offset: modes or platforms, and the unknown one */
     MAX_TERMS = 12,
+    THETAS = 16,         /* spreads of pass offsets that are tried */
+    TERRAIN = 5,         /* columns u, v, u*u, v*v, u*v */
+    SEASONAL = 4,        /* columns 1, direction, cosine, sine; constants of a pass, as are acceleration and tau */
+    MAX_UNKNOWNS = 34,   /* columns of terrain, modes, platforms and point columns; then the constants of a pass */
     CELLS_IN_RADIUS = 4, /* smaller cells cost more look-ups than they save points */
 };
 
@@ -99,7 +104,7 @@ enum kind { QUADRATIC, ACCELERATION, ANNUAL, DIRECTION, MODES, PLATFORMS, NAMED 
 
 /* cryotile.fit.variables.Status */
 enum status { OK, NOT_COMPUTED, NO_POINTS, TOO_FEW_POINTS, TOO_SHORT_SPAN, TOO_FEW_PASSES, SINGULAR,
-              RATE_OUT_OF_BOUNDS, NOT_CONVERGED, OUTSIDE_MASK };
+              RATE_OUT_OF_BOUNDS, NOT_CONVERGED, OUTSIDE_MASK, TOO_UNCERTAIN };
 
 /* cryotile.fit.terms.Cause: why a term is in the fit of a post or not. */
 enum cause { NOT_REACHED, FITTED, FITTED_ON_MEANS, ONE_CATEGORY, UNKNOWN_VALUES, FEW_PASSES, RATE_ON_MEANS, TERM_ON_MEANS,
@@ -110,11 +115,17 @@ typedef struct {
     int32_t first, count; /* its columns of a row */
     int32_t extra;        /* its first column of Points.extras, if it has one */
     int32_t slot;         /* its first place among the coefficients */
+    double prior;         /* standard deviation of its coefficients, m or m per unit; infinite: free */
 } Term;
 
 typedef struct {
     double radius, min_span, min_tolerance, max_rate, distance_scale; /* scale: 0 is no weight by distance */
     int32_t min_points, min_passes, rejects, plain; /* plain: no terms, weights or rejection */
+    bool random_offsets;  /* the recipe `passes` */
+    int32_t point_columns, unknowns; /* of that recipe: columns that vary within a pass; these and the constants of a pass */
+    double max_ci95;                 /* m/yr */
+    const double *quantiles;         /* t(0.975; k) */
+    const double *limits;            /* [L]: t beyond which the smallest of L studentised values is an outlier */
     int32_t modes;      /* number of modes among all points */
     int64_t pass_total; /* number of passes among all points */
     int32_t quads;      /* of a row */
@@ -142,8 +153,9 @@ typedef struct {
 /* The result at a post. */
 typedef struct {
     double dhdt, elevation, c0, c1, dhdt_sigma, dhdt_sigma_formal, elevation_sigma;
+    double pass_offset_sigma, noise_sigma;
     double misfit_rms, centroid_distance, time_start, time_end;
-    int32_t data_count, rejected_count, pass_count, rejected_pass_count, terms;
+    int32_t data_count, rejected_count, pass_count, rejected_pass_count, free_pass_count, terms;
     int8_t status;
 } Post;
 
@@ -159,6 +171,48 @@ typedef struct {
     int32_t cause;
     int32_t parameters; /* FEW_PASSES: of time; else 0 */
 } Verdict;
+
+/* Work space of the recipe `passes`. */
+typedef struct {
+    /* The points of the circle, pass by pass; each pass is padded to a multiple of eight with points of weight 0. */
+    int64_t slots, room;              /* number of places; of which there is room */
+    double *u, *v, *z, *tau;          /* z less its mean over the circle */
+    double *extras;                   /* (columns beyond terrain, room) */
+    double *weights, *live;           /* mean 1 over the circle; 0 for a point that is out */
+    double *residuals, *keys, *spare;
+    int32_t *point;                   /* among all points; -1: padding */
+    /* The passes of the circle. */
+    int64_t *first;                   /* place of the first point; one longer */
+    int32_t *count, *kept;            /* number of points; of kept ones */
+    double *constants;                /* (columns, passes) */
+    double *middles;                  /* median residual of the kept points */
+    uint8_t *was_free;                /* after the first search */
+    /* The passes with kept points, numbered anew; a column has `stride` places. */
+    int32_t passes, marked;           /* number of them; of free ones */
+    int64_t stride;
+    int32_t *pass;                    /* its number in the circle */
+    double *n, *log_n;                /* sum of weights, and its logarithm */
+    double *within;                   /* products about the mean of the pass, lower triangle by rows; z is the last row */
+    double *means;                    /* of all columns, then of z */
+    double *per_v, *logs;             /* (passes, THETAS) 1 / (theta + 1/n) and ln(1 + n theta) */
+    double *h, *e, *t;                /* leverage, residual and studentised residual of the mean */
+    double *factors;                  /* (passes, 2, 8) weight in a round of eight starts, and that over v */
+    double *deltas;                   /* of the rate when the pass is left out */
+    int32_t *list;
+    uint8_t *free, *marks;            /* whether it is free; whether starts mark it */
+    /* Of the fit. */
+    double origin, level;             /* years from the reference epoch; mean of z, m */
+    double at_post[MAX_UNKNOWNS];     /* each column at the post at the reference epoch */
+    double precision[MAX_UNKNOWNS];   /* 1/p2 of each coefficient; 0: free, or of the spread of offsets */
+    double total[MAX_UNKNOWNS * (MAX_UNKNOWNS + 1) / 2]; /* sum of `within` */
+    double weight;                    /* sum of n */
+    int32_t free_columns;             /* number of coefficients without a prior */
+    double sigma;                     /* of points within a pass, m */
+    bool known_sigma;                 /* whether a pass tells it */
+    double thetas[THETAS], likelihoods[THETAS];
+    int32_t best;                     /* place of the likeliest theta */
+    double beta[MAX_UNKNOWNS], rss, freedom, rate_variance;
+} Work;
 
 /* The points of one circle, pass by pass, and the work space of a thread.  Within a pass points keep the order in which
    the circle met them. */
@@ -194,7 +248,24 @@ typedef struct {
     double plane_tolerance[3];          /* of u, v and tau beside the terms; NaN before they are decided */
     double pass_limit;                  /* a pass is rejected beyond it, m; NaN if none were screened */
     double point_middle, point_limit;   /* a point is rejected further than the limit from the middle, m; likewise */
+    Work work;
 } Circle;
+
+/* Lays out the work space for so many points and passes in a block, or with NULL only tells the number of doubles. */
+int64_t lay_out(const Model *model, int64_t points, int64_t passes, double *block, Work *work);
+
+/* The rate in a window of time. */
+typedef struct {
+    double dhdt, dhdt_sigma, dhdt_ci95;
+    int32_t data_count, pass_count;
+    int8_t status;
+} Rate;
+
+/* The height in an interval of time, m, absolute. */
+typedef struct {
+    double height, height_sigma, height_ci95;
+    int32_t data_count, pass_count;
+} Height;
 
 /* A rectangle of posts by rows of y. */
 typedef struct {
@@ -204,6 +275,15 @@ typedef struct {
     Post *posts;
     double *coefficients; /* (ny, nx, slots) */
     int64_t slots;
+    const double *windows; /* (window_total, 2) years from the reference epoch, half open */
+    const double *bins;    /* (bin_total + 1,) ascending edges, likewise */
+    int64_t window_total, bin_total;
+    Rate *rates;           /* (ny, nx, window_total) */
+    Height *heights;       /* (ny, nx, bin_total) */
+    const int32_t *regions; /* (ny, nx, depth) labels of each post, negative: none; or NULL */
+    const double *areas;    /* (ny, nx) factor of the post in the total of its regions */
+    double *deltas;         /* (regions, pass_total + 1) of totals when a pass is left out; last: the totals */
+    int64_t depth;
 } Posts;
 
 typedef void fit_rows(const Points *points, const Cells *cells, const Model *model, Circle *circle, const Posts *posts);

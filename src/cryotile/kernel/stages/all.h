@@ -5,11 +5,16 @@
    Definition: the points of a circle              select.h
    Recipe plane                                    plane.h
    Terms: columns of a row; which are determined   rows.h, terms.h
-   Sums of each pass, gates, counts                sums.h
-   Geometry (tolerances), normal equations         solve.h
-   Screen of passes and of points                  screen.h, median.h
-   Rate and its sigma by leaving out passes        jackknife.h
-   Recipe robust, one post                         robust.h, post.h
+   Recipe robust                                   robust/
+   Recipe passes: the points pass by pass, terms   points.h
+     Sums                                          sums.h
+     1 and 3, points                               screen.h, median.h
+     2, passes: normal equations                   solve.h
+       theta and its likelihood                    variance.h
+       bad passes                                  search.h
+     4, rate: its sigma by leaving out passes      jackknife.h
+     all of it, counts and gates                   passes.h
+   One post                                        post.h
 
    Every level gives the same bits.  Sums run in the order of the points, four columns of a row or eight passes side by
    side whatever the width of a register, and nothing is contracted (-ffp-contract=off) or reassociated. */
@@ -18,11 +23,19 @@
 #include "select.h"
 #include "median.h"
 #include "rows.h"
+#include "robust/sums.h"
+#include "robust/solve.h"
+#include "robust/terms.h"
+#include "robust/jackknife.h"
+#include "robust/screen.h"
+#include "robust/robust.h"
+#include "points.h"
 #include "sums.h"
-#include "solve.h"
-#include "terms.h"
-#include "jackknife.h"
 #include "screen.h"
-#include "robust.h"
+#include "solve.h"
+#include "variance.h"
+#include "search.h"
+#include "jackknife.h"
+#include "passes.h"
 #include "plane.h"
 #include "post.h"

@@ -1,34 +1,80 @@
-/* Standard errors by leaving out each pass in turn, eight at a time. */
+/* Standard errors by leaving out each pass that is not free, eight at a time; theta and the prior are kept. */
 
-/* Fills the sigmas of rate and elevation.  They stay NaN if the fit without some pass is undetermined: that pass carries
-   the fit alone, and its error is unknown. */
-static void jackknife(const Model *model, const Circle *circle, const Solutions *fit, Post *post)
+/* One of the fits at the values of theta: the likeliest. */
+typedef struct {
+    double a[MAX_PRODUCTS], prior[MAX_UNKNOWNS], theta;
+} Equations;
+
+static void take_equations(const Model *model, const Work *work, const Spreads *of, Equations *to)
 {
-    static const double nothing[sizeof circle->total / sizeof(double)];
-    const int64_t size = sums_size(model->quads);
-    const int rate_at = circle->unknowns - 1;
-    double rate = 0, level = 0, factor;
-    int32_t g = 0;
-    while (g < circle->passes) {
-        const double *parts[8];
-        Solutions without;
-        int n = 0;
-        for (; g < circle->passes && n < 8; g++)
-            if (circle->pass_kept[g])
-                parts[n++] = circle->sums + size * g;
-        for (int p = n; p < 8; p++)
-            parts[p] = nothing;
-        solve(circle, circle->total, parts, model->quads, model->min_tolerance, &without);
-        for (int p = 0; p < n; p++) {
-            const double rate_off = without.coefficients[rate_at][p] - fit->coefficients[rate_at][0];
-            const double level_off = without.level[p] - fit->level[0];
-            if (!without.determined[p])
-                return;
-            rate += rate_off * rate_off;
-            level += level_off * level_off;
-        }
+    const int half = work->best / 8, lane = work->best % 8, n = model->unknowns;
+    for (int k = 0; k < triangle(n + 1, 0); k++)
+        to->a[k] = ((const double *)(of->a[half] + k))[lane];
+    for (int k = 0; k < n; k++)
+        to->prior[k] = ((const double *)(of->prior[half] + k))[lane];
+    to->theta = work->thetas[work->best];
+}
+
+/* Leaves out each of eight passes from `row` on. */
+INLINE void leave_out_of(const int q, const int n, const Work *work, const Equations *from, int32_t row, eight *a)
+{
+    const double *const within = work->within + row, *const means = work->means + row;
+    const eight v = from->theta + 1 / *(const eight *)(work->n + row);
+#pragma GCC unroll 12
+    for (int i = 0; i <= n; i++) {
+        const eight weighted = *(const eight *)(means + work->stride * i) / v;
+#pragma GCC unroll 12
+        for (int j = 0; j <= i; j++)
+            a[triangle(i, j)] =
+                from->a[triangle(i, j)] - weighted * *(const eight *)(means + work->stride * j);
     }
-    factor = (post->pass_count - 1.0) / post->pass_count;
-    post->dhdt_sigma = sqrt(factor * rate);
-    post->elevation_sigma = sqrt(factor * level);
+#pragma GCC unroll 12
+    for (int i = 0; i <= q; i++)
+#pragma GCC unroll 12
+        for (int j = 0; j <= i; j++)
+            a[triangle(i < q ? i : n, j < q ? j : n)] -= *(const eight *)(within + work->stride * triangle(i, j));
+}
+
+/* The height at the post at the reference epoch, about the mean: terms are 0 there but for those of time. */
+INLINE eight level_at_post(const Model *model, const Work *work, const eight *beta)
+{
+    eight level = {0};
+    for (int k = model->point_columns; k < model->unknowns; k++)
+        level += beta[k] * work->at_post[k];
+    return level;
+}
+
+/* Fills the sigmas and the deltas of the rate.  Sigmas stay NaN if the fit without some pass is undetermined: that pass
+   carries the fit alone, and its error is unknown. */
+static void leave_out_passes(const Model *model, Work *work, const Equations *from, double level, Post *post)
+{
+    const int q = model->point_columns, n = model->unknowns;
+    eight a[MAX_PRODUCTS], prior[MAX_UNKNOWNS], rates = {0}, levels = {0};
+    eight_masks lost = {0};
+    for (int k = 0; k < n; k++)
+        prior[k] = all(from->prior[k]);
+    for (int32_t row = 0; row < work->passes; row += 8) {
+        eight beta[MAX_UNKNOWNS], rate, height;
+        eight_masks there;
+        Eliminated without;
+        if (n == USUAL_UNKNOWNS)
+            leave_out_of(TERRAIN, USUAL_UNKNOWNS, work, from, row, a);
+        else
+            leave_out_of(q, n, work, from, row, a);
+        eliminate(model, work, a, prior, &without);
+        substitute(&without, n, q, beta);
+        for (int p = 0; p < 8; p++)
+            there[p] = -(row + p < work->passes && !work->free[row + p]);
+        rate = (eight)((eight_masks)(beta[n - 1] - work->beta[n - 1]) & there);
+        height = (eight)((eight_masks)(level_at_post(model, work, beta) - level) & there);
+        *(eight *)(work->deltas + row) = rate;
+        rates += rate * rate;
+        levels += height * height;
+        lost |= ~without.determined & there;
+    }
+    for (int p = 0; p < 8; p++)
+        if (lost[p])
+            return;
+    post->dhdt_sigma = sqrt(sum_of(rates));
+    post->elevation_sigma = sqrt(sum_of(levels));
 }

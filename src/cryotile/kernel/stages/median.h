@@ -177,8 +177,10 @@ INLINE void order_pair(eight *a, eight *b)
     *a = low;
 }
 
-/* Finds the medians of eight runs of 1 to n values side by side, by Batcher's odd-even merging. */
-static void medians_of_eight(int n, const double *values, const int64_t *starts, double *medians)
+/* Finds the medians of eight runs of up to n values side by side, by Batcher's odd-even merging; so many of each run are
+   finite. */
+static void medians_of_eight(
+    int n, const double *values, const int64_t *starts, const int32_t *counts, double *medians)
 {
     eight v[RANKED];
 #ifdef WITH_AVX512
@@ -199,8 +201,29 @@ static void medians_of_eight(int n, const double *values, const int64_t *starts,
                     if ((i ^ (i + k)) < 2 * p) /* of the same 2 p */
                         order_pair(&v[i], &v[i + k]);
     for (int p = 0; p < 8; p++) {
-        const int64_t count = starts[p + 1] - starts[p];
+        const int32_t count = counts[p];
         const double middle = v[(count - 1) / 2][p];
         medians[p] = count % 2 ? middle : (middle + v[count / 2][p]) / 2;
     }
+}
+
+/* Returns the value of rank k, from 0, among values padded to a multiple of 8, expected from low to below high. */
+static double value_of_rank(const double *values, int64_t count, int64_t k, double low, double high, double *spare)
+{
+    double picked[2];
+    if (count > RANKED)
+        return median(values, count, 2 * k + 1, low, high, spare);
+    pick_ranked(values, count, k, picked);
+    return picked[0];
+}
+
+/* Returns the median of the `kept` finite values among `count`, likewise. */
+static double padded_median(
+    const double *values, int64_t count, int64_t kept, double low, double high, double *spare)
+{
+    double picked[2];
+    if (count > RANKED)
+        return median(values, count, kept, low, high, spare);
+    pick_ranked(values, count, (kept - 1) / 2, picked);
+    return kept % 2 ? picked[0] : (picked[0] + picked[1]) / 2;
 }

@@ -29,7 +29,7 @@ static void list_passes(const Model *model, Circle *circle)
 static const double LEAST_MISFIT = 1e-6;
 
 /* Sums each pass, by its code, about the origin in metres and years; finds the times of the first and last point. */
-static void sum_passes(const Points *points, const Model *model, Circle *circle, Post *post)
+static void sum_planes(const Points *points, const Model *model, Circle *circle, Post *post)
 {
     const double *const rows = points->rows;
     const int32_t *const index = circle->index, *const passes = points->passes;
@@ -157,11 +157,6 @@ static double sum_plane_squares(const Points *points, const Circle *circle, cons
     return sum;
 }
 
-INLINE double sum_of(eight values)
-{
-    return ((values[0] + values[4]) + (values[2] + values[6])) + ((values[1] + values[5]) + (values[3] + values[7]));
-}
-
 /* Fills the sigmas, as jackknife does. */
 static void plane_jackknife(
     const Model *model, const Circle *circle, const double *total, const Planes *fit, Post *post)
@@ -230,7 +225,7 @@ static void solve_plane(const Points *points, const Model *model, Circle *circle
 static void fit_plane(const Points *points, const Model *model, Circle *circle, Post *post)
 {
     find_origin(points, circle);
-    sum_passes(points, model, circle, post);
+    sum_planes(points, model, circle, post);
     post->status = gate(model, post);
     if (post->status == OK)
         solve_plane(points, model, circle, post);

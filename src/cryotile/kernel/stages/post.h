@@ -24,6 +24,7 @@ static void clear_fit(Post *post)
 {
     post->dhdt = post->elevation = post->c0 = post->c1 = post->dhdt_sigma = post->dhdt_sigma_formal = NAN;
     post->elevation_sigma = post->misfit_rms = post->centroid_distance = NAN;
+    post->pass_offset_sigma = post->noise_sigma = NAN;
 }
 
 static void fit_circle(
@@ -49,6 +50,10 @@ static void fit_circle(
             return;
         if (model->plain) {
             fit_plane(points, model, circle, post);
+            break;
+        }
+        if (model->random_offsets) {
+            fit_passes(points, model, circle, post, coefficients);
             break;
         }
         missing = try_fit(points, model, circle, post, coefficients);

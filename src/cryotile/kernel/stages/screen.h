@@ -1,140 +1,230 @@
-/* Rejection: whole passes, then points, which may come back. */
+/* The screen of points about the median of their own pass, before passes are looked at and once more after. */
 
-static const double PASS_FLOOR = 0.1;    /* m: residuals of passes below it count alike */
-static const double PASS_SETTLED = 0.05; /* m: the screen ends when no pass moves by more */
-static const double SCALE_FLOOR = 1e-3;  /* m: without it exact data lose points to rounding */
-static const double MAD_TO_SIGMA = 1.4826;
-enum { SCREEN_ROUNDS = 10, ROUNDS = 5 };
+static const double LEAST_SIGMA = 1e-3;   /* m: without it exact data lose points to rounding */
+static const double UNKNOWN_SIGMA = 0.3;  /* m: where no pass tells it */
+static const double POINT_LIMIT = 3;      /* sigmas */
+static const double FREE_THETA = 1e6;
+enum { WEIGHTED_ROUNDS = 2, UNWEIGHTED_ROUNDS = 6 };
 
-/* Finds the median residual of each pass, eight small passes at a time. */
-static void find_medians(const Circle *circle, double *medians)
+/* Fills the keys of medians: residuals of the points that count, infinity for others. */
+INLINE void fill_residual_keys(Work *work)
 {
-    for (int32_t g = 0; g < circle->passes;) {
-        const int64_t *const starts = circle->starts + g;
-        int64_t most = 0;
+    for (int64_t i = 0; i < work->slots; i += 8) {
+        const eight_masks in = *(const eight *)(work->live + i) > 0;
+        *(eight *)(work->keys + i) = choose(in, *(const eight *)(work->residuals + i), all(INFINITY));
+    }
+}
+
+/* Returns the median residual of the kept points of a long pass, or of all if none is kept. */
+static double middle_of(Work *work, int32_t g, double sigma)
+{
+    const int64_t from = work->first[g], size = work->first[g + 1] - from;
+    const double guess = work->middles[g];
+    double *const keys = work->keys + from;
+    if (work->kept[g] > 0)
+        return padded_median(keys, size, work->kept[g], guess - sigma / 4, guess + sigma / 4, work->spare);
+    for (int64_t i = 0; i < work->count[g]; i++)
+        keys[i] = work->residuals[from + i];
+    return padded_median(keys, size, work->count[g], guess - sigma / 4, guess + sigma / 4, work->spare);
+}
+
+/* Finds the median residual of each pass, eight short passes at a time. */
+static void find_middles(const Circle *circle, Work *work, double sigma)
+{
+    fill_residual_keys(work);
+    for (int32_t g = 0; g < circle->passes; g += 8) {
         const int32_t n = circle->passes - g < 8 ? circle->passes - g : 8;
-        for (int32_t p = 0; p < n; p++)
-            most = starts[p + 1] - starts[p] > most ? starts[p + 1] - starts[p] : most;
-        if (n == 8 && most <= RANKED)
-            medians_of_eight((int)most, circle->residuals, starts, medians + g);
+        int32_t most = 0, least = 1;
+        for (int32_t p = 0; p < n; p++) {
+            most = work->count[g + p] > most ? work->count[g + p] : most;
+            least = work->kept[g + p] < least ? work->kept[g + p] : least;
+        }
+        if (n == 8 && least > 0 && most <= RANKED)
+            medians_of_eight(most, work->keys, work->first + g, work->kept + g, work->middles + g);
         else
-            for (int32_t p = 0; p < n; p++) {
-                const double guess = circle->medians[g + p];
-                const int64_t count = starts[p + 1] - starts[p];
-                memcpy(circle->keys, circle->residuals + starts[p], count * sizeof(double));
-                medians[g + p] = any_median(circle->keys, count, guess - 0.1, guess + 0.1, circle->spare);
-            }
-        g += n;
+            for (int32_t p = 0; p < n; p++)
+                work->middles[g + p] = middle_of(work, g + p, sigma);
     }
 }
 
-/* Finds the offset of each pass: its median residual about the median of all passes; returns the largest change. */
-static double find_pass_medians(Circle *circle)
+/* Takes the median of its pass from each residual; fills the keys with distances of kept points in passes of two or
+   more; returns the number of these points, and of these passes. */
+static int64_t subtract_middles(const Circle *circle, Work *work, int32_t *passes)
 {
-    double *const medians = circle->medians, *const now = circle->medians + circle->passes + 8, most = 0, middle;
-    find_medians(circle, now);
-    memcpy(circle->keys, now, circle->passes * sizeof(double));
-    middle = any_median(circle->keys, circle->passes, -0.1, 0.1, circle->spare);
+    int64_t points = 0;
+    *passes = 0;
     for (int32_t g = 0; g < circle->passes; g++) {
-        const double change = fabs(now[g] - middle - medians[g]);
-        most = change > most ? change : most;
-        medians[g] = now[g] - middle;
-    }
-    return most;
-}
-
-/* Rejects whole passes whose offset is an outlier, from a fit that weights passes by the inverse of their offset. */
-static void screen_passes(const Model *model, Circle *circle)
-{
-    Solutions fit;
-    double scale;
-    list_columns(model, circle, true);
-    for (int32_t g = 0; g < circle->passes; g++)
-        circle->factors[g] = 1, circle->medians[g] = 0;
-    for (int round = 0; round < SCREEN_ROUNDS; round++) {
-        sum_kept_passes(circle, model->quads, circle->factors);
-        solve_total(circle, model, &fit);
-        find_residuals(circle, model, &fit);
-        if (find_pass_medians(circle) <= PASS_SETTLED)
-            break;
-        for (int32_t g = 0; g < circle->passes; g++)
-            circle->factors[g] = 1 / fmax(fabs(circle->medians[g]), PASS_FLOOR);
-    }
-    for (int32_t g = 0; g < circle->passes; g++)
-        circle->keys[g] = fabs(circle->medians[g]);
-    scale = fmax(MAD_TO_SIGMA * any_median(circle->keys, circle->passes, 0, 0.1, circle->spare), PASS_FLOOR);
-    circle->pass_limit = 4 * scale;
-    for (int32_t g = 0; g < circle->passes; g++) {
-        circle->factors[g] = 1;
-        circle->pass_kept[g] = fabs(circle->medians[g]) <= circle->pass_limit;
-        if (!circle->pass_kept[g]) {
-            memset(circle->kept + circle->starts[g], 0, circle->starts[g + 1] - circle->starts[g]);
-            circle->described[g].count = -1;
+        const eight middle = all(work->middles[g]);
+        const eight_masks tells = (eight_masks){0} - (work->kept[g] > 1);
+        points += work->kept[g] > 1 ? work->kept[g] : 0;
+        *passes += work->kept[g] > 1;
+        for (int64_t i = work->first[g]; i < work->first[g + 1]; i += 8) {
+            const eight residual = *(const eight *)(work->residuals + i) - middle;
+            const eight_masks in = (*(const eight *)(work->live + i) > 0) & tells;
+            *(eight *)(work->residuals + i) = residual;
+            *(eight *)(work->keys + i) = choose(in, magnitude(residual), all(INFINITY));
         }
     }
+    return points;
 }
 
-/* Fills the keys of a median: residuals of the kept points or their distances from a middle, infinity for others. */
-INLINE void fill_keys(Circle *circle, bool distances, double middle)
+/* Finds residuals about terrain and the middles of passes, and sigma from them; false: no pass tells it. */
+static bool find_sigma(const Circle *circle, Work *work)
 {
-    int64_t i;
-    for (i = 0; i < circle->count; i++) {
-        const double key = distances ? fabs(circle->residuals[i] - middle) : circle->residuals[i];
-        circle->keys[i] = circle->kept[i] ? key : INFINITY;
+    const double *const c = work->beta, guess = work->sigma / MAD_TO_SIGMA;
+    int32_t passes;
+    int64_t points, rank;
+    for (int64_t i = 0; i < work->slots; i += 8) {
+        const eight u = *(const eight *)(work->u + i), v = *(const eight *)(work->v + i);
+        *(eight *)(work->residuals + i) =
+            ((*(const eight *)(work->z + i) - c[0] * u) - c[1] * v) - ((c[2] * (u * u) + c[3] * (v * v)) + c[4] * (u * v));
     }
-    while (i % 8)
-        circle->keys[i++] = INFINITY;
+    find_middles(circle, work, work->sigma);
+    points = subtract_middles(circle, work, &passes);
+    rank = passes + (points - passes) / 2;
+    if (points - passes < 3)
+        return false;
+    work->sigma = fmax(
+        MAD_TO_SIGMA * value_of_rank(work->keys, work->slots, rank, 0.9 * guess, 1.05 * guess, work->spare), LEAST_SIGMA);
+    return true;
 }
 
-/* Keeps the points within the limit of the middle and updates the sums by the points that left or came back; returns
-   whether there are any. */
-static bool exchange_points(const Model *model, Circle *circle, double middle, double limit)
+/* Fits terrain to deviations from the means of passes, by LDL'. */
+static void fit_terrain(const Circle *circle, Work *work, const Model *model)
 {
-    const int size = sums_size(model->quads), stride = 4 * model->quads;
+    double a[TERRAIN + 1][TERRAIN + 1], l[TERRAIN + 1][TERRAIN];
+    sum_passes(circle, work, TERRAIN, TERRAIN);
+    for (int i = 0; i <= TERRAIN; i++)
+        for (int j = 0; j <= i; j++)
+            a[i][j] = work->total[triangle(i, j)];
+    for (int k = 0; k < TERRAIN; k++)
+        a[k][k] += work->sigma * work->sigma * work->precision[k];
+    for (int k = 0; k < TERRAIN; k++) {
+        const double pivot = fmax(a[k][k], work->sigma * work->sigma * work->precision[k]);
+        for (int i = k + 1; i <= TERRAIN; i++) {
+            l[i][k] = a[i][k] / pivot;
+            for (int j = k + 1; j <= i; j++)
+                a[i][j] -= l[i][k] * a[j][k];
+        }
+    }
+    for (int k = TERRAIN - 1; k >= 0; k--) {
+        work->beta[k] = l[TERRAIN][k];
+        for (int i = k + 1; i < TERRAIN; i++)
+            work->beta[k] -= l[i][k] * work->beta[i];
+    }
+}
+
+/* Keeps all points. */
+static void keep_all(const Circle *circle, Work *work)
+{
+    memcpy(work->live, work->weights, work->slots * sizeof(double));
+    memcpy(work->kept, work->count, circle->passes * sizeof *work->kept);
+}
+
+/* Keeps the points whose residual is within the limit of their pass: one if they were in, another if they were out;
+   returns whether that changes any. */
+static bool keep_within(Work *work, int32_t g, double middle, double limit, double limit_out)
+{
+    eight_masks kept = {0}, changed = {0};
+    for (int64_t i = work->first[g]; i < work->first[g + 1]; i += 8) {
+        const eight weights = *(const eight *)(work->weights + i);
+        const eight_masks in = *(const eight *)(work->live + i) > 0;
+        const eight distance = magnitude(*(const eight *)(work->residuals + i) - middle);
+        const eight_masks keep = (distance <= choose(in, all(limit), all(limit_out))) & (weights > 0);
+        *(eight *)(work->live + i) = (eight)((eight_masks)weights & keep);
+        kept -= keep;
+        changed |= keep ^ in;
+    }
+    work->kept[g] = 0;
+    for (int l = 0; l < 8; l++)
+        work->kept[g] += (int32_t)kept[l];
+    return ((changed[0] | changed[1]) | (changed[2] | changed[3])) | ((changed[4] | changed[5]) | (changed[6] | changed[7]));
+}
+
+/* Weighs points by the inverse of their residual. */
+static void weigh_residuals(Work *work)
+{
+    for (int64_t i = 0; i < work->slots; i += 8) {
+        const eight distance = magnitude(*(const eight *)(work->residuals + i));
+        *(eight *)(work->live + i) =
+            *(const eight *)(work->weights + i) * (work->sigma / larger(distance, all(work->sigma)));
+    }
+}
+
+/* Runs the rounds; false: no pass tells sigma. */
+static bool screen_rounds(const Model *model, const Circle *circle, Work *work)
+{
+    const double nothing[TERRAIN] = {0};
+    memcpy(work->beta, nothing, sizeof nothing);
+    if (!find_sigma(circle, work))
+        return false;
+    for (int round = 0; round < WEIGHTED_ROUNDS + UNWEIGHTED_ROUNDS; round++) {
+        bool changed = false;
+        if (round < WEIGHTED_ROUNDS)
+            weigh_residuals(work);
+        fit_terrain(circle, work, model);
+        if (!find_sigma(circle, work))
+            return false;
+        if (round < WEIGHTED_ROUNDS - 1)
+            continue;
+        for (int32_t g = 0; g < circle->passes; g++)
+            changed |= keep_within(work, g, 0, POINT_LIMIT * work->sigma, POINT_LIMIT * work->sigma);
+        if (round >= WEIGHTED_ROUNDS && !changed)
+            break;
+    }
+    return true;
+}
+
+/* Screens points under free passes, and fills the sums of passes. */
+static void screen_points(const Model *model, const Circle *circle, Work *work)
+{
+    keep_all(circle, work);
+    work->sigma = UNKNOWN_SIGMA;
+    for (int32_t g = 0; g < circle->passes; g++)
+        work->middles[g] = 0;
+    work->known_sigma = screen_rounds(model, circle, work);
+    if (!work->known_sigma) {
+        keep_all(circle, work);
+        work->sigma = UNKNOWN_SIGMA;
+    }
+    sum_passes(circle, work, model->point_columns, model->unknowns);
+}
+
+/* Fills the residuals of a pass about the fit; returns the weighted sum of those of kept points. */
+static double find_fit_residuals(const Model *model, Work *work, int32_t g)
+{
+    const int q = model->point_columns;
+    const double *const c = work->beta;
+    eight sum = {0};
+    double constant = 0;
+    for (int k = q; k < model->unknowns; k++)
+        constant += c[k] * work->constants[work->stride * (k - q) + g];
+    for (int64_t i = work->first[g]; i < work->first[g + 1]; i += 8) {
+        const eight u = *(const eight *)(work->u + i), v = *(const eight *)(work->v + i);
+        eight residual = (((*(const eight *)(work->z + i) - constant) - c[0] * u) - c[1] * v)
+            - ((c[2] * (u * u) + c[3] * (v * v)) + c[4] * (u * v));
+        for (int k = TERRAIN; k < q; k++)
+            residual -= c[k] * *(const eight *)(work->extras + work->room * (k - TERRAIN) + i);
+        *(eight *)(work->residuals + i) = residual;
+        sum += *(const eight *)(work->live + i) * residual;
+    }
+    return sum_of(sum);
+}
+
+/* Screens points about the fit and the offsets of passes; returns whether that changed any.  The offset of a free pass
+   has a spread of FREE_THETA. */
+static bool screen_again(const Model *model, const Circle *circle, Work *work)
+{
+    int32_t row = 0;
     bool changed = false;
     for (int32_t g = 0; g < circle->passes; g++) {
-        if (!circle->pass_kept[g])
-            continue;
-        for (int64_t i = circle->starts[g]; i < circle->starts[g + 1]; i++) {
-            const bool keep = fabs(circle->residuals[i] - middle) <= limit;
-            if (keep == circle->kept[i])
-                continue;
-            const double weight = keep ? circle->weights[i] : -circle->weights[i];
-            add_rows(model->quads, circle->rows + stride * i, &weight, 1, circle->sums + (int64_t)size * g);
-            add_rows(model->quads, circle->rows + stride * i, &weight, 1, circle->total);
-            circle->kept[i] = keep;
-            circle->described[g].count = -1;
-            changed = true;
-        }
+        const bool there = work->kept[g] > 0;
+        const double theta = there && work->free[row] ? FREE_THETA : work->thetas[work->best];
+        const double n = there ? work->n[row] : 0, sum = find_fit_residuals(model, work, g);
+        const double limit = POINT_LIMIT * work->sigma, share = theta / (1 + n * theta);
+        row += there;
+        if (work->known_sigma)
+            changed |= keep_within(work, g, there ? share * sum : 0, limit, limit * sqrt(1 + share));
     }
     return changed;
-}
-
-/* Rejects points in rounds of 3 robust sigmas and leaves the fit of the kept ones; returns by how much the last round
-   moved the rate. */
-static double reject_points(const Model *model, Circle *circle, Solutions *fit, double sigma)
-{
-    const int rate_at = circle->unknowns - 1;
-    const int64_t padded = (circle->count + 7) / 8 * 8;
-    double middle = 0, mad = 0.6 * sigma, slack = 0.3, rate = 0;
-    for (int round = 0; round < ROUNDS; round++) {
-        int64_t kept = 0;
-        for (int64_t i = 0; i < circle->count; i++)
-            kept += circle->kept[i];
-        if (kept == 0)
-            return 0;
-        fill_keys(circle, false, 0);
-        middle = median(circle->keys, padded, kept, middle - slack * mad, middle + slack * mad, circle->spare);
-        fill_keys(circle, true, middle);
-        mad = median(circle->keys, padded, kept, (1 - slack) * mad, (1 + slack / 3) * mad, circle->spare);
-        slack = 0.1;
-        circle->point_middle = middle;
-        circle->point_limit = 3 * fmax(MAD_TO_SIGMA * mad, SCALE_FLOOR);
-        if (!exchange_points(model, circle, middle, circle->point_limit))
-            return 0;
-        rate = fit->coefficients[rate_at][0];
-        solve_total(circle, model, fit);
-        find_residuals(circle, model, fit);
-    }
-    return fabs(fit->coefficients[rate_at][0] - rate);
 }

@@ -1,136 +1,171 @@
-/* Normal equations: the solution of eight systems side by side, residuals, and the tolerance of each column. */
+/* Normal equations of the recipe passes, eight fits side by side: A = sum of S_g - lambda_g s_g s_g' + prior.
 
+   S_g - lambda_g s_g s_g' = W_g + m_g m_g' / v_g, where W_g has the products about the means m_g of the pass and
+   v_g = theta + 1/n_g; for a free pass 1/v_g is 0. */
+
+enum { MAX_PRODUCTS = (MAX_UNKNOWNS + 1) * (MAX_UNKNOWNS + 2) / 2 };
+
+/* Eliminated: A = L D L'; the last row, z, has D^-1 L^-1 b. */
 typedef struct {
-    eight coefficients[MAX_COLUMNS]; /* by place among the active columns */
-    eight constant, level;           /* the height at the origin, about it; the height at the post */
-    eight rss, rate_variance;
-    eight_masks determined;
-} Solutions;
+    eight l[MAX_PRODUCTS];        /* lower triangle by rows; below the diagonal */
+    eight inverse[MAX_UNKNOWNS];  /* of D; 0 for a column that follows from those before it */
+    eight product;                /* |A| */
+    eight rss;                    /* R */
+    eight_masks determined;       /* whether the rate is */
+} Eliminated;
 
-/* Returns one of the sums of the total without each of eight parts, or without none. */
-INLINE eight sum_without(const double *total, const double *const *parts, int at)
+/* Sets the equations to the products within passes and the priors, for each theta. */
+static void start_equations(const Model *model, const Work *work, eight theta, eight *a, eight *prior)
 {
-    eight rest;
-    for (int p = 0; p < 8; p++)
-        rest[p] = parts ? total[at] - parts[p][at] : total[at];
-    return rest;
-}
-
-/* Leaves out each of up to 8 parts of the total, or none, and solves the rest, centred, by LDL'.  Columns of terms come
-   first, then u, v and tau, so that the last pivot is the tolerance of the rate times its variance.  A column of a term
-   that is constant in the rest has coefficient 0. */
-INLINE void solve(
-    const Circle *circle, const double *total, const double *const *parts, int quads, double min_tolerance,
-    Solutions *result)
-{
-    const int n = circle->unknowns;
-    eight a[MAX_COLUMNS][MAX_COLUMNS], l[MAX_COLUMNS][MAX_COLUMNS];
-    eight sums[MAX_COLUMNS], spread[MAX_COLUMNS], inverse[MAX_COLUMNS];
-    const eight weight = sum_without(total, parts, 0), per_weight = 1 / weight;
-    eight_masks good[MAX_COLUMNS];
-    const int32_t *column = circle->active; /* column[n] is Z */
-    for (int i = 0; i <= n; i++) {
-        sums[i] = sum_without(total, parts, 4 + column[i]);
-        for (int j = 0; j <= i; j++) {
-            const int high = column[i] > column[j] ? column[i] : column[j], low = column[i] + column[j] - high;
-            a[i][j] = sum_without(total, parts, products_at(quads, high) + low) - sums[i] * sums[j] * per_weight;
-        }
-        spread[i] = a[i][i];
-    }
-    for (int k = 0; k < n; k++) {
-        good[k] = (a[k][k] > LEAST_PIVOT * spread[k]) & (spread[k] > LEAST_VARIANCE * weight);
-        inverse[k] = (eight)((eight_masks)(1 / a[k][k]) & good[k]);
-        for (int i = k + 1; i <= n; i++) {
-            l[i][k] = a[i][k] * inverse[k];
-            for (int j = k + 1; j <= i; j++)
-                a[i][j] -= l[i][k] * a[j][k];
-        }
-    }
-    result->rss = a[n][n];
-    result->rate_variance = inverse[n - 1];
-    result->constant = sums[n] * per_weight;
-    result->level = circle->origin[Z] + result->constant;
-    for (int k = n - 1; k >= 0; k--) {
-        eight c = l[n][k];
-        for (int i = k + 1; i < n; i++)
-            c -= l[i][k] * result->coefficients[i];
-        result->coefficients[k] = c;
-        result->constant -= c * (sums[k] * per_weight);
-        result->level -= c * (sums[k] * per_weight - circle->at_post[column[k]]);
-    }
-    const eight dt = inverse[n - 1], dv = inverse[n - 2], lv = l[n - 2][n - 3], ltv = l[n - 1][n - 2];
-    const eight ltu = l[n - 1][n - 3] - lv * ltv;
-    result->determined = good[n - 3] & good[n - 2] & good[n - 1]
-        & (spread[n - 3] * (inverse[n - 3] + lv * lv * dv + ltu * ltu * dt) * min_tolerance <= 1)
-        & (spread[n - 2] * (dv + ltv * ltv * dt) * min_tolerance <= 1)
-        & (spread[n - 1] * dt * min_tolerance <= 1);
-}
-
-static void solve_total(const Circle *circle, const Model *model, Solutions *fit)
-{
-    solve(circle, circle->total, NULL, model->quads, model->min_tolerance, fit);
-}
-
-/* Handles four points at a time: sums the quads of their products, transposes them and sums again. */
-INLINE void residuals_of(const int quads, Circle *circle, const quad *factors, double constant)
-{
-    const quad *row = (const quad *)circle->rows;
-    for (int64_t i = 0; i < circle->count; i += 4) {
-        quad sum[4], turned[4];
-        const quad *parts[4];
-        for (int p = 0; p < 4; p++, row += quads) {
-            parts[p] = sum + p;
-            sum[p] = row[0] * factors[0];
-            for (int q = 1; q < quads; q++)
-                sum[p] += row[q] * factors[q];
-        }
-        transpose(parts, 0, turned);
-        *(quad *)(circle->residuals + i) = ((turned[0] + turned[2]) + (turned[1] + turned[3])) - constant;
-    }
-}
-
-static void find_residuals(Circle *circle, const Model *model, const Solutions *fit)
-{
-    double factors[MAX_COLUMNS] = {0};
-    for (int k = 0; k < circle->unknowns; k++)
-        factors[circle->active[k]] = -fit->coefficients[k][0];
-    factors[Z] = 1;
-    switch (model->quads) {
-    case 1: residuals_of(1, circle, (quad *)factors, fit->constant[0]); break;
-    case 2: residuals_of(2, circle, (quad *)factors, fit->constant[0]); break;
-    case 3: residuals_of(3, circle, (quad *)factors, fit->constant[0]); break;
-    default: residuals_of(model->quads, circle, (quad *)factors, fit->constant[0]);
-    }
-}
-
-/* Finds the tolerance of each of n columns against the others, from their centred products (row-major, overwritten). */
-static void tolerances(double *a, int n, double least, double *tolerance)
-{
-    double spread[MAX_COLUMNS], w[MAX_COLUMNS]; /* w: column c of the inverse of L */
+    const int q = model->point_columns, n = model->unknowns;
+    const double variance = work->sigma * work->sigma;
+    for (int k = 0; k < triangle(n + 1, 0); k++)
+        a[k] = all(0);
+    for (int i = 0; i <= q; i++)
+        for (int j = 0; j <= i; j++)
+            a[triangle(i < q ? i : n, j < q ? j : n)] = all(work->total[triangle(i, j)]);
     for (int k = 0; k < n; k++)
-        spread[k] = a[n * k + k];
+        prior[k] = all(variance * work->precision[k]);
+    prior[q + 1] = 1 / theta;
+    prior[q + 2] = prior[q + 3] = 4 / theta;
+    for (int k = 0; k < n; k++)
+        a[triangle(k, k)] += prior[k];
+}
+
+INLINE void add_means_of(
+    const int n, const Work *work, const int32_t *list, int32_t count, const eight *weights, int step, double sign,
+    eight *a)
+{
+    const double *const means = work->means;
+    const int64_t stride = work->stride;
+#pragma GCC unroll 12
+    for (int i = 0; i <= n; i++) {
+        eight sums[MAX_UNKNOWNS + 1];
+#pragma GCC unroll 12
+        for (int j = 0; j <= i; j++)
+            sums[j] = a[triangle(i, j)];
+        for (int32_t k = 0; k < count; k++) {
+            const double *const mean = means + list[k];
+            const eight weighted = weights[(int64_t)step * list[k]] * (sign * mean[stride * i]);
+#pragma GCC unroll 12
+            for (int j = 0; j <= i; j++)
+                sums[j] += weighted * mean[stride * j];
+        }
+#pragma GCC unroll 12
+        for (int j = 0; j <= i; j++)
+            a[triangle(i, j)] = sums[j];
+    }
+}
+
+enum { USUAL_UNKNOWNS = TERRAIN + SEASONAL + 1 }; /* with a constant number of columns their sums stay in registers */
+
+/* Adds m m' of the passes of a list, or with sign -1 takes it off; pass g has the weight weights[step * g]. */
+static void add_means(
+    const Model *model, const Work *work, const int32_t *list, int32_t count, const eight *weights, int step,
+    double sign, eight *a)
+{
+    if (model->unknowns == USUAL_UNKNOWNS)
+        add_means_of(USUAL_UNKNOWNS, work, list, count, weights, step, sign, a);
+    else
+        add_means_of(model->unknowns, work, list, count, weights, step, sign, a);
+}
+
+/* A pivot is at least its prior, so that rounding cannot make one negative; a column without one is dropped if it follows
+   from those before it. */
+INLINE void eliminate_of(const int n, const eight *a, const eight *prior, int constant, Eliminated *to)
+{
+    eight *const l = to->l;
+    const eight least_spread = LEAST_VARIANCE * a[triangle(constant, constant)];
+    eight diagonal[MAX_UNKNOWNS];
+    eight_masks good = {0};
+    memcpy(l, a, triangle(n + 1, 0) * sizeof *l);
+    to->product = all(1);
+    to->determined = ~(eight_masks){0};
+    for (int k = 0; k < n; k++)
+        diagonal[k] = a[triangle(k, k)];
+#pragma GCC unroll 12
     for (int k = 0; k < n; k++) {
-        if (!(a[n * k + k] > LEAST_PIVOT * spread[k] && spread[k] > least)) {
-            /* It follows from the columns before it.  Once it is dropped, the others show which one lacks tolerance. */
-            for (int i = 0; i < n; i++)
-                tolerance[i] = i == k ? 0 : 1;
-            return;
+        const eight_masks is_free = prior[k] <= 0;
+        const eight pivot = larger(l[triangle(k, k)], prior[k]);
+        eight column[MAX_UNKNOWNS + 1];
+        good = ~is_free | ((pivot > LEAST_PIVOT * diagonal[k]) & (pivot > least_spread));
+        to->inverse[k] = (eight)((eight_masks)(1 / pivot) & good);
+        to->product *= choose(good, pivot, all(1));
+        if (k == constant || k == n - 1)
+            to->determined &= good;
+#pragma GCC unroll 12
+        for (int i = k + 1; i <= n; i++) {
+            column[i] = l[triangle(i, k)];
+            l[triangle(i, k)] *= to->inverse[k];
         }
-        for (int i = k + 1; i < n; i++)
-            a[n * i + k] /= a[n * k + k];
-        for (int i = k + 1; i < n; i++)
+#pragma GCC unroll 12
+        for (int i = k + 1; i <= n; i++)
+#pragma GCC unroll 12
             for (int j = k + 1; j <= i; j++)
-                a[n * i + j] -= a[n * i + k] * a[n * j + k] * a[n * k + k];
+                l[triangle(i, j)] -= l[triangle(i, k)] * column[j];
     }
-    for (int c = 0; c < n; c++) {
-        double inverse = 0;
-        for (int i = c; i < n; i++) {
-            double x = i == c;
-            for (int j = c; j < i; j++)
-                x -= a[n * i + j] * w[j];
-            w[i] = x;
-            inverse += x * x / a[n * i + i];
-        }
-        tolerance[c] = 1 / (inverse * spread[c]);
+    to->rss = l[triangle(n, n)];
+}
+
+/* Solves the equations by LDL'; the last column is tau, whose inverse pivot is the variance of the rate. */
+static void eliminate(const Model *model, const Work *work, const eight *a, const eight *prior, Eliminated *to)
+{
+    if (model->unknowns == USUAL_UNKNOWNS)
+        eliminate_of(USUAL_UNKNOWNS, a, prior, TERRAIN, to);
+    else
+        eliminate_of(model->unknowns, a, prior, model->point_columns, to);
+    /* Exact data leave nothing but rounding. */
+    to->rss = larger(to->rss, all(LEAST_RSS * work->weight));
+}
+
+/* Finds the coefficients from column `first` on. */
+INLINE void substitute(const Eliminated *from, int n, int first, eight *beta)
+{
+    for (int k = n - 1; k >= first; k--) {
+        beta[k] = from->l[triangle(n, k)];
+        for (int i = k + 1; i < n; i++)
+            beta[k] -= from->l[triangle(i, k)] * beta[i];
     }
+}
+
+/* One of eight fits. */
+typedef struct {
+    double l[MAX_PRODUCTS], inverse[MAX_UNKNOWNS];
+} Lane;
+
+INLINE void take_lane(const Eliminated *from, int n, int lane, Lane *to)
+{
+    for (int k = 0; k < triangle(n + 1, 0); k++)
+        to->l[k] = ((const double *)(from->l + k))[lane];
+    for (int k = 0; k < n; k++)
+        to->inverse[k] = ((const double *)(from->inverse + k))[lane];
+}
+
+/* Finds h = m'A^-1 m and e = z - m'beta of the means of eight passes from `row` on. */
+INLINE void find_leverage_of(const int n, const Lane *fit, Work *work, int32_t row)
+{
+    eight y[MAX_UNKNOWNS + 1], h = {0};
+#pragma GCC unroll 12
+    for (int k = 0; k <= n; k++) {
+        y[k] = *(const eight *)(work->means + work->stride * k + row);
+#pragma GCC unroll 12
+        for (int j = 0; j < k; j++)
+            y[k] -= fit->l[triangle(k, j)] * y[j];
+        if (k < n)
+            h += (y[k] * y[k]) * fit->inverse[k];
+    }
+    *(eight *)(work->h + row) = h;
+    *(eight *)(work->e + row) = y[n];
+}
+
+/* Likewise of all passes. */
+static void find_leverages(const Model *model, const Eliminated *from, int lane, Work *work)
+{
+    Lane fit;
+    take_lane(from, model->unknowns, lane, &fit);
+    for (int32_t row = 0; row < work->passes; row += 8)
+        if (model->unknowns == USUAL_UNKNOWNS)
+            find_leverage_of(USUAL_UNKNOWNS, &fit, work, row);
+        else
+            find_leverage_of(model->unknowns, &fit, work, row);
 }

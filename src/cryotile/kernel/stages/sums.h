@@ -1,138 +1,127 @@
-/* Sums over rows, per pass and in total; counts and times of what is kept; the gates.
+/* Sums of each pass, from which everything else follows: weight, means, and products about the means. */
 
-   Sums are laid out in quads: {sum of weights, 0, 0, 0}, the sums of the columns, then of the products of each column r
-   with columns 0 to 4 * (r / 4) + 3. */
+/* Sums over points of eight lanes. */
+enum { SW, S_U, S_V, S_UU, S_VV, S_UV, S_Z, S_UUU, S_UVV, S_UUV, S_VVV, S_UUUU, S_UUVV, S_VVVV, S_UUUV, S_UVVV,
+       S_ZU, S_ZV, S_ZUU, S_ZVV, S_ZUV, S_ZZ, POINT_SUMS = 24 };
 
-/* Years, 0.03 s: a span of exactly the minimum passes its gate whatever the rounding of two times. */
-static const double SPAN_ROUNDING = 1e-9;
+INLINE int triangle(int i, int j) { return i * (i + 1) / 2 + j; }
 
-INLINE int sums_size(int quads) { return 4 * (1 + quads + 2 * quads * (quads + 1)); }
+enum { TERRAIN_PRODUCTS = (TERRAIN + 1) * (TERRAIN + 2) / 2 };
 
-/* Where the products of column r begin. */
-INLINE int products_at(int quads, int r)
+/* Which sum is the product of columns i and j of u v uu vv uv z, as a lower triangle. */
+static const int PRODUCT[TERRAIN_PRODUCTS] = {
+    S_UU, S_UV, S_VV, S_UUU, S_UUV, S_UUUU, S_UVV, S_VVV, S_UUVV, S_VVVV, S_UUV, S_UVV, S_UUUV, S_UVVV, S_UUVV,
+    S_ZU, S_ZV, S_ZUU, S_ZVV, S_ZUV, S_ZZ};
+
+/* Adds points, each times its weight. */
+INLINE void add_points(const Work *work, const double *weights, int64_t from, int64_t to, eight s[POINT_SUMS])
 {
-    const int b = r / 4;
-    return 4 * (1 + quads + 2 * b * (b + 1) + (r % 4) * (b + 1));
-}
-
-INLINE void add_rows_of(
-    const int quads, const double *restrict rows, const double *restrict weights, int64_t count, double *restrict sums)
-{
-    enum { MOST = MAX_COLUMNS / 4 };
-    quad s[MOST], m[2 * MOST * (MOST + 1)];
-    double total = sums[0];
-    for (int q = 0; q < quads; q++)
-        s[q] = ((quad *)sums)[1 + q];
-    for (int q = 0; q < 2 * quads * (quads + 1); q++)
-        m[q] = ((quad *)sums)[1 + quads + q];
-    for (int64_t i = 0; i < count; i++, rows += 4 * quads) {
-        quad weighted[MOST];
-        int at = 0;
-        total += weights[i];
-#pragma GCC unroll 8
-        for (int q = 0; q < quads; q++) {
-            weighted[q] = weights[i] * ((const quad *)rows)[q];
-            s[q] += weighted[q];
-        }
-#pragma GCC unroll 8
-        for (int b = 0; b < quads; b++)
-#pragma GCC unroll 4
-            for (int r = 0; r < 4; r++)
-#pragma GCC unroll 8
-                for (int q = 0; q <= b; q++)
-                    m[at++] += rows[4 * b + r] * weighted[q];
-    }
-    sums[0] = total;
-    for (int q = 0; q < quads; q++)
-        ((quad *)sums)[1 + q] = s[q];
-    for (int q = 0; q < 2 * quads * (quads + 1); q++)
-        ((quad *)sums)[1 + quads + q] = m[q];
-}
-
-/* Adds rows, each times its weight. */
-static void add_rows(int quads, const double *rows, const double *weights, int64_t count, double *sums)
-{
-    /* With a constant number of quads the sums of a few columns stay in registers. */
-    switch (quads) {
-    case 1: add_rows_of(1, rows, weights, count, sums); break;
-    case 2: add_rows_of(2, rows, weights, count, sums); break;
-    case 3: add_rows_of(3, rows, weights, count, sums); break;
-    default: add_rows_of(quads, rows, weights, count, sums);
+    for (int64_t i = from; i < to; i += 8) {
+        const eight w = *(const eight *)(weights + i), u = *(const eight *)(work->u + i);
+        const eight v = *(const eight *)(work->v + i), z = *(const eight *)(work->z + i);
+        const eight wu = w * u, wv = w * v, wz = w * z, wuu = wu * u, wvv = wv * v, wuv = wu * v;
+        const eight uu = u * u, vv = v * v, uv = u * v;
+        s[SW] += w, s[S_U] += wu, s[S_V] += wv, s[S_Z] += wz;
+        s[S_UU] += wuu, s[S_VV] += wvv, s[S_UV] += wuv;
+        s[S_UUU] += wuu * u, s[S_UUV] += wuu * v, s[S_UVV] += wvv * u, s[S_VVV] += wvv * v;
+        s[S_UUUU] += wuu * uu, s[S_UUVV] += wuu * vv, s[S_VVVV] += wvv * vv;
+        s[S_UUUV] += wuu * uv, s[S_UVVV] += wvv * uv;
+        s[S_ZU] += wz * u, s[S_ZV] += wz * v, s[S_ZUU] += wz * uu, s[S_ZVV] += wz * vv, s[S_ZUV] += wz * uv;
+        s[S_ZZ] += wz * z;
     }
 }
 
-/* Adds up the sums of the kept passes, each times its factor, four at a time in registers. */
-static void sum_kept_passes(Circle *circle, int quads, const double *factors)
+/* Products of a pass about its means, from its sums. */
+INLINE void centre(const double *sums, double *within)
 {
-    const int size = sums_size(quads) / 4;
-    quad *total = (quad *)circle->total;
-    for (int first = 0; first < size; first += 4) {
-        const int n = size - first < 4 ? size - first : 4;
-        const quad *pass = (const quad *)circle->sums + first;
-        quad sum[4] = {0};
-        for (int32_t g = 0; g < circle->passes; g++, pass += size) {
-            if (!circle->pass_kept[g])
-                continue;
-            /* Values behind the last sum are read and not used. */
-            for (int q = 0; q < 4; q++)
-                sum[q] += factors[g] * pass[q];
-        }
-        for (int q = 0; q < n; q++)
-            total[first + q] = sum[q];
+    const double per_n = sums[SW] > 0 ? 1 / sums[SW] : 0;
+    for (int i = 0, k = 0; i <= TERRAIN; i++)
+        for (int j = 0; j <= i; j++, k++)
+            within[k] = sums[PRODUCT[k]] - sums[S_U + i] * sums[S_U + j] * per_n;
+}
+
+/* Adds the products of column c beyond terrain with all before it and with z, about the means of the pass. */
+static void sum_column(Work *work, int q, int n, int c, int32_t row)
+{
+    const int32_t g = work->pass[row];
+    const int64_t stride = work->stride;
+    double *const means = work->means + row, *const within = work->within + row;
+    eight sums[MAX_UNKNOWNS] = {{0}}, sum = {0}, of_z = {0};
+    for (int64_t i = work->first[g]; i < work->first[g + 1]; i += 8) {
+        const eight u = *(const eight *)(work->u + i), v = *(const eight *)(work->v + i);
+        const eight wx = *(const eight *)(work->live + i)
+            * *(const eight *)(work->extras + work->room * (c - TERRAIN) + i);
+        sum += wx;
+        sums[0] += wx * u, sums[1] += wx * v, sums[2] += wx * (u * u), sums[3] += wx * (v * v), sums[4] += wx * (u * v);
+        for (int k = TERRAIN; k <= c; k++)
+            sums[k] += wx * *(const eight *)(work->extras + work->room * (k - TERRAIN) + i);
+        of_z += wx * *(const eight *)(work->z + i);
+    }
+    means[stride * c] = sum_of(sum) / work->n[row];
+    for (int k = 0; k <= c; k++)
+        within[stride * triangle(c, k)] = sum_of(sums[k]) - sum_of(sum) * means[stride * k];
+    within[stride * triangle(q, c)] = sum_of(of_z) - sum_of(sum) * means[stride * n];
+}
+
+/* Fills the sums of a pass, of terrain and z. */
+static void sum_pass(const Circle *circle, Work *work, int q, int n, int32_t row)
+{
+    const int32_t g = work->pass[row];
+    const int64_t stride = work->stride;
+    double sums[POINT_SUMS], within[TERRAIN_PRODUCTS], per_n;
+    eight s[POINT_SUMS] = {{0}};
+    add_points(work, work->live, work->first[g], work->first[g + 1], s);
+    for (int k = 0; k < POINT_SUMS; k += 8)
+        *(eight *)(sums + k) = fold(s + k);
+    centre(sums, within);
+    per_n = 1 / sums[SW];
+    work->n[row] = sums[SW];
+    for (int k = 0; k < TERRAIN; k++)
+        work->means[stride * k + row] = sums[S_U + k] * per_n;
+    work->means[stride * n + row] = sums[S_Z] * per_n;
+    for (int k = 0; k < triangle(TERRAIN, 0); k++)
+        work->within[stride * k + row] = within[k];
+    for (int k = 0; k <= TERRAIN; k++)
+        work->within[stride * triangle(q, k < TERRAIN ? k : q) + row] = within[triangle(TERRAIN, k)];
+}
+
+/* Adds up products of passes. */
+static void sum_total(Work *work, int q)
+{
+    const int size = triangle(q + 1, 0);
+    for (int first = 0; first < size; first += 8) {
+        eight sums[8] = {{0}};
+        for (int k = 0; k < 8 && first + k < size; k++)
+            for (int32_t row = 0; row < work->passes; row += 8)
+                sums[k] += *(const eight *)(work->within + work->stride * (first + k) + row);
+        *(eight *)(work->total + first) = fold(sums);
     }
 }
 
-/* Describes the kept points of a pass, about the origin. */
-static void describe_pass(const Model *model, Circle *circle, int32_t g)
+/* Numbers the passes with kept points and fills their sums: of q columns of points, n in all. */
+static void sum_passes(const Circle *circle, Work *work, int q, int n)
 {
-    Pass pass = {.first = INFINITY, .last = -INFINITY};
-    const int stride = 4 * model->quads;
-    for (int64_t i = circle->starts[g]; i < circle->starts[g + 1]; i++) {
-        const double *row = circle->rows + stride * i;
-        if (!circle->kept[i])
-            continue;
-        pass.count++;
-        pass.first = row[T] < pass.first ? row[T] : pass.first;
-        pass.last = row[T] > pass.last ? row[T] : pass.last;
-        pass.u += row[U];
-        pass.v += row[V];
-    }
-    circle->described[g] = pass;
-}
-
-/* Fills counts and times of the kept points from their passes; only passes that changed are described anew. */
-static void describe(const Model *model, Circle *circle, Post *post)
-{
-    double first = INFINITY, last = -INFINITY, u = 0, v = 0;
-    int64_t count = 0;
-    post->pass_count = 0;
+    int32_t rows = 0;
+    work->weight = 0;
     for (int32_t g = 0; g < circle->passes; g++) {
-        const Pass *pass = circle->described + g;
-        if (pass->count < 0)
-            describe_pass(model, circle, g);
-        circle->pass_kept[g] = pass->count > 0;
-        post->pass_count += pass->count > 0;
-        count += pass->count;
-        first = pass->first < first ? pass->first : first;
-        last = pass->last > last ? pass->last : last;
-        u += pass->u;
-        v += pass->v;
+        if (work->kept[g] == 0)
+            continue;
+        work->pass[rows] = g;
+        sum_pass(circle, work, q, n, rows);
+        work->weight += work->n[rows];
+        for (int k = 0; k < n - q; k++)
+            work->means[work->stride * (q + k) + rows] = work->constants[work->stride * k + g];
+        for (int c = TERRAIN; c < q; c++)
+            sum_column(work, q, n, c, rows);
+        rows++;
     }
-    post->data_count = (int32_t)count;
-    post->time_start = first + circle->origin[T];
-    post->time_end = last + circle->origin[T];
-    post->rejected_count = (int32_t)(circle->count - count);
-    post->rejected_pass_count = circle->passes - post->pass_count;
-    u = u / count - circle->at_post[U];
-    v = v / count - circle->at_post[V];
-    post->centroid_distance = model->radius * sqrt(u * u + v * v);
-}
-
-/* Returns the status of the first gate that fails, else OK. */
-static int gate(const Model *model, Post *post)
-{
-    return post->data_count < model->min_points ? TOO_FEW_POINTS
-        : post->time_end - post->time_start < model->min_span - SPAN_ROUNDING ? TOO_SHORT_SPAN
-        : post->pass_count < model->min_passes ? TOO_FEW_PASSES
-                                               : OK;
+    work->passes = rows;
+    for (; rows % 8; rows++) {
+        work->n[rows] = 1;
+        for (int k = 0; k <= n; k++)
+            work->means[work->stride * k + rows] = 0;
+        for (int k = 0; k < triangle(q + 1, 0); k++)
+            work->within[work->stride * k + rows] = 0;
+    }
+    sum_total(work, q);
 }

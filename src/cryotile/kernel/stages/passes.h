@@ -1,0 +1,180 @@
+/* The recipe passes at one post: screen, sums, search, screen once more, rate and its sigma. */
+
+/* Takes the coefficients of the likeliest fit; false: the rate is not determined. */
+static bool take_solution(const Model *model, Work *work, const Spreads *of)
+{
+    const Eliminated *const fit = &of->fit[work->best / 8];
+    const int lane = work->best % 8, n = model->unknowns;
+    eight beta[MAX_UNKNOWNS];
+    substitute(fit, n, 0, beta);
+    for (int k = 0; k < n; k++)
+        work->beta[k] = beta[k][lane];
+    work->rate_variance = fit->inverse[n - 1][lane];
+    return fit->determined[lane];
+}
+
+/* Fills counts, times and places of the kept points. */
+static void describe_passes(const Model *model, const Circle *circle, const Work *work, Post *post)
+{
+    double first = INFINITY, last = -INFINITY, u = 0, v = 0, n = 0;
+    int64_t count = 0;
+    for (int32_t row = 0; row < work->passes; row++) {
+        const int32_t g = work->pass[row];
+        count += work->kept[g];
+        n += work->n[row];
+        u += work->n[row] * work->means[row];
+        v += work->n[row] * work->means[work->stride + row];
+        for (int64_t i = work->first[g]; i < work->first[g + 1] && !work->free[row]; i++) {
+            const double tau = work->tau[i];
+            first = work->live[i] > 0 && tau < first ? tau : first;
+            last = work->live[i] > 0 && tau > last ? tau : last;
+        }
+    }
+    post->data_count = (int32_t)count;
+    post->rejected_count = (int32_t)(circle->count - count);
+    post->free_pass_count = work->marked;
+    post->pass_count = work->passes - work->marked;
+    post->time_start = first + work->origin;
+    post->time_end = last + work->origin;
+    post->centroid_distance = model->radius * sqrt(u * u + v * v) / n;
+}
+
+static int gate_passes(const Model *model, const Post *post)
+{
+    return post->data_count < model->min_points ? TOO_FEW_POINTS
+        : post->pass_count < model->min_passes  ? TOO_FEW_PASSES
+                                                : OK;
+}
+
+static int gate_rate(const Model *model, double rate, double sigma, int32_t passes)
+{
+    return !(fabs(rate) <= model->max_rate)                              ? RATE_OUT_OF_BOUNDS
+        : !(model->quantiles[passes - 1] * sigma <= model->max_ci95) ? TOO_UNCERTAIN
+                                                                         : OK;
+}
+
+/* Returns the mean square of the residuals of passes that are not free. */
+static double mean_square(const Model *model, Work *work, const Spreads *of)
+{
+    const int q = model->point_columns;
+    double sum = 0, weight = 0;
+    find_best_leverages(model, work, of);
+    for (int32_t row = 0; row < work->passes; row++) {
+        const double *const within = work->within + row;
+        if (work->free[row])
+            continue;
+        weight += work->n[row];
+        sum += work->n[row] * work->e[row] * work->e[row];
+        for (int i = 0; i <= q; i++) {
+            const double c = i < q ? -work->beta[i] : 1;
+            for (int j = 0; j < i; j++)
+                sum -= 2 * c * work->beta[j] * within[work->stride * triangle(i, j)];
+            sum += c * c * within[work->stride * triangle(i, i)];
+        }
+    }
+    return fmax(sum, 0) / weight;
+}
+
+/* Fills the effect of each category that was seen. */
+static void name_categories(const Term *term, const Circle *circle, const double *beta, double *slot)
+{
+    const bool modes = term->kind == MODES;
+    for (int c = 0; c < MAX_CATEGORIES; c++) {
+        if (!((modes ? circle->seen_modes : circle->seen_platforms) >> c & 1))
+            continue;
+        slot[c] = 0;
+        for (int i = 0; i < columns_of(term, circle); i++)
+            slot[c] += beta[i] * (modes ? circle->codes_of_mode : circle->codes_of_platform)[c][i];
+    }
+}
+
+/* Fills the coefficients of terms, and their flags. */
+static void name_terms(const Model *model, const Circle *circle, Post *post, double *coefficients)
+{
+    const Work *const work = &circle->work;
+    const int q = model->point_columns;
+    int column = TERRAIN, constant = q + SEASONAL;
+    for (int k = 0; k < model->terms; k++) {
+        const Term *term = &model->term[k];
+        const bool within = term->kind >= MODES;
+        const double *const beta = work->beta
+            + (term->kind == QUADRATIC          ? 2
+                   : term->kind == DIRECTION    ? q + 1
+                   : term->kind == ANNUAL       ? q + 2
+                   : term->kind == ACCELERATION ? constant++
+                                                : column);
+        post->terms |= term->flag;
+        if (term->kind == MODES || term->kind == PLATFORMS)
+            name_categories(term, circle, beta, coefficients + term->slot);
+        else
+            for (int i = 0; i < term->count; i++)
+                coefficients[term->slot + i] = beta[i] / circle->units[k];
+        column += within ? term->count : 0;
+    }
+}
+
+/* Finds the free passes and the fit, screens points once more, and if that changed any finds both anew. */
+static Spreads *fit_and_screen(const Model *model, const Circle *circle, Work *work, Spreads spreads[2])
+{
+    Spreads *found;
+    prepare_thetas(work);
+    found = search(model, work, false, spreads);
+    if (!take_solution(model, work, found) || !screen_again(model, circle, work))
+        return found;
+    memset(work->was_free, 0, circle->passes);
+    for (int32_t row = 0; row < work->passes; row++)
+        work->was_free[work->pass[row]] = work->free[row];
+    sum_passes(circle, work, model->point_columns, model->unknowns);
+    prepare_thetas(work);
+    found = search(model, work, true, spreads);
+    take_solution(model, work, found);
+    for (int32_t g = 0; g < circle->passes; g++)
+        find_fit_residuals(model, work, g);
+    return found;
+}
+
+/* Fills the rate, and all that follows from the fit. */
+static void fill_post(const Model *model, Circle *circle, const Spreads *found, Post *post, double *coefficients)
+{
+    Work *const work = &circle->work;
+    const int n = model->unknowns;
+    const double variance = work->rss / work->freedom;
+    double level = 0;
+    Equations equations;
+    for (int k = model->point_columns; k < n; k++)
+        level += work->beta[k] * work->at_post[k];
+    post->dhdt = work->beta[n - 1];
+    post->c0 = work->beta[0];
+    post->c1 = work->beta[1];
+    post->elevation = work->level + level;
+    post->dhdt_sigma_formal = sqrt(variance * work->rate_variance);
+    post->noise_sigma = sqrt(variance);
+    post->pass_offset_sigma = sqrt(work->thetas[work->best] * variance);
+    post->misfit_rms = sqrt(mean_square(model, work, found));
+    name_terms(model, circle, post, coefficients);
+    take_equations(model, work, found, &equations);
+    leave_out_passes(model, work, &equations, level, post);
+    post->status = gate_rate(model, post->dhdt, post->dhdt_sigma, post->pass_count);
+}
+
+/* Fits the points of the circle. */
+static void fit_passes(const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients)
+{
+    Work *const work = &circle->work;
+    Spreads spreads[2], *found;
+    take_points(points, model, circle);
+    screen_points(model, circle, work);
+    work->marked = 0;
+    memset(work->free, 0, work->stride);
+    describe_passes(model, circle, work, post);
+    post->status = gate_passes(model, post);
+    if (post->status != OK)
+        return;
+    found = fit_and_screen(model, circle, work, spreads);
+    describe_passes(model, circle, work, post);
+    post->status = gate_passes(model, post);
+    if (post->status == OK && !found->fit[work->best / 8].determined[work->best % 8])
+        post->status = SINGULAR;
+    if (post->status == OK)
+        fill_post(model, circle, found, post, coefficients);
+}
