@@ -25,6 +25,7 @@ __all__ = [
     "LASERS",
     "MODES",
     "MOST_PLATFORMS",
+    "MOST_STATED",
     "PLATFORM_CODES",
     "SURFACE_TYPES",
     "Batch",
@@ -202,7 +203,7 @@ def pass_id(platform: str, orbit: int, ascending: bool) -> int:
 LONGEST_GAP = 600_000
 """Milliseconds; a longer gap between points of an orbit divides two passes: a satellite crosses Greenland in less."""
 
-_INFERRED = 1 << 20
+MOST_STATED = 1 << 20
 """Orbit numbers from here on are starts of passes in units of 600 s since 1970, so from 1989 on; real ones are less."""
 
 
@@ -238,7 +239,7 @@ def join_passes(points: pd.DataFrame) -> npt.NDArray[Any]:
     heads = np.flatnonzero(np.concatenate([[True], breaks]))
     names = ids[heads]
     orbit = (names >> 1) & (2**31 - 1)
-    keys = (names >> 32 << 31) + np.where(orbit < _INFERRED, orbit + 1, 0)
+    keys = (names >> 32 << 31) + np.where(orbit < MOST_STATED, orbit + 1, 0)
     first = np.minimum.reduceat(instants, heads)
     order = np.lexsort((names, first, keys))
     names, keys, first = names[order], keys[order], first[order]

@@ -23,6 +23,7 @@ __all__ = [
     "LEAP_SECONDS",
     "SECONDS_PER_YEAR",
     "TimeUnit",
+    "duration",
     "gps_to_utc",
     "leap_seconds",
     "parse_date",
@@ -280,6 +281,14 @@ _SECONDS: Mapping[str, float] = {
     )
     for name in names.split()
 }
+
+
+def duration(unit: str) -> float | None:
+    """Return the length of a unit, such as ``"hours"``, in seconds; None if there is no such unit."""
+    word = unit.strip().lower()
+    return _SECONDS.get(word, _SECONDS.get(word.removesuffix("s")))
+
+
 _SINCE = re.compile(r"\s*(?:utc\s+)?([a-zµμ]+)\s+(?:since|from)\s+(.+)", re.IGNORECASE)
 _DECIMAL_YEAR = re.compile(r"\s*decimal[ _]years?\s*", re.IGNORECASE)
 
@@ -314,11 +323,10 @@ class TimeUnit:
         if _DECIMAL_YEAR.fullmatch(text):
             return cls(0.0, "1970-01-01", clock)
         match = _SINCE.fullmatch(text)
-        word = match[1].lower() if match else ""
-        name = word if word in _SECONDS else word.removesuffix("s")
-        if match is None or name not in _SECONDS:
+        seconds = duration(match[1]) if match else None
+        if match is None or seconds is None:
             raise ValueError(f"{text!r} is not a unit of time")
-        return cls(_SECONDS[name], parse_date(match[2]).isoformat(), clock)
+        return cls(seconds, parse_date(match[2]).isoformat(), clock)
 
     def to_utc(self, numbers: NDArray[np.float64]) -> NDArray[np.datetime64]:
         """Return the instants of ``numbers``; NaN gives NaT.

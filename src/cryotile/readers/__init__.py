@@ -207,8 +207,8 @@ def granules_under(directory: Path) -> tuple[list[Path], list[Path]]:
     Returns
     -------
     granules, strays : list of Path
-        In order of their paths.  Strays are hidden files, among them the ``._*`` that macOS leaves on other disks,
-        and files with suffixes of metadata, previews, checksums and unfinished downloads.
+        In order of their paths.  Strays are hidden files, among them the ``._*`` of macOS and the ``_*`` of Parquet
+        directories, and files with suffixes of metadata, previews, checksums and unfinished downloads.
     """
     granules: list[Path] = []
     strays: list[Path] = []
@@ -221,7 +221,7 @@ def granules_under(directory: Path) -> tuple[list[Path], list[Path]]:
 
 def _is_stray(name: str) -> bool:
     low = name.casefold()
-    return low.startswith(".") or low in _STRAY_NAMES or bool(_STRAY_SUFFIX.search(low))
+    return low.startswith((".", "_")) or low in _STRAY_NAMES or bool(_STRAY_SUFFIX.search(low))
 
 
 def _require(given: Sequence[str], known: Sequence[str], what: str) -> None:

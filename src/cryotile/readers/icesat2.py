@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,10 @@ def utc_times(source: Source, delta_time: NDArray[np.float64]) -> NDArray[np.dat
     return gps_to_utc(delta_time + epoch)
 
 
-def orbit_number(cycle: int, track: int) -> int:
+_Number = TypeVar("_Number", int, NDArray[np.float64])
+
+
+def orbit_number(cycle: _Number, track: _Number) -> _Number:
     """Return the orbit number, counted from the first track of cycle 1.
 
     The files' own ``orbit_number`` counts from launch; this number follows from cycle and track, which ATL06 and ATL11

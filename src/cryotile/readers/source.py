@@ -265,8 +265,9 @@ def open_source(path: Path) -> Iterator[Source]:
         with path.open("rb") as stream:
             empty = not stream.read(1)
     except OSError as error:
+        remedy = "give the files in it" if path.is_dir() else "check the path"
         raise GranuleError(
-            f"granule {path} cannot be opened: {error.strerror}; check the path"
+            f"granule {path} cannot be opened: {error.strerror}; {remedy}"
         ) from error
     if empty:
         raise GranuleError(f"granule {path} is empty (0 bytes); download it again")

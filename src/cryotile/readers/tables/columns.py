@@ -7,10 +7,11 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 import h5py
 import pandas as pd
@@ -21,6 +22,7 @@ from cryotile.errors import GranuleError
 from cryotile.geo.values import physical_values
 from cryotile.readers.source import Source, is_yes
 from cryotile.readers.tables.mapping import TextLayout
+from cryotile.times import parse_dates
 
 __all__ = ["Columns", "Piece", "open_columns"]
 
@@ -73,12 +75,18 @@ class Columns:
     simulated: bool = False
 
     def read(
-        self, wanted: Sequence[str], *, rows: int | None = None, missing: Sequence[float] = ()
+        self,
+        wanted: Sequence[str],
+        *,
+        rows: int | None = None,
+        missing: Sequence[float] = (),
+        dated: Mapping[str, float] | None = None,
     ) -> Iterator[Piece]:
         """Read columns, which must exist and have equal lengths, in pieces of ``rows`` rows; None: in one piece.
 
         A name may be a sum or difference of columns and numbers, such as ``"h - d_ellip + 0.5"``, with blanks around
-        the signs; it is missing where one of them is, also by the numbers ``missing``.
+        the signs; it is missing where one of them is, also by the numbers ``missing``.  The sums in ``dated`` are
+        instants: a column of dates, and times of day as text or in numbers of that many seconds.
 
         Raises
         ------
@@ -96,7 +104,11 @@ class Columns:
                     for name, column in stored.items()
                 }
                 yield {
-                    name: found[name] if name in found else _total(each, found, missing)
+                    name: found[name]
+                    if name in found
+                    else _instants(each, found, missing, dated[name])
+                    if dated and name in dated
+                    else _total(each, found, missing)
                     for name, each in terms.items()
                 }
         except _DAMAGE as error:
@@ -134,7 +146,7 @@ _SIGN = re.compile(r"\s+([+-])\s+")
 
 
 def _is_number(term: str) -> bool:
-    return re.fullmatch(r"-?\d+(\.\d*)?", term) is not None
+    return re.fullmatch(r"-?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", term, re.IGNORECASE) is not None
 
 
 def _total(
@@ -143,15 +155,65 @@ def _total(
     """Return the sum of the terms; NaN where one of them is missing."""
     total: Any = 0.0
     for sign, term in terms:
-        values: Any = float(term) if _is_number(term) else pd.to_numeric(columns[term])
-        if not _is_number(term):
-            values = values.astype("float64").where(~values.isin(list(missing)))
+        values: Any = float(term) if _is_number(term) else _operand(columns[term], missing)
         total = total + values if sign == "+" else total - values
     return (
         total
         if isinstance(total, pd.Series)
         else pd.Series(total, next(iter(columns.values())).index)
     )
+
+
+def _operand(column: pd.Series[Any], missing: Sequence[float]) -> pd.Series[Any]:
+    numbers = pd.to_numeric(column).astype("float64")
+    return numbers.where(~numbers.isin(list(missing)))
+
+
+def _instants(
+    terms: Sequence[tuple[str, str]], columns: Piece, missing: Sequence[float], seconds: float
+) -> pd.Series[Any]:
+    """Return dates plus times of day, UTC; NaT where one of them is missing."""
+    (_, first), *others = terms
+    dates = columns[first]
+    if pd.api.types.is_numeric_dtype(dates.dtype):
+        # As 20190504.
+        whole = _operand(dates, missing).astype("Int64")
+        dates = whole.astype("string")
+    total = parse_dates(dates)
+    wrong = total.isna() & dates.notna()
+    if wrong.any():
+        raise ValueError(f"{first} has {dates[wrong].iloc[0]!r}, which is not a date")
+    for sign, term in others:
+        shift = _duration(columns[term], missing, seconds)
+        total = total + shift if sign == "+" else total - shift
+    return total
+
+
+def _duration(
+    column: pd.Series[Any], missing: Sequence[float], seconds: float
+) -> pd.Series[pd.Timedelta]:
+    """Return times of day: ``11:18:32.5``, an object of Python, or a number."""
+    if pd.api.types.is_timedelta64_dtype(column.dtype):
+        return column
+    if not pd.api.types.is_numeric_dtype(column.dtype):
+        texts = column.astype("string").str.strip()
+        if texts.str.contains(":", regex=False).any():
+            return _time_of_day(texts)
+        column = texts
+    return pd.to_timedelta(_operand(column, missing) * seconds, unit="s")
+
+
+# A second 60 is the first one of the next minute, as in dates.
+_CLOCK = r"(2[0-4]|[01]?\d):([0-5]\d)(?::([0-5]\d(?:[.,]\d*)?|60(?:[.,]\d*)?))?"
+
+
+def _time_of_day(texts: pd.Series[Any]) -> pd.Series[pd.Timedelta]:
+    parts = texts.str.replace(",", ".").str.extract(f"^{_CLOCK}$")
+    wrong = parts[0].isna() & texts.notna() & (texts != "")
+    if wrong.any():
+        raise ValueError(f"{texts.name} has {texts[wrong].iloc[0]!r}, which is not a time of day")
+    hours, minutes, seconds = (parts[k].astype("Float64") for k in range(3))
+    return pd.to_timedelta(3600 * hours + 60 * minutes + seconds.fillna(0.0), unit="s")
 
 
 _POINT = re.compile(
@@ -217,17 +279,46 @@ def open_columns(source: Source, layout: TextLayout) -> Columns:
         head = stream.read(4)
     try:
         if source.file is not None:
-            return _hdf5(source, source.file)
-        if head == _PARQUET:
-            return _parquet(source.path)
-        if head.startswith(_NETCDF3):
-            return _netcdf3(source.path)
-        return _text(source.path, layout, gzipped=head.startswith(_GZIP))
+            found = _hdf5(source, source.file)
+        elif head == _PARQUET:
+            found = _parquet(source.path)
+        elif head.startswith(_NETCDF3):
+            found = _netcdf3(source.path)
+        else:
+            found = _text(source.path, layout, gzipped=head.startswith(_GZIP))
+        return _with_partitions(found)
     except _DAMAGE as error:
         reason = " ".join(str(error).split())
         raise GranuleError(
             f"granule {source.path} is not a table in text, Parquet, HDF5 or NetCDF ({reason}); give one of these"
         ) from error
+
+
+_NO_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+
+
+def _with_partitions(table: Columns) -> Columns:
+    """Add the columns that stand in the names of directories, such as ``year=2019`` (Hive's partitions)."""
+    folders = [part.split("=", 1) for part in table.path.absolute().parent.parts if "=" in part]
+    given = {
+        name: None if value == _NO_PARTITION else unquote(value)
+        for name, value in folders
+        if name not in table.names
+    }
+    if not given:
+        return table
+
+    def load(wanted: Sequence[str], rows: int | None) -> Iterator[Piece]:
+        # A column of the file tells the number of rows.
+        own = [name for name in wanted if name not in given] or list(table.names[:1])
+        for piece in table.load(own, rows):
+            index = next(iter(piece.values())).index
+            shared = {
+                name: pd.Series(value, index, dtype="object") for name, value in given.items()
+            }
+            yield {name: shared[name] if name in given else piece[name] for name in wanted}
+
+    return replace(table, names=(*table.names, *given), load=load)
 
 
 def _hdf5(source: Source, file: h5py.File) -> Columns:

@@ -18,13 +18,13 @@ from cryotile.points import (
     MODES,
     platform_code,
 )
-from cryotile.times import CLOCKS, TimeUnit
+from cryotile.times import CLOCKS, TimeUnit, duration
 
 __all__ = ["OWN_NAMES", "REQUIRED", "ColumnMapping", "ColumnSpec", "TextLayout"]
 
 _POSITIONS = ({"longitude", "latitude"}, {"x", "y"})
 _NEEDED = ("time", "elevation", "platform", "mode")
-_OPTIONAL = ("uncertainty", "orbit", "ascending", "surface_type")
+_OPTIONAL = ("uncertainty", "orbit", "cycle", "track", "ascending", "surface_type")
 _POINT_COLUMNS = ("longitude", "latitude", "x", "y", *_NEEDED, *_OPTIONAL)
 _LENGTHS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "km": 1000.0}
 _WORDS = {**CATEGORIES, "ascending": ("true", "false")}
@@ -41,10 +41,11 @@ class ColumnSpec:
     ----------
     name : str
         Name in the table; in HDF5 and NetCDF a path such as ``"data/h"``.  A sum or difference of columns, such as
-        ``"h - d_ellip + sat_corr"``, has blanks around its signs.
+        ``"h - d_ellip + sat_corr"``, has blanks around its signs; of a date and a time of day, it is a time.
     unit : str or None
         For heights ``"m"`` (default), ``"cm"``, ``"mm"`` or ``"km"``; for time such as ``"days since 2000-01-01"``, or
-        ``"decimal year"`` (default: the unit that the file states, or dates as text); for extra columns any text.
+        ``"decimal year"`` (default: the unit that the file states, or dates as text); for a sum of a date and a time of
+        day, ``"hours"``, ``"seconds"`` (default) or another unit of the time of day; for extra columns any text.
     clock : str
         Clock of time: ``"utc"``, ``"tai"`` or ``"gps"``.
     meanings : mapping of str to str
@@ -60,6 +61,11 @@ class ColumnSpec:
     def factor(self) -> float:
         """Metres per unit of a height; 1 for other quantities."""
         return _LENGTHS.get(self.unit or "m", 1.0)
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds per unit of a time of day that is added to a date; None if the unit says that numbers are times."""
+        return 1.0 if self.unit is None else duration(self.unit)
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ class ColumnMapping:
     ----------
     columns : mapping of str to ColumnSpec
         ``longitude, latitude`` (or ``x, y`` and ``crs``), ``time``, ``elevation``, ``platform``, ``mode``; optionally
-        ``uncertainty``, ``orbit``, ``ascending``, ``surface_type``.
+        ``uncertainty``, ``orbit`` (or ``cycle`` and ``track``), ``ascending``, ``surface_type``.
     constants : mapping of str to str
         Values common to all points, in place of a column: ``platform``, ``mode``, ``surface_type``.  ``mode`` may be
         left out beside a known laser.
@@ -224,6 +230,12 @@ class _MappingParser:
                 also = ", or its value under [constants]" if name in CATEGORIES else ""
                 also += f": laser, or {', '.join(MODES[:-1])} of a radar" if name == "mode" else ""
                 raise self._wrong(f"{name} is missing", f"name its column, {_EXAMPLE}{also}")
+        orbits = set(columns) & {"orbit", "cycle", "track"}
+        if orbits not in (set(), {"orbit"}, {"cycle", "track"}):
+            raise self._wrong(
+                f"{' and '.join(sorted(orbits))} do not name a pass",
+                "give the orbit, or the cycle and the track",
+            )
         for name in set(columns) & set(constants):
             raise self._wrong(f"{name} is both a column and a constant", "leave one of them out")
         for name in extra:
@@ -274,7 +286,7 @@ class _MappingParser:
             raise self._wrong(f"{name} is {word!r}", f"choose from {allowed}")
 
     def _check_time_unit(self, unit: object) -> None:
-        if unit is None:
+        if unit is None or duration(str(unit)) is not None:
             return
         try:
             TimeUnit.parse(str(unit))
@@ -341,7 +353,11 @@ REQUIRED = ("longitude", "latitude", *_NEEDED)
 """Columns that a table must have to be recognised without a mapping."""
 
 OWN_NAMES = ColumnMapping(
-    columns={name: ColumnSpec(name) for name in ("longitude", "latitude", *_NEEDED, *_OPTIONAL)},
+    columns={
+        name: ColumnSpec(name)
+        for name in ("longitude", "latitude", *_NEEDED, *_OPTIONAL)
+        if name not in ("cycle", "track")  # of whose words a file may mean other things
+    },
     extra={
         "power": ColumnSpec("power", "dB"),
         "coherence": ColumnSpec("coherence", "1"),

@@ -26,6 +26,7 @@ from cryotile.points import (
     CATEGORIES,
     LASERS,
     MODES,
+    MOST_STATED,
     PLATFORM_CODES,
     Granule,
     empty_points,
@@ -34,6 +35,7 @@ from cryotile.points import (
 )
 from cryotile.readers import pass_inference
 from cryotile.readers.base import Identity, Records, build_granule
+from cryotile.readers.icesat2 import orbit_number
 from cryotile.readers.source import Source, open_source
 from cryotile.readers.tables.columns import Columns, open_columns
 from cryotile.readers.tables.mapping import OWN_NAMES, REQUIRED, ColumnMapping, ColumnSpec
@@ -44,7 +46,7 @@ __all__ = ["TABLE", "TablePieces", "TableReader"]
 CHECKED_ROWS = 10_000
 """Rows that :meth:`TableReader.check` reads."""
 
-_SURVEYED = ("longitude", "latitude", "x", "y", "time", "platform", "orbit")
+_SURVEYED = ("longitude", "latitude", "x", "y", "time", "platform", "orbit", "cycle", "track")
 """Columns from which identity and passes of a table follow."""
 
 _MOST_ORBITS = 2**31
@@ -190,7 +192,7 @@ class TableReader:
         surface_types: Sequence[str],
         columns: Sequence[str],
     ) -> Granule:
-        notes = [] if rows.has("orbit") else [pass_inference.NOTE]
+        notes = [] if rows.states_orbits else [pass_inference.NOTE]
         return build_granule(
             rows.source,
             survey.identity(rows.source, self.mapping),
@@ -304,8 +306,12 @@ class _Rows:
         """Read columns of a table in pieces of ``rows`` rows; None: in one piece."""
         columns = open_columns(source, mapping.layout)
         first_row = 0
+        time = specs["time"]
         for series in columns.read(
-            [spec.name for spec in specs.values()], rows=rows, missing=mapping.missing
+            [spec.name for spec in specs.values()],
+            rows=rows,
+            missing=mapping.missing,
+            dated={} if time.seconds is None else {time.name: time.seconds},
         ):
             piece = cls(source, mapping, specs, series, columns, first_row)
             first_row += piece.length
@@ -320,12 +326,17 @@ class _Rows:
         """Return whether the table or its mapping gives ``name``."""
         return name in self.specs or name in self.mapping.constants
 
+    @property
+    def states_orbits(self) -> bool:
+        """Whether the table gives orbits, or cycles and tracks."""
+        return "orbit" in self.specs or {"cycle", "track"} <= self.specs.keys()
+
     def records(self, survey: pass_inference.PassSurvey) -> Records:
         """Return all rows as records, none dropped; the survey must have seen all their passes."""
         longitude, latitude = self.positions
         platform, (orbit, lacking) = self._platforms, self._orbits
         inferred, ascending = survey.of(self.groups, self.time)
-        if "orbit" not in self.specs:
+        if not self.states_orbits:
             orbit = inferred
         # A direction that this file alone suggests is no part of a pass: another part of it may suggest another.
         north = np.zeros(self.length, bool)
@@ -367,7 +378,7 @@ class _Rows:
         One orbit may hold two passes, one north and one south.
         """
         platform = self._platforms
-        return platform * _MOST_ORBITS + self._orbits[0] if "orbit" in self.specs else platform
+        return platform * _MOST_ORBITS + self._orbits[0] if self.states_orbits else platform
 
     @cached_property
     def time(self) -> NDArray[np.datetime64]:
@@ -416,13 +427,21 @@ class _Rows:
     @cached_property
     def _orbits(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Orbit number of each row as the table states it, and the rows that lack one."""
-        if "orbit" not in self.specs:
+        if not self.states_orbits:
             return np.zeros(self.length, np.int64), np.zeros(self.length, bool)
-        numbers = self._numbers("orbit")
+        if "orbit" in self.specs:
+            numbers = self._integers("orbit")
+        else:
+            # Numbers of far cycles repeat: gaps in time part their passes.
+            numbers = orbit_number(self._integers("cycle"), self._integers("track")) % MOST_STATED
         lacking = np.isnan(numbers)
-        whole = lacking | ((numbers >= 0) & (numbers < _MOST_ORBITS) & (numbers % 1 == 0))
-        self._require(whole, "orbit", "is not an integer from 0 to 2³¹")
         return np.where(lacking, 0, numbers).astype(np.int64), lacking
+
+    def _integers(self, name: str) -> NDArray[np.float64]:
+        numbers = self._numbers(name)
+        good = np.isnan(numbers) | ((numbers >= 0) & (numbers < _MOST_ORBITS) & (numbers % 1 == 0))
+        self._require(good, name, "is not an integer from 0 to 2³¹")
+        return numbers
 
     def _unit(self, spec: ColumnSpec) -> TimeUnit:
         calendar = self.columns.calendars.get(spec.name)
