@@ -79,3 +79,10 @@ def test_ids_of_other_programs_are_left_alone() -> None:
     points = flown((3, 0, 50), (3, 86400, 86450), (4, 0, 50))
     assert (join_passes(points) == points["pass_id"]).all()
     assert len(join_passes(points[:0])) == 0
+
+
+def test_a_point_without_a_time_changes_no_pass() -> None:
+    points = flown((orbit(4711), 0, 50), (orbit(4711), 6000, 6050))
+    joined = join_passes(points)
+    points.iloc[[3, 40], points.columns.get_loc("time")] = pd.NaT
+    assert (np.delete(join_passes(points), [3, 40]) == np.delete(joined, [3, 40])).all()
