@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cryotile.errors import DamagedFile, UnwritablePath
+from cryotile.errors import DamagedFile, UnwritablePath, command
 from cryotile.files import fsync, writing
 from cryotile.pointdb.encoding import TEXT, Stored, from_table, text_of, to_table
 from cryotile.pointdb.sort_order import RANK_BITS, chunk_directory, places
@@ -335,6 +335,6 @@ def damaged_fragment(
 ) -> DamagedFile:
     """Return the error that a fragment is damaged, with its remedy."""
     return DamagedFile(
-        f"{path} {what}; put it back from a copy, or run 'cryotile remove {root}"
-        " --damaged' and ingest the granules that it names again"
+        f"{path} {what}; put it back from a copy, or ingest the granules again that this names:"
+        f" {command('remove', root, '--damaged')}"
     )
