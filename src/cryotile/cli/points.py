@@ -146,7 +146,8 @@ def ingest(
       cryotile ingest antarctica.pdb granules/CS_OFFL_SIR_TDP_LI_ANTARC_*.nc --crs EPSG:3031 --backend local:8
       find /archive -newer last -name 'ATL06_*.h5' | cryotile ingest greenland.pdb --files-from -
     """
-    files = _files([*granules, *(path for each in lists for path in _listed(each))])
+    listed = [path for each in lists for path in _listed(each)]
+    files = _files(granules, listed)
     frozen = prepare_ingest(
         db,
         files,
@@ -175,20 +176,20 @@ def ingest(
     print_report(report)
 
 
-def _files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that paths mean; say on standard error what is left out or missing."""
+def _files(named: Sequence[Path], listed: Sequence[Path]) -> list[Path]:
+    """Return the files that paths mean; say on standard error what is left out, and how much of a list is missing."""
+    paths = [*named, *listed]
     with bar("look at paths", len(paths), shown=sys.stderr.isatty()) as advance:
         found = find_granules(_each(paths, advance))
     if found.strays:
-        some = f"the first: {shlex.quote(str(found.strays[0]))}"
-        to_stderr(
-            f"note: {counted(len(found.strays), 'file')} left out, no granules by name ({some})"
-        )
-    if found.missing and found.files != found.missing:
-        some = f"the first: {shlex.quote(str(found.missing[0]))}"
-        to_stderr(
-            f"note: {number(len(found.missing))} of {counted(len(paths), 'path')} do not exist ({some})"
-        )
+        first = shlex.quote(str(found.strays[0]))
+        count = counted(len(found.strays), "file")
+        to_stderr(f"note: {count} left out, no granules by name (the first: {first})")
+    # The report names them, too, but for a long list only hours later.
+    if missing := set(listed).intersection(found.missing):
+        first = shlex.quote(str(min(missing)))
+        total = counted(len(listed), "listed path")
+        to_stderr(f"note: {number(len(missing))} of {total} do not exist (the first: {first})")
     return found.files
 
 
