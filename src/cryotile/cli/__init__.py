@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import import_module
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -20,10 +19,7 @@ import cryotile
 from cryotile.backends import drain
 from cryotile.errors import CryotileError, IncompleteIngest
 
-if TYPE_CHECKING:
-    from cryotile.runs.tasklist import TaskList
-
-__all__ = ["cli", "main", "saying_what_is_saved"]
+__all__ = ["cli", "main"]
 
 
 def log_level(count: int) -> int:
@@ -178,20 +174,8 @@ def cli(verbose: int) -> None:
     )
 
 
-SAVED = "saved results stay, and the same command goes on"
-
-
 class Terminated(BaseException):
     """SIGTERM was received; like KeyboardInterrupt not an Exception, so that nothing catches it by accident."""
-
-
-@contextmanager
-def saying_what_is_saved(tasks: TaskList) -> Iterator[None]:
-    """Let an interruption of the work on a task list say what of it is saved."""
-    try:
-        yield
-    except (KeyboardInterrupt, Terminated) as end:
-        raise type(end)(tasks.saved()) from end
 
 
 def main() -> None:
@@ -210,16 +194,15 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt) as error:
-        # Click puts its own error in place of the interruption, whose text says what is saved.
-        _complain(f"interrupted; {error.__cause__ or error or SAVED}")
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted; saved results stay, and the same command goes on")
         code = 128 + signal.SIGINT
     except SystemExit as leaving:
         # The reader of the output is gone: click replaces stdout and exits with a failure.
         left = sys.stdout is not output
         code = 128 + signal.SIGPIPE if left else leaving.code
-    except Terminated as error:
-        _complain(f"terminated; {error or SAVED}")
+    except Terminated:
+        _complain("terminated; saved results stay, and the same command goes on")
         code = 128 + signal.SIGTERM
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

@@ -48,7 +48,7 @@ def physical_values(raw: NDArray[Any], attributes: Mapping[str, Any]) -> NDArray
     raw : ndarray
         Numbers as stored.
     attributes : mapping of str to object
-        Those of :data:`VALUE_ATTRIBUTES` that the variable has; text in them is passed over.
+        Those of :data:`VALUE_ATTRIBUTES` that the variable has; text that is not a number is passed over.
 
     Returns
     -------
@@ -87,9 +87,14 @@ def has_utc_calendar(calendar: object) -> bool:
 
 
 def _numbers(value: Any) -> NDArray[Any]:
-    """Return the numbers in an attribute; none if it is absent or text."""
+    """Return the numbers in an attribute, also of text such as "-9999"; none if it is absent or other text."""
     numbers = np.atleast_1d(np.asarray([] if value is None else value)).ravel()
-    return numbers if numbers.dtype.kind in "iuf" else np.empty(0)
+    if numbers.dtype.kind in "iuf":
+        return numbers
+    try:
+        return np.array([float(text) for text in numbers])
+    except (TypeError, ValueError):
+        return np.empty(0)
 
 
 def _stored(fill: Any, dtype: np.dtype[Any]) -> Any:

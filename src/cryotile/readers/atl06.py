@@ -42,7 +42,7 @@ class Atl06(ProductReader):
         """Return identity and records of a granule, from all its beams."""
         stated = icesat2.delivery(source, "ATL06")
         records = _records(source, stated.orbit, {name: self.variables[name][0] for name in extra})
-        start = source.text("ancillary_data/granule_start_utc")
+        start = source.text("ancillary_data/granule_start_utc") or stated.start
         identity = Identity(
             product=self.product,
             zone=stated.region,

@@ -412,13 +412,13 @@ def find_passes(
         orbit, ascending = infer_passes(np.zeros(time.shape, np.int64), time, latitude)
         notes = (NOTE,)
     orbits = np.broadcast_to(orbit, time.shape)
+    north = np.zeros(time.shape, bool) if stated is None else stated > 0.0
     known = np.zeros(time.shape, bool) if stated is None else ~np.isnan(stated)
-    if known.all() and stated is not None:
-        ascending = pd.array(stated > 0.0, dtype="boolean")
+    if known.all():
+        ascending = pd.array(north, dtype="boolean")
     else:
         ascending = infer_directions(orbits, time, latitude)
-        if stated is not None:
-            ascending[known] = stated[known] > 0.0
+        ascending[known] = north[known]
         notes = notes or (DIRECTION_NOTE,)
     north = ascending.to_numpy(dtype=bool, na_value=False)
     return Passes(pass_ids(platform, orbits, north), ascending, notes)

@@ -7,7 +7,7 @@ L2I format specifications (ESA, CS-RS-ACS-ESL-5265 and its counterpart for L2), 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ _NAME = re.compile(
 
 _MODES = {1: "lrm", 2: "sar", 3: "sarin_poca"}
 _MODE_OF_KIND = {"LRM": 1, "SAR": 2, "SIN": 3}
+_HEIGHTS = tuple(f"height_{retracker}_20_ku" for retracker in (1, 2, 3))
 _SURFACES = {0: "ocean", 1: "lake", 2: "grounded_ice", 3: "ice_free_land"}
 
 # LRM: retracker 3 (OCOG) has the fewest errors over ice sheets; retrackers 2 and 3 do not run in the other modes.
@@ -91,10 +92,10 @@ class CryosatL2(ProductReader):
     notes: tuple[str, ...] = (_NOTE,)
 
     def recognises(self, source: Source) -> bool:
-        """Return whether ``product_name`` is of this level or, if it is absent, flag word and height are there."""
+        """Return whether ``product_name`` is of this level or, if it is absent, flag word and a height are there."""
         name = source.attribute("product_name")
         if name is None:
-            return self.word in source and "height_1_20_ku" in source
+            return self.word in source and any(height in source for height in _HEIGHTS)
         match = _NAME.search(str(name))
         return match is not None and match["level"] == self.level
 
@@ -118,7 +119,7 @@ class CryosatL2(ProductReader):
             longitude=source.values("lon_poca_20_ku", tai.shape),
             latitude=latitude,
             time=time,
-            elevation=_used(source, "height_{}_20_ku", retracker),
+            elevation=_used(source.values, "height_{}_20_ku", retracker),
             uncertainty=np.full(tai.shape, np.nan),
             pass_id=passes.pass_id,
             ascending=passes.ascending,
@@ -127,14 +128,17 @@ class CryosatL2(ProductReader):
                 source.raw_or("surf_type_20_ku", tai.shape, -1), _SURFACES, SURFACE_TYPES
             ),
             rejected=self._rejected(source, mode, retracker),
-            extra={name: _used(source, self.variables[name][0], retracker) for name in extra},
+            extra={
+                name: _used(source.values_or_nan, self.variables[name][0], retracker)
+                for name in extra
+            },
             notes=passes.notes,
         )
 
     def _instrument_mode(self, source: Source, shape: Shape) -> NDArray[Any]:
-        """Return the mode of each record, from the name of the product if the granule lacks the variable."""
+        """Return the mode of each record, from the name of the product or file if the granule lacks the variable."""
         variable = "flag_instr_mode_op_20_ku"
-        match = _NAME.search(str(source.attribute("product_name")))
+        match = _NAME.search(str(source.attribute("product_name") or source.path.stem))
         mode = _MODE_OF_KIND.get(match["kind"]) if match else None
         return source.raw(variable, shape) if mode is None else source.raw_or(variable, shape, mode)
 
@@ -142,9 +146,13 @@ class CryosatL2(ProductReader):
         self, source: Source, mode: NDArray[np.int8], retracker: NDArray[np.int_]
     ) -> dict[str, NDArray[np.bool_]]:
         # Bits are tested one by one, because some warnings are set on every record of a file.
+        # A flag of a mode that the granule does not have need not be in it.
+        flags = [
+            flag for flag in self.flags if not flag.mode or (mode == MODES.index(flag.mode)).any()
+        ]
         words = {
             name: source.raw(name, mode.shape)
-            for name in {self.word, *(flag.variable for flag in self.flags)}
+            for name in {self.word, *(flag.variable for flag in flags)}
         }
         height_mask = np.zeros(mode.shape, dtype=words[self.word].dtype)
         for number in np.unique(retracker):
@@ -153,7 +161,7 @@ class CryosatL2(ProductReader):
             "flag_missing": words[self.word] == _NO_FLAGS,
             "height_error": (words[self.word] & height_mask) != 0,
         }
-        for flag in self.flags:
+        for flag in flags:
             counts = True if flag.mode is None else mode == MODES.index(flag.mode)
             rejected[flag.reason] = ((words[flag.variable] & flag.mask) != 0) & counts
         return rejected
@@ -172,18 +180,17 @@ class CryosatL2(ProductReader):
         )
 
 
-def _used(source: Source, variable: str, retracker: NDArray[np.int_]) -> NDArray[np.float64]:
-    """Return the values of ``variable``, whose ``{}`` stands for the retracker used; NaN where it did not run.
+def _used(
+    read: Callable[[str, Shape], NDArray[np.float64]], variable: str, retracker: NDArray[np.int_]
+) -> NDArray[np.float64]:
+    """Read the values of ``variable``, whose ``{}`` stands for the retracker used; NaN where it did not run.
 
     Values that a mode does not use are 0 in L2I and the fill value in L2.
     """
-    if "{}" not in variable:
-        values = source.values_or_nan(variable, retracker.shape)
-    else:
-        values = np.full(retracker.shape, np.nan)
-        for number in np.unique(retracker):
-            chosen = retracker == number
-            values[chosen] = source.values(variable.format(number), retracker.shape)[chosen]
+    values = np.full(retracker.shape, np.nan)
+    for number in np.unique(retracker):
+        chosen = retracker == number
+        values[chosen] = read(variable.format(number), retracker.shape)[chosen]
     values[values == 0.0] = np.nan
     return values
 
@@ -234,7 +241,7 @@ L2I = CryosatL2(
     flags=(
         ErrorFlag("xtrack_angle_error", 16, "flag_quality_20_ku"),
         # Values, not bits: 0 no warning, 1 warning, 2 not checked; so the lowest bit is the warning.
-        ErrorFlag("height_ambiguous", 1, "flag_sarin_ambiguity_warning_20_ku"),
+        ErrorFlag("height_ambiguous", 1, "flag_sarin_ambiguity_warning_20_ku", mode="sarin_poca"),
         # Its fill value, -1, has all bits set, so a block without flags counts as degraded.
         ErrorFlag("block_degraded", -(2**31), "flag_mcd_20_ku"),
     ),

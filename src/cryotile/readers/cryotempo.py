@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from cryotile.points import MODES, SURFACE_TYPES
 from cryotile.readers.base import Identity, ProductReader, Records, codes, find_passes
-from cryotile.readers.source import Source
+from cryotile.readers.source import Shape, Source
 from cryotile.times import utc_instants
 
 __all__ = ["LAND_ICE", "CryotempoLandIce"]
 
 _MODES = {1: "lrm", 2: "sar", 3: "sarin_poca"}
+_STATED_MODES = {"lrm": "lrm", "sar": "sar", "sarin": "sarin_poca"}
 # 4 is land around Greenland, with or without ice.
 _SURFACES = {0: "ocean", 1: "grounded_ice", 2: "floating_ice", 3: "ice_free_land", 4: "unknown"}
-_FINGERPRINT = ("elevation", "backscatter", "surface_type", "instrument_mode", "reference_dem")
+_FINGERPRINT = ("elevation", "instrument_mode", "latitude", "longitude", "time")
 
 
 class CryotempoLandIce(ProductReader):
@@ -79,11 +80,19 @@ def _records(source: Source, orbit: int | None, extra: Mapping[str, str]) -> Rec
         uncertainty=source.values_or_nan("uncertainty", shape),
         pass_id=passes.pass_id,
         ascending=passes.ascending,
-        mode=codes(source.raw("instrument_mode", shape), _MODES, MODES),
+        mode=_modes(source, shape),
         surface_type=codes(source.raw_or("surface_type", shape, 4), _SURFACES, SURFACE_TYPES),
         extra={name: source.values_or_nan(stored, shape) for name, stored in extra.items()},
         notes=passes.notes,
     )
+
+
+def _modes(source: Source, shape: Shape) -> NDArray[np.int8]:
+    """Return the mode of each record, from the attribute of the file if it lacks the variable."""
+    stated = str(source.attribute("instrument_mode")).casefold()
+    if "instrument_mode" not in source and stated in _STATED_MODES:
+        return np.full(shape, MODES.index(_STATED_MODES[stated]), np.int8)
+    return codes(source.raw("instrument_mode", shape), _MODES, MODES)
 
 
 def _northward(source: Source, count: int) -> NDArray[np.float64] | None:

@@ -36,9 +36,14 @@ class EolisPoints(ProductReader):
     notes = (_NOTE, pass_inference.NOTE)
 
     def recognises(self, source: Source) -> bool:
-        """Return whether the product's heights are there, and its variable of swath flags or of input files."""
-        named = _swath_name(source) is not None or "inputfileid" in source
-        return named and all(name in source for name in ("time", "elevation"))
+        """Return whether the product's heights are there, and its swath flags, input files or attribute of the CRS."""
+        if not all(name in source for name in ("time", "elevation")):
+            return False
+        return (
+            _swath_name(source) is not None
+            or "inputfileid" in source
+            or source.attribute("geospatial_projection") is not None
+        )
 
     def contents(self, source: Source, extra: Sequence[str]) -> tuple[Identity, Records]:  # noqa: ARG002 - it has none
         """Return identity and records of a granule."""

@@ -21,7 +21,7 @@ SDP_EPOCH = 1198800018.0
 """GPS seconds of 2018-01-01 00:00:00 UTC, from which ``delta_time`` counts unless the file states another epoch."""
 
 _NAMES = {
-    "ATL06": r"ATL06_\d{14}_(?P<track>\d{4})(?P<cycle>\d{2})(?P<region>\d{2})",
+    "ATL06": r"ATL06_(?P<start>\d{14})_(?P<track>\d{4})(?P<cycle>\d{2})(?P<region>\d{2})",
     "ATL11": r"ATL11_(?P<track>\d{4})(?P<region>\d{2})_\d{4}",
 }
 _RELEASE = r"(?:_(?P<release>\d{3})_(?P<version>\d{2}))?"
@@ -80,6 +80,8 @@ class Delivery:
         Release, e.g. ``"006"``.
     version : int
         Version within the release.
+    start : str
+        Sensing start in the name of an ATL06 granule.
     """
 
     cycle: int | None
@@ -87,6 +89,7 @@ class Delivery:
     region: str
     release: str
     version: int
+    start: str
 
     @property
     def orbit(self) -> int | None:
@@ -127,4 +130,5 @@ def delivery(source: Source, product: str) -> Delivery:
         region="unknown" if region is None else f"region{region:02d}",
         release=source.text("ancillary_data/release") or name.get("release") or "",
         version=int(version) if version.isdecimal() else 0,
+        start=name.get("start") or "",
     )

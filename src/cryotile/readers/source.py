@@ -134,7 +134,10 @@ class Source:
         """
         dataset = self._dataset(name)
         raw = self._numbers(name, dataset, shape, part)
-        return physical_values(raw, {key: self._value(dataset, key) for key in VALUE_ATTRIBUTES})
+        stated = {key: self._value(dataset, key) for key in VALUE_ATTRIBUTES}
+        if stated["_FillValue"] is None:
+            stated["_FillValue"] = _unwritten(dataset)
+        return physical_values(raw, stated)
 
     def values_or_nan(self, name: str, shape: Shape) -> NDArray[np.float64]:
         """Return :meth:`values`, or NaN throughout if the file lacks the variable."""
@@ -244,6 +247,17 @@ class Source:
         except _DAMAGE as error:
             raise self.damaged(f"variable /{name}", error) from error
         return values
+
+
+def _unwritten(dataset: h5py.h5d.DatasetID) -> NDArray[Any] | None:
+    """Return the value that HDF5 gives where nothing was written, if whoever made the variable chose it; not 0."""
+    made = dataset.get_create_plist()
+    # NetCDF, too, chooses one for bytes, of which every value is valid.
+    if dataset.dtype.itemsize == 1 or made.fill_value_defined() != h5py.h5d.FILL_VALUE_USER_DEFINED:
+        return None
+    value = np.zeros((), dataset.dtype)
+    made.get_fill_value(value)
+    return value if value else None
 
 
 class _Node(NamedTuple):

@@ -30,7 +30,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cryotile.points import CORE_COLUMNS, MODES, PLATFORM_CODES, SURFACE_TYPES, Granule
+from cryotile.points import (
+    CORE_COLUMNS,
+    MODES,
+    SURFACE_TYPES,
+    Granule,
+    join_passes,
+    platform_code,
+)
 from cryotile.readers import (
     ColumnMapping,
     all_readers,
@@ -41,6 +48,8 @@ from cryotile.readers import (
 from cryotile.readers.source import open_source
 
 __all__ = ["ReaderContract"]
+
+FEWEST_ECHOES, STRAIGHT = 10, 0.9
 
 _COLUMNS = {
     {"x": "longitude", "y": "latitude"}.get(name, name): dtype
@@ -132,18 +141,28 @@ class ReaderContract:
         assert (granule.points["uncertainty"].dropna() > 0.0).all()
 
     def test_classes_are_those_of_cryotile(self, granule: Granule) -> None:
-        assert set(granule.points["platform"]) <= set(PLATFORM_CODES)
+        assert all(platform_code(word) > 0 for word in set(granule.points["platform"]))
         assert set(granule.points["mode"]) <= set(MODES)
         assert set(granule.points["surface_type"]) <= set(SURFACE_TYPES)
 
     def test_passes_follow_from_platform_and_direction(self, granule: Granule) -> None:
         passes = granule.points["pass_id"].to_numpy()
-        platform = granule.points["platform"].astype(object).map(dict(PLATFORM_CODES))
+        platform = granule.points["platform"].astype(object).map(platform_code)
         assert (passes >> 32 == platform.to_numpy()).all()
         known = granule.points["ascending"].notna().to_numpy()
         ascending = granule.points["ascending"][known].to_numpy(bool)
-        # The last bit is a direction that the product states; one that its reader infers is no part of a pass.
-        assert ascending[(passes[known] & 1).astype(bool)].all()
+        # The last bit is the direction, unless a reader that infers all directions leaves it out of the pass.
+        assert (ascending == passes[known] & 1).all() or not (passes & 1).any()
+
+    def test_directions_are_those_in_which_latitude_changes(self, granule: Granule) -> None:
+        points = granule.points[granule.points["ascending"].notna()]
+        flights = points.groupby([join_passes(points), points["ascending"].to_numpy(bool)])
+        for (_, north), flight in flights:
+            seconds = flight["time"].astype("datetime64[ms]").astype(np.int64).to_numpy() / 1000.0
+            # A few echoes far from nadir may lie the other way round.
+            if len(flight) >= FEWEST_ECHOES and np.ptp(flight["latitude"]) > 0.0:
+                along = np.corrcoef(seconds, flight["latitude"])[0, 1]
+                assert north == (along > 0.0) or abs(along) < STRAIGHT
 
     def test_times_are_utc_within_the_sensing_window(
         self, granule: Granule, sensing_window: tuple[str, str]
