@@ -17,6 +17,7 @@ from cryotile.pointdb.write import MIXED
 from cryotile.points import Bounds
 from cryotile.runs.ingest import prepare_ingest
 from cryotile.runs.ingest_batch import Criteria
+from cryotile.runs.origin import about
 from cryotile.runs.plan import PlanRequest, obstacles
 from cryotile.runs.progress import bar
 from cryotile.runs.run import Run, open_db, plan_run
@@ -365,8 +366,7 @@ def assemble(
             path,
             grid=grid,
             config=settings.fit,
-            where=settings.where,
-            mask=settings.mask,
+            about=about(run),
             advance=advance,
         )
     return open_map(path if path.suffix.lower() == ".nc" else run.path)

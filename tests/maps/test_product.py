@@ -19,7 +19,6 @@ import cryotile
 from cryotile.errors import DamagedFile, InvalidValue, UnwritablePath
 from cryotile.fit.variables import VARIABLES, Status
 from cryotile.geo.grid import Grid
-from cryotile.geo.mask import Mask
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import read_product, summarize_product, write_product
 from cryotile.maps.tiles import TileStore
@@ -43,7 +42,9 @@ def fit_tiles(directory: Path, tile_size: int) -> xr.Dataset:
 @pytest.fixture
 def product(tmp_path: Path) -> Path:
     path = tmp_path / "dhdt.nc"
-    write_product(made_up(GRID), path, grid=GRID, config=CONFIG, where="mode == 'lrm'")
+    write_product(
+        made_up(GRID), path, grid=GRID, config=CONFIG, about={"selection": "mode == 'lrm'"}
+    )
     return path
 
 
@@ -223,9 +224,8 @@ def test_gmt_opens_every_map(tmp_path: Path, crs: str) -> None:
 
 def test_the_text_of_a_product_is_ascii(tmp_path: Path) -> None:
     path, grid = tmp_path / "dhdt.nc", Grid("EPSG:32633", (3e5, 7e6, 3.1e5, 7.01e6), 1000.0)
-    inside = np.ones(grid.shape, bool)
-    mask = Mask("/home/Île-de-glace/größer 60°.gpkg", grid, inside)
-    write_product(made_up(grid), path, grid=grid, config=CONFIG, mask=mask, title="Fonte à 60°N")
+    about = {"mask": "Küste.gpkg", "title": "Fonte à 60°N"}
+    write_product(made_up(grid), path, grid=grid, config=CONFIG, about=about)
     with xr.open_dataset(path) as opened:
         texts = [opened.attrs, *(variable.attrs for variable in opened.variables.values())]
         assert all(str(value).isascii() for text in texts for value in text.values())
@@ -244,7 +244,7 @@ def test_the_crs_can_be_read_back_from_the_grid_mapping(tmp_path: Path, crs: str
 
 def test_metadata_follow_the_cf_conventions(product: Path) -> None:
     with xr.open_dataset(product) as opened:
-        assert opened.attrs["Conventions"] == "CF-1.11"
+        assert opened.attrs["Conventions"] == "CF-1.11, ACDD-1.3"
         assert opened["x"].attrs["standard_name"] == "projection_x_coordinate"
         assert (opened["y"].attrs["axis"], opened["y"].attrs["units"]) == ("Y", "m")
         assert opened["polar_stereographic"].attrs["latitude_of_projection_origin"] == -90.0

@@ -32,6 +32,7 @@ from cryotile.fit.variables import Status
 from cryotile.pointdb import PointDB
 from cryotile.runs.cost import estimate
 from cryotile.runs.ingest import Ingest
+from cryotile.runs.origin import FLAGS
 from cryotile.runs.plan import REGIONS, PlanRequest
 from cryotile.runs.run import Run, open_db
 from cryotile.runs.staleness import beyond_bounds, beyond_period, changed_tiles
@@ -46,15 +47,6 @@ STALE_SHOWN = 12
 
 
 # --- plan ---------------------------------------------------------------------------------------------------------
-
-_FLAGS = {
-    "terms": "--term",
-    "weights": "--weight",
-    "fallback_radii": "--fallback-radius",
-    "other_platforms": "--other-platform",
-    "min_span_days": "--min-span",
-}
-"""Field of a request → option, where the name of the option does not follow from that of the field."""
 
 _KINDS: dict[str, dict[str, Any]] = {
     "float | None": {"type": float},
@@ -146,7 +138,7 @@ def _request_option(field: Field[Any]) -> Callable[[_Command], _Command]:
     kind = dict(_KINDS[str(field.type)])
     if field.name in _CHOICES:
         kind["type"] = click.Choice(_CHOICES[field.name])
-    flag = _FLAGS.get(field.name, "--" + field.name.replace("_", "-"))
+    flag = FLAGS.get(field.name, "--" + field.name.replace("_", "-"))
     return click.option(flag, field.name, metavar=metavar, help=text, **kind)
 
 

@@ -6,8 +6,9 @@ Points and settings alone determine the content; time, path and host do not ente
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -22,7 +23,6 @@ from cryotile.files import atomic_path
 from cryotile.fit.config import FitConfig
 from cryotile.fit.variables import Status, Variable, axis_attrs, settings_attrs
 from cryotile.geo.grid import Grid
-from cryotile.geo.mask import Mask
 from cryotile.geo.projection import areal_scale, projected_crs
 from cryotile.maps.netcdf import Rows, bands, days, write_dataset
 from cryotile.points import Bounds
@@ -58,9 +58,7 @@ def write_product(
     *,
     grid: Grid,
     config: FitConfig,
-    where: str | None = None,
-    mask: Mask | None = None,
-    title: str = TITLE,
+    about: Mapping[str, str | int] = MappingProxyType({}),
     advance: Callable[[int], object] | None = None,
 ) -> None:
     """Write a mosaic with its metadata, whole or not at all.
@@ -76,12 +74,8 @@ def write_product(
         CRS and posting.
     config : FitConfig
         Settings of the fit.
-    where : str or None
-        The expression that selected the points.
-    mask : Mask or None
-        The posts where a map was wanted; None: all.
-    title : str
-        Title of the product.
+    about : mapping of str to str or int
+        Global attributes that say what the maps are made of; see :func:`cryotile.runs.origin.about`.
     advance : callable
         Told the number of rows written.
 
@@ -105,9 +99,7 @@ def write_product(
         _outline(made(slice(0, 1)), grid),
         grid=grid,
         config=config,
-        where=where,
-        mask=mask,
-        title=title,
+        about=about,
     )
 
     def rows(part: slice) -> dict[str, npt.NDArray[Any]]:
@@ -262,9 +254,7 @@ def described(
     *,
     grid: Grid,
     config: FitConfig,
-    where: str | None = None,
-    mask: Mask | None = None,
-    title: str = TITLE,
+    about: Mapping[str, str | int] = MappingProxyType({}),
 ) -> xr.Dataset:
     """Return a mosaic with the metadata of a product.
 
@@ -272,7 +262,7 @@ def described(
     ----------
     mosaic : Dataset, dimensions (y, x)
         With :data:`CELL_AREA`; its maps may be lazy, and stay so.
-    grid, config, where, mask, title
+    grid, config, about
         As of :func:`write_product`.
     """
     crs = projected_crs(grid.crs)
@@ -287,10 +277,7 @@ def described(
         if variable.ndim == 2:
             area_of = {} if name == CELL_AREA.name else {"cell_measures": "area: cell_area"}
             variable.attrs = {**variable.attrs, "grid_mapping": mapping_name, **area_of}
-    product.attrs = _global_attributes(crs, grid, config, where) | {"title": title}
-    if mask is not None:
-        # The digest identifies the mask; a full path would reveal where the product was made.
-        product.attrs["mask"] = f"{Path(mask.source).name}, SHA-256 of its posts {mask.digest}"
+    product.attrs = {**_global_attributes(crs, grid, config), **about}
     return product
 
 
@@ -325,33 +312,38 @@ def cell_area(grid: Grid) -> npt.NDArray[np.float64]:
     return area
 
 
-def _global_attributes(
-    crs: pyproj.CRS, grid: Grid, config: FitConfig, where: str | None
-) -> dict[str, Any]:
+def _global_attributes(crs: pyproj.CRS, grid: Grid, config: FitConfig) -> dict[str, Any]:
     to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
     west, south, east, north = to_degrees.transform_bounds(*_edges(grid))
-    attributes = {
-        "Conventions": "CF-1.11",
+    left, bottom, right, top = _edges(grid)
+    corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+    return {
+        "Conventions": "CF-1.11, ACDD-1.3",
         "title": TITLE,
         "summary": (
             f"Least-squares fit of a surface and its rate of change (recipe {config.recipe}) to the elevations within"
             f" {config.radius:g} m of each post, every {grid.posting:g} m. A post without a fit has NaN, and status"
             " says why."
         ),
-        "source": "satellite altimetry: points of elevation above the WGS84 ellipsoid",
-        "selection": where,
+        "keywords": "ice sheet elevation, glacier elevation, elevation change, satellite altimetry",
+        "source": "satellite altimetry",
+        "processing_level": "Level 3",
+        "cdm_data_type": "Grid",
         "references": "https://doi.org/10.5334/jors.393",
         "history": f"cryotile {cryotile.__version__}: plan, run, assemble",
         MARK: cryotile.__version__,
         "crs": grid.crs,
         "posting": grid.posting,
+        "geospatial_bounds": f"POLYGON (({', '.join(f'{x!r} {y!r}' for x, y in corners)}))",
+        "geospatial_bounds_crs": grid.crs,
         "geospatial_lat_min": south,
         "geospatial_lat_max": north,
+        "geospatial_lat_units": "degrees_north",
         "geospatial_lon_min": west,
         "geospatial_lon_max": east,
+        "geospatial_lon_units": "degrees_east",
         **settings_attrs(config),
     }
-    return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _write_geotiff(

@@ -153,7 +153,11 @@ class PointDB(ReprMixin):
         ``simulated`` (bool), ``snapshot`` (the commit that added it), ``number`` (in the column ``granule`` of the
         fragments).
         """
-        table = self._newest.granules
+        return self.granules_at(None)
+
+    def granules_at(self, snapshot: int | None) -> pd.DataFrame:
+        """Return :attr:`granules` as of a snapshot; None: the newest."""
+        table = self._at(snapshot).granules
         frame: pd.DataFrame = table.drop_columns(["dropped", "time_min", "time_max"]).to_pandas()
         frame["dropped"] = pd.Series(
             [json.loads(t) for t in table["dropped"].to_pylist()], dtype=object

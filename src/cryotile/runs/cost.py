@@ -12,6 +12,7 @@ import pandas as pd
 
 from cryotile.geo.grid import Tile
 from cryotile.pointdb.sort_order import SQUARE_SIZE
+from cryotile.runs.origin import Origin, keep_origin
 from cryotile.runs.plan import Settings, within_period
 from cryotile.runs.tasklist import Estimate
 
@@ -53,6 +54,7 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
         ``ix, iy`` (tile), ``cost`` (expected points visited: pairs of a point and a post within the radius, a tenth of
         them where planes are fitted, and as many as could be visited while the points are read and the tile is saved),
         ``points`` (in the 5 km squares that the tile's window touches), ``digest`` (uint64, of those squares).
+        It keeps the origin of the points, see :func:`cryotile.runs.origin.origin_of`.
     """
     squares = within_period(
         db.squares(where=settings.where, snapshot=snapshot), settings.fit.period
@@ -64,7 +66,11 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
     rows = _tile_rows(tiles, squares, settings.fit.reach, share)
     table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
     table = table[table["points"] > 0]
-    return table.sort_values(["cost", "iy", "ix"], ascending=[False, True, True], ignore_index=True)
+    table = table.sort_values(
+        ["cost", "iy", "ix"], ascending=[False, True, True], ignore_index=True
+    )
+    keep_origin(table, Origin.find(settings, db, snapshot))
+    return table
 
 
 _Floats = npt.NDArray[np.float64]

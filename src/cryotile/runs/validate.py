@@ -20,6 +20,7 @@ from cryotile.fit.agreement import SPLITS, Agreement, agreement, compare, halves
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import write_product
 from cryotile.maps.tiles import TileStore
+from cryotile.runs.origin import about
 from cryotile.runs.progress import bar
 from cryotile.runs.run import Run
 from cryotile.runs.tasklist import last_line
@@ -143,9 +144,7 @@ class Validation:
             path,
             grid=settings.map_grid,
             config=settings.fit,
-            where=settings.where,
-            mask=settings.mask,
-            title=title,
+            about={**about(run), "title": title},
         )
         return path, agreement(differences, names)
 

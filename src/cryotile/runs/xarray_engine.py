@@ -24,6 +24,7 @@ from cryotile.geo.grid import Grid, Tile
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import CELL_AREA, cell_area, check_product, described
 from cryotile.maps.tiles import TileStore
+from cryotile.runs.origin import about
 from cryotile.runs.run import Run
 
 __all__ = ["CryotileBackendEntrypoint", "open_map"]
@@ -197,8 +198,6 @@ def _open_run(run: Run) -> xr.Dataset:
     dataset = xr.Dataset(
         {**maps, CELL_AREA.name: lazy(CELL_AREA, cell_area)}, coords={"y": grid.y, "x": grid.x}
     )
-    dataset = described(
-        dataset, grid=grid, config=settings.fit, where=settings.where, mask=settings.mask
-    )
+    dataset = described(dataset, grid=grid, config=settings.fit, about=about(run))
     dataset.encoding["source"] = str(run.path)
     return dataset
