@@ -9,6 +9,7 @@ from types import MappingProxyType
 import h5py
 import netCDF4
 import numpy as np
+import pandas as pd
 import pytest
 
 from cryotile import readers
@@ -133,9 +134,64 @@ def test_the_refusal_of_another_product_names_it(tmp_path, attribute, value):
     assert "icesat2_atl06" in line, "the remedy says what can be read"
 
 
+ATL03, L1B, S3 = "ICESat-2 ATL03", "CryoSat-2 Level 1B (L1B", "Sentinel-3"
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "variable", "product"),
+    [
+        ("a.h5", {"short_name": "ATL03"}, "gt1l/heights/h_ph", ATL03),
+        ("a.h5", {}, "gt3r/heights/h_ph", ATL03),
+        ("processed_ATL03_20190416093911_02770303_006_01.h5", {}, "x", ATL03),
+        ("a.h5", {"identifier_product_type": "ATL08"}, "x", "ICESat-2 ATL08"),
+        ("a.h5", {}, "gt2l/land_segments/latitude", "ICESat-2 ATL08"),
+        ("a.h5", {"ShortName": "GLAH12"}, "Data_40HZ/Elevation_Surfaces/d_elev", "ICESat GLAH12"),
+        ("a.h5", {}, "Data_40HZ/Elevation_Surfaces/d_elev", "ICESat GLAH06 or GLAH12"),
+        ("a.nc", {"product_name": "CS_OFFL_SIR_SIN_1B_20190504T122546_D001"}, "x", L1B),
+        ("a.nc", {}, "pwr_waveform_20_ku", L1B),
+        ("a.nc", {"product_name": "CS_OFFL_SIR_SARIFR_20190504T122546_D001"}, "x", "FBR"),
+        ("a.nc", {"product_name": "S3A_SR_2_LAN_LI_20190504T112546.SEN3"}, "x", S3),
+        ("enhanced_measurement.nc", {}, "elevation_ice_sheet_20_ku", S3),
+        ("a.nc", {"title": "no more than this"}, "expert/ice_sheet_lat_poca", "FDR4ALT"),
+    ],
+)
+def test_the_refusal_says_in_words_what_the_product_is(
+    tmp_path, name, attributes, variable, product
+):
+    path = tmp_path / name
+    with h5py.File(path, "w") as file:
+        file[variable] = np.zeros(3)
+        file.attrs.update(attributes)
+    line = line_about(path)
+    assert f"is of an unknown product, {product}" in line or product in line.split(";")[0]
+    assert all(str(value) in line for value in attributes.values())
+
+
+def test_the_refusal_of_an_icesat2_subset_takes_the_name_from_its_metadata(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("METADATA/DatasetIdentification").attrs["shortName"] = b"ATL10"
+    assert "ICESat-2 ATL10 (shortName 'ATL10')" in line_about(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_the_refusal_of_a_table_lists_its_columns(tmp_path, suffix):
+    frame = pd.DataFrame({"lon": [1.0], "h_li": [2.0]})
+    path = tmp_path / f"t.{suffix}"
+    frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
+    line = line_about(path)
+    assert "with the columns lon, h_li;" in line
+    assert "a table with a --mapping" in line
+
+
 @pytest.mark.parametrize(
     ("head", "form"),
-    [(b"CDF\x01rest", "NetCDF-3"), (b"II*\0rest", "TIFF"), (b"PK\3\4rest", "a zip archive")],
+    [
+        (b"CDF\x01rest", "NetCDF-3"),
+        (b"II*\0rest", "TIFF"),
+        (b"PK\3\4rest", "a zip archive"),
+        (b'PRODUCT="CS_OFFL_SIR_LRM_2_', "an ESA product of the time before NetCDF"),
+        (b"<!DOCTYPE html>", "XML or HTML"),
+    ],
 )
 def test_the_refusal_of_another_format_names_it(tmp_path, head, form):
     path = tmp_path / "other.h5"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -13,7 +14,8 @@ from cryotile.errors import GranuleError, InvalidValue
 from cryotile.points import SURFACE_TYPES, Granule
 from cryotile.readers.base import REASONS, Reader
 from cryotile.readers.source import Source, open_source
-from cryotile.readers.tables.mapping import ColumnMapping
+from cryotile.readers.tables.columns import open_columns
+from cryotile.readers.tables.mapping import ColumnMapping, TextLayout
 from cryotile.readers.tables.reader import TABLE, TableReader
 
 __all__ = [
@@ -149,8 +151,38 @@ def _reader_of(source: Source) -> Reader:
     )
 
 
-# Attributes in which the agencies name their products.
-_PRODUCT_NAMES = ("short_name", "identifier_product_type", "product_name", "title", "id")
+# Attributes in which the agencies name their products, and the object that has them.
+_PRODUCT_NAMES = (
+    ("short_name", "/"),
+    ("ShortName", "/"),
+    ("shortName", "METADATA/DatasetIdentification"),
+    ("identifier_product_type", "/"),
+    ("product_name", "/"),
+    ("title", "/"),
+    ("id", "/"),
+)
+
+_PRODUCTS = {
+    r"ATL(?!06|11)\d\d": "ICESat-2 {}",
+    r"GLAH?\d\d": "ICESat {}",
+    r"SIR\w*_1B": "CryoSat-2 Level 1B (L1B, waveforms)",
+    r"SIR_\w*FR": "CryoSat-2 Full Bit Rate (FBR, echoes)",
+    r"S3[AB]_": "Sentinel-3",
+    r"S6\w_": "Sentinel-6",
+    r"F4A_ALT": "FDR4ALT (Envisat, ERS)",
+}
+"""Pattern in the name of a product or of its file → what it is; ``{}`` stands for what the pattern found."""
+
+_CONTENTS = {
+    "gt{}/heights/h_ph": "ICESat-2 ATL03",
+    "gt{}/land_segments": "ICESat-2 ATL08",
+    "gt{}/sea_ice_segments": "ICESat-2 ATL07",
+    "Data_40HZ/Elevation_Surfaces": "ICESat GLAH06 or GLAH12",
+    "pwr_waveform_20_ku": "CryoSat-2 Level 1B (L1B, waveforms)",
+    "elevation_ice_sheet_20_ku": "Sentinel-3 land ice",
+    "expert/ice_sheet_lat_poca": "FDR4ALT (Envisat, ERS)",
+}
+"""Object → the product that has it, where no name tells; ``{}`` stands for a beam of ICESat-2."""
 
 _FORMATS = {
     b"CDF": "NetCDF-3",
@@ -163,22 +195,52 @@ _FORMATS = {
     b"\x89PNG": "a PNG image",
     b"%PDF": "a PDF document",
     b"<": "XML or HTML",
+    b"PRODUCT=": "an ESA product of the time before NetCDF (.DBL, .N1)",
 }
 
 
 def _described(source: Source) -> str:
     """Return what a file of an unknown product is, as far as it tells."""
     if source.file is None:
-        with source.path.open("rb") as stream:
-            head = stream.read(4)
-        form = next((name for magic, name in _FORMATS.items() if head.startswith(magic)), None)
-        return "is neither NetCDF-4 nor HDF5" + (f" but {form}" if form else "")
-    for attribute in _PRODUCT_NAMES:
-        stated = source.attribute(attribute)
-        if stated:
-            shown = " ".join(str(stated).split())[:80]
-            return f"is of an unknown product ({attribute} {shown!r})"
-    return "is of an unknown product (it does not name it)"
+        return "is neither NetCDF-4 nor HDF5" + _form(source)
+    stated = [(name, source.attribute(name, of=of)) for name, of in _PRODUCT_NAMES if of in source]
+    told = " ".join(str(text) for _, text in stated if text)
+    named = next(
+        (f"{name} {_short(text)!r}" for name, text in stated if text), "it does not name it"
+    )
+    product = _product(f"{told} {source.path.name}") or next(
+        (
+            words
+            for name, words in _CONTENTS.items()
+            if any(name.format(beam) in source for beam in ("1l", "1r", "2l", "2r", "3l", "3r"))
+        ),
+        "",
+    )
+    return f"is of an unknown product{product and ', '}{product} ({named})"
+
+
+def _product(text: str) -> str:
+    found = ((re.search(pattern, text), words) for pattern, words in _PRODUCTS.items())
+    return next((words.format(match[0]) for match, words in found if match), "")
+
+
+def _form(source: Source) -> str:
+    """Return the format of a file that is not HDF5, and its columns if it is a table."""
+    with source.path.open("rb") as stream:
+        head = stream.read(512)
+    form = next((name for magic, name in _FORMATS.items() if head.startswith(magic)), "")
+    if not form and head.isascii() and b"\0" not in head:
+        form = "text"
+    columns = ""
+    if form in ("text", "Parquet", "NetCDF-3"):
+        with suppress(GranuleError):
+            names = open_columns(source, TextLayout()).names
+            columns = f" with the columns {_short(', '.join(names))}"
+    return f" but {form}{columns}" if form else ""
+
+
+def _short(text: object) -> str:
+    return " ".join(str(text).split())[:80]
 
 
 # Files that lie beside granules: previews, metadata, checksums, downloads that were cut off.
