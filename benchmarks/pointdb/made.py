@@ -15,7 +15,6 @@ from cryotile.pointdb import PointDB
 from cryotile.points import Granule
 
 SWATH = 200.0  # points/km² of swath data
-MIDDLE = 676 / (np.pi * 2**2)  # points/km² at which a post has 676 points within 2 km
 
 START = np.datetime64("2015-01-01", "ms")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics
 import time
@@ -13,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pyarrow.dataset as ds
-from made import MIDDLE, SWATH, grown, ignore, medians, side_of
+from made import SWATH, grown, ignore, medians, side_of
 
 from cryotile._fit import Kernel
 from cryotile.fit import inputs
@@ -25,6 +26,9 @@ from cryotile.runs.work import fit_tile
 
 TILE = 50e3
 MARGIN = 2e3
+AROUND = {139: 2e3, 676: 2e3, 2643: 5e3}
+"""Points within the radius of a post, on average: the radius, m."""
+
 COLUMNS = ["x", "y", "time", "elevation", "pass_id"]
 STORED = ["x_cm", "y_cm", "time", "elevation_mm", "pass_id"]
 
@@ -80,17 +84,30 @@ def within(x_min: float, y_min: float, x_max: float, y_max: float) -> ds.Express
 
 
 def disk_to_disk(scratch: Path, count: int, repeats: int) -> dict[str, float]:
-    """Compare a tile from the point DB to its file with a bare read and the kernel, at 676 points within a radius."""
-    db = grown(scratch / "middle.pdb", count, density=MIDDLE)
-    corner = middle_chunk(side_of(count, MIDDLE))
+    """Compare a tile from the point DB to its file with a bare read and the kernel, at three densities of points."""
+    found: dict[str, float] = {}
+    for around, radius in AROUND.items():
+        label = f"disk to disk, {around} points within {radius / 1000:g} km"
+        measured = tile_to_disk(scratch / str(around), count, around, radius, repeats)
+        found |= {f"{label}: {what}": value for what, value in measured.items()}
+        shutil.rmtree(scratch / str(around))
+    return found
+
+
+def tile_to_disk(
+    scratch: Path, count: int, around: int, radius: float, repeats: int
+) -> dict[str, float]:
+    density = around / (math.pi * (radius / 1000) ** 2)
+    db = grown(scratch / "points.pdb", count, density=density)
+    corner = middle_chunk(side_of(count, density))
     bounds = (corner, corner, corner + TILE, corner + TILE)
     request = PlanRequest(
-        posting=1000.0, radius=MARGIN, recipe="plane", bounds=bounds, tile_size=round(TILE / 1000)
+        posting=1000.0, radius=radius, recipe="plane", bounds=bounds, tile_size=round(TILE / 1000)
     )
     run = plan_run(scratch / "run", request, db=db)
     # The costliest task is a whole tile.
     task = run.tasks[0]
-    window = run.tile(0).window(MARGIN)
+    window = run.tile(0).window(radius)
     paths = [str(path) for path in db.fragments(window)]
     inside = within(*window)
     spent = {"kernel": [], "read": [], "fit": [], "save": []}
@@ -126,13 +143,13 @@ def disk_to_disk(scratch: Path, count: int, repeats: int) -> dict[str, float]:
         )
     part = {name: statistics.median(values) for name, values in spent.items()}
     return {
-        "disk to disk: ms": times["whole"] * 1000,
-        "disk to disk: ms of a bare read": times["bare"] * 1000,
-        "disk to disk: ms of the kernel": part["kernel"] * 1000,
-        "disk to disk: ms of reading": part["read"] * 1000,
-        "disk to disk: ms of the fit around the kernel": (part["fit"] - part["kernel"]) * 1000,
-        "disk to disk: ms of saving": part["save"] * 1000,
-        "disk to disk: of (bare read + kernel)": times["whole"] / (times["bare"] + part["kernel"]),
-        "disk to disk: of (bare read with the bounds as filter + kernel)": times["whole"]
+        "ms": times["whole"] * 1000,
+        "ms of a bare read": times["bare"] * 1000,
+        "ms of the kernel": part["kernel"] * 1000,
+        "ms of reading": part["read"] * 1000,
+        "ms of the fit around the kernel": (part["fit"] - part["kernel"]) * 1000,
+        "ms of saving": part["save"] * 1000,
+        "of (bare read + kernel)": times["whole"] / (times["bare"] + part["kernel"]),
+        "of (bare read with the bounds as filter + kernel)": times["whole"]
         / (times["filtered"] + part["kernel"]),
     }

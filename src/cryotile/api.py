@@ -8,13 +8,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryotile.errors import CryotileWarning, InvalidValue, Unfinished
+from cryotile.errors import CryotileWarning, Unfinished, command
 from cryotile.fit.variables import fit_variables
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import write_product
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.write import MIXED
 from cryotile.points import Bounds
+from cryotile.readers import find_granules
 from cryotile.runs.ingest import prepare_ingest
 from cryotile.runs.ingest_batch import Criteria
 from cryotile.runs.origin import about
@@ -60,7 +61,7 @@ def ingest(
     db : PointDB or path
         The point DB; a path that does not exist is created.
     granules : path, or iterable of path
-        Files to read.
+        Files to read, and directories: the files below them, without those that are no granules by their names.
     crs : str or None
         Projected CRS, metres, e.g. ``EPSG:3031``; required for a new point DB.
     surfaces : iterable of str
@@ -98,9 +99,7 @@ def ingest(
     InvalidValue
         A value breaks its rule, or differs from that of the point DB.
     """
-    paths = [Path(path) for path in _several(granules)]
-    if not paths:
-        raise InvalidValue("no granule was named; give the paths of one or more")
+    paths = find_granules(map(Path, _several(granules))).files
     criteria = Criteria(
         surface_types=tuple(_several(surfaces)),
         where=where,
@@ -341,7 +340,7 @@ def assemble(
     if missing and not partial:
         raise Unfinished(
             f"{len(missing)} of {len(run.tasks)} tiles of {run.path} are missing (or damaged);"
-            f" make them with 'cryotile run {run.path}', or assemble the present ones with --partial"
+            f" assemble the present ones with --partial, or make the others: {command('run', run.path)}"
         )
     settings, grid = run.settings, run.settings.map_grid
     saved = {(t.ix, t.iy): t for index, t in enumerate(run.tiles) if index not in missing}

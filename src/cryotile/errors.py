@@ -6,6 +6,7 @@ this line and exits with ``exit_code``; a library user catches :class:`CryotileE
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 __all__ = [
@@ -20,7 +21,13 @@ __all__ = [
     "MissingDependency",
     "Unfinished",
     "UnwritablePath",
+    "command",
 ]
+
+
+def command(*words: object) -> str:
+    """Return a command of ``cryotile`` for a message, quoted so that it can be pasted into a shell."""
+    return shlex.join(["cryotile", *map(str, words)])
 
 
 class CryotileError(Exception):

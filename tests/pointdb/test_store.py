@@ -414,16 +414,37 @@ def test_a_row_group_in_which_no_point_can_match_is_not_read(tmp_path: Path) -> 
     )
     db = filled(tmp_path / "a.pdb", [with_points(GRANULES[0], frame)], columns=["coherence"])
     (path,) = (db.path / name for name in fragment_files(db))
-    first = pq.ParquetFile(path).metadata.row_group(0)
-    content = bytearray(path.read_bytes())
-    start = first.column(0).data_page_offset
-    content[start : start + first.column(0).total_compressed_size] = bytes(
-        first.column(0).total_compressed_size
-    )
-    path.write_bytes(content)
+    blank(path, "x_cm")
     with pytest.raises(DamagedFile, match=path.name):
         db.read()
     assert len(db.read(where="coherence > 0.5", columns=["elevation"])) == count // 2
+
+
+def blank(path: Path, column: str) -> None:
+    """Zero a column of the first row group of a fragment; its footer stays as it is."""
+    metadata = pq.ParquetFile(path).metadata
+    chunk = metadata.row_group(0).column(metadata.schema.names.index(column))
+    start = min(filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset)))
+    content, size = bytearray(path.read_bytes()), chunk.total_compressed_size
+    content[start : start + size] = bytes(size)
+    path.write_bytes(content)
+
+
+def test_a_text_that_all_points_of_the_fragments_share_is_not_read(tmp_path: Path) -> None:
+    frame = one_chunk(1, 200).assign(platform="icesat2", mode="laser")
+    db = filled(tmp_path / "a.pdb", [with_points(GRANULES[0], frame)])
+    expected = db.read(where="platform == 'icesat2'")
+    assert len(expected) == 200
+    assert set(expected["mode"]) == {"laser"}
+    for name in ("platform", "mode"):
+        blank(db.path / min(fragment_files(db)), name)
+    for where in (None, "platform == 'icesat2' and not mode == 'lrm'"):
+        pd.testing.assert_frame_equal(db.read(where=where), expected)
+    assert db.read(where="platform == 'cryosat2'").empty
+    mixed = one_chunk(2, 200).assign(mode=["lrm", "sar"] * 100)
+    db.append([with_points(GRANULES[1], mixed)])
+    counts = db.read(where="mode == 'laser' or mode == 'sar'")["mode"].value_counts()
+    assert (counts["laser"], counts["sar"], counts["lrm"]) == (200, 100, 0)
 
 
 def overlapping(original: Granule, product: str, *, later: str = "0h") -> Granule:

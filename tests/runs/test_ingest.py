@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
+import cryotile as ct
 from cryotile.errors import InvalidValue
+from cryotile.farm.journal import Journaled
+from cryotile.farm.task import Outcome, Task
 from cryotile.pointdb import PointDB
 from cryotile.points import Batch, Granule
 from cryotile.readers import read_granule
-from cryotile.runs import ingest
+from cryotile.runs import ingest, progress
 from cryotile.runs import ingest_batch as ingest_batch
 from cryotile.runs.ingest import Ingest, freeze_ingest
 from cryotile.runs.ingest_batch import Criteria, points_within, take_in
+from cryotile.runs.progress import Followed
+from cryotile.runs.work import complete_ingest
 from cryotile.simulate import World, simulate
 from tests.support.command_line import start
 from tests.support.made_up import granule
@@ -196,13 +204,13 @@ KILLED = """
 import os, signal, sys
 from cryotile.runs import ingest
 from cryotile.cli import main
-ingest.LEAST_POINTS = 2000
+ingest.LEAST_POINTS, ingest.BATCH_GRANULES = 2000, 8
 outcomes = ingest.Ingest.record
 def record(self, found):
     for count, outcome in enumerate(outcomes(self, found), start=1):
         yield outcome
         if count == int(os.environ["DIE_AFTER"]):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.killpg(0, signal.SIGINT) if os.environ["DIE_BY"] == "^C" else os.kill(os.getpid(), signal.SIGKILL)
 ingest.Ingest.record = record
 main()
 """
@@ -214,7 +222,7 @@ def test_a_killed_ingest_continues_with_the_same_command(
     path = tmp_path / "ice.pdb"
     words = ["ingest", path, *mission, "--crs", WORLD.crs, "--backend", "local:2"]
     for after in (1, 2):
-        environment = {**os.environ, "DIE_AFTER": str(after)}
+        environment = {**os.environ, "DIE_AFTER": str(after), "DIE_BY": "kill"}
         command = [sys.executable, "-c", KILLED, *map(str, words)]
         died = subprocess.run(command, env=environment, capture_output=True, check=False)
         assert died.returncode == -signal.SIGKILL
@@ -229,6 +237,164 @@ def test_a_killed_ingest_continues_with_the_same_command(
     assert code == 0
     assert f"{len(mission) - there:,} granule" in said
     same_points(PointDB(path), whole)
+
+
+@pytest.mark.parametrize("backend", ["serial", "local:2"])
+def test_an_interrupted_ingest_says_what_is_in_and_which_command_goes_on(
+    backend: str, call: Call, mission: list[Path], whole: PointDB, tmp_path: Path
+) -> None:
+    path = tmp_path / "my ice.pdb"
+    words = ["ingest", path, *mission, "--crs", WORLD.crs, "--backend", backend]
+    # As a terminal does: the children get the signal, too.
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, words)],
+        env={**os.environ, "DIE_AFTER": "2", "DIE_BY": "^C"},
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    assert ended.returncode == 130
+    db = PointDB(path)
+    assert 0 < len(db.granules) < len(mission)
+    assert ended.stderr.strip().splitlines() == [
+        f"cryotile: interrupted; {len(db.granules)} of {len(mission)} granules are in {path}, with"
+        f" {db.granules['rows'].sum():,} points; go on with the same command, or with: cryotile run"
+        f" '{frozen(path).path}'"
+    ]
+    assert list(db.verify()) == []
+    command = shlex.split(ended.stderr.rpartition(": cryotile ")[2])
+    assert call(*command, "--backend", "serial")[0] == 0
+    same_points(PointDB(path), whole)
+
+
+def test_a_directory_and_a_list_stand_for_their_granules(
+    call: Call, mission: list[Path], whole: PointDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, path = tmp_path / "data", tmp_path / "data" / "ice.pdb"
+    below = data / "2011"
+    below.mkdir(parents=True)
+    for file in mission[:9]:
+        shutil.copy(file, below)
+    (below / f"._{mission[0].name}").write_text("left by another system")
+    code, said, complaint = call("ingest", path, data, "--crs", WORLD.crs)
+    assert code == 0
+    assert "9 granules added, 0 there already" in said
+    first = f"the first: {below}/._{mission[0].name}"
+    assert complaint.splitlines()[0] == f"note: 1 file left out, no granules by name ({first})"
+    # The point DB lies below the directory now, and its own files are no granules.
+    assert "0 granules added, 9 there already" in call("ingest", path, data)[1]
+    listed = tmp_path / "list.txt"
+    listed.write_text("".join(f"{file}\r\n\n" for file in mission[9:15]))
+    assert "6 granules added" in call("ingest", path, "--files-from", listed)[1]
+    lines = BytesIO(b"\n".join(os.fsencode(file) for file in mission[15:]))
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(lines))
+    assert f"{len(mission) - 15} granules added" in call("ingest", path, "--files-from", "-")[1]
+    same_points(PointDB(path), whole)
+    assert len(ct.ingest(path, data).last_ingest.added) == 0
+
+
+def test_a_list_or_directory_without_granules_is_refused_with_the_remedy(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty, listed = tmp_path / "empty", tmp_path / "list.txt"
+    empty.mkdir()
+    (empty / "README").touch()
+    listed.write_text("\n \n")
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO()))
+    for words, says in {
+        (empty,): "is a directory without a file that may be a granule (README and the like",
+        ("--files-from", listed): "list.txt names no granule; give one path a line",
+        ("--files-from", "-"): "standard input names no granule; give one path a line",
+        ("--files-from", tmp_path / "no.txt"): "no.txt cannot be read: No such file",
+        (): "no granule was named; give the paths of one or more, or of a directory",
+    }.items():
+        code, _, complaint = call("ingest", tmp_path / "ice.pdb", *words, "--crs", WORLD.crs)
+        assert code == 2
+        assert len(complaint.splitlines()) == 1
+        assert says in complaint
+    assert not (tmp_path / "ice.pdb").exists()
+
+
+def test_missing_paths_of_a_list_are_counted_before_and_named_after(
+    call: Call, mission: list[Path], tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{mission[0]}\n{tmp_path}/gone 1.nc\n{tmp_path}/gone 2.nc\n")
+    words = ("ingest", tmp_path / "ice.pdb", "--crs", WORLD.crs, "--files-from", listed)
+    code, said, complaint = call(*words)
+    assert code == 1
+    assert "1 granule added" in said
+    first, *others = complaint.splitlines()
+    assert first == f"note: 2 of 3 listed paths do not exist (the first: '{tmp_path}/gone 1.nc')"
+    assert ["gone 1.nc" in others[0], "gone 2.nc" in others[1]] == [True, True]
+    assert others[2].startswith("cryotile: 2 of 3 granules did not go in")
+
+
+def test_progress_counts_the_bytes_of_files_and_of_pieces_of_a_long_table(
+    mission: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[float] = []
+    files = sorted(mission[:6], key=lambda file: file.stat().st_size)
+    take_in(files, PointDB.create(tmp_path / "a.pdb", WORLD.crs), Criteria(), heard.append)
+    sizes = np.array([file.stat().st_size for file in files])
+    begins = (np.cumsum(sizes) - sizes) / sizes.sum()
+    assert heard == pytest.approx(ingest_batch.READING * begins)
+    # Of text the number of rows is not known before they are read.
+    (table,) = simulate(tmp_path / "csv", product="csv", years=0.04, world=WORLD)
+    rows = len(read_granule(table).points) // 4
+    monkeypatch.setattr(ingest_batch, "_rows_within", lambda memory, extra: rows)
+    monkeypatch.setattr(ingest_batch._IngestBatchState, "_is_long", lambda self, file: True)
+    heard.clear()
+    take_in([table], PointDB.create(tmp_path / "b.pdb", WORLD.crs), Criteria(), heard.append)
+    assert heard == sorted(heard)
+    assert len(set(heard)) >= 8
+    assert max(heard) == ingest_batch.READING
+
+
+def test_a_bar_moves_within_a_batch_that_a_worker_reads(
+    mission: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cryotile.farm.journal.PROGRESS_INTERVAL", 0.0)
+    db = PointDB.create(tmp_path / "ice.pdb", WORLD.crs)
+    tasks = freeze_ingest(db, mission, Criteria(), workers=3)
+    first = tasks.tasks[0]
+    followed = Followed(tasks, tasks.tasks)
+
+    def read_half(task: Task, progress: Callable[[float], None]) -> None:
+        progress(0.5)
+        assert followed.position() == pytest.approx(first.cost / 2, rel=1e-3)
+
+    assert followed.total == sum(file.stat().st_size for file in mission)
+    Journaled(read_half, tasks.journal)(first, ignore)
+    assert followed.position() == 0.0
+    followed.settle(Outcome(first, 1.0, 1, "host"))
+    assert followed.position() == first.cost
+    percent = int(100 * first.cost / followed.total)
+    size = tasks.sizes[0]
+    assert followed.line() == (f"ingest {size} of {len(mission)} granules, {percent} % after 0 min")
+
+
+def test_without_a_terminal_a_line_says_every_minute_how_far_it_is(
+    mission: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert progress.LINE_INTERVAL == 60.0
+    monkeypatch.setattr(progress, "LINE_INTERVAL", 0.001)
+    told = threading.Event()
+    lines: list[str] = []
+
+    def tell(line: str) -> None:
+        lines.append(line)
+        told.set()
+
+    def read_when_told(file: Path, **options: object) -> Granule:
+        assert told.wait(60)
+        return read_granule(file, **options)
+
+    monkeypatch.setattr(ingest_batch, "read_granule", read_when_told)
+    db = PointDB.create(tmp_path / "ice.pdb", WORLD.crs)
+    complete_ingest(freeze_ingest(db, mission, Criteria(), workers=1), "serial", tell=tell)
+    assert lines[0] == f"ingest 0 of {len(mission)} granules, 0 % after 0 min"
 
 
 def test_a_worker_holds_no_more_points_than_its_memory_allows(
@@ -341,7 +507,7 @@ def test_retry_restores_a_batch_that_failed_three_times(
         code, _, complaint = call(*words)
         assert code == 1
         assert "1 of 1 batches did not go in (the first: RuntimeError: a reader" in complaint
-        assert f"'cryotile retry {frozen(path).path}'" in complaint
+        assert f": cryotile retry {frozen(path).path}\n" in complaint
     assert len(reads) == 3
     assert "1 failed" in call("status", frozen(path).path)[1]
     monkeypatch.undo()

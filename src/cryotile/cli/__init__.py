@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -19,7 +20,10 @@ import cryotile
 from cryotile.backends import drain
 from cryotile.errors import CryotileError, IncompleteIngest
 
-__all__ = ["cli", "main"]
+if TYPE_CHECKING:
+    from cryotile.runs.tasklist import TaskList
+
+__all__ = ["cli", "main", "saying_what_is_saved"]
 
 
 def log_level(count: int) -> int:
@@ -174,8 +178,20 @@ def cli(verbose: int) -> None:
     )
 
 
+SAVED = "saved results stay, and the same command goes on"
+
+
 class Terminated(BaseException):
     """SIGTERM was received; like KeyboardInterrupt not an Exception, so that nothing catches it by accident."""
+
+
+@contextmanager
+def saying_what_is_saved(tasks: TaskList) -> Iterator[None]:
+    """Let an interruption of the work on a task list say what of it is saved."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as end:
+        raise type(end)(tasks.saved()) from end
 
 
 def main() -> None:
@@ -194,15 +210,16 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        _complain("interrupted; saved results stay, and the same command goes on")
+    except (click.Abort, KeyboardInterrupt) as error:
+        # Click puts its own error in place of the interruption, whose text says what is saved.
+        _complain(f"interrupted; {error.__cause__ or error or SAVED}")
         code = 128 + signal.SIGINT
     except SystemExit as leaving:
         # The reader of the output is gone: click replaces stdout and exits with a failure.
         left = sys.stdout is not output
         code = 128 + signal.SIGPIPE if left else leaving.code
-    except Terminated:
-        _complain("terminated; saved results stay, and the same command goes on")
+    except Terminated as error:
+        _complain(f"terminated; {error or SAVED}")
         code = 128 + signal.SIGTERM
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""

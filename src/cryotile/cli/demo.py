@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from cryotile.cli.screen import number
+from cryotile.errors import command
 from cryotile.points import SURFACE_TYPES
 from cryotile.runs.progress import bar
 
@@ -86,7 +87,7 @@ def demo(directory: Path, seed: int) -> None:
     granules, db, run = directory / "granules", directory / "ice.pdb", directory / "run"
     product, picture = directory / "dhdt.nc", directory / "dhdt.png"
     _step("simulate", granules, "--seed", seed)
-    _step("ingest", db, *sorted(granules.glob("*.nc")), "--crs", world.crs)
+    _step("ingest", db, granules, "--crs", world.crs)
     _step("plan", run, "--db", db, "--posting", 1000, "--radius", 2000, "--tile-size", 50)
     _step("run", run, "--backend", "local")
     _step("assemble", run, "-o", product)
@@ -103,14 +104,8 @@ def _step(*words: object) -> None:
     """Print a command as a user would type it, and run it."""
     from cryotile.cli import cli
 
-    arguments = [str(word) for word in words]
-    shown = (
-        arguments
-        if len(arguments) < 20
-        else [*arguments[:2], str(Path(arguments[2]).parent / "*.nc"), *arguments[-2:]]
-    )
-    click.echo(click.style(f"$ cryotile {' '.join(shown)}", bold=True))
-    cli.main(arguments, standalone_mode=False)
+    click.echo(click.style(f"$ {command(*words)}", bold=True))
+    cli.main([str(word) for word in words], standalone_mode=False)
 
 
 def _compare(product: Path, world: World) -> tuple[float, float, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from cryotile.cli.screen import counted, dropped_lines, number
-from cryotile.errors import InvalidValue
+from cryotile.errors import InvalidValue, command
 
 if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
@@ -125,7 +125,7 @@ def _run(path: Path) -> Iterator[str]:
     grown = f"; it is at commit {now} now" if now != run.snapshot else ""
     yield f"point DB     {run.db_path} as of commit {run.snapshot}{grown}"
     yield f"posts        {number(nx)} x {number(ny)} every {run.settings.grid.posting:g} m in {run.settings.grid.crs}"
-    yield f"tiles        {number(len(run.tasks))} with points; status: cryotile status {path}"
+    yield f"tiles        {number(len(run.tasks))} with points; status: {command('status', path)}"
 
 
 def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
+from cryotile.cli import saying_what_is_saved
 from cryotile.cli.describe import describe
 from cryotile.cli.screen import (
     BACKEND,
@@ -19,15 +23,18 @@ from cryotile.cli.screen import (
     size,
     to_stderr,
 )
-from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.errors import DamagedFile, InvalidValue, command
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.repair import set_damage_aside
-from cryotile.readers import ColumnMapping
+from cryotile.readers import ColumnMapping, find_granules
 from cryotile.runs.ingest import prepare_ingest
 from cryotile.runs.ingest_batch import Criteria
+from cryotile.runs.progress import Advance, bar
 from cryotile.runs.work import complete_ingest
 
 __all__ = ["compact", "info", "ingest", "remove", "verify"]
+
+STDIN = Path("-")
 
 SURFACES = click.Choice(
     ["grounded_ice", "floating_ice", "ice_free_land", "ocean", "lake", "unknown"]
@@ -45,8 +52,14 @@ MAPPING = click.option(
 
 @click.command()
 @DB
-@click.argument(
-    "granules", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False)
+@click.argument("granules", nargs=-1, type=click.Path(path_type=Path, readable=False))
+@click.option(
+    "--files-from",
+    "lists",
+    multiple=True,
+    type=click.Path(path_type=Path, readable=False),
+    metavar="LIST",
+    help="Also read the paths in this file, one a line; - is standard input.",
 )
 @click.option("--crs", help="Projected CRS in metres, e.g. EPSG:3031; required for a new point DB.")
 @click.option(
@@ -106,6 +119,7 @@ MAPPING = click.option(
 def ingest(
     db: Path,
     granules: tuple[Path, ...],
+    lists: tuple[Path, ...],
     crs: str | None,
     surfaces: tuple[str, ...],
     where: str | None,
@@ -122,16 +136,21 @@ def ingest(
 ) -> None:
     """Read GRANULES, project their points and add them to the point DB.
 
+    A directory stands for the files below it, without those that are no granules by their names.
+
     A granule that is there already changes nothing; one that cannot be read is named, and the others go in.  Any number
     of processes on any number of hosts may work on it, as on a run; interrupted or killed, the same command goes on.
 
     \b
     Example:
       cryotile ingest antarctica.pdb granules/CS_OFFL_SIR_TDP_LI_ANTARC_*.nc --crs EPSG:3031 --backend local:8
+      find /archive -newer last -name 'ATL06_*.h5' | cryotile ingest greenland.pdb --files-from -
     """
+    listed = [path for each in lists for path in _listed(each)]
+    files = _files(granules, listed)
     frozen = prepare_ingest(
         db,
-        granules,
+        files,
         Criteria(surfaces, where, mapping, dem, max_dem_difference, memory),
         crs=crs,
         columns=[name.strip() for name in columns.split(",") if name.strip()],
@@ -140,20 +159,61 @@ def ingest(
     )
     if freeze:
         click.echo(
-            f"{frozen.path}: {counted(len(granules), 'granule')} in {number(len(frozen.tasks))} batches;"
-            f" go on with: cryotile submit {frozen.path}, or cryotile run {frozen.path}"
+            f"{frozen.path}: {counted(len(files), 'granule')} in {number(len(frozen.tasks))} batches;"
+            f" go on with: {command('submit', frozen.path)}, or: {command('run', frozen.path)}"
         )
         return
-    report = complete_ingest(
-        frozen,
-        backend,
-        stall=stall,
-        lease=lease,
-        progress=sys.stderr.isatty(),
-        tell=to_stderr,
-        shown=granules,
-    )
+    with saying_what_is_saved(frozen):
+        report = complete_ingest(
+            frozen,
+            backend,
+            stall=stall,
+            lease=lease,
+            progress=sys.stderr.isatty(),
+            tell=to_stderr,
+            shown=files,
+        )
     print_report(report)
+
+
+def _files(named: Sequence[Path], listed: Sequence[Path]) -> list[Path]:
+    """Return the files that paths mean; say on standard error what is left out, and how much of a list is missing."""
+    paths = [*named, *listed]
+    with bar("look at paths", len(paths), shown=sys.stderr.isatty()) as advance:
+        found = find_granules(_each(paths, advance))
+    if found.strays:
+        first = shlex.quote(str(found.strays[0]))
+        count = counted(len(found.strays), "file")
+        to_stderr(f"note: {count} left out, no granules by name (the first: {first})")
+    # The report names them, too, but for a long list only hours later.
+    if missing := set(listed).intersection(found.missing):
+        first = shlex.quote(str(min(missing)))
+        total = counted(len(listed), "listed path")
+        to_stderr(f"note: {number(len(missing))} of {total} do not exist (the first: {first})")
+    return found.files
+
+
+def _each(paths: Sequence[Path], advance: Advance) -> Iterator[Path]:
+    for path in paths:
+        yield path
+        advance()
+
+
+def _listed(source: Path) -> list[Path]:
+    """Return the paths in a list, one a line."""
+    try:
+        text = sys.stdin.buffer.read() if source == STDIN else source.read_bytes()
+    except OSError as error:
+        raise InvalidValue(
+            f"the list {source} cannot be read: {error.strerror}; give a file with one path a line, or - for standard"
+            " input"
+        ) from error
+    # File names need not be UTF-8.
+    paths = [Path(os.fsdecode(line.rstrip(b"\r"))) for line in text.split(b"\n") if line.strip()]
+    if not paths:
+        name = "standard input" if source == STDIN else f"the list {source}"
+        raise InvalidValue(f"{name} names no granule; give one path a line")
+    return paths
 
 
 @click.command()
@@ -265,9 +325,7 @@ def verify(db: Path) -> None:
         for name in granules:
             click.echo(f"  {name}")
     if found:
-        remedy = (
-            f"; give 'cryotile remove {db} --damaged', then ingest the granules named above again"
-        )
+        remedy = f", or ingest the granules named above again after: {command('remove', db, '--damaged')}"
         raise DamagedFile(
             f"{found} files of {db} are damaged: put them back from a copy{remedy if granules else ''}"
         )

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile import api
+from cryotile.cli import saying_what_is_saved
 from cryotile.cli.screen import (
     BACKEND,
     LEASE,
@@ -26,7 +27,7 @@ from cryotile.cli.screen import (
     size,
     to_stderr,
 )
-from cryotile.errors import CryotileWarning
+from cryotile.errors import CryotileWarning, command
 from cryotile.fit.config import RECIPES, TERMS, WEIGHTS
 from cryotile.fit.variables import Status
 from cryotile.pointdb import PointDB
@@ -224,8 +225,8 @@ def grown_lines(run: Run) -> list[str]:
         return []
     return [
         f"{run.path}: the point DB has grown since commit {run.snapshot} (it is at {db.snapshot}), and"
-        f" {counted(len(changed), 'tile')} {'is' if len(changed) == 1 else 'are'} stale; list them with: cryotile"
-        f" plan {run.path}",
+        f" {counted(len(changed), 'tile')} {'is' if len(changed) == 1 else 'are'} stale; list them with:"
+        f" {command('plan', run.path)}",
         *_beyond_lines(run, db),
     ]
 
@@ -290,7 +291,9 @@ def run(
         "tell": to_stderr,
     }
     if isinstance(tasks, Ingest):
-        print_report(complete_ingest(tasks, backend, **options))
+        with saying_what_is_saved(tasks):
+            report = complete_ingest(tasks, backend, **options)
+        print_report(report)
         return
     now = replanned(tasks, backend) if only is None else tasks
     if now is not tasks and (waiting := len(now.missing_quick())):
@@ -298,7 +301,8 @@ def run(
             f"{now.path}: the point DB has grown since commit {tasks.snapshot}; planned again on commit {now.snapshot}:"
             f" {counted(waiting, 'tile')} of {number(len(now.tasks))} to do"
         )
-    share = complete_run(now, backend, **options)
+    with saying_what_is_saved(now):
+        share = complete_run(now, backend, **options)
     # An empty share: this is one of the ranks of an MPI program, and rank 0 speaks for all.
     if share or not now.tasks:
         _print_finished(now, len(share))
@@ -308,12 +312,12 @@ def _print_finished(run: Run, share: int) -> None:
     if share < len(run.tasks):
         click.echo(
             f"{run.path}: this member's {number(share)} of {number(len(run.tasks))} tiles are there;"
-            f" see the others: cryotile status {run.path}"
+            f" see the others: {command('status', run.path)}"
         )
         return
     click.echo(
         f"{run.path}: all {number(len(run.tasks))} tiles are there;"
-        f" go on with: cryotile assemble {run.path} -o dhdt.nc"
+        f" go on with: {command('assemble', run.path, '-o', 'dhdt.nc')}"
     )
     for line in grown_lines(run):
         click.echo(line)
@@ -332,7 +336,7 @@ def retry(run_directory: Path) -> None:
     count = tasks.retry()
     click.echo(f"{run_directory}: {number(count)} failed {tasks.nouns} put back")
     if count:
-        click.echo(f"go on with: cryotile run {run_directory}")
+        click.echo(f"go on with: {command('run', run_directory)}")
 
 
 @click.command()
@@ -400,7 +404,7 @@ def submit(
         f"{run_directory}: {number(len(job.tasks))} {run.nouns} submitted as {scheduler} job {name}; its script and"
         f" what it prints are in {job.directory}"
     )
-    click.echo(f"see how far it is: cryotile status {run_directory}")
+    click.echo(f"see how far it is: {command('status', run_directory)}")
 
 
 # --- maps ---------------------------------------------------------------------------------------------------------
@@ -427,7 +431,7 @@ def assemble(run_directory: Path, output: Path, partial: bool) -> None:
     """
     product = api.assemble(run_directory, output, partial=partial, progress=sys.stderr.isatty())
     status = product["status"].to_numpy()
-    hint = f"; look at it with: cryotile plot {output}" if output.suffix == ".nc" else ""
+    hint = f"; look at it with: {command('plot', output)}" if output.suffix == ".nc" else ""
     click.echo(
         f"{output}: {number((status == Status.OK).sum())} of {number(status.size)} posts with a fit{hint}"
     )

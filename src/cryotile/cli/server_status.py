@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cryotile.cli.screen import number, span
-from cryotile.errors import CryotileError
+from cryotile.errors import CryotileError, command
 from cryotile.farm.http import Site
 from cryotile.ledgers.http import open_api
 
@@ -79,7 +79,7 @@ def watch_server(address: str, *, as_json: bool) -> None:
             time.sleep(_PAUSE)
     if failed := sum(run["failed"] for run in runs):
         raise CryotileError(
-            f"{number(failed)} tasks failed; 'cryotile status {_without_secret(site)}' says why"
+            f"{number(failed)} tasks failed; see why with: {command('status', _without_secret(site))}"
         )
 
 

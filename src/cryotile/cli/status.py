@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cryotile.cli.screen import clock, counted, number, span
-from cryotile.errors import CryotileError
+from cryotile.errors import CryotileError, command
 from cryotile.runs.ingest import Ingest
 from cryotile.runs.status import Observer, RunStatus
 from cryotile.runs.tasklist import TaskList
@@ -64,8 +64,8 @@ def status(place: str, watch: bool, as_json: bool) -> None:
             seen = _until_over(observer, show)
         if seen.failed:
             raise CryotileError(
-                f"{number(len(seen.failed))} of {number(seen.tiles)} {tasks.nouns} failed; put them back with"
-                f" 'cryotile retry {tasks.path}'"
+                f"{number(len(seen.failed))} of {number(seen.tiles)} {tasks.nouns} failed; put them back with:"
+                f" {command('retry', tasks.path)}"
             )
     elif as_json:
         click.echo(json.dumps(asdict(observer.look())))
@@ -190,12 +190,12 @@ def _next(seen: RunStatus, run: TaskList, watching: bool) -> str:
         return (
             "Ctrl-C ends this view; the run goes on"
             if watching
-            else f"watch it with: cryotile status {run.path} --watch"
+            else f"watch it with: {command('status', run.path, '--watch')}"
         )
     if not seen.over:
-        return f"go on with: cryotile run {run.path}"
+        return f"go on with: {command('run', run.path)}"
     if seen.failed:
-        return f"put the failed ones back with: cryotile retry {run.path}"
+        return f"put the failed ones back with: {command('retry', run.path)}"
     if isinstance(run, Ingest):
-        return f"see what is in the point DB: cryotile info {run.db_path}"
-    return f"go on with: cryotile assemble {run.path} -o dhdt.nc"
+        return f"see what is in the point DB: {command('info', run.db_path)}"
+    return f"go on with: {command('assemble', run.path, '-o', 'dhdt.nc')}"

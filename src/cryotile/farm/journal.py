@@ -6,7 +6,7 @@ Each worker appends to a file of its own, ``<host>-<pid>-<random>.jsonl``, one l
 ``{"time": 1732.5, "process": "…", "farm": "…"}``                     the first line: the worker and its parent, see
                                                                       :mod:`cryotile.processes`
 ``{"time": 1732.6, "start": 17}``                                     an attempt of task 17 starts
-``{"time": 1742.7, "task": 17, "fraction": 0.3, "seconds": 10.1}``    its progress; at most every 10 s
+``{"time": 1742.7, "task": 17, "fraction": 0.3, "seconds": 10.1}``    its progress; at most every 3 s
 ``{"time": 1760.1, "end": 17, "seconds": 27.5}``                      its result is saved
 ``{"time": 1760.1, "end": 17, "seconds": 27.5, "error": "…"}``        it failed
 ====================================================================  =============================================
@@ -36,7 +36,7 @@ from cryotile.processes import is_alive, parent_process, this_process
 
 __all__ = ["SILENCE", "Ended", "Journaled", "Journals", "Worker"]
 
-PROGRESS_INTERVAL = 10.0
+PROGRESS_INTERVAL = 3.0
 """Seconds between two lines on the progress of a task."""
 
 SILENCE = 1000.0

@@ -280,15 +280,24 @@ def _number_categories(
     """Number the mode or platform of each point by its place in their list; an unknown one comes after the last."""
     if name not in points.columns:
         return None
-    values = points[name].take(seen).astype("category").cat
-    unknown = [str(value) for value in values.categories if value not in known]
+    categories, codes = _categories(points[name], seen)
+    unknown = [value for value in categories if value not in known]
     if unknown:
         raise InvalidValue(
             f"{name} {unknown[0]!r} is unknown; correct the points, which may have {', '.join(known)}"
             + (", or name it in other_platforms" if name == "platform" else "")
         )
-    numbers = np.array([*(known.index(value) for value in values.categories), len(known)], np.uint8)
-    return numbers.take(values.codes)
+    numbers = np.array([*(known.index(value) for value in categories), len(known)], np.uint8)
+    return numbers.take(codes)
+
+
+def _categories(column: pd.Series, seen: _Places) -> tuple[list[str], npt.NDArray[Any]]:
+    """Return the possible texts of some points of a column, and the place of each point's, -1 if it has none."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        # Taking codes costs a tenth of taking points.
+        return list(map(str, column.cat.categories)), column.cat.codes.to_numpy().take(seen)
+    values = column.take(seen).astype("category").cat
+    return list(map(str, values.categories)), values.codes.to_numpy()
 
 
 def _distinct(numbers: npt.NDArray[np.uint8] | None) -> int:
@@ -377,7 +386,10 @@ def _period_in_ticks(config: FitConfig, tick: int) -> tuple[int, int]:
 def _refuse_mixed_platforms(points: pd.DataFrame, seen: _Places) -> None:
     if "platform" not in points.columns:
         return
-    names: Sequence[str] = sorted(map(str, points["platform"].take(seen).dropna().unique()))
+    categories, codes = _categories(points["platform"], seen)
+    if not codes.size or codes.min() == codes.max():
+        return
+    names = sorted(categories[code] for code in np.unique(codes) if code >= 0)
     if len(names) > 1:
         raise InvalidValue(
             f"points mix the platforms {', '.join(names)}, and the step between them would become elevation change;"

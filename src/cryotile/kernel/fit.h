@@ -200,6 +200,12 @@ typedef struct {
     double *deltas;                   /* of the rate when the pass is left out */
     int32_t *list;
     uint8_t *free, *marks;            /* whether it is free; whether starts mark it */
+    /* The same by time, for windows and heights; a column of parts and sums has stride + 8 places. */
+    double *times;
+    double *parts, *before;           /* what each that is not free adds to the equations; sums over all before a place */
+    int32_t *points_before, *passes_before; /* kept points, and passes that are not free */
+    double *bins, *bin_weights;       /* means of the columns of heights, and weights */
+    int32_t *bin_places;
     /* Of the fit. */
     double origin, level;             /* years from the reference epoch; mean of z, m */
     double at_post[MAX_UNKNOWNS];     /* each column at the post at the reference epoch */

@@ -30,6 +30,11 @@ int64_t lay_out(const Model *model, int64_t points, int64_t passes, double *bloc
     work->constants = take(block, &at, stride * (n - q));
     work->within = take(block, &at, stride * (q + 1) * (q + 2) / 2);
     work->means = take(block, &at, stride * (n + 1));
+    work->parts = take(block, &at, (stride + 8) * (n + 1) * (n + 2) / 2);
+    work->before = take(block, &at, (stride + 8) * (n + 1) * (n + 2) / 2);
+    work->bins = take(block, &at, stride * (q + 2));
+    work->bin_weights = take(block, &at, stride);
+    work->times = take(block, &at, stride);
     work->per_v = take(block, &at, stride * THETAS);
     work->logs = take(block, &at, stride * THETAS);
     work->first = (int64_t *)take(block, &at, stride);
@@ -38,6 +43,9 @@ int64_t lay_out(const Model *model, int64_t points, int64_t passes, double *bloc
     work->kept = (int32_t *)take(block, &at, stride);
     work->pass = (int32_t *)take(block, &at, stride);
     work->list = (int32_t *)take(block, &at, stride);
+    work->points_before = (int32_t *)take(block, &at, stride);
+    work->passes_before = (int32_t *)take(block, &at, stride);
+    work->bin_places = (int32_t *)take(block, &at, stride);
     work->free = (uint8_t *)take(block, &at, stride);
     work->was_free = (uint8_t *)take(block, &at, stride);
     work->marks = (uint8_t *)take(block, &at, stride);

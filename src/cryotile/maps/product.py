@@ -18,7 +18,7 @@ import pyproj
 import xarray as xr
 
 import cryotile
-from cryotile.errors import DamagedFile, InvalidValue, MissingDependency
+from cryotile.errors import DamagedFile, InvalidValue, MissingDependency, command
 from cryotile.files import atomic_path
 from cryotile.fit.config import FitConfig
 from cryotile.fit.variables import Status, Variable, axis_attrs, settings_attrs
@@ -179,7 +179,9 @@ def check_product(path: Path) -> None:
     if not _is_product(path):
         state = "is not a product of cryotile in NetCDF" if path.exists() else "does not exist"
         file = path.with_suffix(".nc")
-        raise InvalidValue(f"{path} {state}; make a product with 'cryotile assemble RUN -o {file}'")
+        raise InvalidValue(
+            f"{path} {state}; make a product with: {command('assemble', 'RUN', '-o', file)}"
+        )
 
 
 def summarize_product(path: Path) -> list[str] | None:

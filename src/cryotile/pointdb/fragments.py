@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cryotile.errors import DamagedFile, UnwritablePath
+from cryotile.errors import DamagedFile, UnwritablePath, command
 from cryotile.files import fsync, writing
 from cryotile.pointdb.encoding import TEXT, Stored, from_table, text_of, to_table
 from cryotile.pointdb.sort_order import RANK_BITS, chunk_directory, places
@@ -44,8 +44,8 @@ __all__ = [
     "writer_of",
 ]
 
-ROW_GROUP_SIZE = 1 << 16
-"""Points of a row group, the unit that statistics prune: about 1 MB."""
+ROW_GROUP_SIZE = 1 << 15
+"""Points of a row group, the unit that statistics prune: some 500 kB.  Twice as many make files smaller by 0.3 %."""
 
 DELTA_ENCODED = ("x_cm", "y_cm", "time", "elevation_mm", "uncertainty_mm", "pass_id")
 
@@ -335,6 +335,6 @@ def damaged_fragment(
 ) -> DamagedFile:
     """Return the error that a fragment is damaged, with its remedy."""
     return DamagedFile(
-        f"{path} {what}; put it back from a copy, or run 'cryotile remove {root}"
-        " --damaged' and ingest the granules that it names again"
+        f"{path} {what}; put it back from a copy, or ingest the granules again that this names:"
+        f" {command('remove', root, '--damaged')}"
     )

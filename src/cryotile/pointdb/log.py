@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.errors import DamagedFile, InvalidValue, command
 from cryotile.files import (
     atomic_path,
     fsync_directory,
@@ -386,7 +386,7 @@ class Log:
             there = ", ".join([*map(str, history["kept"]), f"{history['oldest']} to {newest}"])
             raise InvalidValue(
                 f"snapshot {number} of {db} was ended by the compaction {history['oldest']}: there are {there};"
-                f" plan again from the newest, and next time keep it with 'cryotile compact {db} --keep {number}'"
+                f" plan again from the newest, and next time keep it with: {command('compact', db, '--keep', number)}"
             )
         return last
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.dataset as ds
-import pyarrow.fs
+import pyarrow.parquet as pq
 
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.geo.grid import Tile
-from cryotile.pointdb.encoding import SCALES, TIME, decode, from_table, stored_names
+from cryotile.pointdb.encoding import SCALES, Stored, decode, from_table, stored_names
 from cryotile.pointdb.fragments import FragmentGone, check_footer, damaged_fragment
 from cryotile.pointdb.sort_order import SQUARE_SIZE, has_no_ties, in_total_order
 from cryotile.pointdb.store import Store
@@ -44,6 +42,9 @@ Time = str | np.datetime64 | pd.Timestamp
 
 Limits = dict[str, tuple[int, int]]
 """Stored name → first and last value."""
+
+SHARED = ("platform", "mode")
+"""Columns whose value the log tells where all points of a fragment have the same."""
 
 FARTHEST = 21_474_836.47
 """Largest number of metres that centimetres in 32 bits can hold."""
@@ -103,6 +104,17 @@ class Selection:
         extra = self.where.columns if self.where else ()
         return stored_names(dict.fromkeys(("x", "y", "time", *self.columns, *extra)))
 
+    def without_decided(self, shared: Collection[str]) -> Selection:
+        """Return the selection without its condition if that depends only on columns by which fragments were selected.
+
+        Parameters
+        ----------
+        shared : collection of str
+            Columns that have a single, known value in each of the fragments.
+        """
+        decided = self.where is not None and self.where.columns <= set(shared)
+        return replace(self, where=None) if decided else self
+
 
 def parse_condition(where: str | Where | None, known: Collection[str]) -> Where | None:
     """Parse a condition if it is text, and check that its columns are known."""
@@ -156,16 +168,6 @@ def _first_at_least(metres: float) -> int:
     return cm
 
 
-def _row_filter(limits: Limits) -> pc.Expression | None:
-    """Return the limits as an Arrow expression, None if there are none."""
-    keep = None
-    for name, ends in limits.items():
-        first, last = (pa.scalar(end, TIME if name == "time" else pa.int32()) for end in ends)
-        within = (pc.field(name) >= first) & (pc.field(name) <= last)
-        keep = within if keep is None else keep & within
-    return keep
-
-
 def select_fragments(
     fragments: pa.Table, limits: Limits, where: Where | None, chunk: int | None = None
 ) -> list[dict[str, Any]]:
@@ -179,7 +181,7 @@ def select_fragments(
     near = fragments.filter(keep)
     if where is not None and len(near):
         near = near.filter(where.possible(_bounds_of(near)))
-    chosen = near.select(["chunk", "path", "bytes", "checksum", "footer"])
+    chosen = near.select(["chunk", "path", "bytes", "checksum", "footer", *SHARED])
     rows: list[dict[str, Any]] = chosen.sort_by(
         [("chunk", "ascending"), ("path", "ascending")]
     ).to_pylist()
@@ -187,7 +189,7 @@ def select_fragments(
 
 
 def _bounds_of(fragments: pa.Table) -> pd.DataFrame:
-    columns = {name: fragments[name].to_pandas() for name in ("platform", "mode")}
+    columns = {name: fragments[name].to_pandas() for name in SHARED}
     for end in ("min", "max"):
         columns[f"time_{end}"] = fragments[f"time_{end}"].to_numpy().view("datetime64[ms]")
         for axis in ("x", "y"):
@@ -235,7 +237,7 @@ def read_points(
     store : Store
         The point DB.
     entries : sequence of mapping
-        Rows of the fragments in the log, sorted by chunk: ``path``, ``chunk``, ``bytes``, ``checksum``, ``footer``.
+        Rows of the fragments in the log, as of :func:`select_fragments`.
     selection : Selection
         Criteria and columns.
 
@@ -252,13 +254,18 @@ def read_points(
         A compaction has replaced a fragment, or it is lost.
     """
     description = store.description
-    table = _table(store.root, entries, description.schema, selection)
-    try:
-        stored, where = from_table(table), selection.where
-    except DamagedFile as error:
-        raise _diagnosed(store.root, entries, error) from error
-    if where is not None:
-        keep = where.mask(decode(stored, sorted(where.columns)))
+    shared = {name for name in SHARED if all(entry[name] is not None for entry in entries)}
+    selection = selection.without_decided(shared)
+    parts = [from_table(description.schema.empty_table().select(selection.stored))]
+    for entry in entries:
+        check_footer(store.root, entry)
+        try:
+            parts.append(_read_fragment(store.root, entry, selection))
+        except (OSError, pa.ArrowException, DamagedFile) as error:
+            raise _diagnosed(store.root, entry, error) from error
+    stored = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if selection.where is not None:
+        keep = selection.where.mask(decode(stored, sorted(selection.where.columns)))
         stored = {name: values[keep] for name, values in stored.items()}
     chunks = [entry["chunk"] for entry in entries]
     # Sorted fragments of different chunks are in order, except for ties that columns not read have ordered.
@@ -269,52 +276,82 @@ def read_points(
     return points
 
 
-def _table(
-    root: Path, entries: Sequence[Mapping[str, Any]], form: pa.Schema, selection: Selection
-) -> pa.Table:
-    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-    form_of_files = ds.ParquetFileFormat(default_fragment_scan_options=options)
-    files = pyarrow.fs.LocalFileSystem()
-    for entry in entries:
-        check_footer(root, entry)
-    # Fragments are made from their names, so that no file is looked up before it is read.
-    parts = [form_of_files.make_fragment(str(root / e["path"]), files) for e in entries]
-    data = ds.FileSystemDataset(parts, form, form_of_files, files)
-    try:
-        if selection.where is not None:
-            data = _pruned(data, selection.where)
-        return data.to_table(columns=selection.stored, filter=_row_filter(selection.limits))
-    except (OSError, pa.ArrowException) as error:
-        raise _diagnosed(root, entries, error) from error
+def _read_fragment(root: Path, entry: Mapping[str, Any], selection: Selection) -> Stored:
+    """Read the points within the limits, from the row groups that may hold any."""
+    # A text that all points of the fragment share is in the log: it need not be read.
+    names = selection.stored
+    texts = {name: entry[name] for name in SHARED if name in names and entry[name] is not None}
+    with pq.ParquetFile(root / entry["path"], page_checksum_verification=True) as file:
+        groups = _RowGroups(file.metadata)
+        chosen, cut = groups.within(selection.limits)
+        if selection.where is not None and chosen:
+            chosen = groups.possible(chosen, selection.where)
+        stored = from_table(
+            file.read_row_groups(chosen, columns=[n for n in names if n not in texts])
+        )
+    if cut:
+        keep = np.ones(len(stored["time"]), bool)
+        for name in cut:
+            first, last = selection.limits[name]
+            keep &= (stored[name] >= first) & (stored[name] <= last)
+        rows = np.flatnonzero(keep)
+        stored = {name: values.take(rows) for name, values in stored.items()}
+    return stored | from_table(_repeated(texts, len(stored["time"])))
 
 
-def _pruned(data: ds.FileSystemDataset, where: Where) -> ds.FileSystemDataset:
-    """Leave out the row groups in which, by their statistics, no point satisfies the condition."""
-    files = list(data.get_fragments())
-    groups = [(file, group) for file in files for group in range(file.metadata.num_row_groups)]
-    known = {
-        key: values
-        for name in sorted(where.columns)
-        for key, values in _statistics(name, groups).items()
-    }
-    possible = where.possible(pd.DataFrame(known, index=range(len(groups))))
-    chosen: dict[int, list[int]] = {}
-    for at in np.flatnonzero(possible):
-        file, group = groups[at]
-        chosen.setdefault(id(file), []).append(group)
-    parts = [file.subset(row_group_ids=chosen[id(file)]) for file in files if id(file) in chosen]
-    return ds.FileSystemDataset(parts, data.schema, data.format, pyarrow.fs.LocalFileSystem())
+def _repeated(texts: Mapping[str, str], count: int) -> pa.Table:
+    codes = np.zeros(count, np.int8)
+    return pa.table({n: pa.DictionaryArray.from_arrays(codes, [t]) for n, t in texts.items()})
 
 
-def _statistics(name: str, groups: Sequence[tuple[Any, int]]) -> dict[str, Any]:
-    """Return the value that all points of each row group share in a column, or its bounds, from the statistics."""
-    stored = stored_names([name])[0]
-    ends: list[tuple[Any, Any]] = []
-    for file, group in groups:
-        column = file.metadata.row_group(group).column(file.physical_schema.get_field_index(stored))
-        found = column.statistics
-        raw = found is not None and found.has_min_max
-        ends.append((found.min_raw, found.max_raw) if raw else (None, None))
+class _RowGroups:
+    """The row groups of a fragment and what their statistics tell."""
+
+    def __init__(self, metadata: pq.FileMetaData) -> None:
+        self._groups = [metadata.row_group(n) for n in range(metadata.num_row_groups)]
+        self._place = {name: n for n, name in enumerate(metadata.schema.names)}
+
+    def within(self, limits: Limits) -> tuple[list[int], list[str]]:
+        """Return the row groups that may have points within the limits, and which limits some points exceed."""
+        chosen, ends = list(range(len(self._groups))), dict[str, list[tuple[Any, Any]]]()
+        for name, (first, last) in limits.items():
+            ends[name] = self._ends(name)
+            chosen = [n for n in chosen if _overlap(ends[name][n], first, last)]
+        cut = [
+            name
+            for name, (first, last) in limits.items()
+            if any(not _inside(ends[name][n], first, last) for n in chosen)
+        ]
+        return chosen, cut
+
+    def possible(self, chosen: Sequence[int], where: Where) -> list[int]:
+        """Return those row groups in which, by their statistics, a point may satisfy the condition."""
+        known = dict[str, Any]()
+        for name in where.columns:
+            ends = self._ends(stored_names([name])[0])
+            known |= _statistics(name, [ends[n] for n in chosen])
+        possible = where.possible(pd.DataFrame(known, index=range(len(chosen))))
+        return [n for n, keep in zip(chosen, possible, strict=True) if keep]
+
+    def _ends(self, stored: str) -> list[tuple[Any, Any]]:
+        """Return least and greatest value of a column in each row group, (None, None) where they are not known."""
+        found = [group.column(self._place[stored]).statistics for group in self._groups]
+        return [
+            (s.min_raw, s.max_raw) if s is not None and s.has_min_max else (None, None)
+            for s in found
+        ]
+
+
+def _overlap(ends: tuple[Any, Any], first: int, last: int) -> bool:
+    return ends[0] is None or (ends[1] >= first and ends[0] <= last)
+
+
+def _inside(ends: tuple[Any, Any], first: int, last: int) -> bool:
+    return ends[0] is not None and first <= ends[0] and ends[1] <= last
+
+
+def _statistics(name: str, ends: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+    """Return the value that all points of each row group share in a column, or its bounds."""
     if name in CATEGORIES or name == "ascending":
         shared = [low if low == high else None for low, high in ends]
         texts = [value.decode() if isinstance(value, bytes) else value for value in shared]
@@ -333,18 +370,18 @@ def _instants(milliseconds: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return instants
 
 
-def _diagnosed(root: Path, entries: Sequence[Mapping[str, Any]], symptom: Exception) -> Exception:
+def _diagnosed(root: Path, entry: Mapping[str, Any], symptom: Exception) -> Exception:
     """Return the error that names the fragment that could not be read."""
-    paths = {root / entry["path"]: entry["checksum"] for entry in entries}
-    for path in paths:
-        if not path.exists():
-            return FragmentGone(str(path))
-    if isinstance(symptom, FileNotFoundError):
-        # A file server shows it again: the caller must read once more.
-        return FragmentGone(str(next(iter(paths))))
-    for path, checksum in paths.items():
-        if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
-            return damaged_fragment(root, path)
+    path = root / entry["path"]
+    # If a file server shows it again, the caller must read once more.
+    if isinstance(symptom, FileNotFoundError) or not path.exists():
+        return FragmentGone(str(path))
+    try:
+        checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        return damaged_fragment(root, path, f"cannot be read ({error.strerror})")
+    if checksum != entry["checksum"]:
+        return damaged_fragment(root, path)
     if isinstance(symptom, DamagedFile):
         return symptom
     return DamagedFile(f"{root} cannot be read ({' '.join(str(symptom).split())}); try again")

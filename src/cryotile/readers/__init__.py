@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from stat import S_ISDIR
+from typing import NamedTuple
 
 from cryotile.errors import GranuleError, InvalidValue
 from cryotile.points import SURFACE_TYPES, Granule
@@ -24,6 +26,7 @@ __all__ = [
     "Reader",
     "all_readers",
     "extra_columns",
+    "find_granules",
     "find_reader",
     "granules_under",
     "is_table",
@@ -258,13 +261,74 @@ _STRAY_NAMES = (
 )
 
 
+class FoundGranules(NamedTuple):
+    """Files that a user means by some paths.
+
+    Attributes
+    ----------
+    files : list of Path
+        Files to read, in the order of the paths, those below a directory in theirs.
+    strays : list of Path
+        Files below a directory that are no granules by their names.
+    missing : list of Path
+        Those of ``files`` that do not exist.
+    """
+
+    files: list[Path]
+    strays: list[Path]
+    missing: list[Path]
+
+
+def find_granules(paths: Iterable[Path]) -> FoundGranules:
+    """Return the files that paths mean: a directory stands for the granules below it.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files and directories.
+
+    Raises
+    ------
+    InvalidValue
+        There is no path, or a directory without a file that may be a granule.
+    """
+    found = FoundGranules([], [], [])
+    for path in paths:
+        try:
+            is_directory = S_ISDIR(path.stat().st_mode)
+        except OSError:
+            is_directory = False
+            found.missing.append(path)
+        if not is_directory:
+            found.files.append(path)
+            continue
+        granules, strays = granules_under(path)
+        if not granules:
+            others = (
+                f" ({strays[0].name} and the like are left out by their names)" if strays else ""
+            )
+            raise InvalidValue(
+                f"{path} is a directory without a file that may be a granule{others}; give the directory that holds"
+                " your granules, or the files"
+            )
+        found.files.extend(granules)
+        found.strays.extend(strays)
+    if not found.files:
+        raise InvalidValue("no granule was named; give the paths of one or more, or of a directory")
+    return found
+
+
+# Names of files that mark the directories of cryotile's own: a point DB, a run, an ingest.
+_OWN = {"cryotile.json", "run.toml", "ingest.toml"}
+
+
 def granules_under(directory: Path) -> tuple[list[Path], list[Path]]:
     """Return the files below a directory that may be granules, and the strays: files that are none by their names.
 
     Parameters
     ----------
     directory : Path
-        Searched with its subdirectories; hidden ones are left out.
+        Searched with its subdirectories; hidden ones are left out, and point DBs and runs.
 
     Returns
     -------
@@ -275,6 +339,9 @@ def granules_under(directory: Path) -> tuple[list[Path], list[Path]]:
     granules: list[Path] = []
     strays: list[Path] = []
     for folder, subfolders, names in os.walk(directory):
+        if not _OWN.isdisjoint(names):
+            subfolders.clear()
+            continue
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in names:
             (strays if _is_stray(name) else granules).append(Path(folder, name))

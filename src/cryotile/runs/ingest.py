@@ -38,7 +38,14 @@ import tomli_w
 import cryotile
 from cryotile.backends.auto import choose
 from cryotile.backends.pool import pool_size
-from cryotile.errors import CryotileError, DamagedFile, GranuleError, IncompleteIngest, InvalidValue
+from cryotile.errors import (
+    CryotileError,
+    DamagedFile,
+    GranuleError,
+    IncompleteIngest,
+    InvalidValue,
+    command,
+)
 from cryotile.farm.task import Task
 from cryotile.files import fsync_directory, write_text, writing
 from cryotile.geo.dem import Dem
@@ -113,6 +120,7 @@ class Ingest(TaskList):
     uuid: str
     criteria: Criteria
     generation: int = 1
+    things: ClassVar[str] = "granules"
     noun: ClassVar[str] = "batch"
     nouns: ClassVar[str] = "batches"
     verb: ClassVar[str] = "ingest"
@@ -193,6 +201,16 @@ class Ingest(TaskList):
     def check(self) -> None:
         """Check that the point DB is there."""
         PointDB(self.db_path)
+
+    def saved(self) -> str:
+        """Say how many of its granules the point DB has, which is the truth after an interruption, too."""
+        table = pq.read_table(self.path / "granules.parquet", columns=["path"])
+        granules = PointDB(self.db_path).granules
+        there = granules[granules["name"].isin([Path(p).name for p in table["path"].to_pylist()])]
+        return (
+            f"{len(there):,} of {len(table):,} granules are in {self.db_path}, with {there['rows'].sum():,} points; go"
+            f" on with the same command, or with: {command('run', self.path)}"
+        )
 
     def estimate(self, tasks: Sequence[Task]) -> Estimate:
         """Estimate time and memory of batches from the bytes of their files."""
@@ -502,13 +520,13 @@ def report_of(
     new = tuple(dict.fromkeys(id for id in ids if id not in before))
     granules = PointDB(ingest.db_path).granules.set_index("id")
     added = granules.loc[granules.index.intersection(list(new))]
-    notes: dict[str, tuple[str, ...]] = {}
+    notes: dict[str, list[str]] = {}
     said = [(note, names) for each in done for note, names in each.notes.items()]
     said += [
         (n, [name]) for name, of in zip(added["name"], added["notes"], strict=True) for n in of
     ]
     for note, names in said:
-        notes[note] = (*notes.get(note, ()), *names)
+        notes.setdefault(note, []).extend(names)
     dropped: Counter[str] = Counter()
     for reasons in added["dropped"]:
         dropped.update(reasons)
@@ -520,7 +538,7 @@ def report_of(
         records=int(added["record_count"].sum()),
         granules=sum(ingest.sizes[index] for index in share),
         dropped=dropped,
-        notes=notes,
+        notes={note: tuple(names) for note, names in notes.items()},
         problems=tuple(
             line.replace(path, shown.get(path, path)) for t in done for path, line in t.problems
         ),
@@ -534,8 +552,8 @@ def _unfinished(ingest: Ingest, missing: Sequence[int], share: Collection[int]) 
     failed = ingest.failed()
     errors = [failed[index] for index in missing if index in failed]
     why = (
-        f" (the first: {last_line(errors[0])}); 'cryotile retry {ingest.path}' puts failed ones back, and then the same"
-        " command goes on"
+        f" (the first: {last_line(errors[0])}); put failed ones back, and give the same command again:"
+        f" {command('retry', ingest.path)}"
         if errors
         else "; the same command goes on"
     )

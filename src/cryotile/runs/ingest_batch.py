@@ -61,6 +61,9 @@ LEAST_POINTS = 100_000
 MOST_POINTS = 4_000_000
 """Most points of a commit; with more, fragments are no better and an interruption loses more."""
 
+READING = 0.8
+"""Share of the time of a batch in which its files are read; then their points are written."""
+
 NO_DEM_HERE = "none of its points lies where the DEM has a value, so it was not screened"
 
 
@@ -160,7 +163,7 @@ def take_in(
     criteria : Criteria
         Which points, and memory.
     progress : callable
-        Called with the fraction done.
+        Called with the fraction done, by bytes.
 
     Returns
     -------
@@ -172,16 +175,16 @@ def take_in(
     CryotileError
         The point DB cannot be written or is damaged, or the DEM cannot be read.
     """
-    ingest_batch = _IngestBatchState(db, criteria)
+    ingest_batch = _IngestBatchState(db, criteria, progress)
     limit = points_within(criteria.memory, len(db.columns))
     waiting, held = list[Granule](), 0
-    for granule in ingest_batch.read(files, progress):
+    for granule in ingest_batch.read(files):
         size = limit if isinstance(granule, Path) else len(granule.points)
         if waiting and held + size > limit:
             ingest_batch.append(waiting)
             waiting, held = [], 0
         if isinstance(granule, Path):
-            ingest_batch.append_long(granule, progress)
+            ingest_batch.append_long(granule)
         else:
             waiting.append(granule)
             held += size
@@ -193,26 +196,25 @@ def take_in(
 class _IngestBatchState:
     """A point DB, the criteria of an ingest, and the result so far."""
 
-    def __init__(self, db: PointDB, criteria: Criteria) -> None:
-        self._db, self._criteria = db, criteria
+    def __init__(self, db: PointDB, criteria: Criteria, progress: Callable[[float], None]) -> None:
+        self._db, self._criteria, self._progress = db, criteria, progress
         where, mapping, dem = criteria.where, criteria.mapping, criteria.dem
         self._where = None if where is None else Where.parse(where, columns=db.column_names)
         self._mapping = None if mapping is None else ColumnMapping.load(mapping)
         self._dem = None if dem is None else Dem(dem, db.crs)
-        self._done = 0.0
+        self._done = self._share = 0.0
         self.taken = Taken()
 
-    def read(
-        self, files: Sequence[Path], progress: Callable[[float], None]
-    ) -> Iterator[Granule | Path]:
+    def read(self, files: Sequence[Path]) -> Iterator[Granule | Path]:
         """Yield the granules that are not in the point DB yet; note those that are, and files with problems.
 
         Of a table that does not fit into memory, yield only the path.
         """
         there = self._db.checksums()
-        for done, file in enumerate(files):
-            self._done = 0.8 * done / len(files)
-            progress(self._done)
+        sizes = [_size(file) for file in files]
+        for file, size in zip(files, sizes, strict=True):
+            self._done, self._share = self._done + self._share, READING * size / sum(sizes)
+            self._tell(0.0)
             try:
                 if there and (id := there.get(_checksum(file))) is not None:
                     self.taken.ids.append(id)
@@ -238,16 +240,22 @@ class _IngestBatchState:
             self.taken.notes.setdefault(NO_DEM_HERE, []).extend(unscreened)
         self.taken.count(self._db.append(batch))
 
-    def append_long(self, file: Path, progress: Callable[[float], None]) -> None:
+    def append_long(self, file: Path) -> None:
         """Read a table twice, in pieces: for its identity, and to project, screen and write its points."""
         rows = _rows_within(self._criteria.memory, len(self._db.columns))
         unscreened = list[bool]()
+        total, read, survey = max(_records(file), 1), 0, True
 
         def seen() -> None:
-            # Keeps the lease alive; the number of pieces is not known.
-            progress(self._done)
+            # Keeps the lease alive, too.
+            nonlocal read
+            read += rows
+            self._tell((0.0 if survey else 0.5) + 0.5 * min(read / total, 1.0))
 
         def batches() -> Iterator[Batch]:
+            nonlocal read, total, survey
+            # The survey has counted the rows.
+            total, read, survey = (read if survey else total), 0, False
             unscreened.clear()
             for piece in pieces:
                 batch, names = self._selected(Batch.of([piece]))
@@ -269,6 +277,10 @@ class _IngestBatchState:
             return
         if self._dem is not None and all(unscreened):
             self.taken.notes.setdefault(NO_DEM_HERE, []).append(file.name)
+
+    def _tell(self, fraction: float) -> None:
+        """Report progress: the fraction of the file that is being read."""
+        self._progress(self._done + self._share * fraction)
 
     def _complain(self, file: Path, error: CryotileError) -> None:
         log.debug("granule %s failed", file, exc_info=error)
@@ -312,6 +324,13 @@ class _IngestBatchState:
         # Written so that points without a DEM value (NaN) stay.
         near = ~(np.abs(above) > self._criteria.max_dem_difference)
         return batch.keep(near, FAR_FROM_DEM), unscreened
+
+
+def _size(file: Path) -> int:
+    """Return the bytes of a file, at least 1."""
+    with suppress(OSError):
+        return max(file.stat().st_size, 1)
+    return 1
 
 
 def _checksum(file: Path) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
-from cryotile.errors import InvalidValue
+from cryotile.errors import InvalidValue, command
 from cryotile.fit.config import TERMS, FitConfig
 from cryotile.geo.grid import Grid, check_bounds
 from cryotile.geo.mask import Mask
@@ -353,7 +353,7 @@ def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.D
             else "the point DB holds no points"
         )
         raise InvalidValue(
-            f"{what}: nothing to plan; look at what there is with 'cryotile info {db.path}'"
+            f"{what}: nothing to plan; look at what there is with: {command('info', db.path)}"
         )
     span = f"{everything['time_min'].min():%Y-%m-%d} to {everything['time_max'].max():%Y-%m-%d}"
     everything = within_period(everything, fit.period)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.errors import DamagedFile, InvalidValue, command
 from cryotile.farm.task import Task
 from cryotile.files import sweep
 from cryotile.geo.grid import Tile
@@ -66,6 +66,7 @@ class Run(ReprMixin, TaskList):
     settings: Settings
     generation: int
     snapshot: int
+    things: ClassVar[str] = "tiles"
     noun: ClassVar[str] = "tile"
     nouns: ClassVar[str] = "tiles"
     verb: ClassVar[str] = "fit"
@@ -203,6 +204,11 @@ class Run(ReprMixin, TaskList):
         open_db(self)
         sweep(self.store.path)
 
+    def saved(self) -> str:
+        """Say how many tiles are there."""
+        done = len(self.tasks) - len(self.missing_quick())
+        return f"{done:,} of {len(self.tasks):,} tiles are there; go on with: {command('run', self.path)}"
+
     def estimate(self, tasks: Sequence[Task]) -> Estimate:
         """Estimate time and memory of some tasks, to a factor of two."""
         return estimate(self.table.iloc[[task.index for task in tasks]])
@@ -296,7 +302,7 @@ def open_db(run: Run) -> PointDB:
     if not run.db_path.exists():
         raise InvalidValue(
             f"the point DB {run.db_path} of this run is gone; move it back, or name its new place:"
-            f" cryotile plan {run.path} --db DB"
+            f" {command('plan', run.path, '--db', 'DB')}"
         )
     return PointDB(run.db_path)
 

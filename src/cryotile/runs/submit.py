@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryotile.errors import CryotileError, DamagedFile, InvalidValue
+from cryotile.errors import CryotileError, DamagedFile, InvalidValue, command
 from cryotile.farm.task import Task
 from cryotile.files import make_directory, read_sealed, write_sealed, write_text, writing
 from cryotile.runs.tasklist import TaskList
@@ -298,8 +298,8 @@ def make_job(
     tasks = tuple(run.pending())
     if not tasks:
         raise CryotileError(
-            f"{run.path} has no {run.noun} to do: all are there or failed; 'cryotile status {run.path}' says which, "
-            f"and 'cryotile retry {run.path}' puts failed ones back"
+            f"{run.path} has no {run.noun} to do: all are there or failed; see which with:"
+            f" {command('status', run.path)}, and put failed ones back with: {command('retry', run.path)}"
         )
     # The first MPI rank hands out tasks and does none.
     master = backend == "mpi" and members > 1

@@ -60,6 +60,8 @@ class TaskList(ABC):
         Identifies the list, also after it is moved.
     generation : int
         Number of the task list, counted from 1.
+    things : str
+        Name of what :attr:`sizes` count.
     noun, nouns : str
         Name of a task's subject, singular and plural.
     verb : str
@@ -71,6 +73,7 @@ class TaskList(ABC):
     path: Path
     uuid: str
     generation: int
+    things: ClassVar[str]
     noun: ClassVar[str]
     nouns: ClassVar[str]
     verb: ClassVar[str]
@@ -97,6 +100,10 @@ class TaskList(ABC):
     @abstractmethod
     def check(self) -> None:
         """Check that the point DB is there, and remove what killed workers left."""
+
+    @abstractmethod
+    def saved(self) -> str:
+        """Say in one line what is saved, and which command goes on."""
 
     @abstractmethod
     def estimate(self, tasks: Sequence[Task]) -> Estimate:

@@ -13,7 +13,7 @@ from pathlib import Path
 import xarray as xr
 
 from cryotile.backends import open_backend, share_of
-from cryotile.errors import FailedTasks, Unfinished
+from cryotile.errors import FailedTasks, Unfinished, command
 from cryotile.farm.task import Pending, Progress, Task
 from cryotile.files import make_directory, writing
 from cryotile.fit.agreement import SPLITS, Agreement, agreement, compare, halves, variables
@@ -203,11 +203,11 @@ def compare_halves(
     if errors:
         raise FailedTasks(
             f"{len(errors):,} tile{'s' * (len(errors) != 1)} failed (the first, {run.names[errors[0].task.index]}:"
-            f" {last_line(str(errors[0].error))}); fix the cause, then continue with: cryotile validate {run.path}"
+            f" {last_line(str(errors[0].error))}); fix the cause, then continue with: {command('validate', run.path)}"
         )
     if missing := validation.missing(share):
         raise Unfinished(
-            f"{len(missing):,} of {len(share):,} tile{'s' * (len(share) != 1)} are not compared; go on with: cryotile"
-            f" validate {run.path}"
+            f"{len(missing):,} of {len(share):,} tile{'s' * (len(share) != 1)} are not compared; go on with:"
+            f" {command('validate', run.path)}"
         )
     return share

@@ -15,7 +15,7 @@ import xarray as xr
 
 from cryotile.backends import open_backend, share_of
 from cryotile.backends.auto import choose
-from cryotile.errors import FailedTasks, Unfinished
+from cryotile.errors import FailedTasks, Unfinished, command
 from cryotile.farm.heartbeat import Heartbeat
 from cryotile.farm.journal import Journaled
 from cryotile.farm.task import Progress, Task, Work
@@ -28,7 +28,7 @@ from cryotile.runs.ingest import FILE_NAME as INGEST_FILE
 from cryotile.runs.ingest import Ingest, report_of
 from cryotile.runs.ingest_batch import IngestReport, take_in
 from cryotile.runs.plan import PlanRequest
-from cryotile.runs.progress import bar
+from cryotile.runs.progress import follow
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.tasklist import last_line
 
@@ -242,7 +242,7 @@ def complete_run(
     progress : bool
         Whether to show a progress bar.
     tell : callable
-        Receives one line that names the backend that ``auto`` chose.
+        Receives a line that names the backend that ``auto`` chose and, without a bar, a line a minute on the progress.
 
     Returns
     -------
@@ -307,11 +307,11 @@ def check_finished(run: Run, share: Collection[int]) -> None:
         index, error = next(iter(failed.items()))
         raise FailedTasks(
             f"{len(failed):,} of {len(share):,} tiles failed (the first, {run.names[index]}: {last_line(error)});"
-            f" 'cryotile status {run.path}' says why, 'cryotile retry {run.path}' puts them back"
+            f" see why with: {command('status', run.path)}, and put them back with: {command('retry', run.path)}"
         )
     if left:
         raise Unfinished(
-            f"{len(left):,} of {len(share):,} tiles are not there; go on with: cryotile run {run.path}"
+            f"{len(left):,} of {len(share):,} tiles are not there; go on with: {command('run', run.path)}"
         )
 
 
@@ -369,10 +369,7 @@ def _work_through(
     tasks = frozen.pending(share)
     journal = frozen.journal.resolve()
     outcomes = frozen.record(farm.run(tasks, Journaled(work_on(frozen), journal)))
-    sizes, failed = frozen.sizes, 0
-    total = sum(sizes[task.index] for task in tasks)
-    with Heartbeat(journal), bar(frozen.verb, total, shown=progress) as advance:
+    with Heartbeat(journal), follow(frozen, tasks, shown=progress, tell=tell) as settle:
         for outcome in outcomes:
-            failed += outcome.error is not None
-            advance(sizes[outcome.task.index], f"{failed} failed" if failed else "")
+            settle(outcome)
     return {task.index for task in share}

@@ -13,7 +13,8 @@
        theta and its likelihood                    variance.h
        bad passes                                  search.h
      4, rate: its sigma by leaving out passes      jackknife.h
-     all of it, counts and gates                   passes.h
+     From the same sums                            windows.h, heights.h
+     all of it, counts and gates, totals           passes.h
    One post                                        post.h
 
    Every level gives the same bits.  Sums run in the order of the points, four columns of a row or eight passes side by
@@ -31,11 +32,13 @@
 #include "robust/robust.h"
 #include "points.h"
 #include "sums.h"
-#include "screen.h"
 #include "solve.h"
+#include "screen.h"
 #include "variance.h"
 #include "search.h"
 #include "jackknife.h"
+#include "windows.h"
+#include "heights.h"
 #include "passes.h"
 #include "plane.h"
 #include "post.h"

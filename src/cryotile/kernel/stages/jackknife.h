@@ -78,3 +78,11 @@ static void leave_out_passes(const Model *model, Work *work, const Equations *fr
     post->dhdt_sigma = sqrt(sum_of(rates));
     post->elevation_sigma = sqrt(sum_of(levels));
 }
+
+/* Returns the status of the gates of a rate. */
+static int gate_rate(const Model *model, double rate, double sigma, int32_t passes)
+{
+    return !(fabs(rate) <= model->max_rate)                              ? RATE_OUT_OF_BOUNDS
+        : !(model->quantiles[passes - 1] * sigma <= model->max_ci95) ? TOO_UNCERTAIN
+                                                                         : OK;
+}

@@ -46,13 +46,6 @@ static int gate_passes(const Model *model, const Post *post)
                                                 : OK;
 }
 
-static int gate_rate(const Model *model, double rate, double sigma, int32_t passes)
-{
-    return !(fabs(rate) <= model->max_rate)                              ? RATE_OUT_OF_BOUNDS
-        : !(model->quantiles[passes - 1] * sigma <= model->max_ci95) ? TOO_UNCERTAIN
-                                                                         : OK;
-}
-
 /* Returns the mean square of the residuals of passes that are not free. */
 static double mean_square(const Model *model, Work *work, const Spreads *of)
 {
@@ -157,10 +150,45 @@ static void fill_post(const Model *model, Circle *circle, const Spreads *found, 
     post->status = gate_rate(model, post->dhdt, post->dhdt_sigma, post->pass_count);
 }
 
-/* Fits the points of the circle. */
-static void fit_passes(const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients)
+/* Adds the rate and its deltas to the totals of the regions of a post. */
+static void add_to_totals(const Model *model, const Circle *circle, const Posts *posts, int64_t at)
+{
+    const Work *const work = &circle->work;
+    for (int64_t k = posts->depth * at; k < posts->depth * (at + 1); k++) {
+        double *const to = posts->deltas + (model->pass_total + 1) * (int64_t)posts->regions[k];
+        if (posts->regions[k] < 0)
+            continue;
+        for (int32_t row = 0; row < work->passes; row++)
+            to[circle->codes[work->pass[row]]] += posts->areas[at] * work->deltas[row];
+        to[model->pass_total] += posts->areas[at] * work->beta[model->unknowns - 1];
+    }
+}
+
+/* Fills what follows from the sums of an accepted fit at a post. */
+static void fill_more(const Model *model, Circle *circle, const Spreads *found, const Posts *posts, int64_t at)
 {
     Work *const work = &circle->work;
+    const int32_t passes = posts->posts[at].pass_count;
+    Equations whole;
+    take_equations(model, work, found, &whole);
+    sort_by_time(model, work);
+    if (posts->window_total)
+        fill_windows(
+            model, work, &whole, posts->windows, posts->window_total, posts->rates + posts->window_total * at);
+    if (posts->bin_total)
+        fill_heights(
+            model, work, &whole, posts->bins, posts->bin_total, work->level, passes,
+            posts->heights + posts->bin_total * at);
+    if (posts->depth)
+        add_to_totals(model, circle, posts, at);
+}
+
+/* Fits the points of the circle. */
+static void fit_passes(
+    const Points *points, const Model *model, Circle *circle, const Posts *posts, int64_t at, double *coefficients)
+{
+    Work *const work = &circle->work;
+    Post *const post = posts->posts + at;
     Spreads spreads[2], *found;
     take_points(points, model, circle);
     screen_points(model, circle, work);
@@ -177,4 +205,6 @@ static void fit_passes(const Points *points, const Model *model, Circle *circle,
         post->status = SINGULAR;
     if (post->status == OK)
         fill_post(model, circle, found, post, coefficients);
+    if (post->status == OK && (posts->window_total || posts->bin_total || posts->depth))
+        fill_more(model, circle, found, posts, at);
 }

@@ -27,9 +27,20 @@ static void clear_fit(Post *post)
     post->pass_offset_sigma = post->noise_sigma = NAN;
 }
 
-static void fit_circle(
-    const Points *points, const Model *model, Circle *circle, Post *post, double *coefficients, int64_t slots)
+/* Sets what a post has beside its fit to nothing; its windows have no fit either. */
+static void clear_more(const Posts *posts, int64_t at)
 {
+    for (int64_t k = posts->window_total * at; k < posts->window_total * (at + 1); k++)
+        posts->rates[k] = (Rate){NAN, NAN, NAN, 0, 0, NOT_COMPUTED};
+    for (int64_t k = posts->bin_total * at; k < posts->bin_total * (at + 1); k++)
+        posts->heights[k] = (Height){NAN, NAN, NAN, 0, 0};
+}
+
+static void fit_circle(const Points *points, const Model *model, Circle *circle, const Posts *posts, int64_t at)
+{
+    Post *const post = posts->posts + at;
+    double *const coefficients = posts->coefficients + posts->slots * at;
+    const int64_t slots = posts->slots;
     bool cut_modes = model->modes > 1, cut_platforms = false;
     int32_t cut = 0;
     for (int k = 0; k < model->terms; k++)
@@ -53,7 +64,7 @@ static void fit_circle(
             break;
         }
         if (model->random_offsets) {
-            fit_passes(points, model, circle, post, coefficients);
+            fit_passes(points, model, circle, posts, at, coefficients);
             break;
         }
         missing = try_fit(points, model, circle, post, coefficients);
@@ -67,6 +78,8 @@ static void fit_circle(
         for (int64_t k = 0; k < slots; k++)
             coefficients[k] = NAN;
         post->terms = 0;
+        for (int64_t k = posts->window_total * at; k < posts->window_total * (at + 1); k++)
+            posts->rates[k].status = post->status;
     }
     post->terms |= cut;
 }
@@ -82,9 +95,9 @@ void FIT_ROWS(
             if (!posts->wanted[at])
                 continue;
             circle->x = posts->x[i];
+            clear_more(posts, at);
             if (select_points(points, cells, model->radius, bands, n_bands, circle))
-                fit_circle(
-                    points, model, circle, &posts->posts[at], posts->coefficients + posts->slots * at, posts->slots);
+                fit_circle(points, model, circle, posts, at);
             else
                 posts->posts[at].status = NOT_COMPUTED;
         }

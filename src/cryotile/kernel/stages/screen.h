@@ -89,28 +89,18 @@ static bool find_sigma(const Circle *circle, Work *work)
     return true;
 }
 
-/* Fits terrain to deviations from the means of passes, by LDL'. */
-static void fit_terrain(const Circle *circle, Work *work, const Model *model)
+/* Fits terrain to deviations from the means of passes. */
+static void fit_terrain(const Circle *circle, Work *work)
 {
-    double a[TERRAIN + 1][TERRAIN + 1], l[TERRAIN + 1][TERRAIN];
+    double prior[TERRAIN], inverse[TERRAIN], *const a = work->total;
     sum_passes(circle, work, TERRAIN, TERRAIN);
-    for (int i = 0; i <= TERRAIN; i++)
-        for (int j = 0; j <= i; j++)
-            a[i][j] = work->total[triangle(i, j)];
     for (int k = 0; k < TERRAIN; k++)
-        a[k][k] += work->sigma * work->sigma * work->precision[k];
-    for (int k = 0; k < TERRAIN; k++) {
-        const double pivot = fmax(a[k][k], work->sigma * work->sigma * work->precision[k]);
-        for (int i = k + 1; i <= TERRAIN; i++) {
-            l[i][k] = a[i][k] / pivot;
-            for (int j = k + 1; j <= i; j++)
-                a[i][j] -= l[i][k] * a[j][k];
-        }
-    }
+        a[triangle(k, k)] += prior[k] = work->sigma * work->sigma * work->precision[k];
+    eliminate_one(TERRAIN, a, prior, inverse);
     for (int k = TERRAIN - 1; k >= 0; k--) {
-        work->beta[k] = l[TERRAIN][k];
+        work->beta[k] = a[triangle(TERRAIN, k)];
         for (int i = k + 1; i < TERRAIN; i++)
-            work->beta[k] -= l[i][k] * work->beta[i];
+            work->beta[k] -= a[triangle(i, k)] * work->beta[i];
     }
 }
 
@@ -152,7 +142,7 @@ static void weigh_residuals(Work *work)
 }
 
 /* Runs the rounds; false: no pass tells sigma. */
-static bool screen_rounds(const Model *model, const Circle *circle, Work *work)
+static bool screen_rounds(const Circle *circle, Work *work)
 {
     const double nothing[TERRAIN] = {0};
     memcpy(work->beta, nothing, sizeof nothing);
@@ -162,7 +152,7 @@ static bool screen_rounds(const Model *model, const Circle *circle, Work *work)
         bool changed = false;
         if (round < WEIGHTED_ROUNDS)
             weigh_residuals(work);
-        fit_terrain(circle, work, model);
+        fit_terrain(circle, work);
         if (!find_sigma(circle, work))
             return false;
         if (round < WEIGHTED_ROUNDS - 1)
@@ -182,7 +172,7 @@ static void screen_points(const Model *model, const Circle *circle, Work *work)
     work->sigma = UNKNOWN_SIGMA;
     for (int32_t g = 0; g < circle->passes; g++)
         work->middles[g] = 0;
-    work->known_sigma = screen_rounds(model, circle, work);
+    work->known_sigma = screen_rounds(circle, work);
     if (!work->known_sigma) {
         keep_all(circle, work);
         work->sigma = UNKNOWN_SIGMA;

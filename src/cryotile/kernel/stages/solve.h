@@ -5,6 +5,23 @@
 
 enum { MAX_PRODUCTS = (MAX_UNKNOWNS + 1) * (MAX_UNKNOWNS + 2) / 2 };
 
+/* Eliminates one set of equations of n unknowns in place: below the diagonal L, in the last row, z, D^-1 L^-1 b, and R in
+   its last place; fills the inverse of D. */
+static void eliminate_one(int n, double *a, const double *prior, double *inverse)
+{
+    for (int k = 0; k < n; k++) {
+        const double pivot = fmax(a[triangle(k, k)], prior[k]), spread = a[triangle(k, k)];
+        double column[MAX_UNKNOWNS + 1];
+        inverse[k] = pivot > 0 && (prior[k] > 0 || spread > LEAST_VARIANCE) ? 1 / pivot : 0;
+        for (int i = k + 1; i <= n; i++) {
+            column[i] = a[triangle(i, k)];
+            a[triangle(i, k)] *= inverse[k];
+            for (int j = k + 1; j <= i; j++)
+                a[triangle(i, j)] -= a[triangle(i, k)] * column[j];
+        }
+    }
+}
+
 /* Eliminated: A = L D L'; the last row, z, has D^-1 L^-1 b. */
 typedef struct {
     eight l[MAX_PRODUCTS];        /* lower triangle by rows; below the diagonal */
