@@ -15,7 +15,7 @@ SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 help:
 	@echo 'make demo       install, then simulate, ingest, fit and map a mission in demo/'
 	@echo 'make test       install with the test extras, run the whole test suite (PYTEST_ARGS=…)'
-	@echo 'make test-faults  kill workers at least 200 times, at moments drawn by seed'
+	@echo 'make test-faults  kill workers at least 200 times, at moments drawn by seed; damage every kind of file'
 	@echo 'make lint       ruff, mypy and import-linter'
 	@echo 'make format     let ruff format the code'
 	@echo 'make docs       build the documentation in docs/_build/html'
@@ -36,7 +36,7 @@ test: $(VENV)/with-all,test
 
 test-faults: $(VENV)/with-all,test
 	CRYOTILE_LONG=1 $(BIN)/python -m pytest --timeout 3000 tests/backends/test_faults.py tests/ledgers/test_faults_sql.py \
-		tests/taskfarm/test_server_faults.py tests/backends/test_mpi.py tests/pointdb/test_faults.py $(PYTEST_ARGS)
+		tests/taskfarm/test_server_faults.py tests/backends/test_mpi.py tests/pointdb/test_faults.py tests/damage $(PYTEST_ARGS)
 
 lint: $(VENV)/with-all,dev,test
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import secrets
 import time
@@ -20,14 +21,18 @@ __all__ = [
     "fsync",
     "fsync_directory",
     "make_directory",
+    "make_way",
     "network_file_system",
     "read_sealed",
+    "set_aside",
     "sweep",
     "write_durably",
     "write_sealed",
     "write_text",
     "writing",
 ]
+
+_logger = logging.getLogger(__name__)
 
 # Types of file systems that several machines may have mounted, as the kernel calls them.
 _NETWORK = frozenset(
@@ -158,6 +163,40 @@ def sweep(directory: Path, *, age: float = 3600.0) -> None:
                 path.unlink()
 
 
+def set_aside(path: Path, what: str = "is damaged") -> None:
+    """Rename a file or directory that cannot be used to ``<name>.damaged-<n>``, and say so in one line.
+
+    For what can be made anew: nothing is deleted, and the name is free again.  Where renaming is not allowed, the path
+    stays, and the line says that it is ignored.
+
+    Parameters
+    ----------
+    path : Path
+        The file or directory; another process may set it aside at the same time.
+    what : str
+        The damage, as the line names it.
+    """
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{number}")):
+        number += 1
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        _logger.warning(
+            "%s %s and cannot be set aside (%s); it is ignored", path, what, error.strerror
+        )
+        return
+    _logger.warning("%s %s; it is set aside as %s and made anew", path, what, aside.name)
+
+
+def make_way(path: Path, *, directory: bool = False) -> None:
+    """Set aside what is in the place of a file but is a directory, or in the place of a directory but is a file."""
+    if path.exists() and path.is_dir() != directory:
+        set_aside(path, "is not a directory" if directory else "is a directory")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in UTF-8, atomically."""
     with atomic_path(path) as temporary:
@@ -241,12 +280,19 @@ def read_sealed(path: Path) -> dict[str, Any]:
     Raises
     ------
     DamagedFile
-        The checksum differs.
+        The checksum differs, or it cannot be read.
     FileNotFoundError
         There is no such file.
     """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamagedFile(
+            f"{path} cannot be read: {error.strerror}; restore it from a copy"
+        ) from error
     # Checked before the content is parsed, because a damaged file may have any content.
-    raw = path.read_bytes()
     body = raw[_SEAL_LENGTH:]
     if raw[:_SEAL_LENGTH] != _SEAL.format(hashlib.sha256(body).hexdigest()).encode():
         raise DamagedFile(f"{path} is damaged: its checksum differs; restore it from a copy")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from cryotile.errors import DamagedFile, UnwritablePath
+from cryotile.errors import UnwritablePath
 from cryotile.farm.task import Task
 from cryotile.ledgers.directory.layout import UNIT, publish_list
 from cryotile.ledgers.directory.ledger import DirLedger
@@ -134,7 +134,7 @@ def test_a_claim_on_an_old_view_of_the_files_fails(tmp_path, monkeypatch):
         quick.settle(ended(*leases))
     # As if a file server answered with the state before the first claim.
     monkeypatch.setattr(late._observer, "is_compacted", lambda unit: False)
-    monkeypatch.setattr("cryotile.ledgers.directory.claimant.look", lambda directory: {})
+    monkeypatch.setattr("cryotile.ledgers.directory.layout.look", lambda directory: {})
     for n in (600, 20, 1):
         assert late.claim(n) == []
     assert files(tmp_path) == settled_units(600)
@@ -219,7 +219,7 @@ def test_a_claim_prevented_by_a_full_disk_blocks_no_other_claim(tmp_path, monkey
     ledger = DirLedger(tmp_path, "run/1")
     ledger.enroll(tasks_of(1))
 
-    def full(descriptor, line):
+    def full(descriptor, path, line):
         os.close(descriptor)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -255,14 +255,62 @@ def test_the_record_of_a_settled_unit_may_be_lost(tmp_path):
     assert other.outcomes_elsewhere([1]) == {}
 
 
-def test_a_truncated_list_is_named(tmp_path):
-    DirLedger(tmp_path, "run/1").enroll(tasks_of(5))
-    path = tmp_path / "farm" / "run_1" / "0000" / "tasks"
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(
-        DamagedFile, match=r"0000/tasks is truncated; remove .*run_1, then run again"
-    ):
-        DirLedger(tmp_path, "run/1").claim()
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [delete, truncate, zero])
+def test_the_tasks_of_a_damaged_list_are_listed_again(tmp_path, caplog, damage):
+    early = DirLedger(tmp_path, "run/1")
+    early.enroll(tasks_of(5))
+    early.settle(ended(*early.claim(2)))
+    path = tmp_path / "farm" / "run_1" / "0000" / "tasks"
+    damage(path)
+    late = DirLedger(tmp_path, "run/1")
+    assert late.unsettled() == 0
+    assert f"{path} " in caplog.text
+    late.enroll(tasks_of(5)[2:])
+    assert late.unsettled() == 3
+    # A worker that read the list before goes on with it.
+    assert sorted(lease.task.index for lease in early.claim(3)) == [2, 3, 4]
+    late.settle(ended(*late.claim(5)))
+    assert late.unsettled() == 0
+
+
+def test_tasks_of_a_claim_that_is_lost_wait_again(tmp_path):
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(6))
+    first, lost, last = ledger.claim(2), ledger.claim(2), ledger.claim(2)
+    (tmp_path / "farm" / "run_1" / "0000" / "000000.1").unlink()
+    ledger.settle(ended(*first, *last))
+    other = DirLedger(tmp_path, "run/1")
+    assert other.unsettled() == 2
+    again = other.claim(2)
+    assert {lease.task for lease in again} == {lease.task for lease in lost}
+    other.settle(ended(*again))
+    assert other.unsettled() == 0
+
+
+def test_a_line_that_was_altered_or_is_of_another_file_says_nothing(tmp_path):
+    ledger = DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(300))
+    claims = [tmp_path / "farm" / "run_1" / "0000" / f"00000{unit}.0" for unit in (0, 1)]
+    one, other = ledger.claim(256), ledger.claim(44)
+    ledger.settle(ended(*one[:3], *other[:4]))
+    contents = [claim.read_bytes() for claim in claims]
+    claims[0].write_bytes(contents[0].replace(b'"done":[0,1,2]', b'"done":[0,1,3]'))
+    assert DirLedger(tmp_path, "run/1").unsettled() == 300 - 4
+    claims[0].write_bytes(contents[1])
+    claims[1].write_bytes(contents[0])
+    assert DirLedger(tmp_path, "run/1").unsettled() == 300
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):

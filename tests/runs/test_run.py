@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +134,8 @@ def test_the_key_names_the_task_list(run: Run, tmp_path: Path) -> None:
     assert reload(run).key == run.key
     (tmp_path / "other").mkdir()
     assert make_run(tmp_path / "other").key != run.key
-    assert dataclasses.replace(run, generation=2).key != run.key
+    second = dataclasses.replace(run.made, number=2)
+    assert dataclasses.replace(run, made=second).key != run.key
 
 
 def change_version(run: Run) -> None:
@@ -232,3 +235,70 @@ def test_columns_that_a_fit_does_not_read_make_no_difference(
     xr.testing.assert_identical(fit_wanted(run, few, tile), expected)
     fit(run, 0)
     xr.testing.assert_identical(run.store.load(tile), expected)
+
+
+# --- the frozen settings
+
+
+def edit(run: Run, old: str, new: str) -> None:
+    toml = run.path / "run.toml"
+    text = toml.read_text("utf-8")
+    assert old in text
+    toml.write_text(text.replace(old, new), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("radius = 2000.0", "radius = -1.0", "search radius -1.0 m must be between"),
+        ("tile_size = 10", "tile_size = 0", "tile size 0 is not between"),
+        ("posting = 1000.0", "posting = nan", "posting nan m is not a positive number"),
+        ("min_points = 20", "min_points = 1", "min_points 1 must be 4"),
+        ("radius = 2000.0", "radius = 2000.5", "its checksum differs"),
+        ("'icesat2'", "'icesat1'", "its checksum differs"),
+        ("EPSG:3031", "EPSG:3032", "its checksum differs"),
+        ("radius = 2000.0", "radius = '2000'", "is not valid"),
+        ("[grid]", "[grad]", "is not valid"),
+    ],
+)
+def test_settings_that_were_changed_are_refused(run: Run, old: str, new: str, said: str) -> None:
+    edit(run, old, new)
+    with pytest.raises(CryotileError, match=re.escape(said)) as refusal:
+        Run.load(run.path)
+    message = str(refusal.value)
+    assert message.startswith(f"{run.path / 'run.toml'}")
+    assert "make another run with 'cryotile plan'" in message
+    assert "\n" not in message
+
+
+def test_what_no_number_depends_on_may_be_edited(run: Run) -> None:
+    moved = run.db_path.rename(run.db_path.with_name("moved.pdb"))
+    edit(run, 'point_db = "../ice.pdb"', "# moved\npoint_db = '../moved.pdb'")
+    edit(run, "radius = 2000.0", "radius   =  2_000.0")
+    with (run.path / "run.toml").open("a") as toml:
+        toml.write('\n[submit]\nsetup = ["module load python"]\n')
+    assert reload(run).db_path == moved
+    assert reload(run).settings == run.settings
+
+
+def test_another_point_db_in_the_place_of_the_first_is_noticed(run: Run, tmp_path: Path) -> None:
+    fit(run, *range(len(run.tasks)))
+    shutil.rmtree(run.db_path)
+    db = PointDB.create(run.db_path, "EPSG:3031")
+    db.append([granule(2, 2000, extent=20e3)])
+    with pytest.raises(InvalidValue, match=r"commit 1 of .* is not the one .* cryotile plan"):
+        open_db(run)
+    again = plan_run(run.path, PlanRequest())
+    assert open_db(again).snapshot == again.snapshot
+    assert len(again.missing()) == len(again.tasks)
+
+
+def test_a_task_list_that_is_lost_is_made_again(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    (run.path / "generations" / "0001" / "tasks.parquet").unlink()
+    assert reload(run).table.equals(run.table)
+    (run.path / "generations" / "0001" / "generation.json").write_bytes(b"{}")
+    again = reload(run)
+    assert again.generation == 2, "ledgers know the number of the damaged list"
+    assert again.table.equals(run.table)
+    assert "0001 is damaged; it is set aside as 0001.damaged-1" in caplog.text
+    assert reload(run) == again

@@ -17,7 +17,7 @@ import pyproj
 from cryotile.cli.screen import BACKEND, RUN, counted, number
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.farm.task import Task
-from cryotile.files import atomic_path, make_directory, write_text, writing
+from cryotile.files import atomic_path, make_directory, make_way, write_text, writing
 from cryotile.fit.agreement import SPLITS, Agreement
 from cryotile.fit.diagnosis import Reason
 from cryotile.fit.variables import Status
@@ -116,7 +116,9 @@ def _draw(run: Run, found: Explanation, path: Path | None) -> Path:
     if path is None:
         path = run.path / "explained" / f"x{found.x:.0f}_y{found.y:.0f}.png"
         with writing(path.parent):
+            make_way(path.parent, directory=True)
             make_directory(path.parent)
+            make_way(path)
     points = found.points.assign(
         east=found.points["x"] - found.x, north=found.points["y"] - found.y
     )

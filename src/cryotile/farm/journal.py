@@ -20,12 +20,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,7 @@ SILENCE = 1000.0
 _TAIL = 32_768
 
 _SUFFIX = ".jsonl"
+_NAME = re.compile(r"(.+)-(\d+)-[^-]+\.jsonl")
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +250,7 @@ class Journals:
         """Read new lines, and return all workers so far."""
         try:
             names = [name for name in os.listdir(self._directory) if name.endswith(_SUFFIX)]  # noqa: PTH208
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             names = []
         for name in names:
             self._read(name)
@@ -267,10 +269,16 @@ class Journals:
 
     def _read(self, name: str) -> None:
         if name not in self._workers:
-            host, pid, _ = name.rsplit("-", 2)
-            self._workers[name] = Worker(host, int(pid))
+            if (parts := _NAME.fullmatch(name)) is None:
+                return
+            self._workers[name] = Worker(parts[1], int(parts[2]))
         begin = self._read_to.get(name, 0)
-        with (self._directory / name).open("rb") as file:
+        try:
+            file = (self._directory / name).open("rb")
+        except OSError:
+            # It was removed, or it is a directory: what it says is unknown.
+            return
+        with file:
             size = os.fstat(file.fileno()).st_size
             lines = []
             if begin == 0 and size > _TAIL:
@@ -287,10 +295,39 @@ class Journals:
                 self._workers[name].hear(parsed)
 
 
+def _is_within(most: float) -> Callable[[object], bool]:
+    return lambda value: type(value) in (int, float) and 0 <= value <= most  # type: ignore[operator]
+
+
+def _is_index(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+# No time and no duration is longer, in seconds: about the year 5000.
+_LATEST = 1e11
+
+_VALID: dict[str, Callable[[object], bool]] = {
+    "time": _is_within(_LATEST),
+    "seconds": _is_within(_LATEST),
+    "fraction": _is_within(1.0),
+    **dict.fromkeys(("start", "end", "task"), _is_index),
+    **dict.fromkeys(("process", "farm", "error"), _is_text),
+}
+"""Member of a line → whether a value can be one."""
+
+
 def _parse(line: bytes) -> dict[str, Any] | None:
-    """Parse a line; return None if it is cut."""
+    """Parse a line; return None if it is cut or damaged, as far as names and values tell."""
     try:
         parsed = json.loads(line)
     except ValueError:
         return None
-    return parsed if isinstance(parsed, dict) and "time" in parsed else None
+    if not isinstance(parsed, dict) or not {"process", "start", "end", "task"} & parsed.keys():
+        return None
+    needed = {"time", "seconds"} if {"end", "task"} & parsed.keys() else {"time"}
+    known = needed <= parsed.keys() <= _VALID.keys()
+    return parsed if known and all(_VALID[n](value) for n, value in parsed.items()) else None

@@ -26,7 +26,7 @@ import pyarrow as pa
 import xarray as xr
 
 from cryotile.errors import DamagedFile
-from cryotile.files import atomic_path
+from cryotile.files import atomic_path, make_way
 from cryotile.geo.grid import Tile
 
 __all__ = ["TileStore"]
@@ -94,8 +94,9 @@ class TileStore:
         UnwritablePath
             The directory cannot be written, or the disk is full.
         """
-        content = _encode(tile, dataset) + f"\n{fingerprint}".encode()
-        with atomic_path(self.file(tile)) as temporary:
+        content, path = _encode(tile, dataset) + f"\n{fingerprint}".encode(), self.file(tile)
+        make_way(path)
+        with atomic_path(path) as temporary:
             temporary.write_bytes(content + _checksum(content))
 
     def load(self, tile: Tile) -> xr.Dataset:
@@ -199,7 +200,7 @@ class TileStore:
                     for entry in entries
                     if entry.name.endswith(_SUFFIX) and not entry.name.startswith(".")
                 }
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
 
     def _batch(self, tile: Tile, names: Sequence[str] | None = None) -> pa.RecordBatch:

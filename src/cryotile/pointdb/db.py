@@ -400,6 +400,13 @@ class PointDB(ReprMixin):
         columns = ["snapshot", "time", "cryotile", "added", "removed", "rows"]
         return pd.DataFrame(rows, columns=[*columns, "compaction", "available"])
 
+    def commit_id(self, snapshot: int) -> str:
+        """Return the id of a commit, which no other commit of the same number has; empty if there is no such commit.
+
+        A point DB that was made again, or repaired, has commits of the same numbers with other ids.
+        """
+        return "" if snapshot > self.snapshot else self._store.log.id(snapshot)
+
     def has_snapshot(self, snapshot: int) -> bool:
         """Tell whether a snapshot can be read: it exists, and no compaction has ended it."""
         try:

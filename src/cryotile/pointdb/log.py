@@ -206,8 +206,12 @@ class Log:
 
     def holds(self, number: int, commit: Commit) -> bool:
         """Tell whether a number is that of this commit."""
-        found = self.find(number)
-        return found is not None and bool(found["id"] == commit.id)
+        return self.id(number) == commit.id
+
+    def id(self, number: int) -> str:
+        """Return the id of a commit; empty if there is no such commit."""
+        content = self.find(number)
+        return "" if content is None else str(content["id"])
 
     def path(self, number: int) -> Path:
         """Return the directory of a commit."""

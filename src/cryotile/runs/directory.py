@@ -3,24 +3,33 @@
 ::
 
     run/
-      run.toml                  frozen settings, point DB, version; written once
+      run.toml                  frozen settings and their checksum, point DB, version; written once
       mask.npz                  the selected posts, unless all are
-      generations/0001/         one task list: snapshot of the point DB and tasks.parquet, costliest first
+      generations/0001/         one task list: tasks.parquet, costliest first, and its checksum and snapshot of the
+                                point DB in generation.json
       tiles/                    the tile store, which alone decides which tasks are done
       failed/                   one small file per tile that failed, until it is retried
       journal/0001/             what each worker did with a task list, appended as it happens
       jobs/                     submissions to a scheduler: scripts, tasks, output of members
+
+The settings in run.toml, the tiles and the point DB are the truth.  All else can be made anew: what cannot be read is
+set aside as ``<name>.damaged-<n>``.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import secrets
 import shutil
 import tomllib
 import uuid
-from dataclasses import asdict
+import zlib
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -29,8 +38,17 @@ import pandas as pd
 import tomli_w
 
 import cryotile
-from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath
-from cryotile.files import fsync_directory, write_text
+from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath, command
+from cryotile.files import (
+    atomic_path,
+    fsync_directory,
+    make_way,
+    read_sealed,
+    set_aside,
+    write_sealed,
+    write_text,
+    writing,
+)
 from cryotile.fit.config import FitConfig
 from cryotile.geo.grid import Grid
 from cryotile.geo.mask import Mask
@@ -40,20 +58,51 @@ if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
 
 __all__ = [
+    "Generation",
+    "first_snapshot",
     "frozen_db",
     "frozen_settings",
     "generation_directory",
+    "generation_numbers",
     "make_run_directory",
-    "newest_generation",
     "read_frozen",
-    "read_snapshot",
+    "read_generation",
+    "read_tasks",
     "repair_db",
+    "rewrite_tasks",
     "write_generation",
 ]
 
-MASK = "mask.npz"
+MASK, TASKS, GENERATION = "mask.npz", "tasks.parquet", "generation.json"
 FORMAT = "cryotile run"
 FORMAT_VERSION = 1
+
+_EDITABLE = ("point_db", "submit", "checksum")
+"""Keys of ``run.toml`` that no number depends on: a user may edit them, and the checksum does not cover them."""
+
+_REMEDY = "restore it, or make another run with 'cryotile plan'"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What is known of a task list without reading it.
+
+    Attributes
+    ----------
+    number : int
+        Counted from 1.
+    snapshot : int
+        Number of the commit of the point DB that the list was made from.
+    commit : str
+        Id of that commit, which no other commit of this number has.
+    tasks : str
+        SHA-256 of ``tasks.parquet``.
+    """
+
+    number: int
+    snapshot: int
+    commit: str
+    tasks: str
 
 
 def make_run_directory(
@@ -82,7 +131,7 @@ def make_run_directory(
         directory.parent.mkdir(parents=True, exist_ok=True)
         for name in ("generations", "tiles", "failed", "journal"):
             (temporary / name).mkdir(parents=True)
-        write_generation(temporary, 1, table, db.snapshot)
+        write_generation(temporary, 1, table, db)
         if settings.mask is not None:
             (temporary / MASK).write_bytes(settings.mask.packed())
         write_text(temporary / "run.toml", tomli_w.dumps(_frozen(settings, db, directory)))
@@ -99,7 +148,7 @@ def make_run_directory(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_generation(directory: Path, number: int, table: pd.DataFrame, snapshot: int) -> None:
+def write_generation(directory: Path, number: int, table: pd.DataFrame, db: PointDB) -> None:
     """Add a task list to a run directory.
 
     Parameters
@@ -110,23 +159,30 @@ def write_generation(directory: Path, number: int, table: pd.DataFrame, snapshot
         Number of the generation.
     table : DataFrame
         The task list.
-    snapshot : int
-        Commit of the point DB that the list was made from.
+    db : PointDB
+        The points that it was made from, as of their newest commit.
     """
     generation = generation_directory(directory, number)
     temporary = generation.with_name(f".{secrets.token_hex(6)}.tmp")
-    temporary.mkdir()
-    try:
-        (temporary / "tasks.parquet").write_bytes(table.to_parquet(index=False))
-        write_text(temporary / "snapshot", f"{snapshot}\n")
-        temporary.rename(generation)
-    except OSError:
-        # Another process planned at the same moment: the list follows from the snapshot, so theirs is the same.
-        if not generation.exists():
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    fsync_directory(generation.parent)
+    content = table.to_parquet(index=False)
+    about = Generation(
+        number, db.snapshot, db.commit_id(db.snapshot), hashlib.sha256(content).hexdigest()
+    )
+    with writing(generation):
+        make_way(generation.parent, directory=True)
+        generation.parent.mkdir(exist_ok=True)
+        temporary.mkdir()
+        try:
+            (temporary / TASKS).write_bytes(content)
+            write_sealed(temporary / GENERATION, asdict(about))
+            temporary.rename(generation)
+        except OSError:
+            # Another process planned at the same moment: the list follows from the snapshot, so theirs is the same.
+            if not generation.exists():
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        fsync_directory(generation.parent)
 
 
 def generation_directory(directory: Path, number: int) -> Path:
@@ -134,27 +190,86 @@ def generation_directory(directory: Path, number: int) -> Path:
     return directory / "generations" / f"{number:04d}"
 
 
-def newest_generation(directory: Path) -> int:
-    """Return the number of the newest task list.
+def generation_numbers(directory: Path) -> list[int]:
+    """Return the numbers of the task lists, ascending, those included that are damaged or were set aside."""
+    try:
+        entries = [path.name for path in (directory / "generations").iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    # A name that begins with a dot is being written.
+    return sorted({int(name.partition(".")[0]) for name in entries if re.match(r"\d+(\.|$)", name)})
+
+
+def _plan_again(directory: Path) -> str:
+    return f"make it anew with: {command('plan', directory)}"
+
+
+def read_generation(directory: Path, number: int) -> Generation:
+    """Read what is known of a task list.
 
     Raises
     ------
     DamagedFile
-        There is no task list.
+        It is missing or altered.
     """
-    # A name that begins with a dot is being written.
-    numbers = [int(entry.name) for entry in (directory / "generations").glob("[0-9]*")]
-    if not numbers:
+    path = generation_directory(directory, number) / GENERATION
+    try:
+        content = read_sealed(path)
+    except FileNotFoundError:
+        raise DamagedFile(f"{path} is missing; {_plan_again(directory)}") from None
+    if content["number"] != number:
         raise DamagedFile(
-            f"{directory / 'generations'} holds no task list; restore it, or plan into a new directory"
+            f"{path} is that of task list {content['number']}; {_plan_again(directory)}"
         )
-    return max(numbers)
+    return Generation(number, content["snapshot"], content["commit"], content["tasks"])
 
 
-def read_snapshot(directory: Path, generation: int) -> int:
-    """Return the commit of the point DB that a task list was made from."""
-    text = (generation_directory(directory, generation) / "snapshot").read_text(encoding="utf-8")
-    return int(text)
+def first_snapshot(directory: Path) -> int:
+    """Return the snapshot of the first task list that can be read."""
+    for number in generation_numbers(directory):
+        with suppress(DamagedFile):
+            return read_generation(directory, number).snapshot
+    raise DamagedFile(f"{directory} has no task list; {_plan_again(directory)}")
+
+
+def read_tasks(directory: Path, generation: Generation) -> pd.DataFrame:
+    """Read a task list.
+
+    Raises
+    ------
+    DamagedFile
+        It is missing or altered.
+    """
+    path = generation_directory(directory, generation.number) / TASKS
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedFile(
+            f"{path} cannot be read: {error.strerror}; {_plan_again(directory)}"
+        ) from error
+    # Checked before it is decoded, because damage can mislead Arrow.
+    if hashlib.sha256(content).hexdigest() != generation.tasks:
+        raise DamagedFile(f"{path} is not what was written; {_plan_again(directory)}")
+    return pd.read_parquet(BytesIO(content))
+
+
+def rewrite_tasks(directory: Path, generation: Generation, table: pd.DataFrame) -> None:
+    """Write a damaged task list again.
+
+    Raises
+    ------
+    DamagedFile
+        The table is not the one that was written.
+    """
+    path, content = (
+        generation_directory(directory, generation.number) / TASKS,
+        table.to_parquet(index=False),
+    )
+    if hashlib.sha256(content).hexdigest() != generation.tasks:
+        raise DamagedFile(f"{path} is not what was written; {_plan_again(directory)}")
+    set_aside(path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_frozen(directory: Path) -> dict[str, Any]:
@@ -169,11 +284,9 @@ def read_frozen(directory: Path) -> dict[str, Any]:
     """
     try:
         frozen = tomllib.loads(_read_text(directory))
-    except tomllib.TOMLDecodeError as error:
-        raise DamagedFile(
-            f"{directory / 'run.toml'} is not valid ({error}); restore it, or plan into a new directory"
-        ) from error
-    _check_version(directory, frozen)
+        _check_version(directory, frozen)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+        raise DamagedFile(f"{directory / 'run.toml'} is not valid ({error}); {_REMEDY}") from error
     return frozen
 
 
@@ -182,19 +295,38 @@ def frozen_settings(directory: Path, frozen: dict[str, Any]) -> Settings:
 
     Raises
     ------
+    InvalidValue
+        A value breaks its rule.
     DamagedFile
-        The mask is not the one that was frozen.
+        A setting is not the one that was frozen, or the mask is not.
     """
-    table, fit = frozen["grid"], dict(frozen["fit"])
-    fit["period"] = tuple(fit["period"])
-    grid = Grid(table["crs"], tuple(table["bounds"]), table["posting"])
-    return Settings(
-        grid=grid,
-        tile_size=table["tile_size"],
-        where=frozen["selection"].get("where"),
-        fit=FitConfig(**fit),
-        mask=_frozen_mask(directory / MASK, frozen["selection"], grid),
+    path = directory / "run.toml"
+    try:
+        table, fit = frozen["grid"], dict(frozen["fit"])
+        fit["period"] = tuple(fit["period"])
+        settings = Settings(
+            grid=Grid(table["crs"], tuple(table["bounds"]), table["posting"]),
+            tile_size=table["tile_size"],
+            where=frozen["selection"].get("where"),
+            fit=FitConfig(**fit),
+        )
+    except InvalidValue as error:
+        raise InvalidValue(f"{path}: {error}; but a run keeps its settings: {_REMEDY}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedFile(f"{path} is not valid ({error}); {_REMEDY}") from error
+    if frozen.get("checksum") != _checksum(frozen):
+        raise DamagedFile(
+            f"{path} is not what was frozen: its checksum differs; a run keeps its settings: {_REMEDY}"
+        )
+    return replace(
+        settings, mask=_frozen_mask(directory / MASK, frozen["selection"], settings.grid)
     )
+
+
+def _checksum(frozen: dict[str, Any]) -> str:
+    """Return the SHA-256 of all values of ``run.toml`` but the editable ones, however the file writes them."""
+    kept = {name: value for name, value in frozen.items() if name not in _EDITABLE}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _frozen_mask(path: Path, selection: dict[str, str], grid: Grid) -> Mask | None:
@@ -202,13 +334,11 @@ def _frozen_mask(path: Path, selection: dict[str, str], grid: Grid) -> Mask | No
         return None
     try:
         mask = Mask.load(path, selection["mask"], grid)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         # These are the errors of numpy for damaged bytes.
         mask = None
     if mask is None or mask.digest != selection["mask_digest"]:
-        raise DamagedFile(
-            f"{path} is not the mask that the run was planned with; restore it, or plan into a new directory"
-        )
+        raise DamagedFile(f"{path} is not the mask that the run was planned with; {_REMEDY}")
     return mask
 
 
@@ -247,7 +377,7 @@ def _frozen(settings: Settings, db: PointDB, directory: Path) -> dict[str, Any]:
     selection = {} if settings.where is None else {"where": settings.where}
     if settings.mask is not None:
         selection |= {"mask": settings.mask.source, "mask_digest": settings.mask.digest}
-    return {
+    frozen = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "cryotile_version": cryotile.__version__,
@@ -262,6 +392,8 @@ def _frozen(settings: Settings, db: PointDB, directory: Path) -> dict[str, Any]:
         "selection": selection,
         "fit": fit,
     }
+    # Before the tables, where TOML wants it.
+    return {"checksum": _checksum(frozen), **frozen}
 
 
 def _read_text(directory: Path) -> str:
@@ -270,27 +402,23 @@ def _read_text(directory: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InvalidValue(
-            f"{directory} is not a cryotile run (it has no run.toml); make one with 'cryotile plan'"
+            f"{directory} is not a cryotile run (it has no run.toml); {_REMEDY}"
         ) from None
     except NotADirectoryError:
         raise InvalidValue(
             f"{directory} is a file, not a run directory; make one with 'cryotile plan'"
         ) from None
     except OSError as error:
-        raise CryotileError(
-            f"{path} cannot be read: {error.strerror}; correct its permissions"
-        ) from error
+        raise CryotileError(f"{path} cannot be read: {error.strerror}; {_REMEDY}") from error
 
 
 def _check_version(directory: Path, frozen: dict[str, Any]) -> None:
     if frozen.get("format") != FORMAT:
-        raise InvalidValue(
-            f"{directory / 'run.toml'} is not a cryotile run's; make one with 'cryotile plan'"
-        )
+        raise InvalidValue(f"{directory / 'run.toml'} is not a cryotile run's; {_REMEDY}")
     # Tiles of one map must agree at their edges to the last bit, which any version may change.
     theirs = frozen["cryotile_version"]
     if frozen["format_version"] != FORMAT_VERSION or theirs != cryotile.__version__:
         raise InvalidValue(
             f"{directory} was planned by cryotile {theirs} and this is {cryotile.__version__}, whose numbers may"
-            f" differ; go on with {theirs}, or plan into a new directory"
+            f" differ; go on with {theirs}, or make another run with 'cryotile plan'"
         )

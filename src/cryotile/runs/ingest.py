@@ -125,6 +125,7 @@ class Ingest(TaskList):
     nouns: ClassVar[str] = "batches"
     verb: ClassVar[str] = "ingest"
     file_name: ClassVar[str] = FILE_NAME
+    results: ClassVar[str] = "done"
 
     @classmethod
     def load(cls, path: Path) -> Ingest:
@@ -201,6 +202,7 @@ class Ingest(TaskList):
     def check(self) -> None:
         """Check that the point DB is there."""
         PointDB(self.db_path)
+        super().check()
 
     def saved(self) -> str:
         """Say how many of its granules the point DB has, which is the truth after an interruption, too."""

@@ -137,6 +137,11 @@ class Settings:
         Settings of the fit, period and reference epoch resolved.
     mask : Mask or None
         Wanted posts; None: all.
+
+    Raises
+    ------
+    InvalidValue
+        The tile size breaks its rule; grid and fit check theirs.
     """
 
     grid: Grid
@@ -144,6 +149,12 @@ class Settings:
     where: str | None
     fit: FitConfig
     mask: Mask | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tile_size <= 10_000:
+            raise InvalidValue(
+                f"tile size {self.tile_size} is not between 1 and 10000 posts; 100 suits most runs"
+            )
 
     @property
     def map_grid(self) -> Grid:
@@ -282,7 +293,6 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
     asked = {name: getattr(request, name) for name in _OF_FIT if getattr(request, name) is not None}
     fit = FitConfig(**asked)
     _check_columns(fit, db)
-    tile_size = _checked_tile_size(request.tile_size)
     squares = _selected_squares(request, fit, db)
     if "uncertainty" in fit.weights:
         _check_uncertainties(request, fit, db)
@@ -302,7 +312,8 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
     )
     fit = fit.frozen(squares["time_min"].min(), squares["time_max"].max())
     mask = None if request.mask is None else Mask.read(Path(request.mask), grid)
-    return Settings(grid=grid, tile_size=tile_size, where=request.where, fit=fit, mask=mask)
+    size = 100 if request.tile_size is None else request.tile_size
+    return Settings(grid=grid, tile_size=size, where=request.where, fit=fit, mask=mask)
 
 
 def _check_columns(fit: FitConfig, db: PointDB) -> None:
@@ -312,15 +323,6 @@ def _check_columns(fit: FitConfig, db: PointDB) -> None:
                 f"term {name!r} is neither one of {', '.join(TERMS)} nor an extra column of {db.path}"
                 f" ({', '.join(db.columns) or 'none'}); leave it out, or ingest with --columns {name}"
             )
-
-
-def _checked_tile_size(tile_size: int | None) -> int:
-    size = 100 if tile_size is None else tile_size
-    if not 1 <= size <= 10_000:
-        raise InvalidValue(
-            f"tile size {size} is not between 1 and 10000 posts; 100 suits most runs"
-        )
-    return size
 
 
 def within_period(squares: pd.DataFrame, period: tuple[str, str] | None) -> pd.DataFrame:

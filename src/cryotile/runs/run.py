@@ -17,21 +17,24 @@ import pandas as pd
 
 from cryotile.errors import DamagedFile, InvalidValue, command
 from cryotile.farm.task import Task
-from cryotile.files import sweep
+from cryotile.files import set_aside, sweep
 from cryotile.geo.grid import Tile
 from cryotile.maps.tiles import TileStore
 from cryotile.pointdb.db import PointDB
 from cryotile.points import ReprMixin
 from cryotile.runs.cost import estimate, tile_table
 from cryotile.runs.directory import (
+    Generation,
     frozen_db,
     frozen_settings,
     generation_directory,
+    generation_numbers,
     make_run_directory,
-    newest_generation,
     read_frozen,
-    read_snapshot,
+    read_generation,
+    read_tasks,
     repair_db,
+    rewrite_tasks,
     write_generation,
 )
 from cryotile.runs.plan import PlanRequest, Settings, completed, differences, resolve
@@ -54,27 +57,25 @@ class Run(ReprMixin, TaskList):
         The point DB it reads.
     settings : Settings
         Grid, tile size, selection, fit.
-    generation : int
-        Number of the task list, counted from 1; planning again after the data set has grown makes a new one.
-    snapshot : int
-        Commit of the point DB that the task list was made from, and that workers read.
+    made : Generation
+        How the task list was made.
     """
 
     path: Path
     uuid: str
     db_path: Path
     settings: Settings
-    generation: int
-    snapshot: int
+    made: Generation
     things: ClassVar[str] = "tiles"
     noun: ClassVar[str] = "tile"
     nouns: ClassVar[str] = "tiles"
     verb: ClassVar[str] = "fit"
     file_name: ClassVar[str] = "run.toml"
+    results: ClassVar[str] = "tiles"
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, generation: int | None = None) -> Run:
-        """Open a run directory.
+        """Open a run directory; if its newest task list is damaged, set it aside and make another one.
 
         Parameters
         ----------
@@ -86,26 +87,31 @@ class Run(ReprMixin, TaskList):
         Raises
         ------
         InvalidValue
-            It is not a run, or another version of cryotile made it.
+            It is not a run, or another version of cryotile made it, or a setting breaks its rule.
         DamagedFile
-            Its ``run.toml`` is not valid.
+            Its ``run.toml`` or the given task list is not what was written.
         """
         directory = Path(path)
+        frozen = read_frozen(directory)
+        settings, db_path = frozen_settings(directory, frozen), frozen_db(directory, frozen)
+        number = generation or max(generation_numbers(directory), default=0)
         try:
-            frozen = read_frozen(directory)
-            generation = generation or newest_generation(directory)
-            return cls(
-                path=directory,
-                uuid=frozen["uuid"],
-                db_path=frozen_db(directory, frozen),
-                settings=frozen_settings(directory, frozen),
-                generation=generation,
-                snapshot=read_snapshot(directory, generation),
-            )
-        except (KeyError, TypeError) as error:
-            raise DamagedFile(
-                f"{directory / 'run.toml'} is not valid ({error}); restore it, or plan into a new directory"
-            ) from error
+            made = read_generation(directory, number)
+        except DamagedFile:
+            if generation is not None:
+                raise
+            made = _made_anew(directory, settings, _db_at(directory, db_path), number)
+        return cls(directory, frozen["uuid"], db_path, settings, made)
+
+    @property
+    def generation(self) -> int:
+        """Number of the task list, counted from 1; planning again after the data set has grown makes a new one."""
+        return self.made.number
+
+    @property
+    def snapshot(self) -> int:
+        """Commit of the point DB that the task list was made from, and that workers read."""
+        return self.made.snapshot
 
     def _facts(self) -> Mapping[str, str]:
         """Return the lines of ``repr``; how many tiles are missing follows from the ends of their files."""
@@ -130,7 +136,13 @@ class Run(ReprMixin, TaskList):
     @cached_property
     def table(self) -> pd.DataFrame:
         """The frozen task list: row i is task i; columns as of :func:`cryotile.runs.cost.tile_table`."""
-        return pd.read_parquet(generation_directory(self.path, self.generation) / "tasks.parquet")
+        try:
+            return read_tasks(self.path, self.made)
+        except DamagedFile:
+            # It follows from the snapshot.
+            table = tile_table(self.settings, open_db(self), snapshot=self.snapshot)
+            rewrite_tasks(self.path, self.made, table)
+            return table
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -202,6 +214,7 @@ class Run(ReprMixin, TaskList):
     def check(self) -> None:
         """Check that the point DB is where it was, and remove what killed workers left among the tiles."""
         open_db(self)
+        super().check()
         sweep(self.store.path)
 
     def saved(self) -> str:
@@ -297,14 +310,37 @@ def open_db(run: Run) -> PointDB:
     Raises
     ------
     InvalidValue
-        It is not where the run expects it.
+        It is not where the run expects it, or not the one that the task list was made from.
     """
-    if not run.db_path.exists():
+    db = _db_at(run.path, run.db_path)
+    if not _is_of(run, db):
         raise InvalidValue(
-            f"the point DB {run.db_path} of this run is gone; move it back, or name its new place:"
-            f" {command('plan', run.path, '--db', 'DB')}"
+            f"commit {run.snapshot} of {db.path} is not the one that {run.path} was planned on, since the point DB is"
+            f" another one or was repaired; plan again with: {command('plan', run.path)}"
         )
-    return PointDB(run.db_path)
+    return db
+
+
+def _db_at(run: Path, path: Path) -> PointDB:
+    if not path.exists():
+        raise InvalidValue(
+            f"the point DB {path} of this run is gone; move it back, or name its new place:"
+            f" {command('plan', run, '--db', 'DB')}"
+        )
+    return PointDB(path)
+
+
+def _is_of(run: Run, db: PointDB) -> bool:
+    """Return whether a point DB has the commit that a task list was made from."""
+    return db.crs_text == run.settings.grid.crs and db.commit_id(run.snapshot) == run.made.commit
+
+
+def _made_anew(directory: Path, settings: Settings, db: PointDB, number: int) -> Generation:
+    """Set a damaged task list aside and make the next one; its number is not used again, because ledgers have it."""
+    if number:
+        set_aside(generation_directory(directory, number))
+    write_generation(directory, number + 1, tile_table(settings, db), db)
+    return read_generation(directory, number + 1)
 
 
 def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
@@ -313,14 +349,20 @@ def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
         repair_db(run.path, db)
         run = Run.load(run.path)
     _refuse_differences(run, request, db)
-    db = open_db(run)
-    if db.snapshot == run.snapshot:
+    db = _db_at(run.path, run.db_path)
+    if db.crs_text != run.settings.grid.crs:
+        raise InvalidValue(
+            f"{db.path} is in {db.crs_text}, and {run.path} was planned in {run.settings.grid.crs}; correct point_db in"
+            f" {run.path / 'run.toml'}"
+        )
+    same = _is_of(run, db)
+    if same and db.snapshot == run.snapshot:
         return run
     table = tile_table(run.settings, db)
     # New points that no tile sees make no new list while workers can read the old snapshot.
-    if table.equals(run.table) and db.has_snapshot(run.snapshot):
+    if same and table.equals(run.table) and db.has_snapshot(run.snapshot):
         return run
-    write_generation(run.path, run.generation + 1, table, db.snapshot)
+    write_generation(run.path, run.generation + 1, table, db)
     return Run.load(run.path)
 
 

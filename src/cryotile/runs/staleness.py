@@ -12,7 +12,7 @@ import pandas as pd
 from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.points import Bounds
 from cryotile.runs.cost import tile_table
-from cryotile.runs.directory import read_snapshot
+from cryotile.runs.directory import first_snapshot
 from cryotile.runs.plan import extent_of, within_period
 from cryotile.runs.run import Run
 from cryotile.times import parse_instant
@@ -80,7 +80,7 @@ def beyond_bounds(run: Run, db: PointDB) -> Beyond | None:
         None if there are none.  If a compaction ended the first snapshot, all points beyond the bounds count.
     """
     now = _outside(run, db, None)
-    first = read_snapshot(run.path, 1)
+    first = first_snapshot(run.path)
     if first == db.snapshot:
         return None
     if db.has_snapshot(first):
@@ -107,7 +107,7 @@ def beyond_period(run: Run, db: PointDB) -> tuple[pd.Timestamp, pd.Timestamp] | 
     (Timestamp, Timestamp) or None
         First and last instant (UTC) of all points that the run selects; None if no new point is outside its period.
     """
-    period, first = run.settings.fit.period, read_snapshot(run.path, 1)
+    period, first = run.settings.fit.period, first_snapshot(run.path)
     assert period is not None
     start, end = (parse_instant(text) for text in period)
     earliest, latest = _span(run, db, None)

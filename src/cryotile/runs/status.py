@@ -112,6 +112,10 @@ class Observer:
         """Return how far the run is now; tiles count by :meth:`cryotile.runs.run.Run.missing_quick`."""
         # Journals first: a tile that is saved meanwhile is done, whatever the journals say.
         workers, now = self._journals.read(), time.time()
+        for worker in workers:
+            # A damaged line may name a task that does not exist.
+            for ended in [e for e in worker.ended if e.task >= len(self._costs)]:
+                worker.ended.remove(ended)
         left = {task.index for task in self._run.missing_quick()}
         failed = {index: error for index, error in self._run.failed().items() if index in left}
         to_do = left - failed.keys()

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from cryotile.farm.journal import Journals
 from cryotile.farm.task import Outcome, Pending, Task
-from cryotile.files import write_text
+from cryotile.files import make_way, set_aside, write_text, writing
 
 __all__ = ["Estimate", "TaskList", "last_line"]
 
@@ -31,6 +31,17 @@ __all__ = ["Estimate", "TaskList", "last_line"]
 def last_line(error: str) -> str:
     """Return the last line of an error: of a traceback, what was raised."""
     return error.strip().rpartition("\n")[2]
+
+
+def _error_in(record: Path) -> str | None:
+    """Return the error in the record of a failed task; set a damaged record aside and return None."""
+    try:
+        return str(json.loads(record.read_text(encoding="utf-8"))["error"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError):
+        set_aside(record)
+        return None
 
 
 @dataclass(frozen=True)
@@ -58,8 +69,6 @@ class TaskList(ABC):
         The directory.
     uuid : str
         Identifies the list, also after it is moved.
-    generation : int
-        Number of the task list, counted from 1.
     things : str
         Name of what :attr:`sizes` count.
     noun, nouns : str
@@ -68,16 +77,23 @@ class TaskList(ABC):
         What working on the list does.
     file_name : str
         Name of the file in the directory that holds the frozen settings.
+    results : str
+        Name of the directory in it that holds a file for each task that is done.
     """
 
     path: Path
     uuid: str
-    generation: int
     things: ClassVar[str]
     noun: ClassVar[str]
     nouns: ClassVar[str]
     verb: ClassVar[str]
     file_name: ClassVar[str]
+    results: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def generation(self) -> int:
+        """Number of the task list, counted from 1."""
 
     @property
     @abstractmethod
@@ -97,9 +113,13 @@ class TaskList(ABC):
     def missing_quick(self, tasks: Sequence[Task] | None = None) -> list[Task]:
         """Return the tasks without a result as far as a quick look tells."""
 
-    @abstractmethod
     def check(self) -> None:
-        """Check that the point DB is there, and remove what killed workers left."""
+        """Check that the point DB is there, and make directories again that are lost or are something else."""
+        with writing(self.path):
+            for name in ("failed", "farm", "jobs", "journal", self.results):
+                make_way(self.path / name, directory=True)
+            for name in ("failed", self.results):
+                (self.path / name).mkdir(exist_ok=True)
 
     @abstractmethod
     def saved(self) -> str:
@@ -144,13 +164,17 @@ class TaskList(ABC):
         return Pending(self.tasks if frozen is None else frozen, choose)
 
     def failed(self) -> dict[int, str]:
-        """Return task index → error of each task that failed and has not been put back."""
+        """Return task index → error of each task that failed and has not been put back.
+
+        Without a readable record, a task has not failed: it is tried again.
+        """
         records = {record.stem: record for record in (self.path / "failed").glob("*.json")}
-        return {
-            index: json.loads(records[name].read_text(encoding="utf-8"))["error"]
+        errors = {
+            index: _error_in(records[name])
             for index, name in enumerate(self.names if records else [])
             if name in records
         }
+        return {index: error for index, error in errors.items() if error is not None}
 
     def record(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         """Yield outcomes; write each failure to ``failed/`` first."""
@@ -165,6 +189,7 @@ class TaskList(ABC):
         """Put failed tasks back and return their number."""
         records = list((self.path / "failed").glob("*.json"))
         for record in records:
+            make_way(record)
             # Another process may put it back at the same time.
             record.unlink(missing_ok=True)
         return len(records)

@@ -15,7 +15,7 @@ import xarray as xr
 from cryotile.backends import open_backend, share_of
 from cryotile.errors import FailedTasks, Unfinished, command
 from cryotile.farm.task import Pending, Progress, Task
-from cryotile.files import make_directory, writing
+from cryotile.files import make_directory, make_way, writing
 from cryotile.fit.agreement import SPLITS, Agreement, agreement, compare, halves, variables
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import write_product
@@ -93,10 +93,16 @@ class Validation:
         return TileStore(self.path / "tiles" / split)
 
     def make_directories(self) -> None:
-        """Make the directories of the tiles."""
-        for split in self.splits:
-            with writing(self.store(split).path):
+        """Make the directories of the tiles, and way for them and for all other files."""
+        with writing(self.path):
+            for directory in (self.path, self.path / "tiles"):
+                make_way(directory, directory=True)
+            for split in self.splits:
+                make_way(self.store(split).path, directory=True)
                 make_directory(self.store(split).path)
+                for suffix in (".nc", ".png"):
+                    make_way(self.path / f"{split}{suffix}")
+            make_way(self.path / "validation.json")
 
     def missing(self, tasks: Sequence[Task]) -> list[Task]:
         """Return the tasks whose tile is missing in some split."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from cryotile.ledgers.base import Fits, Lease
 from cryotile.ledgers.directory.claims import Chain, create, remove
-from cryotile.ledgers.directory.layout import DONE, PublishedList, Unit, look, names, open_list
+from cryotile.ledgers.directory.layout import DONE, PublishedList, Unit, names, open_list
 from cryotile.ledgers.directory.observer import LedgerObserver
 from cryotile.processes import this_process
 
@@ -229,7 +229,7 @@ class Claimant:
         if not self.lists:
             return
         tasks = random.choice(self.lists)
-        claimed = [number for number, files in look(tasks.path).items() if DONE not in files]
+        claimed = [number for number, files in tasks.look().items() if DONE not in files]
         if not claimed:
             return
         unit = Unit(tasks, random.choice(claimed))
@@ -266,7 +266,7 @@ class Claimant:
         self._swept = True
         self.load_lists()
         for tasks in self.lists:
-            found = look(tasks.path)
+            found = tasks.look()
             for unit in tasks.all_units():
                 files = found.get(unit.number, set())
                 if files == {DONE}:

@@ -2,7 +2,8 @@
 
 A unit has two sequences of claims.  Those named 0, 1, 2, … cover tasks that were never claimed; the newest one says
 which tasks are left.  Those named r0, r1, r2, … cover tasks that were handed back, or whose holder is gone.  A claim is
-created exclusively by its holder; only the holder appends to it, one line of JSON at a time:
+created exclusively by its holder; only the holder appends to it, one line at a time: a checksum of the name of the
+file and the rest of the line, a blank, and JSON:
 
 ====================================  ================================================================
 ``{"host", "process", "tasks", …}``   the first line: the holder and the length of its lease; the offsets that the claim
@@ -17,6 +18,9 @@ created exclusively by its holder; only the holder appends to it, one line of JS
 
 The newest claim that covers a task determines its state.  So what a worker writes after its lease was lost has no
 effect, whenever it writes it, and no other worker has to notice.
+
+A line whose checksum differs was not written.  Without its first line a claim says nothing, as if its holder had died
+before; a task that no claim names any more, although a later claim follows it, waits again.
 """
 
 from __future__ import annotations
@@ -24,12 +28,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cryotile.farm.task import ATTEMPTS
+from cryotile.files import make_way
 from cryotile.ledgers.directory.layout import Unit
 
 __all__ = [
@@ -39,12 +45,13 @@ __all__ = [
     "append",
     "create",
     "read_claim",
+    "read_lines",
     "remove",
     "touch",
 ]
 
-# Errors of a path whose file is gone, because its unit is settled.
-GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
+# Errors of a path whose file is gone, because its unit is settled or something else is in its place.
+GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ESTALE})
 
 Signature = tuple[int, int]
 """What changes whenever a claim is touched or appended to: its mtime (of the file server's clock) and its size."""
@@ -136,9 +143,16 @@ class Chain:
 
     def returned(self) -> list[int]:
         """Return the offsets of the tasks that were claimed and wait again."""
-        return sorted(
-            o for o, name in self.holder.items() if name is None and o not in self.settled
-        )
+        waiting = {o for o, name in self.holder.items() if name is None and o not in self.settled}
+        return sorted(waiting | self._lost())
+
+    def _lost(self) -> set[int]:
+        """Return the offsets of the tasks that were claimed by claims that are lost."""
+        if not self.claims or not all(claim.lines for claim in self.claims):
+            return set()
+        first = [claim.lines[0] for claim in self.claims if "next" in claim.lines[0]]
+        claimed = set(range(first[-1]["next"])) - set(first[-1]["skipped"]) if first else set()
+        return claimed - self.holder.keys()
 
     def holders(self) -> list[Claim]:
         """Return the claims that hold tasks, or may hold some."""
@@ -209,7 +223,7 @@ def create(path: str, line: Mapping[str, Any]) -> bool:
             return False
         raise
     try:
-        _write(descriptor, line)
+        _write(descriptor, path, line)
     except OSError:
         # A claim without its first line would block its unit for a whole lease.
         remove(path)
@@ -225,14 +239,18 @@ def append(path: str, line: Mapping[str, Any]) -> bool:
         if error.errno in GONE:
             return False
         raise
-    _write(descriptor, line)
+    _write(descriptor, path, line)
     return True
 
 
 def remove(path: str) -> None:
-    """Remove a file that another worker may have removed."""
-    with suppress(FileNotFoundError, NotADirectoryError):
+    """Remove a file that another worker may have removed; set a directory in its place aside."""
+    try:
         os.unlink(path)
+    except OSError as error:
+        make_way(Path(path))
+        if error.errno not in GONE:
+            raise
 
 
 def touch(path: str) -> bool:
@@ -246,9 +264,10 @@ def touch(path: str) -> bool:
     return True
 
 
-def _write(descriptor: int, line: Mapping[str, Any]) -> None:
+def _write(descriptor: int, path: str, line: Mapping[str, Any]) -> None:
+    text = json.dumps(line, separators=(",", ":")).encode()
     # It starts with a newline: a full disk may have cut the last line short.  Closing sends it to a file server.
-    content = b"\n" + json.dumps(line, separators=(",", ":")).encode() + b"\n"
+    content = b"\n%s %s\n" % (_checksum(path, text), text)
     try:
         while content:
             content = content[os.write(descriptor, content) :]
@@ -280,20 +299,29 @@ def read_claim(path: str, name: str, known: Claim | None = None) -> Claim | None
             return known
         with open(path, "rb") as file:
             content = file.read()
+    except IsADirectoryError:
+        content = b""
     except OSError as error:
         if error.errno in GONE:
             return None
         raise
-    lines = [parsed for line in content.splitlines() if (parsed := _parse(line)) is not None]
+    lines = read_lines(path, content)
     if lines and "host" not in lines[0]:
         lines = []
     return Claim(path, name, signature, lines)
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Parse a line; return None if it was cut short."""
-    try:
-        parsed = json.loads(line)
-    except ValueError:
-        return None
-    return parsed if isinstance(parsed, dict) else None
+def read_lines(path: str, content: bytes) -> list[dict[str, Any]]:
+    """Return the lines of a file, given its content, that are as they were written to this file."""
+    lines = []
+    for line in content.splitlines():
+        checksum, _, text = line.partition(b" ")
+        if text and checksum == _checksum(path, text):
+            lines.append(json.loads(text))
+    return lines
+
+
+def _checksum(path: str, text: bytes) -> bytes:
+    # With the name in the list, so that a file that was renamed or copied says nothing.
+    name = "/".join(path.rsplit("/", 2)[1:])
+    return b"%08x" % zlib.crc32(text, zlib.crc32(name.encode()))

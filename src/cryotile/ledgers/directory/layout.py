@@ -4,7 +4,7 @@
 
     farm/<key>/
       0000/                 the first list; a later one holds tasks that were enrolled again or in addition
-        tasks               index and cost of each task, costliest first; never changes
+        tasks               index and cost of each task, costliest first, and their digest; never changes
         again/              hints: units with tasks that were handed back
         000000.done         a unit of 256 tasks, all settled
         000001.0            the first claim in a unit
@@ -15,6 +15,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import logging
 import os
 import re
 import secrets
@@ -26,7 +28,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cryotile.errors import DamagedFile
 from cryotile.farm.task import Task
 from cryotile.files import fsync_directory, write_durably
 
@@ -40,6 +41,10 @@ DONE = "done"
 _FILE = re.compile(r"([0-9]{6,})\.(done|r?[0-9]+)")
 
 _ROW = np.dtype([("index", "<i8"), ("cost", "<f8")])
+
+_DIGEST_SIZE = 16
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +99,13 @@ class PublishedList:
     next : int
         Number of the first unit that may hold a task which was never claimed.
 
-    Raises
-    ------
-    DamagedFile
-        The list is truncated.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
-        content = (Path(path) / "tasks").read_bytes()
-        if not content or len(content) % _ROW.itemsize:
-            raise DamagedFile(
-                f"{path}/tasks is truncated; remove {Path(path).parent}, then run again: results are kept"
-            )
-        rows = np.frombuffer(content, _ROW)
+        # A list that cannot be read counts as empty: an enroller lists its tasks again, under the next number.  Workers
+        # that have read it before go on with it, so its directory stays.
+        rows = np.frombuffer(_content(Path(path) / "tasks"), _ROW)
         self.indices: npt.NDArray[np.int64] = rows["index"]
         self.costs: npt.NDArray[np.float64] = rows["cost"]
         # Settled units are skipped once, and need not be looked at again.
@@ -128,6 +126,10 @@ class PublishedList:
     def next_cost(self) -> float:
         """Cost of the first task of the next unit; less than any cost if there is none."""
         return float(self.costs[self.next * UNIT]) if self.next < self.units else float("-inf")
+
+    def look(self) -> dict[int, set[str]]:
+        """Return the names of the claims, and ``done``, of each unit that has any."""
+        return {number: files for number, files in look(self.path).items() if number < self.units}
 
     def all_units(self) -> Iterator[Unit]:
         """Yield the units in their order."""
@@ -154,10 +156,25 @@ def names(directory: str) -> list[str]:
 
 def open_list(home: str, number: int) -> PublishedList | None:
     """Open a list by its number; None if there is none."""
+    path = f"{home}/{number:04d}"
+    return PublishedList(path) if os.path.lexists(path) else None
+
+
+def _content(path: Path) -> bytes:
+    """Return the rows of a list; none, with a warning, if they are not what was published."""
     try:
-        return PublishedList(f"{home}/{number:04d}")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        content, problem = path.read_bytes(), "is not what was written"
+    except OSError as error:
+        content, problem = b"", f"cannot be read ({error.strerror})"
+    rows = content[:-_DIGEST_SIZE]
+    if content and content[-_DIGEST_SIZE:] == _digest(rows):
+        return rows
+    _logger.warning("%s %s; its tasks are listed again, and results are kept", path, problem)
+    return b""
+
+
+def _digest(rows: bytes) -> bytes:
+    return hashlib.blake2b(rows, digest_size=_DIGEST_SIZE).digest()
 
 
 def publish_list(home: str, number: int, tasks: Sequence[Task]) -> bool:
@@ -182,7 +199,8 @@ def publish_list(home: str, number: int, tasks: Sequence[Task]) -> bool:
     temporary = Path(home) / f".{secrets.token_hex(6)}.tmp"
     (temporary / "again").mkdir(parents=True)
     try:
-        write_durably(temporary / "tasks", rows.tobytes())
+        content = rows.tobytes()
+        write_durably(temporary / "tasks", content + _digest(content))
         # A rename never replaces a directory that is not empty, so of several enrollers one is first.
         temporary.rename(f"{home}/{number:04d}")
         fsync_directory(Path(home))

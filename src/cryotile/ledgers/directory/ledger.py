@@ -36,7 +36,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cryotile.farm.task import Task
-from cryotile.files import writing
+from cryotile.files import make_way, writing
 from cryotile.ledgers.base import LEASE, Ending, Fits, Lease, Ledger
 from cryotile.ledgers.directory.claimant import Claimant, HeldClaim, HeldClaims
 from cryotile.ledgers.directory.claims import append, touch
@@ -87,6 +87,7 @@ class DirLedger(Ledger):
             if not new:
                 return
             with writing(Path(self._root)):
+                make_way(Path(self._root), directory=True)
                 Path(self._root).mkdir(parents=True, exist_ok=True)
                 if not publish_list(self._root, len(lists), new):
                     # Another enroller was first, and its list will soon be visible.

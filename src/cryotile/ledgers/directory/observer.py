@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from cryotile.ledgers.directory.claims import GONE, Chain, Claim, create, read_claim, remove
-from cryotile.ledgers.directory.layout import DONE, PublishedList, Unit, look
+from cryotile.ledgers.directory.claims import (
+    GONE,
+    Chain,
+    Claim,
+    create,
+    read_claim,
+    read_lines,
+    remove,
+)
+from cryotile.ledgers.directory.layout import DONE, PublishedList, Unit
 from cryotile.processes import is_alive
 
 __all__ = ["Free", "LedgerObserver"]
@@ -52,8 +59,13 @@ class LedgerObserver:
     def claims(self, unit: Unit, kind: str = "", first: int = 0) -> Iterator[Claim]:
         """Yield the claims of one sequence of a unit, from a number on."""
         number = first
-        while (claim := self.read(unit, f"{kind}{number}")) is not None:
-            yield claim
+        while True:
+            claim = self.read(unit, f"{kind}{number}")
+            if claim is not None:
+                yield claim
+            elif kind or number >= self.count(unit):
+                return
+            # Otherwise it is lost, and there is a later one.
             number += 1
 
     def read(self, unit: Unit, name: str) -> Claim | None:
@@ -102,7 +114,7 @@ class LedgerObserver:
     def open_tasks(self, tasks: PublishedList) -> npt.NDArray[np.bool_]:
         """Return for each task of a list, by position, whether it is not settled."""
         is_open = np.ones(len(tasks), np.bool_)
-        for number, names in look(tasks.path).items():
+        for number, names in tasks.look().items():
             unit = Unit(tasks, number)
             chain = None if DONE in names else self.chain(unit)
             if chain is None:
@@ -120,7 +132,7 @@ class LedgerObserver:
             for position in np.flatnonzero(np.isin(tasks.indices, list(indices)))
         }
         found: dict[str, dict[int, bool]] = {}
-        for number, names in look(tasks.path).items():
+        for number, names in tasks.look().items():
             unit = Unit(tasks, number)
             chain = None if DONE in names else self.chain(unit)
             for claim in chain.claims if chain is not None else ():
@@ -245,13 +257,14 @@ def _read_record(unit: Unit) -> dict[int, Settled]:
     """Return the settled tasks of a compacted unit; of a record that was cut short nothing is known."""
     try:
         with open(unit.file(DONE), "rb") as file:
-            record: _Record = json.loads(file.read())
-    except ValueError:
-        return {}
+            lines = read_lines(unit.file(DONE), file.read())
     except OSError as error:
         if error.errno in GONE:
             return {}
         raise
+    if not lines:
+        return {}
+    record = cast(_Record, lines[0])
     return {
         offset: (host, record["failed"].get(str(offset)))
         for host, offsets in record["by"].items()

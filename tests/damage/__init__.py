@@ -1,0 +1,1 @@
+"""Files of runs and point DBs are damaged, one at a time."""
