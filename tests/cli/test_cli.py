@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import signal
@@ -411,7 +410,8 @@ def test_points_of_the_other_hemisphere_are_counted_under_a_reason_of_their_own(
     call: Call, granules: Path, tmp_path: Path
 ) -> None:
     south = next(granules.glob("CS_OFFL_SIR_TDP_LI_ANTARC_*.nc"))
-    code, said, _ = call("ingest", tmp_path / "a.pdb", south, "--crs", "EPSG:3413")
+    north = next(granules.glob("CS_OFFL_SIR_TDP_LI_GREENL_*.nc"))
+    code, said, _ = call("ingest", tmp_path / "a.pdb", south, north, "--crs", "EPSG:3413")
     assert code == 0
     assert "1,112  outside_projection: has no place in the CRS" in said
 
@@ -450,16 +450,3 @@ def test_a_closed_output_pipe_ends_the_command_quietly(greenland: Path) -> None:
         told.stdout.close()
         assert told.stderr.read() == b""
     assert told.returncode == 128 + signal.SIGPIPE
-
-
-@pytest.mark.parametrize("words", [("-v", "info"), ("info", "-v")])
-def test_verbose_may_precede_or_follow_the_command(
-    call: Call, greenland: Path, words: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    level = logging.getLogger().level
-    try:
-        assert call(*words, greenland)[0] == 0
-        assert logging.getLogger().level == logging.INFO
-    finally:
-        logging.getLogger().setLevel(level)

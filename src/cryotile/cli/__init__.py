@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["cli", "main", "saying_what_is_saved"]
 
 
+# Those of libraries, such as matplotlib's, tell a user nothing.
+_OWN_LOGGERS = logging.getLogger("cryotile")
+
+
 def log_level(count: int) -> int:
     """Return the level of logging for the number of ``-v``."""
     return [logging.WARNING, logging.INFO, logging.DEBUG][min(count, 2)]
@@ -33,7 +38,7 @@ def log_level(count: int) -> int:
 
 def _set_level(ctx: click.Context, param: click.Parameter, count: int) -> None:  # noqa: ARG001 - click's signature
     if count:
-        logging.getLogger().setLevel(log_level(count))
+        _OWN_LOGGERS.setLevel(log_level(count))
 
 
 VERBOSE = click.Option(
@@ -99,6 +104,15 @@ class LazyGroup(click.Group):
             command.params.append(VERBOSE)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that words name; name commands that are spelt alike if there is none."""
+        near = get_close_matches(args[0], self._places)
+        if args[0] not in self._places and near:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(near)}?")
+        return super().resolve_command(ctx, args)
+
 
 COMMANDS = {
     "From granules to a map": {
@@ -125,7 +139,7 @@ COMMANDS = {
     },
     "Inspection": {
         "info": CommandPlace(
-            "cryotile.cli.points:info", "Describe a point DB, run, granule or product"
+            "cryotile.cli.points:info", "Describe a point DB, run, granule, product or folder"
         ),
         "explain": CommandPlace("cryotile.cli.checks:explain", "Explain one post of a run"),
         "validate": CommandPlace(
@@ -173,9 +187,8 @@ def cli(verbose: int) -> None:
       cryotile assemble run/ -o dhdt.nc
       cryotile plot dhdt.nc -o dhdt.png
     """
-    logging.basicConfig(
-        level=log_level(verbose), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _OWN_LOGGERS.setLevel(log_level(verbose))
 
 
 SAVED = "saved results stay, and the same command goes on"

@@ -14,7 +14,7 @@ import click
 import pandas as pd
 import pyproj
 
-from cryotile.cli.screen import BACKEND, RUN, counted, number
+from cryotile.cli.screen import BACKEND, FORCE, RUN, check_free, counted, number
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.farm.task import Task
 from cryotile.files import atomic_path, make_directory, make_way, write_text, writing
@@ -55,6 +55,7 @@ TABLES = (".csv", ".parquet")
     help="Write the points with the verdict on each: .csv or .parquet.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@FORCE
 def explain(
     run_directory: Path,
     at: tuple[float, float],
@@ -62,6 +63,7 @@ def explain(
     plot: Path | None,
     output: Path | None,
     as_json: bool,
+    force: bool,
 ) -> None:
     """Explain one post of RUN: its passes and points, rejections and their reasons, gates, terms and status.
 
@@ -76,6 +78,8 @@ def explain(
         raise InvalidValue(
             f"{output} ends in neither {' nor '.join(TABLES)}; name it e.g. points.csv"
         )
+    check_free(plot, force=force)
+    check_free(output, force=force)
     run = Run.load(run_directory)
     x, y = _to_metres(run, at) if lonlat else at
     found = explain_at(run, x, y)

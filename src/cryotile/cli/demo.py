@@ -90,8 +90,8 @@ def demo(directory: Path, seed: int) -> None:
     _step("ingest", db, granules, "--crs", world.crs)
     _step("plan", run, "--db", db, "--posting", 1000, "--radius", 2000, "--tile-size", 50)
     _step("run", run, "--backend", "local")
-    _step("assemble", run, "-o", product)
-    _step("plot", product, "-o", picture)
+    _step("assemble", run, "-o", product, "--force")
+    _step("plot", product, "-o", picture, "--force")
     bias, rms, posts = _compare(product, world)
     click.echo(
         f"recovered dh/dt minus truth: bias {bias:+.4f} m/yr, rms {rms:.4f} m/yr"

@@ -1,23 +1,25 @@
-"""``cryotile info``: a point DB, a run, a granule or a product in words."""
+"""``cryotile info``: what a path is, in words, and which command goes on from there."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from cryotile.cli.screen import counted, dropped_lines, number
-from cryotile.errors import InvalidValue, command
+from cryotile.errors import DamagedFile, GranuleError, InvalidValue, MissingDependency, command
+from cryotile.maps.product import MARK, is_product
 
 if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
     from cryotile.points import Granule
     from cryotile.readers import ColumnMapping
 
-__all__ = ["describe"]
+__all__ = ["describe", "lead_on"]
 
 PASSES_SHOWN = 20
 """Number of passes shown; a table may hold years."""
@@ -25,8 +27,98 @@ PASSES_SHOWN = 20
 ROWS_AT_ONCE = 500_000
 """Rows of a table read at once, because it may not fit into memory."""
 
+LOOKED_INTO = 200
+"""Number of entries of a directory that are opened; of granules there may be thousands."""
+
 COMMITS_SHOWN = 10
 """Number of commits shown; PointDB.history returns all."""
+
+
+class Kind(StrEnum):
+    """What a path is, as far as its first bytes or the names in it tell."""
+
+    POINT_DB = "point DB"
+    RUN = "run"
+    INGEST = "ingest"
+    VALIDATION = "validation"
+    DIRECTORY = "directory"
+    PRODUCT = "product"
+    GEOTIFF = "GeoTIFF"
+    OTHER = "file"
+
+    @classmethod
+    def of(cls, path: Path) -> Kind:
+        """Return the kind of a path that exists."""
+        for name, kind in _MARKS.items():
+            if (path / name).exists():
+                return kind
+        if path.is_dir():
+            return (
+                cls.VALIDATION if _of_a_run(path) and path.name == "validation" else cls.DIRECTORY
+            )
+        with path.open("rb") as stream:
+            if stream.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+                return cls.GEOTIFF
+        return cls.PRODUCT if is_product(path) else cls.OTHER
+
+
+_MARKS = {
+    "cryotile.json": Kind.POINT_DB,
+    "run.toml": Kind.RUN,
+    "ingest.toml": Kind.INGEST,
+    "validation.json": Kind.VALIDATION,
+}
+
+
+def _of_a_run(path: Path) -> bool:
+    return (path.absolute().parent / "run.toml").exists()
+
+
+def lead_on(path: Path) -> str | None:
+    """Return what a path is that cannot be drawn, and which command goes on from there; None if it is a product."""
+    if not path.exists():
+        return f"{path} does not exist; give a product in NetCDF, or make one with: {_ASSEMBLE}"
+    match kind := Kind.of(path):
+        case Kind.PRODUCT:
+            return None
+        case Kind.RUN:
+            product = command("assemble", path, "-o", "dhdt.nc")
+            return f"{path} is a run, not a product; make its product with: {product}"
+        case Kind.POINT_DB:
+            run = command("plan", "RUN", "--db", path)
+            return f"{path} is a point DB, not a product; plan a run over it with: {run}"
+        case Kind.INGEST | Kind.DIRECTORY:
+            what = "an ingest" if kind == Kind.INGEST else "a directory"
+            return (
+                f"{path} is {what}, not a product; see what it holds with: {command('info', path)}"
+            )
+        case Kind.VALIDATION:
+            return f"{path} holds the maps of a validation; see which with: {command('info', path)}"
+        case Kind.GEOTIFF:
+            return f"{path} is a GeoTIFF, which map programs draw; make the product in NetCDF, too: {_ASSEMBLE}"
+    return _other(path)
+
+
+_ASSEMBLE = command("assemble", "RUN", "-o", "dhdt.nc")
+
+
+def _other(path: Path) -> str:
+    product = _product_of(path)
+    if not product:
+        return f"{path} is not a product of cryotile; make one with: {_ASSEMBLE}"
+    return (
+        f"{path} is a granule ({product}), not a product; describe it with: {command('info', path)}"
+    )
+
+
+def _product_of(path: Path) -> str:
+    """Return the name of the product that a file is a granule of; empty if it is none that a reader knows."""
+    from cryotile.readers import find_reader
+
+    try:
+        return find_reader(path).product
+    except GranuleError:
+        return ""
 
 
 def describe(path: Path, *, mapping: ColumnMapping | None = None) -> Iterator[str]:
@@ -35,7 +127,7 @@ def describe(path: Path, *, mapping: ColumnMapping | None = None) -> Iterator[st
     Parameters
     ----------
     path : Path
-        A point DB, a run, a granule or a product.
+        Anything that cryotile makes or reads.
     mapping : ColumnMapping or None
         The path is a table with these columns.
 
@@ -47,19 +139,90 @@ def describe(path: Path, *, mapping: ColumnMapping | None = None) -> Iterator[st
     Raises
     ------
     CryotileError
-        The path does not exist, or is not one of the four.
+        The path does not exist, or holds nothing that cryotile makes or reads.
     """
     if not path.exists():
         raise InvalidValue(f"{path} does not exist; give a point DB, a run, a granule or a product")
-    if (path / "cryotile.json").exists():
-        return _point_db(path)
-    if (path / "run.toml").exists():
-        return _run(path)
-    if path.is_dir():
+    match Kind.of(path):
+        case Kind.POINT_DB:
+            return _point_db(path)
+        case Kind.RUN:
+            return _run(path)
+        case Kind.INGEST:
+            return _ingest(path)
+        case Kind.VALIDATION:
+            return _validation(path)
+        case Kind.DIRECTORY:
+            return _directory(path)
+        case Kind.GEOTIFF:
+            return _geotiff(path)
+        case _:
+            return _file(path, mapping)
+
+
+def _ingest(path: Path) -> Iterator[str]:
+    from cryotile.runs.ingest import Ingest
+
+    ingest = Ingest.load(path)
+    yield f"ingest       {path}, into {ingest.db_path}"
+    yield f"batches      {number(len(ingest.tasks))}; status: {command('status', path)}"
+    yield f"granules     {ingest.saved()}"
+
+
+def _validation(path: Path) -> Iterator[str]:
+    yield f"validation   {path}, of the run {path.absolute().parent}"
+    for product in sorted(path.glob("*.nc")):
+        yield f"  {command('info', product)}"
+        yield f"  {command('plot', product, '--variable', 'dhdt_difference_ratio')}"
+    if not (path / "validation.json").exists():
+        yield f"  not finished; go on with: {command('validate', path.absolute().parent)}"
+
+
+def _directory(path: Path) -> Iterator[str]:
+    from cryotile.readers import granules_under
+
+    places = sorted(path.iterdir())[:LOOKED_INTO]
+    own = [(kind, place) for place in places if (kind := Kind.of(place)) in _SHOWN_WITHIN]
+    files = [file for file in granules_under(path)[0] if (Kind.PRODUCT, file) not in own]
+    granule = next((file for file in files[:LOOKED_INTO] if _product_of(file)), None)
+    if not own and granule is None:
         raise InvalidValue(
-            f"{path} is a directory that cryotile did not make; give a point DB, a run, a granule or a product"
+            f"{path} is a directory without a file that cryotile makes or reads; give a point DB, a run, a granule or"
+            " a product"
         )
-    return _file(path, mapping)
+    yield f"directory    {path}"
+    for kind, place in own:
+        yield f"  {kind:12} {command('info', place)}"
+    if granule is not None:
+        yield f"  {counted(len(files), 'file')} that may be granules; describe one, or add all to a point DB:"
+        yield f"  {command('info', granule)}"
+        yield f"  {command('ingest', 'DB', path)}"
+
+
+_SHOWN_WITHIN = (Kind.POINT_DB, Kind.RUN, Kind.INGEST, Kind.VALIDATION, Kind.PRODUCT)
+
+
+def _geotiff(path: Path) -> Iterator[str]:
+    try:
+        import rasterio
+    except ImportError as error:
+        raise MissingDependency(
+            f"{path} is a GeoTIFF, and to describe it needs rasterio: pip install 'cryotile[geo]'"
+        ) from error
+    try:
+        with rasterio.open(path) as file:
+            tags, bands, (ny, nx), crs = file.tags(), file.descriptions, file.shape, file.crs
+    except rasterio.RasterioIOError as error:
+        raise DamagedFile(f"{path} is damaged ({error}); make it again") from error
+    if MARK not in tags:
+        yield f"GeoTIFF      {path}, not made by cryotile; it may serve as --dem or --mask"
+        yield f"pixels       {number(nx)} x {number(ny)} in {crs}"
+        return
+    yield f"product      {path}, made by cryotile {tags[MARK]}, as a GeoTIFF for other programs"
+    yield f"title        {tags['title']}"
+    yield f"posts        {number(nx)} x {number(ny)} every {float(tags['posting']):g} m in {tags['crs']}"
+    yield f"bands        {', '.join(name or '?' for name in bands)}"
+    yield f"             'plot' and 'info' read the product in NetCDF: {_ASSEMBLE}"
 
 
 def _point_db(path: Path) -> Iterator[str]:

@@ -220,7 +220,7 @@ def _listed(source: Path) -> list[Path]:
 @click.argument("path", type=click.Path(path_type=Path, readable=False))
 @MAPPING
 def info(path: Path, mapping: Path | None) -> None:
-    """Describe PATH: a point DB, a run, a granule or a product.
+    """Describe PATH: a point DB, a run, a granule, a product, or a directory of them.
 
     \b
     Example:

@@ -16,18 +16,21 @@ import numpy.typing as npt
 
 from cryotile import api
 from cryotile.cli import saying_what_is_saved
+from cryotile.cli.describe import lead_on
 from cryotile.cli.screen import (
     BACKEND,
+    FORCE,
     LEASE,
     RUN,
     STALL,
+    check_free,
     counted,
     number,
     print_report,
     size,
     to_stderr,
 )
-from cryotile.errors import CryotileWarning, command
+from cryotile.errors import CryotileWarning, InvalidValue, command
 from cryotile.fit.config import RECIPES, TERMS, WEIGHTS
 from cryotile.fit.variables import Status
 from cryotile.pointdb import PointDB
@@ -417,18 +420,22 @@ def submit(
     "--output",
     required=True,
     type=click.Path(path_type=Path, readable=False),
-    help="The product, e.g. dhdt.nc.",
+    metavar="FILE",
+    help="The product: .nc for NetCDF-4 with CF metadata, .tif for GeoTIFF with a band for each variable.",
 )
 @click.option(
     "--partial", is_flag=True, help="Accept missing tiles and mark their posts not_computed."
 )
-def assemble(run_directory: Path, output: Path, partial: bool) -> None:
-    """Put the tiles of RUN side by side and write the product, NetCDF-4 with CF metadata.
+@FORCE
+def assemble(run_directory: Path, output: Path, partial: bool, force: bool) -> None:
+    """Put the tiles of RUN side by side and write the product, as NetCDF or GeoTIFF.
 
     \b
     Example:
       cryotile assemble run/ -o dhdt.nc
+      cryotile assemble run/ -o dhdt.tif
     """
+    check_free(output, force=force)
     product = api.assemble(run_directory, output, partial=partial, progress=sys.stderr.isatty())
     status = product["status"].to_numpy()
     hint = f"; look at it with: {command('plot', output)}" if output.suffix == ".nc" else ""
@@ -463,7 +470,8 @@ def _reasons(status: npt.NDArray[np.int8]) -> Iterator[str]:
     "--dpi", type=click.IntRange(30, 1200), default=200, show_default=True, help="Of a PNG."
 )
 @click.option("--hatch", is_flag=True, help="Hatch where dhdt_ci95 exceeds the rate.")
-def plot(product: Path, output: Path | None, **options: Any) -> None:
+@FORCE
+def plot(product: Path, output: Path | None, force: bool, **options: Any) -> None:
     """Draw a map of a product.
 
     \b
@@ -472,6 +480,9 @@ def plot(product: Path, output: Path | None, **options: Any) -> None:
     """
     from cryotile.plotting.map import plot_product
 
+    if (elsewhere := lead_on(product)) is not None:
+        raise InvalidValue(elsewhere)
     output = output or product.with_suffix(".png")
+    check_free(output, force=force)
     plot_product(product, output, **options)
     click.echo(f"{output}")

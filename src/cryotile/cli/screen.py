@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cryotile.errors import InvalidValue
+
 if TYPE_CHECKING:
     from cryotile.runs.ingest_batch import IngestReport
 
 __all__ = [
     "BACKEND",
+    "FORCE",
     "LEASE",
     "RUN",
     "SIZE",
     "STALL",
+    "check_free",
     "clock",
     "counted",
     "dropped_lines",
@@ -56,6 +60,21 @@ LEASE = click.option(
     help="Time after the last sign of life of a worker when others take over its tasks; for backends whose workers"
     " come and go (dir, mpi, a database, a server).  [default: 300]",
 )
+
+
+FORCE = click.option("--force", is_flag=True, help="Overwrite a file that exists.")
+
+
+def check_free(path: Path | None, *, force: bool) -> None:
+    """Refuse to overwrite a file unless the user wants it.
+
+    Raises
+    ------
+    InvalidValue
+        It exists.
+    """
+    if path is not None and not force and path.exists():
+        raise InvalidValue(f"{path} exists; give --force to overwrite it, or name another file")
 
 
 def to_stderr(line: str) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "OUTSIDE_PROJECTION",
     "areal_scale",
     "crs_text",
+    "in_area_of_use",
     "point_scale",
     "project",
     "project_batch",
@@ -86,6 +87,30 @@ def crs_text(crs: pyproj.CRS) -> str:
     """Return the shortest text for ``crs``: ``EPSG:3031`` if an authority lists it, else WKT."""
     authority = crs.to_authority(min_confidence=100)
     return ":".join(authority) if authority else crs.to_wkt()
+
+
+def in_area_of_use(points: pd.DataFrame, crs: pyproj.CRS) -> npt.NDArray[np.bool_]:
+    """Tell which points lie where their CRS is meant to be used.
+
+    Parameters
+    ----------
+    points : DataFrame
+        With ``longitude, latitude``, degrees.
+    crs : pyproj.CRS
+        Its area of use is that of its registry, a box in longitude and latitude; without one, all points lie in it.
+
+    Returns
+    -------
+    ndarray of bool, shape (points,)
+    """
+    area = crs.area_of_use
+    if area is None:
+        return np.ones(len(points), bool)
+    longitude, latitude = points["longitude"].to_numpy(), points["latitude"].to_numpy()
+    # The box may lie across the antimeridian.
+    width = (area.east - area.west) % 360.0 or 360.0
+    inside = (longitude - area.west) % 360.0 <= width
+    return inside & (latitude >= area.south) & (latitude <= area.north)
 
 
 def project(points: pd.DataFrame, crs: pyproj.CRS) -> pd.DataFrame:

@@ -176,7 +176,7 @@ def check_product(path: Path) -> None:
     InvalidValue
         It is absent, or is not a product of :func:`write_product` in NetCDF.
     """
-    if not _is_product(path):
+    if not is_product(path):
         state = "is not a product of cryotile in NetCDF" if path.exists() else "does not exist"
         file = path.with_suffix(".nc")
         raise InvalidValue(
@@ -202,7 +202,7 @@ def summarize_product(path: Path) -> list[str] | None:
     DamagedFile
         The file is a product that cannot be read to its end.
     """
-    if not _is_product(path):
+    if not is_product(path):
         return None
     with h5py.File(path, "r") as file:
         # A validation writes a product of the differences of two rates.
@@ -231,7 +231,8 @@ def summarize_product(path: Path) -> list[str] | None:
     ]
 
 
-def _is_product(path: Path) -> bool:
+def is_product(path: Path) -> bool:
+    """Return whether a file is a product in NetCDF."""
     try:
         with h5py.File(path, "r") as file:
             return MARK in file.attrs

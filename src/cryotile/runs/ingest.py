@@ -25,7 +25,6 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import takewhile
 from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,10 +38,8 @@ import cryotile
 from cryotile.backends.auto import choose
 from cryotile.backends.pool import pool_size
 from cryotile.errors import (
-    CryotileError,
     DamagedFile,
     GranuleError,
-    IncompleteIngest,
     InvalidValue,
     command,
 )
@@ -51,16 +48,12 @@ from cryotile.files import fsync_directory, write_text, writing
 from cryotile.geo.dem import Dem
 from cryotile.geo.projection import projected_crs
 from cryotile.pointdb.db import PointDB
-from cryotile.points import CORE_COLUMNS
 from cryotile.readers import (
     ColumnMapping,
-    extra_columns,
-    find_reader,
     read_granule,
-    table_reader,
 )
-from cryotile.readers.source import open_source
 from cryotile.runs.ingest_batch import Criteria, IngestReport, Taken, points_within
+from cryotile.runs.ingest_checks import check_area_of_use, check_granules, spread_out
 from cryotile.runs.tasklist import Estimate, TaskList, last_line
 from cryotile.selection import Where
 
@@ -300,45 +293,13 @@ def _open_or_create(
         return PointDB(path)
     if crs is not None and criteria.dem is not None:
         Dem(criteria.dem, projected_crs(crs))
-    _check_before_creating(granules, columns, criteria)
+    check_granules(granules, columns, criteria)
     if crs is None:
         raise InvalidValue(
             f"point DB {path} does not exist yet; to create it, name its CRS, e.g. --crs EPSG:3031"
         )
+    check_area_of_use(granules, crs, criteria)
     return PointDB.create(path, crs, columns=columns, chunk_size=chunk_size or 100_000.0)
-
-
-def _check_before_creating(
-    granules: Sequence[Path], columns: Sequence[str], criteria: Criteria
-) -> None:
-    mapping = None if criteria.mapping is None else ColumnMapping.load(criteria.mapping)
-    offered = sorted(extra_columns(mapping))
-    unknown = sorted(set(columns).difference(offered))
-    if unknown:
-        raise InvalidValue(
-            f"extra column {unknown[0]!r} is offered by no reader; choose from {', '.join(offered)}"
-        )
-    if criteria.where is not None:
-        Where.parse(criteria.where, columns=[*CORE_COLUMNS, *columns])
-    problems = list(takewhile(bool, (_problem(granule, mapping) for granule in granules)))
-    if len(problems) == len(granules):
-        raise IncompleteIngest(
-            f"none of {len(granules):,} granule{'s' * (len(granules) != 1)} can be read; no point DB was made",
-            problems,
-        )
-
-
-def _problem(granule: Path, mapping: ColumnMapping | None) -> str:
-    """Return why a file is not a granule of a known product, or not such a table; empty if it is."""
-    try:
-        if mapping is None:
-            find_reader(granule)
-        else:
-            with open_source(granule) as source:
-                table_reader(mapping).check(source)
-    except CryotileError as error:
-        return str(error)
-    return ""
 
 
 def _workers(backend: str) -> int:
@@ -443,11 +404,9 @@ def _points_per_byte(files: Sequence[Path], criteria: Criteria) -> float:
     """Return the points per byte of some granules, which are read."""
     if len(files) == 1:
         return POINTS_PER_BYTE
-    # Spread from first to last, because neighbours are alike.
-    chosen = np.unique(np.linspace(0, len(files) - 1, SAMPLED).astype(np.int64))
     mapping = None if criteria.mapping is None else ColumnMapping.load(criteria.mapping)
     points = bytes_read = 0
-    for file in (files[at] for at in chosen):
+    for file in spread_out(files, SAMPLED):
         if file.is_file() and file.stat().st_size * POINTS_PER_BYTE > LEAST_POINTS:
             # Reading a large file takes too long.
             continue
