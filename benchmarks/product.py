@@ -1,4 +1,4 @@
-"""Memory and time of a product: ``python benchmarks/product.py COLUMNS ROWS`` writes one of made-up tiles by bands.
+"""Memory and time of a product: ``python benchmarks/product.py COLUMNS ROWS [.tif]`` writes made-up tiles by bands.
 
 The tiles are saved first (:class:`cryotile.maps.tiles.TileStore`), so the measure includes reading them.
 """
@@ -64,11 +64,12 @@ def assemble(store: TileStore, grid: Grid, tiles: list[Tile], path: Path) -> Non
 
 def main() -> None:
     columns, rows = (int(word) for word in sys.argv[1:3])
+    suffix = sys.argv[3] if len(sys.argv) > 3 else ".nc"
     grid = Grid("EPSG:3031", (0.0, 0.0, (columns - 1) * 500.0, (rows - 1) * 500.0), 500.0)
     with tempfile.TemporaryDirectory() as directory:
         store, tiles = TileStore(directory), grid.tiles(TILE_SIZE)
         save(store, tiles)
-        assemble(store, grid, tiles, Path(directory) / "product.nc")
+        assemble(store, grid, tiles, Path(directory) / f"product{suffix}")
 
 
 if __name__ == "__main__":

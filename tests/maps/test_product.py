@@ -22,6 +22,7 @@ from cryotile.geo.grid import Grid
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import read_product, summarize_product, write_product
 from cryotile.maps.tiles import TileStore
+from tests.support.disks import small_disk
 from tests.support.maps import CONFIG, GRID, made_up
 from tests.support.services.provide import provide
 
@@ -125,12 +126,24 @@ print(peak() - before)
 """
 
 
-def test_the_memory_of_a_product_does_not_grow_with_its_rows(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".nc", ".tif"])
+def test_the_memory_of_a_product_does_not_grow_with_its_rows(tmp_path: Path, suffix: str) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", MEASURE, str(tmp_path / "dhdt.nc")]
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / f"dhdt{suffix}")]
     grown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     # Ten times the rows add 170 MB of values; the number is in kilobytes.
     assert int(grown.stdout) < 40_000
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".tif"])
+def test_a_product_that_a_full_disk_cuts_is_refused(tmp_path: Path, suffix: str) -> None:
+    write_product(made_up(GRID), tmp_path / f"whole{suffix}", grid=GRID, config=CONFIG)
+    pages = -(-(tmp_path / f"whole{suffix}").stat().st_size // 4096)
+    for lacking in (1, 2, 5, pages // 2):
+        with small_disk(tmp_path / f"{lacking}", f"size={4 * (pages - lacking)}k") as disk:
+            with pytest.raises(UnwritablePath, match="No space left"):
+                write_product(made_up(GRID), disk / f"dhdt{suffix}", grid=GRID, config=CONFIG)
+            assert list(disk.iterdir()) == []
 
 
 def test_a_product_does_not_record_when_or_where_it_was_made(product: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-__all__ = ["Rows", "bands", "days", "write_dataset"]
+__all__ = ["CHUNK", "TIME_UNITS", "Rows", "bands", "days", "reason", "write_dataset"]
 
 EPOCH = np.datetime64("2000-01-01", "ms")
 TIME_UNITS = "days since 2000-01-01"
@@ -67,10 +67,17 @@ def write_dataset(
                     file.variables[name][part] = _encode(values)
                 advance(part.stop - part.start)
     except (RuntimeError, OSError) as error:
-        # The library gives no reason.  On a full disk a plain write fails, too, with the reason.
+        raise reason(path, error) from error
+
+
+def reason(path: Path, failure: Exception) -> OSError:
+    """Return why a library could not write a file, as the system says it: on a full disk a plain write fails, too."""
+    try:
         with path.open("ab") as file:
             file.write(bytes(PROBE))
-        raise OSError(errno.EIO, str(error)) from error
+    except OSError as error:
+        return error
+    return OSError(errno.EIO, str(failure))
 
 
 def bands(rows: int) -> Iterator[slice]:

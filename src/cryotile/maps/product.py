@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,17 +18,15 @@ import pyproj
 import xarray as xr
 
 import cryotile
-from cryotile.errors import DamagedFile, InvalidValue, MissingDependency, command
+from cryotile.errors import DamagedFile, InvalidValue, command
 from cryotile.files import atomic_path
 from cryotile.fit.config import FitConfig
 from cryotile.fit.variables import Status, Variable, axis_attrs, settings_attrs
 from cryotile.geo.grid import Grid
 from cryotile.geo.projection import areal_scale, projected_crs
-from cryotile.maps.netcdf import Rows, bands, days, write_dataset
+from cryotile.maps.geotiff import write_geotiff
+from cryotile.maps.netcdf import write_dataset
 from cryotile.points import Bounds
-
-if TYPE_CHECKING:
-    from rasterio.io import DatasetWriter
 
 __all__ = [
     "CELL_AREA",
@@ -106,11 +104,11 @@ def write_product(
         maps = {str(name): values.to_numpy() for name, values in made(part).data_vars.items()}
         return {**maps, CELL_AREA.name: cell_area(grid.part(grid.rows[part], grid.columns))}
 
-    if suffix in _GEOTIFF_SUFFIXES:
-        _write_geotiff(product, path, grid, rows, advance)
-        return
     with atomic_path(path) as temporary:
-        write_dataset(temporary, product, rows, advance)
+        if suffix in _GEOTIFF_SUFFIXES:
+            write_geotiff(temporary, product, grid, rows, advance)
+        else:
+            write_dataset(temporary, product, rows, advance)
 
 
 def _outline(row: xr.Dataset, grid: Grid) -> xr.Dataset:
@@ -347,61 +345,3 @@ def _global_attributes(crs: pyproj.CRS, grid: Grid, config: FitConfig) -> dict[s
         "geospatial_lon_units": "degrees_east",
         **settings_attrs(config),
     }
-
-
-def _write_geotiff(
-    product: xr.Dataset, path: Path, grid: Grid, rows: Rows, advance: Callable[[int], object]
-) -> None:
-    try:
-        import rasterio
-    except ImportError as error:
-        raise MissingDependency(
-            f"{path.name} is a GeoTIFF, which needs rasterio: pip install 'cryotile[geo]'"
-        ) from error
-    maps = {str(name): v for name, v in product.data_vars.items() if v.ndim == 2}
-    left, _, _, top = _edges(grid)
-    # In memory first: GDAL writes the end of a file on closing and does not report a failure.
-    with atomic_path(path) as temporary, rasterio.MemoryFile() as memory:
-        with memory.open(
-            driver="GTiff",
-            count=len(maps),
-            height=grid.shape[0],
-            width=grid.shape[1],
-            # All bands of a GeoTIFF have one type; float64 stores counts and status exactly.
-            dtype="float64",
-            nodata=math.nan,
-            crs=grid.crs,
-            transform=rasterio.Affine(grid.posting, 0.0, left, 0.0, -grid.posting, top),
-            compress="deflate",
-            predictor=3,
-            tiled=True,
-            interleave="band",
-            bigtiff="if_safer",
-        ) as file:
-            _describe_bands(file, maps)
-            for part in bands(grid.shape[0]):
-                _write_rows(file, part, rows)
-                advance(part.stop - part.start)
-            file.update_tags(**product.attrs)
-        temporary.write_bytes(memory.getbuffer())
-
-
-def _describe_bands(file: DatasetWriter, maps: dict[str, xr.DataArray]) -> None:
-    for band, (name, variable) in enumerate(maps.items(), start=1):
-        is_time = variable.dtype.kind == "M"
-        file.set_band_description(band, name)
-        file.set_band_unit(
-            band, "days since 2000-01-01" if is_time else variable.attrs.get("units", "")
-        )
-
-
-def _write_rows(file: DatasetWriter, part: slice, rows: Rows) -> None:
-    """Write some rows, counted from the north as in all GeoTIFFs, of all variables."""
-    from rasterio.windows import Window
-
-    ny, window = file.height, Window(0, part.start, file.width, part.stop - part.start)
-    found = rows(slice(ny - part.stop, ny - part.start))
-    for band, name in enumerate(file.descriptions, start=1):
-        values = found[name]
-        values = days(values) if values.dtype.kind == "M" else values.astype(np.float64)
-        file.write(values[::-1], band, window=window)
