@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import cryotile as ct
+from cryotile.cli import demo
 from cryotile.simulate import World, simulate
 from tests.support import PROJECT
 from tests.support.small_run import make_run
@@ -173,6 +174,36 @@ def test_the_picture_beside_a_product_is_not_overwritten_either(
     assert call("plot", product)[0] == 0
     assert "dhdt.png exists; give --force" in call("plot", product)[2]
     assert call("plot", product, "--force")[0] == 0
+
+
+def test_a_demo_overwrites_nothing_but_an_earlier_demo(
+    home: Path, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[object] = []
+
+    def record(*words: object) -> None:
+        steps.append(words[0])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_step", record)
+    for name in ("thesis.tex", "dhdt.nc"):
+        directory = tmp_path / name.partition(".")[0]
+        directory.mkdir()
+        (directory / name).write_text("mine")
+        code, _, complaint = call("demo", directory)
+        assert (code, steps) == (2, [])
+        assert f"{directory} holds {name}, which no demo made; give an empty" in only_line(
+            complaint
+        )
+    earlier = tmp_path / "earlier"
+    shutil.copytree(home / "granules", earlier / "granules")
+    shutil.copytree(home / "ice.pdb", earlier / "ice.pdb")
+    assert f"{earlier} holds ice.pdb, which no demo made" in call("demo", earlier)[2]
+    assert steps == []
+    shutil.rmtree(earlier / "ice.pdb")
+    shutil.copytree(home / "sim.pdb", earlier / "ice.pdb")
+    assert call("demo", earlier)[0] == 130
+    assert steps == ["simulate"]
 
 
 # --- a CRS for another part of the Earth ------------------------------------------------------------------------

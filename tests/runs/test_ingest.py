@@ -359,7 +359,7 @@ def test_a_bar_moves_within_a_batch_that_a_worker_reads(
     db = PointDB.create(tmp_path / "ice.pdb", WORLD.crs)
     tasks = freeze_ingest(db, mission, Criteria(), workers=3)
     first = tasks.tasks[0]
-    followed = Followed(tasks, tasks.tasks)
+    followed = Followed(tasks, tasks.tasks, "ingest", tasks.journal)
 
     def read_half(task: Task, progress: Callable[[float], None]) -> None:
         progress(0.5)

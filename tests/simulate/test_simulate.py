@@ -331,6 +331,23 @@ def test_a_file_in_place_of_the_directory_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "taken").read_text() == "mine"
 
 
+@pytest.mark.parametrize("product", ["cryotempo", "csv", "parquet", "atl11"])
+def test_a_directory_with_anything_but_simulated_granules_is_refused_whole(
+    tmp_path: Path, product: str
+) -> None:
+    wish: dict[str, Any] = {"product": product, "years": 0.06, "world": SMALL}
+    made = simulate(tmp_path, **wish)
+    (tmp_path / ".left.tmp").touch()
+    assert simulate(tmp_path, **wish) == made
+    (tmp_path / "zeta.nc").write_bytes(b"real")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    with pytest.raises(
+        InvalidValue, match=r"holds zeta\.nc, which is not a simulated granule; .*empty"
+    ):
+        simulate(tmp_path, **wish)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
 def test_progress_ends_at_one(tmp_path: Path) -> None:
     heard: list[float] = []
     simulate(tmp_path, start=START, years=0.1, world=SMALL, progress=heard.append)

@@ -14,7 +14,7 @@ import click
 import pandas as pd
 import pyproj
 
-from cryotile.cli.screen import BACKEND, FORCE, RUN, check_free, counted, number
+from cryotile.cli.screen import BACKEND, FORCE, RUN, check_free, counted, number, to_stderr
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.farm.task import Task
 from cryotile.files import atomic_path, make_directory, make_way, write_text, writing
@@ -290,7 +290,7 @@ def validate(
     open_db(run)  # If it is gone, one line says so here, in place of one for each tile.
     validation = Validation(run, tuple(dict.fromkeys(splits)) or tuple(SPLITS))
     tasks = spread_out(run.tasks, max_tiles)
-    share = compare_halves(validation, tasks, backend, progress=sys.stderr.isatty())
+    share = compare_halves(validation, tasks, backend, progress=sys.stderr.isatty(), tell=to_stderr)
     if len(share) < len(tasks):
         if share:
             click.echo(

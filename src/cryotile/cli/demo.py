@@ -10,7 +10,8 @@ import click
 import numpy as np
 
 from cryotile.cli.screen import number
-from cryotile.errors import command
+from cryotile.errors import InvalidValue, command
+from cryotile.pointdb import PointDB
 from cryotile.points import SURFACE_TYPES
 from cryotile.runs.progress import bar
 
@@ -84,8 +85,8 @@ def demo(directory: Path, seed: int) -> None:
     from cryotile.simulate import World
 
     world = World()
-    granules, db, run = directory / "granules", directory / "ice.pdb", directory / "run"
-    product, picture = directory / "dhdt.nc", directory / "dhdt.png"
+    granules, db, run, product, picture = (directory / name for name in MADE)
+    _check_content(directory)
     _step("simulate", granules, "--seed", seed)
     _step("ingest", db, granules, "--crs", world.crs)
     _step("plan", run, "--db", db, "--posting", 1000, "--radius", 2000, "--tile-size", 50)
@@ -98,6 +99,23 @@ def demo(directory: Path, seed: int) -> None:
         f" over {number(posts)} posts on grounded ice"
     )
     click.echo(f"map: {picture} (and {product})")
+
+
+MADE = ("granules", "ice.pdb", "run", "dhdt.nc", "dhdt.png")
+
+
+def _check_content(directory: Path) -> None:
+    """Refuse a directory with anything but an earlier demo, which this one overwrites."""
+    found = sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    # The granules come first, and 'simulate' refuses any that are real.
+    strange = [name for name in found if name not in MADE or MADE[0] not in found]
+    if not strange and (directory / MADE[1]).exists():
+        db = PointDB(directory / MADE[1])
+        strange = [MADE[1]] if len(db.granules) and db.simulated() < 1.0 else []
+    if strange:
+        raise InvalidValue(
+            f"{directory} holds {strange[0]}, which no demo made; give an empty directory, or that of an earlier demo"
+        )
 
 
 def _step(*words: object) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "find_granules",
     "find_reader",
     "granules_under",
+    "is_simulated",
     "is_table",
     "read_granule",
     "table_reader",
@@ -126,6 +127,15 @@ def is_table(path: Path, mapping: ColumnMapping | None = None) -> bool:
         As :func:`find_reader`.
     """
     return mapping is not None or find_reader(path) is TABLE
+
+
+def is_simulated(path: Path) -> bool:
+    """Return whether a file says that its points are simulated; False if it cannot be read."""
+    try:
+        with open_source(path) as source:
+            return source.simulated or open_columns(source, TextLayout()).simulated
+    except GranuleError:
+        return False
 
 
 def extra_columns(mapping: ColumnMapping | None = None) -> dict[str, str]:

@@ -6,13 +6,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from cryotile.farm.journal import Journals
 from cryotile.farm.task import Outcome, Task
 from cryotile.runs.tasklist import TaskList
 
-__all__ = ["Advance", "Followed", "bar", "follow"]
+__all__ = ["Advance", "Followed", "Tell", "bar", "follow"]
+
+Tell = Callable[[str], object]
+"""Takes a line for the user."""
 
 DELAY = 0.5
 """Seconds before a bar appears: a call that is over by then needs none."""
@@ -75,8 +79,10 @@ def follow(
     tasks: TaskList,
     pending: Sequence[Task],
     *,
+    verb: str,
+    journal: Path,
     shown: bool,
-    tell: Callable[[str], object],
+    tell: Tell,
 ) -> Iterator[Callable[[Outcome], object]]:
     """Show how far the work on a task list is, while the context lasts.
 
@@ -88,6 +94,10 @@ def follow(
         The list.
     pending : sequence of Task
         Those to be done.
+    verb : str
+        What is done with them.
+    journal : Path
+        Directory of the journals of the workers.
     shown : bool
         True: show a bar on standard error, or in the notebook.  False: give ``tell`` a line a minute.
     tell : callable
@@ -98,7 +108,7 @@ def follow(
     callable
         Takes each outcome.
     """
-    seen = Followed(tasks, pending)
+    seen = Followed(tasks, pending, verb, journal)
     if not shown:
         with _repeatedly(LINE_INTERVAL, lambda: tell(seen.line())):
             yield seen.settle
@@ -148,6 +158,10 @@ class Followed:
         The list.
     pending : sequence of Task
         Those to be done.
+    verb : str
+        What is done with them.
+    journal : Path
+        Directory of the journals of the workers.
 
     Attributes
     ----------
@@ -155,8 +169,8 @@ class Followed:
         Cost of those tasks, more than 0.
     """
 
-    def __init__(self, tasks: TaskList, pending: Sequence[Task]) -> None:
-        self._tasks, self._journals = tasks, Journals(tasks.journal)
+    def __init__(self, tasks: TaskList, pending: Sequence[Task], verb: str, journal: Path) -> None:
+        self._tasks, self._verb, self._journals = tasks, verb, Journals(journal)
         self._left = {task.index: task.cost for task in pending}
         self._sizes = tasks.sizes
         self._things = sum(self._sizes[index] for index in self._left)
@@ -188,7 +202,7 @@ class Followed:
         failed = f", {self._failed:,} {self._tasks.nouns} failed" if self._failed else ""
         # Rounded down: 100 % means that nothing is left.
         percent = int(100 * position / self.total)
-        return f"{self._tasks.verb} {self._ended:,} of {self._things:,} {self._tasks.things}{failed}, {percent} %"
+        return f"{self._verb} {self._ended:,} of {self._things:,} {self._tasks.things}{failed}, {percent} %"
 
     def line(self) -> str:
         """Return a line for a file."""

@@ -6,6 +6,7 @@ their sigmas.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import xarray as xr
 
 from cryotile.backends import open_backend, share_of
 from cryotile.errors import FailedTasks, Unfinished, command
+from cryotile.farm.journal import Journaled
 from cryotile.farm.task import Pending, Progress, Task
 from cryotile.files import make_directory, make_way, writing
 from cryotile.fit.agreement import SPLITS, Agreement, agreement, compare, halves, variables
@@ -21,12 +23,14 @@ from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import write_product
 from cryotile.maps.tiles import TileStore
 from cryotile.runs.origin import about
-from cryotile.runs.progress import bar
+from cryotile.runs.progress import Tell, follow
 from cryotile.runs.run import Run
 from cryotile.runs.tasklist import last_line
 from cryotile.runs.work import fit_wanted, opened_run, read_window
 
 __all__ = ["ValidateTile", "Validation", "compare_halves", "spread_out"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,7 @@ def compare_halves(
     backend: str = "auto",
     *,
     progress: bool = False,
+    tell: Tell = log.info,
 ) -> Sequence[Task]:
     """Compare the halves in some tiles of a run, where that is not done already.
 
@@ -180,6 +185,8 @@ def compare_halves(
         Spec of the backend.
     progress : bool
         Whether to show a progress bar.
+    tell : callable
+        Receives, without a bar, a line a minute on the progress.
 
     Returns
     -------
@@ -202,10 +209,13 @@ def compare_halves(
     pending = Pending(share, validation.missing)
     work = ValidateTile(run.path.resolve(), run.generation, validation.splits)
     errors = []
-    with bar("validate", len(pending), shown=progress) as advance:
-        for outcome in farm.run(pending, work):
+    journal = validation.path / "journal"
+    with follow(
+        run, pending, verb="validate", journal=journal, shown=progress, tell=tell
+    ) as settle:
+        for outcome in farm.run(pending, Journaled(work, journal.resolve())):
             errors += [outcome] if outcome.error else []
-            advance(1, f"{len(errors)} failed" if errors else "")
+            settle(outcome)
     if errors:
         raise FailedTasks(
             f"{len(errors):,} tile{'s' * (len(errors) != 1)} failed (the first, {run.names[errors[0].task.index]}:"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from cryotile.runs.ingest import FILE_NAME as INGEST_FILE
 from cryotile.runs.ingest import Ingest, report_of
 from cryotile.runs.ingest_batch import IngestReport, take_in
 from cryotile.runs.plan import PlanRequest
-from cryotile.runs.progress import follow
+from cryotile.runs.progress import Tell, follow
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.tasklist import last_line
 
@@ -48,8 +48,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-Tell = Callable[[str], object]
 
 
 @dataclass(frozen=True)
@@ -369,7 +367,12 @@ def _work_through(
     tasks = frozen.pending(share)
     journal = frozen.journal.resolve()
     outcomes = frozen.record(farm.run(tasks, Journaled(work_on(frozen), journal)))
-    with Heartbeat(journal), follow(frozen, tasks, shown=progress, tell=tell) as settle:
+    with (
+        Heartbeat(journal),
+        follow(
+            frozen, tasks, verb=frozen.verb, journal=journal, shown=progress, tell=tell
+        ) as settle,
+    ):
         for outcome in outcomes:
             settle(outcome)
     return {task.index for task in share}

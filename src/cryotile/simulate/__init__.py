@@ -20,6 +20,7 @@ import pandas as pd
 
 from cryotile.errors import InvalidValue
 from cryotile.files import make_directory, writing
+from cryotile.readers import is_simulated
 from cryotile.simulate import atl06, atl11, cryotempo, eolis, l2i, tables
 from cryotile.simulate.mission import Crossing, Flyover, Mission, Noise, crossings, fly
 from cryotile.simulate.orbit import CRYOSAT2, ICESAT2, Orbit
@@ -131,7 +132,8 @@ def simulate(
     Parameters
     ----------
     directory : path
-        Directory of the granules; created if missing.
+        Directory of the granules; created if missing.  It must hold nothing but simulated granules; those of the same
+        name are overwritten.
     product : str
         One of :data:`PRODUCTS`.
     start : str, optional
@@ -155,7 +157,7 @@ def simulate(
     Raises
     ------
     InvalidValue
-        If an argument is invalid.
+        If an argument is invalid, or the directory holds something else.
     UnwritablePath
         If the directory cannot be written.
     """
@@ -167,6 +169,7 @@ def simulate(
         world or World(), chosen.orbit, noise or chosen.noise, seed=seed, lateral=chosen.lateral
     )
     target = Path(directory)
+    _check_content(target)
     with writing(target):
         make_directory(target)
     granules: list[Path] = []
@@ -181,6 +184,17 @@ def simulate(
         if progress is not None:
             progress(done / len(found))
     return granules
+
+
+def _check_content(directory: Path) -> None:
+    """Refuse a directory with anything else: real granules could be overwritten, or taken for simulated ones."""
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        # Hidden files are those of the system, and what a killed simulation left.
+        if not path.name.startswith(".") and not is_simulated(path):
+            raise InvalidValue(
+                f"{directory} holds {path.name}, which is not a simulated granule; give an empty directory, or that of"
+                " an earlier simulation"
+            )
 
 
 def _product(name: str) -> Product:
