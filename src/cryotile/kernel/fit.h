@@ -196,7 +196,7 @@ typedef struct {
     double *means;                    /* of all columns, then of z */
     double *per_v, *logs;             /* (passes, THETAS) 1 / (theta + 1/n) and ln(1 + n theta) */
     double *h, *e, *t;                /* leverage, residual and studentised residual of the mean */
-    double *factors;                  /* (passes, 2, 8) weight in a round of eight starts, and that over v */
+    double *shares, *factors;         /* weight in a round of marking; that over v */
     double *deltas;                   /* of the rate when the pass is left out */
     int32_t *list;
     uint8_t *free, *marks;            /* whether it is free; whether starts mark it */
@@ -215,7 +215,7 @@ typedef struct {
     int32_t free_columns;             /* number of coefficients without a prior */
     double sigma;                     /* of points within a pass, m */
     bool known_sigma;                 /* whether a pass tells it */
-    double thetas[THETAS], likelihoods[THETAS];
+    double thetas[THETAS], log_thetas[THETAS], likelihoods[THETAS];
     int32_t best;                     /* place of the likeliest theta */
     double beta[MAX_UNKNOWNS], rss, freedom, rate_variance;
 } Work;

@@ -26,7 +26,8 @@ int64_t lay_out(const Model *model, int64_t points, int64_t passes, double *bloc
     work->extras = take(block, &at, room * (q - TERRAIN));
     for (size_t k = 0; k < sizeof of_passes / sizeof *of_passes; k++)
         *of_passes[k] = take(block, &at, stride);
-    work->factors = take(block, &at, stride * 16);
+    work->factors = take(block, &at, stride);
+    work->shares = take(block, &at, stride);
     work->constants = take(block, &at, stride * (n - q));
     work->within = take(block, &at, stride * (q + 1) * (q + 2) / 2);
     work->means = take(block, &at, stride * (n + 1));

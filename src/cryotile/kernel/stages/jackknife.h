@@ -35,6 +35,14 @@ INLINE void leave_out_of(const int q, const int n, const Work *work, const Equat
             a[triangle(i < q ? i : n, j < q ? j : n)] -= *(const eight *)(within + work->stride * triangle(i, j));
 }
 
+static void leave_out(const Model *model, const Work *work, const Equations *from, int32_t row, eight *a)
+{
+    if (model->unknowns == USUAL_UNKNOWNS)
+        leave_out_of(TERRAIN, USUAL_UNKNOWNS, work, from, row, a);
+    else
+        leave_out_of(model->point_columns, model->unknowns, work, from, row, a);
+}
+
 /* The height at the post at the reference epoch, about the mean: terms are 0 there but for those of time. */
 INLINE eight level_at_post(const Model *model, const Work *work, const eight *beta)
 {
@@ -49,20 +57,23 @@ INLINE eight level_at_post(const Model *model, const Work *work, const eight *be
 static void leave_out_passes(const Model *model, Work *work, const Equations *from, double level, Post *post)
 {
     const int q = model->point_columns, n = model->unknowns;
-    eight a[MAX_PRODUCTS], prior[MAX_UNKNOWNS], rates = {0}, levels = {0};
+    eight a[2][MAX_PRODUCTS], prior[MAX_UNKNOWNS], rates = {0}, levels = {0};
     eight_masks lost = {0};
+    Eliminated without[2];
     for (int k = 0; k < n; k++)
         prior[k] = all(from->prior[k]);
     for (int32_t row = 0; row < work->passes; row += 8) {
+        const int half = row / 8 % 2;
         eight beta[MAX_UNKNOWNS], rate, height;
         eight_masks there;
-        Eliminated without;
-        if (n == USUAL_UNKNOWNS)
-            leave_out_of(TERRAIN, USUAL_UNKNOWNS, work, from, row, a);
-        else
-            leave_out_of(q, n, work, from, row, a);
-        eliminate(model, work, a, prior, &without);
-        substitute(&without, n, q, beta);
+        for (int k = 0; half == 0 && k < 2; k++)
+            /* The last vector may be a single one. */
+            leave_out(model, work, from, row + 8 * k < work->passes ? row + 8 * k : row, a[k]);
+        if (half == 0)
+            eliminate(
+                model, work, (const eight *const[]){a[0], a[1]}, (const eight *const[]){prior, prior},
+                (Eliminated *const[]){&without[0], &without[1]});
+        substitute(&without[half], n, q, beta);
         for (int p = 0; p < 8; p++)
             there[p] = -(row + p < work->passes && !work->free[row + p]);
         rate = (eight)((eight_masks)(beta[n - 1] - work->beta[n - 1]) & there);
@@ -70,7 +81,7 @@ static void leave_out_passes(const Model *model, Work *work, const Equations *fr
         *(eight *)(work->deltas + row) = rate;
         rates += rate * rate;
         levels += height * height;
-        lost |= ~without.determined & there;
+        lost |= ~without[half].determined & there;
     }
     for (int p = 0; p < 8; p++)
         if (lost[p])

@@ -17,6 +17,7 @@ static bool take_solution(const Model *model, Work *work, const Spreads *of)
 static void describe_passes(const Model *model, const Circle *circle, const Work *work, Post *post)
 {
     double first = INFINITY, last = -INFINITY, u = 0, v = 0, n = 0;
+    eight firsts = all(INFINITY), lasts = all(-INFINITY);
     int64_t count = 0;
     for (int32_t row = 0; row < work->passes; row++) {
         const int32_t g = work->pass[row];
@@ -24,11 +25,16 @@ static void describe_passes(const Model *model, const Circle *circle, const Work
         n += work->n[row];
         u += work->n[row] * work->means[row];
         v += work->n[row] * work->means[work->stride + row];
-        for (int64_t i = work->first[g]; i < work->first[g + 1] && !work->free[row]; i++) {
-            const double tau = work->tau[i];
-            first = work->live[i] > 0 && tau < first ? tau : first;
-            last = work->live[i] > 0 && tau > last ? tau : last;
+        for (int64_t i = work->first[g]; i < work->first[g + 1] && !work->free[row]; i += 8) {
+            const eight tau = *(const eight *)(work->tau + i);
+            const eight_masks in = *(const eight *)(work->live + i) > 0;
+            firsts = choose(in & (tau < firsts), tau, firsts);
+            lasts = choose(in & (tau > lasts), tau, lasts);
         }
+    }
+    for (int l = 0; l < 8; l++) {
+        first = firsts[l] < first ? firsts[l] : first;
+        last = lasts[l] > last ? lasts[l] : last;
     }
     post->data_count = (int32_t)count;
     post->rejected_count = (int32_t)(circle->count - count);
@@ -117,7 +123,7 @@ static Spreads *fit_and_screen(const Model *model, const Circle *circle, Work *w
     memset(work->was_free, 0, circle->passes);
     for (int32_t row = 0; row < work->passes; row++)
         work->was_free[work->pass[row]] = work->free[row];
-    sum_passes(circle, work, model->point_columns, model->unknowns);
+    sum_passes(model, circle, work);
     prepare_thetas(work);
     found = search(model, work, true, spreads);
     take_solution(model, work, found);

@@ -15,21 +15,45 @@ INLINE void fill_residual_keys(Work *work)
     }
 }
 
+/* Fills bounds between which the median of a run is expected: about its mean, where values are spread evenly. */
+INLINE void guess_median(const double *values, int64_t size, double guess[2])
+{
+    eight sum = {0}, low = all(INFINITY), high = all(-INFINITY);
+    eight_masks count = {0};
+    double least = INFINITY, most = -INFINITY, mean;
+    for (int64_t i = 0; i < size; i += 8) {
+        const eight value = *(const eight *)(values + i);
+        const eight_masks there = value < INFINITY;
+        sum += (eight)((eight_masks)value & there);
+        count -= there;
+        low = choose(value < low, value, low);
+        high = choose((value > high) & there, value, high);
+    }
+    for (int l = 0; l < 8; l++) {
+        least = low[l] < least ? low[l] : least;
+        most = high[l] > most ? high[l] : most;
+        count[0] += l > 0 ? count[l] : 0;
+    }
+    mean = sum_of(sum) / (double)count[0];
+    guess[0] = mean - (most - least) / 8;
+    guess[1] = mean + (most - least) / 8;
+}
+
 /* Returns the median residual of the kept points of a long pass, or of all if none is kept. */
-static double middle_of(Work *work, int32_t g, double sigma)
+static double middle_of(Work *work, int32_t g, double sigma, bool first)
 {
     const int64_t from = work->first[g], size = work->first[g + 1] - from;
-    const double guess = work->middles[g];
-    double *const keys = work->keys + from;
-    if (work->kept[g] > 0)
-        return padded_median(keys, size, work->kept[g], guess - sigma / 4, guess + sigma / 4, work->spare);
-    for (int64_t i = 0; i < work->count[g]; i++)
+    const int32_t kept = work->kept[g] > 0 ? work->kept[g] : work->count[g];
+    double *const keys = work->keys + from, guess[2] = {work->middles[g] - sigma / 4, work->middles[g] + sigma / 4};
+    for (int64_t i = 0; work->kept[g] == 0 && i < kept; i++)
         keys[i] = work->residuals[from + i];
-    return padded_median(keys, size, work->count[g], guess - sigma / 4, guess + sigma / 4, work->spare);
+    if (first && size > RANKED)
+        guess_median(keys, size, guess);
+    return padded_median(keys, size, kept, guess[0], guess[1], work->spare);
 }
 
 /* Finds the median residual of each pass, eight short passes at a time. */
-static void find_middles(const Circle *circle, Work *work, double sigma)
+static void find_middles(const Circle *circle, Work *work, double sigma, bool first)
 {
     fill_residual_keys(work);
     for (int32_t g = 0; g < circle->passes; g += 8) {
@@ -43,15 +67,16 @@ static void find_middles(const Circle *circle, Work *work, double sigma)
             medians_of_eight(most, work->keys, work->first + g, work->kept + g, work->middles + g);
         else
             for (int32_t p = 0; p < n; p++)
-                work->middles[g + p] = middle_of(work, g + p, sigma);
+                work->middles[g + p] = middle_of(work, g + p, sigma, first);
     }
 }
 
 /* Takes the median of its pass from each residual; fills the keys with distances of kept points in passes of two or
-   more; returns the number of these points, and of these passes. */
-static int64_t subtract_middles(const Circle *circle, Work *work, int32_t *passes)
+   more; returns the number of these points, and of these passes, and the sum of the distances. */
+static int64_t subtract_middles(const Circle *circle, Work *work, int32_t *passes, double *distances)
 {
     int64_t points = 0;
+    eight sum = {0};
     *passes = 0;
     for (int32_t g = 0; g < circle->passes; g++) {
         const eight middle = all(work->middles[g]);
@@ -63,15 +88,18 @@ static int64_t subtract_middles(const Circle *circle, Work *work, int32_t *passe
             const eight_masks in = (*(const eight *)(work->live + i) > 0) & tells;
             *(eight *)(work->residuals + i) = residual;
             *(eight *)(work->keys + i) = choose(in, magnitude(residual), all(INFINITY));
+            sum += (eight)((eight_masks)magnitude(residual) & in);
         }
     }
+    *distances = sum_of(sum);
     return points;
 }
 
 /* Finds residuals about terrain and the middles of passes, and sigma from them; false: no pass tells it. */
-static bool find_sigma(const Circle *circle, Work *work)
+static bool find_sigma(const Circle *circle, Work *work, int round)
 {
-    const double *const c = work->beta, guess = work->sigma / MAD_TO_SIGMA;
+    const double *const c = work->beta;
+    double low = 0.9 * work->sigma / MAD_TO_SIGMA, high = 1.05 * work->sigma / MAD_TO_SIGMA, distances;
     int32_t passes;
     int64_t points, rank;
     for (int64_t i = 0; i < work->slots; i += 8) {
@@ -79,13 +107,17 @@ static bool find_sigma(const Circle *circle, Work *work)
         *(eight *)(work->residuals + i) =
             ((*(const eight *)(work->z + i) - c[0] * u) - c[1] * v) - ((c[2] * (u * u) + c[3] * (v * v)) + c[4] * (u * v));
     }
-    find_middles(circle, work, work->sigma);
-    points = subtract_middles(circle, work, &passes);
+    find_middles(circle, work, work->sigma, round < 2);
+    points = subtract_middles(circle, work, &passes, &distances);
     rank = passes + (points - passes) / 2;
     if (points - passes < 3)
         return false;
+    if (round < 2) {
+        low = 0.6 * distances / (double)points;
+        high = distances / (double)points;
+    }
     work->sigma = fmax(
-        MAD_TO_SIGMA * value_of_rank(work->keys, work->slots, rank, 0.9 * guess, 1.05 * guess, work->spare), LEAST_SIGMA);
+        MAD_TO_SIGMA * value_of_rank(work->keys, work->slots, rank, low, high, work->spare), LEAST_SIGMA);
     return true;
 }
 
@@ -93,7 +125,7 @@ static bool find_sigma(const Circle *circle, Work *work)
 static void fit_terrain(const Circle *circle, Work *work)
 {
     double prior[TERRAIN], inverse[TERRAIN], *const a = work->total;
-    sum_passes(circle, work, TERRAIN, TERRAIN);
+    sum_terrain(circle, work, work->live, a);
     for (int k = 0; k < TERRAIN; k++)
         a[triangle(k, k)] += prior[k] = work->sigma * work->sigma * work->precision[k];
     eliminate_one(TERRAIN, a, prior, inverse);
@@ -146,14 +178,14 @@ static bool screen_rounds(const Circle *circle, Work *work)
 {
     const double nothing[TERRAIN] = {0};
     memcpy(work->beta, nothing, sizeof nothing);
-    if (!find_sigma(circle, work))
+    if (!find_sigma(circle, work, 0))
         return false;
     for (int round = 0; round < WEIGHTED_ROUNDS + UNWEIGHTED_ROUNDS; round++) {
         bool changed = false;
         if (round < WEIGHTED_ROUNDS)
             weigh_residuals(work);
         fit_terrain(circle, work);
-        if (!find_sigma(circle, work))
+        if (!find_sigma(circle, work, round + 1))
             return false;
         if (round < WEIGHTED_ROUNDS - 1)
             continue;
@@ -177,7 +209,7 @@ static void screen_points(const Model *model, const Circle *circle, Work *work)
         keep_all(circle, work);
         work->sigma = UNKNOWN_SIGMA;
     }
-    sum_passes(circle, work, model->point_columns, model->unknowns);
+    sum_passes(model, circle, work);
 }
 
 /* Fills the residuals of a pass about the fit; returns the weighted sum of those of kept points. */

@@ -29,77 +29,84 @@ static bool mark_largest(Work *work, int32_t marked, uint8_t *marks)
 {
     const int64_t padded = fill_pass_keys(work, work->t);
     const double limit = value_of_rank(work->keys, padded, work->passes - marked, 1, 3, work->spare);
+    const double *const t = work->t;
     int32_t equals = marked;
-    bool changed = false;
+    uint8_t changed = 0;
     for (int32_t row = 0; row < work->passes; row++)
-        equals -= work->t[row] > limit;
+        equals -= t[row] > limit;
     for (int32_t row = 0; row < work->passes; row++) {
-        const bool mark = work->t[row] > limit || (work->t[row] == limit && equals-- > 0);
-        changed |= mark != marks[row];
+        const uint8_t mark = (t[row] > limit) | ((t[row] == limit) & (equals > 0));
+        equals -= t[row] == limit;
+        changed |= mark ^ marks[row];
         marks[row] = mark;
     }
     return changed;
 }
 
-/* Studentises the mean of each pass against the others, whose fit gave it leverage h and residual e; returns the new
-   theta. */
-static double studentise(Work *work, int lane, double theta)
+/* Fits passes with their weights; fills leverage and residual of each mean. */
+static void fit_weighted(const Model *model, Work *work, double theta)
 {
-    const double variance = work->sigma * work->sigma, least = work->thetas[0];
-    double *const spread = work->h, *const off = work->e, found;
+    const int n = model->unknowns;
+    double prior[MAX_UNKNOWNS];
+    Lane fit;
+    for (int32_t row = 0; row < work->passes; row += 8)
+        *(eight *)(work->factors + row) =
+            *(const eight *)(work->shares + row) / (theta + 1 / *(const eight *)(work->n + row));
+    fill_prior(model, work, theta, prior);
+    start_one(model, work, prior, fit.l);
+    if (n == USUAL_UNKNOWNS) {
+        add_weighted_of(USUAL_UNKNOWNS, work, work->factors, fit.l);
+        eliminate_one(USUAL_UNKNOWNS, fit.l, prior, fit.inverse);
+    } else {
+        add_weighted_of(n, work, work->factors, fit.l);
+        eliminate_one(n, fit.l, prior, fit.inverse);
+    }
+    find_leverages(model, &fit, work);
+}
+
+/* Studentises the mean of each pass against the others; returns the new theta. */
+static double studentise(Work *work, double theta)
+{
+    const double per_variance = 1 / (MEDIAN_OF_SQUARES * work->sigma * work->sigma);
+    double found;
     int64_t padded;
-    for (int32_t row = 0; row < work->passes; row++) {
-        const double per_n = 1 / work->n[row], weight = work->factors[16 * (int64_t)row + lane];
-        const double share = fmax(1 - weight * work->h[row] / (theta + per_n), LEAST_SHARE);
-        off[row] = work->e[row] / share;
-        spread[row] = per_n + work->h[row] / share;
-        work->t[row] = off[row] * off[row] / (MEDIAN_OF_SQUARES * variance) - spread[row];
+    for (int32_t row = 0; row < work->passes; row += 8) {
+        const eight share = larger(
+            1 - *(const eight *)(work->factors + row) * *(const eight *)(work->h + row), all(LEAST_SHARE));
+        const eight off = *(const eight *)(work->e + row) / share;
+        const eight spread = 1 / *(const eight *)(work->n + row) + *(const eight *)(work->h + row) / share;
+        *(eight *)(work->e + row) = off;
+        *(eight *)(work->h + row) = spread;
+        *(eight *)(work->t + row) = off * off * per_variance - spread;
     }
     padded = fill_pass_keys(work, work->t);
-    found = fmax(least, padded_median(work->keys, padded, work->passes, theta / 2, 2 * theta, work->spare));
-    for (int32_t row = 0; row < work->passes; row++)
-        work->t[row] = fabs(off[row]) / (work->sigma * sqrt(found + spread[row]));
+    found = fmax(
+        work->thetas[0], padded_median(work->keys, padded, work->passes, theta / 2, 2 * theta, work->spare));
+    for (int32_t row = 0; row < work->passes; row += 8)
+        *(eight *)(work->t + row) = magnitude(*(const eight *)(work->e + row))
+            / (work->sigma * root(found + *(const eight *)(work->h + row)));
     return found;
 }
 
-/* Fits passes with the weights of each lane's start, at its theta. */
-static void fit_weighted(const Model *model, Work *work, eight theta, Eliminated *fit)
+/* Marks passes: start (a), or (b), whose first rounds mark nothing and weigh passes by the inverse of t. */
+static void mark_passes(const Model *model, Work *work, int32_t marked, int weighing, uint8_t *marks)
 {
-    eight a[MAX_PRODUCTS], prior[MAX_UNKNOWNS], *const factors = (eight *)work->factors;
-    for (int32_t row = 0; row < work->passes; row++) {
-        factors[2 * row + 1] = factors[2 * row] / (theta + 1 / work->n[row]);
-        work->list[row] = row;
-    }
-    start_equations(model, work, theta, a, prior);
-    add_means(model, work, work->list, work->passes, factors + 1, 2, 1, a);
-    eliminate(model, work, a, prior, fit);
-}
-
-/* Marks passes from starts that go side by side: (a) weighs all passes alike at first, (b) runs rounds before that mark
-   nothing and weigh passes by the inverse of t. */
-static void mark_passes(const Model *model, Work *work, int starts, int32_t marked, uint8_t *const marks[STARTS])
-{
-    Eliminated fit;
-    eight theta = all(START_THETA * work->thetas[0]);
-    bool open[2] = {true, starts > 1};
-    for (int round = 0; round < MARKING_ROUNDS + WEIGHING_ROUNDS && (open[0] || open[1]); round++) {
-        fit_weighted(model, work, theta, &fit);
-        for (int s = 0; s < 2; s++) {
-            double *const factors = work->factors + s;
-            const bool weighs = s == 1 && round < WEIGHING_ROUNDS;
-            if (!open[s])
-                continue;
-            find_leverages(model, &fit, s, work);
-            theta[s] = studentise(work, s, theta[s]);
-            if (!weighs)
-                open[s] = mark_largest(work, marked, marks[s]) && round < MARKING_ROUNDS - 1 + WEIGHING_ROUNDS * s;
-            for (int32_t row = 0; row < work->passes; row++)
-                factors[16 * (int64_t)row] = weighs ? 1 / fmax(work->t[row], 1) : !marks[s][row];
+    double theta = START_THETA * work->thetas[0];
+    bool changed = true;
+    for (int round = 0; round < MARKING_ROUNDS + weighing && changed; round++) {
+        fit_weighted(model, work, theta);
+        theta = studentise(work, theta);
+        if (round >= weighing)
+            changed = mark_largest(work, marked, marks);
+        for (int32_t row = 0; row < work->passes; row += 8) {
+            const eight inverse = 1 / larger(*(const eight *)(work->t + row), all(1));
+            for (int l = 0; l < 8; l++)
+                work->shares[row + l] = round < weighing ? inverse[l] : 1 - marks[row + l];
         }
     }
 }
 
-/* Marks the passes that become free one after another: start (c). */
+/* Marks the passes that become free one after another, start (c); leaves the equations with them free. */
 static void mark_in_turn(const Model *model, Work *work, int32_t marked, uint8_t *marks, Spreads *of)
 {
     memset(marks, 0, work->passes);
@@ -116,8 +123,7 @@ static void mark_in_turn(const Model *model, Work *work, int32_t marked, uint8_t
                 most = squared, worst = row;
         }
         marks[worst] = 1;
-        if (k + 1 < marked)
-            free_pass(model, work, worst, of);
+        free_pass(model, work, worst, of);
     }
 }
 
@@ -132,11 +138,13 @@ static void take_back(const Model *model, Work *work, int32_t marked, Spreads *o
         double least = INFINITY, limit;
         int32_t count = 0;
         find_best_leverages(model, work, of);
-        for (int32_t row = 0; row < work->passes; row++) {
-            if (!work->free[row])
-                continue;
-            work->t[row] = fabs(work->e[row]) / sqrt((theta + 1 / work->n[row] + work->h[row]) * variance);
-            least = fmin(least, work->t[row]);
+        for (int32_t row = 0; row < work->passes; row += 8) {
+            const eight t = magnitude(*(const eight *)(work->e + row))
+                / root((theta + 1 / *(const eight *)(work->n + row) + *(const eight *)(work->h + row)) * variance);
+            for (int l = 0; l < 8; l++) {
+                work->t[row + l] = work->free[row + l] ? t[l] : work->t[row + l];
+                least = work->free[row + l] && t[l] < least ? t[l] : least;
+            }
         }
         if (least >= SURE_T && least > model->limits[others])
             break;
@@ -159,23 +167,28 @@ static void take_back(const Model *model, Work *work, int32_t marked, Spreads *o
 static Spreads *search(const Model *model, Work *work, bool again, Spreads of[2])
 {
     const int32_t marked = count_marked(work);
-    const int starts = again || marked > MOST_STARTS ? 1 : STARTS;
+    const int starts = marked == 0 || again || marked > MOST_STARTS ? 1 : STARTS;
     uint8_t *const marks[STARTS] = {work->marks, work->marks + work->stride, work->marks + 2 * work->stride};
     Spreads *best = of, *next = of + 1, *last = NULL;
     double most = -INFINITY;
-    for (int32_t row = 0; row < work->passes; row++)
-        ((eight *)work->factors)[2 * row] = all(1 - (again && work->was_free[work->pass[row]]));
     memset(work->marks, 0, STARTS * work->stride);
-    if (marked > 0)
-        mark_passes(model, work, starts, marked, marks);
-    if (marked > 0 && starts > 2)
-        mark_in_turn(model, work, marked, marks[2], next);
     for (int s = 0; s < starts; s++) {
         double found;
-        if (s > 0 && (memcmp(marks[s], marks[0], work->passes) == 0 || memcmp(marks[s], marks[s - 1], work->passes) == 0))
+        if (marked > 0 && s == STARTS - 1)
+            mark_in_turn(model, work, marked, marks[s], next);
+        else {
+            for (int32_t row = 0; row < work->stride; row++)
+                work->shares[row] = row < work->passes && !(again && work->was_free[work->pass[row]]);
+            if (marked > 0)
+                mark_passes(model, work, marked, s * WEIGHING_ROUNDS, marks[s]);
+            if (s == 1 && memcmp(marks[1], marks[0], work->passes) == 0)
+                continue;
+            sum_spreads(model, work, marks[s], next);
+        }
+        last = NULL;
+        if (s > 1 && (memcmp(marks[s], marks[0], work->passes) == 0 || memcmp(marks[s], marks[1], work->passes) == 0))
             continue;
         last = next;
-        sum_spreads(model, work, marks[s], next);
         found = find_likelihoods(model, work, marked, next);
         if (s > 0 && !(found > most))
             continue;

@@ -7,12 +7,15 @@ enum { MAX_PRODUCTS = (MAX_UNKNOWNS + 1) * (MAX_UNKNOWNS + 2) / 2 };
 
 /* Eliminates one set of equations of n unknowns in place: below the diagonal L, in the last row, z, D^-1 L^-1 b, and R in
    its last place; fills the inverse of D. */
-static void eliminate_one(int n, double *a, const double *prior, double *inverse)
+INLINE void eliminate_one(const int n, double *a, const double *prior, double *inverse)
 {
+    double diagonal[MAX_UNKNOWNS];
+    for (int k = 0; k < n; k++)
+        diagonal[k] = a[triangle(k, k)];
     for (int k = 0; k < n; k++) {
-        const double pivot = fmax(a[triangle(k, k)], prior[k]), spread = a[triangle(k, k)];
+        const double own = a[triangle(k, k)], pivot = own > prior[k] ? own : prior[k];
         double column[MAX_UNKNOWNS + 1];
-        inverse[k] = pivot > 0 && (prior[k] > 0 || spread > LEAST_VARIANCE) ? 1 / pivot : 0;
+        inverse[k] = prior[k] > 0 || (pivot > LEAST_PIVOT * diagonal[k] && pivot > LEAST_VARIANCE) ? 1 / pivot : 0;
         for (int i = k + 1; i <= n; i++) {
             column[i] = a[triangle(i, k)];
             a[triangle(i, k)] *= inverse[k];
@@ -31,21 +34,46 @@ typedef struct {
     eight_masks determined;       /* whether the rate is */
 } Eliminated;
 
-/* Sets the equations to the products within passes and the priors, for each theta. */
-static void start_equations(const Model *model, const Work *work, eight theta, eight *a, eight *prior)
+/* Fills the precisions of the coefficients at a theta. */
+static void fill_prior(const Model *model, const Work *work, double theta, double *prior)
 {
-    const int q = model->point_columns, n = model->unknowns;
+    const int q = model->point_columns;
     const double variance = work->sigma * work->sigma;
-    for (int k = 0; k < triangle(n + 1, 0); k++)
-        a[k] = all(0);
-    for (int i = 0; i <= q; i++)
-        for (int j = 0; j <= i; j++)
-            a[triangle(i < q ? i : n, j < q ? j : n)] = all(work->total[triangle(i, j)]);
-    for (int k = 0; k < n; k++)
-        prior[k] = all(variance * work->precision[k]);
+    for (int k = 0; k < model->unknowns; k++)
+        prior[k] = variance * work->precision[k];
     prior[q + 1] = 1 / theta;
     prior[q + 2] = prior[q + 3] = 4 / theta;
+}
+
+/* Sets one set of equations to the products within passes and the prior. */
+static void start_one(const Model *model, const Work *work, const double *prior, double *a)
+{
+    const int q = model->point_columns, n = model->unknowns;
+    for (int k = 0; k < triangle(n + 1, 0); k++)
+        a[k] = 0;
+    for (int i = 0; i <= q; i++)
+        for (int j = 0; j <= i && j < q; j++)
+            a[triangle(i < q ? i : n, j)] = work->total[triangle(i, j)];
+    a[triangle(n, n)] = work->total[triangle(q, q)];
     for (int k = 0; k < n; k++)
+        a[triangle(k, k)] += prior[k];
+}
+
+/* Sets eight sets of equations to them, one for each theta. */
+static void start_equations(const Model *model, const Work *work, const double *thetas, eight *a, eight *prior)
+{
+    const int q = model->point_columns, n = model->unknowns;
+    double one[MAX_PRODUCTS], first[MAX_UNKNOWNS];
+    fill_prior(model, work, thetas[0], first);
+    first[q + 1] = first[q + 2] = first[q + 3] = 0;
+    start_one(model, work, first, one);
+    for (int k = 0; k < triangle(n + 1, 0); k++)
+        a[k] = all(one[k]);
+    for (int k = 0; k < n; k++)
+        prior[k] = all(first[k]);
+    prior[q + 1] = 1 / *(const eight *)thetas;
+    prior[q + 2] = prior[q + 3] = 4 / *(const eight *)thetas;
+    for (int k = q + 1; k < q + 4; k++)
         a[triangle(k, k)] += prior[k];
 }
 
@@ -87,52 +115,90 @@ static void add_means(
         add_means_of(model->unknowns, work, list, count, weights, step, sign, a);
 }
 
-/* A pivot is at least its prior, so that rounding cannot make one negative; a column without one is dropped if it follows
-   from those before it. */
-INLINE void eliminate_of(const int n, const eight *a, const eight *prior, int constant, Eliminated *to)
+/* Adds m m' of all passes, each times a weight, to one set of equations, eight passes at a time. */
+INLINE void add_weighted_of(const int n, const Work *work, const double *weights, double *a)
 {
-    eight *const l = to->l;
-    const eight least_spread = LEAST_VARIANCE * a[triangle(constant, constant)];
-    eight diagonal[MAX_UNKNOWNS];
-    eight_masks good = {0};
-    memcpy(l, a, triangle(n + 1, 0) * sizeof *l);
-    to->product = all(1);
-    to->determined = ~(eight_masks){0};
-    for (int k = 0; k < n; k++)
-        diagonal[k] = a[triangle(k, k)];
+    double *to = a;
+    for (int i = 0; i <= n; i++) {
+        const double *const x = work->means + work->stride * i;
+        for (int first = 0; first <= i; first += 8) {
+            const int columns = i + 1 - first < 8 ? i + 1 - first : 8;
+            eight sums[8] = {{0}}, folded;
+            for (int32_t row = 0; row < work->passes; row += 8) {
+                const eight weighted = *(const eight *)(weights + row) * *(const eight *)(x + row);
+                const double *const y = work->means + work->stride * first + row;
+                for (int j = 0; j < columns; j++)
+                    sums[j] += weighted * *(const eight *)(y + work->stride * j);
+            }
+            folded = fold(sums);
+            for (int j = 0; j < columns; j++)
+                *to++ += folded[j];
+        }
+    }
+}
+
+/* Pivots of column k, and what follows from them; a pivot is at least its prior, so that rounding cannot make one negative,
+   and a column without one is dropped if it follows from those before it. */
+INLINE eight_masks take_pivot(
+    int n, int k, const eight *prior, eight diagonal, eight least_spread, Eliminated *to)
+{
+    const eight pivot = larger(to->l[triangle(k, k)], prior[k]);
+    const eight_masks is_free = prior[k] <= 0;
+    const eight_masks good = ~is_free | ((pivot > LEAST_PIVOT * diagonal) & (pivot > least_spread));
+    to->inverse[k] = (eight)((eight_masks)(1 / pivot) & good);
+    to->product *= choose(good, pivot, all(1));
+    return good;
+}
+
+/* Solves two times eight sets of equations side by side, which hides the time of a division behind the other. */
+INLINE void eliminate_of(
+    const int n, const int constant, const eight *const a[2], const eight *const prior[2], Eliminated *const to[2])
+{
+    for (int half = 0; half < 2; half++) {
+        to[half]->product = all(1);
+        to[half]->determined = ~(eight_masks){0};
+        for (int k = 0; k < triangle(n + 1, 0); k++)
+            to[half]->l[k] = a[half][k];
+    }
 #pragma GCC unroll 12
     for (int k = 0; k < n; k++) {
-        const eight_masks is_free = prior[k] <= 0;
-        const eight pivot = larger(l[triangle(k, k)], prior[k]);
-        eight column[MAX_UNKNOWNS + 1];
-        good = ~is_free | ((pivot > LEAST_PIVOT * diagonal[k]) & (pivot > least_spread));
-        to->inverse[k] = (eight)((eight_masks)(1 / pivot) & good);
-        to->product *= choose(good, pivot, all(1));
-        if (k == constant || k == n - 1)
-            to->determined &= good;
-#pragma GCC unroll 12
-        for (int i = k + 1; i <= n; i++) {
-            column[i] = l[triangle(i, k)];
-            l[triangle(i, k)] *= to->inverse[k];
+        eight column[2][MAX_UNKNOWNS + 1];
+        for (int half = 0; half < 2; half++) {
+            const eight least_spread = LEAST_VARIANCE * a[half][triangle(constant, constant)];
+            const eight_masks good = take_pivot(n, k, prior[half], a[half][triangle(k, k)], least_spread, to[half]);
+            if (k == constant || k == n - 1)
+                to[half]->determined &= good;
         }
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            eight *const l = to[half]->l;
 #pragma GCC unroll 12
-        for (int i = k + 1; i <= n; i++)
+            for (int i = k + 1; i <= n; i++) {
+                column[half][i] = l[triangle(i, k)];
+                l[triangle(i, k)] *= to[half]->inverse[k];
+            }
 #pragma GCC unroll 12
-            for (int j = k + 1; j <= i; j++)
-                l[triangle(i, j)] -= l[triangle(i, k)] * column[j];
+            for (int i = k + 1; i <= n; i++)
+#pragma GCC unroll 12
+                for (int j = k + 1; j <= i; j++)
+                    l[triangle(i, j)] -= l[triangle(i, k)] * column[half][j];
+        }
     }
-    to->rss = l[triangle(n, n)];
+    for (int half = 0; half < 2; half++)
+        to[half]->rss = to[half]->l[triangle(n, n)];
 }
 
 /* Solves the equations by LDL'; the last column is tau, whose inverse pivot is the variance of the rate. */
-static void eliminate(const Model *model, const Work *work, const eight *a, const eight *prior, Eliminated *to)
+static void eliminate(
+    const Model *model, const Work *work, const eight *const a[2], const eight *const prior[2], Eliminated *const to[2])
 {
     if (model->unknowns == USUAL_UNKNOWNS)
-        eliminate_of(USUAL_UNKNOWNS, a, prior, TERRAIN, to);
+        eliminate_of(USUAL_UNKNOWNS, TERRAIN, a, prior, to);
     else
-        eliminate_of(model->unknowns, a, prior, model->point_columns, to);
+        eliminate_of(model->unknowns, model->point_columns, a, prior, to);
     /* Exact data leave nothing but rounding. */
-    to->rss = larger(to->rss, all(LEAST_RSS * work->weight));
+    for (int half = 0; half < 2; half++)
+        to[half]->rss = larger(to[half]->rss, all(LEAST_RSS * work->weight));
 }
 
 /* Finds the coefficients from column `first` on. */
@@ -176,13 +242,11 @@ INLINE void find_leverage_of(const int n, const Lane *fit, Work *work, int32_t r
 }
 
 /* Likewise of all passes. */
-static void find_leverages(const Model *model, const Eliminated *from, int lane, Work *work)
+static void find_leverages(const Model *model, const Lane *fit, Work *work)
 {
-    Lane fit;
-    take_lane(from, model->unknowns, lane, &fit);
     for (int32_t row = 0; row < work->passes; row += 8)
         if (model->unknowns == USUAL_UNKNOWNS)
-            find_leverage_of(USUAL_UNKNOWNS, &fit, work, row);
+            find_leverage_of(USUAL_UNKNOWNS, fit, work, row);
         else
-            find_leverage_of(model->unknowns, &fit, work, row);
+            find_leverage_of(model->unknowns, fit, work, row);
 }

@@ -31,23 +31,14 @@ INLINE void add_points(const Work *work, const double *weights, int64_t from, in
     }
 }
 
-/* Products of a pass about its means, from its sums. */
-INLINE void centre(const double *sums, double *within)
-{
-    const double per_n = sums[SW] > 0 ? 1 / sums[SW] : 0;
-    for (int i = 0, k = 0; i <= TERRAIN; i++)
-        for (int j = 0; j <= i; j++, k++)
-            within[k] = sums[PRODUCT[k]] - sums[S_U + i] * sums[S_U + j] * per_n;
-}
-
 /* Adds the products of column c beyond terrain with all before it and with z, about the means of the pass. */
-static void sum_column(Work *work, int q, int n, int c, int32_t row)
+static void sum_column(Work *work, int q, int n, int c, int32_t row, bool there)
 {
-    const int32_t g = work->pass[row];
-    const int64_t stride = work->stride;
+    const int64_t stride = work->stride, first = there ? work->first[work->pass[row]] : 0;
+    const int64_t end = there ? work->first[work->pass[row] + 1] : 0;
     double *const means = work->means + row, *const within = work->within + row;
     eight sums[MAX_UNKNOWNS] = {{0}}, sum = {0}, of_z = {0};
-    for (int64_t i = work->first[g]; i < work->first[g + 1]; i += 8) {
+    for (int64_t i = first; i < end; i += 8) {
         const eight u = *(const eight *)(work->u + i), v = *(const eight *)(work->v + i);
         const eight wx = *(const eight *)(work->live + i)
             * *(const eight *)(work->extras + work->room * (c - TERRAIN) + i);
@@ -63,26 +54,54 @@ static void sum_column(Work *work, int q, int n, int c, int32_t row)
     within[stride * triangle(q, c)] = sum_of(of_z) - sum_of(sum) * means[stride * n];
 }
 
-/* Fills the sums of a pass, of terrain and z. */
-static void sum_pass(const Circle *circle, Work *work, int q, int n, int32_t row)
+/* Fills the sums of terrain and z of eight passes from `row` on; a place without a pass has weight 1 and means 0. */
+static void sum_eight_passes(Work *work, int q, int n, int32_t row, int32_t rows)
 {
-    const int32_t g = work->pass[row];
     const int64_t stride = work->stride;
-    double sums[POINT_SUMS], within[TERRAIN_PRODUCTS], per_n;
-    eight s[POINT_SUMS] = {{0}};
-    add_points(work, work->live, work->first[g], work->first[g + 1], s);
-    for (int k = 0; k < POINT_SUMS; k += 8)
-        *(eight *)(sums + k) = fold(s + k);
-    centre(sums, within);
+    eight s[8][POINT_SUMS], sums[POINT_SUMS], per_n;
+    memset(s, 0, sizeof s);
+    for (int p = 0; p < 8 && row + p < rows; p++) {
+        const int32_t g = work->pass[row + p];
+        add_points(work, work->live, work->first[g], work->first[g + 1], s[p]);
+    }
+    for (int k = 0; k <= S_ZZ; k++)
+        sums[k] = fold((const eight[]){s[0][k], s[1][k], s[2][k], s[3][k], s[4][k], s[5][k], s[6][k], s[7][k]});
+    sums[SW] = choose(sums[SW] > 0, sums[SW], all(1));
     per_n = 1 / sums[SW];
-    work->n[row] = sums[SW];
-    for (int k = 0; k < TERRAIN; k++)
-        work->means[stride * k + row] = sums[S_U + k] * per_n;
-    work->means[stride * n + row] = sums[S_Z] * per_n;
-    for (int k = 0; k < triangle(TERRAIN, 0); k++)
-        work->within[stride * k + row] = within[k];
-    for (int k = 0; k <= TERRAIN; k++)
-        work->within[stride * triangle(q, k < TERRAIN ? k : q) + row] = within[triangle(TERRAIN, k)];
+    *(eight *)(work->n + row) = sums[SW];
+    for (int i = 0; i <= TERRAIN; i++) {
+        const eight mean = sums[S_U + i] * per_n;
+        *(eight *)(work->means + stride * (i < TERRAIN ? i : n) + row) = mean;
+        for (int j = 0; j <= i; j++)
+            *(eight *)(work->within + stride * triangle(i < TERRAIN ? i : q, j < TERRAIN ? j : q) + row) =
+                sums[PRODUCT[triangle(i, j)]] - sums[S_U + j] * mean;
+    }
+}
+
+/* Fills the products of terrain and z about the means of passes, summed over passes, with the given weights of points. */
+static void sum_terrain(const Circle *circle, const Work *work, const double *weights, double *total)
+{
+    eight s[POINT_SUMS], squares[TERRAIN + 1] = {{0}}, sums = {0};
+    double of_products[POINT_SUMS];
+    memset(s, 0, sizeof s);
+    for (int32_t g = 0; g < circle->passes; g++) {
+        eight own, per_n;
+        for (int k = 0; k < 8; k++)
+            s[k] = k <= S_Z ? all(0) : s[k];
+        add_points(work, weights, work->first[g], work->first[g + 1], s);
+        own = fold((const eight[]){s[0], s[1], s[2], s[3], s[4], s[5], s[6], all(0)});
+        per_n = own * (own[SW] > 0 ? 1 / own[SW] : 0);
+        sums += own;
+        for (int i = 0; i <= TERRAIN; i++)
+            squares[i] += own[S_U + i] * per_n;
+    }
+    for (int k = 0; k < POINT_SUMS; k += 8)
+        *(eight *)(of_products + k) = fold(s + k);
+    for (int k = 0; k <= S_Z; k++)
+        of_products[k] = sums[k];
+    for (int i = 0; i <= TERRAIN; i++)
+        for (int j = 0; j <= i; j++)
+            total[triangle(i, j)] = of_products[PRODUCT[triangle(i, j)]] - squares[i][S_U + j];
 }
 
 /* Adds up products of passes. */
@@ -98,30 +117,28 @@ static void sum_total(Work *work, int q)
     }
 }
 
-/* Numbers the passes with kept points and fills their sums: of q columns of points, n in all. */
-static void sum_passes(const Circle *circle, Work *work, int q, int n)
+/* Numbers the passes with kept points and fills their sums. */
+static void sum_passes(const Model *model, const Circle *circle, Work *work)
 {
+    const int q = model->point_columns, n = model->unknowns;
     int32_t rows = 0;
-    work->weight = 0;
     for (int32_t g = 0; g < circle->passes; g++) {
-        if (work->kept[g] == 0)
-            continue;
         work->pass[rows] = g;
-        sum_pass(circle, work, q, n, rows);
-        work->weight += work->n[rows];
-        for (int k = 0; k < n - q; k++)
-            work->means[work->stride * (q + k) + rows] = work->constants[work->stride * k + g];
-        for (int c = TERRAIN; c < q; c++)
-            sum_column(work, q, n, c, rows);
-        rows++;
+        rows += work->kept[g] > 0;
     }
     work->passes = rows;
-    for (; rows % 8; rows++) {
-        work->n[rows] = 1;
-        for (int k = 0; k <= n; k++)
-            work->means[work->stride * k + rows] = 0;
-        for (int k = 0; k < triangle(q + 1, 0); k++)
-            work->within[work->stride * k + rows] = 0;
+    work->weight = 0;
+    for (int32_t row = 0; row < rows; row += 8)
+        sum_eight_passes(work, q, n, row, rows);
+    for (int32_t row = 0; row < rows; row++)
+        work->weight += work->n[row];
+    for (int k = q; k < n; k++) {
+        double *const means = work->means + work->stride * k;
+        for (int32_t row = 0; row < (rows + 7) / 8 * 8; row++)
+            means[row] = row < rows ? work->constants[work->stride * (k - q) + work->pass[row]] : 0;
     }
+    for (int c = TERRAIN; c < q; c++)
+        for (int32_t row = 0; row < (rows + 7) / 8 * 8; row++)
+            sum_column(work, q, n, c, row, row < rows);
     sum_total(work, q);
 }

@@ -10,7 +10,7 @@ enum { THETA_PRIORS = 3 }; /* coefficients whose prior has theta */
 /* The equations at all values of theta, with some passes free. */
 typedef struct {
     eight a[2][MAX_PRODUCTS], prior[2][MAX_UNKNOWNS];
-    eight logs[2]; /* sum of ln(1 + n theta) over the others and of ln n over free passes */
+    eight logs[2]; /* sum of ln(1 + n theta) over the others and of ln n over free passes, and 3 ln theta */
     Eliminated fit[2];
 } Spreads;
 
@@ -19,6 +19,8 @@ static void prepare_thetas(Work *work)
 {
     for (int k = 0; k < THETAS; k++)
         work->thetas[k] = LEAST_THETA / (work->weight / work->passes) * THETA_STEPS[k];
+    for (int half = 0; half < 2; half++)
+        ((eight *)work->log_thetas)[half] = logarithm(((const eight *)work->thetas)[half]);
     for (int32_t row = 0; row < work->passes; row++)
         for (int half = 0; half < 2; half++) {
             const eight part = 1 + work->n[row] * ((const eight *)work->thetas)[half];
@@ -59,8 +61,8 @@ static void sum_spreads(const Model *model, Work *work, const uint8_t *free, Spr
         logs += free[row] ? work->log_n[row] : 0;
     }
     for (int half = 0; half < 2; half++) {
-        start_equations(model, work, ((const eight *)work->thetas)[half], to->a[half], to->prior[half]);
-        to->logs[half] = all(logs);
+        start_equations(model, work, work->thetas + 8 * half, to->a[half], to->prior[half]);
+        to->logs[half] = logs + THETA_PRIORS * ((const eight *)work->log_thetas)[half];
     }
     add_passes(model, work, work->list, count, to);
 }
@@ -70,13 +72,12 @@ static double find_likelihoods(const Model *model, Work *work, int32_t free, Spr
 {
     work->freedom = fmax(work->weight - work->free_columns - free, 1);
     work->best = 0;
-    for (int half = 0; half < 2; half++) {
-        Eliminated *const fit = &of->fit[half];
-        eliminate(model, work, of->a[half], of->prior[half], fit);
+    eliminate(
+        model, work, (const eight *const[]){of->a[0], of->a[1]}, (const eight *const[]){of->prior[0], of->prior[1]},
+        (Eliminated *const[]){&of->fit[0], &of->fit[1]});
+    for (int half = 0; half < 2; half++)
         ((eight *)work->likelihoods)[half] = -0.5
-            * (((work->freedom * logarithm(fit->rss) + logarithm(fit->product)) + of->logs[half])
-               + THETA_PRIORS * logarithm(((const eight *)work->thetas)[half]));
-    }
+            * ((work->freedom * logarithm(of->fit[half].rss) + logarithm(of->fit[half].product)) + of->logs[half]);
     for (int k = 1; k < THETAS; k++)
         work->best = work->likelihoods[k] > work->likelihoods[work->best] ? k : work->best;
     work->rss = ((const double *)&of->fit[work->best / 8].rss)[work->best % 8];
@@ -86,5 +87,7 @@ static double find_likelihoods(const Model *model, Work *work, int32_t free, Spr
 /* Finds leverage and residual of each pass at the likeliest theta. */
 static void find_best_leverages(const Model *model, Work *work, const Spreads *of)
 {
-    find_leverages(model, &of->fit[work->best / 8], work->best % 8, work);
+    Lane fit;
+    take_lane(&of->fit[work->best / 8], model->unknowns, work->best % 8, &fit);
+    find_leverages(model, &fit, work);
 }

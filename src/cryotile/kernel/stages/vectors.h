@@ -77,6 +77,14 @@ INLINE eight all(double value) { return (eight){value, value, value, value, valu
 
 INLINE eight magnitude(eight values) { return (eight)((eight_masks)values & INT64_MAX); }
 
+INLINE eight root(eight values)
+{
+    eight roots;
+    for (int l = 0; l < 8; l++)
+        roots[l] = sqrt(values[l]);
+    return roots;
+}
+
 /* Natural logarithm of positive normal numbers: 2 atanh((m - 1) / (m + 1)) of the mantissa, between the roots of 1/2 and
    2.  The last bit of libm depends on the machine. */
 INLINE eight logarithm(eight x)

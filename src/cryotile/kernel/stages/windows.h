@@ -86,18 +86,24 @@ static double window_sigma(
     const int n = model->unknowns;
     const eight_masks lanes = {0, 1, 2, 3, 4, 5, 6, 7};
     const int64_t stride = work->stride + 8;
-    eight squares = {0}, rest[MAX_PRODUCTS];
+    eight squares = {0}, rest[2][MAX_PRODUCTS];
     eight_masks lost = {0};
-    for (int32_t first = from; first < to; first += 8) {
-        const eight_masks there = lanes < (int64_t)(to - first);
-        Eliminated without;
-        eight off;
-        for (int k = 0; k < triangle(n + 1, 0); k++)
-            rest[k] = a[k] - *(const eight *)(work->parts + stride * k + first);
-        eliminate(model, work, rest, prior, &without);
-        off = (eight)((eight_masks)(without.l[triangle(n, n - 1)] - rate) & there);
-        squares += off * off;
-        lost |= ~without.determined & there;
+    for (int32_t first = from; first < to; first += 16) {
+        Eliminated without[2];
+        for (int half = 0; half < 2; half++) {
+            const double *const parts = work->parts + (first + 8 * half < to ? first + 8 * half : first);
+            for (int k = 0; k < triangle(n + 1, 0); k++)
+                rest[half][k] = a[k] - *(const eight *)(parts + stride * k);
+        }
+        eliminate(
+            model, work, (const eight *const[]){rest[0], rest[1]}, (const eight *const[]){prior, prior},
+            (Eliminated *const[]){&without[0], &without[1]});
+        for (int half = 0; half < 2; half++) {
+            const eight_masks there = lanes < (int64_t)(to - first - 8 * half);
+            const eight off = (eight)((eight_masks)(without[half].l[triangle(n, n - 1)] - rate) & there);
+            squares += off * off;
+            lost |= ~without[half].determined & there;
+        }
     }
     for (int p = 0; p < 8; p++)
         if (lost[p])
@@ -105,7 +111,7 @@ static double window_sigma(
     return sqrt(sum_of(squares));
 }
 
-/* Fills the rate of one of eight windows, whose fits stand side by side. */
+/* Fills the rate of one of several windows, whose fits stand side by side. */
 static void fill_window(
     const Model *model, const Work *work, const eight *equations, const eight *prior, const Eliminated *fit, int lane,
     const int32_t range[2], Rate *rate)
@@ -133,29 +139,32 @@ static void fill_window(
     rate->dhdt_ci95 = model->quantiles[rate->pass_count - 1] * sigma;
 }
 
-/* Fills the rates of windows, eight side by side. */
+/* Fills the rates of windows, sixteen side by side. */
 static void fill_windows(
     const Model *model, Work *work, const Equations *whole, const double *windows, int64_t count, Rate *rates)
 {
     const int n = model->unknowns;
     const int64_t stride = work->stride + 8;
-    eight prior[MAX_UNKNOWNS], a[MAX_PRODUCTS];
+    eight prior[MAX_UNKNOWNS], a[2][MAX_PRODUCTS];
     sum_by_time(model, work, whole->theta);
     for (int k = 0; k < n; k++)
         prior[k] = all(whole->prior[k]);
-    for (int64_t first = 0; first < count; first += 8) {
-        int32_t ranges[8][2];
-        Eliminated fit;
-        for (int p = 0; p < 8; p++)
+    for (int64_t first = 0; first < count; first += 16) {
+        int32_t ranges[16][2];
+        Eliminated fit[2];
+        for (int p = 0; p < 16; p++)
             for (int side = 0; side < 2; side++)
                 ranges[p][side] = first + p < count ? count_before(work, windows[2 * (first + p) + side]) : 0;
         for (int k = 0; k < triangle(n + 1, 0); k++)
-            for (int p = 0; p < 8; p++)
-                a[k][p] = work->before[stride * k + ranges[p][1]] - work->before[stride * k + ranges[p][0]];
-        for (int k = 0; k < n; k++)
-            a[triangle(k, k)] += prior[k];
-        eliminate(model, work, a, prior, &fit);
-        for (int p = 0; p < 8 && first + p < count; p++)
-            fill_window(model, work, a, prior, &fit, p, ranges[p], rates + first + p);
+            for (int p = 0; p < 16; p++)
+                a[p / 8][k][p % 8] = work->before[stride * k + ranges[p][1]] - work->before[stride * k + ranges[p][0]];
+        for (int half = 0; half < 2; half++)
+            for (int k = 0; k < n; k++)
+                a[half][triangle(k, k)] += prior[k];
+        eliminate(
+            model, work, (const eight *const[]){a[0], a[1]}, (const eight *const[]){prior, prior},
+            (Eliminated *const[]){&fit[0], &fit[1]});
+        for (int p = 0; p < 16 && first + p < count; p++)
+            fill_window(model, work, a[p / 8], prior, &fit[p / 8], p % 8, ranges[p], rates + first + p);
     }
 }
