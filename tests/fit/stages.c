@@ -7,6 +7,7 @@
 
 #include FIT_SOURCE
 #include "sort.c"
+#include "space.c"
 
 static int failures = 0;
 
@@ -283,6 +284,321 @@ static void the_tolerance_of_two_columns_is_one_less_their_squared_correlation(v
     CHECK(fabs(tolerance[0] - 0.64) < 1e-15 && fabs(tolerance[1] - 0.64) < 1e-15);
 }
 
+/* ---- the recipe passes ---- */
+
+enum { GROUPS = 19, MOST_POINTS = 1200, TERMS = 3 };
+
+/* A circle of some passes and its work space. */
+typedef struct {
+    double rows[4 * MOST_POINTS], extras[3 * MOST_POINTS];
+    int32_t passes[MOST_POINTS];
+    Points points;
+    Model model;
+    Circle circle;
+    double *block;
+    double quantiles[GROUPS + 3], limits[GROUPS + 3];
+} Scene;
+
+static double noise(void)
+{
+    double sum = -6;
+    for (int k = 0; k < 12; k++)
+        sum += random_number();
+    return sum;
+}
+
+/* Passes of 1 to 40 points in ten years, on a surface that rises 0.5 m a year; points have an error of `spread`, passes
+   one of `offset`, and the last pass is `off` m off. */
+static Scene *make_scene(double spread, double offset, double off)
+{
+    Scene *scene = calloc(1, sizeof *scene);
+    int64_t count = 0;
+    for (int32_t g = 0; g < GROUPS; g++) {
+        const double time = 10 * (g + random_number()) / GROUPS - 5, error = offset * noise() + (g == GROUPS - 1 ? off : 0);
+        const int points = g == 3 ? 1 : 2 + (int)(38 * random_number());
+        for (int i = 0; i < points; i++, count++) {
+            double *row = scene->rows + 4 * count;
+            row[0] = 1400 * (2 * random_number() - 1);
+            row[1] = 1400 * (2 * random_number() - 1);
+            row[2] = time;
+            row[3] = 900 + 0.01 * row[0] - 0.004 * row[1] + 0.5 * time + error + spread * noise();
+            scene->extras[3 * count] = g % 2 - 0.5;
+            scene->extras[3 * count + 1] = cos(6.283185307179586 * time);
+            scene->extras[3 * count + 2] = sin(6.283185307179586 * time);
+            scene->passes[count] = g;
+        }
+    }
+    for (int k = 0; k < GROUPS + 3; k++) {
+        scene->quantiles[k] = 2.2;
+        scene->limits[k] = k < 4 ? INFINITY : 4.5;
+    }
+    scene->points = (Points){.rows = scene->rows, .extras = scene->extras, .passes = scene->passes};
+    scene->model = (Model){
+        .radius = 2000, .max_rate = 30, .min_points = 6, .min_passes = 5, .random_offsets = true, .extras = 3, .quads = 1,
+        .point_columns = TERRAIN, .unknowns = USUAL_UNKNOWNS, .max_ci95 = INFINITY, .pass_total = GROUPS, .modes = 1,
+        .quantiles = scene->quantiles, .limits = scene->limits, .terms = TERMS,
+        .term = {{ANNUAL, 1, 0, 2, 1, 0, 0}, {DIRECTION, 2, 0, 1, 0, 2, 0}, {QUADRATIC, 4, 0, 3, 0, 3, 0}}};
+    Circle *const circle = &scene->circle;
+    circle->count = count;
+    circle->index = malloc(count * sizeof(int32_t));
+    circle->point_passes = malloc(count * sizeof(int32_t));
+    circle->codes = malloc(GROUPS * sizeof(int32_t));
+    circle->numbers = malloc(GROUPS * sizeof(int32_t));
+    for (int64_t i = 0; i < count; i++)
+        circle->index[i] = (int32_t)i;
+    for (int g = 0; g < GROUPS; g++)
+        circle->numbers[g] = -1;
+    /* NaN: nothing may depend on what the work space held. */
+    const int64_t size = lay_out(&scene->model, count, GROUPS, NULL, &circle->work);
+    scene->block = malloc(size * sizeof(double));
+    for (int64_t k = 0; k < size; k++)
+        scene->block[k] = NAN;
+    lay_out(&scene->model, count, GROUPS, scene->block, &circle->work);
+    return scene;
+}
+
+static void free_scene(Scene *scene)
+{
+    free(scene->circle.index), free(scene->circle.point_passes), free(scene->circle.codes), free(scene->circle.numbers);
+    free(scene->block), free(scene);
+}
+
+/* The points up to the sums of their passes. */
+static Work *sum_scene(Scene *scene)
+{
+    take_points(&scene->points, &scene->model, &scene->circle);
+    screen_points(&scene->model, &scene->circle, &scene->circle.work);
+    memset(scene->circle.work.free, 0, scene->circle.work.stride);
+    return &scene->circle.work;
+}
+
+static void a_point_far_from_its_pass_is_out(void)
+{
+    Scene *scene = make_scene(0.1, 0.4, 0);
+    const int64_t far = scene->circle.count / 2;
+    scene->rows[4 * far + Z] += 9;
+    const Work *work = sum_scene(scene);
+    int64_t out = 0;
+    bool found = false;
+    for (int64_t i = 0; i < work->slots; i++) {
+        out += work->point[i] >= 0 && !(work->live[i] > 0);
+        found |= work->point[i] == far && work->live[i] == 0;
+        CHECK(work->point[i] >= 0 || work->live[i] == 0);
+    }
+    CHECK(found && out < 10);
+    CHECK(work->known_sigma && fabs(work->sigma - 0.1) < 0.02);
+    free_scene(scene);
+}
+
+static void sums_of_a_pass_are_those_of_its_kept_points(void)
+{
+    Scene *scene = make_scene(0.1, 0.4, 0);
+    const Work *work = sum_scene(scene);
+    const int n = scene->model.unknowns;
+    for (int32_t row = 0; row < work->passes; row++) {
+        const int32_t g = work->pass[row];
+        double mean[TERRAIN + 1] = {0}, product[TERRAIN_PRODUCTS] = {0}, count = 0;
+        for (int turn = 0; turn < 2; turn++)
+            for (int64_t i = work->first[g]; i < work->first[g + 1]; i++) {
+                const double u = work->u[i], v = work->v[i], x[] = {u, v, u * u, v * v, u * v, work->z[i]};
+                if (!(work->live[i] > 0))
+                    continue;
+                count += turn == 0;
+                for (int a = 0; a <= TERRAIN; a++)
+                    for (int b = 0; b <= a; b++)
+                        product[triangle(a, b)] += turn ? (x[a] - mean[a] / count) * (x[b] - mean[b] / count) : 0;
+                for (int a = 0; a <= TERRAIN; a++)
+                    mean[a] += turn ? 0 : x[a];
+            }
+        CHECK(work->n[row] == count && work->kept[g] == count);
+        for (int a = 0; a <= TERRAIN; a++) {
+            const int to = a < TERRAIN ? a : n;
+            CHECK(fabs(work->means[work->stride * to + row] - mean[a] / count) < 1e-11);
+            for (int b = 0; b <= a; b++)
+                CHECK(fabs(work->within[work->stride * triangle(a, b) + row] - product[triangle(a, b)]) < 1e-8);
+        }
+    }
+    free_scene(scene);
+}
+
+static void logarithms_are_those_of_the_library(void)
+{
+    for (double x = 1e-280; x < 1e280; x *= 3.7 + random_number()) {
+        const eight found = logarithm(all(x));
+        CHECK(found[0] == found[7] && fabs(found[0] - log(x)) <= 4e-16 * fabs(log(x)) + 1e-16);
+    }
+    CHECK(logarithm(all(1))[3] == 0);
+}
+
+static void the_equations_of_lanes_of_one_fit_and_of_a_naive_sum_agree(void)
+{
+    Scene *scene = make_scene(0.1, 0.4, 0);
+    Work *work = sum_scene(scene);
+    const int n = USUAL_UNKNOWNS;
+    Spreads *spreads = malloc(sizeof *spreads);
+    prepare_thetas(work);
+    sum_spreads(&scene->model, work, work->free, spreads);
+    find_likelihoods(&scene->model, work, 0, spreads);
+    for (int k = 0; k < THETAS; k += 5) {
+        const double theta = work->thetas[k];
+        double one[MAX_PRODUCTS], naive[MAX_PRODUCTS], prior[MAX_UNKNOWNS], inverse[MAX_UNKNOWNS], logs = 3 * log(theta);
+        fill_prior(&scene->model, work, theta, prior);
+        start_one(&scene->model, work, prior, one);
+        memcpy(naive, one, sizeof naive);
+        for (int32_t row = 0; row < work->stride; row++)
+            work->factors[row] = row < work->passes ? 1 / (theta + 1 / work->n[row]) : 0;
+        add_weighted_of(n, work, work->factors, one);
+        for (int32_t row = 0; row < work->passes; row++) {
+            logs += log(1 + work->n[row] * theta);
+            for (int i = 0; i <= n; i++)
+                for (int j = 0; j <= i; j++)
+                    naive[triangle(i, j)] += work->factors[row] * work->means[work->stride * i + row]
+                        * work->means[work->stride * j + row];
+        }
+        for (int e = 0; e < triangle(n + 1, 0); e++) {
+            CHECK(fabs(one[e] - naive[e]) <= 1e-12 * (1 + fabs(naive[e])));
+            CHECK(fabs(spreads->a[k / 8][e][k % 8] - naive[e]) <= 1e-12 * (1 + fabs(naive[e])));
+        }
+        eliminate_one(n, naive, prior, inverse);
+        for (int i = 0; i < n; i++)
+            logs -= log(inverse[i]);
+        logs += work->freedom * log(naive[triangle(n, n)]);
+        CHECK(fabs(work->likelihoods[k] + 0.5 * logs) < 1e-8);
+    }
+    free(spreads);
+    free_scene(scene);
+}
+
+static void a_column_that_follows_from_others_is_dropped_unless_it_has_a_prior(void)
+{
+    /* u and a copy of it, and z = 3 u; four points. */
+    double a[] = {4, 4, 4, 12, 12, 36}, b[] = {4, 4, 4 + 1e-3, 12, 12, 36}, inverse[2];
+    const double free_prior[] = {0, 0}, prior[] = {0, 1e-3};
+    eliminate_one(2, a, free_prior, inverse);
+    CHECK(inverse[1] == 0 && a[3] == 3 && a[5] == 0);
+    eliminate_one(2, b, prior, inverse);
+    CHECK(fabs(inverse[1] - 1000) < 1e-6 && fabs(b[5]) < 1e-12);
+}
+
+/* Fits a scene at one post; with what follows from its sums. */
+static Post fit_scene(Scene *scene, Posts *more)
+{
+    static double coefficients[6];
+    static Post post;
+    Posts posts = more ? *more : (Posts){0};
+    memset(&post, 0, sizeof post);
+    posts.posts = &post;
+    fit_passes(&scene->points, &scene->model, &scene->circle, &posts, 0, coefficients);
+    return post;
+}
+
+static void a_pass_that_is_off_becomes_free_and_others_do_not(void)
+{
+    for (int off = 0; off <= 50; off += 10) {
+        Scene *scene = make_scene(0.1, 0.2, off);
+        const Post post = fit_scene(scene, NULL);
+        const Work *const work = &scene->circle.work;
+        CHECK(post.status == OK && post.free_pass_count == (off > 0) && post.pass_count == GROUPS - (off > 0));
+        for (int32_t row = 0; row < work->passes; row++)
+            CHECK(work->free[row] == (off > 0 && scene->circle.codes[work->pass[row]] == GROUPS - 1));
+        CHECK(fabs(post.dhdt - 0.5) < 0.1);
+        free_scene(scene);
+    }
+}
+
+static void leaving_out_a_pass_is_the_fit_without_its_points(void)
+{
+    Scene *scene = make_scene(0.1, 0.4, 20);
+    const Post post = fit_scene(scene, NULL);
+    Work *const work = &scene->circle.work;
+    const double rate = work->beta[USUAL_UNKNOWNS - 1], theta = work->thetas[work->best];
+    double deltas[GROUPS], squares = 0, free_code = -1;
+    int32_t codes[GROUPS], passes = work->passes;
+    for (int32_t row = 0; row < passes; row++) {
+        codes[row] = work->pass[row];
+        deltas[row] = work->deltas[row];
+        squares += deltas[row] * deltas[row];
+        free_code = work->free[row] ? work->pass[row] : free_code;
+    }
+    CHECK(free_code >= 0 && fabs(sqrt(squares) - post.dhdt_sigma) < 1e-12);
+    for (int32_t row = 0; row < passes; row++) {
+        const int32_t g = codes[row], kept = work->kept[g];
+        double one[MAX_PRODUCTS], prior[MAX_UNKNOWNS], inverse[MAX_UNKNOWNS];
+        if (g == free_code) {
+            CHECK(deltas[row] == 0);
+            continue;
+        }
+        work->kept[g] = 0;
+        sum_passes(&scene->model, &scene->circle, work);
+        for (int32_t k = 0; k < work->stride; k++)
+            work->factors[k] = k < work->passes && work->pass[k] != free_code ? 1 / (theta + 1 / work->n[k]) : 0;
+        fill_prior(&scene->model, work, theta, prior);
+        start_one(&scene->model, work, prior, one);
+        add_weighted_of(USUAL_UNKNOWNS, work, work->factors, one);
+        eliminate_one(USUAL_UNKNOWNS, one, prior, inverse);
+        CHECK(fabs(one[triangle(USUAL_UNKNOWNS, USUAL_UNKNOWNS - 1)] - rate - deltas[row]) < 1e-10);
+        work->kept[g] = kept;
+    }
+    free_scene(scene);
+}
+
+static void a_window_over_all_time_has_the_rate_of_the_fit_and_an_empty_one_none(void)
+{
+    const double windows[] = {-9, 9, 20, 30};
+    Scene *scene = make_scene(0.1, 0.4, 20);
+    Rate rates[2] = {{NAN, NAN, NAN, 0, 0, OK}, {NAN, NAN, NAN, 0, 0, OK}};
+    Posts posts = {.windows = windows, .window_total = 2, .rates = rates};
+    const Post post = fit_scene(scene, &posts);
+    CHECK(rates[0].status == OK && fabs(rates[0].dhdt - post.dhdt) < 1e-10);
+    CHECK(fabs(rates[0].dhdt_sigma - post.dhdt_sigma) < 1e-10);
+    CHECK(rates[0].data_count == post.data_count && rates[0].pass_count == post.pass_count);
+    CHECK(rates[1].status == TOO_FEW_POINTS && rates[1].dhdt != rates[1].dhdt);
+    free_scene(scene);
+}
+
+static void heights_of_a_surface_at_rest_are_its_height(void)
+{
+    double edges[12];
+    Height heights[11];
+    for (int k = 0; k < 12; k++)
+        edges[k] = k - 5.5;
+    Scene *scene = make_scene(0, 0, 0);
+    for (int64_t i = 0; i < scene->circle.count; i++)
+        scene->rows[4 * i + Z] -= 0.5 * scene->rows[4 * i + T];
+    Posts posts = {.bins = edges, .bin_total = 11, .heights = heights};
+    const Post post = fit_scene(scene, &posts);
+    const Work *const work = &scene->circle.work;
+    int32_t passes = 0;
+    for (int k = 0; k < 11; k++) {
+        int32_t count = 0;
+        for (int32_t row = 0; row < work->passes; row++)
+            count += work->times[row] >= edges[k] && work->times[row] < edges[k + 1];
+        CHECK(heights[k].pass_count == count);
+        passes += count;
+        CHECK(count == 0 ? heights[k].height != heights[k].height : fabs(heights[k].height - 900) < 1e-3);
+    }
+    CHECK(passes == post.pass_count && fabs(post.dhdt) < 1e-6 && fabs(post.elevation - 900) < 1e-3);
+    free_scene(scene);
+}
+
+static void the_total_of_a_region_changes_by_the_deltas_of_its_posts_times_their_areas(void)
+{
+    const int32_t regions[] = {1, -1};
+    const double area = 3;
+    double deltas[2 * (GROUPS + 1)] = {0};
+    Scene *scene = make_scene(0.1, 0.4, 20);
+    Posts posts = {.regions = regions, .depth = 2, .areas = &area, .deltas = deltas};
+    const Post post = fit_scene(scene, &posts);
+    double squares = 0;
+    for (int g = 0; g < GROUPS; g++) {
+        CHECK(deltas[g] == 0);
+        squares += deltas[GROUPS + 1 + g] * deltas[GROUPS + 1 + g];
+    }
+    CHECK(fabs(sqrt(squares) - 3 * post.dhdt_sigma) < 1e-12);
+    CHECK(deltas[GROUPS + 1 + GROUPS] == 3 * post.dhdt);
+    free_scene(scene);
+}
+
 int main(void)
 {
     a_median_is_found_whatever_the_guess();
@@ -295,6 +611,16 @@ int main(void)
     solving_exact_data_gives_back_their_coefficients();
     a_column_that_follows_from_others_is_singular();
     the_tolerance_of_two_columns_is_one_less_their_squared_correlation();
+    a_point_far_from_its_pass_is_out();
+    sums_of_a_pass_are_those_of_its_kept_points();
+    logarithms_are_those_of_the_library();
+    the_equations_of_lanes_of_one_fit_and_of_a_naive_sum_agree();
+    a_column_that_follows_from_others_is_dropped_unless_it_has_a_prior();
+    a_pass_that_is_off_becomes_free_and_others_do_not();
+    leaving_out_a_pass_is_the_fit_without_its_points();
+    a_window_over_all_time_has_the_rate_of_the_fit_and_an_empty_one_none();
+    heights_of_a_surface_at_rest_are_its_height();
+    the_total_of_a_region_changes_by_the_deltas_of_its_posts_times_their_areas();
     printf("%d failures\n", failures);
     return failures > 0;
 }

@@ -57,7 +57,7 @@ static double mean_square(const Model *model, Work *work, const Spreads *of)
 {
     const int q = model->point_columns;
     double sum = 0, weight = 0;
-    find_best_leverages(model, work, of);
+    find_best_leverages(model, work, of, NULL);
     for (int32_t row = 0; row < work->passes; row++) {
         const double *const within = work->within + row;
         if (work->free[row])

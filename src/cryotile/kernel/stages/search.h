@@ -61,7 +61,7 @@ static void fit_weighted(const Model *model, Work *work, double theta)
         add_weighted_of(n, work, work->factors, fit.l);
         eliminate_one(n, fit.l, prior, fit.inverse);
     }
-    find_leverages(model, &fit, work);
+    find_leverages(model, &fit, NULL, work);
 }
 
 /* Studentises the mean of each pass against the others; returns the new theta. */
@@ -115,7 +115,7 @@ static void mark_in_turn(const Model *model, Work *work, int32_t marked, uint8_t
         double most = -1;
         int32_t worst = 0;
         find_likelihoods(model, work, k, of);
-        find_best_leverages(model, work, of);
+        find_best_leverages(model, work, of, NULL);
         for (int32_t row = 0; row < work->passes; row++) {
             const double v = work->thetas[work->best] + 1 / work->n[row];
             const double squared = work->e[row] * work->e[row] / fmax(v - work->h[row], 1e-9 * v);
@@ -137,8 +137,10 @@ static void take_back(const Model *model, Work *work, int32_t marked, Spreads *o
         const int32_t others = work->passes - marked + 1;
         double least = INFINITY, limit;
         int32_t count = 0;
-        find_best_leverages(model, work, of);
+        find_best_leverages(model, work, of, work->free);
         for (int32_t row = 0; row < work->passes; row += 8) {
+            if (!any_of(work->free, row))
+                continue;
             const eight t = magnitude(*(const eight *)(work->e + row))
                 / root((theta + 1 / *(const eight *)(work->n + row) + *(const eight *)(work->h + row)) * variance);
             for (int l = 0; l < 8; l++) {

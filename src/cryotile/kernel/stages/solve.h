@@ -118,21 +118,27 @@ static void add_means(
 /* Adds m m' of all passes, each times a weight, to one set of equations, eight passes at a time. */
 INLINE void add_weighted_of(const int n, const Work *work, const double *weights, double *a)
 {
-    double *to = a;
+#pragma GCC unroll 12
     for (int i = 0; i <= n; i++) {
         const double *const x = work->means + work->stride * i;
+#pragma GCC unroll 2
         for (int first = 0; first <= i; first += 8) {
-            const int columns = i + 1 - first < 8 ? i + 1 - first : 8;
-            eight sums[8] = {{0}}, folded;
+            eight sums[8], folded;
+            for (int j = 0; j < 8; j++)
+                sums[j] = all(0);
             for (int32_t row = 0; row < work->passes; row += 8) {
                 const eight weighted = *(const eight *)(weights + row) * *(const eight *)(x + row);
                 const double *const y = work->means + work->stride * first + row;
-                for (int j = 0; j < columns; j++)
-                    sums[j] += weighted * *(const eight *)(y + work->stride * j);
+#pragma GCC unroll 8
+                for (int j = 0; j < 8; j++)
+                    if (first + j <= i)
+                        sums[j] += weighted * *(const eight *)(y + work->stride * j);
             }
             folded = fold(sums);
-            for (int j = 0; j < columns; j++)
-                *to++ += folded[j];
+#pragma GCC unroll 8
+            for (int j = 0; j < 8; j++)
+                if (first + j <= i)
+                    a[triangle(i, first + j)] += folded[j];
         }
     }
 }
@@ -241,11 +247,21 @@ INLINE void find_leverage_of(const int n, const Lane *fit, Work *work, int32_t r
     *(eight *)(work->e + row) = y[n];
 }
 
-/* Likewise of all passes. */
-static void find_leverages(const Model *model, const Lane *fit, Work *work)
+/* Whether any of eight passes from `row` on is chosen. */
+INLINE bool any_of(const uint8_t *chosen, int32_t row)
+{
+    uint64_t eight_of_them;
+    memcpy(&eight_of_them, chosen + row, sizeof eight_of_them);
+    return eight_of_them != 0;
+}
+
+/* Likewise of all passes, or of some that include the chosen ones. */
+static void find_leverages(const Model *model, const Lane *fit, const uint8_t *chosen, Work *work)
 {
     for (int32_t row = 0; row < work->passes; row += 8)
-        if (model->unknowns == USUAL_UNKNOWNS)
+        if (chosen && !any_of(chosen, row))
+            continue;
+        else if (model->unknowns == USUAL_UNKNOWNS)
             find_leverage_of(USUAL_UNKNOWNS, fit, work, row);
         else
             find_leverage_of(model->unknowns, fit, work, row);

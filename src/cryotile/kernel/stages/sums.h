@@ -59,8 +59,11 @@ static void sum_eight_passes(Work *work, int q, int n, int32_t row, int32_t rows
 {
     const int64_t stride = work->stride;
     eight s[8][POINT_SUMS], sums[POINT_SUMS], per_n;
-    memset(s, 0, sizeof s);
-    for (int p = 0; p < 8 && row + p < rows; p++) {
+    for (int p = 0; p < 8; p++) {
+        for (int k = 0; k < POINT_SUMS; k++)
+            s[p][k] = all(0);
+        if (row + p >= rows)
+            continue;
         const int32_t g = work->pass[row + p];
         add_points(work, work->live, work->first[g], work->first[g + 1], s[p]);
     }
@@ -83,7 +86,8 @@ static void sum_terrain(const Circle *circle, const Work *work, const double *we
 {
     eight s[POINT_SUMS], squares[TERRAIN + 1] = {{0}}, sums = {0};
     double of_products[POINT_SUMS];
-    memset(s, 0, sizeof s);
+    for (int k = 0; k < POINT_SUMS; k++)
+        s[k] = all(0);
     for (int32_t g = 0; g < circle->passes; g++) {
         eight own, per_n;
         for (int k = 0; k < 8; k++)
@@ -109,7 +113,9 @@ static void sum_total(Work *work, int q)
 {
     const int size = triangle(q + 1, 0);
     for (int first = 0; first < size; first += 8) {
-        eight sums[8] = {{0}};
+        eight sums[8];
+        for (int k = 0; k < 8; k++)
+            sums[k] = all(0);
         for (int k = 0; k < 8 && first + k < size; k++)
             for (int32_t row = 0; row < work->passes; row += 8)
                 sums[k] += *(const eight *)(work->within + work->stride * (first + k) + row);

@@ -84,10 +84,10 @@ static double find_likelihoods(const Model *model, Work *work, int32_t free, Spr
     return work->likelihoods[work->best];
 }
 
-/* Finds leverage and residual of each pass at the likeliest theta. */
-static void find_best_leverages(const Model *model, Work *work, const Spreads *of)
+/* Finds leverage and residual at the likeliest theta of all passes, or of some that include the chosen ones. */
+static void find_best_leverages(const Model *model, Work *work, const Spreads *of, const uint8_t *chosen)
 {
     Lane fit;
     take_lane(&of->fit[work->best / 8], model->unknowns, work->best % 8, &fit);
-    find_leverages(model, &fit, work);
+    find_leverages(model, &fit, chosen, work);
 }
