@@ -8,10 +8,13 @@ import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, replace
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from click import Context
@@ -21,7 +24,8 @@ from cryotile.cli import cli
 from cryotile.errors import CryotileWarning, FailedTasks, IncompleteIngest, InvalidValue, Unfinished
 from cryotile.farm.task import Outcome
 from cryotile.fit.variables import Status
-from cryotile.runs.plan import PlanRequest
+from cryotile.runs.ingest_batch import memory_of
+from cryotile.runs.plan import SETTINGS as ALL_SETTINGS
 from cryotile.simulate import World, simulate
 from tests.support.made_up import granule, points, with_points
 from tests.support.small_run import fit, make_run, tile_file
@@ -75,7 +79,7 @@ def test_calls_and_commands_make_the_same_bytes_and_calls_print_nothing(
 
 def test_a_setting_of_the_fit_is_a_keyword_and_an_option_of_plan() -> None:
     settings = {field.name for field in fields(ct.FitConfig)}
-    asked = {field.name for field in fields(PlanRequest)}
+    asked = set(ALL_SETTINGS)
     assert settings <= asked
     keywords = set(inspect.signature(ct.plan).parameters)
     assert keywords - {"run", "db"} == asked
@@ -108,6 +112,115 @@ def test_a_setting_is_refused_rather_than_cut_or_read_from_text(
 ) -> None:
     with pytest.raises(InvalidValue, match="is not a"):
         ct.plan(tmp_path / "run", planned.path.parent / "ice.pdb", **{**SETTINGS, **setting})
+
+
+class Odd:
+    """A value that no argument takes."""
+
+
+CALLS: list[tuple[str, Callable[..., object]]] = [
+    *((name, ct.plan) for name in inspect.signature(ct.plan).parameters),
+    *((n, ct.ingest) for n in inspect.signature(ct.ingest).parameters if n != "progress"),
+    *((name, ct.run) for name in ("run", "backend", "stall", "lease")),
+    *((name, ct.PointDB.read) for name in ("bounds", "columns", "where", "time")),
+    ("run", ct.open_run),
+    ("path", ct.open),
+    ("data", ct.plot),
+    ("output", ct.assemble),
+    ("granules", ct.PointDB.append),
+    ("path", ct.PointDB),
+    ("path", ct.Run.load),
+    ("path", ct.read_granule),
+]
+
+
+@pytest.mark.parametrize(("name", "function"), CALLS)
+def test_an_argument_of_a_wrong_type_is_refused_in_one_line(
+    name: str, function: Callable[..., object], done: ct.Run, mission: list[Path], tmp_path: Path
+) -> None:
+    others = {
+        ct.plan: {"run": tmp_path / "run", "db": done.db_path, "recipe": "plane"},
+        ct.ingest: {"db": tmp_path / "ice.pdb", "granules": mission[:1], "crs": WORLD.crs},
+        ct.run: {"run": done, "backend": "local:1"},
+        ct.assemble: {"run": done},
+        ct.PointDB.read: {"self": ct.PointDB(done.db_path)},
+        ct.PointDB.append: {"self": ct.PointDB(done.db_path)},
+    }.get(function, {})
+    for value in (Odd(), [Odd(), Odd()]):
+        with pytest.raises(InvalidValue) as refused:
+            function(**{**others, name: value})
+        assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bounds_of_three_numbers_and_a_granule_in_place_of_its_path_are_refused(
+    planned: ct.Run, mission: list[Path], tmp_path: Path
+) -> None:
+    db = ct.PointDB(planned.db_path)
+    three = (-20e3, -1370e3, 20e3)
+    with pytest.raises(InvalidValue, match=r"bounds .* not four .*x_min y_min x_max y_max"):
+        ct.plan(tmp_path / "run", db, bounds=three)
+    with pytest.raises(InvalidValue, match=r"bounds .* not four"):
+        db.read(three)
+    with pytest.raises(InvalidValue, match=r"granules must be a path.*PointDB\.append"):
+        ct.ingest(tmp_path / "ice.pdb", [ct.read_granule(mission[0])], crs=WORLD.crs)
+    with pytest.raises(InvalidValue, match="is a point DB; plan a run"):
+        ct.run(db)
+
+
+def test_one_granule_and_one_radius_are_as_good_as_a_list(planned: ct.Run, tmp_path: Path) -> None:
+    db = ct.PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
+    db.append(granule(1))
+    db.append([granule(2)])
+    assert len(db.granules) == 2
+    run = ct.plan(tmp_path / "run", planned.db_path, recipe="plane", fallback_radii=6000)
+    assert run.settings.fit.fallback_radii == (6000.0,)
+
+
+@pytest.mark.parametrize(
+    "day",
+    [
+        date(2011, 1, 1),
+        datetime(2011, 1, 1, tzinfo=UTC),
+        pd.Timestamp("2011-01-01"),
+        pd.Timestamp("2010-12-31 23:00", tz="Etc/GMT+1"),
+        np.datetime64("2011-01-01"),
+    ],
+)
+def test_a_day_is_the_same_setting_in_any_type(planned: ct.Run, tmp_path: Path, day: Any) -> None:
+    asked = {"recipe": "plane", "reference_epoch": day}
+    run = ct.plan(tmp_path / "run", planned.db_path, period=(day, "2012-01-01"), **asked)
+    assert run.settings.fit.period == ("2011-01-01", "2012-01-01")
+    assert run.settings.fit.reference_epoch == "2011-01-01"
+    db = ct.PointDB(planned.db_path)
+    assert (
+        len(db.read(time=(day, "2012-01-01")))
+        == len(db.read(time=("2011-01-01", "2012-01-01")))
+        > 0
+    )
+
+
+def test_a_remedy_names_a_keyword_in_python_and_an_option_on_the_command_line(
+    planned: ct.Run, mission: list[Path], tmp_path: Path, call: Call
+) -> None:
+    with pytest.raises(InvalidValue, match=r'e\.g\. crs="EPSG:3031"'):
+        ct.ingest(tmp_path / "ice.pdb", mission[0])
+    assert 'e.g. --crs "EPSG:3031"' in call("ingest", tmp_path / "ice.pdb", mission[0])[2]
+    with pytest.raises(InvalidValue, match=r'e\.g\. db="ice\.pdb"'):
+        ct.plan(tmp_path / "run")
+    assert 'e.g. --db "ice.pdb"' in call("plan", tmp_path / "run")[2]
+    with pytest.raises(Unfinished, match="with partial=True"):
+        ct.assemble(planned, tmp_path / "dhdt.nc")
+    assert "with --partial," in call("assemble", planned.path, "-o", tmp_path / "dhdt.nc")[2]
+
+
+def test_memory_is_bytes_or_the_text_of_the_option(mission: list[Path], tmp_path: Path) -> None:
+    asked = {"crs": WORLD.crs, "backend": "serial"}
+    db = ct.ingest(tmp_path / "ice.pdb", mission[0], memory="0.5 GB", **asked)
+    assert len(db.granules) == 1
+    with pytest.raises(InvalidValue, match="memory 'much' is not a size"):
+        ct.ingest(tmp_path / "other.pdb", mission[0], memory="much", **asked)
+    assert (memory_of(2e9), memory_of("2GB"), memory_of("800 MB")) == (2e9, 2e9, 8e8)
 
 
 def test_one_path_is_as_good_as_a_list(mission: list[Path], tmp_path: Path) -> None:
@@ -236,7 +349,7 @@ def test_tiles_that_are_missing_are_not_computed_and_seen_once_they_are_there(
     tiles = [{"x": run.tile(n).x, "y": run.tile(n).y} for n in range(3)]
     assert (lazy.status.sel(tiles[0]) != Status.NOT_COMPUTED).all()
     assert (lazy.status.sel(tiles[2]) == Status.NOT_COMPUTED).all()
-    assert lazy.dhdt.sel(tiles[2]).isnull().all()
+    assert np.isnan(lazy.dhdt.sel(tiles[2])).all()
     fit(run, 2)
     tile_file(run, run.tasks[1]).write_bytes(b"damaged")
     lazy = xr.open_dataset(run.path, engine="cryotile")

@@ -24,7 +24,6 @@ from cryotile.pointdb.encoding import SQUARES
 from cryotile.pointdb.log import Log, write_checkpoint
 from cryotile.pointdb.snapshot import FRAGMENTS, GRANULES, Commit, Snapshot
 from cryotile.pointdb.sort_order import chunk_directory, chunk_numbers
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import plan_run
 
 REGION = (-2_200e3, -2_200e3, 2_200e3, 2_200e3)
@@ -203,7 +202,7 @@ def antarctica(scratch: Path) -> dict[str, float]:
     before = sum(1 for _ in db.path.rglob("*"))
     db.compact()
     files = list(db.path.rglob("*"))
-    request = PlanRequest(posting=1000.0, radius=2000.0, recipe="plane", bounds=REGION)
+    request = {"posting": 1000.0, "radius": 2000.0, "recipe": "plane", "bounds": REGION}
     begin = time.perf_counter()
     run = plan_run(scratch / "run", request, db=db)
     planned = time.perf_counter() - begin

@@ -20,7 +20,6 @@ from cryotile._fit import Kernel
 from cryotile.fit import inputs
 from cryotile.pointdb import PointDB
 from cryotile.runs import work
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import plan_run
 from cryotile.runs.work import fit_tile
 
@@ -101,9 +100,13 @@ def tile_to_disk(
     db = grown(scratch / "points.pdb", count, density=density)
     corner = middle_chunk(side_of(count, density))
     bounds = (corner, corner, corner + TILE, corner + TILE)
-    request = PlanRequest(
-        posting=1000.0, radius=radius, recipe="plane", bounds=bounds, tile_size=round(TILE / 1000)
-    )
+    request = {
+        "posting": 1000.0,
+        "radius": radius,
+        "recipe": "plane",
+        "bounds": bounds,
+        "tile_size": round(TILE / 1000),
+    }
     run = plan_run(scratch / "run", request, db=db)
     # The costliest task is a whole tile.
     task = run.tasks[0]

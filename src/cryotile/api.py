@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cryotile.errors import CryotileWarning, Unfinished, command
+import xarray as xr
+
+from cryotile.errors import CryotileWarning, InvalidValue, Unfinished, command, number_of, path_of
 from cryotile.fit.variables import fit_variables
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import write_product
@@ -17,16 +18,16 @@ from cryotile.pointdb.write import MIXED
 from cryotile.points import Bounds
 from cryotile.readers import find_granules
 from cryotile.runs.ingest import prepare_ingest
-from cryotile.runs.ingest_batch import Criteria
+from cryotile.runs.ingest_batch import Criteria, memory_of
 from cryotile.runs.origin import about
-from cryotile.runs.plan import PlanRequest, obstacles
+from cryotile.runs.plan import SETTINGS, obstacles
 from cryotile.runs.progress import bar
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.work import complete_ingest, complete_run, replanned
 from cryotile.runs.xarray_engine import open_map
+from cryotile.times import Instant
 
 if TYPE_CHECKING:
-    import xarray as xr
     from matplotlib.figure import Figure
 
 __all__ = ["assemble", "ingest", "open", "open_run", "plan", "plot", "run"]
@@ -46,7 +47,7 @@ def ingest(
     chunk_size: float | None = None,
     dem: AnyPath | None = None,
     max_dem_difference: float = 100.0,
-    memory: float = 2e9,
+    memory: float | str = 2e9,
     backend: str = "auto",
     stall: float | None = None,
     lease: float | None = None,
@@ -78,8 +79,8 @@ def ingest(
         Elevation model that points are compared with; points where it has no value stay.
     max_dem_difference : float
         Largest distance from the elevation model, metres; points beyond it are dropped.
-    memory : float
-        Memory of a worker, bytes.
+    memory : float or str
+        Memory of a worker, bytes, or a text such as ``"800MB"``.
     backend : str
         Spec of the backend, e.g. ``local:8``.
     stall, lease : float or None
@@ -99,18 +100,21 @@ def ingest(
     InvalidValue
         A value breaks its rule, or differs from that of the point DB.
     """
-    paths = find_granules(map(Path, _several(granules))).files
+    add = "add granules that are in memory with PointDB.append"
+    paths = find_granules(path_of("granules", one, add) for one in _several(granules)).files
+    db = db if isinstance(db, PointDB) else path_of("db", db)
     criteria = Criteria(
-        surface_types=tuple(_several(surfaces)),
+        surface_types=tuple(map(str, _several(surfaces))),
         where=where,
-        mapping=None if mapping is None else Path(mapping),
-        dem=None if dem is None else Path(dem),
-        max_dem_difference=max_dem_difference,
-        memory=memory,
+        mapping=None if mapping is None else path_of("mapping", mapping),
+        dem=None if dem is None else path_of("dem", dem),
+        max_dem_difference=number_of("max_dem_difference", max_dem_difference),
+        memory=memory_of(memory),
     )
-    names = tuple(_several(columns))
+    names = tuple(map(str, _several(columns)))
+    side = None if chunk_size is None else number_of("chunk_size", chunk_size)
     frozen = prepare_ingest(
-        db, paths, criteria, crs=crs, columns=names, chunk_size=chunk_size, backend=backend
+        db, paths, criteria, crs=crs, columns=names, chunk_size=side, backend=backend
     )
     report = complete_ingest(
         frozen, backend, stall=stall, lease=lease, progress=progress, shown=paths
@@ -135,14 +139,14 @@ def plan(
     mask: AnyPath | None = None,
     tile_size: int | None = None,
     recipe: str | None = None,
-    terms: Sequence[str] | None = None,
-    weights: Sequence[str] | None = None,
+    terms: str | Sequence[str] | None = None,
+    weights: str | Sequence[str] | None = None,
     uncertainty_floor: float | None = None,
     distance_scale: float | None = None,
-    fallback_radii: Sequence[float] | None = None,
-    other_platforms: Sequence[str] | None = None,
-    period: tuple[str, str] | None = None,
-    reference_epoch: str | None = None,
+    fallback_radii: float | Sequence[float] | None = None,
+    other_platforms: str | Sequence[str] | None = None,
+    period: tuple[Instant, Instant] | None = None,
+    reference_epoch: Instant | None = None,
     min_points: int | None = None,
     min_passes: int | None = None,
     min_span_days: float | None = None,
@@ -189,32 +193,10 @@ def plan(
     InvalidValue
         A value breaks its rule or differs from that of the run; nothing was changed.
     """
-    request = PlanRequest(
-        posting=posting,
-        radius=radius,
-        bounds=bounds,
-        region=region,
-        where=where,
-        mask=None if mask is None else os.fspath(mask),
-        tile_size=tile_size,
-        recipe=recipe,
-        terms=_tuple(terms),
-        weights=_tuple(weights),
-        uncertainty_floor=uncertainty_floor,
-        distance_scale=distance_scale,
-        fallback_radii=_tuple(fallback_radii),
-        other_platforms=_tuple(other_platforms),
-        period=_tuple(period),
-        reference_epoch=reference_epoch,
-        min_points=min_points,
-        min_passes=min_passes,
-        min_span_days=min_span_days,
-        min_span_share=min_span_share,
-        max_rate=max_rate,
-        min_tolerance=min_tolerance,
-    )
-    points = PointDB(db) if isinstance(db, str | os.PathLike) else db
-    planned = plan_run(run.path if isinstance(run, Run) else run, request, db=points)
+    asked = {name: value for name, value in locals().items() if name in SETTINGS}
+    given = db if isinstance(db, PointDB | None) else PointDB(path_of("db", db))
+    directory = run.path if isinstance(run, Run) else path_of("run", run)
+    planned = plan_run(directory, asked, db=given)
     points = open_db(planned)
     lines = obstacles(planned.settings, points)
     if 0 < points.simulated(planned.snapshot) < 1:
@@ -306,7 +288,7 @@ def open(path: AnyPath) -> xr.Dataset:
     InvalidValue
         The path is neither a run nor a NetCDF product.
     """
-    return open_map(Path(path))
+    return open_map(path_of("path", path))
 
 
 def assemble(
@@ -335,12 +317,12 @@ def assemble(
     Unfinished
         Tiles are missing.
     """
-    run, path = _run(run), Path(output)
+    run, path = _run(run), path_of("output", output)
     missing = {task.index for task in run.missing()}
     if missing and not partial:
         raise Unfinished(
             f"{len(missing)} of {len(run.tasks)} tiles of {run.path} are missing (or damaged);"
-            f" assemble the present ones with --partial, or make the others: {command('run', run.path)}"
+            f" assemble the present ones with partial=True, or make the others: {command('run', run.path)}"
         )
     settings, grid = run.settings, run.settings.map_grid
     saved = {(t.ix, t.iy): t for index, t in enumerate(run.tiles) if index not in missing}
@@ -405,20 +387,17 @@ def plot(
 
     if isinstance(data, Run):
         data = open_run(data)
-    elif isinstance(data, str | os.PathLike):
-        data = open(data)
+    elif not isinstance(data, xr.Dataset | xr.DataArray):
+        data = open(path_of("data", data, "give maps, a run, or the path of a run or product"))
     return plot_map(data, variable, **options)
 
 
 def _run(run: Run | AnyPath) -> Run:
-    return run if isinstance(run, Run) else Run.load(run)
-
-
-def _tuple(values: Iterable[Any] | None) -> tuple[Any, ...] | None:
-    # A text is left as it is: the check of its field says what to write instead.
-    return values if values is None or isinstance(values, str) else tuple(values)  # type: ignore[return-value]
+    if isinstance(run, PointDB):
+        raise InvalidValue(f"{run.path} is a point DB; plan a run on it with cryotile.plan")
+    return run if isinstance(run, Run) else Run.load(path_of("run", run))
 
 
 def _several(values: Any) -> Iterable[Any]:
-    """Return one path or text as a list of one."""
-    return [values] if isinstance(values, str | os.PathLike) else values
+    """Return one value as a list of one; a text is one value."""
+    return values if isinstance(values, Iterable) and not isinstance(values, str) else [values]

@@ -1,13 +1,17 @@
 """Errors that a user can correct.
 
-The message of each error is one line with the value, the rule that it breaks and the remedy.  The command line prints
-this line and exits with ``exit_code``; a library user catches :class:`CryotileError` or the built-in base class.
+The message of each error is one line with the value, the rule that it breaks and the remedy.  A remedy names a setting
+as a keyword, e.g. ``crs="EPSG:3031"``.  The command line prints this line, with options in place of keywords, and exits
+with ``exit_code``; a library user catches :class:`CryotileError` or the built-in base class.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
+from typing import SupportsFloat
 
 __all__ = [
     "CryotileError",
@@ -22,12 +26,28 @@ __all__ = [
     "Unfinished",
     "UnwritablePath",
     "command",
+    "number_of",
+    "path_of",
 ]
 
 
 def command(*words: object) -> str:
     """Return a command of ``cryotile`` for a message, quoted so that it can be pasted into a shell."""
     return shlex.join(["cryotile", *map(str, words)])
+
+
+def path_of(name: str, value: object, remedy: str = "give a path") -> Path:
+    """Return an argument that must be a path; raise InvalidValue if it is of another type."""
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise InvalidValue(f"{name} must be a path, not of type {type(value).__name__}; {remedy}")
+
+
+def number_of(name: str, value: object) -> float:
+    """Return an argument that must be a number; raise InvalidValue if it is of another type."""
+    if isinstance(value, SupportsFloat) and not isinstance(value, str):
+        return float(value)
+    raise InvalidValue(f"{name} must be a number, not of type {type(value).__name__}; give one")
 
 
 class CryotileError(Exception):

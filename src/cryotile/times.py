@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,10 @@ _LONGEST = 1e11
 _LEAP_SECOND = r"([T\s]\d?\d:\d\d:|[T\s]\d{4})60(?!\d)"
 
 
+Instant = str | date | np.datetime64
+"""A text in ISO 8601, a day, a datetime (a Timestamp is one), or numpy's; UTC unless it has a time zone."""
+
+
 def parse_instant(text: str) -> pd.Timestamp:
     """Return the instant that a text names.
 
@@ -117,6 +121,29 @@ def parse_instant(text: str) -> pd.Timestamp:
             f"{shown} is not an instant in ISO 8601; write it as 2015-07-01 or 2015-07-01T12:00:00 (UTC)"
         ) from None
     return pd.Timestamp(instant).as_unit("us")
+
+
+def instant_text(value: Instant) -> str:
+    """Return an instant in ISO 8601, UTC; a text stays as it is.
+
+    Parameters
+    ----------
+    value : Instant
+        Any.
+
+    Raises
+    ------
+    InvalidValue
+        It is of another type.
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, date | np.datetime64):
+        raise InvalidValue(f"{value!r} is not an instant; write it as '2015-07-01', or give a date")
+    instant = pd.Timestamp(value)
+    instant = instant if instant.tzinfo is None else instant.tz_convert(None)
+    # A day is the same setting as its text.
+    return instant.isoformat().removesuffix("T00:00:00")
 
 
 def parse_date(text: str) -> pd.Timestamp:

@@ -14,7 +14,6 @@ from cryotile.backends.base import STALL
 from cryotile.backends.cores import count_cores
 from cryotile.errors import InvalidValue
 from cryotile.pointdb import PointDB
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
 from cryotile.testing.backends import BackendContract, MakeBackend
 from tests.support import command_line
@@ -40,9 +39,7 @@ def run(tmp_path: Path) -> Run:
     """Return a run of a few tiles, none of them done."""
     db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
     db.append([granule(0, 3000, extent=20e3)])
-    return plan_run(
-        tmp_path / "run", PlanRequest(tile_size=10, where="platform == 'cryosat2'"), db=db
-    )
+    return plan_run(tmp_path / "run", {"tile_size": 10, "where": "platform == 'cryosat2'"}, db=db)
 
 
 def plain_environment() -> dict[str, str]:

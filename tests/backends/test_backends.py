@@ -173,7 +173,7 @@ def test_a_lease_that_is_not_positive_is_refused(spec, lease, tmp_path):
 
 @pytest.mark.parametrize("spec", ["serial", "local:2", "index:0/2", "taskfarm+http://a:b@farm"])
 def test_a_backend_without_leases_says_so(spec, tmp_path):
-    with pytest.raises(InvalidValue, match=r"has no leases .* leave --lease out") as caught:
+    with pytest.raises(InvalidValue, match=r"has no leases .* leave the lease out") as caught:
         open_backend(spec, home=tmp_path, key="k", lease=60.0)
     # The message does not contain the password of an address.
     assert "\n" not in str(caught.value)

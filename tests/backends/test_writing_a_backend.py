@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from cryotile.pointdb import PointDB
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import plan_run
 from tests.support import PROJECT
 from tests.support.command_line import run_python
@@ -56,9 +55,7 @@ def test_the_example_of_a_backend_is_found_by_its_name(nice_farm: Path) -> None:
 def test_the_script_with_an_executor_does_a_run(tmp_path: Path) -> None:
     db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
     db.append([granule(0, 3000, extent=20e3)])
-    run = plan_run(
-        tmp_path / "run", PlanRequest(tile_size=10, where="platform == 'cryosat2'"), db=db
-    )
+    run = plan_run(tmp_path / "run", {"tile_size": 10, "where": "platform == 'cryosat2'"}, db=db)
     (script,) = blocks("executor.md", "python")
     (tmp_path / "script.py").write_text(
         script.replace("ProcessPoolExecutor(8,", "ProcessPoolExecutor(2,")

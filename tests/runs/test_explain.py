@@ -53,7 +53,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, points: pd.DataFrame) -> Run:
 
 
 def planned(directory: Path, points: pd.DataFrame, **options: object) -> Run:
-    return plan_flown(directory, points, dataclasses.replace(REQUEST, **options))
+    return plan_flown(directory, points, {**REQUEST, **options})
 
 
 def without(points: pd.DataFrame, reason: Reason) -> set[int]:

@@ -449,7 +449,7 @@ def test_a_granule_too_large_for_the_memory_is_refused_by_name(
     ((path, problem),) = taken.problems
     assert path == str(giant)
     assert "some 300,000 records" in problem
-    assert "give --memory 340MB or more" in problem
+    assert 'give memory="340MB" or more' in problem
 
 
 def test_sizes_are_accepted_in_common_spellings(

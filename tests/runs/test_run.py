@@ -17,7 +17,6 @@ from cryotile.errors import CryotileError, InvalidValue
 from cryotile.farm.journal import Journaled
 from cryotile.farm.task import Outcome, Progress, Task
 from cryotile.pointdb import PointDB
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.work import FitTile, fit_wanted, read_window
 from tests.support.made_up import granule, points, with_points
@@ -164,10 +163,10 @@ def test_a_point_db_that_workers_cannot_reach_ends_the_run(run: Run) -> None:
 
 
 def test_planning_again_without_new_points_changes_nothing(run: Run) -> None:
-    assert plan_run(run.path, PlanRequest()) == run
+    assert plan_run(run.path, {}) == run
     assert plan_run(run.path, REQUEST, db=PointDB(run.db_path)) == run
     with pytest.raises(InvalidValue, match="frozen with other settings: radius"):
-        plan_run(run.path, PlanRequest(radius=1500.0))
+        plan_run(run.path, {"radius": 1500.0})
 
 
 def test_the_point_db_of_a_run_opens_at_the_runs_commit(run: Run) -> None:
@@ -197,7 +196,7 @@ def test_a_run_continues_after_a_compaction_that_ended_its_snapshot(run: Run) ->
         db.append([with_points(granule(seed, 30), away)])
     db.compact()
     assert not db.has_snapshot(run.snapshot)
-    again = plan_run(run.path, PlanRequest())
+    again = plan_run(run.path, {})
     assert again.generation == run.generation + 1
     assert open_db(again).has_snapshot(again.snapshot)
     assert again.missing() == [task for task in again.tasks if task.index != 0]
@@ -224,7 +223,7 @@ def test_columns_that_a_fit_does_not_read_make_no_difference(
     frame["power"] = np.cos(np.arange(6000.0))
     db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031", columns=["power"])
     db.append([with_points(granule(1), frame)])
-    run = plan_run(tmp_path / "run", dataclasses.replace(REQUEST, **asked), db=db)
+    run = plan_run(tmp_path / "run", {**REQUEST, **asked}, db=db)
     tile, config = run.tile(0), run.settings.fit
     window = tile.window(config.reach)
     few = read_window(run, db, window, columns=config.point_columns)
@@ -288,7 +287,7 @@ def test_another_point_db_in_the_place_of_the_first_is_noticed(run: Run, tmp_pat
     db.append([granule(2, 2000, extent=20e3)])
     with pytest.raises(InvalidValue, match=r"commit 1 of .* is not the one .* cryotile plan"):
         open_db(run)
-    again = plan_run(run.path, PlanRequest())
+    again = plan_run(run.path, {})
     assert open_db(again).snapshot == again.snapshot
     assert len(again.missing()) == len(again.tasks)
 

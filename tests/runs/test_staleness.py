@@ -13,7 +13,6 @@ import pytest
 
 from cryotile.cli import main
 from cryotile.pointdb import PointDB
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.staleness import changed_tiles
 from cryotile.simulate import World, simulate
@@ -40,9 +39,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("finished")
     db = PointDB.create(home / "ice.pdb", "EPSG:3031")
     db.append([granule(1, 2000, extent=20e3)])
-    request = PlanRequest(
-        where="platform == 'icesat2'", bounds=(-20e3, -20e3, 20e3, 20e3), tile_size=10
-    )
+    request = {
+        "where": "platform == 'icesat2'",
+        "bounds": (-20e3, -20e3, 20e3, 20e3),
+        "tile_size": 10,
+    }
     run = plan_run(home / "run", request, db=db)
     fit(run, *range(len(run.tasks)))
     return home

@@ -17,7 +17,6 @@ from cryotile.errors import CryotileError, DamagedFile, InvalidValue
 from cryotile.farm.task import Outcome
 from cryotile.pointdb import PointDB
 from cryotile.runs.cost import VISITS_PER_SECOND
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
 from cryotile.runs.submit import Job, make_job, needs, submit, submitted_tasks
 from tests.support.made_up import granule
@@ -29,7 +28,7 @@ def run(tmp_path: Path) -> Run:
     """Return a run in a directory whose name a shell would split."""
     db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
     db.append([granule(1, 2000, extent=20e3)])
-    request = PlanRequest(tile_size=7, where="platform == 'cryosat2'")
+    request = {"tile_size": 7, "where": "platform == 'cryosat2'"}
     return plan_run(tmp_path / "it's $HOME; a run", request, db=db)
 
 
@@ -218,7 +217,7 @@ def test_a_rejected_submission_leaves_no_files(
         submit(make_job(run, "slurm", members=2))
     assert "\n" not in str(caught.value)
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(CryotileError, match=r"sbatch is not on the PATH.*--dry-run"):
+    with pytest.raises(CryotileError, match=r"sbatch is not on the PATH.*dry run"):
         submit(make_job(run, "slurm", members=2))
     assert list((run.path / "jobs").iterdir()) == []
 
@@ -226,7 +225,7 @@ def test_a_rejected_submission_leaves_no_files(
 def test_a_submission_of_another_task_list_is_refused(run: Run, sbatch: Path) -> None:
     submit(make_job(run, "slurm", members=2))
     PointDB(run.db_path).append([granule(7, 2000, extent=20e3)])
-    again = plan_run(run.path, PlanRequest())
+    again = plan_run(run.path, {})
     with pytest.raises(InvalidValue, match=r"task list 1, but .* task list 2; submit again"):
         submitted_tasks(again, 1)
     with pytest.raises(InvalidValue, match="has no submission 9"):

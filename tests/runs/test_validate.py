@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -192,7 +191,7 @@ def test_a_map_of_differences_is_cropped_to_the_mask(
     x, y = WORLD.centre
     east = [(x - 500, y - 9e3), (x + 9e3, y - 9e3), (x + 9e3, y + 9e3), (x - 500, y + 9e3)]
     ice = vector_file(tmp_path / "east.gpkg", shapely.Polygon(east), crs=WORLD.crs)
-    run = plan_flown(tmp_path, points, dataclasses.replace(REQUEST, mask=str(ice)))
+    run = plan_flown(tmp_path, points, {**REQUEST, "mask": str(ice)})
     words = ("--split", "odd-even", "--backend", "serial")
     assert call("validate", run.path, *words)[0] == 0
     product = read_product(run.path / "validation" / "odd-even.nc")
@@ -247,7 +246,7 @@ def test_the_plane_recipe_can_be_validated_too(
     call: Call, tmp_path: Path, points: pd.DataFrame
 ) -> None:
     few = points[points["pass_id"].isin(points["pass_id"].unique()[::6])]
-    run = plan_flown(tmp_path, few, dataclasses.replace(REQUEST, recipe="plane"))
+    run = plan_flown(tmp_path, few, {**REQUEST, "recipe": "plane"})
     code, said, complaints = call(
         "validate", run.path, "--backend", "serial", "--split", "odd-even"
     )

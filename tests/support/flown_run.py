@@ -9,7 +9,6 @@ import pandas as pd
 
 from cryotile.pointdb import PointDB
 from cryotile.points import Granule, pass_id
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
 from cryotile.runs.work import FitTile
 from cryotile.simulate.mission import Mission, Noise, crossings, fly
@@ -19,7 +18,7 @@ from cryotile.simulate.world import GROUNDED, World
 WORLD = World(bounds=(-14e3, -1354e3, 14e3, -1326e3))
 NOISE = Noise(bad_share=0.05, outlier_share=0.01, ambiguous_share=0.0)
 PERIOD = ("2011-01-01", "2019-01-01")
-REQUEST = PlanRequest(posting=1000.0, radius=1500.0, tile_size=10, period=PERIOD)
+REQUEST = {"posting": 1000.0, "radius": 1500.0, "tile_size": 10, "period": PERIOD}
 
 
 def fly_over() -> pd.DataFrame:
@@ -47,7 +46,7 @@ def fly_over() -> pd.DataFrame:
     )
 
 
-def plan_flown(directory: Path, points: pd.DataFrame, request: PlanRequest = REQUEST) -> Run:
+def plan_flown(directory: Path, points: pd.DataFrame, request: dict[str, object] = REQUEST) -> Run:
     """Plan a run over points, which go through a point DB."""
     db = PointDB.create(directory / "ice.pdb", WORLD.crs)
     db.append([as_granule(points)])

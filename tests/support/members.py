@@ -13,7 +13,6 @@ import tomli_w
 
 import cryotile
 from cryotile.pointdb import PointDB
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
 from cryotile.runs.work import FitTile
 from tests.support.command_line import start
@@ -109,7 +108,7 @@ def small_run(directory: Path, hold: str, *setup: str) -> SmallRun:
     """
     db = PointDB.create(directory / "ice.pdb", "EPSG:3031")
     db.append([granule(seed, 3000, extent=20e3) for seed in range(2)])
-    request = PlanRequest(tile_size=7, where="platform == 'cryosat2'")
+    request = {"tile_size": 7, "where": "platform == 'cryosat2'"}
     reference = plan_run(directory / "reference", request, db=db)
     for task in reference.tasks:
         FitTile(reference.path, reference.generation)(task, lambda fraction: None)

@@ -6,12 +6,11 @@ from pathlib import Path
 
 from cryotile.farm.task import Task
 from cryotile.pointdb import PointDB
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.run import Run, plan_run
 from cryotile.runs.work import FitTile
 from tests.support.made_up import granule
 
-REQUEST = PlanRequest(posting=1000.0, radius=2000.0, where="platform == 'icesat2'", tile_size=10)
+REQUEST = {"posting": 1000.0, "radius": 2000.0, "where": "platform == 'icesat2'", "tile_size": 10}
 
 
 def make_run(directory: Path) -> Run:

@@ -17,7 +17,7 @@ from cryotile.backends.base import Backend, Context
 from cryotile.errors import InvalidValue, MissingDependency
 from cryotile.farm.task import Task
 
-__all__ = ["Backend", "Context", "installed_backends", "open_backend", "share_of"]
+__all__ = ["Backend", "Context", "installed_backends", "open_backend", "resolved", "share_of"]
 
 # Scheme → class, imported only when chosen: a cluster without MPI never imports mpi4py.
 _BUILT_IN = {
@@ -72,11 +72,7 @@ def open_backend(
     MissingDependency
         The backend or something that it needs is not installed.
     """
-    if spec == "auto":
-        # Imported here: a process whose user named a backend does not look for MPI, schedulers and cores.
-        from cryotile.backends.auto import choose
-
-        spec = choose(os.environ).spec
+    spec = resolved(spec)
     scheme, _, argument = spec.partition(":")
     if scheme == "auto":
         raise InvalidValue(
@@ -86,12 +82,24 @@ def open_backend(
     # The scheme alone: an address may hold a password.
     if lease is not None and not getattr(make, "has_leases", False):
         raise InvalidValue(
-            f"backend {scheme!r} has no leases to last {lease:g} s; leave --lease out, or choose a backend whose "
+            f"backend {scheme!r} has no leases to last {lease} s; leave the lease out, or choose a backend whose "
             "workers come and go: dir, mpi, sqlite, postgresql, http"
         )
     limits = {"stall": stall, "lease": lease}
     context = Context(home, key, **{name: s for name, s in limits.items() if s is not None})
     return make(spec if argument.startswith("//") else argument, context)
+
+
+def resolved(spec: str) -> str:
+    """Return the spec of a backend; in place of ``auto``, what :func:`cryotile.backends.auto.choose` names here."""
+    if not isinstance(spec, str):
+        raise InvalidValue(f"backend {spec!r} is not a text; give one such as 'auto' or 'local:8'")
+    if spec != "auto":
+        return spec
+    # Imported here: a process whose user named a backend does not look for MPI, schedulers and cores.
+    from cryotile.backends.auto import choose
+
+    return choose(os.environ).spec
 
 
 def share_of(backend: Backend, tasks: Sequence[Task]) -> Sequence[Task]:

@@ -21,7 +21,7 @@ from cryotile.farm.task import Outcome, Task, Work
 
 __all__ = ["ArrayBackend", "ArrayMember", "IndexBackend", "array_member", "array_scheduler", "deal"]
 
-BY_HAND = "name this member's share, counted from 0, with --backend index:K/N"
+BY_HAND = 'name this member\'s share, counted from 0, with backend="index:K/N"'
 
 
 class ArrayMember(NamedTuple):

@@ -13,7 +13,7 @@ from math import isfinite
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from cryotile.errors import InvalidValue, UnwritablePath
+from cryotile.errors import InvalidValue, UnwritablePath, number_of
 from cryotile.farm.task import ATTEMPTS, Outcome, Progress, Task, Work
 from cryotile.ledgers.base import LEASE
 
@@ -66,7 +66,7 @@ class Context:
             "lease": "e.g. 60: after so long without a sign of life others take over a worker's tasks",
         }
         for seconds, (name, remedy) in zip((self.stall, self.lease), remedies.items(), strict=True):
-            if not (isfinite(seconds) and seconds > 0):
+            if not (isfinite(number_of(name, seconds)) and seconds > 0):
                 raise InvalidValue(
                     f"{name} {seconds} s is not a positive number; give seconds, {remedy}"
                 )

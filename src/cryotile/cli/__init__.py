@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 a failure (the message says what remains), 2 wrong usag
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -24,7 +25,16 @@ from cryotile.errors import CryotileError, IncompleteIngest
 if TYPE_CHECKING:
     from cryotile.runs.tasklist import TaskList
 
-__all__ = ["cli", "main", "saying_what_is_saved"]
+__all__ = ["cli", "main", "saying_what_is_saved", "with_options"]
+
+
+def with_options(message: str) -> str:
+    """Return a message of the library, which names a setting as a keyword, with the option in its place."""
+
+    def option(keyword: re.Match[str]) -> str:
+        return f"--{keyword[1].replace('_', '-')}{'' if keyword[2] else ' '}"
+
+    return re.sub(r'(?<=[ (])([a-z_]+)=(?:(True)\b|(?="))', option, message)
 
 
 # Those of libraries, such as matplotlib's, tell a user nothing.
@@ -242,7 +252,7 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    click.echo(f"cryotile: {message}", err=True)
+    click.echo(f"cryotile: {with_options(message)}", err=True)
 
 
 def _drain_or_leave(_number: int, _frame: FrameType | None) -> None:

@@ -15,7 +15,6 @@ from cryotile.cli.describe import describe
 from cryotile.cli.screen import (
     BACKEND,
     LEASE,
-    SIZE,
     STALL,
     counted,
     number,
@@ -28,7 +27,7 @@ from cryotile.pointdb import PointDB
 from cryotile.pointdb.repair import set_damage_aside
 from cryotile.readers import ColumnMapping, find_granules
 from cryotile.runs.ingest import prepare_ingest
-from cryotile.runs.ingest_batch import Criteria
+from cryotile.runs.ingest_batch import Criteria, memory_of
 from cryotile.runs.progress import Advance, bar
 from cryotile.runs.work import complete_ingest
 
@@ -103,7 +102,7 @@ MAPPING = click.option(
 )
 @click.option(
     "--memory",
-    type=SIZE,
+    metavar="SIZE",
     default="2GB",
     show_default=True,
     help="Memory of a worker, e.g. 800MB: it commits when it holds as many points as that allows.",
@@ -128,7 +127,7 @@ def ingest(
     chunk_size: float | None,
     dem: Path | None,
     max_dem_difference: float,
-    memory: float,
+    memory: str,
     backend: str,
     stall: float | None,
     lease: float | None,
@@ -151,7 +150,7 @@ def ingest(
     frozen = prepare_ingest(
         db,
         files,
-        Criteria(surfaces, where, mapping, dem, max_dem_difference, memory),
+        Criteria(surfaces, where, mapping, dem, max_dem_difference, memory_of(memory)),
         crs=crs,
         columns=[name.strip() for name in columns.split(",") if name.strip()],
         chunk_size=chunk_size,

@@ -6,7 +6,6 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile import api
-from cryotile.cli import saying_what_is_saved
+from cryotile.cli import saying_what_is_saved, with_options
 from cryotile.cli.describe import lead_on
 from cryotile.cli.screen import (
     BACKEND,
@@ -37,7 +36,7 @@ from cryotile.pointdb import PointDB
 from cryotile.runs.cost import estimate
 from cryotile.runs.ingest import Ingest
 from cryotile.runs.origin import FLAGS
-from cryotile.runs.plan import REGIONS, PlanRequest
+from cryotile.runs.plan import REGIONS, SETTINGS
 from cryotile.runs.run import Run, open_db
 from cryotile.runs.staleness import beyond_bounds, beyond_period, changed_tiles
 from cryotile.runs.submit import BACKENDS, SCHEDULERS, make_job, submitted_tasks
@@ -53,15 +52,15 @@ STALE_SHOWN = 12
 # --- plan ---------------------------------------------------------------------------------------------------------
 
 _KINDS: dict[str, dict[str, Any]] = {
-    "float | None": {"type": float},
-    "int | None": {"type": int},
-    "str | None": {},
-    "tuple[str, ...] | None": {"multiple": True},
-    "tuple[float, ...] | None": {"multiple": True, "type": float},
-    "tuple[str, str] | None": {"nargs": 2},
-    "Bounds | None": {"nargs": 4, "type": float},
+    "float": {"type": float},
+    "int": {"type": int},
+    "str": {},
+    "tuple[str, ...]": {"multiple": True},
+    "tuple[float, ...]": {"multiple": True, "type": float},
+    "tuple[str, str]": {"nargs": 2},
+    "Bounds": {"nargs": 4, "type": float},
 }
-"""Type of a field → how its option is read."""
+"""Type of a setting → how its option is read."""
 
 _OPTIONS: dict[str, tuple[str | None, str]] = {
     "posting": ("METRES", "Distance between posts.  [default: 1000]"),
@@ -122,28 +121,24 @@ _OPTIONS: dict[str, tuple[str | None, str]] = {
         "Least tolerance (1 - R²) of a column against the others.  [default: 0.0001]",
     ),
 }
-"""Field of a request → metavar and help of its option."""
+"""Setting → metavar and help of its option."""
 
 _CHOICES = {"region": sorted(REGIONS), "recipe": sorted(RECIPES), "weights": list(WEIGHTS)}
 
 _Command = Callable[..., None]
 
 
-def _request_options(command: _Command) -> _Command:
-    """Give a command an option for each field of a request."""
+def _settings(command: _Command) -> _Command:
+    """Give a command an option for each setting."""
     # Decorators are applied from the last to the first.
-    for field in reversed(fields(PlanRequest)):
-        command = _request_option(field)(command)
+    for name in reversed(SETTINGS):
+        metavar, text = _OPTIONS[name]
+        kind = _KINDS[SETTINGS[name]]
+        if name in _CHOICES:
+            kind = {**kind, "type": click.Choice(_CHOICES[name])}
+        flag = FLAGS.get(name, "--" + name.replace("_", "-"))
+        command = click.option(flag, name, metavar=metavar, help=text, **kind)(command)
     return command
-
-
-def _request_option(field: Field[Any]) -> Callable[[_Command], _Command]:
-    metavar, text = _OPTIONS[field.name]
-    kind = dict(_KINDS[str(field.type)])
-    if field.name in _CHOICES:
-        kind["type"] = click.Choice(_CHOICES[field.name])
-    flag = FLAGS.get(field.name, "--" + field.name.replace("_", "-"))
-    return click.option(flag, field.name, metavar=metavar, help=text, **kind)
 
 
 @click.command()
@@ -153,7 +148,7 @@ def _request_option(field: Field[Any]) -> Callable[[_Command], _Command]:
     type=click.Path(path_type=Path, readable=False),
     help="Point DB; required for a new run, and for one whose point DB was moved.",
 )
-@_request_options
+@_settings
 def plan(run_directory: Path, db: Path | None, **asked: Any) -> None:
     """Freeze a run in directory RUN: its grid, its settings and its list of tiles, costliest first.
 
@@ -171,7 +166,7 @@ def plan(run_directory: Path, db: Path | None, **asked: Any) -> None:
         planned = api.plan(run_directory, db, **given)
     _print_plan(planned)
     for warning in caught:
-        click.echo(f"warning      {warning.message}")
+        click.echo(f"warning      {with_options(str(warning.message))}")
 
 
 def _print_plan(run: Run) -> None:

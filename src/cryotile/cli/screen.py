@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ __all__ = [
     "FORCE",
     "LEASE",
     "RUN",
-    "SIZE",
     "STALL",
     "check_free",
     "clock",
@@ -143,30 +141,6 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
-
-
-class _Size(click.ParamType[float]):
-    """Number of bytes as users write it: ``800MB``, ``2 GB``."""
-
-    name = "size"
-
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return bytes."""
-        if not isinstance(value, str):
-            return value
-        match = re.fullmatch(r"([0-9.]+)\s*([kMGT]?)i?B?", value.strip(), re.IGNORECASE)
-        try:
-            number = float(match[1]) if match else 0.0
-        except ValueError:
-            number = 0.0
-        if match is None or not number > 0:
-            self.fail(f"{value!r} is not a size; write e.g. 800MB or 2GB", param, ctx)
-        return number * 1000.0 ** " kmgt".index(match[2].lower() or " ")
-
-
-SIZE = _Size()
 
 
 def clock(seconds: float) -> str:

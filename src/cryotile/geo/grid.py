@@ -262,14 +262,14 @@ def check_bounds(bounds: Bounds) -> None:
     Raises
     ------
     InvalidValue
-        A bound is NaN or infinite, or a lower bound exceeds its upper one.
+        There are not four, one is NaN or infinite, or a lower bound exceeds its upper one.
     """
+    if np.shape(bounds) != (4,) or not all(map(math.isfinite, bounds)):
+        raise InvalidValue(
+            f"bounds {bounds!r} are not four finite numbers; give x_min y_min x_max y_max in metres"
+        )
     x_min, y_min, x_max, y_max = bounds
     text = " ".join(f"{edge:.12g}" for edge in bounds)
-    if not all(math.isfinite(edge) for edge in bounds):
-        raise InvalidValue(
-            f"bounds {text} are not four finite numbers; give x_min y_min x_max y_max in metres"
-        )
     for axis, low, high in (("x", x_min, x_max), ("y", y_min, y_max)):
         if low > high:
             raise InvalidValue(

@@ -15,14 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyproj
 
-from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.errors import DamagedFile, InvalidValue, path_of
 from cryotile.geo.grid import Tile
 from cryotile.geo.projection import crs_text, projected_crs
 from cryotile.pointdb.compact import Compacted, compact
 from cryotile.pointdb.fragments import FragmentGone
 from cryotile.pointdb.read import (
     Selection,
-    Time,
     parse_condition,
     read_limits,
     read_points,
@@ -37,6 +36,7 @@ from cryotile.pointdb.verify import Damage, verify
 from cryotile.pointdb.write import Appended, append_granules
 from cryotile.points import CORE_COLUMNS, Batch, Bounds, Granule, InPieces, ReprMixin
 from cryotile.selection import Where
+from cryotile.times import Instant
 
 if TYPE_CHECKING:
     from cryotile.runs.ingest_batch import IngestReport
@@ -68,7 +68,7 @@ class PointDB(ReprMixin):
     """Report of the last :func:`cryotile.ingest` through this object; None before."""
 
     def __init__(self, path: str | PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = path_of("path", path)
         self._store = Store.open(self.path)
         self._newest = self._store.log.load()
         # The snapshot that was read last, by number, and the squares that were counted last.
@@ -202,7 +202,7 @@ class PointDB(ReprMixin):
             self.path, crs=crs, columns=columns, chunk_size=chunk_size
         )
 
-    def append(self, granules: Sequence[Granule] | Batch | InPieces) -> Appended:
+    def append(self, granules: Granule | Sequence[Granule] | Batch | InPieces) -> Appended:
         """Add the points of projected granules, in one commit with one fragment for each chunk that they touch.
 
         A granule that the point DB already has (by id, baseline, version and content) is skipped, a newer baseline or
@@ -210,7 +210,7 @@ class PointDB(ReprMixin):
 
         Parameters
         ----------
-        granules : sequence of Granule, Batch or InPieces
+        granules : Granule, sequence of Granule, Batch or InPieces
             With ``x, y``.  An extra column of the point DB that a granule lacks is NaN there, others are left out.  A
             granule without points is recorded with 0 rows.
 
@@ -235,7 +235,7 @@ class PointDB(ReprMixin):
         *,
         columns: Sequence[str] | None = None,
         where: str | Where | None = None,
-        time: tuple[Time, Time] | None = None,
+        time: tuple[Instant, Instant] | None = None,
         snapshot: int | None = None,
     ) -> pd.DataFrame:
         """Read points.
@@ -276,7 +276,7 @@ class PointDB(ReprMixin):
         *,
         columns: Sequence[str] | None = None,
         where: str | Where | None = None,
-        time: tuple[Time, Time] | None = None,
+        time: tuple[Instant, Instant] | None = None,
         snapshot: int | None = None,
     ) -> Iterator[pd.DataFrame]:
         """Read points chunk by chunk, for more points than fit in memory.

@@ -6,7 +6,7 @@ A selection becomes limits of stored values; chunks, fragments and row groups th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
@@ -25,12 +25,11 @@ from cryotile.pointdb.sort_order import SQUARE_SIZE, has_no_ties, in_total_order
 from cryotile.pointdb.store import Store
 from cryotile.points import CATEGORIES, CORE_COLUMNS, Bounds
 from cryotile.selection import Where
-from cryotile.times import parse_instant
+from cryotile.times import Instant, instant_text, parse_instant
 
 __all__ = [
     "Limits",
     "Selection",
-    "Time",
     "parse_condition",
     "read_limits",
     "read_points",
@@ -38,7 +37,6 @@ __all__ = [
     "select_squares",
 ]
 
-Time = str | np.datetime64 | pd.Timestamp
 
 Limits = dict[str, tuple[int, int]]
 """Stored name → first and last value."""
@@ -75,7 +73,7 @@ class Selection:
         bounds: Bounds | Tile | None,
         columns: Sequence[str] | None,
         where: str | Where | None,
-        time: tuple[Time, Time] | None,
+        time: tuple[Instant, Instant] | None,
     ) -> Selection:
         """Check and convert the arguments of :meth:`cryotile.PointDB.read`.
 
@@ -91,7 +89,11 @@ class Selection:
         InvalidValue
             A column is unknown, bounds or times are reversed or NaN, or the expression is invalid.
         """
-        names = tuple(CORE_COLUMNS if columns is None else columns)
+        if columns is None:
+            columns = tuple(CORE_COLUMNS)
+        if isinstance(columns, str) or not isinstance(columns, Iterable):
+            raise InvalidValue(f"columns {columns!r} is not a list of names; give one")
+        names = tuple(columns)
         if unknown := [name for name in names if name not in known]:
             raise InvalidValue(
                 f"column {unknown[0]!r} is not in this point DB; use {', '.join(known)}"
@@ -120,7 +122,7 @@ def parse_condition(where: str | Where | None, known: Collection[str]) -> Where 
     """Parse a condition if it is text, and check that its columns are known."""
     if where is None:
         return None
-    where = Where.parse(where) if isinstance(where, str) else where
+    where = where if isinstance(where, Where) else Where.parse(where)
     where.check(known)
     return where
 
@@ -129,15 +131,14 @@ def _checked_bounds(bounds: Bounds | Tile) -> Bounds:
     """Return the bounds, or those of the tile; raise InvalidValue if they are reversed or NaN."""
     if isinstance(bounds, Tile):
         return bounds.bounds
-    x_min, y_min, x_max, y_max = bounds
-    if not (x_min <= x_max and y_min <= y_max):
+    if np.shape(bounds) != (4,) or not (bounds[0] <= bounds[2] and bounds[1] <= bounds[3]):
         raise InvalidValue(
-            f"bounds {' '.join(map(str, bounds))} are reversed or NaN; give x_min y_min x_max y_max, metres"
+            f"bounds {bounds!r} are reversed, NaN or not four; give x_min y_min x_max y_max, metres"
         )
     return bounds
 
 
-def read_limits(bounds: Bounds | Tile | None, time: tuple[Time, Time] | None) -> Limits:
+def read_limits(bounds: Bounds | Tile | None, time: tuple[Instant, Instant] | None) -> Limits:
     """Convert bounds and times to limits of stored values; bounds are inclusive, the second time is exclusive."""
     limits: Limits = {}
     if bounds is not None:
@@ -145,10 +146,9 @@ def read_limits(bounds: Bounds | Tile | None, time: tuple[Time, Time] | None) ->
         limits["x_cm"] = _first_at_least(x_min), -_first_at_least(-x_max)
         limits["y_cm"] = _first_at_least(y_min), -_first_at_least(-y_max)
     if time is not None:
-        start, end = (
-            pd.Timestamp(parse_instant(t) if isinstance(t, str) else t).to_datetime64()
-            for t in time
-        )
+        if np.size(np.asarray(time, object)) != 2:
+            raise InvalidValue(f"time {time!r} is not two instants; give the first, and the end")
+        start, end = (parse_instant(instant_text(t)).to_datetime64() for t in time)
         if not start <= end:
             raise InvalidValue(
                 f"times {time[0]} to {time[1]} are reversed; give the earlier one first"

@@ -99,7 +99,7 @@ class _Verdict:
 
 
 def append_granules(
-    store: Store, snapshot: Snapshot, granules: Sequence[Granule] | Batch | InPieces
+    store: Store, snapshot: Snapshot, granules: Granule | Sequence[Granule] | Batch | InPieces
 ) -> tuple[Snapshot, Appended]:
     """Commit the points of several granules, or of one that comes in pieces, at once.
 
@@ -109,7 +109,7 @@ def append_granules(
         The point DB.
     snapshot : Snapshot
         The newest that the caller knows.
-    granules : sequence of Granule, Batch or InPieces
+    granules : Granule, sequence of Granule, Batch or InPieces
         The granules, projected.
 
     Returns
@@ -128,7 +128,15 @@ def append_granules(
     if isinstance(granules, InPieces):
         pieces = partial(_encoded_pieces, granules, extra)
         return _append(store, snapshot, (granules.granule,), pieces)
+    if isinstance(granules, Granule):
+        granules = [granules]
     if not isinstance(granules, Batch):
+        if not (
+            isinstance(granules, Sequence) and all(isinstance(one, Granule) for one in granules)
+        ):
+            raise InvalidValue(
+                "only granules can be appended; read files with cryotile.read_granule, or ingest them"
+            )
         for granule in granules:
             _check_projected(granule.name, granule.points)
         granules = Batch.of(granules)

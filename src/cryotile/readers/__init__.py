@@ -12,7 +12,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import NamedTuple
 
-from cryotile.errors import GranuleError, InvalidValue
+from cryotile.errors import GranuleError, InvalidValue, path_of
 from cryotile.points import SURFACE_TYPES, Granule
 from cryotile.readers.base import REASONS, Reader
 from cryotile.readers.source import Source, open_source
@@ -86,7 +86,7 @@ def read_granule(
     _require(surface_types, SURFACE_TYPES, "surface type")
     if columns:
         _require(columns, tuple(extra_columns(mapping)), "extra column")
-    with open_source(Path(path)) as source:
+    with open_source(path_of("path", path)) as source:
         reader = _reader_of(source) if mapping is None else table_reader(mapping)
         return reader.read(source, surface_types=surface_types, columns=columns)
 
@@ -159,8 +159,8 @@ def _reader_of(source: Source) -> Reader:
             return reader
     known = ", ".join(reader.product for reader in all_readers())
     raise GranuleError(
-        f"granule {source.path} {_described(source)}; cryotile reads {known}: give one of these, or a table with a"
-        " --mapping of its columns, or install a reader"
+        f"granule {source.path} {_described(source)}; cryotile reads {known}: give one of these, or a table with"
+        ' mapping="columns.toml" in which its columns are named, or install a reader'
     )
 
 

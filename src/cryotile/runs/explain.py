@@ -119,7 +119,7 @@ def nearest_post(grid: Grid, x: float, y: float) -> tuple[int, int]:
         if number not in posts:
             low, high = posts[0] * grid.posting, posts[-1] * grid.posting
             # Few users mean a place within 360 m of the pole.
-            degrees = "; for degrees use --lonlat" if abs(x) <= 360 and abs(y) <= 90 else ""
+            degrees = "; for degrees use lonlat=True" if abs(x) <= 360 and abs(y) <= 90 else ""
             raise InvalidValue(
                 f"{name} {value:.12g} m is outside the grid, whose posts reach from {low:.12g} to {high:.12g} m in"
                 f" {grid.crs}; give a place among them{degrees}"

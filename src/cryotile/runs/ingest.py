@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 import tomli_w
 
 import cryotile
-from cryotile.backends.auto import choose
+from cryotile.backends import resolved
 from cryotile.backends.pool import pool_size
 from cryotile.errors import (
     DamagedFile,
@@ -296,7 +296,7 @@ def _open_or_create(
     check_granules(granules, columns, criteria)
     if crs is None:
         raise InvalidValue(
-            f"point DB {path} does not exist yet; to create it, name its CRS, e.g. --crs EPSG:3031"
+            f'point DB {path} does not exist yet; to create it, name its CRS, e.g. crs="EPSG:3031"'
         )
     check_area_of_use(granules, crs, criteria)
     return PointDB.create(path, crs, columns=columns, chunk_size=chunk_size or 100_000.0)
@@ -304,8 +304,7 @@ def _open_or_create(
 
 def _workers(backend: str) -> int:
     """Return how many workers a backend will have, as far as that is known when batches are made."""
-    spec = choose(os.environ).spec if backend == "auto" else backend
-    scheme, _, argument = spec.partition(":")
+    scheme, _, argument = resolved(backend).partition(":")
     if scheme in ("serial", "local"):
         return 1 if scheme == "serial" else pool_size(scheme, argument)
     return UNKNOWN_WORKERS

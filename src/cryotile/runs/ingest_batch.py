@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from cryotile.errors import CryotileError, GranuleError, IncompleteIngest, InvalidValue
 from cryotile.geo.dem import Dem
 from cryotile.geo.projection import project_batch
-from cryotile.points import Batch, Granule, InPieces, ReprMixin
+from cryotile.points import SURFACE_TYPES, Batch, Granule, InPieces, ReprMixin
 from cryotile.readers import ColumnMapping, is_table, read_granule, table_reader
 from cryotile.selection import Where
 
@@ -31,6 +32,7 @@ __all__ = [
     "Criteria",
     "IngestReport",
     "Taken",
+    "memory_of",
     "points_within",
     "take_in",
 ]
@@ -94,6 +96,12 @@ class Criteria:
     max_dem_difference: float = 100.0
     memory: float = 2e9
 
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.surface_types).difference(SURFACE_TYPES)):
+            raise InvalidValue(
+                f"surface type {unknown[0]!r} does not exist; choose from {', '.join(SURFACE_TYPES)}"
+            )
+
 
 @dataclass
 class Taken:
@@ -121,6 +129,27 @@ class Taken:
             self.notes.setdefault(note, []).extend(names)
         for name in appended.replaced:
             self.notes.setdefault("made way for a newer delivery", []).append(name)
+
+
+def memory_of(size: float | str) -> float:
+    """Return a size of memory in bytes.
+
+    Parameters
+    ----------
+    size : float or str
+        Bytes, or a text such as ``800MB`` or ``2 GB``.
+
+    Raises
+    ------
+    InvalidValue
+        It is neither.
+    """
+    if isinstance(size, float | int):
+        return size
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([kMGT]?)i?B?", str(size).strip(), re.IGNORECASE)
+    if match is None or not float(match[1]) > 0:
+        raise InvalidValue(f"memory {size!r} is not a size; give bytes, or write e.g. 800MB or 2GB")
+    return float(match[1]) * 1000.0 ** " kmgt".index(match[2].lower() or " ")
 
 
 def points_within(memory: float, extra: int = 0) -> int:
@@ -306,7 +335,7 @@ class _IngestBatchState:
         if needed > memory:
             raise GranuleError(
                 f"granule {file} has some {records:,} records, for which a worker needs {needed / 1e6:.0f} MB, and it"
-                f" may take {memory / 1e6:.0f} MB; give --memory {needed / 1e6:.0f}MB or more"
+                f' may take {memory / 1e6:.0f} MB; give memory="{needed / 1e6:.0f}MB" or more'
             )
         return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 import cryotile
 from cryotile.fit.config import RECIPES, FitConfig
 from cryotile.maps.product import TITLE
-from cryotile.runs.plan import PlanRequest, Settings, within_period
+from cryotile.runs.plan import Settings, within_period
 
 if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
@@ -28,7 +28,7 @@ FLAGS = {
     "other_platforms": "--other-platform",
     "min_span_days": "--min-span",
 }
-"""Field of a request → option of ``cryotile plan``, where the name of one does not follow from that of the other."""
+"""Setting → option of ``cryotile plan``, where the name of one does not follow from that of the other."""
 
 COUNTS = (
     "source_granules counts the granules of the point DB with points of these platforms in the period; source_points"
@@ -157,21 +157,16 @@ def plan_command(settings: Settings, run: str = "RUN", db: str = "DB") -> str | 
     str or None
         None if only Python can say it: a recipe that has terms, without any.
     """
-    request, fit = settings.as_request(), settings.fit
+    fit = settings.fit
     if not fit.terms and RECIPES[fit.recipe]["terms"]:
         return None
-    usual = PlanRequest(tile_size=100, **_fields_of(FitConfig(recipe=fit.recipe)))
+    usual = {"tile_size": 100, **asdict(FitConfig(recipe=fit.recipe))}
     words = ["cryotile", "plan", run, "--db", db]
-    for field in fields(PlanRequest):
-        value = getattr(request, field.name)
-        if value is None or (field.name not in _ALWAYS and value == getattr(usual, field.name)):
+    for name, value in settings.as_asked().items():
+        if value is None or (name not in _ALWAYS and value == usual.get(name)):
             continue
-        words += _option(field.name, Path(value).name if field.name == "mask" else value)
+        words += _option(name, Path(value).name if name == "mask" else value)
     return shlex.join(words)
-
-
-def _fields_of(fit: FitConfig) -> dict[str, Any]:
-    return {field.name: getattr(fit, field.name) for field in fields(FitConfig)}
 
 
 def _option(name: str, value: Any) -> list[str]:

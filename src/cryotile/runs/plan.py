@@ -7,7 +7,10 @@ a weight may lack its data.
 from __future__ import annotations
 
 import math
-from dataclasses import Field, dataclass, fields, replace
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -24,14 +27,15 @@ from cryotile.geo.mask import Mask
 from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.points import Bounds
 from cryotile.selection import Where
-from cryotile.times import parse_instant
+from cryotile.times import instant_text, parse_instant
 
 if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
 
 __all__ = [
     "REGIONS",
-    "PlanRequest",
+    "SETTINGS",
+    "Asked",
     "Settings",
     "completed",
     "differences",
@@ -47,78 +51,24 @@ REGIONS: dict[str, tuple[str, Bounds]] = {
 }
 """Name → CRS and bounds (metres) of the ice sheet with its margin."""
 
-MAX_POSTS = 1_000_000_000
-
 CHUNKS_LOOKED_AT = 10
 """Number of chunks that are read to find a point without an uncertainty."""
 
-_OF_FIT = tuple(field.name for field in fields(FitConfig))
+_OF_FIT = {field.name: str(field.type).removesuffix(" | None") for field in fields(FitConfig)}
 
+SETTINGS: dict[str, str] = {
+    "posting": "float",
+    "bounds": "Bounds",
+    "region": "str",
+    "where": "str",
+    "mask": "str",
+    "tile_size": "int",
+    **_OF_FIT,
+}
+"""Name → type of what a user can ask of a plan: a keyword of :func:`cryotile.plan`, an option of ``cryotile plan``."""
 
-@dataclass(frozen=True, kw_only=True)
-class PlanRequest:
-    """What a user asks for; None where the user leaves the choice to cryotile.
-
-    Every field of :class:`cryotile.FitConfig` is a field here, with the same meaning.
-
-    Attributes
-    ----------
-    posting : float or None
-        Distance between neighbouring posts, metres; default 1000.
-    radius : float or None
-        Search radius, metres; default 2000.
-    recipe : str or None
-        Recipe of the fit; default ``robust``.
-    terms : tuple of str or None
-        Terms of the fit in place of the recipe's.
-    weights : tuple of str or None
-        What points are weighted by; default nothing.
-    uncertainty_floor, distance_scale : float or None
-        Scales of the weights, metres.
-    fallback_radii : tuple of float or None
-        Radii tried in turn where a gate fails, metres; default none.
-    other_platforms : tuple of str or None
-        Platforms that the term ``platform_offset`` tells apart beside the known ones; those of the points are added.
-    period : (str, str) or None
-        First instant and first instant after the last, UTC; default: whole years that cover the selected points.
-    reference_epoch : str or None
-        t = 0 of the fit; default: the middle of the period.
-    min_points, min_passes, min_span_days, min_span_share, max_rate, min_tolerance : number or None
-        Gates; default: the recipe's.
-    bounds : Bounds or None
-        Posts lie inside; default: the selected points' extent.
-    region : str or None
-        Bounds by name: one of :data:`REGIONS`.
-    where : str or None
-        Expression that selects points.
-    mask : str or None
-        File of the wanted posts, see :class:`cryotile.geo.mask.Mask`; default: all posts.
-    tile_size : int or None
-        Posts along a tile's side; default 100.
-    """
-
-    posting: float | None = None
-    radius: float | None = None
-    recipe: str | None = None
-    terms: tuple[str, ...] | None = None
-    weights: tuple[str, ...] | None = None
-    uncertainty_floor: float | None = None
-    distance_scale: float | None = None
-    fallback_radii: tuple[float, ...] | None = None
-    other_platforms: tuple[str, ...] | None = None
-    period: tuple[str, str] | None = None
-    reference_epoch: str | None = None
-    min_points: int | None = None
-    min_passes: int | None = None
-    min_span_days: float | None = None
-    min_span_share: float | None = None
-    max_rate: float | None = None
-    min_tolerance: float | None = None
-    bounds: Bounds | None = None
-    region: str | None = None
-    where: str | None = None
-    mask: str | None = None
-    tile_size: int | None = None
+Asked = Mapping[str, Any]
+"""Some of :data:`SETTINGS`; None, or no entry, leaves the choice to cryotile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,56 +111,64 @@ class Settings:
         """The posts of the map: those of the grid, cropped to the mask."""
         return self.grid if self.mask is None else self.mask.extent
 
-    def as_request(self) -> PlanRequest:
-        """Return the request that resolves to these settings."""
-        return PlanRequest(
-            posting=self.grid.posting,
-            bounds=self.grid.bounds,
-            where=self.where,
-            mask=None if self.mask is None else self.mask.source,
-            tile_size=self.tile_size,
+    def as_asked(self) -> dict[str, Any]:
+        """Return what one asks to get these settings, by the names of :data:`SETTINGS`."""
+        return {
+            "posting": self.grid.posting,
+            "bounds": self.grid.bounds,
+            "where": self.where,
+            "mask": None if self.mask is None else self.mask.source,
+            "tile_size": self.tile_size,
             **{name: getattr(self.fit, name) for name in _OF_FIT},
-        )
+        }
 
 
-def completed(request: PlanRequest, db: PointDB | None) -> PlanRequest:
-    """Return a request whose region is given by bounds, and whose numbers and expression are canonical.
+def completed(asked: Asked, db: PointDB | None) -> dict[str, Any]:
+    """Return what is asked, with a region given by bounds, each value in its type and the expression canonical.
 
     Parameters
     ----------
-    request : PlanRequest
-        What the user asks for.
+    asked : mapping of str to value
+        Some of :data:`SETTINGS`.
     db : PointDB or None
         The points; None: not known.
 
     Raises
     ------
     InvalidValue
-        The region is unknown, given beside bounds, or in another CRS than the point DB; or the expression is invalid.
+        A value is of another type; the region is unknown, given beside bounds, or in another CRS than the point DB; or
+        the expression is invalid.
     """
-    request = replace(request, **{f.name: _number(f, request) for f in fields(request)})
-    where = request.where
-    if where is not None:
-        where = str(Where.parse(where, columns=None if db is None else db.column_names))
-    bounds = request.bounds if request.region is None else _region_bounds(request, db)
-    return replace(request, where=where, bounds=bounds, region=None)
+    given = {name: _typed(name, value) for name, value in asked.items() if value is not None}
+    if "where" in given:
+        columns = None if db is None else db.column_names
+        given["where"] = str(Where.parse(given["where"], columns=columns))
+    if "region" in given:
+        given["bounds"] = _region_bounds(given.pop("region"), given, db)
+    return given
 
 
-def _number(field: Field[Any], request: PlanRequest) -> Any:
-    """Return a value of a request, whole numbers as floats where those are meant: 1000 and 1000.0 are one setting."""
-    value, kind = getattr(request, field.name), str(field.type)
-    if value is None or not ("float" in kind or "int" in kind or "Bounds" in kind):
-        return value
-    convert = int if "int" in kind else float
+def _typed(name: str, value: Any) -> Any:
+    """Return a setting in its type: 1000 and 1000.0 are one setting, as are 6000 and (6000,), a day and its text."""
+    kind = SETTINGS[name]
+    several = kind == "Bounds" or kind.startswith("tuple")
+    whole = several and isinstance(value, Iterable) and not isinstance(value, str)
+    convert: Callable[[Any], object]
+    if name in ("period", "reference_epoch"):
+        what, convert = "an instant, such as '2015-07-01'", instant_text
+    elif "str" in kind:
+        what, convert = "a text", _text
+    elif "int" in kind:
+        what, convert = "a whole number", partial(_exact, int)
+    else:
+        what, convert = "a number", partial(_exact, float)
     try:
-        if "tuple" in kind or "Bounds" in kind:
-            return tuple(_exact(convert, number) for number in value)
-        return _exact(convert, value)
+        parts = tuple(convert(part) for part in (value if whole else (value,)))
     except (TypeError, ValueError, OverflowError):
-        what = "a whole number" if convert is int else "a number"
         raise InvalidValue(
-            f"{field.name} {value!r} is not {what}; give one, or leave it out for the default"
+            f"{name} {value!r} is not {what}; give one, or leave it out for the default"
         ) from None
+    return parts if several else parts[0]
 
 
 def _exact(convert: type[int] | type[float], value: Any) -> float:
@@ -220,43 +178,45 @@ def _exact(convert: type[int] | type[float], value: Any) -> float:
     return convert(value)
 
 
-def _region_bounds(request: PlanRequest, db: PointDB | None) -> Bounds:
-    region = str(request.region)
+def _text(value: Any) -> str:
+    return str(value) if isinstance(value, Where) else os.fspath(value)
+
+
+def _region_bounds(region: str, asked: Asked, db: PointDB | None) -> Bounds:
     if region not in REGIONS:
         raise InvalidValue(f"region {region!r} is unknown; choose one of {', '.join(REGIONS)}")
     crs, extent = REGIONS[region]
-    if request.bounds is not None:
+    if "bounds" in asked:
         raise InvalidValue(
-            f"--region {region} and --bounds both say where the posts are; give one of them"
+            f"region {region!r} and bounds both say where the posts are; give one of them"
         )
     if db is not None and db.crs != crs:
         raise InvalidValue(
-            f"--region {region} is known in {crs}, and the point DB is in {db.crs_text}; give --bounds"
+            f"region {region!r} is known in {crs}, and the point DB is in {db.crs_text}; give bounds"
         )
     return extent
 
 
-def differences(request: PlanRequest, settings: Settings) -> list[str]:
-    """Return the settings of a request that differ from those of a run.
+def differences(asked: Asked, settings: Settings) -> list[str]:
+    """Return what is asked and differs from the settings of a run.
 
     Parameters
     ----------
-    request : PlanRequest
-        Fields that are None are not compared.
+    asked : mapping of str to value
+        As of :func:`completed`.
     settings : Settings
         Settings of the run.
 
     Returns
     -------
     list of str
-        One ``name asked (frozen: value)`` for each difference; empty if the request agrees.
+        One ``name asked (frozen: value)`` for each difference; empty if all agree.
     """
-    frozen = settings.as_request()
+    frozen = settings.as_asked()
     return [
-        f"{field.name} {asked!r} (frozen: {held!r})"
-        for field in fields(request)
-        if (asked := getattr(request, field.name)) is not None
-        and _meant(field.name, asked) != _meant(field.name, held := getattr(frozen, field.name))
+        f"{name} {value!r} (frozen: {held!r})"
+        for name, value in asked.items()
+        if _meant(name, value) != _meant(name, held := frozen[name])
     ]
 
 
@@ -269,13 +229,13 @@ def _meant(name: str, value: object) -> object:
     return parse_instant(str(value)) if name == "reference_epoch" else value
 
 
-def resolve(request: PlanRequest, db: PointDB) -> Settings:
-    """Fill in the defaults of a request from the contents of the point DB, and check it.
+def resolve(asked: Asked, db: PointDB) -> Settings:
+    """Fill in what is not asked from the contents of the point DB, and check it.
 
     Parameters
     ----------
-    request : PlanRequest
-        What the user asks for.
+    asked : mapping of str to value
+        As of :func:`completed`.
     db : PointDB
         The points.
 
@@ -289,13 +249,13 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
     InvalidValue
         A value breaks its rule, nothing is selected, or the selection mixes platforms.
     """
-    posting = 1000.0 if request.posting is None else request.posting
-    asked = {name: getattr(request, name) for name in _OF_FIT if getattr(request, name) is not None}
-    fit = FitConfig(**asked)
+    fit = FitConfig(**{name: asked[name] for name in _OF_FIT if name in asked})
+    bounds, where = asked.get("bounds"), asked.get("where")
+    posting = asked.get("posting", 1000.0)
     _check_columns(fit, db)
-    squares = _selected_squares(request, fit, db)
+    squares = _selected_squares(bounds, where, fit, db)
     if "uncertainty" in fit.weights:
-        _check_uncertainties(request, fit, db)
+        _check_uncertainties(bounds, where, fit, db)
     if "platform_offset" in fit.terms:
         found = set(squares.loc[squares["count"] > 0, "platform"].astype(str))
         others = sorted(found.difference(fit.platforms))
@@ -305,15 +265,11 @@ def resolve(request: PlanRequest, db: PointDB) -> Settings:
     extent = extent_of(squares)
     _check_scales(posting, fit.radius, extent)
     crs = db.crs_text
-    grid = (
-        Grid(crs, request.bounds, posting)
-        if request.bounds
-        else Grid.covering(extent, posting, crs)
-    )
+    grid = Grid(crs, bounds, posting) if bounds else Grid.covering(extent, posting, crs)
     fit = fit.frozen(squares["time_min"].min(), squares["time_max"].max())
-    mask = None if request.mask is None else Mask.read(Path(request.mask), grid)
-    size = 100 if request.tile_size is None else request.tile_size
-    return Settings(grid=grid, tile_size=size, where=request.where, fit=fit, mask=mask)
+    mask = Mask.read(Path(asked["mask"]), grid) if "mask" in asked else None
+    size = asked.get("tile_size", 100)
+    return Settings(grid=grid, tile_size=size, where=where, fit=fit, mask=mask)
 
 
 def _check_columns(fit: FitConfig, db: PointDB) -> None:
@@ -321,7 +277,7 @@ def _check_columns(fit: FitConfig, db: PointDB) -> None:
         if name not in db.columns:
             raise InvalidValue(
                 f"term {name!r} is neither one of {', '.join(TERMS)} nor an extra column of {db.path}"
-                f" ({', '.join(db.columns) or 'none'}); leave it out, or ingest with --columns {name}"
+                f' ({", ".join(db.columns) or "none"}); leave it out, or ingest with columns="{name}"'
             )
 
 
@@ -346,14 +302,12 @@ def within_period(squares: pd.DataFrame, period: tuple[str, str] | None) -> pd.D
     return squares[(squares["time_max"] >= start) & (squares["time_min"] < end)]
 
 
-def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.DataFrame:
-    everything = db.squares(where=request.where)
+def _selected_squares(
+    bounds: Bounds | None, where: str | None, fit: FitConfig, db: PointDB
+) -> pd.DataFrame:
+    everything = db.squares(where=where)
     if everything.empty:
-        what = (
-            f"no point satisfies {request.where!r}"
-            if request.where
-            else "the point DB holds no points"
-        )
+        what = f"no point satisfies {where!r}" if where else "the point DB holds no points"
         raise InvalidValue(
             f"{what}: nothing to plan; look at what there is with: {command('info', db.path)}"
         )
@@ -363,16 +317,15 @@ def _selected_squares(request: PlanRequest, fit: FitConfig, db: PointDB) -> pd.D
         raise InvalidValue(
             f"period {fit.period[0]} to {fit.period[1]} holds no point; give one that overlaps with the data, {span}"
         )
-    if request.bounds is None:
+    if bounds is None:
         return everything
-    check_bounds(request.bounds)
-    seen = _seen(request.bounds, fit)
-    inside = within_period(db.squares(seen, where=request.where), fit.period)
+    check_bounds(bounds)
+    inside = within_period(db.squares(_seen(bounds, fit), where=where), fit.period)
     if inside.empty:
         extent = " ".join(f"{edge:.0f}" for edge in extent_of(everything))
-        bounds = " ".join(f"{edge:g}" for edge in request.bounds)
+        asked = " ".join(f"{edge:g}" for edge in bounds)
         raise InvalidValue(
-            f"bounds {bounds} hold no point; give some that overlap with the data, {extent} (x_min y_min x_max y_max)"
+            f"bounds {asked} hold no point; give some that overlap with the data, {extent} (x_min y_min x_max y_max)"
         )
     return inside
 
@@ -397,15 +350,13 @@ def _refuse_mixed_platforms(squares: pd.DataFrame) -> None:
     found = ", ".join(f"{name}: {count} points" for name, count in counts.items())
     raise InvalidValue(
         f"the selection mixes {kinds} ({found}), and the step between them would become elevation change; select one"
-        f" with --where \"platform == '{counts.idxmax()}'\", or fit the step with the term platform_offset where the"
+        f" with where=\"platform == '{counts.idxmax()}'\", or fit the step with the term platform_offset where the"
         " recipe has terms (plane has none)"
     )
 
 
 def _check_scales(posting: float, radius: float, extent: Bounds) -> None:
     size = max(extent[2] - extent[0], extent[3] - extent[1])
-    if not (math.isfinite(posting) and posting > 0):
-        raise InvalidValue(f"posting {posting} m is not a positive number; give metres, e.g. 1000")
     if posting > size:
         raise InvalidValue(
             f"posting {posting:g} m exceeds the data's extent of {size:g} m; use {size / 10:g} m or less"
@@ -419,12 +370,6 @@ def _check_scales(posting: float, radius: float, extent: Bounds) -> None:
             f"search radius {radius:g} m is under half the posting ({posting:g} m), so points between posts would be in"
             f" no fit; use {posting / 2:g} m or more"
         )
-    posts = (extent[2] - extent[0]) / posting * ((extent[3] - extent[1]) / posting)
-    if posts > MAX_POSTS:
-        raise InvalidValue(
-            f"posting {posting:g} m makes {posts:.2g} posts over the data's extent, more than {MAX_POSTS:.0e};"
-            " use a larger one, or --bounds"
-        )
 
 
 def _seen(bounds: Bounds, fit: FitConfig) -> Bounds:
@@ -433,21 +378,23 @@ def _seen(bounds: Bounds, fit: FitConfig) -> Bounds:
     return x_min - fit.reach, y_min - fit.reach, x_max + fit.reach, y_max + fit.reach
 
 
-def _check_uncertainties(request: PlanRequest, fit: FitConfig, db: PointDB) -> None:
+def _check_uncertainties(
+    bounds: Bounds | None, where: str | None, fit: FitConfig, db: PointDB
+) -> None:
     """Refuse to weight by an uncertainty that a selected point does not have, as far as a cheap look tells.
 
     The footers of the fragments count their nulls.  Only if there are any, some chunks are read.
     """
-    bounds = None if request.bounds is None else _seen(request.bounds, fit)
+    bounds = None if bounds is None else _seen(bounds, fit)
     if not any(map(_may_lack_uncertainty, db.fragments(bounds))):
         return
-    chunks = db.iter_chunks(bounds, columns=["uncertainty"], where=request.where, time=fit.period)
+    chunks = db.iter_chunks(bounds, columns=["uncertainty"], where=where, time=fit.period)
     for points in islice(chunks, CHUNKS_LOOKED_AT):
         lacking = int(points["uncertainty"].isna().sum())
         if lacking:
             raise InvalidValue(
                 f"weight 'uncertainty': {lacking:,} of {len(points):,} selected points of a chunk have no uncertainty,"
-                ' and a weight needs one; select points with --where "uncertainty >= 0", or leave that weight out'
+                ' and a weight needs one; select points with where="uncertainty >= 0", or leave that weight out'
             )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cryotile.errors import DamagedFile, InvalidValue, command
+from cryotile.errors import DamagedFile, InvalidValue, command, path_of
 from cryotile.farm.task import Task
 from cryotile.files import set_aside, sweep
 from cryotile.geo.grid import Tile
@@ -37,7 +37,7 @@ from cryotile.runs.directory import (
     rewrite_tasks,
     write_generation,
 )
-from cryotile.runs.plan import PlanRequest, Settings, completed, differences, resolve
+from cryotile.runs.plan import Asked, Settings, completed, differences, resolve
 from cryotile.runs.tasklist import Estimate, TaskList
 
 __all__ = ["Run", "open_db", "plan_run"]
@@ -91,7 +91,7 @@ class Run(ReprMixin, TaskList):
         DamagedFile
             Its ``run.toml`` or the given task list is not what was written.
         """
-        directory = Path(path)
+        directory = path_of("run", path)
         frozen = read_frozen(directory)
         settings, db_path = frozen_settings(directory, frozen), frozen_db(directory, frozen)
         number = generation or max(generation_numbers(directory), default=0)
@@ -254,9 +254,7 @@ class Run(ReprMixin, TaskList):
         return hashlib.sha256(json.dumps(common, sort_keys=True).encode())
 
 
-def plan_run(
-    path: str | os.PathLike[str], request: PlanRequest, *, db: PointDB | None = None
-) -> Run:
+def plan_run(path: str | os.PathLike[str], asked: Asked, *, db: PointDB | None = None) -> Run:
     """Freeze a run, or plan an existing one again.
 
     A new directory gets its settings and its first task list.  An existing run keeps its settings; if the points in the
@@ -266,8 +264,8 @@ def plan_run(
     ----------
     path : path
         The run directory; absent or empty for a new run.
-    request : PlanRequest
-        What the user asks for; for an existing run it may be empty, and must not differ.
+    asked : mapping of str to value
+        Some of :data:`cryotile.runs.plan.SETTINGS`; for an existing run it may be empty, and must not differ.
     db : PointDB or None
         The points; required for a new run.  If an existing run does not find its point DB where it was, this is its new
         place.
@@ -285,22 +283,22 @@ def plan_run(
         The directory cannot be written.
     """
     directory = Path(path)
-    request = completed(request, db)
+    asked = completed(asked, db)
     if (directory / "run.toml").exists():
-        return _plan_again(Run.load(directory), request, db)
+        return _plan_again(Run.load(directory), asked, db)
     if db is None:
         raise InvalidValue(
-            f"{directory} is not a run yet, and no point DB was named; name one with --db"
+            f'{directory} is not a run yet, and no point DB was given; give its path, e.g. db="ice.pdb"'
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InvalidValue(
             f"{directory} exists and is not a cryotile run; choose a new directory for the run"
         )
-    settings = resolve(request, db)
+    settings = resolve(asked, db)
     make_run_directory(directory, settings, db, tile_table(settings, db))
     run = Run.load(directory)
     # Another process may have planned first at the same time, with other options.
-    _refuse_differences(run, request, db)
+    _refuse_differences(run, asked, db)
     return run
 
 
@@ -343,12 +341,12 @@ def _made_anew(directory: Path, settings: Settings, db: PointDB, number: int) ->
     return read_generation(directory, number + 1)
 
 
-def _plan_again(run: Run, request: PlanRequest, db: PointDB | None) -> Run:
+def _plan_again(run: Run, asked: Asked, db: PointDB | None) -> Run:
     if db is not None and not run.db_path.exists():
         _check_same_points(run, db)
         repair_db(run.path, db)
         run = Run.load(run.path)
-    _refuse_differences(run, request, db)
+    _refuse_differences(run, asked, db)
     db = _db_at(run.path, run.db_path)
     if db.crs_text != run.settings.grid.crs:
         raise InvalidValue(
@@ -378,8 +376,8 @@ def _check_same_points(run: Run, db: PointDB) -> None:
         )
 
 
-def _refuse_differences(run: Run, request: PlanRequest, db: PointDB | None) -> None:
-    found = differences(request, run.settings)
+def _refuse_differences(run: Run, asked: Asked, db: PointDB | None) -> None:
+    found = differences(asked, run.settings)
     if db is not None and db.path.resolve() != run.db_path:
         found.append(f"point DB {str(db.path)!r} (frozen: {str(run.db_path)!r})")
     if found:

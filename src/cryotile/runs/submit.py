@@ -422,7 +422,7 @@ def _checked(scheduler: str, backend: str, members: int, options: Sequence[str])
     fixed = [option for option in options if option.startswith(dialect.fixed)]
     if fixed:
         raise InvalidValue(
-            f"option {fixed[0]} sets the size of the array, which its members must know, too; use --members"
+            f"option {fixed[0]} sets the size of the array, which its members must know, too; use members"
         )
     return dialect
 
@@ -485,7 +485,7 @@ def _hand_over(job: Job) -> str:
         )
     except FileNotFoundError:
         raise CryotileError(
-            f"{program} is not on the PATH; submit on a host of the cluster, or see the script with --dry-run"
+            f"{program} is not on the PATH; submit on a host of the cluster, or only look at the script (dry run)"
         ) from None
     # An id begins with a digit.  With an option to wait for the job, the scheduler also prints how it ended.
     said = [line for line in answer.stdout.splitlines() if line[:1].isdecimal()]

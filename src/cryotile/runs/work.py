@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from cryotile.backends import open_backend, share_of
+from cryotile.backends import open_backend, resolved, share_of
 from cryotile.backends.auto import choose
 from cryotile.errors import FailedTasks, Unfinished, command
 from cryotile.farm.heartbeat import Heartbeat
@@ -27,7 +27,6 @@ from cryotile.points import CORE_COLUMNS, Bounds
 from cryotile.runs.ingest import FILE_NAME as INGEST_FILE
 from cryotile.runs.ingest import Ingest, report_of
 from cryotile.runs.ingest_batch import IngestReport, take_in
-from cryotile.runs.plan import PlanRequest
 from cryotile.runs.progress import Tell, follow
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.tasklist import last_line
@@ -276,10 +275,9 @@ def replanned(run: Run, backend: str = "auto") -> Run:
     Run
         With a new task list if planning again made one, else ``run``.
     """
-    spec = choose(os.environ).spec if backend == "auto" else backend
-    if spec.partition(":")[0] not in ("serial", "local") or run.missing_quick():
+    if resolved(backend).partition(":")[0] not in ("serial", "local") or run.missing_quick():
         return run
-    return plan_run(run.path, PlanRequest())
+    return plan_run(run.path, {})
 
 
 def check_finished(run: Run, share: Collection[int]) -> None:
@@ -343,7 +341,7 @@ def complete_ingest(
     before = set(PointDB(ingest.db_path).checksums().values())
     if backend == "auto" and len(ingest.tasks) == 1:
         # One batch needs no children.
-        backend = "serial" if choose(os.environ).spec.startswith("local") else backend
+        backend = "serial" if resolved(backend).startswith("local") else backend
     share = _work_through(ingest, backend, stall, lease, only, progress, tell)
     if not share:
         return None

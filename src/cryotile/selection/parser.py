@@ -89,6 +89,8 @@ class Where:
             The text is another expression (a call, an attribute, or other code), too long or too deep, or has a value
             that its column cannot hold or an unknown column.
         """
+        if not isinstance(text, str):
+            raise InvalidValue(f'where {text!r} is not a text; write e.g. "uncertainty < 1"')
         condition = _ExpressionParser(text).parse()
         where = cls(str(condition), condition)
         if columns is not None:
