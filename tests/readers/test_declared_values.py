@@ -7,6 +7,7 @@ import netCDF4
 import numpy as np
 import pytest
 
+from cryotile.errors import GranuleError
 from cryotile.readers import ColumnMapping, read_granule
 
 COUNT = 40
@@ -83,7 +84,7 @@ def write(path, container, **columns):
             variable[:] = values
 
 
-def table(path, container, declaration, column="h"):
+def table(path, container, declaration, column="h", **others):
     rows = np.arange(COUNT)
     values = np.full(COUNT, declaration["good"], declaration["dtype"])
     values[BAD] = declaration["bad"]
@@ -96,7 +97,7 @@ def table(path, container, declaration, column="h"):
         "s": (np.full(COUNT, 0.3), {}),
     }
     columns[column] = (values, said)
-    write(path, container, **columns)
+    write(path, container, **columns | others)
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -142,6 +143,58 @@ def test_a_packed_time_is_scaled(tmp_path, container):
     table(tmp_path / "t", container, {"dtype": "i2", "good": 126, "bad": 127, **said}, "time")
     times = read_granule(tmp_path / "t", mapping=mapping()).points["time"]
     assert times.dt.strftime("%Y-%m-%dT%H").unique().tolist() == ["2019-05-04T12", "2019-05-04T00"]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize(
+    ("unit", "written"),
+    [
+        ("m", 25.0),
+        ("metres above the ellipsoid", 25.0),
+        ("mm", 25_000.0),
+        ("centimeters", 2500.0),
+        ("km", 0.025),
+        ("Millimetres", 25_000.0),
+        ("1", 25.0),
+    ],
+)
+def test_a_height_is_in_the_unit_that_the_file_states(tmp_path, container, unit, written):
+    table(
+        tmp_path / "t", container, {"dtype": "f8", "good": written, "bad": written, "units": unit}
+    )
+    granule = read_granule(tmp_path / "t", mapping=mapping())
+    assert granule.points["elevation"].to_numpy() == pytest.approx(25.0)
+    # What the mapping says goes before.
+    heights = read_granule(tmp_path / "t", mapping=mapping(unit="cm")).points["elevation"]
+    assert len(heights) == 0 or heights.to_numpy() == pytest.approx(written / 100)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_an_angle_is_in_the_unit_that_the_file_states(tmp_path, container):
+    angle = {"dtype": "f8", "good": np.radians(72.5), "bad": np.radians(72.5), "units": "radian"}
+    table(tmp_path / "t", container, angle, "lat")
+    points = read_granule(tmp_path / "t", mapping=mapping()).points
+    assert points["latitude"].to_numpy() == pytest.approx(72.5)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_a_sum_of_columns_in_two_units_is_refused(tmp_path, container):
+    table(tmp_path / "t", container, {"dtype": "f8", "good": 25.0, "bad": 25.0, "units": "cm"}, "s")
+    split = ColumnMapping.parse(
+        {
+            "columns": {name: name[:3] for name in ("longitude", "latitude")}
+            | {"time": "time", "elevation": "h - s"},
+            "constants": {"platform": "icesat2"},
+        }
+    )
+    with pytest.raises(GranuleError, match="sum of columns in cm and unstated; write them in one"):
+        read_granule(tmp_path / "t", mapping=split)
+    shifts = (np.full(COUNT, 25.0), {"units": "m"})
+    heights = {"dtype": "f8", "good": 2500.0, "bad": 2500.0}
+    table(tmp_path / "t", container, heights, "h", s=shifts)
+    assert set(read_granule(tmp_path / "t", mapping=split).points["elevation"]) == {2475.0}
+    table(tmp_path / "t", container, heights | {"units": "cm"}, "h", s=(shifts[0], {"units": "cm"}))
+    assert set(read_granule(tmp_path / "t", mapping=split).points["elevation"]) == {24.75}
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

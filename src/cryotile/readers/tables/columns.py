@@ -122,6 +122,11 @@ class Columns:
         first, *others = [name] if name in self.names else _SIGN.split(name.strip())
         return [("+", first), *zip(others[::2], others[1::2], strict=True)]
 
+    def units_of(self, name: str) -> set[str]:
+        """Return the units that the file states of a column, or of the columns of a sum."""
+        columns = [term for _, term in self._terms(name) if not _is_number(term)]
+        return {self.units.get(column, "unstated") for column in columns}
+
     def _stored(self, name: str) -> str:
         """Return the column that holds ``name``: itself, or the column of geometries or structures before a dot."""
         column = name

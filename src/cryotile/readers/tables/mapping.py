@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -20,13 +21,38 @@ from cryotile.points import (
 )
 from cryotile.times import CLOCKS, TimeUnit, duration
 
-__all__ = ["OWN_NAMES", "REQUIRED", "ColumnMapping", "ColumnSpec", "TextLayout"]
+__all__ = [
+    "ANGLES",
+    "LENGTHS",
+    "OWN_NAMES",
+    "REQUIRED",
+    "STATED_ANGLES",
+    "STATED_LENGTHS",
+    "ColumnMapping",
+    "ColumnSpec",
+    "TextLayout",
+]
 
 _POSITIONS = ({"longitude", "latitude"}, {"x", "y"})
 _NEEDED = ("time", "elevation", "platform", "mode")
 _OPTIONAL = ("uncertainty", "orbit", "cycle", "track", "ascending", "surface_type")
 _POINT_COLUMNS = ("longitude", "latitude", "x", "y", *_NEEDED, *_OPTIONAL)
 _LENGTHS = {"m": 1.0, "cm": 0.01, "mm": 0.001, "km": 1000.0}
+_PREFIXES = {"": 1.0, "centi": 0.01, "milli": 0.001, "kilo": 1000.0}
+
+LENGTHS = ("elevation", "uncertainty", "x", "y")
+ANGLES = ("longitude", "latitude")
+
+STATED_LENGTHS = _LENGTHS | {
+    prefix + metre: factor
+    for prefix, factor in _PREFIXES.items()
+    for metre in ("metre", "metres", "meter", "meters")
+}
+"""Unit of a length in a file → metres; a unit that is not here counts as metres."""
+
+STATED_ANGLES = dict.fromkeys(("rad", "radian", "radians"), 180.0 / math.pi)
+"""Unit of an angle in a file → degrees; a unit that is not here counts as degrees."""
+
 _WORDS = {**CATEGORIES, "ascending": ("true", "false")}
 """Allowed values of columns of classes."""
 
@@ -43,9 +69,10 @@ class ColumnSpec:
         Name in the table; in HDF5 and NetCDF a path such as ``"data/h"``.  A sum or difference of columns, such as
         ``"h - d_ellip + sat_corr"``, has blanks around its signs; of a date and a time of day, it is a time.
     unit : str or None
-        For heights ``"m"`` (default), ``"cm"``, ``"mm"`` or ``"km"``; for time such as ``"days since 2000-01-01"``, or
-        ``"decimal year"`` (default: the unit that the file states, or dates as text); for a sum of a date and a time of
-        day, ``"hours"``, ``"seconds"`` (default) or another unit of the time of day; for extra columns any text.
+        For heights ``"m"``, ``"cm"``, ``"mm"`` or ``"km"`` (default: the unit that the file states, or metres); for
+        time such as ``"days since 2000-01-01"``, or ``"decimal year"`` (default: the unit that the file states, or
+        dates as text); for a sum of a date and a time of day, ``"hours"``, ``"seconds"`` (default) or another unit of
+        the time of day; for extra columns any text.
     clock : str
         Clock of time: ``"utc"``, ``"tai"`` or ``"gps"``.
     meanings : mapping of str to str
@@ -264,7 +291,7 @@ class _MappingParser:
             )
         if name == "time":
             self._check_time_unit(column.unit)
-        elif name in ("elevation", "uncertainty", "x", "y"):
+        elif name in LENGTHS:
             if column.unit not in (None, *_LENGTHS):
                 raise self._wrong(
                     f"unit of {name} is {column.unit!r}", f"choose from {', '.join(_LENGTHS)}"

@@ -38,7 +38,16 @@ from cryotile.readers.base import Identity, Records, build_granule
 from cryotile.readers.icesat2 import orbit_number
 from cryotile.readers.source import Source, open_source
 from cryotile.readers.tables.columns import Columns, open_columns
-from cryotile.readers.tables.mapping import OWN_NAMES, REQUIRED, ColumnMapping, ColumnSpec
+from cryotile.readers.tables.mapping import (
+    ANGLES,
+    LENGTHS,
+    OWN_NAMES,
+    REQUIRED,
+    STATED_ANGLES,
+    STATED_LENGTHS,
+    ColumnMapping,
+    ColumnSpec,
+)
 from cryotile.times import TimeUnit, parse_dates
 
 __all__ = ["TABLE", "TablePieces", "TableReader"]
@@ -469,12 +478,27 @@ class _Rows:
         numbers = pd.to_numeric(series, errors="coerce").to_numpy(np.float64, na_value=np.nan)
         self._require(~np.isnan(numbers) | _blank(series), name, "is not a number")
         numbers = np.where(np.isin(numbers, self.mapping.missing), np.nan, numbers)
-        if name == "elevation" and spec.factor != 1.0:
+        factor = self._factor(name)
+        if name == "elevation" and factor != 1.0:
             # In metres no ice lies there, but -9999 mm is a height: only its repetition tells.
             for stand_in in _STAND_INS:
                 if np.count_nonzero(numbers == stand_in) > 1:
                     numbers[numbers == stand_in] = np.nan
-        return numbers * spec.factor if name in self.mapping.columns else numbers
+        return numbers * factor
+
+    def _factor(self, name: str) -> float:
+        """Return metres or degrees per unit of a column, as the mapping or else the file states it."""
+        unit, stated = self.specs[name].unit, self.columns.units_of(self.specs[name].name)
+        known = STATED_LENGTHS if name in LENGTHS else STATED_ANGLES if name in ANGLES else {}
+        if not known or unit is not None:
+            return self.specs[name].factor if name in LENGTHS else 1.0
+        factors = {known.get(_first_word(one), 1.0) for one in stated}
+        if len(factors) > 1:
+            raise GranuleError(
+                f"granule {self.source.path}: {name} is a sum of columns in {' and '.join(sorted(stated))}; write them"
+                " in one unit"
+            )
+        return factors.pop() if factors else 1.0
 
     def _codes(self, name: str, default: int) -> NDArray[np.int8]:
         """Return positions in :data:`cryotile.points.CATEGORIES`; unknown classes give −1, or that of "unknown"."""
@@ -526,6 +550,11 @@ def _platform_or(word: str, unknown: int) -> int:
 
 def _blank(series: pd.Series[Any]) -> NDArray[np.bool_]:
     return series.isna().to_numpy(bool)
+
+
+def _first_word(unit: str) -> str:
+    """Return the first word of a unit: that of "metres above the ellipsoid" is "metres"."""
+    return (unit.casefold().split() or [""])[0]
 
 
 def _spelt(value: object) -> str:
