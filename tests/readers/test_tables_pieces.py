@@ -299,8 +299,9 @@ def test_a_long_table_reports_progress_with_each_piece(
     db = make_db(tmp_path / "ice.pdb")
     assert take_in(files, db, Criteria(mapping=mapping_file), told.append).problems == []
     pieces = -(-len(table) // ROWS)
-    assert told.count(0.4) == 1 + 2 * pieces
-    assert told == sorted(told)
+    # The bar moves with each piece, when the table is surveyed and when its points are taken in.
+    assert len(told) > 1 + 2 * pieces
+    assert told == sorted(set(told))
 
 
 def test_another_commit_between_pieces_is_kept(
