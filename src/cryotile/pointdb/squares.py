@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from cryotile.pointdb.encoding import SQUARES, Stored, decode, from_table, text_of, to_table
+from cryotile.pointdb.encoding import SQUARES, Stored, decode, from_table, to_table
 from cryotile.pointdb.sort_order import SQUARE_SIZE, square_indices
-from cryotile.points import CATEGORIES
+from cryotile.points import CATEGORIES, index_platforms
 
 __all__ = [
     "SquareChanges",
@@ -153,8 +153,8 @@ def describe_squares(table: pa.Table) -> pd.DataFrame:
 def _summed(rows: Stored) -> Stored:
     # Each index needs 15 bits: 2³¹ cm divided by 5 km is less than 2¹³, on either side of the origin.
     key = (rows["iy"].astype(np.int64) + (1 << 14)) << 15 | (rows["ix"] + (1 << 14))
-    platform, _ = pd.factorize(rows["platform"], sort=True)
-    key = key << 16 | platform << 8 | rows["mode"]
+    platform, _ = index_platforms(rows["platform"])
+    key = key << 16 | platform.astype(np.int64) << 8 | rows["mode"]
     order = np.argsort(key, kind="stable")
     starts = np.flatnonzero(np.diff(key[order], prepend=-1))
     if not len(starts):
@@ -199,8 +199,10 @@ def point_hashes(stored: Stored) -> Uint64:
 def _words(name: str, values: npt.NDArray[Any]) -> Uint64:
     if name in CATEGORIES:
         # By the text: its position among the categories is private to this program.
-        places, codes = pd.factorize(values)
-        return np.array([_text_hash(text_of(name, code)) for code in codes], np.uint64).take(places)
+        places, texts = (
+            index_platforms(values) if name == "platform" else (values, CATEGORIES[name])
+        )
+        return np.array([_text_hash(text) for text in texts], np.uint64).take(places)
     if values.dtype == np.float32:
         return values.view(np.uint32).astype(np.uint64)
     return values.astype(np.int64).view(np.uint64)
