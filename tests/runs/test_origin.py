@@ -18,8 +18,9 @@ from cryotile.pointdb import PointDB
 from cryotile.points import Granule
 from cryotile.runs.origin import about, plan_command
 from cryotile.runs.plan import Settings
-from cryotile.runs.run import Run, plan_run
+from cryotile.runs.run import Run, open_db, plan_run
 from tests.support.command_line import output_of
+from tests.support.command_line import run as run_command
 from tests.support.made_up import granule, with_points
 from tests.support.point_dbs import filled
 from tests.support.small_run import REQUEST, fit
@@ -103,6 +104,42 @@ def test_a_geotiff_says_the_same(tmp_path: Path) -> None:
     with rasterio.open(tmp_path / "dhdt.tif") as file:
         tags = file.tags()
     assert {name: tags.get(name) for name in said} == {n: str(v) for n, v in said.items()}
+
+
+def test_info_shows_it_of_a_run_and_of_both_products(tmp_path: Path) -> None:
+    run = finished(tmp_path, filled(tmp_path / "ice.pdb", GRANULES))
+    paths = [tmp_path / "dhdt.nc", tmp_path / "dhdt.tif"]
+    for path in paths:
+        cryotile.assemble(run, path)
+    points = len(open_db(run).read(where=REQUEST["where"]))
+    for path in (*paths, run.path):
+        said = output_of("info", path)
+        for line in (
+            "platforms    icesat2",
+            "products     made_up (baseline D), other",
+            "granules     2 of the point DB, with points of these platforms in the period",
+            f"points       {points:,} in the 5 km squares that posts see",
+            f"snapshot     digest {about(run)['point_db_snapshot']} of these points",
+            "selection    platform == 'icesat2'",
+            f"bounds       {about(run)['bounds']} (x_min y_min x_max y_max)",
+            "fit          recipe robust, search radius 2000 m",
+            "period       2015-01-01 to 2016-01-01",
+        ):
+            assert f"\n{line}\n" in said
+        assert "--where 'platform == '\"'\"'icesat2'\"'\"''" in said
+        found = json.loads(output_of("info", path, "--json"))
+        assert found["shape"] == list(run.settings.grid.shape)
+        told = {name: str(value) for name, value in found["attributes"].items()}
+        assert told.items() >= {name: str(value) for name, value in about(run).items()}.items()
+    assert found["commit"] == 1
+
+
+def test_json_of_other_things_is_refused(tmp_path: Path) -> None:
+    db = filled(tmp_path / "ice.pdb", GRANULES)
+    for path, what in ((db.path, "is a point DB"), (tmp_path / "absent", "does not exist")):
+        answer = run_command("info", path, "--json")
+        assert answer.returncode == 2
+        assert what in answer.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from cryotile.cli.screen import counted, dropped_lines, number
 from cryotile.errors import DamagedFile, GranuleError, InvalidValue, MissingDependency, command
-from cryotile.maps.product import MARK, is_product
+from cryotile.maps.product import MARK, is_product, summarize_product
 
 if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
     from cryotile.points import Granule
     from cryotile.readers import ColumnMapping
 
-__all__ = ["describe", "lead_on"]
+__all__ = ["describe", "facts", "lead_on"]
 
 PASSES_SHOWN = 20
 """Number of passes shown; a table may hold years."""
@@ -156,6 +156,8 @@ def describe(path: Path, *, mapping: ColumnMapping | None = None) -> Iterator[st
             return _directory(path)
         case Kind.GEOTIFF:
             return _geotiff(path)
+        case Kind.PRODUCT if mapping is None:
+            return _product(path)
         case _:
             return _file(path, mapping)
 
@@ -203,6 +205,19 @@ _SHOWN_WITHIN = (Kind.POINT_DB, Kind.RUN, Kind.INGEST, Kind.VALIDATION, Kind.PRO
 
 
 def _geotiff(path: Path) -> Iterator[str]:
+    found = _geotiff_facts(path)
+    about = found["attributes"]
+    if MARK not in about:
+        yield f"GeoTIFF      {path}, not made by cryotile; it may serve as --dem or --mask"
+        yield f"pixels       {number(found['shape'][1])} x {number(found['shape'][0])} in {found['crs']}"
+        return
+    yield f"product      {path}, made by cryotile {about[MARK]}, as a GeoTIFF for other programs"
+    yield from _map_lines(about, found["shape"])
+    yield f"bands        {', '.join(name or '?' for name in found['bands'])}"
+    yield f"             'plot' reads the product in NetCDF: {_ASSEMBLE}"
+
+
+def _geotiff_facts(path: Path) -> dict[str, Any]:
     try:
         import rasterio
     except ImportError as error:
@@ -211,18 +226,14 @@ def _geotiff(path: Path) -> Iterator[str]:
         ) from error
     try:
         with rasterio.open(path) as file:
-            tags, bands, (ny, nx), crs = file.tags(), file.descriptions, file.shape, file.crs
+            return {
+                "attributes": file.tags(),
+                "shape": list(file.shape),
+                "crs": str(file.crs),
+                "bands": list(file.descriptions),
+            }
     except rasterio.RasterioIOError as error:
         raise DamagedFile(f"{path} is damaged ({error}); make it again") from error
-    if MARK not in tags:
-        yield f"GeoTIFF      {path}, not made by cryotile; it may serve as --dem or --mask"
-        yield f"pixels       {number(nx)} x {number(ny)} in {crs}"
-        return
-    yield f"product      {path}, made by cryotile {tags[MARK]}, as a GeoTIFF for other programs"
-    yield f"title        {tags['title']}"
-    yield f"posts        {number(nx)} x {number(ny)} every {float(tags['posting']):g} m in {tags['crs']}"
-    yield f"bands        {', '.join(name or '?' for name in bands)}"
-    yield f"             'plot' and 'info' read the product in NetCDF: {_ASSEMBLE}"
 
 
 def _point_db(path: Path) -> Iterator[str]:
@@ -279,26 +290,128 @@ def _extent(squares: pd.DataFrame) -> str:
 
 def _run(path: Path) -> Iterator[str]:
     from cryotile.pointdb import PointDB
+
+    found = _run_facts(path)
+    yield f"run          {path}, uuid {found['uuid']}, task list {found['task_list']}"
+    db, snapshot = Path(found["point_db"]), found["commit"]
+    now = PointDB(db).snapshot if db.exists() else snapshot
+    grown = f"; it is at commit {now} now" if now != snapshot else ""
+    yield f"point DB     {db} as of commit {snapshot}{grown}"
+    yield from _map_lines(found["attributes"], found["shape"])
+    yield f"tiles        {number(found['tiles'])} with points; status: {command('status', path)}"
+
+
+def _run_facts(path: Path) -> dict[str, Any]:
+    from cryotile.fit.variables import settings_attrs
+    from cryotile.runs.origin import about, plan_command
     from cryotile.runs.run import Run
 
     run = Run.load(path)
-    ny, nx = run.settings.grid.shape
-    yield f"run          {path}, uuid {run.uuid}, task list {run.generation}"
-    now = PointDB(run.db_path).snapshot if run.db_path.exists() else run.snapshot
-    grown = f"; it is at commit {now} now" if now != run.snapshot else ""
-    yield f"point DB     {run.db_path} as of commit {run.snapshot}{grown}"
-    yield f"posts        {number(nx)} x {number(ny)} every {run.settings.grid.posting:g} m in {run.settings.grid.crs}"
-    yield f"tiles        {number(len(run.tasks))} with points; status: {command('status', path)}"
+    settings = run.settings
+    line = plan_command(settings, db=str(run.db_path))
+    return {
+        "uuid": run.uuid,
+        "task_list": run.generation,
+        "point_db": str(run.db_path),
+        "commit": run.snapshot,
+        "shape": list(settings.grid.shape),
+        "tiles": len(run.tasks),
+        "attributes": {
+            **about(run),
+            **settings_attrs(settings.fit),
+            "crs": settings.grid.crs,
+            "posting": settings.grid.posting,
+            **({} if line is None else {"command": line}),
+        },
+    }
+
+
+_MADE_OF = {
+    "title": ("title", "{}"),
+    "platforms": ("platform", "{}"),
+    "modes": ("source_modes", "{}"),
+    "products": ("source_products", "{}"),
+    "granules": (
+        "source_granules",
+        "{:,} of the point DB, with points of these platforms in the period",
+    ),
+    "points": ("source_points", "{:,} in the 5 km squares that posts see"),
+    "snapshot": ("point_db_snapshot", "digest {} of these points"),
+    "simulated": ("simulated", "{}"),
+    "selection": ("selection", "{}"),
+    "mask": ("mask", "{}"),
+    "bounds": ("bounds", "{} (x_min y_min x_max y_max)"),
+    "terms": ("terms", "{}"),
+    "weights": ("weights", "{}"),
+    "command": ("command", "{}"),
+}
+"""Label → global attribute, and how it is shown."""
+
+
+def _map_lines(about: Mapping[str, Any], shape: Sequence[int]) -> Iterator[str]:
+    """Yield the lines on what a map is made of, from the global attributes of a product."""
+    yield f"posts        {number(shape[1])} x {number(shape[0])} every {float(about['posting']):g} m in {about['crs']}"
+    yield f"fit          recipe {about['recipe']}, search radius {float(about['radius']):g} m"
+    if "time_coverage_start" in about:
+        yield f"period       {about['time_coverage_start']} to {about['time_coverage_end']}"
+    shown = {"selection": "all points", "command": about.get("history", ""), **about}
+    for label, (name, form) in _MADE_OF.items():
+        if name in shown:
+            # A GeoTIFF has text alone.
+            value = int(shown[name]) if ":," in form else shown[name]
+            yield f"{label:12} {form.format(value)}"
+
+
+def _product(path: Path) -> Iterator[str]:
+    found = summarize_product(path)
+    assert found is not None
+    about = found["attributes"]
+    yield f"product      {path}, made by cryotile {about[MARK]}"
+    yield from _map_lines(about, found["shape"])
+    for name in ("dhdt", "dhdt_difference"):
+        if name in found:
+            low, middle, high = found[name]
+            yield f"{name:12} median {middle:.3f} m/yr, 90 % within {low:.3f} to {high:.3f}"
+    for status, count in found["status"].items():
+        yield f"  {status:20} {number(count):>12} posts"
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """Return what :func:`describe` says of a product or a run, for programs.
+
+    Parameters
+    ----------
+    path : Path
+        A product, in NetCDF or GeoTIFF, or a run.
+
+    Returns
+    -------
+    dict
+        ``kind``, ``path``, ``attributes`` (as the global ones of a product), ``shape`` (rows, columns) and more, of
+        types that JSON knows.
+
+    Raises
+    ------
+    InvalidValue
+        The path is neither.
+    """
+    kind = Kind.of(path) if path.exists() else None
+    found = {
+        Kind.PRODUCT: summarize_product,
+        Kind.GEOTIFF: _geotiff_facts,
+        Kind.RUN: _run_facts,
+    }
+    if kind not in found:
+        what = f"is a {kind}" if kind else "does not exist"
+        raise InvalidValue(
+            f"{path} {what}, and --json describes a product or a run; leave it out, or give one"
+        )
+    return {"kind": str(kind), "path": str(path), **(found[kind](path) or {})}
 
 
 def _file(path: Path, mapping: ColumnMapping | None) -> Iterator[str]:
-    from cryotile.maps.product import summarize_product
     from cryotile.readers import is_table, read_granule, table_reader
 
-    summary = summarize_product(path) if mapping is None else None
-    if summary is not None:
-        yield from summary
-        return
     if not is_table(path, mapping):
         granule = read_granule(path)
         yield from _granule(granule, [granule])

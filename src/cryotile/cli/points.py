@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import click
 
 from cryotile.cli import saying_what_is_saved
-from cryotile.cli.describe import describe
+from cryotile.cli.describe import describe, facts
 from cryotile.cli.screen import (
     BACKEND,
     LEASE,
@@ -218,13 +219,17 @@ def _listed(source: Path) -> list[Path]:
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path, readable=False))
 @MAPPING
-def info(path: Path, mapping: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; of a product or a run.")
+def info(path: Path, mapping: Path | None, as_json: bool) -> None:
     """Describe PATH: a point DB, a run, a granule, a product, or a directory of them.
 
     \b
     Example:
       cryotile info greenland.pdb
     """
+    if as_json:
+        click.echo(json.dumps(facts(path), indent=1))
+        return
     for line in describe(path, mapping=None if mapping is None else ColumnMapping.load(mapping)):
         click.echo(line)
 

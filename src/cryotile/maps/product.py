@@ -182,8 +182,8 @@ def check_product(path: Path) -> None:
         )
 
 
-def summarize_product(path: Path) -> list[str] | None:
-    """Return a few lines that describe a product.
+def summarize_product(path: Path) -> dict[str, Any] | None:
+    """Return what a product says of itself, and its posts in numbers.
 
     Parameters
     ----------
@@ -192,8 +192,9 @@ def summarize_product(path: Path) -> list[str] | None:
 
     Returns
     -------
-    list of str or None
-        Lines for a person; None if the file is not a product.
+    dict or None
+        ``attributes`` (global ones), ``shape`` (rows, columns), ``dhdt`` or ``dhdt_difference`` (its percentiles 5, 50
+        and 95, m/yr; absent without a fit), ``status`` (name → number of posts).  None if the file is not a product.
 
     Raises
     ------
@@ -206,27 +207,18 @@ def summarize_product(path: Path) -> list[str] | None:
         # A validation writes a product of the differences of two rates.
         name = "dhdt" if "dhdt" in file else "dhdt_difference"
     product = read_product(path, [name, "status"])
-    ny, nx = product[name].shape
-    about = product.attrs
     dhdt = product[name].to_numpy()
-    dhdt = dhdt[np.isfinite(dhdt)]
-    lines = [
-        f"product      {path}, made by cryotile {about[MARK]}",
-        f"posts        {nx:,} x {ny:,} every {about['posting']:g} m in {about['crs']}",
-        f"fit          recipe {about['recipe']}, search radius {about['radius']:g} m",
-        f"selection    {about.get('selection', 'all points')}",
-    ]
-    if "time_coverage_start" in about:
-        lines.append(f"period       {about['time_coverage_start']} to {about['time_coverage_end']}")
-    if dhdt.size:
-        low, middle, high = np.percentile(dhdt, [5, 50, 95])
-        lines.append(f"{name:12} median {middle:.3f} m/yr, 90 % within {low:.3f} to {high:.3f}")
-    counts = np.bincount(product["status"].to_numpy().ravel(), minlength=len(Status))
-    return lines + [
-        f"  {status.name.lower():20} {counts[status]:>12,} posts"
-        for status in Status
-        if counts[status]
-    ]
+    rates = dhdt[np.isfinite(dhdt)]
+    counts = np.bincount(product["status"].to_numpy().ravel(), minlength=len(Status)).tolist()
+    return {
+        # Python's own numbers, as JSON takes them.
+        "attributes": {
+            n: v.item() if isinstance(v, np.generic) else v for n, v in product.attrs.items()
+        },
+        "shape": list(dhdt.shape),
+        **({name: np.percentile(rates, [5, 50, 95]).tolist()} if rates.size else {}),
+        "status": {s.name.lower(): counts[s] for s in Status if counts[s]},
+    }
 
 
 def is_product(path: Path) -> bool:

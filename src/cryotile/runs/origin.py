@@ -199,7 +199,8 @@ def about(run: Run) -> dict[str, str | int]:
     settings, origin = run.settings, origin_of(run.table)
     command = plan_command(settings) or "plan (by Python)"
     found: dict[str, str | int] = {
-        "history": f"cryotile {cryotile.__version__}: {command}; cryotile run RUN; cryotile assemble RUN"
+        "history": f"cryotile {cryotile.__version__}: {command}; cryotile run RUN; cryotile assemble RUN",
+        "bounds": " ".join(map(_text, settings.grid.bounds)),
     }
     if settings.where is not None:
         found["selection"] = settings.where
