@@ -33,7 +33,13 @@ __all__ = [
 
 def command(*words: object) -> str:
     """Return a command of ``cryotile`` for a message, quoted so that it can be pasted into a shell."""
-    return shlex.join(["cryotile", *map(str, words)])
+    return " ".join(["cryotile", *(_quoted(str(word)) for word in words)])
+
+
+def _quoted(word: str) -> str:
+    # shlex writes each single quote, of which conditions have many, with five characters.
+    easy = "'" in word and not set(word) & set('"$`\\!')
+    return f'"{word}"' if easy else shlex.quote(word)
 
 
 def path_of(name: str, value: object, remedy: str = "give a path") -> Path:

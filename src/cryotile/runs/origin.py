@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 import cryotile
+from cryotile.errors import command
 from cryotile.fit.config import RECIPES, FitConfig
 from cryotile.maps.product import TITLE
 from cryotile.runs.plan import Settings, within_period
@@ -161,12 +161,12 @@ def plan_command(settings: Settings, run: str = "RUN", db: str = "DB") -> str | 
     if not fit.terms and RECIPES[fit.recipe]["terms"]:
         return None
     usual = {"tile_size": 100, **asdict(FitConfig(recipe=fit.recipe))}
-    words = ["cryotile", "plan", run, "--db", db]
+    words = list[str]()
     for name, value in settings.as_asked().items():
         if value is None or (name not in _ALWAYS and value == usual.get(name)):
             continue
         words += _option(name, Path(value).name if name == "mask" else value)
-    return shlex.join(words)
+    return command("plan", run, "--db", db, *words)
 
 
 def _option(name: str, value: Any) -> list[str]:
@@ -197,9 +197,9 @@ def about(run: Run) -> dict[str, str | int]:
         its file, and its digest identifies it.
     """
     settings, origin = run.settings, origin_of(run.table)
-    command = plan_command(settings) or "plan (by Python)"
+    line = plan_command(settings) or "plan (by Python)"
     found: dict[str, str | int] = {
-        "history": f"cryotile {cryotile.__version__}: {command}; cryotile run RUN; cryotile assemble RUN",
+        "history": f"cryotile {cryotile.__version__}: {line}; cryotile run RUN; cryotile assemble RUN",
         "bounds": " ".join(map(_text, settings.grid.bounds)),
     }
     if settings.where is not None:
