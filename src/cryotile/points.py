@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from html import escape
 from typing import Any, Self
 
@@ -37,6 +38,7 @@ __all__ = [
     "index_platforms",
     "join_passes",
     "pass_id",
+    "pass_keys",
     "platform_code",
     "platform_words",
 ]
@@ -266,6 +268,17 @@ def join_passes(points: pd.DataFrame) -> npt.NDArray[Any]:
     return np.repeat(joined, np.diff(heads, append=ids.size))
 
 
+def pass_keys(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the same number for pass ids that may be of one pass, as of :func:`pass_id`; they may have no time.
+
+    An orbit number that a reader inferred depends on the points of its file, so it may stand for any pass of its
+    platform.
+    """
+    platforms, orbits = ids >> 32, (ids >> 1) & (2**31 - 1)
+    loose = np.isin(platforms, platforms[orbits >= MOST_STATED])
+    return np.where(loose, -1 - platforms, ids >> 1)
+
+
 def empty_points(*, projected: bool) -> pd.DataFrame:
     """Return an empty DataFrame with all core columns in their dtypes.
 
@@ -355,6 +368,10 @@ class Granule(ReprMixin):
         Information for the user, e.g. that passes were inferred.
     simulated : bool
         Whether the file says that its points are simulated.
+    extent : ndarray, shape (n, 3)
+        The outermost of all records, dropped ones included: longitude and latitude (x and y once projected), and time
+        in milliseconds since 1970.  Another delivery of a granule replaces it only if it reaches as far.  Empty: the
+        points tell the extent.
     """
 
     id: str
@@ -368,6 +385,7 @@ class Granule(ReprMixin):
     points: pd.DataFrame
     notes: tuple[str, ...] = ()
     simulated: bool = False
+    extent: npt.NDArray[np.float64] = field(default_factory=partial(np.empty, (0, 3)))
 
     def _facts(self) -> Mapping[str, str]:
         points = self.points

@@ -162,23 +162,6 @@ def test_concurrent_writers_lose_nothing_and_double_nothing(tmp_path: Path) -> N
     assert PointDB(db.path).snapshot == 20
 
 
-@pytest.fixture
-def rival(monkeypatch: pytest.MonkeyPatch) -> Callable[[PointDB, Granule], None]:
-    """Let another writer commit a granule just before the next commit."""
-
-    def arrange(db: PointDB, other: Granule) -> None:
-        commit = Log.commit
-
-        def outrun(self: Log, before: Snapshot, own: Commit) -> Snapshot:
-            monkeypatch.setattr(Log, "commit", commit)
-            PointDB(db.path).append([other])
-            return commit(self, before, own)
-
-        monkeypatch.setattr(Log, "commit", outrun)
-
-    return arrange
-
-
 def test_a_writer_that_loses_a_number_takes_the_next(
     tmp_path: Path, rival: Callable[[PointDB, Granule], None]
 ) -> None:

@@ -94,8 +94,9 @@ def test_an_older_delivery_of_a_granule_is_refused_by_name(tmp_path: Path) -> No
         assert reason in refused[other.id]
         assert other.name in refused[other.id]
         assert "\n" not in refused[other.id]
-    other = dataclasses.replace(GRANULES[0], baseline="9", version=2, checksum="f" * 64)
-    assert "other content" in db.append([other]).refused[other.id]
+    higher = GRANULES[0].points.assign(elevation=GRANULES[0].points["elevation"] + 1)
+    same = dataclasses.replace(GRANULES[0], baseline="9", version=2, checksum="f" * 64)
+    assert "other content" in db.append([with_points(same, higher)]).refused[same.id]
     assert len(db.read()) == 600
 
 

@@ -81,8 +81,11 @@ def test_the_newer_of_two_deliveries_in_one_batch_is_stored(tmp_path: Path) -> N
 
 def test_a_newer_delivery_without_points_empties_its_squares(tmp_path: Path) -> None:
     db = filled(tmp_path / "a.pdb", GRANULES[:1])
-    empty = with_points(newer(GRANULES[0], 1), GRANULES[0].points[:0])
-    db.append([empty])
+    points = GRANULES[0].points
+    # All its records, which the newer delivery has and rejects.
+    records = np.column_stack([points["x"], points["y"], points["time"].astype("int64")])
+    empty = with_points(newer(GRANULES[0], 1), points[:0])
+    db.append([dataclasses.replace(empty, extent=records)])
     assert len(db.read()) == len(db.squares()) == 0
     assert len(Log(db.path / "log").load().fragments) == 0
     assert list(db.verify()) == []

@@ -82,7 +82,37 @@ def test_a_pass_over_two_tiles_is_one_pass(tiles):
     flights = (points["time"].diff() > pd.Timedelta("600s")).cumsum()
     assert points.groupby(flights)["tile"].nunique().max() > 1
     # Only the direction may be unknown, if a tile has too few points of a pass.
-    assert (points["pass_id"] // 2).groupby(flights).nunique().max() == 1
+    assert points["pass_id"].groupby(flights).nunique().max() == 1
+
+
+def input_files(path, name):
+    """Name the input file of each point by its start."""
+    with h5py.File(path, "r+") as file:
+        numbers, seconds = file["inputfileid"][:], file["time"][:]
+        starts = {
+            n: pd.Timestamp(seconds[numbers == n].min(), unit="s") for n in np.unique(numbers)
+        }
+        file.attrs["fileids"] = str({int(n): name.format(start) for n, start in starts.items()})
+
+
+def test_the_start_of_its_input_file_tells_a_pass(copy):
+    before = read_granule(copy).points
+    input_files(copy, "CS_OFFL_SIR_SIN_1B_{0:%Y%m%dT%H%M%S}_20190501T000000_D001")
+    granule = read_granule(copy)
+    ids = granule.points["pass_id"]
+    assert (
+        before.groupby("pass_id")["time"].min().sort_values().astype("int64") // 600_000
+    ).tolist() == [id_ // 2 % 2**31 for id_ in sorted(ids.unique())]
+    assert not any("passes were inferred" in note for note in granule.notes)
+
+
+@pytest.mark.parametrize("name", ["file {0:%Y}", "99999999T999999"])
+def test_passes_are_inferred_if_names_of_input_files_tell_none(copy, name):
+    input_files(copy, name)
+    granule = read_granule(copy)
+    assert any("passes were inferred" in note for note in granule.notes)
+    flights = (granule.points["time"].sort_values().diff() > pd.Timedelta("600s")).sum() + 1
+    assert granule.points["pass_id"].nunique() == flights
 
 
 def test_directions_are_those_of_the_flight(tiles):

@@ -31,8 +31,9 @@ def points(seed: int, count: int, *, extent: float = 150e3) -> pd.DataFrame:
 
 
 def granule(seed: int, count: int = 300, *, extent: float = 150e3) -> Granule:
-    """Return a granule whose identity and points follow from ``seed``."""
+    """Return a granule whose identity, passes and points follow from ``seed``."""
     frame = points(seed, count, extent=extent)
+    frame["pass_id"] += 200 * (seed % 5000)
     return Granule(
         id=f"made-up-{seed}",
         product="made_up",

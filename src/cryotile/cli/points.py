@@ -244,7 +244,9 @@ def info(path: Path, mapping: Path | None, as_json: bool) -> None:
     " state depends on is set aside with all later ones; no other process may write meanwhile.",
 )
 def remove(db: Path, granules: tuple[str, ...], damaged: bool) -> None:
-    """Remove the points of GRANULES, given by id or file name, from the point DB.
+    """Remove the points of GRANULES, given by id, file name or checksum, from the point DB.
+
+    If they had records in common with granules that stay, those are named: ingest them again.
 
     \b
     Example:
@@ -265,6 +267,12 @@ def remove(db: Path, granules: tuple[str, ...], damaged: bool) -> None:
         f"{db}: {counted(len(removed.granules), 'granule')} removed, {number(removed.rows)} points; snapshot"
         f" {removed.snapshot}"
     )
+    if removed.incomplete:
+        click.echo(
+            "granules that lack the records they had in common with it, to be ingested again:"
+        )
+        for name in removed.incomplete:
+            click.echo(f"  {name}")
 
 
 def _set_aside(db: Path) -> None:

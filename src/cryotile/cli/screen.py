@@ -102,6 +102,8 @@ def print_report(report: IngestReport | None) -> None:
         f"{report.path}: {counted(len(report.added), 'granule')} added, {number(report.present)} there already;"
         f" {number(report.points)} of {number(report.records)} points kept"
     )
+    for what, (count, meaning) in report.events.items():
+        click.echo(f"  {what:<11}{number(count):>10}  {meaning}")
     for line in dropped_lines(report.dropped):
         click.echo(line)
     report.check()
@@ -110,12 +112,14 @@ def print_report(report: IngestReport | None) -> None:
 def dropped_lines(dropped: Mapping[str, int]) -> Iterator[str]:
     """Yield a line for each reason why points were dropped, the most frequent first."""
     from cryotile.geo.projection import OUTSIDE_PROJECTION
+    from cryotile.pointdb.overlap import ALREADY_THERE
     from cryotile.readers import REASONS
     from cryotile.runs.ingest_batch import FAR_FROM_DEM, NOT_SELECTED
 
     sentences = {
         **REASONS,
         OUTSIDE_PROJECTION: "has no place in the CRS; is it in the other hemisphere?",
+        ALREADY_THERE: "another granule of the product has the same record, which counts once",
         NOT_SELECTED: "left out by --where",
         FAR_FROM_DEM: "too far above or below the DEM",
     }

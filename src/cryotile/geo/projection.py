@@ -130,18 +130,21 @@ def project(points: pd.DataFrame, crs: pyproj.CRS) -> pd.DataFrame:
         point that has no position in the projection (the other pole of a polar projection, a latitude beyond 90°, over
         21 000 km from the origin); :func:`project_batch` drops and counts such points.
     """
-    x, y = _transformer(crs).transform(
-        points["longitude"].to_numpy(np.float64),
-        points["latitude"].to_numpy(np.float64),
-        errcheck=False,
+    x, y = _projected(
+        points["longitude"].to_numpy(np.float64), points["latitude"].to_numpy(np.float64), crs
     )
-    # PROJ returns inf where it fails; the comparison is False for NaN, too.
-    placed = (np.abs(x) <= REACH) & (np.abs(y) <= REACH)
-    columns: dict[str, Any] = {"x": np.where(placed, x, np.nan), "y": np.where(placed, y, np.nan)}
+    columns: dict[str, Any] = {"x": x, "y": y}
     others = {str(name): points[name] for name in points if name not in ("longitude", "latitude")}
     projected = pd.DataFrame(columns | others, index=points.index, copy=False)
     projected.attrs = {**points.attrs, "crs": crs_text(crs)}
     return projected
+
+
+def _projected(longitude: Array, latitude: Array, crs: pyproj.CRS) -> tuple[Array, Array]:
+    x, y = _transformer(crs).transform(longitude, latitude, errcheck=False)
+    # PROJ returns inf where it fails; the comparison is False for NaN, too.
+    placed = (np.abs(x) <= REACH) & (np.abs(y) <= REACH)
+    return np.where(placed, x, np.nan), np.where(placed, y, np.nan)
 
 
 def project_batch(batch: Batch, crs: pyproj.CRS) -> Batch:
@@ -157,9 +160,21 @@ def project_batch(batch: Batch, crs: pyproj.CRS) -> Batch:
     Returns
     -------
     Batch
-        The same with ``x, y``; ``dropped`` of its granules counts dropped points as ``outside_projection``.
+        The same with ``x, y``, also in the extents of its granules; ``dropped`` of these counts dropped points as
+        ``outside_projection``.
     """
-    projected = replace(batch, points=project(batch.points, crs))
+    granules = batch.granules
+    corners = np.concatenate([np.empty((0, 3)), *(granule.extent for granule in granules)])
+    corners[:, 0], corners[:, 1] = _projected(corners[:, 0], corners[:, 1], crs)
+    ends = np.cumsum([len(granule.extent) for granule in granules])[:-1]
+    projected = replace(
+        batch,
+        granules=tuple(
+            replace(granule, extent=extent[~np.isnan(extent[:, 0])])
+            for granule, extent in zip(granules, np.split(corners, ends), strict=True)
+        ),
+        points=project(batch.points, crs),
+    )
     return projected.keep(projected.points["x"].notna().to_numpy(), OUTSIDE_PROJECTION)
 
 

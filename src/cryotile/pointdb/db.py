@@ -19,6 +19,7 @@ from cryotile.errors import DamagedFile, InvalidValue, path_of
 from cryotile.geo.grid import Tile
 from cryotile.geo.projection import crs_text, projected_crs
 from cryotile.pointdb.compact import Compacted, compact
+from cryotile.pointdb.delivery import complete
 from cryotile.pointdb.fragments import FragmentGone
 from cryotile.pointdb.read import (
     Selection,
@@ -29,7 +30,7 @@ from cryotile.pointdb.read import (
     select_squares,
 )
 from cryotile.pointdb.rewrite import Removed, remove_granules
-from cryotile.pointdb.snapshot import Snapshot
+from cryotile.pointdb.snapshot import EXTENT, Snapshot
 from cryotile.pointdb.squares import describe_squares
 from cryotile.pointdb.store import FILE_NAME, Description, Store, create_store, extra_columns
 from cryotile.pointdb.verify import Damage, verify
@@ -149,7 +150,9 @@ class PointDB(ReprMixin):
         """Table of the granules, one row each.
 
         Columns ``id, name, product, baseline, version, checksum, rows, record_count, dropped`` (dict, reason → points),
-        ``notes, platforms, passes`` (lists), ``time_min, time_max`` (datetime64[ms], NaT without rows),
+        ``notes, platforms, passes`` (lists), ``x_min, y_min, x_max, y_max`` (m) and ``time_min, time_max``
+        (datetime64[ms]) of all its records (NaN and NaT if none has time and place), ``overlaps`` (list, numbers of
+        those that have records that it was stored without), ``complete`` (bool, whether those are there),
         ``simulated`` (bool), ``snapshot`` (the commit that added it), ``number`` (in the column ``granule`` of the
         fragments).
         """
@@ -158,25 +161,34 @@ class PointDB(ReprMixin):
     def granules_at(self, snapshot: int | None) -> pd.DataFrame:
         """Return :attr:`granules` as of a snapshot; None: the newest."""
         table = self._at(snapshot).granules
-        frame: pd.DataFrame = table.drop_columns(["dropped", "time_min", "time_max"]).to_pandas()
+        frame: pd.DataFrame = table.drop_columns(["dropped", *EXTENT]).to_pandas()
         frame["dropped"] = pd.Series(
             [json.loads(t) for t in table["dropped"].to_pylist()], dtype=object
         )
         for name in ("time_min", "time_max"):
             frame[name] = table[name].cast(pa.timestamp("ms")).to_numpy()
+        bounds = [f"{axis}_{end}" for end in ("min", "max") for axis in "xy"]
+        for name in bounds:
+            frame[name] = table[f"{name[0]}_cm{name[1:]}"].to_numpy() / 100
         first = ["id", "name", "product", "baseline", "version", "checksum", "rows", "record_count"]
         frame["simulated"] = table["simulated"].fill_null(fill_value=False).to_numpy()
-        last = ["dropped", "notes", "platforms", "passes", "time_min", "time_max", "simulated"]
-        return frame[[*first, *last, "snapshot", "number"]]
+        frame["complete"] = complete(table)
+        last = ["dropped", "notes", "platforms", "passes", *bounds, "time_min", "time_max"]
+        return frame[[*first, *last, "overlaps", "complete", "simulated", "snapshot", "number"]]
 
     def simulated(self, snapshot: int | None = None) -> float:
         """Return the share of the points that are simulated, 0 to 1, as of a snapshot or the newest."""
         return self._at(snapshot).simulated
 
     def checksums(self) -> dict[str, str]:
-        """Return checksum → id of all granules, including those of commits since the point DB was opened."""
+        """Return checksum → id of all complete granules, including those of commits since the point DB was opened.
+
+        A granule is incomplete if it was stored without records that another one had, and that one was removed.
+        """
         self._newest = self._store.log.follow(self._newest)
-        columns = (self._newest.granules[name].to_pylist() for name in ("checksum", "id"))
+        granules = self._newest.granules
+        granules = granules.filter(pa.array(complete(granules)))
+        columns = (granules[name].to_pylist() for name in ("checksum", "id"))
         return dict(zip(*columns, strict=True))
 
     def check_matches(
@@ -205,8 +217,11 @@ class PointDB(ReprMixin):
     def append(self, granules: Granule | Sequence[Granule] | Batch | InPieces) -> Appended:
         """Add the points of projected granules, in one commit with one fragment for each chunk that they touch.
 
-        A granule that the point DB already has (by id, baseline, version and content) is skipped, a newer baseline or
-        version replaces an older one, and an older one is refused by name.
+        A delivery that the point DB already has (by id, baseline, version and content) is skipped.  Deliveries of one
+        id that have no record's time and place in common are cuts of a granule: all stay.  Otherwise a newer baseline
+        or version replaces an older one that it covers, and is refused by name if it covers only part; an older one is
+        refused by name.  A record (platform, time, x, y, elevation) that another granule of the product has is stored
+        once.
 
         Parameters
         ----------
@@ -421,7 +436,7 @@ class PointDB(ReprMixin):
         Parameters
         ----------
         granules : sequence of str
-            Ids or file names.
+            Ids, file names or checksums of files; an id or a name means all deliveries that have it.
 
         Raises
         ------

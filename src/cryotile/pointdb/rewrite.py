@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import reduce
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.pointdb.delivery import complete
 from cryotile.pointdb.encoding import Stored
 from cryotile.pointdb.fragments import (
     FragmentGone,
@@ -22,8 +24,10 @@ from cryotile.pointdb.fragments import (
 from cryotile.pointdb.snapshot import Commit, Snapshot
 from cryotile.pointdb.sort_order import SQUARE_SIZE, chunk_numbers, merged
 from cryotile.pointdb.squares import SquareChanges, add_up, count_squares, negated
-from cryotile.pointdb.store import Store
 from cryotile.points import ReprMixin
+
+if TYPE_CHECKING:
+    from cryotile.pointdb.store import Store
 
 __all__ = ["Removed", "Rewritten", "remove_granules", "rewrite"]
 
@@ -40,11 +44,14 @@ class Removed(ReprMixin):
         File names of the granules.
     rows : int
         Number of their points.
+    incomplete : tuple of str
+        File names of granules that stay and lack the records that they had in common: to be ingested again.
     """
 
     snapshot: int
     granules: tuple[str, ...]
     rows: int
+    incomplete: tuple[str, ...] = ()
 
 
 def remove_granules(
@@ -59,7 +66,7 @@ def remove_granules(
     snapshot : Snapshot
         The newest that the caller knows.
     granules : sequence of str
-        Ids or file names.
+        Ids, file names or checksums; an id or a name means all deliveries that have it.
 
     Returns
     -------
@@ -91,15 +98,20 @@ def remove_granules(
     done = store.commit(snapshot, prepare, stands)
     left = _find(store, done.before, granules)
     names, rows = tuple(left["name"].to_pylist()), sum(left["rows"].to_pylist())
-    return done.after, Removed(done.after.number, names, rows)
+    stay = done.after.granules
+    lack = stay.filter(pa.array(~complete(stay)))["name"]
+    whole = done.before.granules.filter(pa.array(complete(done.before.granules)))["name"]
+    incomplete = lack.filter(pc.is_in(lack, value_set=whole)).to_pylist()
+    return done.after, Removed(done.after.number, names, rows, tuple(incomplete))
 
 
 def _find(store: Store, snapshot: Snapshot, granules: Collection[str]) -> pa.Table:
     wanted = pa.array(list(granules), pa.string())
     known = snapshot.granules
-    hit = pc.or_(*(pc.is_in(known[key], value_set=wanted) for key in ("id", "name")))
-    found = known.filter(hit)
-    there = {*found["id"].to_pylist(), *found["name"].to_pylist()}
+    keys = ("id", "name", "checksum")
+    hits = [pc.is_in(known[key], value_set=wanted) for key in keys]
+    found = known.filter(reduce(pc.or_, hits))
+    there = {value for key in keys for value in found[key].to_pylist()}
     if unknown := [granule for granule in granules if granule not in there]:
         raise InvalidValue(
             f"granule {unknown[0]} is not in point DB {store.root}; give ids or file names as PointDB.granules lists"

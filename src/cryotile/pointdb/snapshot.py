@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from cryotile import __version__
 from cryotile.pointdb.encoding import SQUARES
 
-__all__ = ["FRAGMENTS", "GRANULES", "Commit", "Snapshot", "rows_of"]
+__all__ = ["EXTENT", "FRAGMENTS", "GRANULES", "Commit", "Snapshot", "rows_of"]
 
 GRANULES = pa.schema(
     [
@@ -32,12 +32,20 @@ GRANULES = pa.schema(
         ("notes", pa.list_(pa.string())),
         ("platforms", pa.list_(pa.string())),
         ("passes", pa.list_(pa.int64())),  # the pass ids of its points
-        ("time_min", pa.int64()),  # milliseconds since 1970, UTC; null without rows
+        ("x_cm_min", pa.int32()),  # of all its records; null if none has time and place
+        ("x_cm_max", pa.int32()),
+        ("y_cm_min", pa.int32()),
+        ("y_cm_max", pa.int32()),
+        ("time_min", pa.int64()),  # milliseconds since 1970, UTC
         ("time_max", pa.int64()),
+        ("overlaps", pa.list_(pa.int32())),  # numbers of those that have records which it lacks
         ("simulated", pa.bool_()),  # null in the first point DBs
         ("snapshot", pa.int32()),  # the commit that added it
     ]
 )
+
+EXTENT = ("x_cm_min", "x_cm_max", "y_cm_min", "y_cm_max", "time_min", "time_max")
+"""Columns of :data:`GRANULES` that bound the records of a granule."""
 
 FRAGMENTS = pa.schema(
     [

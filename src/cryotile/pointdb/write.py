@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from cryotile.errors import InvalidValue
+from cryotile.pointdb.delivery import Box, Verdict, around, columns_of, hull, sort_out
 from cryotile.pointdb.encoding import Stored, encode, text_of
 from cryotile.pointdb.fragments import Writer, by_chunk, write_fragments
+from cryotile.pointdb.overlap import ALREADY_THERE, OtherContent, Overlaps, may_overlap
 from cryotile.pointdb.rewrite import Rewritten, rewrite
 from cryotile.pointdb.snapshot import Commit, Snapshot
 from cryotile.pointdb.sort_order import in_total_order
 from cryotile.pointdb.squares import SquareChanges, count_squares
-from cryotile.pointdb.store import Store
 from cryotile.points import (
     MOST_PLATFORMS,
     PLATFORM_CODES,
@@ -33,6 +35,9 @@ from cryotile.points import (
     empty_points,
 )
 
+if TYPE_CHECKING:
+    from cryotile.pointdb.store import Store
+
 __all__ = ["Appended", "append_granules"]
 
 
@@ -41,6 +46,8 @@ MIXED = (
     " granules of one kind with 'cryotile remove'"
 )
 """Note on granules that were added to such a point DB."""
+
+_NONE: Stored = {"time": np.empty(0, np.int64)}
 
 _PASS_COLUMNS = ["name", "product", "passes", "time_min", "time_max"]
 
@@ -60,7 +67,11 @@ class Appended(ReprMixin):
     replaced : tuple of str
         File names of older deliveries that newer ones have replaced.
     refused : mapping of str to str
-        Id → one line with the reason and the remedy.
+        Id → one line with the reason and the remedy; of further granules with the same id: id and file name.
+    older : tuple of str
+        File names of those refused that are older than what the point DB has.
+    checksums : tuple of str
+        Of the files that were added, then of those that the point DB already had.
     rows : int
         Number of points that were added.
     notes : mapping of str to sequence of str
@@ -73,29 +84,10 @@ class Appended(ReprMixin):
     unchanged: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    older: tuple[str, ...] = ()
+    checksums: tuple[str, ...] = ()
     rows: int = 0
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-
-class _Delivery(NamedTuple):
-    """Columns of a granule in the log that decide about another delivery of it."""
-
-    number: int
-    name: str
-    baseline: str
-    version: int
-    checksum: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Verdict:
-    """Decision on each granule; new ones by their positions, replaced ones by their numbers."""
-
-    new: list[int] = field(default_factory=list)
-    unchanged: list[str] = field(default_factory=list)
-    replaced: list[int] = field(default_factory=list)
-    names_replaced: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)
 
 
 def append_granules(
@@ -127,7 +119,8 @@ def append_granules(
     extra = [name for name, _ in store.description.extra]
     if isinstance(granules, InPieces):
         pieces = partial(_encoded_pieces, granules, extra)
-        return _append(store, snapshot, (granules.granule,), pieces)
+        box = hull(_NONE, granules.granule.extent)
+        return _append(store, snapshot, (granules.granule,), [box], pieces)
     if isinstance(granules, Granule):
         granules = [granules]
     if not isinstance(granules, Batch):
@@ -141,7 +134,12 @@ def append_granules(
             _check_projected(granule.name, granule.points)
         granules = Batch.of(granules)
     batch, stored, unfit = _encoded(granules, extra)
-    after, appended = _append(store, snapshot, batch.granules, lambda: [(batch, stored)])
+    ends = np.cumsum(batch.sizes).tolist()
+    boxes = [
+        hull({n: v[end - size : end] for n, v in stored.items()}, granule.extent)
+        for granule, size, end in zip(batch.granules, batch.sizes.tolist(), ends, strict=True)
+    ]
+    after, appended = _append(store, snapshot, batch.granules, boxes, lambda: [(batch, stored)])
     return after, replace(appended, refused={**unfit, **appended.refused})
 
 
@@ -182,26 +180,34 @@ def _append(
     store: Store,
     snapshot: Snapshot,
     granules: Sequence[Granule],
+    boxes: Sequence[Box],
     pieces: Callable[[], Iterable[tuple[Batch, Stored]]],
 ) -> tuple[Snapshot, Appended]:
     """Commit granules, whose points come in pieces; every piece has all granules, in the same order."""
-    verdict = _Verdict()
+    verdict, compared = Verdict(), snapshot
+    blocked: dict[int, str] = {}
 
     def prepare(snapshot: Snapshot, writer: Writer) -> Commit | None:
-        nonlocal verdict
-        verdict = _sort_out(granules, snapshot)
-        if not verdict.new:
-            return None
-        return _write(store, snapshot, writer, verdict, granules, pieces())
+        nonlocal verdict, compared
+        compared = snapshot
+        blocked.clear()
+        while True:
+            verdict = sort_out(granules, boxes, snapshot, blocked)
+            if not verdict.new:
+                return None
+            try:
+                return _write(store, snapshot, writer, verdict, granules, boxes, pieces())
+            except OtherContent as found:
+                blocked.update(found.reasons)
 
     def stands(commit: Commit, snapshot: Snapshot) -> bool:
-        # Another writer may have committed one of these granules, or another delivery of it.
+        # Another writer may have committed one of these granules, another delivery of it, or records of it.
         nonlocal verdict
-        verdict = _sort_out(granules, snapshot)
-        ids = [row["id"] for row in commit.granules]
+        before, verdict = verdict, sort_out(granules, boxes, snapshot, blocked)
         return (
-            ids == [granules[at].id for at in verdict.new]
-            and commit.removed_granules == verdict.replaced
+            verdict.new == before.new
+            and verdict.replaced == before.replaced
+            and not _is_touched(commit.granules, compared.granules, snapshot.granules)
         )
 
     done = store.commit(snapshot, prepare, stands)
@@ -209,9 +215,11 @@ def _append(
     return done.after, Appended(
         snapshot=done.after.number,
         added=tuple(granules[at].id for at in verdict.new),
-        unchanged=tuple(verdict.unchanged),
+        unchanged=tuple(granules[at].id for at in verdict.unchanged),
         replaced=tuple(verdict.names_replaced),
-        refused=verdict.refused,
+        refused=_by_id({at: (granules[at], line) for at, line in verdict.refused.items()}),
+        older=tuple(granules[at].name for at in verdict.older),
+        checksums=tuple(granules[at].checksum for at in (*verdict.new, *verdict.unchanged)),
         rows=sum(row["rows"] for row in rows),
         notes={**_shared_passes(rows, done.before.granules), **_mixed(rows, done.after)}
         if rows
@@ -219,61 +227,30 @@ def _append(
     )
 
 
-def _sort_out(granules: Sequence[Granule], snapshot: Snapshot) -> _Verdict:
-    """Decide which granules are new, and what becomes of the others."""
-    known = _known({granule.id for granule in granules}, snapshot)
-    verdict, new = _Verdict(), dict[str, int]()
-    # The newest delivery first, at whatever position in the batch.
-    order = sorted(range(len(granules)), key=lambda at: _order_of(granules[at]), reverse=True)
-    for at in order:
-        granule, there = granules[at], known.get(granules[at].id)
-        rival = granules[new[granule.id]] if granule.id in new else there
-        if rival is None or (rival is there and _order_of(granule) > _order_of(rival)):
-            new[granule.id] = at
-            if there is not None:
-                verdict.replaced.append(there.number)
-                verdict.names_replaced.append(there.name)
-        elif reason := _objection(granule, rival):
-            verdict.refused[granule.id] = f"granule {granule.name}: {reason}"
-        else:
-            verdict.unchanged.append(granule.id)
-    verdict.new.extend(sorted(new.values()))
-    return verdict
+def _by_id(refused: Mapping[int, tuple[Granule, str]]) -> dict[str, str]:
+    """Return id → line of granules; further ones of the same id have their file name in the key, too."""
+    lines: dict[str, str] = {}
+    for _, (granule, line) in sorted(refused.items()):
+        lines[granule.id if granule.id not in lines else f"{granule.id} {granule.name}"] = line
+    return lines
 
 
-def _known(ids: Collection[str], snapshot: Snapshot) -> dict[str, _Delivery]:
-    """Return the granules of the point DB that have one of the ids."""
-    table = snapshot.granules
-    there = table.filter(pc.is_in(table["id"], value_set=pa.array(list(ids), pa.string())))
-    columns = ["id", *_Delivery._fields]
-    return {row.pop("id"): _Delivery(**row) for row in there.select(columns).to_pylist()}
-
-
-def _order_of(granule: Granule | _Delivery) -> tuple[str, int]:
-    """Return the sort key of a delivery; padded, so that release 10 comes after 9."""
-    return granule.baseline.rjust(8, "0"), granule.version
-
-
-def _objection(granule: Granule, there: Granule | _Delivery) -> str | None:
-    """Return why a granule that is not newer than the known delivery is refused; None if it is the same file."""
-    which = f"baseline {granule.baseline} version {granule.version}"
-    if _order_of(granule) < _order_of(there):
-        other = f"baseline {there.baseline} version {there.version}"
-        return f"its {which} is older than {other}, which the point DB has; leave it out"
-    if granule.checksum != there.checksum:
-        return (
-            f"the point DB has {which} of it from a file with other content, {there.name}; leave this one out, or"
-            " remove that one with 'cryotile remove' and ingest this one again"
-        )
-    return None
+def _is_touched(rows: Sequence[Mapping[str, Any]], before: pa.Table, now: pa.Table) -> bool:
+    """Tell whether other writers have changed, since granules were compared with ``before``, what concerns them."""
+    numbers = set(now["number"].to_pylist())
+    if any(not numbers.issuperset(row["overlaps"]) for row in rows):
+        return True
+    later = now.filter(pc.invert(pc.is_in(now["number"], value_set=before["number"])))
+    return bool(len(later)) and may_overlap(rows, later)
 
 
 def _write(
     store: Store,
     snapshot: Snapshot,
     writer: Writer,
-    verdict: _Verdict,
+    verdict: Verdict,
     granules: Sequence[Granule],
+    boxes: Sequence[Box],
     pieces: Iterable[tuple[Batch, Stored]],
 ) -> Commit:
     """Write the fragments of new granules, and return their commit."""
@@ -283,19 +260,24 @@ def _write(
         numbers[at] = _granule_number(granules[at], taken)
         # Two granules of one batch may clash, too.
         taken.add(int(numbers[at]))
-    tallies = {at: _Tally(granules[at]) for at in verdict.new}
+    tallies = {at: _Tally(granules[at], boxes[at]) for at in verdict.new}
+    overlaps = Overlaps(store, snapshot, verdict.replaced)
 
     def new() -> Iterator[Stored]:
         for batch, stored in pieces:
+            doubled = overlaps.of(batch, stored, numbers)
             ends = np.cumsum(batch.sizes)
             for at, tally in tallies.items():
                 own = slice(ends[at] - batch.sizes[at], ends[at])
-                tally.count(batch.granules[at], {n: v[own] for n, v in stored.items()})
+                points = {n: v[own] for n, v in stored.items()}
+                tally.count(batch.granules[at], points, doubled[own])
             _check_platforms(tallies.values(), snapshot)
-            points = stored | {"granule": numbers[batch.owners]}
-            # Points of granules that are unchanged or refused are not stored.
-            if len(tallies) < len(numbers):
-                points = {n: values[points["granule"] >= 0] for n, values in points.items()}
+            owners = numbers[batch.owners]
+            owners[doubled] = -1
+            points = stored | {"granule": owners}
+            # Points of granules that are unchanged or refused are not stored, and no record twice.
+            if (owners < 0).any():
+                points = {n: values[owners >= 0] for n, values in points.items()}
             yield in_total_order(points, store.description.chunk_size)
 
     if verdict.replaced:
@@ -303,7 +285,10 @@ def _write(
     else:
         written = _written(store, writer, new())
     return Commit(
-        [tally.row(int(numbers[at])) for at, tally in tallies.items()],
+        [
+            tally.row(int(numbers[at]), sorted(overlaps.found.get(at, ())))
+            for at, tally in tallies.items()
+        ],
         written.added,
         written.squares,
         verdict.replaced,
@@ -340,7 +325,7 @@ def _granule_number(granule: Granule, taken: set[int]) -> int:
 
     With consecutive numbers, a writer that loses a race would have to write its fragments again.
     """
-    name = f"{granule.id} {granule.baseline} {granule.version}"
+    name = f"{granule.id} {granule.baseline} {granule.version} {granule.checksum}"
     # 31 bits, because the column of the fragments is INT32 and numbers are not negative.
     number = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "big") >> 1
     while number in taken:
@@ -353,32 +338,32 @@ class _Tally:
     """Running row in the log of a granule whose points come in pieces."""
 
     granule: Granule
+    box: Box
     rows: int = 0
     record_count: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     notes: dict[str, None] = field(default_factory=dict)
     platforms: set[int] = field(default_factory=set)
     passes: set[int] = field(default_factory=set)
-    times: list[int] = field(default_factory=list)
 
     @property
     def words(self) -> list[str]:
         """The platforms."""
         return [text_of("platform", code) for code in sorted(self.platforms)]
 
-    def count(self, piece: Granule, points: Stored) -> None:
-        """Add a piece: its counts of dropped points, and its stored points."""
-        self.rows += len(points["time"])
+    def count(self, piece: Granule, points: Stored, doubled: npt.NDArray[np.bool_]) -> None:
+        """Add a piece: its counts of dropped points, its stored points, and which of them are in the point DB."""
+        doubles = int(np.count_nonzero(doubled))
+        self.rows += len(doubled) - doubles
+        self.dropped.update({ALREADY_THERE: doubles} if doubles else {})
         self.record_count += int(piece.record_count)
         self.dropped.update({reason: int(n) for reason, n in piece.dropped.items()})
         self.notes |= dict.fromkeys(piece.notes)
         self.platforms.update(np.unique(points["platform"]).tolist())
         self.passes.update(np.unique(points["pass_id"]).tolist())
-        if len(points["time"]):
-            times = [*self.times, int(points["time"].min()), int(points["time"].max())]
-            self.times = [min(times), max(times)]
+        self.box = around(np.stack([self.box, hull(points, piece.extent)]))
 
-    def row(self, number: int) -> dict[str, Any]:
+    def row(self, number: int, overlaps: Sequence[int]) -> dict[str, Any]:
         """Return the row of :data:`cryotile.pointdb.snapshot.GRANULES`."""
         granule = self.granule
         return {
@@ -395,8 +380,8 @@ class _Tally:
             "notes": list(self.notes),
             "platforms": self.words,
             "passes": sorted(self.passes),
-            "time_min": self.times[0] if self.times else None,
-            "time_max": self.times[1] if self.times else None,
+            **columns_of(self.box),
+            "overlaps": list(overlaps),
             "simulated": bool(granule.simulated),
         }
 

@@ -33,6 +33,7 @@ __all__ = [
     "build_granule",
     "codes",
     "find_passes",
+    "outermost",
     "pass_ids",
 ]
 
@@ -256,6 +257,7 @@ def build_granule(
     notes: tuple[str, ...] = (),
     checksum: str | None = None,
     simulated: bool | None = None,
+    extent: NDArray[np.float64] | None = None,
 ) -> Granule:
     """Drop records that are invalid or not asked for, and make a granule of the others.
 
@@ -277,6 +279,8 @@ def build_granule(
         SHA-256 of the file, if it is already known.
     simulated : bool or None
         Whether the file says that its points are simulated; None: as :attr:`Source.simulated`.
+    extent : ndarray or None
+        The outermost records of the file as of :func:`outermost`; None: those of ``records``.
 
     Returns
     -------
@@ -302,7 +306,41 @@ def build_granule(
         points=_frame(records, keep, columns),
         notes=(*notes, *records.notes, *_stand_ins(records.elevation)),
         simulated=source.simulated if simulated is None else simulated,
+        extent=outermost(records.longitude, records.latitude, records.time)
+        if extent is None
+        else extent,
     )
+
+
+def outermost(
+    longitude: NDArray[np.float64], latitude: NDArray[np.float64], time: NDArray[np.datetime64]
+) -> NDArray[np.float64]:
+    """Return the records that lie farthest out in time and in each direction; those without time or place do not count.
+
+    Parameters
+    ----------
+    longitude, latitude : ndarray, shape (records,)
+        Degrees; NaN where missing.
+    time : ndarray of datetime64, shape (records,)
+        UTC; NaT where missing.
+
+    Returns
+    -------
+    ndarray, shape (n, 3)
+        Longitude, latitude, and milliseconds since 1970, of at most 12 records.
+    """
+    known = np.flatnonzero(
+        ~np.isnat(time) & (np.abs(latitude) <= 90.0) & (np.abs(longitude) <= 360.0)
+    )
+    if not known.size:
+        return np.empty((0, 3))
+    u, v, t = longitude[known], latitude[known], time[known].astype("datetime64[ms]")
+    # Seen from above a pole, where longitudes have no seam; diagonals, because axes of a projection may lie there.
+    radius = np.cos(np.radians(v))
+    east, north = radius * np.cos(np.radians(u)), radius * np.sin(np.radians(u))
+    along = (t, v, east, north, east + north, east - north)
+    rows = np.unique([find(values) for values in along for find in (np.argmin, np.argmax)])
+    return np.column_stack([u[rows], v[rows], t[rows].astype(np.int64)]).astype(np.float64)
 
 
 def _stand_ins(elevation: NDArray[np.float64]) -> Iterator[str]:

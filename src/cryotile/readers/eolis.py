@@ -1,11 +1,14 @@
 """Cryo-TEMPO EOLIS point product (ESA, CryoSat-2) in NetCDF-4: swath and POCA points, one file per tile and month.
 
-The product is already filtered: every point is valid.  It states neither orbit nor direction, so passes are inferred.
+The product is already filtered: every point is valid.  It states no direction.  It names the input file of each point,
+which tells the pass in every tile alike; without these names, passes are inferred.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pyproj
@@ -18,13 +21,16 @@ from cryotile.readers import pass_inference
 from cryotile.readers.base import Identity, ProductReader, Records
 from cryotile.readers.cryotempo import delivery
 from cryotile.readers.source import Shape, Source
-from cryotile.times import TimeUnit, utc_instants
+from cryotile.times import TimeUnit, parse_date, utc_instants
 
 __all__ = ["EOLIS", "EolisPoints"]
 
 _SWATH = ("isSwath", "is_swath", "isswath")
 _DEGREES = (("lon", "lat"), ("longitude", "latitude"))
 _TILE = 100_000.0
+_INPUT_FILE = re.compile(r"(\d+)['\"]?\s*:\s*['\"]([^'\"]*)")
+_ORBIT = re.compile(r"orbit (\d{1,6})\b")
+_START = re.compile(r"\d{8}T\d{6}")
 _NOTE = "the product holds ice and does not distinguish floating from grounded ice: all of it counts as grounded_ice"
 
 
@@ -33,7 +39,7 @@ class EolisPoints(ProductReader):
 
     product = "cryotempo_eolis_point"
     variables: Mapping[str, tuple[str, str]] = {}
-    notes = (_NOTE, pass_inference.NOTE)
+    notes = (_NOTE,)
 
     def recognises(self, source: Source) -> bool:
         """Return whether the product's heights are there, and its swath flags, input files or attribute of the CRS."""
@@ -66,7 +72,9 @@ def _records(source: Source) -> tuple[Records, str]:
     shape = source.shape("elevation")
     longitude, latitude, zone = _positions(source, shape)
     time = _times(source, shape)
-    orbit, ascending = pass_inference.infer_passes(np.zeros(shape, np.int64), time, latitude)
+    stated = _stated(source, shape)
+    orbit, ascending = pass_inference.infer_passes(stated, time, latitude)
+    orbit[stated >= 0] = stated[stated >= 0]
     swath = _swath_name(source)
     # Files of the time before the flag hold swath points.
     is_swath = np.ones(shape, np.int8) if swath is None else source.raw(swath, shape)
@@ -83,8 +91,27 @@ def _records(source: Source) -> tuple[Records, str]:
         ascending=ascending,
         mode=np.where(is_swath != 0, sounded, poca).astype(np.int8),
         surface_type=np.full(shape, grounded, dtype=np.int8),
+        notes=(pass_inference.DIRECTION_NOTE if (stated >= 0).all() else pass_inference.NOTE,),
     )
     return records, zone
+
+
+def _stated(source: Source, shape: Shape) -> NDArray[np.int64]:
+    """Return what the names of input files tell: the orbit, or the start of the file in units of 600 s; else −1."""
+    orbits = np.full(shape, -1, np.int64)
+    names = str(source.attribute("fileids") or "")
+    if "inputfileid" not in source:
+        return orbits
+    numbers = source.raw("inputfileid", shape)
+    for number, name in _INPUT_FILE.findall(names):
+        if orbit := _ORBIT.search(name):
+            orbits[numbers == int(number)] = int(orbit[1])
+        elif start := _START.search(name):
+            # A number of other digits in a name is no date.
+            with suppress(ValueError):
+                instant = parse_date(start[0]).to_datetime64()
+                orbits[numbers == int(number)] = pass_inference.number_of_start(instant)
+    return orbits
 
 
 def _swath_name(source: Source) -> str | None:

@@ -13,6 +13,7 @@ __all__ = [
     "PassSurvey",
     "infer_directions",
     "infer_passes",
+    "number_of_start",
 ]
 
 LONGEST_GAP = np.timedelta64(600, "s")
@@ -56,6 +57,11 @@ def infer_passes(
     survey = PassSurvey()
     survey.add(platform, time, latitude)
     return survey.of(platform, time)
+
+
+def number_of_start(instant: np.datetime64) -> int:
+    """Return the substitute for the orbit number of a pass that begins at an instant, as of :func:`infer_passes`."""
+    return int(instant.astype("datetime64[ms]").astype(np.int64)) // _GAP
 
 
 def infer_directions(

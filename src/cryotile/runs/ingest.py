@@ -48,6 +48,7 @@ from cryotile.files import fsync_directory, write_text, writing
 from cryotile.geo.dem import Dem
 from cryotile.geo.projection import projected_crs
 from cryotile.pointdb.db import PointDB
+from cryotile.pointdb.overlap import ALREADY_THERE
 from cryotile.readers import (
     ColumnMapping,
     read_granule,
@@ -169,10 +170,10 @@ class Ingest(TaskList):
     def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:
         """Return the batches whose granules are not all in the point DB."""
         tasks = self.tasks if tasks is None else tasks
-        # The point DB is the truth; the saved result only names the granules to look for in it.
-        there = set(PointDB(self.db_path).checksums().values())
+        # The point DB is the truth; the saved result only names the files to look for in it.
+        there = PointDB(self.db_path).checksums()
         taken = {task.index: self.taken(task.index) for task in tasks}
-        return [task for task in tasks if not _is_in(taken[task.index], there)]
+        return [t for t in tasks if (each := taken[t.index]) is None or not each.is_in(there)]
 
     def missing_quick(self, tasks: Sequence[Task] | None = None) -> list[Task]:
         """Return the batches that no worker has finished."""
@@ -186,7 +187,7 @@ class Ingest(TaskList):
             said = json.loads(self._done(index).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return Taken(said["ids"], [tuple(p) for p in said["problems"]], said["notes"])
+        return Taken(**said | {"problems": [tuple(problem) for problem in said["problems"]]})
 
     def save(self, index: int, taken: Taken) -> None:
         """Save the result of a batch."""
@@ -220,11 +221,6 @@ class Ingest(TaskList):
         table = pq.read_table(self.path / "granules.parquet", columns=[name, "batch"])
         starts = np.flatnonzero(np.diff(table["batch"].to_numpy(), prepend=-1))[1:]
         return [part.tolist() for part in np.split(table[name].to_numpy(), starts)]
-
-
-def _is_in(taken: Taken | None, there: Collection[str]) -> bool:
-    # A batch with a problem is not done: the file may be corrected by the next time.
-    return taken is not None and not taken.problems and all(id in there for id in taken.ids)
 
 
 def prepare_ingest(
@@ -470,16 +466,18 @@ def report_of(
     share : collection of int
         The batches that this process answers for.
     before : collection of str
-        Ids of the granules that the point DB had when this process began.
+        Checksums of the files that the point DB had when this process began.
     shown : mapping of str to str
         Path → the same path as the user wrote it.
     """
     taken = {index: ingest.taken(index) for index in sorted(share)}
     done = [each for each in taken.values() if each is not None]
-    ids = [id for each in done for id in each.ids]
-    new = tuple(dict.fromkeys(id for id in ids if id not in before))
-    granules = PointDB(ingest.db_path).granules.set_index("id")
-    added = granules.loc[granules.index.intersection(list(new))]
+    # What earlier calls did is not reported again.
+    now = [each for each in done if not each.is_in(before)]
+    files = [pair for each in done for pair in zip(each.checksums, each.ids, strict=True)]
+    new = {checksum: id for checksum, id in files if checksum not in before}
+    granules = PointDB(ingest.db_path).granules
+    added = granules[granules["checksum"].isin(list(new))]
     notes: dict[str, list[str]] = {}
     said = [(note, names) for each in done for note, names in each.notes.items()]
     said += [
@@ -490,10 +488,11 @@ def report_of(
     dropped: Counter[str] = Counter()
     for reasons in added["dropped"]:
         dropped.update(reasons)
+    already_there = dropped.pop(ALREADY_THERE, 0)
     return IngestReport(
         path=ingest.db_path,
-        added=new,
-        present=len(ids) - len(new),
+        added=tuple(new.values()),
+        present=len(files) - len(new),
         points=int(added["rows"].sum()),
         records=int(added["record_count"].sum()),
         granules=sum(ingest.sizes[index] for index in share),
@@ -503,6 +502,11 @@ def report_of(
             line.replace(path, shown.get(path, path)) for t in done for path, line in t.problems
         ),
         unfinished=_unfinished(ingest, [i for i, each in taken.items() if each is None], share),
+        replaced=tuple(name for each in now for name in each.replaced),
+        refused=sum(each.refused for each in done),
+        older=sum(each.older for each in done),
+        overlapping=int(added["overlaps"].map(len).gt(0).sum()),
+        already_there=already_there,
     )
 
 

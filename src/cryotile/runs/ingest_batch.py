@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from cryotile.errors import CryotileError, GranuleError, IncompleteIngest, InvalidValue
 from cryotile.geo.dem import Dem
-from cryotile.geo.projection import project_batch
+from cryotile.geo.projection import project_batch, project_granule
 from cryotile.points import SURFACE_TYPES, Batch, Granule, InPieces, ReprMixin
 from cryotile.readers import ColumnMapping, is_table, read_granule, table_reader
 from cryotile.selection import Where
@@ -111,24 +111,41 @@ class Taken:
     ----------
     ids : list of str
         Granules that are in the point DB now.
+    checksums : list of str
+        Of their files, in the same order: one granule may come in several files.
     problems : list of (str, str)
         Path and one line for each file that could not be added; empty path if only the granule is known.
     notes : dict of str to list of str
         Note → names of the granules that it is about.
+    replaced : list of str
+        Names of older deliveries that newer ones have replaced.
+    refused, older : int
+        How many of the problems are deliveries that contradict what the point DB has, and older ones.
     """
 
     ids: list[str] = field(default_factory=list)
+    checksums: list[str] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    replaced: list[str] = field(default_factory=list)
+    refused: int = 0
+    older: int = 0
 
     def count(self, appended: Appended) -> None:
         """Add the result of one commit."""
         self.ids += [*appended.added, *appended.unchanged]
+        self.checksums += appended.checksums
         self.problems += [("", line) for line in appended.refused.values()]
+        self.replaced += appended.replaced
+        self.refused += len(appended.refused) - len(appended.older)
+        self.older += len(appended.older)
         for note, names in appended.notes.items():
             self.notes.setdefault(note, []).extend(names)
-        for name in appended.replaced:
-            self.notes.setdefault("made way for a newer delivery", []).append(name)
+
+    def is_in(self, there: Collection[str]) -> bool:
+        """Tell whether all files are among those with the checksums ``there``."""
+        # A batch with a problem is not done: the file may be corrected by the next time.
+        return not self.problems and all(checksum in there for checksum in self.checksums)
 
 
 def memory_of(size: float | str) -> float:
@@ -245,8 +262,10 @@ class _IngestBatchState:
             self._done, self._share = self._done + self._share, READING * size / sum(sizes)
             self._tell(0.0)
             try:
-                if there and (id := there.get(_checksum(file))) is not None:
+                checksum = _checksum(file) if there else ""
+                if (id := there.get(checksum)) is not None:
                     self.taken.ids.append(id)
+                    self.taken.checksums.append(checksum)
                 elif self._is_long(file):
                     yield file
                 else:
@@ -300,7 +319,8 @@ class _IngestBatchState:
                 columns=self._db.columns,
                 seen=seen,
             )
-            self.taken.count(self._db.append(InPieces(pieces.granule, batches)))
+            granule = project_granule(pieces.granule, self._db.crs)
+            self.taken.count(self._db.append(InPieces(granule, batches)))
         except (GranuleError, InvalidValue) as error:
             self._complain(file, error)
             return
@@ -404,9 +424,20 @@ class IngestReport(ReprMixin):
     path : Path
         The point DB.
     added : tuple of str
-        Ids of the granules that were added.
+        Ids of the granules that were added; of a granule that came in several files, for each file.
     present : int
-        Number of granules that were in the point DB before.
+        Number of files that were in the point DB before.
+    replaced : tuple of str
+        Names of older deliveries that newer ones have replaced.
+    refused : int
+        Number of deliveries that were not added because they contradict what the point DB has: a newer one that covers
+        only part of an older one, or the same version with other elevations.
+    older : int
+        Number of deliveries that were not added because the point DB has newer ones.
+    overlapping : int
+        Number of granules that were added without records that another granule of their product has.
+    already_there : int
+        Number of these records.
     points : int
         Points kept of the granules added.
     records : int
@@ -433,6 +464,28 @@ class IngestReport(ReprMixin):
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
     unfinished: str = ""
+    replaced: tuple[str, ...] = ()
+    refused: int = 0
+    older: int = 0
+    overlapping: int = 0
+    already_there: int = 0
+
+    @property
+    def events(self) -> Mapping[str, tuple[int, str]]:
+        """What else became of granules → how many, and what that means; only of what happened."""
+        events = {
+            "replaced": (len(self.replaced), "by a newer baseline or version"),
+            "overlapping": (
+                self.overlapping,
+                f"{self.already_there:,} of their records were there already, and count once",
+            ),
+            "older": (self.older, "than what the point DB has, so not put in; leave them out"),
+            "refused": (
+                self.refused,
+                "since the point DB has a larger part or other content of the granule; see the remedy of each",
+            ),
+        }
+        return {name: event for name, event in events.items() if event[0]}
 
     def check(self) -> None:
         """Raise an error if some granule is not in the point DB.
@@ -447,9 +500,15 @@ class IngestReport(ReprMixin):
         if self.problems:
             granules = f"{self.granules:,} granule{'s' * (self.granules != 1)}"
             raise IncompleteIngest(
-                f"{len(self.problems):,} of {granules} did not go in: repair them or leave them out, then ingest again",
+                f"{len(self.problems):,} of {granules} did not go in: {self._remedy}",
                 self.problems,
             )
+
+    @property
+    def _remedy(self) -> str:
+        if len(self.problems) > self.older:
+            return "repair them or leave them out, then ingest again"
+        return "they are older than what the point DB has; leave them out"
 
     def _facts(self) -> Mapping[str, str]:
         """Return the lines of ``repr``."""
@@ -458,6 +517,7 @@ class IngestReport(ReprMixin):
             "granules": f"{len(self.added):,} added, {self.present:,} there already, {len(self.problems):,} not added",
             "points": f"{self.points:,} of {self.records:,} kept",
         }
+        facts |= {name: f"{count:,} {meaning}" for name, (count, meaning) in self.events.items()}
         facts |= {f"dropped: {reason}": f"{n:,}" for reason, n in self.dropped.items() if n}
         facts |= {f"note on {len(names):,}": note for note, names in self.notes.items()}
         facts |= {f"problem {n}": line for n, line in enumerate(self.problems[:5], start=1)}

@@ -338,7 +338,7 @@ def complete_ingest(
     IngestReport or None
         What this process answers for; None on all ranks of an MPI program but the first.
     """
-    before = set(PointDB(ingest.db_path).checksums().values())
+    before = PointDB(ingest.db_path).checksums()
     if backend == "auto" and len(ingest.tasks) == 1:
         # One batch needs no children.
         backend = "serial" if resolved(backend).startswith("local") else backend

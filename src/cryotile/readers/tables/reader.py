@@ -34,7 +34,7 @@ from cryotile.points import (
     platform_words,
 )
 from cryotile.readers import pass_inference
-from cryotile.readers.base import Identity, Records, build_granule
+from cryotile.readers.base import Identity, Records, build_granule, outermost
 from cryotile.readers.icesat2 import orbit_number
 from cryotile.readers.source import Source, open_source
 from cryotile.readers.tables.columns import Columns, open_columns
@@ -174,6 +174,7 @@ class TableReader:
             dropped={},
             points=empty_points(projected=False),
             simulated=simulated,
+            extent=survey.extent,
         )
 
         def pieces() -> Iterator[Granule]:
@@ -211,6 +212,7 @@ class TableReader:
             notes=(*notes, *([] if rows.has("surface_type") else [_NOTE])),
             checksum=checksum,
             simulated=rows.columns.simulated,
+            extent=survey.extent,
         )
 
 
@@ -234,10 +236,11 @@ class TablePieces:
 
 
 class _TableSurvey:
-    """What only all rows of a table together tell: its passes, and its earliest point."""
+    """What only all rows of a table together tell: its passes, its earliest point, and how far it reaches."""
 
     def __init__(self) -> None:
         self.passes = pass_inference.PassSurvey()
+        self.extent = np.empty((0, 3))
         self._first: tuple[np.datetime64, float, float] | None = None
 
     def add(self, rows: _Rows) -> None:
@@ -245,6 +248,12 @@ class _TableSurvey:
         longitude, latitude = rows.positions
         time = rows.time
         self.passes.add(rows.groups, time, latitude)
+        known = self.extent[:, 2].astype(np.int64).astype("datetime64[ms]")
+        self.extent = outermost(
+            np.concatenate([self.extent[:, 0], longitude]),
+            np.concatenate([self.extent[:, 1], latitude]),
+            np.concatenate([known, time]),
+        )
         usable = ~np.isnat(time) & np.isfinite(longitude + latitude)
         if not usable.any():
             return
