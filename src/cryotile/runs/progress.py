@@ -115,14 +115,13 @@ def follow(
         return
     from tqdm.auto import tqdm
 
-    form = "{desc}|{bar}| {elapsed}<{remaining}"
-    with tqdm(total=seen.total, bar_format=form, dynamic_ncols=True) as progress:
+    first, form = f"{seen.words(0.0)} ", "{desc}|{bar}| {elapsed}<{remaining}"
+    with tqdm(desc=first, total=seen.total, bar_format=form, dynamic_ncols=True) as progress:
 
         def draw() -> None:
             progress.n = seen.position()
             progress.set_description_str(f"{seen.words(progress.n)} ")
 
-        draw()
         with _repeatedly(GLANCE, draw):
             yield seen.settle
         draw()
