@@ -206,18 +206,9 @@ class Grid:
         Raises
         ------
         InvalidValue
-            The tile size is not positive, or gives more than :data:`MAX_TILES` tiles.
+            As for :meth:`cuts`.
         """
-        if tile_size < 1:
-            raise InvalidValue(
-                f"tile size {tile_size} is not a positive number of posts; 100 suits most runs"
-            )
         across, up = self.cuts(tile_size)
-        if len(across) * len(up) > MAX_TILES:
-            raise InvalidValue(
-                f"tile size {tile_size} cuts the grid of {self.shape[0]} by {self.shape[1]} posts into"
-                f" {len(across) * len(up)} tiles, more than {MAX_TILES}; use a larger one, 100 suits most runs"
-            )
         return [
             Tile(ix, iy, columns, rows, self.posting)
             for iy, rows in up.items()
@@ -230,14 +221,29 @@ class Grid:
         Parameters
         ----------
         tile_size : int
-            Posts along a side, positive.
+            Posts along a side.
 
         Returns
         -------
         (dict of int to range, dict of int to range)
             In ascending order.
+
+        Raises
+        ------
+        InvalidValue
+            The tile size is not positive, or gives more than :data:`MAX_TILES` tiles.
         """
-        return _cut(self.columns, tile_size), _cut(self.rows, tile_size)
+        if tile_size < 1:
+            raise InvalidValue(
+                f"tile size {tile_size} is not a positive number of posts; 100 suits most runs"
+            )
+        across, up = _cut(self.columns, tile_size), _cut(self.rows, tile_size)
+        if len(across) * len(up) > MAX_TILES:
+            raise InvalidValue(
+                f"tile size {tile_size} cuts the grid of {self.shape[0]} by {self.shape[1]} posts into"
+                f" {len(across) * len(up)} tiles, more than {MAX_TILES}; use a larger one, 100 suits most runs"
+            )
+        return across, up
 
 
 def shared(one: range, other: range) -> range:

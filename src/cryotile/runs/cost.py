@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ from cryotile.runs.plan import Settings, within_period
 from cryotile.runs.tasklist import Estimate
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from cryotile.pointdb import PointDB
 
 __all__ = ["estimate", "tile_table"]
@@ -56,16 +58,44 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
         ``points`` (in the 5 km squares that the tile's window touches), ``digest`` (uint64, of those squares).
         It keeps the origin of the points, see :func:`cryotile.runs.origin.origin_of`.
     """
+    from scipy.sparse import csr_array  # takes half a second, and workers need no table
+
     squares = within_period(
         db.squares(where=settings.where, snapshot=snapshot), settings.fit.period
     )
-    tiles = settings.grid.tiles(settings.tile_size)
-    if settings.mask is not None:
-        tiles = [tile for tile in tiles if settings.mask.of(tile).any()]
-    share = 1.0 if settings.fit.rejects else PLANE_SHARE
-    rows = _tile_rows(tiles, squares, settings.fit.reach, share)
-    table = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
+    reach, (columns, rows) = settings.fit.reach, settings.grid.cuts(settings.tile_size)
+    x, across = np.unique(squares["x_min"], return_inverse=True)
+    y, up = np.unique(squares["y_min"], return_inverse=True)
+    posting = settings.grid.posting
+    touched_x, posts_x = _near(columns.values(), x, posting, reach)
+    touched_y, posts_y = _near(rows.values(), y, posting, reach)
+
+    def summed(name: str, dtype: str, in_y: csr_array, in_x: csr_array) -> npt.NDArray[Any]:
+        # Integers: exact in any order; sums of uint64 wrap, as an order-free digest needs.
+        values = squares[name].to_numpy().astype(dtype)
+        held = csr_array((values, (up, across)), shape=(len(y), len(x)))
+        sums = in_y.astype(dtype) @ held @ in_x.astype(dtype).T
+        return np.asarray(sums.toarray()).ravel()
+
+    points = summed("count", "int64", touched_y, touched_x)
+    # A post sees, of a square widened by the radius on each side, the share that its circle covers.
+    share = math.pi * reach**2 / (SQUARE_SIZE + 2 * reach) ** 2
+    share *= 1.0 if settings.fit.rejects else PLANE_SHARE
+    visits = share * summed("count", "int64", posts_y, posts_x)
+    table = pd.DataFrame(
+        {
+            "ix": np.tile(np.array([*columns], np.int32), len(rows)),
+            "iy": np.repeat(np.array([*rows], np.int32), len(columns)),
+            "cost": visits + VISITS_PER_READ * points + VISITS_PER_TILE,
+            "points": points,
+            "digest": summed("digest", "uint64", touched_y, touched_x),
+        }
+    )
     table = table[table["points"] > 0]
+    if (mask := settings.mask) is not None:
+        places = zip(table["ix"], table["iy"], strict=True)
+        tiles = (Tile(ix, iy, columns[ix], rows[iy], posting) for ix, iy in places)
+        table = table[[bool(mask.of(tile).any()) for tile in tiles]]
     table = table.sort_values(
         ["cost", "iy", "ix"], ascending=[False, True, True], ignore_index=True
     )
@@ -73,46 +103,42 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
     return table
 
 
-_Floats = npt.NDArray[np.float64]
-_Row = tuple[int, int, float, int, int]
-_COLUMNS = {"ix": "int32", "iy": "int32", "cost": "float64", "points": "int64", "digest": "uint64"}
+def _near(
+    tiles: Collection[range], squares: npt.NDArray[np.float64], posting: float, radius: float
+) -> tuple[csr_array, csr_array]:
+    """Return, along one axis, which tiles' windows touch which squares, and how many posts are near a square.
 
+    Parameters
+    ----------
+    tiles : collection of range
+        Numbers of each tile's posts.
+    squares : ndarray of float64
+        Lower edges, metres, ascending.
+    posting, radius : float
+        Metres.
 
-def _tile_rows(
-    tiles: Sequence[Tile], squares: pd.DataFrame, radius: float, share: float
-) -> list[_Row]:
-    # Sorted by rows of squares, so that a tile compares its own band only.
-    squares = squares.sort_values(["y_min", "x_min"], ignore_index=True)
-    x, y = squares["x_min"].to_numpy(), squares["y_min"].to_numpy()
-    count = squares["count"].to_numpy()
-    digest = squares["digest"].to_numpy()
-    rows = []
-    for tile in tiles:
-        x_min, y_min, x_max, y_max = tile.window(radius)
-        # A square holds its lower edges and not its upper ones; a window holds all of its edges.
-        low, high = np.searchsorted(y, [y_min - SQUARE_SIZE, y_max], "right")
-        near = np.arange(low, high)
-        near = near[(x[near] > x_min - SQUARE_SIZE) & (x[near] <= x_max)]
-        visits = count[near] @ _visits(tile, x[near], y[near], radius)
-        cost = share * visits + VISITS_PER_READ * count[near].sum() + VISITS_PER_TILE
-        # Sums of uint64 wrap, as an order-free digest needs.
-        rows.append(
-            (tile.ix, tile.iy, float(cost), int(count[near].sum()), int(digest[near].sum()))
-        )
-    return rows
+    Returns
+    -------
+    (csr_array, csr_array), shape (tiles, squares)
+        1 where a window touches a square; number of posts within the radius of the square.
+    """
+    from scipy.sparse import csr_array
 
-
-def _visits(tile: Tile, x: _Floats, y: _Floats, radius: float) -> _Floats:
-    """Return how many posts of the tile a point of each square is expected to be within the radius of."""
-    # A post sees, of a square widened by the radius on each side, the share that its circle covers.
-    share = math.pi * radius**2 / (SQUARE_SIZE + 2 * radius) ** 2
-    return np.float64(share) * _posts_near(tile.x, x, radius) * _posts_near(tile.y, y, radius)
-
-
-def _posts_near(posts: _Floats, square: _Floats, radius: float) -> npt.NDArray[np.int64]:
-    """Return how many posts stand within the radius of a square along one axis."""
-    after = np.searchsorted(posts, square + SQUARE_SIZE + radius, "right")
-    return after - np.searchsorted(posts, square - radius, "left")
+    touched, near, ends = [], [], [0]
+    for numbers in tiles:
+        posts = np.arange(numbers.start, numbers.stop) * posting
+        # A square holds its lower edge and not its upper one; a window holds both of its edges.
+        window = [posts[0] - radius - SQUARE_SIZE, posts[-1] + radius]
+        some = np.arange(*np.searchsorted(squares, window, "right"))
+        after = np.searchsorted(posts, squares[some] + SQUARE_SIZE + radius, "right")
+        touched.append(some)
+        near.append(after - np.searchsorted(posts, squares[some] - radius, "left"))
+        ends.append(ends[-1] + len(some))
+    place, shape = np.concatenate(touched), (len(tiles), len(squares))
+    return (
+        csr_array((np.ones(len(place), np.int64), place, ends), shape=shape),
+        csr_array((np.concatenate(near), place, ends), shape=shape),
+    )
 
 
 def estimate(table: pd.DataFrame) -> Estimate:

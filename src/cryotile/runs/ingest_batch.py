@@ -165,7 +165,7 @@ def memory_of(size: float | str) -> float:
         return size
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([kMGT]?)i?B?", str(size).strip(), re.IGNORECASE)
     if match is None or not float(match[1]) > 0:
-        raise InvalidValue(f"memory {size!r} is not a size; give bytes, or write e.g. 800MB or 2GB")
+        raise InvalidValue(f"memory {size!r} is not a size; write e.g. 800MB or 2GB")
     return float(match[1]) * 1000.0 ** " kmgt".index(match[2].lower() or " ")
 
 
