@@ -98,6 +98,7 @@ INFO = {
         r"^  run +cryotile info '.*/run'",
         r"^  point DB +cryotile info '.*/ice\.pdb'",
         r"^  product +cryotile info '.*/dhdt\.nc'",
+        r"^  cryotile ingest DB '.*/granules'",
     ),
 }
 
@@ -113,7 +114,7 @@ def test_info_describes_all_that_cryotile_makes_or_reads(home: Path, call: Call,
 def test_info_of_what_cryotile_does_not_know_names_what_it_does(
     home: Path, call: Call, tmp_path: Path
 ) -> None:
-    assert "give one of these, or a table with a --mapping" in call("info", home / "notes.txt")[2]
+    assert "give one of these, or a table with --mapping" in call("info", home / "notes.txt")[2]
     for nothing in (tmp_path, tmp_path / "absent"):
         code, _, complaint = call("info", nothing)
         assert code == 2

@@ -241,7 +241,7 @@ def test_status_watch_shows_each_change_of_the_runs_of_a_server_until_they_are_o
         assert rest.splitlines()[-1] == last
         # A failed task means exit code 1, and the message names the command that shows why, without the password.
         assert watch.returncode == 1
-        assert f"cryotile status {farm.address}'" in complaint
+        assert f"see why with: cryotile status {farm.address}" in complaint
         shown = output_of("status", farm.url)
         assert f"task {two.task.index} on " in shown
         assert "ValueError: no ice" in shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import netCDF4
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -253,6 +254,16 @@ def test_a_caption_describes_the_fit_and_the_colours_without_a_value(
         assert meaning in text
 
 
+@pytest.mark.parametrize(
+    ("share", "points"), [("100 %", "simulated points"), ("12.5 %", "partly simulated points")]
+)
+def test_a_caption_says_that_points_are_simulated(tmp_path: Path, share: str, points: str) -> None:
+    path = product_of(tmp_path / "dhdt.nc", fitted_everywhere())
+    with netCDF4.Dataset(path, "a") as product:
+        product.simulated = f"{share} of the points of the granules"
+    assert f"every 1 km, to {points} within 2 km" in caption_of(path)
+
+
 @given(st.floats(1e-9, 1e9))
 def test_limits_are_round_numbers_and_include_the_value(value: float) -> None:
     limit = round_up(value)
@@ -270,7 +281,8 @@ def test_the_error_names_a_map_that_cannot_be_drawn(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match="no variable 'polar_stereographic'; choose one of dhdt"):
         plot_product(product, tmp_path / "map.png", variable="polar_stereographic")
     with pytest.raises(
-        InvalidValue, match=r"absent.nc does not exist; make a product with 'cryotile assemble"
+        InvalidValue,
+        match=r"absent.nc does not exist; make a product with: cryotile assemble RUN -o",
     ):
         plot_product(tmp_path / "absent.nc", tmp_path / "map.png")
     with pytest.raises(UnwritablePath, match=r"gone/map.png cannot be written"):

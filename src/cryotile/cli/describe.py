@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -196,9 +197,10 @@ def _directory(path: Path) -> Iterator[str]:
     for kind, place in own:
         yield f"  {kind:12} {command('info', place)}"
     if granule is not None:
+        files = [file for file in files if file.suffix == granule.suffix]
         yield f"  {counted(len(files), 'file')} that may be granules; describe one, or add all to a point DB:"
         yield f"  {command('info', granule)}"
-        yield f"  {command('ingest', 'DB', path)}"
+        yield f"  {command('ingest', 'DB', os.path.commonpath([file.parent for file in files]))}"
 
 
 _SHOWN_WITHIN = (Kind.POINT_DB, Kind.RUN, Kind.INGEST, Kind.VALIDATION, Kind.PRODUCT)

@@ -53,13 +53,21 @@ def _settings(product: xr.Dataset, variable: str) -> str:
     count = int((product["status"] == Status.OK).sum())
     posts = {0: "No post", 1: "1 post"}.get(count, f"{count:,} posts")
     return (
-        f"{posts} with {_fit(variable)}, every {_length(about['posting'])}, to points within"
+        f"{posts} with {_fit(variable)}, every {_length(about['posting'])}, to {_points(about)} within"
         f" {_length(about['radius'])}; recipe {about['recipe']}{_period(about)}."
     )
 
 
 def _fit(variable: str) -> str:
     return "a fit to both halves" if variable.startswith("dhdt_difference") else "a fit"
+
+
+def _points(about: dict[str, str]) -> str:
+    """Return what the points are; nobody must take a simulated map for a measured one."""
+    if "simulated" not in about:
+        return "points"
+    whole = about["simulated"].startswith("100 %")
+    return "simulated points" if whole else "partly simulated points"
 
 
 def _length(metres: float) -> str:
