@@ -17,6 +17,7 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -248,10 +249,11 @@ def _encode(tile: Tile, dataset: xr.Dataset) -> bytes:
     text = json.dumps({"": _to_json(dataset.attrs), **attributes})
     metadata = {
         _POSTS: json.dumps(_posts(tile)),
-        _ATTRIBUTES: base64.b64encode(zlib.compress(text.encode(), level=6)),
+        _ATTRIBUTES: _compressed(text),
     }
+    # Variables, because xarray takes longer to make a DataArray than Arrow to take its values.
     columns = {
-        str(name): pa.array(variable.values.ravel()) for name, variable in dataset.data_vars.items()
+        str(name): pa.array(dataset.variables[name].values.ravel()) for name in dataset.data_vars
     }
     batch = pa.RecordBatch.from_pydict(columns, metadata=metadata)
     stream = pa.BufferOutputStream()
@@ -259,6 +261,12 @@ def _encode(tile: Tile, dataset: xr.Dataset) -> bytes:
         writer.write_batch(batch)
     content: bytes = stream.getvalue().to_pybytes()
     return content
+
+
+@lru_cache(maxsize=4)
+def _compressed(text: str) -> bytes:
+    # All tiles of a run have the same attributes.
+    return base64.b64encode(zlib.compress(text.encode(), level=6))
 
 
 def _arrays(
