@@ -102,7 +102,7 @@ CORE_COLUMNS: Mapping[str, str] = {
 MOST_PLATFORMS = 120
 """Largest number of platforms in a point DB: files number them in eight bits."""
 
-_FIRST_FREE_CODE = 1024
+_FIRST_FREE_CODE, _LAST_CODE = 1024, 2**21
 _WORD = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _WORDS = {code: word for word, code in PLATFORM_CODES.items()}
 """Code → word, of all platforms that this process has met."""
@@ -121,7 +121,8 @@ def platform_code(word: str) -> int:
     Returns
     -------
     int
-        The upper 32 bits of its pass ids: below 1024 if it is known, else below 2³¹.
+        The upper 32 bits of its pass ids: below 1024 if it is known, else below 2²¹, so that a pass id is exact as a
+        floating-point number, too.
 
     Raises
     ------
@@ -138,7 +139,7 @@ def platform_code(word: str) -> int:
             f"platform {word[:40]!r} must be a lower-case word of up to 32 letters, digits, _, -; write e.g. 'saral'"
         )
     digest = hashlib.blake2b(word.encode(), digest_size=4).digest()
-    code = _FIRST_FREE_CODE + int.from_bytes(digest, "big") % (2**31 - _FIRST_FREE_CODE)
+    code = _FIRST_FREE_CODE + int.from_bytes(digest, "big") % (_LAST_CODE - _FIRST_FREE_CODE)
     if _WORDS.setdefault(code, word) != word:
         raise InvalidValue(
             f"platforms {word!r} and {_WORDS[code]!r} have the same number in pass ids; spell one of them differently"
@@ -197,7 +198,7 @@ def pass_id(platform: str, orbit: int, ascending: bool) -> int:
     Returns
     -------
     int
-        Positive, below 2⁶³.
+        Positive, below 2⁵³.
     """
     return (platform_code(platform) << 32) + 2 * int(orbit) + bool(ascending)
 

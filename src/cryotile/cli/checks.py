@@ -205,14 +205,15 @@ def _lines(run: Run, found: Explanation, away: float) -> Iterator[str]:
 
 
 def _pass_lines(passes: pd.DataFrame) -> Iterator[str]:
+    width = max(12, *(len(str(number)) for number in passes["pass_id"]))
     yield (
-        f"  {'pass_id':>12} {'time (UTC)':16} {'direction':10} {'mode':11} {'platform':10} {'n':>5} {'out':>5}"
+        f"  {'pass_id':>{width}} {'time (UTC)':16} {'direction':10} {'mode':11} {'platform':10} {'n':>5} {'out':>5}"
         f" {'median':>9}  verdict"
     )
     for row in passes.to_dict("records"):
         residual = "" if math.isnan(row["median_residual"]) else f"{row['median_residual']:+.2f} m"
         yield (
-            f"  {row['pass_id']:>12} {row['time']:%Y-%m-%d %H:%M} {row['direction']:10} {row['mode']:11}"
+            f"  {row['pass_id']:>{width}} {row['time']:%Y-%m-%d %H:%M} {row['direction']:10} {row['mode']:11}"
             f" {row['platform']:10} {row['points']:>5} {row['rejected']:>5} {residual:>9}  {row['verdict']}"
         )
 

@@ -33,6 +33,7 @@ from cryotile.points import (
     InPieces,
     ReprMixin,
     empty_points,
+    platform_code,
 )
 
 if TYPE_CHECKING:
@@ -299,6 +300,8 @@ def _write(
 
 def _check_platforms(tallies: Iterable[_Tally], snapshot: Snapshot) -> None:
     there = pc.unique(pc.list_flatten(snapshot.granules["platforms"])).to_pylist()
+    for word in there:
+        platform_code(word)  # refused if a new word has its number
     words = set(there).union(*(tally.words for tally in tallies))
     if len(words | set(PLATFORM_CODES)) > MOST_PLATFORMS:
         raise InvalidValue(
