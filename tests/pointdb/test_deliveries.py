@@ -13,8 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cryotile.files import read_sealed, write_sealed
 from cryotile.pointdb import PointDB
-from cryotile.points import Granule, pass_keys
+from cryotile.pointdb.snapshot import EXTENT
+from cryotile.points import Batch, Granule, InPieces, pass_keys
 from tests.support.made_up import as_stored, granule, sorted_rows
 from tests.support.point_dbs import filled
 
@@ -264,6 +266,48 @@ def test_a_delivery_that_was_replaced_meanwhile_is_compared_again(
     assert appended.older == (part.name,)
     assert appended.added == (granule(2).id,)
     same(db, newer, granule(1), granule(2))
+
+
+def test_a_granule_that_comes_in_pieces_is_stored_without_records_that_are_there(
+    tmp_path: Path,
+) -> None:
+    half = cut("half.nc", (WHOLE.points["x"] < 0).to_numpy())
+    pieces = [cut("table.csv", np.arange(300) // 100 == n, id="table") for n in range(3)]
+    table = dataclasses.replace(pieces[0], points=WHOLE.points[:0], extent=extent(WHOLE.points))
+
+    db = filled(tmp_path / "a.pdb", [half])
+    appended = db.append(InPieces(table, lambda: (Batch.of([piece]) for piece in pieces)))
+    assert appended.rows == 300 - len(half.points)
+    same(db, WHOLE)
+    assert db.granules["dropped"][1] == {"already_there": len(half.points)}
+    # Another elevation in its last piece refuses all of it, before anything is committed.
+    last = pieces[2].points.assign(elevation=0.0)
+    other = dataclasses.replace(table, id="other", checksum="b" * 64)
+    changed = [*pieces[:2], dataclasses.replace(pieces[2], points=last)]
+    appended = db.append(InPieces(other, lambda: (Batch.of([piece]) for piece in changed)))
+    assert "100 of its records have other elevations" in appended.refused["other"]
+    same(db, WHOLE)
+
+
+def test_of_a_point_db_without_extents_nothing_is_lost(tmp_path: Path) -> None:
+    db = filled(tmp_path / "a.pdb", [WHOLE])
+    (path,) = db.path.glob("log/*/commit.json")
+    content = read_sealed(path)
+    del content["checksum"]
+    for row in content["granules"]["added"]:
+        for name in (*EXTENT[:4], "overlaps"):
+            del row[name]
+    path.unlink()
+    write_sealed(path, content)
+    db = PointDB(db.path)
+    assert set(db.checksums()) == {WHOLE.checksum}
+    assert db.granules["x_min"].isna().all()
+    assert (
+        "covers only part"
+        in db.append([cut("E.nc", np.ones(300, bool), baseline="E")]).refused[WHOLE.id]
+    )
+    assert db.append([CUTS[0]]).rows == 0
+    same(db, WHOLE)
 
 
 def test_the_extent_of_a_granule_is_in_the_log(tmp_path: Path) -> None:

@@ -130,6 +130,26 @@ def test_killed_at_any_moment_a_writer_leaves_whole_commits(tmp_path: Path) -> N
     assert list(db.verify()) == []
 
 
+def test_cuts_of_writers_that_race_and_are_killed_are_the_granule(tmp_path: Path) -> None:
+    db = seeded(tmp_path / "cuts.pdb", 0, count=60)
+    for kill in ("before the rename of an entry 3", "after the rename of an entry 2"):
+        forth, back = start("cuts", db, kill, 0, 9), start("cuts", db, "never 0", 9, 5)
+        said(forth)
+        said(back)
+        assert (forth.returncode, back.returncode) == (-signal.SIGKILL, 0)
+    said(start("cuts", db, "never 0", 0, 9))
+    # A repetition changes nothing.
+    snapshot = PointDB(db.path).snapshot
+    said(start("cuts", db, "never 0", 9, 0))
+    db = PointDB(db.path)
+    assert db.snapshot == snapshot == 11
+    whole = seeded(tmp_path / "whole.pdb", 0, count=60)
+    whole.append([granule(77, 200)])
+    pd.testing.assert_frame_equal(db.read(), whole.read(), check_exact=True)
+    pd.testing.assert_frame_equal(db.squares(), whole.squares(), check_exact=True)
+    assert list(db.verify()) == []
+
+
 def test_killed_at_any_moment_a_compaction_changes_nothing(tmp_path: Path) -> None:
     db = seeded(tmp_path / "killed.pdb", 0, count=60)
     kills = max(len(STAGES), KILLS // 4)

@@ -1,7 +1,8 @@
 """Write to a point DB, as a process that can kill itself at a chosen moment.
 
 Run as ``python pointdb_writer.py append DB KILL FIRST COUNT`` it appends made-up granules and prints ``begin <id>``
-and ``end <id>`` around each; as ``python pointdb_writer.py compact DB KILL ROUNDS`` it compacts.  KILL is
+and ``end <id>`` around each; as ``python pointdb_writer.py cuts DB KILL FIRST LAST`` it appends overlapping cuts of one
+granule, backwards if FIRST is greater; as ``python pointdb_writer.py compact DB KILL ROUNDS`` it compacts.  KILL is
 ``<stage> <n>``, the n-th time that it reaches a stage, or ``never 0``.
 """
 
@@ -11,10 +12,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cryotile.pointdb import PointDB
+from cryotile.points import Granule
 from tests.support.made_up import granule
 
 STAGES = (
@@ -83,6 +86,29 @@ def append(db: PointDB, first: int, count: int) -> None:
         say("end", granule(seed).id)
 
 
+def cut(number: int) -> Granule:
+    """Return one of ten cuts of a granule, each with half of the points of the next one."""
+    whole = granule(77, 200)
+    points = whole.points.sort_values("x", ignore_index=True)[20 * number : 20 * number + 40]
+    name = f"cut-{number}.nc"
+    return replace(
+        whole,
+        name=name,
+        checksum=f"{number + 1:064x}",
+        points=points.reset_index(drop=True),
+        record_count=len(points),
+        dropped={},
+    )
+
+
+def cuts(db: PointDB, first: int, last: int) -> None:
+    step = 1 if last > first else -1
+    for number in range(first, last + step, step):
+        say("begin", str(number))
+        db.append([cut(number)])
+        say("end", str(number))
+
+
 def compact(db: PointDB, rounds: int) -> None:
     for _ in range(rounds):
         db.compact()
@@ -98,7 +124,7 @@ def main(what: str, path: str, kill: str, *numbers: int) -> None:
     db = PointDB(Path(path))
     stage, _, count = kill.rpartition(" ")
     Killer(path, stage, int(count)).watch()
-    (append if what == "append" else compact)(db, *numbers)
+    {"append": append, "cuts": cuts, "compact": compact}[what](db, *numbers)
 
 
 if __name__ == "__main__":
