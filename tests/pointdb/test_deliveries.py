@@ -194,6 +194,20 @@ def test_the_same_record_of_two_products_is_stored_twice_and_noted(tmp_path: Pat
     assert len(db.read()) == 600
 
 
+def test_the_same_passes_of_two_versions_are_noted_unless_their_files_only_touch(
+    tmp_path: Path,
+) -> None:
+    changed = WHOLE.points.assign(elevation=WHOLE.points["elevation"] + 1)
+    newer = dataclasses.replace(WHOLE, points=changed, baseline="E", id="other")
+    west = cut("west.nc", (WHOLE.points["x"] < 0).to_numpy(), id="west")
+    db = filled(tmp_path / "a.pdb", [west])
+    edge = cut("edge.nc", (WHOLE.points["x"] > -5e3).to_numpy(), of=newer)
+    assert db.append([edge]).notes == {}
+    (note,) = db.append([cut("all.nc", np.ones(300, bool), of=newer, id="all")]).notes.items()
+    assert "baseline D version 1 and baseline E version 1 of made_up" in note[0]
+    assert note[1] == ["all.nc"]
+
+
 def test_records_that_are_twice_in_one_file_stay(tmp_path: Path) -> None:
     twice = pd.concat([WHOLE.points, WHOLE.points[:10]], ignore_index=True)
     double = dataclasses.replace(WHOLE, points=twice)

@@ -20,6 +20,7 @@ from cryotile.pointdb.snapshot import EXTENT, Snapshot
 from cryotile.points import Granule
 
 __all__ = [
+    "SHIFT",
     "Box",
     "Verdict",
     "around",
@@ -44,7 +45,7 @@ _EVERYWHERE: Box = -_NOWHERE
 
 _CM_LIMIT = 2**31 - 1
 
-_SHIFT = np.array([1_000_000, 1_000_000, 1000])
+SHIFT = np.array([1_000_000, 1_000_000, 1000])
 """How far records move from one baseline to the next: 10 km, since the closest point of a slope is found anew; 1 s."""
 
 _LONG = 86_400_000
@@ -83,7 +84,7 @@ def _reaches(newer: _Delivery, older: Box) -> bool:
     length = older[1] - older[0]
     # The points alone do not tell how far the records of a granule reached.
     blunt = np.array([not newer.sharp, not newer.sharp, not newer.sharp or length[2] > _LONG])
-    spare = np.maximum(_SHIFT, np.where(blunt, length // _SHARE, 0))
+    spare = np.maximum(SHIFT, np.where(blunt, length // _SHARE, 0))
     ends = newer.box
     return bool((ends[0] - spare <= older[0]).all() and (ends[1] + spare >= older[1]).all())
 

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cryotile.errors import InvalidValue
-from cryotile.pointdb.delivery import Box, Verdict, around, columns_of, hull, sort_out
+from cryotile.pointdb.delivery import SHIFT, Box, Verdict, around, columns_of, hull, sort_out
 from cryotile.pointdb.encoding import Stored, encode, text_of
 from cryotile.pointdb.fragments import Writer, by_chunk, write_fragments
 from cryotile.pointdb.overlap import ALREADY_THERE, OtherContent, Overlaps, may_overlap
 from cryotile.pointdb.rewrite import Rewritten, rewrite
-from cryotile.pointdb.snapshot import Commit, Snapshot
+from cryotile.pointdb.snapshot import EXTENT, Commit, Snapshot
 from cryotile.pointdb.sort_order import in_total_order
 from cryotile.pointdb.squares import SquareChanges, count_squares
 from cryotile.points import (
@@ -50,7 +50,8 @@ MIXED = (
 
 _NONE: Stored = {"time": np.empty(0, np.int64)}
 
-_PASS_COLUMNS = ["name", "product", "passes", "time_min", "time_max"]
+_KIND = ["product", "baseline", "version"]
+_PASS_COLUMNS = ["name", *_KIND, "passes", *EXTENT]
 
 
 @dataclass(frozen=True, repr=False)
@@ -77,7 +78,7 @@ class Appended(ReprMixin):
         Number of points that were added.
     notes : mapping of str to sequence of str
         Information for the user → file names of the granules that it concerns: that the point DB also has their passes
-        by another product, or that it has both simulated and real points.
+        by another product or another version, or that it has both simulated and real points.
     """
 
     snapshot: int
@@ -222,7 +223,7 @@ def _append(
         older=tuple(granules[at].name for at in verdict.older),
         checksums=tuple(granules[at].checksum for at in (*verdict.new, *verdict.unchanged)),
         rows=sum(row["rows"] for row in rows),
-        notes={**_shared_passes(rows, done.before.granules), **_mixed(rows, done.after)}
+        notes={**_shared_passes(rows, done.after.granules), **_mixed(rows, done.after)}
         if rows
         else {},
     )
@@ -390,7 +391,7 @@ class _Tally:
 
 
 def _shared_passes(new: Sequence[Mapping[str, Any]], granules: pa.Table) -> dict[str, list[str]]:
-    """Find passes that the point DB has as points of two products, which a fit would take for independent.
+    """Find passes that the point DB has from two products or two versions, which a fit would take for independent.
 
     Parameters
     ----------
@@ -402,28 +403,57 @@ def _shared_passes(new: Sequence[Mapping[str, Any]], granules: pa.Table) -> dict
     Returns
     -------
     dict of str to list of str
-        One line for each pair of products → file names of the new granules that it concerns.
+        One line for each pair of products or versions → file names of the new granules that it concerns.
     """
     ours = _exploded(pd.DataFrame([{name: row[name] for name in _PASS_COLUMNS} for row in new]))
-    products = pa.array(ours["product"].unique(), pa.string())
-    if len(products) < 2:
-        # The usual case: all new granules are of one product, so only granules of other products matter.
-        granules = granules.filter(pc.invert(pc.is_in(granules["product"], value_set=products)))
+    if len(ours[_KIND].drop_duplicates()) < 2:
+        # The usual case: all new granules are of one version of one product, so only others matter.
+        alike = reduce(pc.and_, (pc.equal(granules[name], new[0][name]) for name in _KIND))
+        granules = granules.filter(pc.invert(alike))
     theirs = _exploded(granules.select(_PASS_COLUMNS).to_pandas())
     both = ours.merge(pd.concat([ours, theirs]), on="passes")
     # A pass may be split over granules, e.g. of several modes; only points of the same time are doubled.
-    same = (both["time_min_x"] <= both["time_max_y"]) & (both["time_min_y"] <= both["time_max_x"])
-    both = both[same & (both["product_x"] != both["product_y"])]
+    both = both[
+        (both["time_min_x"] <= both["time_max_y"]) & (both["time_min_y"] <= both["time_max_x"])
+    ]
+    other_product = both["product_x"] != both["product_y"]
+    other_version = (both["baseline_x"] != both["baseline_y"]) | (
+        both["version_x"] != both["version_y"]
+    )
+    both = both[other_product | (other_version & _is_deep(both))]
     notes: dict[str, list[str]] = {}
-    pairs = both[["product_x", "product_y", "name_x"]].drop_duplicates()
-    for *products, name in pairs.itertuples(index=False, name=None):
-        one, other = sorted(products)
-        note = (
-            f"the same passes are in {one} and {other}: a fit would take their points for independent; keep one of the"
-            " two products, and remove the granules of the other with 'cryotile remove'"
-        )
-        notes.setdefault(note, []).append(name)
+    sides = [[f"{name}_{side}" for name in _KIND] for side in "xy"]
+    kinds = both[[*sides[0], *sides[1], "name_x"]].drop_duplicates()
+    for *pair, name in kinds.itertuples(index=False, name=None):
+        notes.setdefault(_doubled(*sorted([tuple(pair[:3]), tuple(pair[3:])])), []).append(name)
     return {note: sorted(set(names)) for note, names in notes.items()}
+
+
+def _is_deep(both: pd.DataFrame) -> pd.Series[bool]:
+    """Tell whether extents have more in common than files that are cut along one line."""
+    deep = pd.Series(data=True, index=both.index)
+    for axis, shift in zip(("x_cm", "y_cm", "time"), SHIFT, strict=True):
+        ends = {end: both[[f"{axis}_{end}_{side}" for side in "xy"]] for end in ("min", "max")}
+        common = ends["max"].min(axis=1) - ends["min"].max(axis=1)
+        shorter = (ends["max"].to_numpy() - ends["min"].to_numpy()).min(axis=1, initial=2 * shift)
+        deep &= common >= shorter / 2
+    return deep
+
+
+def _doubled(one: tuple[str, str, int], other: tuple[str, str, int]) -> str:
+    """Return the note that two products, or two versions of a product, have the same passes."""
+    if one[0] != other[0]:
+        return (
+            f"the same passes are in {one[0]} and {other[0]}: a fit would take their points for independent; keep one"
+            " of the two products, and remove the granules of the other with 'cryotile remove'"
+        )
+    first, second = (
+        f"baseline {baseline} version {version}" for _, baseline, version in (one, other)
+    )
+    return (
+        f"the same passes are in {first} and {second} of {one[0]}, in files with different starts: a fit would take"
+        " their points for independent; remove the granules of the older one with 'cryotile remove'"
+    )
 
 
 def _mixed(new: Sequence[Mapping[str, Any]], after: Snapshot) -> dict[str, list[str]]:
