@@ -27,11 +27,7 @@ HUBER_POSTS = slice(3, None, 7)  # along either axis: one fit takes milliseconds
 
 CONFIGS = {
     "plane (cryotile)": FitConfig(recipe="plane", period=PERIOD),
-    "robust quadratic (cryotile)": FitConfig(terms=("quadratic",), period=PERIOD),
-    "robust quadratic + direction (cryotile)": FitConfig(
-        terms=("quadratic", "direction"), period=PERIOD
-    ),
-    "robust with its own terms (cryotile)": FitConfig(period=PERIOD),
+    "passes (cryotile)": FitConfig(recipe="passes", period=PERIOD),
 }
 
 # m/yr, at the three densities.

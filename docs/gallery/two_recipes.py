@@ -30,7 +30,7 @@ points.loc[points["pass_id"] == 38, "elevation"] += 5.0
 
 posts = np.arange(-14e3, 15e3, 1e3)
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained", sharey=True)
-for axis, recipe in zip(axes, ("plane", "robust"), strict=True):
+for axis, recipe in zip(axes, ("plane", "passes"), strict=True):
     fit = cryotile.fit_posts(points, posts, posts, cryotile.FitConfig(radius=4e3, recipe=recipe))
     shown = {"vmin": -0.5, "vmax": 0.5, "cmap": "cmc.vik_r"}
     image = axis.pcolormesh(posts / 1e3, posts / 1e3, fit.dhdt, **shown)

@@ -140,6 +140,7 @@ def plan(
     tile_size: int | None = None,
     recipe: str | None = None,
     terms: str | Sequence[str] | None = None,
+    priors: str | Sequence[str] | None = None,
     weights: str | Sequence[str] | None = None,
     uncertainty_floor: float | None = None,
     distance_scale: float | None = None,
@@ -150,9 +151,11 @@ def plan(
     min_points: int | None = None,
     min_passes: int | None = None,
     min_span_days: float | None = None,
-    min_span_share: float | None = None,
     max_rate: float | None = None,
+    max_ci95: float | None = None,
     min_tolerance: float | None = None,
+    windows: tuple[str, str] | None = None,
+    heights: str | None = None,
 ) -> Run:
     """Freeze a run: its grid, its settings and its list of tiles.
 
@@ -179,10 +182,14 @@ def plan(
         Where a map is wanted: vector polygons, or a raster that is not 0 there; default: at all posts.
     tile_size : int or None
         Posts along a side of a tile; default 100.
-    recipe, terms, weights, uncertainty_floor, distance_scale, fallback_radii, other_platforms, period, reference_epoch
+    recipe, terms, priors, weights, uncertainty_floor, distance_scale, fallback_radii, other_platforms, period
         Settings of the fit, see :class:`cryotile.FitConfig`.
-    min_points, min_passes, min_span_days, min_span_share, max_rate, min_tolerance
+    reference_epoch
+        Settings of the fit, see :class:`cryotile.FitConfig`.
+    min_points, min_passes, min_span_days, max_rate, max_ci95, min_tolerance
         Gates of the fit, see :class:`cryotile.FitConfig`.
+    windows, heights
+        Rates of windows and heights of bins, see :class:`cryotile.FitConfig`.
 
     Returns
     -------

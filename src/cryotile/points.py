@@ -37,6 +37,7 @@ __all__ = [
     "empty_points",
     "index_platforms",
     "join_passes",
+    "name_pass",
     "pass_id",
     "pass_keys",
     "platform_code",
@@ -208,6 +209,22 @@ LONGEST_GAP = 600_000
 
 MOST_STATED = 1 << 20
 """Orbit numbers from here on are starts of passes in units of 600 s since 1970, so from 1989 on; real ones are less."""
+
+
+def name_pass(number: int) -> str:
+    """Return a pass id in words: its orbit, or the time at which an inferred pass starts.
+
+    Parameters
+    ----------
+    number : int
+        As of :func:`pass_id`; another number, below 2³², is returned as text.
+    """
+    orbit = (number & 0xFFFFFFFF) >> 1
+    if number < 2**32:
+        return str(number)
+    if orbit < MOST_STATED:
+        return f"orbit {orbit}"
+    return f"from {pd.Timestamp(orbit * 600, unit='s'):%Y-%m-%d %H:%M}"
 
 
 def join_passes(points: pd.DataFrame) -> npt.NDArray[Any]:

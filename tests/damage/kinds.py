@@ -46,12 +46,11 @@ RUN = {
     "validation: map": r"validation/[^/]+\.nc",
     "validation: picture": r"validation/[^/]+\.png",
     "validation: numbers": r"validation/validation\.json",
-    "picture of a post": r"explained/.+\.png",
     "set aside": r".+\.damaged-\d+(/.+)?",
 }
 
 INERT = (
-    *("heartbeat", "ledger: hint", "submission: script", "picture of a post", "set aside"),
+    *("heartbeat", "ledger: hint", "submission: script", "set aside"),
     *("validation: map", "validation: picture", "validation: numbers"),
     *("ingest: heartbeat", "ingest: journal", "ingest: batch that failed"),
 )
@@ -59,7 +58,7 @@ INERT = (
 
 DIRECTORIES = (
     *("generations", "generations/0001", "tiles", "failed", "journal", "journal/0002", "farm"),
-    *("jobs", "validation", "explained"),
+    *("jobs", "validation"),
 )
 """Directories of a run in whose place a file is put."""
 

@@ -30,9 +30,11 @@ def flown(calibration) -> pd.DataFrame:
 
 
 def test_exact_points_give_the_true_rate(calibration, flown: pd.DataFrame) -> None:
-    errors = calibration.misses(flown, EXTENT)["error"]
+    errors = calibration.misses(flown, EXTENT, calibration.RECIPES["passes"])["error"]
     assert len(errors) == 25
-    assert errors.abs().max() < 0.01
+    # Hills that are not quadratic look like noise: 2 cm/yr at most, where few passes sample them.
+    assert errors.abs().max() < 0.02
+    assert errors.abs().median() < 0.005
 
 
 def test_each_kind_of_world_has_posts_of_few_and_of_many_passes(calibration, flown) -> None:
@@ -59,8 +61,9 @@ def test_coverage_counts_the_posts_whose_interval_contains_the_truth(calibration
     table = pd.DataFrame(
         {
             "world": "white noise",
-            "recipe": "robust",
-            "pass_count": 7,
+            "recipe": "passes",
+            "passes": 7,
+            "free_pass_count": 0,
             "error": np.r_[np.full(90, 0.1), np.full(10, -0.3)],
             "dhdt_ci95": 0.2,
             "dhdt_sigma_formal": 0.01,
@@ -72,6 +75,8 @@ def test_coverage_counts_the_posts_whose_interval_contains_the_truth(calibration
     assert calibration.verdict(calibration.summarize(table)) == []
     many = pd.concat([table] * 10)
     assert len(calibration.verdict(calibration.summarize(many))) == 1
+    freed = many.assign(error=0.1, free_pass_count=1)
+    assert "frees 14.3% of the good passes" in calibration.verdict(calibration.summarize(freed))[0]
 
 
 def test_the_study_writes_its_tables_and_plots(calibration, monkeypatch, tmp_path: Path) -> None:
@@ -81,11 +86,8 @@ def test_the_study_writes_its_tables_and_plots(calibration, monkeypatch, tmp_pat
     calibration.main()
     coverage = pd.read_csv(tmp_path / "calibration-coverage.csv")
     assert set(coverage["world"]) == {kind.name for kind in calibration.KINDS}
-    # The cost of rejection is known only in worlds where nothing should be rejected.
-    told = coverage.loc[coverage["coverage, nothing rejected"].notna(), "world"]
-    assert set(told) == {kind.name for kind in calibration.KINDS if kind.honest}
     assert {path.suffix for path in tmp_path.iterdir()} == {".csv", ".svg"}
-    assert len(list(tmp_path.iterdir())) == 5
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def small_rms(calibration) -> pd.DataFrame:
@@ -97,7 +99,7 @@ def small_rms(calibration) -> pd.DataFrame:
     ).T.rename_axis("m/yr")
 
 
-def test_the_robust_fit_is_as_good_as_the_best_peer_on_the_points_of_the_peers(calibration) -> None:
+def test_the_fit_is_as_good_as_the_best_peer_on_the_points_of_the_peers(calibration) -> None:
     import calibration_rms as rms
 
     points = rms.make_points(139, 2000.0, 0)
@@ -107,4 +109,4 @@ def test_the_robust_fit_is_as_good_as_the_best_peer_on_the_points_of_the_peers(c
         for name, config in rms.CONFIGS.items()
     }
     assert errors["plane (cryotile)"] == pytest.approx(0.112, rel=0.15)
-    assert errors["robust quadratic (cryotile)"] < 0.048
+    assert errors["passes (cryotile)"] < 0.048

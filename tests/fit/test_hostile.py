@@ -15,19 +15,20 @@ from cryotile import FitConfig, fit_posts
 from cryotile._fit import SIMD_LEVELS
 from cryotile.errors import InvalidValue
 from cryotile.fit.variables import Status
-from tests.fit.test_robust import ALL_TERMS, EPOCH, make_points
+from tests.support.fit_points import ALL_TERMS, EPOCH, PERIOD, make_points
 
-PERIOD = ("2011-01-01", "2021-01-01")
 AVAILABLE = SIMD_LEVELS[: SIMD_LEVELS.index(cryotile.fit.inputs.simd_level()) + 1]
 
 
 @pytest.mark.parametrize("level", AVAILABLE)
-@pytest.mark.parametrize("recipe", ["plane", "robust"])
-@pytest.mark.parametrize("terms", [(), ("quadratic", "direction"), ALL_TERMS])
+@pytest.mark.parametrize(
+    ("recipe", "terms"), [("plane", ()), ("passes", ()), ("passes", ALL_TERMS)]
+)
 def test_every_level_of_vector_instructions_gives_the_same_bytes(level, recipe, terms, monkeypatch):
     points = make_points(4000, passes=50)
     points[["x", "y"]] = np.random.default_rng(1).uniform(-4000, 4000, (len(points), 2))
-    config = FitConfig(recipe=recipe, terms=terms, period=PERIOD, reference_epoch=EPOCH)
+    more = {"windows": ("5y", "1y"), "heights": "1y"} if recipe == "passes" else {}
+    config = FitConfig(recipe=recipe, terms=terms, period=PERIOD, reference_epoch=EPOCH, **more)
     axis = np.arange(-3000.0, 3001.0, 1000.0)
     expected = fit_posts(points, axis, axis, config)
     monkeypatch.setattr(cryotile.fit.inputs, "_LEVEL", level)
@@ -59,23 +60,18 @@ def hostile(seed: int, size: int, spread: float, days: int, passes: int) -> pd.D
     days=st.sampled_from([1, 2, 400, 3650]),
     passes=st.sampled_from([1, 2, 7, 40, 300]),
     radius=st.sampled_from([1e-3, 1.0, 2000.0, 1e7]),
-    terms=st.sampled_from([(), ("quadratic",), ("annual", "direction"), ALL_TERMS]),
-    recipe=st.sampled_from(["plane", "robust"]),
+    terms=st.sampled_from([None, (), ("acceleration",), ALL_TERMS]),
     weights=st.sampled_from([(), ("uncertainty", "distance")]),
 )
 def test_hostile_points_get_a_status_or_an_error_that_names_a_column(
-    seed, size, spread, days, passes, radius, terms, recipe, weights
+    seed, size, spread, days, passes, radius, terms, weights
 ):
-    config = FitConfig(
-        radius=radius,
-        terms=terms,
-        recipe=recipe,
-        weights=weights,
-        distance_scale=radius,
-        period=PERIOD,
-        min_points=4,
-        min_span_share=0.0,
-    )
+    settings = {"radius": radius, "period": PERIOD, "min_points": 4}
+    if terms is None:
+        terms, config = (), FitConfig(recipe="plane", **settings)
+    else:
+        settings |= {"weights": weights, "distance_scale": radius, "min_passes": 1}
+        config = FitConfig(terms=terms, max_ci95=np.inf, **settings)
     points = hostile(seed, size, spread, days, passes)
     known = np.isfinite(points["power"]).any() or "power" not in terms or points.empty
     if not known:
@@ -97,10 +93,12 @@ def test_many_points_at_one_post_are_fitted_as_few_are():
     assert fits["data_count"].item() > 190_000
 
 
-def test_millions_of_points_at_one_post_give_the_true_rate():
+@pytest.mark.parametrize("recipe", ["plane", "passes"])
+def test_millions_of_points_at_one_post_give_the_true_rate(recipe):
     size = 10_000_000 if os.environ.get("CRYOTILE_LONG") else 1_000_000
     generator = np.random.default_rng(0)
-    years = generator.uniform(0, 10, size)
+    number = np.arange(size) % 50
+    years = generator.uniform(0, 10, 50)[number]
     points = pd.DataFrame(
         {
             "x": generator.uniform(-1400, 1400, size),
@@ -108,12 +106,10 @@ def test_millions_of_points_at_one_post_give_the_true_rate():
             "time": np.datetime64("2011-01-01", "s")
             + (years * 31_557_600).astype("timedelta64[s]"),
             "elevation": 0.25 * years + generator.normal(0, 1, size),
-            "pass_id": np.arange(size) % 50,
+            "pass_id": number,
         }
     )
-    for recipe in ("plane", "robust"):
-        config = FitConfig(recipe=recipe, terms=(), period=PERIOD)
-        fit = fit_posts(points, [0.0], [0.0], config)
-        assert fit["status"].item() == Status.OK
-        assert fit["dhdt"].item() == pytest.approx(0.25, abs=6 * 2 / size**0.5)
-        assert fit["data_count"].item() + fit["rejected_count"].item() == size
+    fit = fit_posts(points, [0.0], [0.0], FitConfig(recipe=recipe, period=PERIOD))
+    assert fit["status"].item() == Status.OK
+    assert fit["dhdt"].item() == pytest.approx(0.25, abs=6 * 2 / size**0.5)
+    assert fit["data_count"].item() + fit["rejected_count"].item() == size

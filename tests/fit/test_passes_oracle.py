@@ -167,7 +167,7 @@ def test_heights_are_the_dense_fit_with_a_constant_for_each_bin(post: Post) -> N
     assert heights.bins.tolist() == [0, 1, 2, 3]
     bins = np.column_stack([(points.label // 3 == k) & (points.label != 9) for k in heights.bins])
     terrain = np.column_stack((points.terrain(), points.design()[:, SIDE]))
-    terrain = np.column_stack((terrain, *(c.values for c in points.columns)))
+    terrain = np.column_stack((terrain, *(c.column for c in points.columns)))
     X = np.column_stack((bins, terrain))
     V = np.linalg.inv(dense_covariance(points, 1.5, big=1e7, free=free))
     shares = post.prior(1.5)

@@ -129,7 +129,7 @@ def test_counts_times_and_centroid_are_those_of_the_points_in_the_circle():
     assert float(fit["radius"]) == 2000.0
     centroid = np.hypot(near["x"].mean() - 300, near["y"].mean() + 200)
     assert float(fit["centroid_distance"]) == pytest.approx(centroid, rel=1e-9)
-    assert int(fit["rejected_count"]) == int(fit["rejected_pass_count"]) == 0
+    assert int(fit["rejected_count"]) == int(fit["free_pass_count"]) == 0
 
 
 def test_a_point_at_exactly_the_radius_is_outside():

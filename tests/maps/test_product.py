@@ -17,13 +17,13 @@ import xarray as xr
 
 import cryotile
 from cryotile.errors import DamagedFile, InvalidValue, UnwritablePath
-from cryotile.fit.variables import VARIABLES, Status
+from cryotile.fit.variables import VARIABLES, Status, fit_variables
 from cryotile.geo.grid import Grid
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import read_product, summarize_product, write_product
 from cryotile.maps.tiles import TileStore
 from tests.support.disks import small_disk
-from tests.support.maps import CONFIG, GRID, made_up
+from tests.support.maps import CONFIG, GRID, OVER_TIME, made_up
 from tests.support.services.provide import provide
 
 rasterio = pytest.importorskip("rasterio")
@@ -102,6 +102,57 @@ def test_a_product_written_in_bands_has_the_bytes_of_one_written_whole(
     contents = [(tmp_path / f"{name}{suffix}").read_bytes() for name in ("whole", "bands")]
     assert contents[0] == contents[1]
     assert (sum(told), len(told)) == (600, 3)
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".tif"])
+def test_a_product_over_time_written_in_bands_has_the_bytes_of_one_written_whole(
+    tmp_path: Path, suffix: str
+) -> None:
+    grid = Grid("EPSG:3413", (0.0, 0.0, 19e3, 299e3), 1000.0)
+    write_product(
+        made_up(grid, OVER_TIME), tmp_path / f"whole{suffix}", grid=grid, config=OVER_TIME
+    )
+    write_product(
+        lambda part: made_up(grid.part(grid.rows[part], grid.columns), OVER_TIME),
+        tmp_path / f"bands{suffix}",
+        grid=grid,
+        config=OVER_TIME,
+    )
+    contents = [(tmp_path / f"{name}{suffix}").read_bytes() for name in ("whole", "bands")]
+    assert contents[0] == contents[1]
+
+
+def test_windows_and_heights_have_their_times_and_bounds_in_the_product(tmp_path: Path) -> None:
+    store, path = TileStore(tmp_path), tmp_path / "dhdt.nc"
+    tiles = GRID.tiles(50)
+    for tile in tiles:
+        store.save(tile, made_up(tile, OVER_TIME), "fingerprint")
+    whole = mosaic(store, GRID, tiles=tiles, variables=fit_variables(OVER_TIME))
+    write_product(whole, path, grid=GRID, config=OVER_TIME)
+    with xr.open_dataset(path) as product:
+        assert product["window_dhdt"].dims == ("time", "y", "x")
+        assert product["height"].dims == ("height_time", "y", "x")
+        np.testing.assert_array_equal(
+            product["window_dhdt"], made_up(GRID, OVER_TIME)["window_dhdt"]
+        )
+        assert product["time"].attrs["bounds"] == "time_bnds"
+        days = product["time_bnds"].to_numpy().astype("datetime64[D]").astype(str).tolist()
+        assert days == [
+            ["2015-01-01", "2017-01-01"],
+            ["2015-07-01", "2017-07-01"],
+            ["2016-01-01", "2018-01-01"],
+        ]
+        assert product["height_time_bnds"].shape == (3, 2)
+    assert "window_dhdt" in read_product(path)
+    assert "time_bnds" not in read_product(path).data_vars
+
+
+def test_a_geotiff_has_a_band_for_each_interval(tmp_path: Path) -> None:
+    fit, path = made_up(GRID, OVER_TIME), tmp_path / "dhdt.tif"
+    write_product(fit, path, grid=GRID, config=OVER_TIME)
+    with rasterio.open(path) as seen:
+        band = seen.descriptions.index("window_dhdt 2") + 1
+        np.testing.assert_array_equal(seen.read(band)[::-1], fit["window_dhdt"][1])
 
 
 MEASURE = """

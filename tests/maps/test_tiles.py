@@ -18,7 +18,7 @@ from cryotile.errors import DamagedFile, UnwritablePath
 from cryotile.fit.variables import settings_attrs
 from cryotile.geo.grid import Grid, Tile
 from cryotile.maps.tiles import TileStore
-from tests.support.maps import CONFIG, made_up
+from tests.support.maps import CONFIG, OVER_TIME, made_up
 
 TILE, OTHER = Grid("EPSG:3031", (0.0, 0.0, 39_000.0, 9_000.0), 1000.0).tiles(20)
 FINGERPRINT = "6c75b1"
@@ -67,6 +67,16 @@ def test_a_tile_is_read_back_as_it_was_saved(store: TileStore) -> None:
     loaded = store.load(TILE)
     xr.testing.assert_identical(loaded, fitted())
     assert {n: v.dtype for n, v in loaded.items()} == {n: v.dtype for n, v in fitted().items()}
+
+
+def test_windows_and_heights_are_read_back_as_they_were_saved(store: TileStore) -> None:
+    fit = made_up(TILE, OVER_TIME)
+    assert fit["window_dhdt"].shape == (3, *TILE.shape)
+    store.save(TILE, fit, FINGERPRINT)
+    xr.testing.assert_identical(store.load(TILE), fit)
+    arrays = store.arrays(TILE, ["height", "status"])
+    np.testing.assert_array_equal(arrays["height"], fit["height"])
+    np.testing.assert_array_equal(arrays["status"], fit["status"])
 
 
 def test_saving_again_gives_the_same_bytes_in_any_process_at_any_time(tmp_path: Path) -> None:

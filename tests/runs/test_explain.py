@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 import shapely
 
-from cryotile import fit_posts
 from cryotile.errors import InvalidValue
-from cryotile.fit.diagnosis import Reason, explain_post
+from cryotile.fit.diagnosis import Reason
 from cryotile.fit.terms import TermFlag
 from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid
@@ -22,15 +21,8 @@ from cryotile.runs.explain import Explanation, explain_at, nearest_post
 from cryotile.runs.run import Run
 from tests.support.flown_run import REQUEST, WORLD, fly_over, plan_flown, work
 from tests.support.maps import vector_file
-from tests.support.reference import YEAR, in_circle
-from tests.support.reference_robust import (
-    fit_robust,
-    keep_time_like,
-    mean_tolerances,
-    offset_codes,
-    term_columns,
-    tolerance,
-)
+from tests.support.passes_oracle import TAU, Post, fit_passes, points_around
+from tests.support.reference import in_circle
 
 X, Y = WORLD.centre
 EPOCH = "2015-01-01"
@@ -56,10 +48,6 @@ def planned(directory: Path, points: pd.DataFrame, **options: object) -> Run:
     return plan_flown(directory, points, {**REQUEST, **options})
 
 
-def without(points: pd.DataFrame, reason: Reason) -> set[int]:
-    return set(points.loc[points["reason"] == reason, "pass_id"])
-
-
 # --- agreement with the product and the reference
 
 
@@ -72,38 +60,48 @@ def test_the_explained_fit_is_that_of_the_tile(place: tuple[float, float], run: 
     for name in stored.data_vars:
         assert stored[name].to_numpy().tobytes() == found.fit[name].to_numpy().tobytes(), name
     counts = found.points["reason"].value_counts()
-    assert counts.get(Reason.KEPT, 0) == int(stored["data_count"])
-    assert len(found.points) - counts.get(Reason.KEPT, 0) == int(stored["rejected_count"])
+    used = counts.get(Reason.KEPT, 0) + counts.get(Reason.FREE_PASS, 0)
+    assert used == int(stored["data_count"])
+    assert len(found.points) - used == int(stored["rejected_count"])
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_the_same_points_are_rejected_as_by_the_reference(
+def test_points_passes_and_likelihood_are_those_of_the_reference(
     place: tuple[float, float], run: Run
 ) -> None:
     found = explain_at(run, *place)
-    near = found.points
-    expected = fit_robust(near, found.x, found.y, 1500.0, EPOCH, terms=found.config.terms)
-    assert float(found.fit["dhdt"]) == pytest.approx(expected.dhdt, abs=1e-9)
-    assert without(near, Reason.PASS_REJECTED) == expected.rejected_passes
-    kept = near[near["reason"] == Reason.KEPT]
-    assert len(kept.merge(expected.kept, on=["x", "y", "time"])) == len(kept) == len(expected.kept)
-    assert float(np.sqrt(np.mean(kept["residual"] ** 2))) == pytest.approx(
-        expected.misfit_rms, rel=1e-9
-    )
-    fitted = {term.name for term in found.terms if term.fitted}
-    assert fitted == set(expected.coefficients)
+    around = points_around(found.points, found.x, found.y, 1500.0, EPOCH)
+    expected = fit_passes(around)
+    assert float(found.fit["dhdt"]) == pytest.approx(expected.dhdt, abs=1e-8)
+    kept = found.points["reason"].isin([Reason.KEPT, Reason.FREE_PASS]).to_numpy()
+    np.testing.assert_array_equal(kept, expected.kept)
+    passes = found.passes.set_index("pass_id")
+    assert set(passes.index[passes["free"]]) == expected.fit.free
+    deltas = passes["delta"].dropna()
+    assert set(deltas.index) == set(expected.deltas)
+    for number, change in expected.deltas.items():
+        assert deltas[number] == pytest.approx(change[TAU], abs=1e-8)
+    assert passes["share"].sum() == pytest.approx(1.0)
+    best = found.likelihood.set_index("loglik")["ratio"][0.0]
+    assert best == pytest.approx(expected.fit.theta, rel=1e-9)
+    post = Post(replace(around, z=around.z - expected.mean).take(expected.kept), expected.sigma)
+    logliks = [post.fit(theta, expected.fit.free).loglik for theta in found.likelihood["ratio"]]
+    relative = np.array(logliks) - expected.fit.loglik
+    np.testing.assert_allclose(found.likelihood["loglik"], relative, rtol=0, atol=1e-6)
 
 
-def test_some_passes_and_points_of_this_world_are_rejected(run: Run) -> None:
+def test_some_passes_of_this_world_are_free_and_some_points_are_rejected(run: Run) -> None:
     reasons = pd.concat([explain_at(run, *place).points["reason"] for place in PLACES])
-    assert {Reason.KEPT, Reason.PASS_REJECTED, Reason.POINT_REJECTED} == set(reasons)
+    assert {Reason.KEPT, Reason.FREE_PASS, Reason.POINT_REJECTED} == set(reasons)
 
 
 def test_each_rejection_says_by_how_much(run: Run) -> None:
     for place in PLACES:
         near = explain_at(run, *place).points
-        details = near[near["reason"] != Reason.KEPT]["detail"]
-        off = details.str.extract(r"([+-][\d.]+) m off, more than ([\d.]+) m").astype(float)
+        details = near[near["reason"] == Reason.POINT_REJECTED]["detail"]
+        off = details.str.extract(r"([+-][\d.]+) m from its pass, more than ([\d.]+) m").astype(
+            float
+        )
         assert (off[0].abs() >= off[1] - 0.01).all()
         assert (near.loc[near["reason"] == Reason.KEPT, "detail"] == "").all()
 
@@ -112,12 +110,42 @@ def test_the_row_of_a_pass_that_is_five_metres_off_shows_the_offset(
     tmp_path: Path, points: pd.DataFrame, run: Run
 ) -> None:
     passes = explain_at(run, X, Y).passes
-    bad = passes["pass_id"][passes["rejected"] == 0].iloc[7]
+    bad = passes["pass_id"][~passes["free"]].iloc[7]
     wrong = points.assign(elevation=points["elevation"] + 5.0 * (points["pass_id"] == bad))
-    row = explain_at(planned(tmp_path, wrong), X, Y).passes.set_index("pass_id").loc[bad]
-    assert row["rejected"] == row["points"]
-    assert row["median_residual"] == pytest.approx(5.0, abs=0.7)
-    assert row["verdict"].startswith("pass_rejected: screened +")
+    found = explain_at(planned(tmp_path, wrong), X, Y)
+    row = found.passes.set_index("pass_id").loc[bad]
+    assert row["free"]
+    assert row["offset"] == pytest.approx(5.0, abs=0.7)
+    assert row["t"] > 3
+    assert np.isnan(row["delta"])
+    own = found.points["pass_id"] == bad
+    assert Reason.FREE_PASS in set(found.points.loc[own, "reason"])
+
+
+def test_a_pass_is_named_by_its_orbit(run: Run) -> None:
+    row = explain_at(run, X, Y).passes.iloc[0]
+    assert row["name"] == f"orbit {(row['pass_id'] & 0xFFFFFFFF) >> 1}"
+
+
+def test_nothing_is_written_beside_the_run(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    run = planned(tmp_path, points)
+    before = sorted(path for path in run.path.rglob("*"))
+    assert call("explain", run.path, "--at", X, Y)[0] == 0
+    assert sorted(path for path in run.path.rglob("*")) == before
+
+
+def test_the_heights_of_a_run_are_listed(call: Call, tmp_path: Path, points: pd.DataFrame) -> None:
+    run = planned(tmp_path, points, heights="1y", windows=("5y", "1y"))
+    found = explain_at(run, X, Y)
+    said = call("explain", run.path, "--at", X, Y)[1]
+    for height, passes in zip(
+        found.fit["height"].to_numpy(), found.fit["height_pass_count"].to_numpy(), strict=True
+    ):
+        assert passes == 0 or f"{height:+9.3f} ±" in said
+    told = json.loads(call("explain", run.path, "--at", X, Y, "--json")[1])
+    assert len(told["fit"]["window_dhdt"]) == 4
 
 
 # --- gates
@@ -129,49 +157,64 @@ def by_name(found: Explanation) -> dict[str, tuple[float, bool | None]]:
 
 def test_a_fitted_post_passes_every_gate(run: Run) -> None:
     found = explain_at(run, X, Y)
-    assert [gate.passed for gate in found.gates] == [True] * 5
+    assert [gate.passed for gate in found.gates] == [True] * 4
     values = by_name(found)
     assert values["points"][0] == int(found.fit["data_count"])
     assert values["passes"][0] == int(found.fit["pass_count"])
     assert values["|dh/dt|"][0] == abs(float(found.fit["dhdt"]))
-    assert 1e-4 < values["tolerance of u, v and time"][0] <= 1
+    assert values["95 % interval"][0] == float(found.fit["dhdt_ci95"])
+
+
+GATES = {
+    "passes": ("points", "passes", "|dh/dt|", "95 % interval"),
+    "plane": ("points", "time span", "passes", "tolerance of u, v and time", "|dh/dt|"),
+}
 
 
 @pytest.mark.parametrize(
-    ("status", "gate"),
+    ("recipe", "status", "gate"),
     [
-        (Status.TOO_FEW_POINTS, "points"),
-        (Status.TOO_SHORT_SPAN, "time span"),
-        (Status.TOO_FEW_PASSES, "passes"),
-        (Status.SINGULAR, "tolerance of u, v and time"),
-        (Status.RATE_OUT_OF_BOUNDS, "|dh/dt|"),
+        ("passes", Status.TOO_FEW_POINTS, "points"),
+        ("passes", Status.TOO_FEW_PASSES, "passes"),
+        ("passes", Status.RATE_OUT_OF_BOUNDS, "|dh/dt|"),
+        ("passes", Status.TOO_UNCERTAIN, "95 % interval"),
+        ("plane", Status.TOO_FEW_POINTS, "points"),
+        ("plane", Status.TOO_SHORT_SPAN, "time span"),
+        ("plane", Status.TOO_FEW_PASSES, "passes"),
+        ("plane", Status.SINGULAR, "tolerance of u, v and time"),
     ],
 )
 def test_the_gate_that_fails_is_named_with_its_value(
-    status: Status, gate: str, tmp_path: Path, points: pd.DataFrame
+    recipe: str, status: Status, gate: str, tmp_path: Path, points: pd.DataFrame
 ) -> None:
     points = in_circle(points, X, Y, 1500.0)
     years = (points["time"] - pd.Timestamp("2015-01-01")) / pd.Timedelta(days=365.25)
-    few = points["pass_id"].isin(points["pass_id"].unique()[[0, 20, -1]])
+    ids = points["pass_id"].unique()
+    longest = points[points["pass_id"] == points["pass_id"].mode()[0]]
+    wild = np.random.default_rng(0).normal(0, 20, ids.size)[np.searchsorted(ids, points["pass_id"])]
     changed = {
-        Status.TOO_FEW_POINTS: points.iloc[:9],
-        Status.TOO_SHORT_SPAN: points[years < 0],
-        Status.TOO_FEW_PASSES: pd.concat([points[few]] * 5, ignore_index=True),
+        Status.TOO_FEW_POINTS: points.iloc[:4],
+        Status.TOO_SHORT_SPAN: longest,
+        Status.TOO_FEW_PASSES: longest
+        if recipe == "plane"
+        else points[points["pass_id"].isin(ids[[0, 20, -1]])],
         Status.SINGULAR: points.assign(y=Y + (points["x"] - X) / 2),
         Status.RATE_OUT_OF_BOUNDS: points.assign(elevation=points["elevation"] + 40 * years),
+        Status.TOO_UNCERTAIN: points.assign(elevation=points["elevation"] + wild),
     }[status]
     bounds = (X - 2000, Y - 2000, X + 2000, Y + 2000)
-    found = explain_at(planned(tmp_path, changed, bounds=bounds), X, Y)
-    assert int(found.fit["status"]) == status
-    order = [g.name for g in found.gates]
-    passed = [g.passed for g in found.gates]
-    at = order.index(gate)
-    assert passed == [True] * at + [False] + [None] * (4 - at)
-    failed = found.gates[at]
-    beyond = (
-        failed.value > failed.threshold if gate == "|dh/dt|" else failed.value < failed.threshold
+    options = (
+        {"min_span_days": 0.0} if status == Status.TOO_FEW_PASSES and recipe == "plane" else {}
     )
-    assert beyond or np.isnan(failed.value)
+    found = explain_at(planned(tmp_path, changed, bounds=bounds, recipe=recipe, **options), X, Y)
+    assert int(found.fit["status"]) == status
+    order, passed = [g.name for g in found.gates], [g.passed for g in found.gates]
+    assert tuple(order) == GATES[recipe]
+    at = order.index(gate)
+    assert passed == [True] * at + [False] + [None] * (len(order) - at - 1)
+    failed = found.gates[at]
+    beyond = failed.value > failed.threshold if failed.is_upper else failed.value < failed.threshold
+    assert beyond or (status == Status.SINGULAR and np.isnan(failed.value))
 
 
 def test_a_post_without_points_says_so(run: Run) -> None:
@@ -196,7 +239,6 @@ def test_the_plane_recipe_rejects_nothing(tmp_path: Path, points: pd.DataFrame) 
     found = explain_at(run, X, Y)
     assert found.stored.agrees(found.fit)
     assert set(found.points["reason"]) == {Reason.KEPT}
-    assert found.terms == []
     assert found.points["residual"].abs().max() > 0
 
 
@@ -217,77 +259,23 @@ def test_points_of_a_dropped_mode_have_a_reason_of_their_own(
     assert others["residual"].isna().all()
 
 
-# --- terms
-
-
-def test_terms_are_kept_and_dropped_as_by_the_reference_with_its_tolerances(run: Run) -> None:
-    dropped = set()
-    config = dataclasses.replace(
-        run.settings.fit, terms=("quadratic", "direction", "annual", "acceleration")
-    )
-    whole = explain_at(run, X, Y).points
-    whole = whole[whole["reason"] == Reason.KEPT]
-    for seed in range(24):
-        ids = np.random.default_rng(seed).permutation(whole["pass_id"].unique())
-        near = whole[whole["pass_id"].isin(ids[: 6 + seed // 2])]
-        fit = fit_posts(near, [X], [Y], config).isel(x=0, y=0)
-        if int(fit["status"]) != Status.OK or int(fit["rejected_pass_count"]):
-            continue
-        verdicts = {v.name: v for v in explain_post(near, X, Y, config).terms}
-        columns = term_columns(near, X, Y, 1500.0, EPOCH, ("annual", "acceleration", "direction"))
-        years = (near["time"].to_numpy() - np.datetime64(EPOCH, "ms")) / YEAR
-        passes, every = near["pass_id"].to_numpy(), np.ones(len(near), bool)
-        kept = keep_time_like(columns, years, passes, every)
-        _, tolerances = mean_tolerances(kept, years, passes, every)
-        for name, verdict in verdicts.items():
-            assert verdict.fitted == bool(int(fit["terms"]) & TermFlag[name.upper()]), verdict
-            if name in tolerances:
-                assert verdict.reason.startswith(f"its tolerance is {tolerances[name]:.2g}")
-            assert verdict.fitted == (name in (*kept, "quadratic")), verdict
-            dropped |= set() if verdict.fitted else {name}
-    assert {"annual", "acceleration"} <= dropped
-
-
-def test_unknown_directions_are_given_as_the_reason(run: Run, points: pd.DataFrame) -> None:
-    near = in_circle(points, X, Y, 1500.0).reset_index(drop=True)
-    near.loc[:4, "ascending"] = pd.NA
-    verdicts = {v.name: v for v in explain_post(near, X, Y, run.settings.fit).terms}
-    assert verdicts["direction"].fitted is False
-    assert verdicts["direction"].reason == f"unknown for 5 of {len(near)} points"
-
-
-def test_tolerances_are_those_of_the_reference(run: Run, points: pd.DataFrame) -> None:
-    near = in_circle(points, X, Y, 1500.0).reset_index(drop=True)
-    config = dataclasses.replace(run.settings.fit, terms=("mode_offset",))
-    swath = np.where(near["pass_id"] // 2 % 3 == 0, "sarin_swath", "sarin_poca")
-    near = near.assign(mode=pd.Categorical(swath))
-    diagnosis = explain_post(near, X, Y, config)
-    near = near[(diagnosis.points["reason"] != Reason.PASS_REJECTED).to_numpy()]
-    years = (near["time"] - pd.Timestamp(EPOCH)) / pd.Timedelta(seconds=31_557_600)
-    matrix = np.column_stack(
-        [(near["x"] - X) / 1500, (near["y"] - Y) / 1500, years, offset_codes(near["mode"])]
-    )
-    assert diagnosis.terms[0].fitted
-    assert diagnosis.tolerances == pytest.approx([tolerance(matrix, k) for k in range(3)], rel=1e-9)
-
-
 # --- the command
 
 
 def test_a_post_is_explained_in_a_table_a_picture_and_a_file(
     call: Call, run: Run, tmp_path: Path
 ) -> None:
-    table = tmp_path / "points.csv"
-    code, said, complaints = call("explain", run.path, "--at", X + 210, Y - 120, "--output", table)
+    table, picture = tmp_path / "points.csv", tmp_path / "post.png"
+    place = ("--at", X + 210, Y - 120)
+    code, said, complaints = call("explain", run.path, *place, "--plot", picture, "--output", table)
     assert (code, complaints) == (0, "")
     found = explain_at(run, X, Y)
     assert f"post         x {X:.12g} m, y {Y:.12g} m in EPSG:3413" in said
     assert "242 m from the given place" in said
     assert "its dhdt and status agree, to 1e-9 m/yr" in said
     assert f"dh/dt        {float(found.fit['dhdt']):+.3f}" in said
-    for number in found.passes["pass_id"]:
-        assert f"\n  {number:>12} " in said
-    picture = run.path / "explained" / f"x{X:.0f}_y{Y:.0f}.png"
+    for name in found.passes["name"]:
+        assert f"\n  {name:21} " in said
     assert f"plot         {picture}" in said
     assert picture.read_bytes().startswith(b"\x89PNG")
     written = pd.read_csv(table)
@@ -306,7 +294,8 @@ def test_the_location_may_be_given_in_degrees(call: Call, run: Run, tmp_path: Pa
     assert (told["x"], told["y"], told["status"]) == (X, Y, "ok")
     assert told["stored"]["agrees"] is True
     assert told["latitude"] == pytest.approx(float(latitude), abs=1e-9)
-    assert told["points"]["kept"] == told["fit"]["data_count"]
+    used = told["points"]["kept"] + told["points"]["free_pass"]
+    assert used == told["fit"]["data_count"]
     assert sum(row["points"] for row in told["passes"]) == sum(told["points"].values())
     assert picture.read_text().startswith("<?xml")
 

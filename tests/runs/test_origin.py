@@ -12,12 +12,10 @@ import pandas as pd
 import pytest
 
 import cryotile
-from cryotile.geo.grid import Grid
 from cryotile.maps.product import read_product
 from cryotile.pointdb import PointDB
 from cryotile.points import Granule
 from cryotile.runs.origin import about, plan_command
-from cryotile.runs.plan import Settings
 from cryotile.runs.run import Run, open_db, plan_run
 from tests.support.command_line import output_of
 from tests.support.command_line import run as run_command
@@ -62,7 +60,7 @@ def test_a_product_says_what_it_is_made_of(tmp_path: Path) -> None:
     # The squares tell apart platforms and times by their bounds alone.
     assert said["source_points"] == len(db.read(where="platform == 'icesat2'"))
     assert said["selection"] == "platform == 'icesat2'"
-    assert said["recipe"] == "robust"
+    assert said["recipe"] == "passes"
     assert said["time_coverage_end"] == "2016-01-01"
     assert said["cryotile_version"] == cryotile.__version__
     assert "simulated" not in said
@@ -179,15 +177,18 @@ def test_the_origin_stays_that_of_the_task_list(tmp_path: Path) -> None:
             "posting": 750.5,
             "radius": 1500.0,
             "where": "platform != 'cryosat2'",
-            "terms": ("quadratic", "annual"),
+            "terms": ("acceleration", "mode_offset"),
+            "priors": ("acceleration=0.1",),
             "weights": ("distance",),
             "distance_scale": 800.0,
             "fallback_radii": (2500.0, 4000.5),
             "period": ("2014-06-01T12:00:00", "2016-01-01"),
             "reference_epoch": "2015-01-06",
             "min_points": 7,
-            "min_span_days": 1.5,
             "max_rate": 12.0,
+            "max_ci95": 2.5,
+            "windows": ("1y", "3m"),
+            "heights": "3m",
             "bounds": (-15e3, -12e3, 9e3, 7500.25),
             "tile_size": 9,
         },
@@ -197,7 +198,6 @@ def test_the_command_makes_the_same_run(tmp_path: Path, request_: dict[str, obje
     db = filled(tmp_path / "ice.pdb", GRANULES)
     run = plan_run(tmp_path / "run", request_, db=db)
     line = plan_command(run.settings, str(tmp_path / "a run"), str(db.path))
-    assert line is not None
     first, *words = shlex.split(line)
     assert first == "cryotile"
     output_of(*words)
@@ -218,10 +218,3 @@ def test_the_mask_is_named_without_its_path(tmp_path: Path) -> None:
     assert str(said["mask"]).startswith("my ice.tif, SHA-256 of its posts ")
     assert "--mask 'my ice.tif'" in str(said["history"])
     assert str(tmp_path) not in str(said)
-
-
-def test_what_only_python_can_plan_has_no_command() -> None:
-    grid = Grid("EPSG:3031", (0.0, 0.0, 1e4, 1e4), 1000.0)
-    fit_config = cryotile.FitConfig(terms=(), period=("2015-01-01", "2016-01-01"))
-    settings = Settings(grid=grid, tile_size=10, where=None, fit=fit_config)
-    assert plan_command(settings) is None

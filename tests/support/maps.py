@@ -11,7 +11,7 @@ import xarray as xr
 from pyogrio.raw import write
 
 from cryotile.fit.config import FitConfig
-from cryotile.fit.variables import VARIABLES, Status
+from cryotile.fit.variables import Status, fit_variables, time_axes
 from cryotile.geo.grid import Grid, Tile
 
 GRID = Grid("EPSG:3031", (-1_510_000.0, -480_000.0, -1_425_000.0, -410_000.0), 1000.0)
@@ -21,13 +21,24 @@ CONFIG = FitConfig(
 )
 
 
-def made_up(posts: Grid | Tile) -> xr.Dataset:
+OVER_TIME = FitConfig(
+    radius=2000.0,
+    recipe="passes",
+    period=CONFIG.period,
+    reference_epoch=CONFIG.reference_epoch,
+    windows=("2y", "6m"),
+    heights="1y",
+)
+"""Windows and heights: three of each."""
+
+
+def made_up(posts: Grid | Tile, config: FitConfig = CONFIG) -> xr.Dataset:
     """Return a fit of every variable; what a post has depends on the post alone, and some have no fit."""
     x, y = np.meshgrid(posts.x / 1e5, posts.y / 1e5)
     field = np.sin(7 * x) * np.cos(5 * y)
     has_fit = np.sin(31 * x) * np.sin(37 * y) < 0.5
     arrays = {}
-    for number, variable in enumerate(VARIABLES, start=1):
+    for number, variable in enumerate(fit_variables(config), start=1):
         if variable.dtype == "float64":
             values = np.where(has_fit, field / number, np.nan)
         elif variable.dtype.startswith("datetime64"):
@@ -35,9 +46,11 @@ def made_up(posts: Grid | Tile) -> xr.Dataset:
             values = np.where(has_fit, np.datetime64("2016-07-01") + days, np.datetime64("NaT"))
         else:
             values = np.round(50 + 40 * field)
-        arrays[variable.name] = (("y", "x"), values.astype(variable.dtype), dict(variable.attrs))
+        if variable.size is not None:
+            values = np.stack([values + k * has_fit for k in range(variable.size)])
+        arrays[variable.name] = (variable.dims, values.astype(variable.dtype), dict(variable.attrs))
     status = np.where(has_fit, Status.OK, Status.SINGULAR).astype("int8")
-    fitted = xr.Dataset(arrays, coords={"y": posts.y, "x": posts.x})
+    fitted = xr.Dataset(arrays, coords={"y": posts.y, "x": posts.x} | time_axes(config))
     fitted["status"].values[...] = status
     return fitted
 

@@ -3,15 +3,17 @@
 Every quantity is computed from the rows of the points with dense matrices, and every change of the free
 passes is a refit: no sum per pass is updated. Points carry ``u, v`` (offsets over the radius), ``tau`` (years from the
 reference epoch), ``side`` (+0.5 ascending, -0.5 descending), ``phase`` (years from 1 January), ``z``,
-``label`` (the pass) and ``weight``.
+``label`` (the pass) and ``weight``.  A pass crosses the circle in a second: its points have one ``tau`` and
+one ``phase``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
@@ -25,7 +27,7 @@ ONE, TAU, TERRAIN, SIDE, SEASON = 0, 1, slice(2, 7), 7, slice(8, 10)
 class Column:
     """A further column: one value per point and a prior of its coefficient (inf is free)."""
 
-    values: Array
+    column: Array
     prior: float = np.inf
 
 
@@ -54,7 +56,7 @@ class Points:
             name: getattr(self, name)[chosen]
             for name in ("u", "v", "tau", "side", "phase", "z", "label", "weight")
         }
-        columns = tuple(replace(c, values=c.values[chosen]) for c in self.columns)
+        columns = tuple(replace(c, column=c.column[chosen]) for c in self.columns)
         return replace(self, **rows, columns=columns)
 
     def terrain(self) -> Array:
@@ -72,7 +74,7 @@ class Points:
                 self.side,
                 np.cos(season),
                 np.sin(season),
-                *(c.values for c in self.columns),
+                *(c.column for c in self.columns),
             )
         )
 
@@ -219,7 +221,7 @@ class Post:
             zz += float(w[own] @ z**2 - lam * sz**2)
         beta = np.linalg.solve(A, b)
         R = max(zz - float(beta @ b), 0.0)
-        nu = float(w.sum()) - 2 - len(free)
+        nu = float(w.sum()) - (self.prior(theta) == 0).sum() - len(free)
         with np.errstate(divide="ignore"):
             level = nu * np.log(R) + np.linalg.slogdet(A)[1] + logs + 3 * np.log(theta)
         return Fit(theta, free, beta, np.linalg.inv(A), R, nu, -0.5 * float(level))
@@ -408,7 +410,8 @@ def deltas(post: Post, fit: Fit) -> dict[int, Array]:
 def fit_passes(points: Points) -> Result:
     """Fit one post by steps 1 to 4 (gates are the caller's)."""
     mean = float(points.z.mean())
-    points = replace(points, z=points.z - mean)
+    weight = points.weight / points.weight.mean()
+    points = replace(points, z=points.z - mean, weight=weight)
     kept, told = screen(points)
     sigma = 0.3 if told is None else told
     post = Post(points.take(kept), sigma)
@@ -457,7 +460,7 @@ class Heights:
 def fit_heights(post: Post, fit: Fit, bin_of_pass: dict[int, int]) -> Heights:
     """Return the height of each bin that holds a pass that is not free, by METHOD's formula."""
     p = post.points
-    X = np.column_stack((p.terrain(), p.design()[:, SIDE], *(c.values for c in p.columns)))
+    X = np.column_stack((p.terrain(), p.design()[:, SIDE], *(c.column for c in p.columns)))
     shares = post.prior(fit.theta)
     A, b, zz = np.diag(np.r_[shares[TERRAIN], shares[SIDE], shares[10:]]), np.zeros(X.shape[1]), 0.0
     bins: dict[int, list[int]] = {}
@@ -486,7 +489,8 @@ def fit_heights(post: Post, fit: Fit, bin_of_pass: dict[int, int]) -> Heights:
         b -= W[k] * q[k] * z[k]
         zz -= W[k] * z[k] ** 2
     beta = np.linalg.solve(A, b)
-    nu = float(p.weight.sum()) - len(names) - len(fit.free)
+    free_columns = sum(np.isinf(c.prior) for c in p.columns)
+    nu = float(p.weight.sum()) - len(names) - free_columns - len(fit.free)
     s2 = (zz - beta @ b) / nu
     covariance = s2 * (np.diag(1 / W) + q @ np.linalg.inv(A) @ q.T)
     return Heights(np.array(names), z - q @ beta, covariance, len(post.labels) - len(fit.free) - 1)
@@ -524,3 +528,54 @@ def fixed_post(pass_step: float = 0.0, outlier: float = 0.0) -> Points:
             rows.append((x / radius, y / radius, tau, 0.5 if ascending else -0.5, z, g))
     u, v, tau, side, z, label = (np.array(c) for c in zip(*rows, strict=True))
     return Points(u, v, tau, side, tau, z, label.astype(np.int64), radius)
+
+
+def points_around(
+    frame: pd.DataFrame,
+    x: float,
+    y: float,
+    radius: float,
+    epoch: str,
+    *,
+    weight: Array | None = None,
+    columns: Mapping[str, float] | None = None,
+) -> Points:
+    """Return the points of a table within a radius of a post, as :func:`cryotile.fit_posts` takes them.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Columns ``x, y, time, elevation, pass_id, ascending``.
+    x, y, radius : float
+        The circle, metres.
+    epoch : str
+        Reference epoch.
+    weight : ndarray, shape (points,), or None
+        Of each point of the table.
+    columns : mapping of str to float
+        Point column → prior of its coefficient; it is centred on its median.
+    """
+    inside = ((frame["x"] - x) ** 2 + (frame["y"] - y) ** 2 < radius**2).to_numpy()
+    near = frame[inside]
+    label = near["pass_id"].to_numpy(np.int64)
+    seconds = (near["time"] - pd.Timestamp(epoch)).dt.total_seconds().to_numpy()
+    tau = seconds / 31_557_600
+    for g in np.unique(label):
+        tau[label == g] = tau[label == g].mean()
+    january = (pd.Timestamp(epoch) - pd.Timestamp(pd.Timestamp(epoch).year, 1, 1)).total_seconds()
+    further = tuple(
+        Column(near[name].to_numpy() - np.median(near[name]), prior)
+        for name, prior in (columns or {}).items()
+    )
+    return Points(
+        u=((near["x"] - x) / radius).to_numpy(),
+        v=((near["y"] - y) / radius).to_numpy(),
+        tau=tau,
+        side=near["ascending"].to_numpy(np.float64) - 0.5,
+        phase=tau + january / 31_557_600,
+        z=near["elevation"].to_numpy(),
+        label=label,
+        radius=radius,
+        weight=np.ones(len(near)) if weight is None else weight[inside],
+        columns=further,
+    )

@@ -13,13 +13,14 @@ from typing import Any
 import click
 import pandas as pd
 import pyproj
+import xarray as xr
 
 from cryotile.cli.screen import BACKEND, FORCE, RUN, check_free, counted, number, to_stderr
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.farm.task import Task
-from cryotile.files import atomic_path, make_directory, make_way, write_text, writing
+from cryotile.files import atomic_path, write_text
 from cryotile.fit.agreement import SPLITS, Agreement
-from cryotile.fit.diagnosis import Reason
+from cryotile.fit.diagnosis import Gate, Reason
 from cryotile.fit.variables import Status
 from cryotile.runs.explain import Explanation, explain_at
 from cryotile.runs.run import Run, open_db
@@ -28,6 +29,9 @@ from cryotile.runs.validate import Validation, compare_halves, spread_out
 __all__ = ["explain", "validate"]
 
 TABLES = (".csv", ".parquet")
+
+LEAST_LIKELY = -7.0
+"""Logarithm of the smallest relative likelihood that is shown."""
 
 
 @click.command()
@@ -45,7 +49,7 @@ TABLES = (".csv", ".parquet")
     "--plot",
     type=click.Path(path_type=Path, readable=False),
     metavar="FILE",
-    help="Picture of the residuals: PNG, PDF or SVG.  [default: RUN/explained/x…_y….png]",
+    help="Draw the residuals: PNG, PDF or SVG.",
 )
 @click.option(
     "-o",
@@ -65,14 +69,15 @@ def explain(
     as_json: bool,
     force: bool,
 ) -> None:
-    """Explain one post of RUN: its passes and points, rejections and their reasons, gates, terms and status.
+    """Explain one post of RUN: its passes and points, which are free or rejected and why, its gates and its interval.
 
-    The post is fitted again by the same kernel, and compared with the tile of RUN.  RUN need not be finished.
+    The post is fitted again by the same kernel, and compared with the tile of RUN.  RUN need not be finished, and
+    nothing is written into it.
 
     \b
     Example:
       cryotile explain run/ --at -12000 -1342000
-      cryotile explain run/ --lonlat --at -44.9 77.9 --output points.csv
+      cryotile explain run/ --lonlat --at -44.9 77.9 --plot post.png --output points.csv
     """
     if output is not None and output.suffix.lower() not in TABLES:
         raise InvalidValue(
@@ -83,17 +88,18 @@ def explain(
     run = Run.load(run_directory)
     x, y = _to_metres(run, at) if lonlat else at
     found = explain_at(run, x, y)
-    picture = _draw(run, found, plot)
+    if plot is not None:
+        _draw(found, plot)
     if output is not None:
         _write_points(found.points, output)
     if as_json:
-        click.echo(json.dumps(_as_json(found) | {"plot": str(picture)}, indent=1))
+        click.echo(json.dumps(_as_json(found), indent=1))
     else:
         for line in _lines(run, found, math.hypot(found.x - x, found.y - y)):
             click.echo(line)
-        click.echo(f"\nplot         {picture}")
-        if output is not None:
-            click.echo(f"points       {output}")
+        for what, path in (("plot", plot), ("points", output)):
+            if path is not None:
+                click.echo(f"\n{what:12} {path}")
     fitted = found.stored.status not in (Status.NOT_COMPUTED, Status.OUTSIDE_MASK)
     if fitted and not found.stored.agrees(found.fit):
         raise CryotileError(
@@ -114,15 +120,9 @@ def _to_metres(run: Run, at: tuple[float, float]) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def _draw(run: Run, found: Explanation, path: Path | None) -> Path:
+def _draw(found: Explanation, path: Path) -> None:
     from cryotile.plotting.post import plot_post
 
-    if path is None:
-        path = run.path / "explained" / f"x{found.x:.0f}_y{found.y:.0f}.png"
-        with writing(path.parent):
-            make_way(path.parent, directory=True)
-            make_directory(path.parent)
-            make_way(path)
     points = found.points.assign(
         east=found.points["x"] - found.x, north=found.points["y"] - found.y
     )
@@ -131,13 +131,12 @@ def _draw(run: Run, found: Explanation, path: Path | None) -> Path:
         title += f", dh/dt {_rate(found)}"
     assert found.config.period is not None
     plot_post(points, path, radius=found.config.radius, period=found.config.period, title=title)
-    return path
 
 
 _WHAT_BECAME = {
     Reason.KEPT: "kept",
+    Reason.FREE_PASS: "kept in passes of unknown offset",
     Reason.POINT_REJECTED: "rejected",
-    Reason.PASS_REJECTED: "rejected with their pass",
     Reason.OTHER_KIND: "of another kind",
 }
 
@@ -183,39 +182,75 @@ def _lines(run: Run, found: Explanation, away: float) -> Iterator[str]:
         ", ".join(f"{number(counts[r])} {_WHAT_BECAME[r]}" for r in Reason if r in counts) or "none"
     )
     yield "\ngates"
-    for gate in found.gates:
-        what = {None: "not reached", True: "passed", False: "FAILED"}[gate.passed]
-        ask = "at most" if gate.name == "|dh/dt|" else "at least"
-        asked = (
-            f"{ask} {gate.threshold:.4g} {gate.units}" if gate.threshold < math.inf else "no limit"
-        )
-        # The span of a pass that crosses in a second is too short to show in days.
-        least = 0.01 if gate.units == "days" else 0.0
-        value = "" if math.isnan(gate.value) else f"{gate.value:.4g} {gate.units}"
-        value = f"< {least} {gate.units}" if gate.value < least else value
-        yield f"  {gate.name:28} {value:>14}   {asked}".ljust(76) + what
-    if found.terms:
-        yield "\nterms"
-    for term in found.terms:
-        what = {None: "-", True: "fitted", False: "dropped"}[term.fitted]
-        yield f"  {term.name:16} {what:8} {term.reason}"
+    yield from map(_gate_line, found.gates)
+    yield from _likelihood_lines(found)
     if len(found.passes):
         yield "\npasses"
         yield from _pass_lines(found.passes)
+    if "height" in fit:
+        yield "\nheights"
+        yield from _height_lines(fit)
+
+
+def _gate_line(gate: Gate) -> str:
+    what = {None: "not reached", True: "passed", False: "FAILED"}[gate.passed]
+    ask = "at most" if gate.is_upper else "at least"
+    asked = f"{ask} {gate.threshold:.4g} {gate.units}" if gate.threshold < math.inf else "no limit"
+    # The span of a pass that crosses in a second is too short to show in days.
+    least = 0.01 if gate.units == "days" else 0.0
+    value = "" if math.isnan(gate.value) else f"{gate.value:.4g} {gate.units}"
+    value = f"< {least} {gate.units}" if gate.value < least else value
+    return f"  {gate.name:28} {value:>14}   {asked}".ljust(76) + what
+
+
+def _likelihood_lines(found: Explanation) -> Iterator[str]:
+    """Yield the standard deviations of pass offsets that the points leave possible, each with its likelihood."""
+    if found.likelihood.empty or found.fit["status"] != Status.OK:
+        return
+    noise = float(found.fit["noise_sigma"])
+    yield (
+        f"\nspread       points {noise:.3f} m within a pass, offsets of passes"
+        f" {float(found.fit['pass_offset_sigma']):.3f} m; relative likelihood of other spreads of passes:"
+    )
+    for ratio, loglik in found.likelihood.itertuples(index=False):
+        if loglik > LEAST_LIKELY:
+            bar = "#" * max(1, round(40 * math.exp(loglik)))
+            yield f"  {noise * math.sqrt(ratio):9.3f} m  {math.exp(loglik):6.3f}  {bar}"
 
 
 def _pass_lines(passes: pd.DataFrame) -> Iterator[str]:
-    width = max(12, *(len(str(number)) for number in passes["pass_id"]))
+    width = max(21, *map(len, passes["name"]))
     yield (
-        f"  {'pass_id':>{width}} {'time (UTC)':16} {'direction':10} {'mode':11} {'platform':10} {'n':>5} {'out':>5}"
-        f" {'median':>9}  verdict"
+        f"  {'pass':{width}} {'time (UTC)':16} {'direction':10} {'platform':10} {'mode':11} {'n':>5} {'out':>5}"
+        f" {'offset':>9} {'t':>6} {'dh/dt without':>14} {'share':>6}"
     )
     for row in passes.to_dict("records"):
-        residual = "" if math.isnan(row["median_residual"]) else f"{row['median_residual']:+.2f} m"
-        yield (
-            f"  {row['pass_id']:>{width}} {row['time']:%Y-%m-%d %H:%M} {row['direction']:10} {row['mode']:11}"
-            f" {row['platform']:10} {row['points']:>5} {row['rejected']:>5} {residual:>9}  {row['verdict']}"
+        offset, change = (
+            "" if math.isnan(row[name]) else f"{row[name]:+.{digits}f}{unit}"
+            for name, digits, unit in (("offset", 2, " m"), ("delta", 4, ""))
         )
+        t = "" if math.isnan(row["t"]) else f"{row['t']:.1f}"
+        share = "free" if row["free"] is True else ""
+        share = share if math.isnan(row["share"]) else f"{row['share']:.0%}"
+        yield (
+            f"  {row['name']:{width}} {row['time']:%Y-%m-%d %H:%M} {row['direction']:10} {row['platform']:10}"
+            f" {row['mode']:11} {row['points']:>5} {row['rejected']:>5} {offset:>9} {t:>6} {change:>14}"
+            f" {share:>6}".rstrip()
+        )
+    yield (
+        "  (t: offset over its standard error; free: unknown offset, shapes the terrain and not the rate; dh/dt"
+        " without: change, m/yr; share: of the variance of dh/dt)"
+    )
+
+
+def _height_lines(fit: xr.Dataset) -> Iterator[str]:
+    for start, end, height, interval, passes in zip(
+        *fit["height_time_bnds"].to_numpy().astype("datetime64[D]").T,
+        *(fit[name].to_numpy() for name in ("height", "height_ci95", "height_pass_count")),
+        strict=True,
+    ):
+        if passes:
+            yield f"  {start} to {end} {height:+9.3f} ± {interval:.3f} m   passes: {passes}"
 
 
 def _compared(found: Explanation) -> str:
@@ -228,7 +263,12 @@ def _compared(found: Explanation) -> str:
 
 
 def _as_json(found: Explanation) -> dict[str, Any]:
-    fit = {name: _plain(variable.item()) for name, variable in found.fit.data_vars.items()}
+    fit = {
+        name: _plain(variable.item())
+        if variable.ndim == 0
+        else [_plain(value) for value in variable.to_numpy().tolist()]
+        for name, variable in found.fit.data_vars.items()
+    }
     passes = found.passes.astype({"time": str}).to_dict("records")
     return {
         "x": found.x,
@@ -247,7 +287,7 @@ def _as_json(found: Explanation) -> dict[str, Any]:
         "gates": [
             {name: _plain(value) for name, value in asdict(gate).items()} for gate in found.gates
         ],
-        "terms": [asdict(term) for term in found.terms],
+        "likelihood": found.likelihood.to_dict("records"),
         "points": {r.value: int((found.points["reason"] == r).sum()) for r in Reason},
         "passes": [{name: _plain(value) for name, value in row.items()} for row in passes],
     }

@@ -30,7 +30,7 @@ from cryotile.cli.screen import (
     to_stderr,
 )
 from cryotile.errors import CryotileWarning, InvalidValue, command
-from cryotile.fit.config import RECIPES, TERMS, WEIGHTS
+from cryotile.fit.config import OFFERED_TERMS, RECIPES, WEIGHTS
 from cryotile.fit.variables import Status
 from cryotile.pointdb import PointDB
 from cryotile.runs.cost import estimate
@@ -82,10 +82,14 @@ _OPTIONS: dict[str, tuple[str | None, str]] = {
     ),
     "reference_epoch": ("TIME", "The t = 0 of the fit.  [default: the middle of the period]"),
     "tile_size": ("POSTS", "Posts along a side of a tile.  [default: 100]"),
-    "recipe": (None, "Recipe of the fit.  [default: robust]"),
+    "recipe": (None, "Recipe of the fit.  [default: passes]"),
     "terms": (
         "TERM",
-        f"In place of the recipe's terms; may be repeated: {', '.join(TERMS)}, or a point column.",
+        f"Fit this, too; may be repeated: {', '.join(OFFERED_TERMS)}, or a point column.  Recipe passes.",
+    ),
+    "priors": (
+        "NAME=SIZE",
+        "Plausible size of the coefficient of a --term of the recipe passes; may be repeated.",
     ),
     "weights": (None, "Weight points by this; may be repeated."),
     "uncertainty_floor": (
@@ -109,19 +113,23 @@ _OPTIONS: dict[str, tuple[str | None, str]] = {
     "min_passes": ("PASSES", "Gate: fewest passes of a fit.  [default: the recipe's]"),
     "min_span_days": (
         "DAYS",
-        "Gate: shortest time from the first to the last point.  [default: the recipe's]",
-    ),
-    "min_span_share": (
-        "SHARE",
-        "Gate: least share of the period that points span, 0 to 1.  [default: the recipe's]",
+        "Gate of the recipe plane: shortest time from the first to the last point.  [default: 30]",
     ),
     "max_rate": ("M/YR", "Gate: largest rate, up or down.  [default: the recipe's]"),
+    "max_ci95": (
+        "M/YR",
+        "Gate of the recipe passes: widest 95 % interval, half width.  [default: 1]",
+    ),
+    "heights": ("SPAN", "Heights in bins of this width, e.g. 1m, 3m or 1y; recipe passes."),
     "min_tolerance": (
         "NUMBER",
-        "Least tolerance (1 - R²) of a column against the others.  [default: 0.0001]",
+        "Gate of the recipe plane: least tolerance (1 - R²) of a column.  [default: 0.0001]",
     ),
 }
 """Setting → metavar and help of its option."""
+
+_WINDOW = "Rates of windows of this length, e.g. 5y, beside that of the period; recipe passes."
+_STEP = "With --window: one begins every step, e.g. 1m."
 
 _CHOICES = {"region": sorted(REGIONS), "recipe": sorted(RECIPES), "weights": list(WEIGHTS)}
 
@@ -132,6 +140,10 @@ def _settings(command: _Command) -> _Command:
     """Give a command an option for each setting."""
     # Decorators are applied from the last to the first.
     for name in reversed(SETTINGS):
+        if name == "windows":
+            command = click.option("--step", metavar="SPAN", help=_STEP)(command)
+            command = click.option("--window", metavar="SPAN", help=_WINDOW)(command)
+            continue
         metavar, text = _OPTIONS[name]
         kind = _KINDS[SETTINGS[name]]
         if name in _CHOICES:
@@ -139,6 +151,17 @@ def _settings(command: _Command) -> _Command:
         flag = FLAGS.get(name, "--" + name.replace("_", "-"))
         command = click.option(flag, name, metavar=metavar, help=text, **kind)(command)
     return command
+
+
+def _windows(window: str | None, step: str | None) -> tuple[str, str] | None:
+    """Return length and step of windows."""
+    if window is None and step is None:
+        return None
+    if window is None or step is None:
+        raise InvalidValue(
+            f"--window {window} --step {step} gives one of two spans; give both, e.g. --window 5y --step 1m"
+        )
+    return window, step
 
 
 @click.command()
@@ -149,7 +172,9 @@ def _settings(command: _Command) -> _Command:
     help="Point DB; required for a new run, and for one whose point DB was moved.",
 )
 @_settings
-def plan(run_directory: Path, db: Path | None, **asked: Any) -> None:
+def plan(
+    run_directory: Path, db: Path | None, window: str | None, step: str | None, **asked: Any
+) -> None:
     """Freeze a run in directory RUN: its grid, its settings and its list of tiles, costliest first.
 
     On a run that exists no option is needed; tiles whose points have changed since are listed anew.  If no post can
@@ -163,7 +188,7 @@ def plan(run_directory: Path, db: Path | None, **asked: Any) -> None:
     given = {name: None if value == () else value for name, value in asked.items()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CryotileWarning)
-        planned = api.plan(run_directory, db, **given)
+        planned = api.plan(run_directory, db, windows=_windows(window, step), **given)
     _print_plan(planned)
     for warning in caught:
         click.echo(f"warning      {with_options(str(warning.message))}")
@@ -203,9 +228,13 @@ def _print_plan(run: Run) -> None:
     click.echo(
         f"expected     {expected.core_hours:.2g} core-hours, {size(expected.peak_bytes)} peak memory a worker"
     )
+    for name, intervals in settings.fit.intervals.items():
+        what = "windows     " if name == "time" else "heights     "
+        days = intervals.astype("datetime64[D]")
+        click.echo(f"{what} {number(len(days))}, from {days[0, 0]} to {days[-1, 1]}")
     if settings.fit.recipe == "plane":
         click.echo(
-            "note         recipe plane gates on neither the share of the period nor six passes"
+            "note         recipe plane asks for 30 days and two passes only, and rejects nothing"
         )
 
 

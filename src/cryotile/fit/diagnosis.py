@@ -1,4 +1,4 @@
-"""Why a post has the points, terms and status that it has, as the kernel reports it."""
+"""Why a post has the points, passes and status that it has, as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -12,38 +12,26 @@ import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from cryotile.fit.config import FitConfig
-from cryotile.fit.inputs import Inputs, make_kernel, take_inputs
+from cryotile._fit import Kernel
+from cryotile.fit.config import RECIPES, FitConfig
+from cryotile.fit.inputs import Cells, Inputs, make_kernel, take_inputs
 from cryotile.fit.posts import check_axis
-from cryotile.fit.terms import Cause
+from cryotile.fit.terms import TermFlag
 from cryotile.fit.variables import Status
-from cryotile.times import parse_instant
+from cryotile.points import MODES, join_passes
 
-__all__ = ["Diagnosis", "Gate", "Limits", "Reason", "TermVerdict", "explain_gates", "explain_post"]
+__all__ = ["Diagnosis", "Gate", "Reason", "explain_gates", "explain_post"]
 
-_DECIDED = (Status.OK, Status.SINGULAR, Status.RATE_OUT_OF_BOUNDS, Status.NOT_CONVERGED)
-"""Statuses of posts whose terms were decided."""
-
-_BECAUSE = {
-    Cause.FITTED: "its tolerance is {value:.2g}",
-    Cause.FITTED_ON_MEANS: "its tolerance is {value:.2g} on mean rows of passes",
-    Cause.ONE_CATEGORY: "all points are of one {category}",
-    Cause.UNKNOWN_VALUES: "unknown for {value:.0f} of {threshold:.0f} points",
-    Cause.FEW_PASSES: "{value:.0f} passes, at least {threshold:.0f} are needed for {parameters} parameters of time",
-    Cause.RATE_ON_MEANS: "with it the tolerance of the rate is {value:.2g}, at least {threshold:g} is needed",
-    Cause.TERM_ON_MEANS: "its tolerance is {value:.2g}, at least {threshold:g} is needed",
-    Cause.TOLERANCE: "with it the tolerance of a column is {value:.2g}, at least {threshold:g} is needed",
-}
-
-_FITTED = (Cause.FITTED, Cause.FITTED_ON_MEANS)
+_DECIDED = (Status.OK, Status.SINGULAR, Status.RATE_OUT_OF_BOUNDS)
+"""Statuses of posts whose tolerances are known."""
 
 
 class Reason(StrEnum):
-    """Why a point within the radius of a post is in its fit or not."""
+    """What became of a point within the radius of a post."""
 
     KEPT = "kept"
+    FREE_PASS = "free_pass"
     POINT_REJECTED = "point_rejected"
-    PASS_REJECTED = "pass_rejected"
     OTHER_KIND = "other_kind"
 
 
@@ -63,6 +51,8 @@ class Gate:
         Of both.
     passed : bool or None
         None if the gate was not reached.
+    is_upper : bool
+        Whether the limit is the largest value that passes.
     """
 
     name: str
@@ -70,79 +60,48 @@ class Gate:
     threshold: float
     units: str
     passed: bool | None
-
-
-@dataclass(frozen=True)
-class TermVerdict:
-    """Whether a term is in the fit of a post.
-
-    Attributes
-    ----------
-    name : str
-        Of the term.
-    fitted : bool or None
-        None if it was not decided, because a gate failed before.
-    reason : str
-        With the value and the threshold.
-    """
-
-    name: str
-    fitted: bool | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of the rejection at a post, metres; NaN if nothing was screened.
-
-    Attributes
-    ----------
-    of_pass : float
-        A pass is rejected if its offset exceeds ± this.
-    middle : float
-        Median residual of the kept points.
-    of_point : float
-        A point is rejected if its residual differs from ``middle`` by more.
-    """
-
-    of_pass: float
-    middle: float
-    of_point: float
+    is_upper: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What the fit at one post made of its points and terms.
+    """What the fit at one post made of its points and passes.
 
     Attributes
     ----------
     points : DataFrame, one row per point within the radius and the period, in the order of the given points
-        ``index`` (place in the given points), ``pass_id``, ``reason`` (of :class:`Reason`; ``other_kind``: a mode or
-        platform that is not the most frequent), ``residual`` (m, elevation less the fit, whether the point is kept or
-        not; NaN where there was no fit) and ``pass_offset`` (m, the median residual of its pass about that of all
-        passes when whole passes were screened; NaN where they were not).
+        ``index`` (place in the given points), ``pass_id`` (as of :func:`cryotile.points.join_passes`), ``reason`` (of
+        :class:`Reason`; ``free_pass``: kept, in a pass of unknown offset; ``other_kind``: a mode or platform that is
+        not the most frequent), ``residual`` (m, elevation less the fit, whether the point is kept or not; NaN where
+        there was no fit) and ``pass_offset`` (m, of its pass).
+    passes : DataFrame, one row per pass of these points, in the order of their first points
+        ``pass_id``, ``offset`` (m, of the pass from the fit; NaN without one), ``t`` (its test as a bad pass; NaN if
+        it was not tested), ``free`` (whether its offset is unknown) and ``delta`` (m/yr, dh/dt without the pass less
+        dh/dt; NaN if it is free or there is no sigma).
+    likelihood : DataFrame
+        ``ratio`` (variance of pass offsets over that of points) and ``loglik``, less its largest value; empty where
+        the fit was not reached.
     status : Status
         Of the post.
     radius : float
         Search radius of the fit, m.
-    terms : list of TermVerdict
-        In the order of the config.
     tolerances : (float, float, float)
-        Of u, v and τ beside the terms that are fitted; NaN if they were not reached.
-    limits : Limits
-        Of the rejection.
+        Of u, v and τ in a fit of the recipe ``plane``; NaN where a column does not vary.
+    point_limit : float
+        A point is rejected further than this from the offset of its pass, m; NaN if no point was screened.
     """
 
     points: pd.DataFrame
+    passes: pd.DataFrame
+    likelihood: pd.DataFrame
     status: Status
     radius: float
-    terms: list[TermVerdict]
     tolerances: tuple[float, float, float]
-    limits: Limits
+    point_limit: float
 
 
 def explain_post(points: pd.DataFrame, x: float, y: float, config: FitConfig) -> Diagnosis:
-    """Fit one post and report what the kernel decided about its points, passes and terms.
+    """Fit one post and report what the kernel decided about its points and passes.
 
     Parameters
     ----------
@@ -167,53 +126,104 @@ def explain_post(points: pd.DataFrame, x: float, y: float, config: FitConfig) ->
 def _explain(
     inputs: Inputs, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], radius: float
 ) -> Diagnosis:
-    kernel, cells = make_kernel(inputs, x, y, radius, plain=False)
-    report = kernel.explain(x[0], y[0])
-    passes = np.repeat(report["passes"], report["passes"]["points"])
-    rejected = np.where(passes["kept"], Reason.POINT_REJECTED, Reason.PASS_REJECTED)
+    kernel, cells = make_kernel(inputs, x, y, radius)
+    if inputs.config.recipe == "passes":
+        found = _report_passes(kernel, x[0], y[0])
+    else:
+        found = _report_plane(inputs, kernel, cells, (x[0], y[0], radius))
+    passes, ids = found.passes, join_passes(inputs.points)
+    of_point = passes.loc[np.repeat(passes.index, passes["points"])]
+    kept = np.where(of_point["free"], Reason.FREE_PASS, Reason.KEPT)
     told = pd.DataFrame(
         {
-            "reason": np.where(report["kept"], Reason.KEPT, rejected),
-            "residual": report["residuals"],
-            "pass_offset": passes["offset"],
+            "reason": np.where(found.kept, kept, Reason.POINT_REJECTED),
+            "residual": found.residuals,
+            "pass_offset": of_point["offset"].to_numpy(),
         },
-        index=cells.order[report["order"]],
+        index=cells.order[found.order],
     )
-    told = told.reindex(np.sort(cells.order[report["seen"]]))
+    first = told.index[np.cumsum(passes["points"]) - passes["points"]]
+    told = told.reindex(np.sort(cells.order[found.seen]))
     told["reason"] = told["reason"].fillna(Reason.OTHER_KIND.value).astype(str)
-    told.insert(0, "pass_id", inputs.points["pass_id"].to_numpy()[told.index])
-    status = Status(int(report["post"]["status"]))
+    told.insert(0, "pass_id", ids[told.index])
     return Diagnosis(
         points=told.rename_axis("index").reset_index(),
-        status=status,
+        passes=passes.assign(pass_id=ids[first])[["pass_id", "offset", "t", "free", "delta"]],
+        likelihood=found.likelihood,
+        status=Status(int(found.post["status"])),
         radius=radius,
-        terms=_judge_terms(inputs.config, report["terms"], status),
-        tolerances=report["tolerances"],
-        limits=Limits(report["pass_limit"], report["point_middle"], report["point_limit"]),
+        tolerances=found.tolerances,
+        point_limit=3 * found.sigma,
     )
 
 
-def _judge_terms(
-    config: FitConfig, verdicts: npt.NDArray[np.void], status: Status
-) -> list[TermVerdict]:
-    """Put the verdicts of the kernel into words."""
-    if status not in _DECIDED:
-        reason = f"not reached: {status.name.lower()}"
-        return [TermVerdict(name, None, reason) for name in config.terms]
-    judged = {}
-    for term, verdict in zip(config.kernel_terms, verdicts, strict=True):
-        cause = Cause(int(verdict["cause"]))
-        reason = _BECAUSE[cause].format(
-            value=verdict["value"],
-            threshold=verdict["threshold"],
-            parameters=verdict["parameters"],
-            category=term.category,
-        )
-        judged[term.name] = TermVerdict(term.name, cause in _FITTED, reason)
-    return [judged[name] for name in config.terms]
+@dataclass(frozen=True, eq=False)
+class _Report:
+    """What the kernel tells of a post under any recipe, as ``cryotile._fit.PassesReport``."""
+
+    post: np.void
+    seen: npt.NDArray[np.int64]
+    order: npt.NDArray[np.int32]
+    residuals: npt.NDArray[np.float64]
+    kept: npt.NDArray[np.bool_]
+    passes: pd.DataFrame
+    likelihood: pd.DataFrame
+    tolerances: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+    sigma: float = math.nan
 
 
-def explain_gates(fit: xr.Dataset, config: FitConfig, tolerances: Sequence[float]) -> list[Gate]:
+def _report_passes(kernel: Kernel, x: float, y: float) -> _Report:
+    told = kernel.explain_passes(x, y)
+    loglik = told["likelihood"]
+    return _Report(
+        *(told["post"], told["seen"], told["order"], told["residuals"], told["kept"]),
+        passes=pd.DataFrame(told["passes"]),
+        likelihood=pd.DataFrame({"ratio": told["thetas"], "loglik": loglik - loglik.max()}),
+        sigma=told["screen_sigma"],
+    )
+
+
+def _report_plane(
+    inputs: Inputs, kernel: Kernel, cells: Cells, circle: tuple[float, float, float]
+) -> _Report:
+    """Return what a plane at a post says: every point is kept, and no pass has an offset."""
+    x, y, radius = circle
+    one = np.ones((1, 1), np.uint8)
+    post = kernel.fit(np.array([x]), np.array([y]), one, cells.order.size)[0][0, 0]
+    seen = np.flatnonzero((cells.x - x) ** 2 + (cells.y - y) ** 2 < radius**2)
+    order = seen.astype(np.int32)
+    if post["terms"] & TermFlag.MAJORITY_MODE:
+        names = inputs.points["mode"].to_numpy()[cells.order[order]]
+        modes = pd.Categorical(names, MODES).codes % (len(MODES) + 1)
+        order = order[modes == np.bincount(modes).argmax()]
+    order = order[np.argsort(cells.passes[order], kind="stable")]
+    u, v = (cells.x[order] - x) / radius, (cells.y[order] - y) / radius
+    tau = cells.rows[order, 2]
+    surface = post["elevation"] + post["c0"] * u + post["c1"] * v + post["dhdt"] * tau
+    _, counts = np.unique(cells.passes[order], return_counts=True)
+    passes = pd.DataFrame({"points": counts})
+    return _Report(
+        *(post, seen, order, cells.rows[order, 3] - surface, np.ones(order.size, bool)),
+        passes=passes.assign(offset=math.nan, t=math.nan, free=False, delta=math.nan),
+        likelihood=pd.DataFrame({"ratio": [], "loglik": []}),
+        tolerances=_tolerances(np.stack([u, v, tau])),
+    )
+
+
+def _tolerances(columns: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return 1 - R² of each of three columns against the others; NaN where one does not vary."""
+    if columns.shape[1] < 2 or not np.ptp(columns, axis=1).all():
+        return math.nan, math.nan, math.nan
+    correlation = np.corrcoef(columns)
+    if np.linalg.cond(correlation) > 1e12:
+        return 0.0, 0.0, 0.0
+    u, v, tau = 1 / np.diag(np.linalg.inv(correlation))
+    return float(u), float(v), float(tau)
+
+
+def explain_gates(
+    fit: xr.Dataset, config: FitConfig, diagnosis: Diagnosis, ungated: xr.Dataset
+) -> list[Gate]:
     """Return the value and the threshold of each gate, in the order in which they are tried.
 
     Parameters
@@ -222,33 +232,53 @@ def explain_gates(fit: xr.Dataset, config: FitConfig, tolerances: Sequence[float
         Of one post, without dimensions.
     config : FitConfig
         With its period.
-    tolerances : sequence of float
-        Of u, v and τ, as of :class:`Diagnosis`.
+    diagnosis : Diagnosis
+        Of the post.
+    ungated : Dataset
+        As ``fit``, without limits of the rate and its interval.
 
     Returns
     -------
     list of Gate
-        Counts are those of kept points and passes.
+        Counts are those of kept points and of passes that are not free.
     """
-    assert config.period is not None
-    start, end = (parse_instant(text) for text in config.period)
-    period = (end - start).total_seconds() / 86_400
     span = (fit["time_end"].to_numpy() - fit["time_start"].to_numpy()) / np.timedelta64(1, "D")
-    count, passes = int(fit["data_count"]), int(fit["pass_count"])
-    least_span = max(config.min_span_days, config.min_span_share * period)
-    status = Status(int(fit["status"]))
-    least = min(tolerances) if status in _DECIDED else math.nan
-    rows = [
-        ("points", count, config.min_points, "", Status.TOO_FEW_POINTS),
-        ("time span", float(span) if count else np.nan, least_span, "days", Status.TOO_SHORT_SPAN),
-        ("passes", passes, config.min_passes, "", Status.TOO_FEW_PASSES),
-        ("tolerance of u, v and time", least, config.min_tolerance, "", Status.SINGULAR),
-        ("|dh/dt|", abs(float(fit["dhdt"])), config.max_rate, "m/yr", Status.RATE_OUT_OF_BOUNDS),
+    count, status = int(fit["data_count"]), Status(int(fit["status"]))
+    least = min(diagnosis.tolerances) if status in _DECIDED else math.nan
+    rate, interval = abs(float(ungated["dhdt"])), float(ungated["dhdt_ci95"])
+    rows: Sequence[tuple[str, float, float, str, Status, str]] = [
+        ("points", count, config.min_points, "", Status.TOO_FEW_POINTS, "min_points"),
+        (
+            *("time span", float(span) if count else math.nan),
+            *(config.min_span_days, "days", Status.TOO_SHORT_SPAN, "min_span_days"),
+        ),
+        (
+            *("passes", int(fit["pass_count"]), config.min_passes, ""),
+            *(Status.TOO_FEW_PASSES, "min_passes"),
+        ),
+        (
+            *("tolerance of u, v and time", least, config.min_tolerance, ""),
+            *(Status.SINGULAR, "min_tolerance"),
+        ),
+        ("|dh/dt|", rate, config.max_rate, "m/yr", Status.RATE_OUT_OF_BOUNDS, "max_rate"),
+        ("95 % interval", interval, config.max_ci95, "m/yr", Status.TOO_UNCERTAIN, "max_ci95"),
     ]
-    order = [gate for *_, gate in rows]
-    failed = len(order) if status in (Status.OK, Status.NOT_CONVERGED) else 0
-    failed = order.index(status) if status in order else failed
+    rows = [row for row in rows if row[-1] in RECIPES[config.recipe]]
+    order = [row[4] for row in rows]
+    failed: float = len(order)
+    if status in order:
+        failed = order.index(status)
+    elif status == Status.NO_POINTS:
+        failed = 0
+    elif (
+        status == Status.SINGULAR
+    ):  # no gate of the recipe passes: it comes between passes and rate
+        failed = order.index(Status.RATE_OUT_OF_BOUNDS) - 0.5
     return [
-        Gate(name, float(value), float(threshold), units, None if k > failed else k != failed)
-        for k, (name, value, threshold, units, _) in enumerate(rows)
+        Gate(
+            *(name, float(value), float(threshold), units),
+            passed=None if k > failed else k != failed,
+            is_upper=option.startswith("max"),
+        )
+        for k, (name, value, threshold, units, _, option) in enumerate(rows)
     ]

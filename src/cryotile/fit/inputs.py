@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from cryotile.fit.terms import TermFlag, extra_columns, terms_for_kernel
 from cryotile.points import MODES, join_passes
 from cryotile.times import SECONDS_PER_YEAR, parse_instant
 
-__all__ = ["Cells", "Inputs", "make_kernel", "simd_level", "take_inputs"]
+__all__ = ["Cells", "Inputs", "kernel_intervals", "make_kernel", "simd_level", "take_inputs"]
 
 REQUIRED_COLUMNS = ("x", "y", "time", "elevation", "pass_id")
 
@@ -167,9 +168,7 @@ def take_inputs(points: pd.DataFrame, config: FitConfig) -> Inputs:
     return Inputs(points, config, x, y, elevation, ticks, _NANOSECONDS[unit], passes, pass_total)
 
 
-def make_kernel(
-    inputs: Inputs, x: _Floats, y: _Floats, radius: float, *, plain: bool = True
-) -> tuple[Kernel, Cells]:
+def make_kernel(inputs: Inputs, x: _Floats, y: _Floats, radius: float) -> tuple[Kernel, Cells]:
     """Return a kernel that holds the points posts can see and the settings of the fit.
 
     Parameters
@@ -180,8 +179,6 @@ def make_kernel(
         Posts, m.
     radius : float
         Search radius, m.
-    plain : bool
-        Whether a plane without terms, weights and rejection may take the short way, which tells less of a post.
 
     Returns
     -------
@@ -204,7 +201,7 @@ def make_kernel(
         else None
     )
     categories = {"mode": _distinct(modes), "platform": _distinct(platforms)}
-    terms, columns = terms_for_kernel(config.kernel_terms, categories)
+    terms, columns = terms_for_kernel(config.kernel_terms, categories, config.prior_sizes)
     kernel = Kernel(
         cells.x,
         cells.y,
@@ -224,19 +221,34 @@ def make_kernel(
         pass_total=inputs.pass_total,
         mode_total=categories["mode"],
         radius=radius,
-        min_span=_min_span(config),
+        min_span=config.min_span_days / _DAYS_PER_YEAR,
         min_tolerance=config.min_tolerance,
         max_rate=config.max_rate,
         distance_scale=config.distance_scale if "distance" in config.weights else 0.0,
         min_points=config.min_points,
         min_passes=config.min_passes,
-        rejects=config.rejects,
-        plain=plain and not (config.terms or config.weights or config.rejects),
+        max_ci95=config.max_ci95,
+        student=_student(inputs.pass_total),
+        rejects=False,
+        random_offsets=config.recipe == "passes",
+        plain=config.recipe == "plane",
         majority_mode=TermFlag.MAJORITY_MODE.value,
         majority_platform=TermFlag.MAJORITY_PLATFORM.value,
         level=_LEVEL,
     )
     return kernel, cells
+
+
+def kernel_intervals(config: FitConfig) -> tuple[_Floats, _Floats]:
+    """Return starts and ends of windows, shape (n, 2), and edges of bins, in years from the reference epoch."""
+    none = np.empty((0, 2), "datetime64[ms]")
+    windows, bins = (config.intervals.get(name, none) for name in ("time", "height_time"))
+    return _years(windows, config), _years(np.append(bins[:, 0], bins[-1:, 1]), config)
+
+
+def _years(instants: npt.NDArray[np.datetime64], config: FitConfig) -> _Floats:
+    since = instants.astype("datetime64[ns]").astype(np.int64) - config.epoch
+    return since / NANOSECONDS_PER_YEAR
 
 
 def _sort_into_cells(inputs: Inputs, x: _Floats, y: _Floats, radius: float) -> Cells:
@@ -265,13 +277,23 @@ def _sort_into_cells(inputs: Inputs, x: _Floats, y: _Floats, radius: float) -> C
     return cells
 
 
-def _min_span(config: FitConfig) -> float:
-    """Return the shortest time between first and last point, years."""
-    period = [parse_instant(text).value for text in config.period or ()]
-    share = (
-        (period[1] - period[0]) / NANOSECONDS_PER_YEAR * config.min_span_share if period else 0.0
-    )
-    return max(config.min_span_days / _DAYS_PER_YEAR, share)
+def _student(passes: int) -> _Floats:
+    """Return t of a 95 % interval by degrees of freedom, and t beyond which a pass is bad by number of passes."""
+    # A table of a power of two serves many tiles.
+    return np.ascontiguousarray(_student_up_to(1 << (passes + 2).bit_length())[:, : passes + 2])
+
+
+@lru_cache(maxsize=4)
+def _student_up_to(size: int) -> _Floats:
+    from scipy.special import stdtrit  # takes longer to import than a tile to fit
+
+    number = np.arange(size, dtype=np.float64)
+    table = np.full((2, size), np.nan)
+    table[0, 1:] = stdtrit(number[1:], 0.975)
+    table[1, :4] = np.inf
+    # P(|T| > t) · L = 0.005 with L - 3 degrees of freedom.
+    table[1, 4:] = stdtrit(number[4:] - 3, 1 - 0.0025 / number[4:])
+    return table
 
 
 def _number_categories(
@@ -393,6 +415,6 @@ def _refuse_mixed_platforms(points: pd.DataFrame, seen: _Places) -> None:
     if len(names) > 1:
         raise InvalidValue(
             f"points mix the platforms {', '.join(names)}, and the step between them would become elevation change;"
-            f" select one, e.g. where=\"platform == '{names[0]}'\", or fit the step with the term platform_offset where"
-            " the recipe has terms (plane has none)"
+            f" select one, e.g. where=\"platform == '{names[0]}'\", or fit the step with the term platform_offset of"
+            " the recipe passes"
         )

@@ -13,7 +13,7 @@ import xarray as xr
 
 from cryotile.errors import InvalidValue
 from cryotile.fit.config import FitConfig
-from cryotile.fit.inputs import Inputs, make_kernel, take_inputs
+from cryotile.fit.inputs import Inputs, kernel_intervals, make_kernel, take_inputs
 from cryotile.fit.variables import Fitted, Status, name_variables
 
 __all__ = ["check_axis", "fit_posts"]
@@ -24,7 +24,7 @@ MAX_RADII = 2e9
 ROOM = 1 << 18
 """Points in a circle for which each of several threads has memory; fuller circles are fitted afterwards, by one."""
 
-_ROBUST = FitConfig()
+_DEFAULT = FitConfig()
 
 _Floats = npt.NDArray[np.float64]
 _Flags = npt.NDArray[np.bool_]
@@ -34,7 +34,7 @@ def fit_posts(
     points: pd.DataFrame,
     post_x: npt.ArrayLike,
     post_y: npt.ArrayLike,
-    config: FitConfig = _ROBUST,
+    config: FitConfig = _DEFAULT,
     *,
     crs: pyproj.CRS | str | None = None,
     threads: int = 1,
@@ -44,7 +44,7 @@ def fit_posts(
     At a post (x0, y0) the points at a distance strictly below the search radius r and within the period are fitted by
     least squares: z = c2 + c0·u + c1·v + ḣ·τ with u = (x − x0) / r, v = (y − y0) / r and τ the time since the reference
     epoch in years of 31 557 600 s.  ``dhdt`` is ḣ, ``elevation`` c2, ``slope_x`` c0 / r, ``slope_y`` c1 / r.  The
-    config adds terms, weights and rejection.
+    recipe ``passes`` adds curvature, direction, season and an offset of each pass, and rejects points.
 
     Parameters
     ----------
@@ -53,8 +53,9 @@ def fit_posts(
         ``pass_id`` (points of one pass share their error) and, if they are known, ``mode`` and ``platform``.  A point
         is used if it has a finite x, y and elevation, a time, a pass and a value of each column that is a term.
         Where modes mix within a circle and their offset is not fitted, only the most frequent mode is fitted, and
-        ``terms`` records it.  The term ``direction`` reads ``ascending``, weights read ``uncertainty``.  Sums run in
-        the order of the points, which may affect the last bits; other points and other posts do not.
+        ``terms`` records it.  ``passes`` reads ``ascending`` (an unknown direction says nothing), weights read
+        ``uncertainty``.  Sums run in the order of the points, which may affect the last bits; other points and other
+        posts do not.
     post_x : array_like of float, shape (nx,)
         x of the posts, m.
     post_y : array_like of float, shape (ny,)
@@ -69,7 +70,7 @@ def fit_posts(
 
     Returns
     -------
-    Dataset, dimensions (y, x), shape (ny, nx)
+    Dataset, dimensions (y, x), shape (ny, nx); of windows (time, y, x) and of heights (height_time, y, x)
         The variables of :func:`cryotile.fit.variables.fit_variables`.  Values are NaN where there is no fit, and
         ``status`` gives the reason.  ``dhdt_sigma`` is the delete-one-pass jackknife and ``dhdt_ci95`` its 95 %
         interval by Student's t; both are NaN if one pass carries the fit alone, so that the fit without it is
@@ -139,10 +140,13 @@ def _fit(
 ) -> Fitted:
     """Fit the wanted posts with one radius."""
     kernel, cells = make_kernel(inputs, x, y, radius)
+    windows, bins = kernel_intervals(inputs.config)
 
     def fit(rows: slice, some: _Flags, room: int) -> Fitted:
-        posts, coefficients, _ = kernel.fit(x, y[rows], some[rows].view(np.uint8), room)
-        return Fitted(posts, coefficients, np.full(posts.shape, radius))
+        posts, coefficients, over_time = kernel.fit(
+            x, y[rows], some[rows].view(np.uint8), room, windows=windows, bins=bins
+        )
+        return Fitted(posts, coefficients, np.full(posts.shape, radius), **over_time)
 
     if threads == 1 or y.size < 2:
         return fit(slice(None), wanted, cells.order.size)
@@ -158,8 +162,4 @@ def _fit_side_by_side(fit_rows: Callable[[slice], Fitted], rows: int, threads: i
     step = max(1, rows // (8 * threads))
     with ThreadPoolExecutor(threads) as pool:
         parts = list(pool.map(fit_rows, (slice(k, k + step) for k in range(0, rows, step))))
-    return Fitted(
-        np.concatenate([part.posts for part in parts]),
-        np.concatenate([part.coefficients for part in parts]),
-        np.concatenate([part.radius for part in parts]),
-    )
+    return Fitted.stacked(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
@@ -20,7 +21,6 @@ __all__ = [
     "FIRST_COLUMN_FLAG",
     "MAX_CATEGORIES",
     "TERMS",
-    "Cause",
     "Kind",
     "Output",
     "Term",
@@ -54,20 +54,6 @@ class Kind(IntEnum):
     MODES = 4
     PLATFORMS = 5
     NAMED = 6
-
-
-class Cause(IntEnum):
-    """Why a term is in the fit of a post or not; ``enum cause`` of ``kernel/fit.h``."""
-
-    NOT_REACHED = 0
-    FITTED = 1
-    FITTED_ON_MEANS = 2
-    ONE_CATEGORY = 3
-    UNKNOWN_VALUES = 4
-    FEW_PASSES = 5
-    RATE_ON_MEANS = 6
-    TERM_ON_MEANS = 7
-    TOLERANCE = 8
 
 
 class TermFlag(IntFlag):
@@ -104,7 +90,7 @@ class Term:
     flag : int
         Its bit of the variable ``terms``.
     outputs : tuple of Output
-        The variables of its coefficients, NaN where the term is dropped; the kernel gives one number for each.
+        The variables of its coefficients, NaN where there is no fit; the kernel gives one number for each.
     needs : tuple of str
         Point columns that it reads beside x, y and time.
     category : str or None
@@ -232,7 +218,7 @@ TERMS: Mapping[str, Term] = {
         ),
     )
 }
-"""Terms by name, beside point columns, in the order in which a post drops them; ``quadratic`` goes by its tolerance."""
+"""Terms by name, beside point columns, in the order of the kernel."""
 
 
 def column_term(name: str, number: int) -> Term:
@@ -276,8 +262,8 @@ def extra_columns(terms: Sequence[Term], inputs: Inputs, seen: _Places) -> _Floa
 
 
 def terms_for_kernel(
-    terms: Sequence[Term], categories: Mapping[str, int]
-) -> tuple[list[tuple[int, ...]], int]:
+    terms: Sequence[Term], categories: Mapping[str, int], priors: Mapping[str, float]
+) -> tuple[list[tuple[int | float, ...]], int]:
     """Give each term its columns of a row, of the extra columns, and its coefficients.
 
     Parameters
@@ -286,12 +272,14 @@ def terms_for_kernel(
         In the order of the kernel.
     categories : mapping of str to int
         Number of modes and of platforms among all points.
+    priors : mapping of str to float
+        Term → plausible size of its coefficients; the kernel knows those of built-in terms.
 
     Returns
     -------
     (list of tuple, int)
-        Of each term its kind, flag, first column, number of columns, first extra column and first coefficient, as
-        ``Term`` of ``kernel/fit.h``; and the number of columns of a row.
+        Of each term its kind, flag, first column, number of columns, first extra column, first coefficient and prior,
+        as ``Term`` of ``kernel/fit.h``; and the number of columns of a row.
     """
     counts = [term.columns(categories) for term in terms]
     extras = [len(term.outputs) if term.make else 0 for term in terms]
@@ -303,8 +291,11 @@ def terms_for_kernel(
             ([len(term.outputs) for term in terms], 0),
         )
     )
-    rows: list[tuple[int, ...]] = [
-        (term.kind, term.flag, first[k], counts[k], extra[k], slot[k])
+    rows: list[tuple[int | float, ...]] = [
+        (
+            *(term.kind, term.flag, first[k], counts[k], extra[k], slot[k]),
+            priors.get(term.name, math.inf),
+        )
         for k, term in enumerate(terms)
     ]
     return rows, first[-1]

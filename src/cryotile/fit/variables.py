@@ -6,8 +6,8 @@ Names follow ATL15 (``data_count``, ``misfit_rms``, ``…_sigma``) where it has 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum, IntFlag
 
 import numpy as np
@@ -21,7 +21,9 @@ from cryotile.geo.projection import point_scale
 from cryotile.times import SECONDS_PER_YEAR
 
 __all__ = [
+    "HEIGHT_VARIABLES",
     "VARIABLES",
+    "WINDOW_VARIABLES",
     "Fitted",
     "Status",
     "Variable",
@@ -30,6 +32,7 @@ __all__ = [
     "name_variables",
     "settings_attrs",
     "student_quantile",
+    "time_axes",
     "without",
 ]
 
@@ -37,7 +40,10 @@ _Floats = npt.NDArray[np.float64]
 
 
 class Status(IntEnum):
-    """Why a post has a fit or not; the numbers are those of files and of ``enum status`` in ``kernel/fit.h``."""
+    """Why a post has a fit or not; the numbers are those of files and of ``enum status`` in ``kernel/fit.h``.
+
+    Number 8 was that of a recipe that is retired.
+    """
 
     OK = 0
     NOT_COMPUTED = 1
@@ -47,13 +53,13 @@ class Status(IntEnum):
     TOO_FEW_PASSES = 5
     SINGULAR = 6
     RATE_OUT_OF_BOUNDS = 7
-    NOT_CONVERGED = 8
     OUTSIDE_MASK = 9
+    TOO_UNCERTAIN = 10
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One variable with dimensions (y, x).
+    """One variable with dimensions (y, x), or one more before them.
 
     Attributes
     ----------
@@ -65,16 +71,28 @@ class Variable:
         Value at a post that is not computed; for floats also at a post without a fit.
     attrs : mapping
         CF attributes; the writer of a file adds the units of instants.
+    along : str or None
+        The dimension before y and x: ``time`` (of windows), ``height_time`` (of bins of heights) or none.
+    size : int or None
+        Length of that dimension.
     """
 
     name: str
     dtype: str
     fill: object
     attrs: Mapping[str, object]
+    along: str | None = None
+    size: int | None = None
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the dimensions."""
+        return ("y", "x") if self.along is None else (self.along, "y", "x")
 
     def empty(self, shape: tuple[int, int]) -> npt.NDArray[np.generic]:
-        """Return an array of ``shape`` (ny, nx) whose posts are not computed."""
-        return np.full(shape, self.fill, dtype=self.dtype)
+        """Return an array for ``shape`` (ny, nx) whose posts are not computed."""
+        first = () if self.size is None else (self.size,)
+        return np.full((*first, *shape), self.fill, dtype=self.dtype)
 
 
 def _real(name: str, units: str, long_name: str, **attrs: str) -> Variable:
@@ -114,14 +132,14 @@ def _terms(columns: tuple[str, ...] = ()) -> Variable:
     )
 
 
-def _status() -> Variable:
+def _status(name: str = "status", long_name: str = "why there is a fit, or none") -> Variable:
     values, meanings = _flags(Status, "int8")
     return Variable(
-        "status",
+        name,
         "int8",
         Status.NOT_COMPUTED.value,
         {
-            "long_name": "why there is a fit, or none",
+            "long_name": long_name,
             "standard_name": "status_flag",
             "flag_values": values,
             "flag_meanings": meanings,
@@ -137,7 +155,7 @@ VARIABLES: tuple[Variable, ...] = (
         ancillary_variables="dhdt_sigma dhdt_ci95 dhdt_dof dhdt_sigma_formal status",
         comment="a year is 31557600 s",
     ),
-    _real("dhdt_sigma", "m yr-1", "delete-one-pass jackknife standard error of dhdt"),
+    _real("dhdt_sigma", "m yr-1", "delete-one-pass standard error of dhdt"),
     _real("dhdt_ci95", "m yr-1", "half width of the 95 % confidence interval of dhdt"),
     _count("dhdt_dof", "degrees of freedom of dhdt_sigma: passes less one"),
     _real(
@@ -156,10 +174,12 @@ VARIABLES: tuple[Variable, ...] = (
     _real("elevation_sigma", "m", "delete-one-pass jackknife standard error of elevation"),
     _real("slope_x", "1", "surface slope along x, metres of height a metre of ground"),
     _real("slope_y", "1", "surface slope along y, metres of height a metre of ground"),
+    _real("pass_offset_sigma", "m", "standard deviation of the offsets of passes, recipe passes"),
+    _real("noise_sigma", "m", "standard deviation of points within a pass, recipe passes"),
     _count("data_count", "points in the fit", standard_name="number_of_observations"),
     _count("rejected_count", "points rejected"),
-    _count("pass_count", "passes in the fit"),
-    _count("rejected_pass_count", "passes rejected"),
+    _count("pass_count", "passes in the fit, free ones not counted"),
+    _count("free_pass_count", "passes of unknown offset, which shape the terrain and not the rate"),
     _real("misfit_rms", "m", "root mean square of the residuals"),
     _real(
         "centroid_distance", "m", "distance of the centroid of the points from the post, projected"
@@ -174,29 +194,66 @@ VARIABLES: tuple[Variable, ...] = (
 gate they describe its points."""
 
 
+WINDOW_VARIABLES: tuple[Variable, ...] = (
+    _real(
+        "window_dhdt",
+        "m yr-1",
+        "elevation change rate in a window",
+        ancillary_variables="window_dhdt_sigma window_dhdt_ci95 window_status",
+        comment="a year is 31557600 s",
+    ),
+    _real("window_dhdt_sigma", "m yr-1", "delete-one-pass jackknife standard error of window_dhdt"),
+    _real(
+        "window_dhdt_ci95", "m yr-1", "half width of the 95 % confidence interval of window_dhdt"
+    ),
+    _count("window_data_count", "points of a window in the fit"),
+    _count("window_pass_count", "passes of a window in the fit"),
+    _status("window_status", "why a window has a rate, or none"),
+)
+"""Variables of a fit with windows; pass offsets and free passes are those of the whole fit."""
+
+HEIGHT_VARIABLES: tuple[Variable, ...] = (
+    _real(
+        "height",
+        "m",
+        "height of the surface in a bin of time, relative to elevation",
+        ancillary_variables="height_sigma height_ci95",
+    ),
+    _real("height_sigma", "m", "standard error of height"),
+    _real("height_ci95", "m", "half width of the 95 % confidence interval of height"),
+    _count("height_pass_count", "passes of a bin in the fit"),
+)
+"""Variables of a fit with heights; NaN in a bin without a pass."""
+
+
 def fit_variables(config: FitConfig) -> tuple[Variable, ...]:
-    """Return :data:`VARIABLES` and the variables that the terms of a fit add.
+    """Return :data:`VARIABLES` and the variables that terms, windows and heights add.
 
     Parameters
     ----------
     config : FitConfig
-        Its terms.
+        Settings of the fit.
 
     Returns
     -------
     tuple of Variable
         In the order of files.
     """
-    # In the order of the config, point columns last.
     terms = {term.name: term for term in config.kernel_terms}
-    names = [
-        *(name for name in config.terms if name not in config.column_terms),
-        *config.column_terms,
-    ]
-    added = [_real(*output) for name in names for output in terms[name].outputs]
+    added = [_real(*output) for name in config.fitted_terms for output in terms[name].outputs]
     shared = [_terms(config.column_terms) if v.name == "terms" else v for v in VARIABLES]
     place = next(k for k, v in enumerate(shared) if v.name == "data_count")
-    return (*shared[:place], *added, *shared[place:])
+    over_time = {"time": WINDOW_VARIABLES, "height_time": HEIGHT_VARIABLES}
+    return (
+        *shared[:place],
+        *added,
+        *shared[place:],
+        *(
+            replace(variable, along=name, size=len(intervals))
+            for name, intervals in config.intervals.items()
+            for variable in over_time[name]
+        ),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,11 +268,21 @@ class Fitted:
         Of the terms.
     radius : ndarray, shape (ny, nx)
         Search radius of each fit, m.
+    windows, heights : ndarray, shape (ny, nx, n)
+        Records of dtypes ``cryotile._fit.WINDOW`` and ``cryotile._fit.HEIGHT``; n may be 0.
     """
 
     posts: npt.NDArray[np.void]
     coefficients: _Floats
     radius: _Floats
+    windows: npt.NDArray[np.void]
+    heights: npt.NDArray[np.void]
+
+    @classmethod
+    def stacked(cls, parts: Sequence[Fitted]) -> Fitted:
+        """Return rows of posts, one part after another."""
+        arrays = zip(*(part._arrays for part in parts), strict=True)
+        return cls(*(np.concatenate(some) for some in arrays))
 
     def replace(self, posts: npt.NDArray[np.bool_], other: Fitted) -> None:
         """Take some posts from another fit of the same rectangle."""
@@ -224,7 +291,7 @@ class Fitted:
 
     @property
     def _arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
-        return self.posts, self.coefficients, self.radius
+        return self.posts, self.coefficients, self.radius, self.windows, self.heights
 
 
 def name_variables(
@@ -245,7 +312,7 @@ def name_variables(
 
     Returns
     -------
-    Dataset, dimensions (y, x)
+    Dataset, dimensions (y, x), and of windows and heights (time, y, x) and (height_time, y, x)
         The variables of :func:`fit_variables`.
     """
     found = fitted.posts
@@ -261,17 +328,41 @@ def name_variables(
         "time_end": _instants(found["time_end"], config),
         "radius": np.where(has_fit, fitted.radius, np.nan),
         **name_coefficients(config.kernel_terms, fitted.coefficients, fitted.radius),
+        **_over_time("window", fitted.windows),
+        **_over_time("height", fitted.heights),
     }
+    if "height" in values:
+        values["height"] = values["height"] - found["elevation"]
     # Ready variables and coordinates halve the work of xarray, which takes as long as the fit of a thousand posts.
     axes = {name: (name, axis, axis_attrs(name)) for name, axis in (("y", y), ("x", x))}
     return xr.Dataset(
         {
-            v.name: xr.Variable(("y", "x"), values[v.name].astype(v.dtype), dict(v.attrs))
+            v.name: xr.Variable(v.dims, values[v.name].astype(v.dtype), dict(v.attrs))
             for v in fit_variables(config)
         },
-        coords=xr.Coordinates(axes),
+        coords=xr.Coordinates(axes | time_axes(config)),
         attrs=settings_attrs(config),
     )
+
+
+def _over_time(prefix: str, records: npt.NDArray[np.void]) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the fields of records, shape (ny, nx, n), as variables of shape (n, ny, nx)."""
+    return {
+        name if name.startswith(prefix) else f"{prefix}_{name}": np.moveaxis(records[name], -1, 0)
+        for name in records.dtype.names or ()
+    }
+
+
+def time_axes(config: FitConfig) -> dict[str, xr.Variable]:
+    """Return the coordinates of windows and bins: their middles and their bounds, as CF has them."""
+    axes = {}
+    for name, intervals in config.intervals.items():
+        of = "windows" if name == "time" else "bins of heights"
+        middle = intervals[:, 0] + (intervals[:, 1] - intervals[:, 0]) / 2
+        attrs = {"standard_name": "time", "long_name": f"middle of {of}", "bounds": f"{name}_bnds"}
+        axes[name] = xr.Variable(name, middle, attrs | {"axis": "T"})
+        axes[f"{name}_bnds"] = xr.Variable((name, "bnds"), intervals)
+    return axes
 
 
 def student_quantile(probability: float, dof: npt.NDArray[np.generic]) -> _Floats:
@@ -325,6 +416,7 @@ def without(fitted: xr.Dataset, posts: npt.NDArray[np.bool_], config: FitConfig)
     """
     blanks = {variable.name: variable.empty(posts.shape) for variable in fit_variables(config)}
     blanks["status"].fill(Status.OUTSIDE_MASK)
+    blanks.get("window_status", blanks["status"]).fill(Status.OUTSIDE_MASK)
     wanted = {
         name: (
             fitted[name].dims,
@@ -350,7 +442,9 @@ def settings_attrs(config: FitConfig) -> dict[str, str | int | float]:
     """Return the settings of a fit as global attributes; none depends on the moment or the host."""
     settings = asdict(config) | {
         "terms": " ".join(config.terms),
+        "priors": " ".join(config.priors),
         "weights": " ".join(config.weights),
+        "windows": " ".join(config.windows or ()),
     }
     settings["other_platforms"] = " ".join(config.other_platforms)
     settings["fallback_radii"] = " ".join(f"{radius:g}" for radius in config.fallback_radii)

@@ -1,10 +1,10 @@
-"""Datasets as GeoTIFF files, one band per variable, written by bands of rows."""
+"""Datasets as GeoTIFF files, one band per map, written by bands of rows."""
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import xarray as xr
 
 from cryotile.errors import MissingDependency
 from cryotile.geo.grid import Grid
-from cryotile.maps.netcdf import CHUNK, TIME_UNITS, Rows, bands, days, reason
+from cryotile.maps.netcdf import CHUNK, TIME_UNITS, Rows, bands, days, is_map, reason
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader, DatasetWriter
@@ -28,7 +28,7 @@ HELD = 2**26
 def write_geotiff(
     path: Path, dataset: xr.Dataset, grid: Grid, rows: Rows, advance: Callable[[int], object]
 ) -> None:
-    """Write the variables of a dataset with dimensions (y, x) to a compressed GeoTIFF, and read it back to check it.
+    """Write the maps of a dataset to a compressed GeoTIFF, over time one for each interval; read it back to check it.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def write_geotiff(
         raise MissingDependency(
             "a GeoTIFF needs rasterio: pip install 'cryotile[geo]'; or give a path that ends in .nc"
         ) from error
-    maps = {str(name): v for name, v in dataset.data_vars.items() if v.ndim == 2}
+    maps = _layers({str(name): v for name, v in dataset.data_vars.items() if is_map(v)})
     half = grid.posting / 2
     transform = rasterio.Affine(
         grid.posting, 0.0, float(grid.x[0]) - half, 0.0, -grid.posting, float(grid.y[-1]) + half
@@ -92,6 +92,17 @@ def write_geotiff(
         raise reason(path, error) from error
 
 
+def _layers(maps: Mapping[str, Any]) -> dict[str, Any]:
+    """Return maps by name; of a map over time one for each interval, named by its number from 1 on."""
+    layers = {}
+    for name, values in maps.items():
+        if values.ndim == 2:
+            layers[name] = values
+        else:
+            layers |= {f"{name} {k + 1}": values[k] for k in range(len(values))}
+    return layers
+
+
 def _describe_bands(file: DatasetWriter, maps: dict[str, xr.DataArray]) -> None:
     for band, (name, variable) in enumerate(maps.items(), start=1):
         is_time = variable.dtype.kind == "M"
@@ -106,7 +117,7 @@ def _write_rows(
     from rasterio.windows import Window
 
     ny, checksum = file.height, 0
-    found = rows(slice(ny - part.stop, ny - part.start))
+    found = _layers(rows(slice(ny - part.stop, ny - part.start)))
     window = Window(0, part.start, file.width, part.stop - part.start)
     for band, name in enumerate(file.descriptions, start=1):
         values = found[name]

@@ -55,14 +55,13 @@ def mosaic(
     for tile in tiles:
         inside, place = _overlap(grid, tile)
         for name, values in store.arrays(tile, [*arrays]).items():
-            arrays[name][place] = values[inside]
+            arrays[name][(..., *place)] = values[(..., *inside)]
     for tile in empty:
         arrays["status"][_overlap(grid, tile)[1]] = np.int8(Status.NO_POINTS)
     if mask is not None:
         arrays["status"][~mask.of(grid)] = np.int8(Status.OUTSIDE_MASK)
-    attributes = {variable.name: variable.attrs for variable in variables}
     return xr.Dataset(
-        {name: (("y", "x"), array, attributes[name]) for name, array in arrays.items()},
+        {v.name: (v.dims, arrays[v.name], v.attrs) for v in variables},
         coords={"y": grid.y, "x": grid.x},
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-__all__ = ["CHUNK", "TIME_UNITS", "Rows", "bands", "days", "reason", "write_dataset"]
+__all__ = ["CHUNK", "TIME_UNITS", "Rows", "bands", "days", "is_map", "reason", "write_dataset"]
 
 EPOCH = np.datetime64("2000-01-01", "ms")
 TIME_UNITS = "days since 2000-01-01"
@@ -46,9 +46,9 @@ def write_dataset(
         Overwritten.
     dataset : Dataset
         Variables of floats, integers or datetime64; attributes are text, numbers or arrays.  The
-        values of variables with dimensions (y, x) are not used.
+        values of maps are not used.
     rows : callable
-        Returns the values of the variables with dimensions (y, x) in some rows, a name → array.
+        Returns the values of the maps in some rows, a name → array.
     advance : callable
         Told the number of rows written.
 
@@ -64,7 +64,7 @@ def write_dataset(
             _declare(file, dataset)
             for part in bands(dataset.sizes["y"]):
                 for name, values in rows(part).items():
-                    file.variables[name][part] = _encode(values)
+                    file.variables[name][..., part, :] = _encode(values)
                 advance(part.stop - part.start)
     except (RuntimeError, OSError) as error:
         raise reason(path, error) from error
@@ -91,26 +91,35 @@ def _declare(file: netCDF4.Dataset, dataset: xr.Dataset) -> None:
     for dimension, size in dataset.sizes.items():
         file.createDimension(str(dimension), size)
     for name, variable in dataset.variables.items():
-        is_map, is_time = variable.ndim == 2, variable.dtype.kind == "M"
+        mapped, is_time = is_map(variable), variable.dtype.kind == "M"
         dtype = np.dtype(np.float64) if is_time else variable.dtype
         created = file.createVariable(
             str(name),
             dtype,
             tuple(str(dimension) for dimension in variable.dims),
-            compression="zlib" if is_map else None,
+            compression="zlib" if mapped else None,
             complevel=4,
-            chunksizes=[min(CHUNK, size) for size in variable.shape] if is_map else None,
-            fill_value=np.nan if is_map and dtype.kind == "f" else False,
+            chunksizes=_chunk(variable.shape) if mapped else None,
+            fill_value=np.nan if mapped and dtype.kind == "f" else False,
         )
         created.set_auto_maskandscale(False)
         units = {"units": TIME_UNITS, "calendar": "proleptic_gregorian"} if is_time else {}
         created.setncatts(_ascii({**variable.attrs, **units}))
-        if is_map:
+        if mapped:
             # Without a limit the library caches all data until the file is closed.
             created.set_var_chunk_cache(size=HELD)
         else:
             created[...] = _encode(variable.values)
     file.setncatts(_ascii(dataset.attrs))
+
+
+def is_map(variable: xr.Variable | xr.DataArray) -> bool:
+    """Return whether a variable has a value for each post, over time or not."""
+    return variable.dims[-2:] == ("y", "x")
+
+
+def _chunk(shape: tuple[int, ...]) -> list[int]:
+    return [*(1 for _ in shape[:-2]), *(min(CHUNK, size) for size in shape[-2:])]
 
 
 def _ascii(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,11 +21,11 @@ import cryotile
 from cryotile.errors import DamagedFile, InvalidValue, command
 from cryotile.files import atomic_path
 from cryotile.fit.config import FitConfig
-from cryotile.fit.variables import Status, Variable, axis_attrs, settings_attrs
+from cryotile.fit.variables import Status, Variable, axis_attrs, settings_attrs, time_axes
 from cryotile.geo.grid import Grid
 from cryotile.geo.projection import areal_scale, projected_crs
 from cryotile.maps.geotiff import write_geotiff
-from cryotile.maps.netcdf import write_dataset
+from cryotile.maps.netcdf import is_map, write_dataset
 from cryotile.points import Bounds
 
 __all__ = [
@@ -67,7 +67,7 @@ def write_product(
         As returned by :func:`cryotile.maps.mosaic.mosaic`, or what returns some rows of it: memory then does not grow
         with the map.
     path : Path
-        NetCDF-4 (``.nc``), or GeoTIFF with one band per variable (``.tif``, ``.tiff``).
+        NetCDF-4 (``.nc``), or GeoTIFF with one band per map, over time one per interval (``.tif``, ``.tiff``).
     grid : Grid
         CRS and posting.
     config : FitConfig
@@ -113,12 +113,12 @@ def write_product(
 
 def _outline(row: xr.Dataset, grid: Grid) -> xr.Dataset:
     """Return a dataset of the variables of one row over the whole grid; its values take no memory."""
-    maps = {name: (v.to_numpy(), v.attrs) for name, v in row.data_vars.items()}
-    maps[CELL_AREA.name] = (np.full((1, 1), CELL_AREA.fill), dict(CELL_AREA.attrs))
+    maps = {name: (v.dims, v.to_numpy(), v.attrs) for name, v in row.data_vars.items()}
+    maps[CELL_AREA.name] = (CELL_AREA.dims, CELL_AREA.empty((1, 1)), dict(CELL_AREA.attrs))
     return xr.Dataset(
         {
-            name: (("y", "x"), np.broadcast_to(values[:, :1], grid.shape), attrs)
-            for name, (values, attrs) in maps.items()
+            name: (dims, np.broadcast_to(v[..., :1, :1], (*v.shape[:-2], *grid.shape)), attrs)
+            for name, (dims, v, attrs) in maps.items()
         },
         coords={"y": grid.y, "x": grid.x},
     )
@@ -149,7 +149,7 @@ def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Datas
     check_product(path)
     try:
         with xr.open_dataset(path, engine="netcdf4") as product:
-            maps = [str(name) for name, variable in product.data_vars.items() if variable.ndim == 2]
+            maps = [str(name) for name, variable in product.data_vars.items() if is_map(variable)]
             names = maps if variables is None else list(variables)
             for name in names:
                 if name not in maps:
@@ -209,7 +209,7 @@ def summarize_product(path: Path) -> dict[str, Any] | None:
     product = read_product(path, [name, "status"])
     dhdt = product[name].to_numpy()
     rates = dhdt[np.isfinite(dhdt)]
-    counts = np.bincount(product["status"].to_numpy().ravel(), minlength=len(Status)).tolist()
+    counts = np.bincount(product["status"].to_numpy().ravel(), minlength=max(Status) + 1).tolist()
     return {
         # Python's own numbers, as JSON takes them.
         "attributes": {
@@ -265,9 +265,10 @@ def described(
     product = mosaic.drop_vars(CELL_AREA.name).assign(
         {mapping_name: ((), np.int32(0), mapping), CELL_AREA.name: area}
     )
+    product = product.assign_coords(time_axes(config))
     product["x"].attrs, product["y"].attrs = axis_attrs("x"), axis_attrs("y")
     for name, variable in product.data_vars.items():
-        if variable.ndim == 2:
+        if is_map(variable):
             area_of = {} if name == CELL_AREA.name else {"cell_measures": "area: cell_area"}
             variable.attrs = {**variable.attrs, "grid_mapping": mapping_name, **area_of}
     product.attrs = {**_global_attributes(crs, grid, config), **about}

@@ -1,10 +1,11 @@
 """Fitted tiles, one Arrow IPC file each: the record of which tasks are done.
 
 A tile file is an Arrow IPC stream of one record batch: a column per variable, a row per post in order of y, then x.
-The metadata of the schema has the posts (JSON) and all attributes (JSON, compressed, in base64).  The file ends with a
-trailer, which readers of streams ignore: a newline, the tile's fingerprint, a newline, and the SHA-256 of all bytes
-before.  The checksum reveals damage before Arrow decodes a byte.  The last bytes alone tell whether the file is
-complete and which fingerprint it was saved with.
+A variable that also has a dimension of time is a column of lists of equal length.  The metadata of the schema has the
+posts (JSON) and all attributes (JSON, compressed, in base64).  The file ends with a trailer, which readers of streams
+ignore: a newline, the tile's fingerprint, a newline, and the SHA-256 of all bytes before.  The checksum reveals damage
+before Arrow decodes a byte.  The last bytes alone tell whether the file is complete and which fingerprint it was saved
+with.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ __all__ = ["TileStore"]
 
 _SUFFIX = ".arrow"
 
-_POSTS, _ATTRIBUTES = b"posts", b"attributes"
-"""Keys of the schema's metadata.  Plain attributes would make half of the file of a small tile."""
+_POSTS, _ATTRIBUTES, _TIMES = b"posts", b"attributes", b"times"
+"""Keys of the schema's metadata.  Plain attributes would make half of the file of a small tile.  The dimensions of time
+are in the last: coordinate → dimensions and milliseconds since 1970, and variable → its dimension."""
 
 # The level is fixed, because the default may change between versions of Arrow.
 _WRITING = pa.ipc.IpcWriteOptions(
@@ -86,7 +88,7 @@ class TileStore:
         tile : Tile
             The posts.
         dataset : Dataset
-            Their fit, dimensions (y, x).
+            Their fit, dimensions (y, x), or a dimension of time and these.
         fingerprint : str
             One line of at most 128 characters: a digest of everything that determines the fit.
 
@@ -121,10 +123,15 @@ class TileStore:
         batch = self._batch(tile)
         about = json.loads(zlib.decompress(base64.b64decode(batch.schema.metadata[_ATTRIBUTES])))
         attributes = {name: _from_json(attrs) for name, attrs in about.items()}
+        times, along = json.loads(batch.schema.metadata.get(_TIMES, b"[{}, {}]"))
         axes = {n: (n, axis, attributes[n]) for n, axis in (("y", tile.y), ("x", tile.x))}
+        axes |= {
+            name: (dims, np.array(instants, "datetime64[ms]"), attributes[name])
+            for name, (dims, instants) in times.items()
+        }
         return xr.Dataset(
             {
-                name: xr.Variable(("y", "x"), array, attributes[name])
+                name: xr.Variable((*along.get(name, ()), "y", "x"), array, attributes[name])
                 for name, array in _arrays(tile, batch, batch.schema.names).items()
             },
             coords=xr.Coordinates(axes),
@@ -132,7 +139,7 @@ class TileStore:
         )
 
     def arrays(self, tile: Tile, names: Sequence[str]) -> dict[str, npt.NDArray[np.generic]]:
-        """Return some variables of a tile as read-only arrays, each of the tile's shape.
+        """Return some variables of a tile as read-only arrays of the tile's shape, behind a dimension of time if any.
 
         Parameters
         ----------
@@ -251,10 +258,16 @@ def _encode(tile: Tile, dataset: xr.Dataset) -> bytes:
         _POSTS: json.dumps(_posts(tile)),
         _ATTRIBUTES: _compressed(text),
     }
-    # Variables, because xarray takes longer to make a DataArray than Arrow to take its values.
-    columns = {
-        str(name): pa.array(dataset.variables[name].values.ravel()) for name in dataset.data_vars
+    times = {
+        str(name): (axis.dims, axis.to_numpy().astype("datetime64[ms]").astype(np.int64).tolist())
+        for name, axis in dataset.variables.items()
+        if name in dataset.coords and name not in ("x", "y")
     }
+    if times:
+        along = {str(name): v.dims[:-2] for name, v in dataset.data_vars.items() if v.ndim > 2}
+        metadata[_TIMES] = json.dumps([times, along]).encode()
+    # Variables, because xarray takes longer to make a DataArray than Arrow to take its values.
+    columns = {str(name): _column(dataset.variables[name].values) for name in dataset.data_vars}
     batch = pa.RecordBatch.from_pydict(columns, metadata=metadata)
     stream = pa.BufferOutputStream()
     with pa.ipc.new_stream(stream, batch.schema, options=_WRITING) as writer:
@@ -269,13 +282,26 @@ def _compressed(text: str) -> bytes:
     return base64.b64encode(zlib.compress(text.encode(), level=6))
 
 
+def _column(values: npt.NDArray[np.generic]) -> pa.Array:
+    """Return the values of posts as a column, those over time as lists."""
+    if values.ndim == 2:
+        return pa.array(values.ravel())
+    of_posts = pa.array(np.moveaxis(values, 0, -1).ravel())
+    return pa.FixedSizeListArray.from_arrays(of_posts, values.shape[0])
+
+
 def _arrays(
     tile: Tile, batch: pa.RecordBatch, names: Sequence[str]
 ) -> dict[str, npt.NDArray[np.generic]]:
-    return {
-        name: batch.column(name).to_numpy(zero_copy_only=False).reshape(tile.shape)
-        for name in names
-    }
+    return {name: _of_column(batch.column(name), tile.shape) for name in names}
+
+
+def _of_column(column: pa.Array, shape: tuple[int, int]) -> npt.NDArray[np.generic]:
+    """Return the values of a column, as :func:`_column` took them."""
+    if not pa.types.is_fixed_size_list(column.type):
+        return np.asarray(column.to_numpy(zero_copy_only=False).reshape(shape))
+    of_posts = column.values.to_numpy(zero_copy_only=False)
+    return np.moveaxis(of_posts.reshape(*shape, column.type.list_size), -1, 0)
 
 
 def _to_json(attributes: Mapping[Any, Any]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ _FLAG_COLOURS = (
     "#c8553d",
     "#333333",
     "#f4f4f4",
+    "#4aa7a0",
 )
 
 _TERM_COLOURS = (
@@ -361,7 +362,8 @@ def _colours(variable: xr.DataArray, values: _Values, shading: _Shading) -> _Col
 
     meanings = str(variable.attrs.get("flag_meanings", "")).split()
     if "flag_values" in variable.attrs:
-        return _flag_colours(dict(enumerate(meanings)), values, _FLAG_COLOURS)
+        flags = np.atleast_1d(variable.attrs["flag_values"]).tolist()
+        return _flag_colours(dict(zip(flags, meanings, strict=True)), values, _FLAG_COLOURS)
     if "flag_masks" in variable.attrs:
         return _term_colours(meanings, np.atleast_1d(variable.attrs["flag_masks"]), values)
     limits, asked = shading

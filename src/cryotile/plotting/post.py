@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_post"]
 
-_REJECTED = {
-    Reason.PASS_REJECTED: "#c8553d",
+_OTHERS = {
+    Reason.FREE_PASS: "#c8553d",
     Reason.POINT_REJECTED: "#e0a458",
     Reason.OTHER_KIND: "0.6",
 }
@@ -82,7 +82,7 @@ def _groups(points: pd.DataFrame) -> Mapping[str, tuple[pd.DataFrame, dict[str, 
         name: (used[ways == name], {"marker": "o", "s": 9, "color": colour, "linewidths": 0})
         for name, colour in _DIRECTIONS.items()
     }
-    for reason, colour in _REJECTED.items():
+    for reason, colour in _OTHERS.items():
         style = {"marker": "x", "s": 14, "color": colour, "linewidths": 0.8}
         groups[reason.replace("_", " ")] = (points[points["reason"] == reason], style)
     return {name: group for name, group in groups.items() if len(group[0])}

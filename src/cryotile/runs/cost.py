@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["estimate", "tile_table"]
 
 VISITS_PER_SECOND = 2.5e7
-"""Pairs of point and post that one core fits a second, measured on two cores of a 2020s server, robust recipe."""
+"""Pairs of point and post that one core fits a second, measured on two cores of a 2020s server, recipe passes."""
 
 PLANE_SHARE = 0.1
-"""Time of a visit of the plane recipe in that of a robust one."""
+"""Time of a visit of the plane recipe in that of the recipe passes."""
 
 # One core reads, decodes and sorts some 3 million points a second, and opens and saves a tile in a tenth of a second.
 # Without these, the member that gets the margin of an ice sheet would have thousands of tiles of no cost.
@@ -80,7 +80,7 @@ def tile_table(settings: Settings, db: PointDB, *, snapshot: int | None = None) 
     points = summed("count", "int64", touched_y, touched_x)
     # A post sees, of a square widened by the radius on each side, the share that its circle covers.
     share = math.pi * reach**2 / (SQUARE_SIZE + 2 * reach) ** 2
-    share *= 1.0 if settings.fit.rejects else PLANE_SHARE
+    share *= PLANE_SHARE if settings.fit.recipe == "plane" else 1.0
     visits = share * summed("count", "int64", posts_y, posts_x)
     table = pd.DataFrame(
         {

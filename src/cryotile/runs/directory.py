@@ -49,7 +49,7 @@ from cryotile.files import (
     write_text,
     writing,
 )
-from cryotile.fit.config import FitConfig
+from cryotile.fit.config import RETIRED, FitConfig
 from cryotile.geo.grid import Grid
 from cryotile.geo.mask import Mask
 from cryotile.runs.plan import Settings
@@ -75,7 +75,7 @@ __all__ = [
 
 MASK, TASKS, GENERATION = "mask.npz", "tasks.parquet", "generation.json"
 FORMAT = "cryotile run"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _EDITABLE = ("point_db", "submit", "checksum")
 """Keys of ``run.toml`` that no number depends on: a user may edit them, and the checksum does not cover them."""
@@ -415,6 +415,12 @@ def _read_text(directory: Path) -> str:
 def _check_version(directory: Path, frozen: dict[str, Any]) -> None:
     if frozen.get("format") != FORMAT:
         raise InvalidValue(f"{directory / 'run.toml'} is not a cryotile run's; {_REMEDY}")
+    recipe = frozen.get("fit", {}).get("recipe")
+    if recipe in RETIRED:
+        raise InvalidValue(
+            f"{directory} was planned with the recipe {recipe}, which is retired: {RETIRED[recipe]}; plan into a new"
+            " directory, with the recipe passes"
+        )
     # Tiles of one map must agree at their edges to the last bit, which any version may change.
     theirs = frozen["cryotile_version"]
     if frozen["format_version"] != FORMAT_VERSION or theirs != cryotile.__version__:

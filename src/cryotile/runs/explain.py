@@ -1,4 +1,4 @@
-"""Explain one post of a run: its points and passes, rejections and their reasons, gates and terms."""
+"""Explain one post of a run: its points and passes, rejections and their reasons, gates and the interval."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from cryotile.fit.diagnosis import (
     Diagnosis,
     Gate,
     Reason,
-    TermVerdict,
     explain_gates,
     explain_post,
 )
 from cryotile.fit.posts import fit_posts
 from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid, Tile
-from cryotile.points import join_passes
+from cryotile.points import name_pass
 from cryotile.runs.run import Run, open_db
 from cryotile.runs.work import read_window
 
@@ -73,13 +72,15 @@ class Explanation:
         Fit of the post, without dimensions.
     gates : list of Gate
         In the order in which they are tried.
-    terms : list of TermVerdict
-        Of each term of the config.
     points : DataFrame
         The points within the radius, with ``distance`` (m), ``residual`` (m, NaN before there is a fit), ``reason``
         (of :class:`cryotile.fit.diagnosis.Reason`), ``pass_offset`` (m, of its pass) and ``detail``.
     passes : DataFrame
-        One row a pass: ``pass_id, time, direction, mode, platform, points, rejected, median_residual, verdict``.
+        One row a pass: ``pass_id``, ``name`` (in words), ``time``, ``direction``, ``mode``, ``platform``, ``points``,
+        ``rejected``, ``offset`` (m), ``t``, ``free``, ``delta`` (m/yr, dh/dt without it less dh/dt) and ``share`` (of
+        the variance of dh/dt).
+    likelihood : DataFrame
+        As of :class:`cryotile.fit.diagnosis.Diagnosis`.
     stored : StoredPost
         Values of the run at the post.
     """
@@ -91,9 +92,9 @@ class Explanation:
     config: FitConfig
     fit: xr.Dataset
     gates: list[Gate]
-    terms: list[TermVerdict]
     points: pd.DataFrame
     passes: pd.DataFrame
+    likelihood: pd.DataFrame
     stored: StoredPost
 
 
@@ -149,7 +150,12 @@ def explain_at(run: Run, x: float, y: float) -> Explanation:
     (x, y), reach = place, run.settings.fit.reach
     points = read_window(run, open_db(run), (x - reach, y - reach, x + reach, y + reach))
     # By the function that fits tiles, so that the same fit is explained.
-    fit = fit_posts(points, [x], [y], run.settings.fit).isel(x=0, y=0)
+    # Without limits a fit tells its rate and interval, however large.
+    unlimited = replace(run.settings.fit, max_rate=math.inf, max_ci95=math.inf)
+    fit, ungated = (
+        fit_posts(points, [x], [y], config).isel(x=0, y=0)
+        for config in (run.settings.fit, unlimited)
+    )
     diagnosis = explain_post(points, *place, run.settings.fit)
     near = _judged(points, place, diagnosis)
     # Gates and terms of the radius that the fit of the post has.
@@ -163,60 +169,55 @@ def explain_at(run: Run, x: float, y: float) -> Explanation:
         latitude=latitude,
         config=config,
         fit=fit,
-        gates=explain_gates(fit, config, diagnosis.tolerances),
-        terms=diagnosis.terms,
+        gates=explain_gates(fit, config, diagnosis, ungated),
         points=near,
-        passes=_by_pass(near),
+        passes=_by_pass(near, diagnosis),
+        likelihood=diagnosis.likelihood,
         stored=_stored(run, i, j),
     )
 
 
 def _judged(points: pd.DataFrame, place: tuple[float, float], diagnosis: Diagnosis) -> pd.DataFrame:
     """Return the points within the radius, each with its verdict and the reason."""
-    told, limits = diagnosis.points, diagnosis.limits
+    told, limit = diagnosis.points, diagnosis.point_limit
     near: pd.DataFrame = points.iloc[told["index"].to_numpy()].reset_index(drop=True)
     near["distance"] = np.hypot(near["x"] - place[0], near["y"] - place[1])
-    for name in ("residual", "pass_offset", "reason"):
+    for name in ("pass_id", "residual", "pass_offset", "reason"):
         near[name] = told[name]
     details = {
         Reason.KEPT: "",
-        Reason.POINT_REJECTED: "{point:+.2f} m off, more than {limit:.2f} m",
-        Reason.PASS_REJECTED: "screened {of_pass:+.2f} m off, more than {pass_limit:.2f} m",
+        Reason.FREE_PASS: "its pass has an unknown offset",
+        Reason.POINT_REJECTED: "{off:+.2f} m from its pass, more than {limit:.2f} m",
         Reason.OTHER_KIND: "of a mode or platform that is not the most frequent",
     }
+    off = near["residual"] - near["pass_offset"]
     near["detail"] = [
-        details[Reason(reason)].format(
-            point=residual - limits.middle,
-            limit=limits.of_point,
-            of_pass=offset,
-            pass_limit=limits.of_pass,
-        )
-        for reason, residual, offset in zip(
-            near["reason"], near["residual"], near["pass_offset"], strict=True
-        )
+        details[Reason(reason)].format(off=one, limit=limit)
+        for reason, one in zip(near["reason"], off, strict=True)
     ]
     return near
 
 
-def _by_pass(points: pd.DataFrame) -> pd.DataFrame:
+def _by_pass(points: pd.DataFrame, diagnosis: Diagnosis) -> pd.DataFrame:
     """Return one row for each pass, in order of time."""
     rows = [
         {
             "pass_id": number,
+            "name": name_pass(int(str(number))),
             "time": some["time"].min(),
             "direction": _direction(some["ascending"]),
             "mode": "+".join(sorted(some["mode"].astype(str).unique())),
             "platform": "+".join(sorted(some["platform"].astype(str).unique())),
             "points": len(some),
-            "rejected": int((some["reason"] != Reason.KEPT).sum()),
-            "median_residual": float(some["residual"].median()),
-            "verdict": _verdict(some),
+            "rejected": int((~some["reason"].isin([Reason.KEPT, Reason.FREE_PASS])).sum()),
         }
-        for number, some in points.groupby(join_passes(points))
+        for number, some in points.groupby("pass_id")
     ]
-    columns = ["pass_id", "time", "direction", "mode", "platform", "points", "rejected"]
-    table = pd.DataFrame(rows, columns=[*columns, "median_residual", "verdict"])
-    return table.sort_values(["time", "pass_id"], ignore_index=True)
+    columns = ["pass_id", "name", "time", "direction", "mode", "platform", "points", "rejected"]
+    table = pd.DataFrame(rows, columns=columns).set_index("pass_id")
+    table = table.join(diagnosis.passes.set_index("pass_id"))
+    table["share"] = table["delta"] ** 2 / (table["delta"] ** 2).sum()
+    return table.reset_index().sort_values(["time", "pass_id"], ignore_index=True)
 
 
 def _direction(ascending: pd.Series) -> str:
@@ -224,13 +225,6 @@ def _direction(ascending: pd.Series) -> str:
     if known.empty:
         return "unknown"
     return "ascending" if known.all() else "mixed" if known.any() else "descending"
-
-
-def _verdict(points: pd.DataFrame) -> str:
-    if (points["reason"] == Reason.KEPT).any():
-        return Reason.KEPT.value
-    details = points["detail"].unique()
-    return f"{points['reason'].iloc[0]}: {details[0]}" if len(details) == 1 else "no point kept"
 
 
 def _stored(run: Run, i: int, j: int) -> StoredPost:

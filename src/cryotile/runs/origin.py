@@ -11,7 +11,7 @@ import pandas as pd
 
 import cryotile
 from cryotile.errors import command
-from cryotile.fit.config import RECIPES, FitConfig
+from cryotile.fit.config import FitConfig
 from cryotile.maps.product import TITLE
 from cryotile.runs.plan import Settings, within_period
 
@@ -23,6 +23,7 @@ __all__ = ["FLAGS", "Origin", "about", "keep_origin", "origin_of", "plan_command
 
 FLAGS = {
     "terms": "--term",
+    "priors": "--prior",
     "weights": "--weight",
     "fallback_radii": "--fallback-radius",
     "other_platforms": "--other-platform",
@@ -142,7 +143,7 @@ def keep_origin(table: pd.DataFrame, origin: Origin) -> None:
     table.attrs["origin"] = asdict(origin)
 
 
-def plan_command(settings: Settings, run: str = "RUN", db: str = "DB") -> str | None:
+def plan_command(settings: Settings, run: str = "RUN", db: str = "DB") -> str:
     """Return the ``cryotile plan`` that makes a run with these settings, quoted for a shell.
 
     Parameters
@@ -154,12 +155,9 @@ def plan_command(settings: Settings, run: str = "RUN", db: str = "DB") -> str | 
 
     Returns
     -------
-    str or None
-        None if only Python can say it: a recipe that has terms, without any.
+    str
     """
     fit = settings.fit
-    if not fit.terms and RECIPES[fit.recipe]["terms"]:
-        return None
     usual = {"tile_size": 100, **asdict(FitConfig(recipe=fit.recipe))}
     words = list[str]()
     for name, value in settings.as_asked().items():
@@ -170,6 +168,8 @@ def plan_command(settings: Settings, run: str = "RUN", db: str = "DB") -> str | 
 
 
 def _option(name: str, value: Any) -> list[str]:
+    if name == "windows":
+        return ["--window", value[0], "--step", value[1]]
     flag = FLAGS.get(name, "--" + name.replace("_", "-"))
     if name in ("bounds", "period"):
         return [flag, *map(_text, value)]
@@ -197,7 +197,7 @@ def about(run: Run) -> dict[str, str | int]:
         its file, and its digest identifies it.
     """
     settings, origin = run.settings, origin_of(run.table)
-    line = plan_command(settings) or "plan (by Python)"
+    line = plan_command(settings)
     found: dict[str, str | int] = {
         "history": f"cryotile {cryotile.__version__}: {line}; cryotile run RUN; cryotile assemble RUN",
         "bounds": " ".join(map(_text, settings.grid.bounds)),

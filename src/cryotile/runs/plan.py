@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from cryotile.errors import InvalidValue, command
-from cryotile.fit.config import TERMS, FitConfig
+from cryotile.fit.config import OFFERED_TERMS, FitConfig
 from cryotile.geo.grid import Grid, check_bounds
 from cryotile.geo.mask import Mask
 from cryotile.pointdb.sort_order import SQUARE_SIZE
@@ -276,7 +276,7 @@ def _check_columns(fit: FitConfig, db: PointDB) -> None:
     for name in fit.column_terms:
         if name not in db.columns:
             raise InvalidValue(
-                f"term {name!r} is neither one of {', '.join(TERMS)} nor an extra column of {db.path}"
+                f"term {name!r} is neither one of {', '.join(OFFERED_TERMS)} nor an extra column of {db.path}"
                 f' ({", ".join(db.columns) or "none"}); leave it out, or ingest with columns="{name}"'
             )
 
@@ -350,8 +350,8 @@ def _refuse_mixed_platforms(squares: pd.DataFrame) -> None:
     found = ", ".join(f"{name}: {count} points" for name, count in counts.items())
     raise InvalidValue(
         f"the selection mixes {kinds} ({found}), and the step between them would become elevation change; select one"
-        f" with where=\"platform == '{counts.idxmax()}'\", or fit the step with the term platform_offset where the"
-        " recipe has terms (plane has none)"
+        f" with where=\"platform == '{counts.idxmax()}'\", or fit the step with the term platform_offset of the"
+        " recipe passes"
     )
 
 
@@ -443,18 +443,10 @@ def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -
             f"at most {count:,} points lie around any post, and a fit needs {fit.min_points:,} (min_points): no post"
             " can pass; use a larger radius or a smaller min_points"
         )
-    period = (end - start) / pd.Timedelta(days=1)
-    needed = max(fit.min_span_days, fit.min_span_share * period)
-    if days < needed:
-        asked = (
-            f"{needed:.0f} days (min_span_days)"
-            if needed == fit.min_span_days
-            else f"{fit.min_span_share:.0%} (min_span_share) of the {period:.0f} days from {fit.period[0]} to"
-            f" {fit.period[1]}"
-        )
+    if days < fit.min_span_days:
         found.append(
-            f"the points around any post span at most {days:.0f} days, and a fit needs {asked}: no post can pass; use a"
-            " period that the points fill, a lower gate, or the recipe plane, which asks for 30 days"
+            f"the points around any post span at most {days:.0f} days, and a fit needs {fit.min_span_days:.0f} days"
+            " (min_span_days): no post can pass; use a longer period or a lower gate"
         )
     passes = _passes_up_to(fit.min_passes, db, start, end)
     if passes < fit.min_passes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,8 +105,9 @@ def open_map(path: Path) -> xr.Dataset:
 class _MapArray(BackendArray):
     """A variable over all posts of a grid, of which each rectangle is made when it is asked for."""
 
-    def __init__(self, grid: Grid, dtype: str, make: Callable[[Grid], _Values]) -> None:
-        self.shape, self.dtype = grid.shape, np.dtype(dtype)
+    def __init__(self, grid: Grid, variable: Variable, make: Callable[[Grid], _Values]) -> None:
+        times = () if variable.size is None else (variable.size,)
+        self.shape, self.dtype = (*times, *grid.shape), np.dtype(variable.dtype)
         self._grid, self._make = grid, make
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
@@ -114,9 +116,10 @@ class _MapArray(BackendArray):
         )
 
     def _read(self, key: tuple[Any, ...]) -> Any:
-        rows, columns = (np.arange(n)[k] for n, k in zip(self.shape, key, strict=True))
+        *times, rows, columns = (np.arange(n)[k] for n, k in zip(self.shape, key, strict=True))
         if not (np.size(rows) and np.size(columns)):
-            return np.empty(np.shape(rows) + np.shape(columns), self.dtype)
+            shapes = (np.shape(places) for places in (*times, rows, columns))
+            return np.empty(tuple(chain(*shapes)), self.dtype)
         low, left = int(np.min(rows)), int(np.min(columns))
         part = self._make(
             self._grid.part(
@@ -124,7 +127,8 @@ class _MapArray(BackendArray):
                 self._grid.columns[left : int(np.max(columns)) + 1],
             )
         )
-        return part[rows - low][..., columns - left]
+        part = part.take(rows - low, axis=-2).take(columns - left, axis=-1)
+        return part.take(times[0], axis=0) if times else part
 
 
 class _CurrentTiles(TileStore):
@@ -191,8 +195,8 @@ def _open_run(run: Run) -> xr.Dataset:
     }
 
     def lazy(variable: Variable, make: Callable[[Grid], _Values]) -> xr.Variable:
-        array = indexing.LazilyIndexedArray(_MapArray(grid, variable.dtype, make))
-        return xr.Variable(("y", "x"), array, dict(variable.attrs), encoding)
+        array = indexing.LazilyIndexedArray(_MapArray(grid, variable, make))
+        return xr.Variable(variable.dims, array, dict(variable.attrs), encoding)
 
     maps = {v.name: lazy(v, partial(tiles.values, v)) for v in fit_variables(settings.fit)}
     dataset = xr.Dataset(
