@@ -334,13 +334,18 @@ def outermost(
     )
     if not known.size:
         return np.empty((0, 3))
-    u, v, t = longitude[known], latitude[known], time[known].astype("datetime64[ms]")
+    u, v = longitude[known], latitude[known]
+    t = time[known].astype("datetime64[ms]").astype(np.int64)
     # Seen from above a pole, where longitudes have no seam; diagonals, because axes of a projection may lie there.
-    radius = np.cos(np.radians(v))
-    east, north = radius * np.cos(np.radians(u)), radius * np.sin(np.radians(u))
+    # Single precision resolves a few metres, in half the time.
+    lon, lat = (
+        np.radians(degrees, dtype=np.float32) for degrees in (u.astype("f4"), v.astype("f4"))
+    )
+    radius = np.cos(lat)
+    east, north = radius * np.cos(lon), radius * np.sin(lon)
     along = (t, v, east, north, east + north, east - north)
     rows = np.unique([find(values) for values in along for find in (np.argmin, np.argmax)])
-    return np.column_stack([u[rows], v[rows], t[rows].astype(np.int64)]).astype(np.float64)
+    return np.column_stack([u[rows], v[rows], t[rows]])
 
 
 def _stand_ins(elevation: NDArray[np.float64]) -> Iterator[str]:
