@@ -13,24 +13,18 @@ SIMD_LEVELS: tuple[str, ...]
 POST: np.dtype[np.void]
 """The result at a post: dhdt, elevation, c0, c1 (m per radius), sigmas, counts, terms, status."""
 
-PASS: np.dtype[np.void]
-"""A pass of a circle: number of points, whether any is kept, offset in the screen (m, NaN without one)."""
-
 WINDOW: np.dtype[np.void]
 """The rate in a window: dhdt, its sigma and 95 % interval (m/yr), points, passes, status."""
 
 HEIGHT: np.dtype[np.void]
 """The height in an interval of time: absolute, its sigma and 95 % interval (m), points, passes."""
 
-FITTED_PASS: np.dtype[np.void]
+PASS: np.dtype[np.void]
 """A pass of a circle of the recipe ``passes``: code, number of points and of kept ones, whether it is free, time
 (years), offset (m), studentised offset when it was last tested, change of the rate without it (m/yr); or NaN."""
 
-VERDICT: np.dtype[np.void]
-"""What was decided about a term: cause, value, threshold, parameters; ``Verdict`` of ``kernel/fit.h``."""
-
 class Report(TypedDict):
-    """What was decided at one post.
+    """What was decided at one post by the recipe ``passes``.
 
     Attributes
     ----------
@@ -41,18 +35,17 @@ class Report(TypedDict):
     order : ndarray
         Places of the points that were fitted, pass by pass.
     residuals : ndarray
-        Of these points, metres.
+        Of these points about the fit, metres.
     kept : ndarray
         Whether these points are kept.
     passes : ndarray, dtype PASS
         Of these points, in their order.
-    terms : ndarray, dtype VERDICT
-        In the order of the terms.
-    tolerances : (float, float, float)
-        Of u, v and τ beside the terms; NaN before they were decided.
-    pass_limit, point_middle, point_limit : float
-        A pass is rejected if its offset exceeds ± the first, a point if its residual differs from the second by more
-        than the third; metres, NaN without a screen.
+    thetas, likelihood : ndarray, shape (16,)
+        Variances of pass offsets in units of that of points, and the logarithm of their likelihood.
+    theta : float
+        The likeliest.
+    screen_sigma : float
+        Of points within a pass, m, from the screen.
     """
 
     post: np.void
@@ -61,11 +54,10 @@ class Report(TypedDict):
     residuals: _Floats
     kept: npt.NDArray[np.bool_]
     passes: npt.NDArray[np.void]
-    terms: npt.NDArray[np.void]
-    tolerances: tuple[float, float, float]
-    pass_limit: float
-    point_middle: float
-    point_limit: float
+    thetas: _Floats
+    likelihood: _Floats
+    theta: float
+    screen_sigma: float
 
 def find_simd_level() -> str:
     """Return the highest level that this machine has."""
@@ -125,34 +117,6 @@ def seasons(nanoseconds: _Integers, start: int, length: int) -> _Floats:
         Of a year, nanoseconds.
     """
 
-class PassesReport(TypedDict):
-    """What was decided at one post by the recipe ``passes``.
-
-    Attributes
-    ----------
-    post, seen, order, residuals, kept
-        As of :class:`Report`.
-    passes : ndarray, dtype FITTED_PASS
-        Of these points, in their order.
-    thetas, likelihood : ndarray, shape (16,)
-        Variances of pass offsets in units of that of points, and the logarithm of their likelihood.
-    theta : float
-        The likeliest.
-    screen_sigma : float
-        Of points within a pass, m, from the screen.
-    """
-
-    post: np.void
-    seen: _Integers
-    order: npt.NDArray[np.int32]
-    residuals: _Floats
-    kept: npt.NDArray[np.bool_]
-    passes: npt.NDArray[np.void]
-    thetas: _Floats
-    likelihood: _Floats
-    theta: float
-    screen_sigma: float
-
 class Kernel:
     """The points of a tile and the settings of their fit; threads share it.
 
@@ -168,9 +132,8 @@ class Kernel:
         Positive; None: all are 1.
     modes, platforms : ndarray, shape (points,), or None
         Below 10; among equally frequent ones the lowest is the majority.  None: there is only one.
-    terms, columns, slots : sequence, int, int
-        As of :func:`cryotile.fit.terms.terms_for_kernel`, with the standard deviation of the coefficients as a seventh
-        value, infinite if they are free or it is left out; number of coefficients.
+    terms, slots : sequence, int
+        As of :func:`cryotile.fit.terms.terms_for_kernel`; number of coefficients.
     pass_total, mode_total : int
         Number of passes and of modes.
     radius : float
@@ -185,19 +148,15 @@ class Kernel:
         Of the weight by distance, m; 0 for none.
     min_points, min_passes : int
         Smallest counts.
-    rejects : bool
-        Screen passes, then points.
-    plain : bool
-        There are no terms, weights or rejection, and the kernel may take the short way.
-    random_offsets : bool
-        The recipe ``passes``; ``rejects`` and ``plain`` must be false.
     max_ci95 : float
         m/yr.
-    student : ndarray, shape (2, pass_total + 2), or None
-        Of the recipe ``passes``: t(0.975; k) at place k, and at place L the t for which P(|T| > t) · L = 0.005 with
+    plain : bool
+        The recipe ``plane``, which has no terms and no weights; else ``passes``.
+    student : ndarray, shape (2, pass_total + 2)
+        t(0.975; k) at place k, and at place L the t for which P(|T| > t) · L = 0.005 with
         L - 3 degrees of freedom (infinite below 4).
-    majority_mode, majority_platform : int
-        Flags of a cut to the most frequent mode or platform.
+    majority_mode : int
+        Flag of a cut to the most frequent mode.
     level : str
         One of SIMD_LEVELS; the machine must have it.
     """
@@ -218,7 +177,6 @@ class Kernel:
         modes: npt.NDArray[np.uint8] | None,
         platforms: npt.NDArray[np.uint8] | None,
         terms: Sequence[tuple[float, ...]],
-        columns: int,
         slots: int,
         pass_total: int,
         mode_total: int,
@@ -229,13 +187,10 @@ class Kernel:
         distance_scale: float,
         min_points: int,
         min_passes: int,
-        rejects: bool,
+        max_ci95: float,
         plain: bool,
-        random_offsets: bool = ...,
-        max_ci95: float = ...,
-        student: _Floats | None = ...,
+        student: _Floats,
         majority_mode: int,
-        majority_platform: int,
         level: str,
     ) -> None: ...
     def fit(
@@ -285,7 +240,4 @@ class Kernel:
         """
 
     def explain(self, x: float, y: float) -> Report:
-        """Fit one post and report what was decided about its points, passes and terms."""
-
-    def explain_passes(self, x: float, y: float) -> PassesReport:
         """Fit one post by the recipe ``passes`` and report what was decided about its points and passes."""

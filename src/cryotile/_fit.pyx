@@ -69,15 +69,15 @@ cdef extern from "kernel/fit.h" nogil:
         ACCELERATION
         TERRAIN
         SEASONAL
-        MAX_UNKNOWNS
+        PLANE_SUMS
     ctypedef struct Term:
-        int32_t kind, flag, first, count, extra, slot
+        int32_t kind, flag, count, extra, slot
         double prior
     ctypedef struct Model:
         double radius, min_span, min_tolerance, max_rate, distance_scale
-        int32_t min_points, min_passes, rejects, plain, modes, quads, extras, terms, majority_mode, majority_platform
+        int32_t min_points, min_passes, modes, extras, terms, majority_mode
+        bint plain
         int64_t pass_total
-        bint random_offsets
         int32_t point_columns, unknowns
         double max_ci95
         const double *quantiles
@@ -123,34 +123,15 @@ cdef extern from "kernel/fit.h" nogil:
         double size, per_size
     ctypedef struct Post:
         pass
-    ctypedef struct Pass:
-        pass
-    ctypedef struct Verdict:
-        double value, threshold
-        int32_t cause, parameters
     ctypedef struct Circle:
         int64_t room, count
         int32_t *index
-        int32_t *order
-        double *rows
-        double *weights
-        double *residuals
-        double *keys
-        double *spare
-        uint8_t *kept
         int32_t *point_passes
         int32_t *numbers
         int32_t *codes
-        int64_t *starts
         int32_t passes
         double *sums
-        double *medians
-        double *factors
-        uint8_t *pass_kept
-        Pass *described
-        Verdict verdict[12]
-        double plane_tolerance[3]
-        double pass_limit, point_middle, point_limit
+        uint8_t *pass_seen
         Work work
     ctypedef struct Rate:
         pass
@@ -194,7 +175,7 @@ POST = np.dtype(
         ],
         *[
             (name, np.int32)
-            for name in ("data_count", "rejected_count", "pass_count", "rejected_pass_count", "free_pass_count", "terms")
+            for name in ("data_count", "rejected_count", "pass_count", "free_pass_count", "terms")
         ],
         ("status", np.int8),
     ],
@@ -221,19 +202,12 @@ HEIGHT = np.dtype(
     align=True,
 )
 
-PASS = np.dtype([("points", np.int64), ("kept", bool), ("offset", np.float64)])
-
-FITTED_PASS = np.dtype(
+PASS = np.dtype(
     [
         ("code", np.int32), ("points", np.int32), ("kept", np.int32), ("free", bool),
         *[(name, np.float64) for name in ("time", "offset", "t", "delta")],
     ]
 )
-
-VERDICT = np.dtype(
-    [("cause", np.int32), ("value", np.float64), ("threshold", np.float64), ("parameters", np.int32)]
-)
-
 
 def find_simd_level():
     return SIMD_LEVELS[best_level()]
@@ -324,41 +298,26 @@ cdef class Scratch:
     """Work space of one thread: room for the points of a circle, and for all passes."""
 
     cdef Circle circle
-    cdef object points, passes, space
+    cdef object keeps
 
-    def __cinit__(self, int64_t room, int64_t passes, int64_t quads, bint plain, bint random_offsets):
-        cdef int64_t padded = room + 16, rows = 0 if plain or random_offsets else padded
-        cdef int64_t sums = (passes + 1) * 4 * (1 + quads + 2 * quads * (quads + 1))
+    cdef void take(self, const Model *model, int64_t room):
+        cdef int64_t padded = room + 16, passes = model.pass_total
         # The system provides only the pages that circles fill.
-        cdef int32_t[::1] index = np.empty(padded, np.int32)
-        cdef int32_t[:, ::1] order = np.empty((2, 0 if plain else padded), np.int32)
-        cdef double[:, ::1] columns = np.empty((4 + 4 * quads, rows))
-        cdef uint8_t[::1] kept = np.empty(rows, np.uint8)
+        cdef int32_t[:, ::1] points = np.empty((2, padded), np.int32)
         cdef int32_t[:, ::1] numbers = np.full((2, passes + 1), -1, np.int32)
-        cdef int64_t[::1] starts = np.empty(passes + 2, np.int64)
-        block = _aligned(sums + 11 * passes + 101)
-        block[:] = 0
-        cdef double[::1] of_passes = block
-        cdef uint8_t[::1] pass_kept = np.zeros(passes + 64, np.uint8)
-        self.points = (index, order, columns, kept)
-        self.passes = (numbers, starts, of_passes, pass_kept)
+        cdef double[::1] block
+        cdef uint8_t[::1] seen = np.zeros(passes + 64, np.uint8)
+        if model.plain:
+            block = _aligned(PLANE_SUMS * (passes + 1))
+            block[:] = 0
+            self.circle.sums = &block[0]
+        else:
+            block = _aligned(lay_out(model, room, passes, NULL, &self.circle.work))
+            lay_out(model, room, passes, &block[0], &self.circle.work)
+        self.keeps = (points, numbers, block, seen)
         self.circle.room = room
-        self.circle.index, self.circle.order, self.circle.point_passes = &index[0], &order[0, 0], &order[1, 0]
-        self.circle.weights, self.circle.residuals = &columns[0, 0], &columns[1, 0]
-        self.circle.keys, self.circle.spare, self.circle.rows = &columns[2, 0], &columns[3, 0], &columns[4, 0]
-        self.circle.kept = &kept[0]
-        self.circle.numbers, self.circle.codes, self.circle.starts = &numbers[0, 0], &numbers[1, 0], &starts[0]
-        self.circle.sums = &of_passes[0]
-        self.circle.factors = &of_passes[sums]
-        self.circle.medians = &of_passes[sums + 2 * passes + 32]
-        self.circle.described = <Pass *>&of_passes[sums + 6 * passes + 96]
-        self.circle.pass_kept = &pass_kept[0]
-
-
-    cdef void take_space(self, const Model *model, int64_t room, int64_t passes):
-        cdef double[::1] block = _aligned(lay_out(model, room, passes, NULL, &self.circle.work))
-        self.space = block
-        lay_out(model, room, passes, &block[0], &self.circle.work)
+        self.circle.index, self.circle.point_passes = &points[0, 0], &points[1, 0]
+        self.circle.numbers, self.circle.codes, self.circle.pass_seen = &numbers[0, 0], &numbers[1, 0], &seen[0]
 
 
 cdef class Kernel:
@@ -369,7 +328,7 @@ cdef class Kernel:
     cdef Model model
     cdef fit_rows *fit_posts
     cdef object keeps
-    cdef int64_t size, pass_total, slots
+    cdef int64_t size, slots
 
     def __init__(
         self,
@@ -387,7 +346,6 @@ cdef class Kernel:
         const uint8_t[::1] modes,
         const uint8_t[::1] platforms,
         terms,
-        int columns,
         int slots,
         int64_t pass_total,
         int mode_total,
@@ -398,19 +356,16 @@ cdef class Kernel:
         double distance_scale,
         int min_points,
         int min_passes,
-        bint rejects,
+        double max_ci95,
         bint plain,
-        bint random_offsets=False,
-        double max_ci95=np.inf,
-        const double[:, ::1] student=None,
+        const double[:, ::1] student,
         int majority_mode,
-        int majority_platform,
         str level,
     ):
         cdef int k, constants = SEASONAL + 1
         self.model.point_columns = TERRAIN
         self.keeps = (x, y, rows, passes, row_y, row_start, cell_x, cell_start, extras, weights, modes, platforms, student)
-        self.size, self.pass_total, self.slots = x.shape[0], pass_total, slots
+        self.size, self.slots = x.shape[0], slots
         self.points = Points(
             &x[0], &y[0], &rows[0, 0], <const double *>NULL, <const double *>NULL, &passes[0],
             <const uint8_t *>NULL, <const uint8_t *>NULL,
@@ -429,25 +384,22 @@ cdef class Kernel:
         )
         self.model.radius, self.model.min_span, self.model.min_tolerance = radius, min_span, min_tolerance
         self.model.max_rate, self.model.distance_scale = max_rate, distance_scale
-        self.model.min_points, self.model.min_passes, self.model.rejects = min_points, min_passes, rejects
+        self.model.min_points, self.model.min_passes, self.model.max_ci95 = min_points, min_passes, max_ci95
         self.model.plain, self.model.modes, self.model.pass_total = plain, mode_total, pass_total
-        self.model.quads, self.model.terms = (columns + 3) // 4, len(terms)
+        self.model.terms = len(terms)
         self.model.extras = 0 if extras is None else extras.shape[1]
-        self.model.majority_mode, self.model.majority_platform = majority_mode, majority_platform
+        self.model.majority_mode = majority_mode
         for k in range(len(terms)):
             (
-                self.model.term[k].kind, self.model.term[k].flag, self.model.term[k].first, self.model.term[k].count,
-                self.model.term[k].extra, self.model.term[k].slot,
-            ) = terms[k][:6]
-            self.model.term[k].prior = terms[k][6] if len(terms[k]) > 6 else np.inf
+                self.model.term[k].kind, self.model.term[k].flag, self.model.term[k].count, self.model.term[k].extra,
+                self.model.term[k].slot, self.model.term[k].prior,
+            ) = terms[k]
             if self.model.term[k].kind >= MODES:
                 self.model.point_columns += self.model.term[k].count
             elif self.model.term[k].kind == ACCELERATION:
                 constants += 1
         self.model.unknowns = self.model.point_columns + constants
-        self.model.random_offsets, self.model.max_ci95 = random_offsets, max_ci95
-        if student is not None:
-            self.model.quantiles, self.model.limits = &student[0, 0], &student[1, 0]
+        self.model.quantiles, self.model.limits = &student[0, 0], &student[1, 0]
         self.fit_posts = fit_of_level(SIMD_LEVELS.index(level))
 
     def fit(
@@ -463,14 +415,9 @@ cdef class Kernel:
         const double[:, ::1] areas=None,
         int64_t region_total=0,
     ):
-        cdef Scratch scratch = self._scratch(min(room, self.size), self.model.plain)
+        cdef Scratch scratch = Scratch()
+        scratch.take(&self.model, min(room, self.size))
         return self._fit(scratch, post_x, post_y, wanted, windows, bins, regions, areas, region_total)
-
-    cdef Scratch _scratch(self, int64_t room, bint plain):
-        scratch = Scratch(room, self.pass_total, self.model.quads, plain, self.model.random_offsets)
-        if self.model.random_offsets:
-            scratch.take_space(&self.model, room, self.pass_total)
-        return scratch
 
     cdef tuple _fit(
         self,
@@ -489,7 +436,7 @@ cdef class Kernel:
         nb = 0 if bins is None or bins.shape[0] == 0 else bins.shape[0] - 1
         posts, rates, heights = np.zeros((ny, nx), POST), np.zeros((ny, nx, nw), WINDOW), np.zeros((ny, nx, nb), HEIGHT)
         cdef double[:, :, ::1] coefficients = np.full((ny, nx, self.slots), np.nan)
-        cdef double[:, ::1] deltas = np.zeros((region_total, self.pass_total + 1))
+        cdef double[:, ::1] deltas = np.zeros((region_total, self.model.pass_total + 1))
         cdef uint8_t[:, ::1] post_bytes = posts.view(np.uint8).reshape(ny, -1)
         cdef uint8_t[::1] rate_bytes = rates.view(np.uint8).reshape(-1), height_bytes = heights.view(np.uint8).reshape(-1)
         cdef Posts rectangle
@@ -515,53 +462,12 @@ cdef class Kernel:
         return posts, np.asarray(coefficients), more
 
     def explain(self, double x, double y):
-        cdef Scratch scratch = self._scratch(self.size, False)
-        cdef Circle *circle = &scratch.circle
-        cdef int64_t i
-        _, order, columns, kept = map(np.asarray, scratch.points)
-        kept[:] = False
-        columns[1] = np.nan
-        np.asarray(scratch.passes[2])[:] = np.nan
-        circle.pass_limit = circle.point_middle = circle.point_limit = np.nan
-        for i in range(3):
-            circle.plane_tolerance[i] = np.nan
-        fitted, _, _ = self._fit(
-            scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8), None, None, None, None, 0
-        )
-        passes, verdicts = np.zeros(circle.passes, PASS), np.zeros(self.model.terms, VERDICT)
-        if circle.count == 0:
-            passes = passes[:0]
-        for i in range(len(passes)):
-            passes[i] = (
-                circle.starts[i + 1] - circle.starts[i], circle.pass_kept[i],
-                circle.medians[i] if self.model.rejects else np.nan,
-            )
-        for i in range(len(verdicts)):
-            verdicts[i] = (
-                circle.verdict[i].cause, circle.verdict[i].value, circle.verdict[i].threshold,
-                circle.verdict[i].parameters,
-            )
-        some = slice(circle.count)
-        return {
-            "post": fitted[0, 0],
-            "seen": self._seen(x, y),
-            "order": order[0, some],
-            "residuals": columns[1, some],
-            "kept": kept[some].astype(bool),
-            "passes": passes,
-            "terms": verdicts,
-            "tolerances": (circle.plane_tolerance[0], circle.plane_tolerance[1], circle.plane_tolerance[2]),
-            "pass_limit": circle.pass_limit,
-            "point_middle": circle.point_middle,
-            "point_limit": circle.point_limit,
-        }
-
-    def explain_passes(self, double x, double y):
-        cdef Scratch scratch = self._scratch(self.size, False)
+        cdef Scratch scratch = Scratch()
         cdef Circle *circle = &scratch.circle
         cdef Work *work = &circle.work
         cdef int64_t g, row, i, slots, last
         cdef double theta = np.nan
+        scratch.take(&self.model, self.size)
         posts, _, _ = self._fit(
             scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8), None, None, None, None, 0
         )
@@ -572,7 +478,7 @@ cdef class Kernel:
         fitted = post["status"] in (OK, RATE_OUT_OF_BOUNDS, TOO_UNCERTAIN)
         if fitted:
             theta = work.thetas[work.best]
-        passes, slots = np.zeros(circle.passes, FITTED_PASS), work.slots
+        passes, slots = np.zeros(circle.passes, PASS), work.slots
         row = 0
         for g in range(len(passes)):
             one = passes[g]

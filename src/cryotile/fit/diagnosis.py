@@ -173,7 +173,7 @@ class _Report:
 
 
 def _report_passes(kernel: Kernel, x: float, y: float) -> _Report:
-    told = kernel.explain_passes(x, y)
+    told = kernel.explain(x, y)
     loglik = told["likelihood"]
     return _Report(
         *(told["post"], told["seen"], told["order"], told["residuals"], told["kept"]),

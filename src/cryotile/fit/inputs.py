@@ -201,7 +201,7 @@ def make_kernel(inputs: Inputs, x: _Floats, y: _Floats, radius: float) -> tuple[
         else None
     )
     categories = {"mode": _distinct(modes), "platform": _distinct(platforms)}
-    terms, columns = terms_for_kernel(config.kernel_terms, categories, config.prior_sizes)
+    terms = terms_for_kernel(config.kernel_terms, categories, config.prior_sizes)
     kernel = Kernel(
         cells.x,
         cells.y,
@@ -216,7 +216,6 @@ def make_kernel(inputs: Inputs, x: _Floats, y: _Floats, radius: float) -> tuple[
         modes=modes,
         platforms=platforms,
         terms=terms,
-        columns=columns,
         slots=sum(len(term.outputs) for term in config.kernel_terms),
         pass_total=inputs.pass_total,
         mode_total=categories["mode"],
@@ -229,11 +228,8 @@ def make_kernel(inputs: Inputs, x: _Floats, y: _Floats, radius: float) -> tuple[
         min_passes=config.min_passes,
         max_ci95=config.max_ci95,
         student=_student(inputs.pass_total),
-        rejects=False,
-        random_offsets=config.recipe == "passes",
         plain=config.recipe == "plane",
         majority_mode=TermFlag.MAJORITY_MODE.value,
-        majority_platform=TermFlag.MAJORITY_PLATFORM.value,
         level=_LEVEL,
     )
     return kernel, cells

@@ -41,8 +41,6 @@ FIRST_COLUMN_FLAG = 256
 MAX_CATEGORIES = 24
 """Most modes or platforms of a fit, with the unknown one; ``MAX_CATEGORIES`` of ``kernel/fit.h``."""
 
-_BASE_COLUMNS = 4  # u, v, τ and z come first in a row of the kernel
-
 
 class Kind(IntEnum):
     """How the kernel treats a term; ``enum kind`` of ``kernel/fit.h``."""
@@ -263,8 +261,8 @@ def extra_columns(terms: Sequence[Term], inputs: Inputs, seen: _Places) -> _Floa
 
 def terms_for_kernel(
     terms: Sequence[Term], categories: Mapping[str, int], priors: Mapping[str, float]
-) -> tuple[list[tuple[int | float, ...]], int]:
-    """Give each term its columns of a row, of the extra columns, and its coefficients.
+) -> list[tuple[int | float, ...]]:
+    """Give each term its columns, its place among the extra columns, and its coefficients.
 
     Parameters
     ----------
@@ -277,28 +275,19 @@ def terms_for_kernel(
 
     Returns
     -------
-    (list of tuple, int)
-        Of each term its kind, flag, first column, number of columns, first extra column, first coefficient and prior,
-        as ``Term`` of ``kernel/fit.h``; and the number of columns of a row.
+    list of tuple
+        Of each term its kind, flag, number of columns, first extra column, first coefficient and prior, as ``Term`` of
+        ``kernel/fit.h``.
     """
-    counts = [term.columns(categories) for term in terms]
-    extras = [len(term.outputs) if term.make else 0 for term in terms]
-    first, extra, slot = (
-        list(accumulate(numbers, initial=start))
-        for numbers, start in (
-            (counts, _BASE_COLUMNS),
-            (extras, 0),
-            ([len(term.outputs) for term in terms], 0),
-        )
-    )
-    rows: list[tuple[int | float, ...]] = [
+    extras = accumulate((len(term.outputs) if term.make else 0 for term in terms), initial=0)
+    slots = accumulate((len(term.outputs) for term in terms), initial=0)
+    return [
         (
-            *(term.kind, term.flag, first[k], counts[k], extra[k], slot[k]),
+            *(term.kind, term.flag, term.columns(categories), extra, slot),
             priors.get(term.name, math.inf),
         )
-        for k, term in enumerate(terms)
+        for term, extra, slot in zip(terms, extras, slots, strict=False)
     ]
-    return rows, first[-1]
 
 
 def name_coefficients(

@@ -87,32 +87,28 @@ void find_seasons(const Year *year, const int64_t *nanoseconds, int64_t count, d
 /* ---- the fit ---- */
 
 enum {
-    MAX_COLUMNS = 32,    /* of a row: u, v, tau and z, then those of the terms */
     MAX_CATEGORIES = 24, /* of an offset: modes or platforms, and the unknown one */
     MAX_TERMS = 12,
     THETAS = 16,         /* spreads of pass offsets that are tried */
     TERRAIN = 5,         /* columns u, v, u*u, v*v, u*v */
     SEASONAL = 4,        /* columns 1, direction, cosine, sine; constants of a pass, as are acceleration and tau */
     MAX_UNKNOWNS = 34,   /* columns of terrain, modes, platforms and point columns; then the constants of a pass */
+    PLANE_SUMS = 16,     /* of a pass of the recipe `plane` */
     CELLS_IN_RADIUS = 4, /* smaller cells cost more look-ups than they save points */
 };
 
-enum { U, V, T, Z, BASE }; /* the first columns of a row */
+enum { U, V, T, Z, BASE }; /* the columns of a row */
 
 /* cryotile.fit.terms.Kind */
 enum kind { QUADRATIC, ACCELERATION, ANNUAL, DIRECTION, MODES, PLATFORMS, NAMED };
 
 /* cryotile.fit.variables.Status */
 enum status { OK, NOT_COMPUTED, NO_POINTS, TOO_FEW_POINTS, TOO_SHORT_SPAN, TOO_FEW_PASSES, SINGULAR,
-              RATE_OUT_OF_BOUNDS, NOT_CONVERGED, OUTSIDE_MASK, TOO_UNCERTAIN };
-
-/* cryotile.fit.terms.Cause: why a term is in the fit of a post or not. */
-enum cause { NOT_REACHED, FITTED, FITTED_ON_MEANS, ONE_CATEGORY, UNKNOWN_VALUES, FEW_PASSES, RATE_ON_MEANS, TERM_ON_MEANS,
-             TOLERANCE };
+              RATE_OUT_OF_BOUNDS, OUTSIDE_MASK = 9, TOO_UNCERTAIN };
 
 typedef struct {
     int32_t kind, flag;   /* flag: its bit of cryotile.fit.terms.TermFlag */
-    int32_t first, count; /* its columns of a row */
+    int32_t count;        /* its columns */
     int32_t extra;        /* its first column of Points.extras, if it has one */
     int32_t slot;         /* its first place among the coefficients */
     double prior;         /* standard deviation of its coefficients, m or m per unit; infinite: free */
@@ -120,17 +116,16 @@ typedef struct {
 
 typedef struct {
     double radius, min_span, min_tolerance, max_rate, distance_scale; /* scale: 0 is no weight by distance */
-    int32_t min_points, min_passes, rejects, plain; /* plain: no terms, weights or rejection */
-    bool random_offsets;  /* the recipe `passes` */
-    int32_t point_columns, unknowns; /* of that recipe: columns that vary within a pass; these and the constants of a pass */
+    int32_t min_points, min_passes;
+    bool plain;         /* the recipe `plane`; else `passes` */
+    int32_t point_columns, unknowns; /* of `passes`: columns that vary within a pass; these and the constants of a pass */
     double max_ci95;                 /* m/yr */
     const double *quantiles;         /* t(0.975; k) */
     const double *limits;            /* [L]: t beyond which the smallest of L studentised values is an outlier */
     int32_t modes;      /* number of modes among all points */
     int64_t pass_total; /* number of passes among all points */
-    int32_t quads;      /* of a row */
     int32_t extras;     /* columns of Points.extras */
-    int32_t terms, majority_mode, majority_platform; /* number of terms; flags */
+    int32_t terms, majority_mode; /* number of terms; a flag */
     Term term[MAX_TERMS];
 } Model;
 
@@ -155,22 +150,9 @@ typedef struct {
     double dhdt, elevation, c0, c1, dhdt_sigma, dhdt_sigma_formal, elevation_sigma;
     double pass_offset_sigma, noise_sigma;
     double misfit_rms, centroid_distance, time_start, time_end;
-    int32_t data_count, rejected_count, pass_count, rejected_pass_count, free_pass_count, terms;
+    int32_t data_count, rejected_count, pass_count, free_pass_count, terms;
     int8_t status;
 } Post;
-
-/* The kept points of a pass. */
-typedef struct {
-    double first, last, u, v; /* times; sums of places from the post, m */
-    int64_t count;            /* negative if it is not known */
-} Pass;
-
-/* What was decided about a term at a post: cause, and the value that was compared with a threshold. */
-typedef struct {
-    double value, threshold;
-    int32_t cause;
-    int32_t parameters; /* FEW_PASSES: of time; else 0 */
-} Verdict;
 
 /* Work space of the recipe `passes`. */
 typedef struct {
@@ -220,40 +202,24 @@ typedef struct {
     double beta[MAX_UNKNOWNS], rss, freedom, rate_variance;
 } Work;
 
-/* The points of one circle, pass by pass, and the work space of a thread.  Within a pass points keep the order in which
-   the circle met them. */
+/* The points of one circle and the work space of a thread. */
 typedef struct {
     double x, y;
     int64_t room, count;   /* number of points that fit into these arrays; number of points in the circle */
     int32_t *index;        /* of the points, in the circle's order; room for eight more */
-    int32_t *order;        /* of the points, pass by pass */
-    double *rows;          /* (count, 4 * quads) */
-    double *weights, *residuals, *keys, *spare; /* (count + 8,); keys: values of a median, infinite for a point that is
-                                                   out; spare: work space of the median */
-    uint8_t *kept;
-    int32_t *point_passes; /* number of each point's pass, in the circle's order */
+    int32_t *point_passes; /* number of each point's pass, likewise */
     int32_t *numbers;      /* pass code -> its number within the circle, -1 elsewhere */
     int32_t *codes;        /* number within the circle -> pass code */
-    int64_t *starts;       /* (passes + 1,) first point of each pass */
-    double *sums;          /* (passes, size of sums) */
-    double *medians, *factors; /* (passes + 8,) */
-    uint8_t *pass_kept;
-    Pass *described;
     int32_t passes;
-    double origin[BASE];
-    double at_post[MAX_COLUMNS];        /* each column at the post, about the origin */
-    double total[4 * (1 + 8 + 4 * 36)]; /* sums over all that is kept */
-    int32_t active[MAX_COLUMNS];        /* columns of the fit: those of terms, then u, v, tau */
-    int32_t unknowns;                   /* number of active columns */
-    bool determined[MAX_TERMS];         /* whether a term is in the fit */
-    double units[MAX_TERMS];            /* of a named column */
+    /* Of the recipe `plane`, by pass code. */
+    double *sums;
+    uint8_t *pass_seen;
+    double origin[BASE], at_post[BASE]; /* of the rows; the post about it */
+    /* Of terms. */
+    double units[MAX_TERMS];            /* of a point column */
     double codes_of_mode[MAX_CATEGORIES][MAX_CATEGORIES], codes_of_platform[MAX_CATEGORIES][MAX_CATEGORIES];
     int32_t columns_of_mode, columns_of_platform;
     int32_t seen_modes, seen_platforms; /* bits */
-    Verdict verdict[MAX_TERMS];         /* on each term */
-    double plane_tolerance[3];          /* of u, v and tau beside the terms; NaN before they are decided */
-    double pass_limit;                  /* a pass is rejected beyond it, m; NaN if none were screened */
-    double point_middle, point_limit;   /* a point is rejected further than the limit from the middle, m; likewise */
     Work work;
 } Circle;
 

@@ -4,8 +4,6 @@
    METHOD                                          stage
    Definition: the points of a circle              select.h
    Recipe plane                                    plane.h
-   Terms: columns of a row; which are determined   rows.h, terms.h
-   Recipe robust                                   robust/
    Recipe passes: the points pass by pass, terms   points.h
      Sums                                          sums.h
      1 and 3, points                               screen.h, median.h
@@ -17,19 +15,12 @@
      all of it, counts and gates, totals           passes.h
    One post                                        post.h
 
-   Every level gives the same bits.  Sums run in the order of the points, four columns of a row or eight passes side by
-   side whatever the width of a register, and nothing is contracted (-ffp-contract=off) or reassociated. */
+   Every level gives the same bits.  Sums run in lanes of eight points, passes, thetas or windows
+   whatever the width of a register, and nothing is contracted (-ffp-contract=off) or reassociated. */
 
 #include "vectors.h"
 #include "select.h"
 #include "median.h"
-#include "rows.h"
-#include "robust/sums.h"
-#include "robust/solve.h"
-#include "robust/terms.h"
-#include "robust/jackknife.h"
-#include "robust/screen.h"
-#include "robust/robust.h"
 #include "points.h"
 #include "sums.h"
 #include "solve.h"

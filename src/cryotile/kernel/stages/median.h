@@ -147,28 +147,6 @@ static double median(
     return (picked[0] + picked[1]) / 2;
 }
 
-/* Returns the median of 1 to RANKED finite values. */
-static double small_median(const double *values, int64_t n)
-{
-    double padded[RANKED], picked[2];
-    memcpy(padded, values, n * sizeof(double));
-    for (int64_t i = n; i % 8; i++)
-        padded[i] = INFINITY;
-    pick_ranked(padded, n, (n - 1) / 2, picked);
-    return n % 2 ? picked[0] : (picked[0] + picked[1]) / 2;
-}
-
-/* Returns the median of finite values with room for 7 more; may overwrite them. */
-static double any_median(double *values, int64_t count, double low, double high, double *spare)
-{
-    int64_t padded = count;
-    if (count <= RANKED)
-        return small_median(values, count);
-    while (padded % 8)
-        values[padded++] = INFINITY;
-    return median(values, padded, count, low, high, spare);
-}
-
 INLINE void order_pair(eight *a, eight *b)
 {
     const eight_masks less = *a < *b;

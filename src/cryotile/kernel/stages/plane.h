@@ -4,13 +4,27 @@
 
 enum plane_sums {
     SU, SV, ST, SZ, UU, VV, TT, ZZ,
-    UV, VT, TZ, ZU, UT, VZ, N, PLANE_SUMS = 16
+    UV, VT, TZ, ZU, UT, VZ, N
 };
+
+/* Years, 0.03 s: a span of exactly the minimum passes its gate whatever the rounding of two times. */
+static const double SPAN_ROUNDING = 1e-9;
+
+/* Sets the origin to the mean of up to 16 points.  Products about any place amid the points lose at most a factor n of
+   precision when they are centred; products about the post lose all of it where the points lie close together. */
+static void find_origin(const Points *points, Circle *circle)
+{
+    const int64_t taken = circle->count < 16 ? circle->count : 16;
+    quad mean = {0};
+    for (int64_t i = 0; i < taken; i++)
+        mean += *(const quad *)(points->rows + 4 * (int64_t)circle->index[i * circle->count / taken]);
+    *(quad *)circle->origin = mean / (double)taken;
+}
 
 /* Lists the passes seen, in ascending order, and clears their marks. */
 static void list_passes(const Model *model, Circle *circle)
 {
-    uint8_t *const seen = circle->pass_kept;
+    uint8_t *const seen = circle->pass_seen;
     int32_t *const codes = circle->codes;
     int32_t passes = 0;
     for (int64_t code = 0; code < model->pass_total; code += 8) {
@@ -35,7 +49,7 @@ static void sum_planes(const Points *points, const Model *model, Circle *circle,
     const int32_t *const index = circle->index, *const passes = points->passes;
     const int64_t count = circle->count;
     double *const sums = circle->sums;
-    uint8_t *const seen = circle->pass_kept;
+    uint8_t *const seen = circle->pass_seen;
 #ifdef WITH_AVX512
     const __m256d origin = _mm256_loadu_pd(circle->origin);
     const __m512i turned = _mm512_setr_epi64(1, 2, 3, 0, 2, 3, 0, 1);
@@ -103,7 +117,7 @@ INLINE eight side_by_side(quad low, quad high)
 
 INLINE eight inverse_of(eight pivot, eight_masks good) { return (eight)((eight_masks)(1 / pivot) & good); }
 
-/* Leaves out each of eight parts of the total and solves the rest, centred, by LDL', as solve does. */
+/* Leaves out each of eight parts of the total and solves the rest, centred, by LDL'. */
 INLINE void solve_planes(
     const Circle *circle, const Model *model, const double *total, const quad *const parts[8], Planes *result)
 {
@@ -157,7 +171,7 @@ static double sum_plane_squares(const Points *points, const Circle *circle, cons
     return sum;
 }
 
-/* Fills the sigmas, as jackknife does. */
+/* Fills the sigmas.  They stay NaN if the fit without some pass is undetermined: that pass carries the fit alone. */
 static void plane_jackknife(
     const Model *model, const Circle *circle, const double *total, const Planes *fit, Post *post)
 {
@@ -220,6 +234,15 @@ static void solve_plane(const Points *points, const Model *model, Circle *circle
     post->centroid_distance = sqrt(du * du + dv * dv);
     if (post->pass_count > 1)
         plane_jackknife(model, circle, total, &fit, post);
+}
+
+/* Returns the status of the first gate that fails, else OK. */
+static int gate(const Model *model, Post *post)
+{
+    return post->data_count < model->min_points ? TOO_FEW_POINTS
+        : post->time_end - post->time_start < model->min_span - SPAN_ROUNDING ? TOO_SHORT_SPAN
+        : post->pass_count < model->min_passes ? TOO_FEW_PASSES
+                                               : OK;
 }
 
 static void fit_plane(const Points *points, const Model *model, Circle *circle, Post *post)

@@ -67,6 +67,18 @@ static void fill_points(const Points *points, const Model *model, Circle *circle
     work->level = any + mean;
 }
 
+/* Returns the exponential of x. */
+INLINE double exponential(double x)
+{
+    /* Cody and Waite's reduction and a Taylor polynomial, because the last bit of libm depends on the machine. */
+    const double k = floor(x * 1.4426950408889634 + 0.5), r = (x - k * 0.693145751953125) - k * 1.4286068203094173e-06;
+    union { int64_t bits; double value; } power = {.bits = ((int64_t)k + 1023) << 52};
+    double sum = 1;
+    for (int n = 14; n > 0; n--)
+        sum = 1 + sum * r / n;
+    return sum * power.value;
+}
+
 /* Weighs the points; weights have mean 1, so that a sum of weights counts points. */
 static void weigh_points(const Points *points, const Model *model, const Circle *circle, Work *work)
 {
@@ -86,6 +98,32 @@ static void weigh_points(const Points *points, const Model *model, const Circle 
     }
     for (int64_t i = 0; i < work->slots; i++)
         work->weights[i] *= (double)circle->count / sum;
+}
+
+/* Codes one column for each category seen except the last, so that the effects of all categories sum to zero; returns
+   the number of columns. */
+static int code_categories(int seen, double codes[MAX_CATEGORIES][MAX_CATEGORIES])
+{
+    const int columns = __builtin_popcount(seen) - 1;
+    const double one = columns == 1 ? 0.5 : 1;
+    int place = 0;
+    memset(codes, 0, sizeof(double[MAX_CATEGORIES][MAX_CATEGORIES]));
+    for (int c = 0; c < MAX_CATEGORIES; c++) {
+        if (!(seen >> c & 1))
+            continue;
+        for (int k = 0; k < columns; k++)
+            codes[c][k] = place == columns ? -one : place == k ? one : 0;
+        place++;
+    }
+    return columns;
+}
+
+/* Returns the number of columns of a term at this post. */
+INLINE int columns_of(const Term *term, const Circle *circle)
+{
+    return term->kind == MODES ? circle->columns_of_mode
+        : term->kind == PLATFORMS ? circle->columns_of_platform
+                                  : term->count;
 }
 
 /* Fills the columns of an offset of modes or platforms; columns of categories that are not there are 0. */
@@ -117,7 +155,9 @@ static double fill_column(const Points *points, const Model *model, int extra, W
             high = value > high ? value : high;
         }
     }
-    middle = known ? any_median(work->keys, known, low, high, work->spare) : 0;
+    for (int64_t i = known; i % 8; i++)
+        work->keys[i] = INFINITY;
+    middle = known ? padded_median(work->keys, (known + 7) / 8 * 8, known, low, high, work->spare) : 0;
     unit = high - middle > middle - low ? high - middle : middle - low;
     unit = known && unit > 0 ? unit : 1;
     for (int64_t i = 0; i < work->slots; i++)

@@ -1,4 +1,4 @@
-/* One post: the points in its circle, cut to one mode or platform if they may not mix, and their fit. */
+/* One post: the points in its circle, cut to one mode if modes may not mix, and their fit. */
 
 /* Cuts the points to the most frequent category, the first one of equals; returns whether any point was cut. */
 static bool keep_majority(const uint8_t *category, Circle *circle)
@@ -40,48 +40,29 @@ static void fit_circle(const Points *points, const Model *model, Circle *circle,
 {
     Post *const post = posts->posts + at;
     double *const coefficients = posts->coefficients + posts->slots * at;
-    const int64_t slots = posts->slots;
-    bool cut_modes = model->modes > 1, cut_platforms = false;
-    int32_t cut = 0;
+    bool cut = model->modes > 1;
+    memset(post, 0, sizeof *post);
+    clear_fit(post);
+    post->time_start = post->time_end = NAN;
+    post->status = NO_POINTS;
     for (int k = 0; k < model->terms; k++)
-        cut_modes &= model->term[k].kind != MODES;
-    for (;;) {
-        int missing;
-        for (int64_t k = 0; k < slots; k++)
-            coefficients[k] = NAN;
-        memset(post, 0, sizeof *post);
-        clear_fit(post);
-        post->time_start = post->time_end = NAN;
-        post->status = NO_POINTS;
-        if (cut_modes && keep_majority(points->modes, circle))
-            cut |= model->majority_mode;
-        if (cut_platforms && keep_majority(points->platforms, circle))
-            cut |= model->majority_platform;
-        if (circle->count == 0)
-            return;
-        if (model->plain) {
-            fit_plane(points, model, circle, post);
-            break;
-        }
-        if (model->random_offsets) {
-            fit_passes(points, model, circle, posts, at, coefficients);
-            break;
-        }
-        missing = try_fit(points, model, circle, post, coefficients);
-        if (missing < 0)
-            break;
-        cut_modes |= missing == MODES;
-        cut_platforms |= missing == PLATFORMS;
-    }
+        cut &= model->term[k].kind != MODES;
+    cut = cut && keep_majority(points->modes, circle);
+    for (int64_t k = 0; k < posts->slots; k++)
+        coefficients[k] = NAN;
+    if (circle->count > 0 && model->plain)
+        fit_plane(points, model, circle, post);
+    else if (circle->count > 0)
+        fit_passes(points, model, circle, posts, at, coefficients);
     if (post->status != OK) {
         clear_fit(post);
-        for (int64_t k = 0; k < slots; k++)
+        for (int64_t k = 0; k < posts->slots; k++)
             coefficients[k] = NAN;
         post->terms = 0;
         for (int64_t k = posts->window_total * at; k < posts->window_total * (at + 1); k++)
             posts->rates[k].status = post->status;
     }
-    post->terms |= cut;
+    post->terms |= cut ? model->majority_mode : 0;
 }
 
 void FIT_ROWS(
