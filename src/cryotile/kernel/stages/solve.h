@@ -145,8 +145,7 @@ INLINE void add_weighted_of(const int n, const Work *work, const double *weights
 
 /* Pivots of column k, and what follows from them; a pivot is at least its prior, so that rounding cannot make one negative,
    and a column without one is dropped if it follows from those before it. */
-INLINE eight_masks take_pivot(
-    int n, int k, const eight *prior, eight diagonal, eight least_spread, Eliminated *to)
+INLINE eight_masks take_pivot(int k, const eight *prior, eight diagonal, eight least_spread, Eliminated *to)
 {
     const eight pivot = larger(to->l[triangle(k, k)], prior[k]);
     const eight_masks is_free = prior[k] <= 0;
@@ -171,7 +170,7 @@ INLINE void eliminate_of(
         eight column[2][MAX_UNKNOWNS + 1];
         for (int half = 0; half < 2; half++) {
             const eight least_spread = LEAST_VARIANCE * a[half][triangle(constant, constant)];
-            const eight_masks good = take_pivot(n, k, prior[half], a[half][triangle(k, k)], least_spread, to[half]);
+            const eight_masks good = take_pivot(k, prior[half], a[half][triangle(k, k)], least_spread, to[half]);
             if (k == constant || k == n - 1)
                 to[half]->determined &= good;
         }
