@@ -41,7 +41,9 @@ WORKS = (  # points within the radius (m) of a post, passes
     (5955, 249, 5000.0),
 )
 MASKED_POSTS = 40  # the mask loop is timed on a few posts, because each costs the same
-PERIOD = ("2007-01-01", "2021-01-01")
+PERIOD = ("2011-01-01", "2021-01-01")
+WITH_WINDOWS = ("2007-01-01", "2022-01-01")  # 121 windows of 5 years
+WITH_HEIGHTS = ("2007-01-01", "2021-01-01")
 
 
 def make_points(
@@ -190,12 +192,12 @@ def time_kernels(
     clean, dirty = (make_points(per_post, passes, radius, outliers=k) for k in (0, 0.02))
     config = {"radius": radius, "period": PERIOD}
     calls = {
-        name: kernel_call(fit_inputs, points, FitConfig(**config, **more))
+        name: kernel_call(fit_inputs, points, FitConfig(**(config | more)))
         for name, points, more in (
             ("passes", clean, {}),
             ("outliers", dirty, {}),
-            ("windows", clean, {"windows": ("5y", "1m")}),
-            ("heights", clean, {"heights": "1m"}),
+            ("windows", clean, {"windows": ("5y", "1m"), "period": WITH_WINDOWS}),
+            ("heights", clean, {"heights": "1m", "period": WITH_HEIGHTS}),
         )
     }
     if before is not None:

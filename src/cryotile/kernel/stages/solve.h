@@ -12,13 +12,16 @@ INLINE void eliminate_one(const int n, double *a, const double *prior, double *i
     double diagonal[MAX_UNKNOWNS];
     for (int k = 0; k < n; k++)
         diagonal[k] = a[triangle(k, k)];
+#pragma GCC unroll 12
     for (int k = 0; k < n; k++) {
         const double own = a[triangle(k, k)], pivot = own > prior[k] ? own : prior[k];
         double column[MAX_UNKNOWNS + 1];
         inverse[k] = prior[k] > 0 || (pivot > LEAST_PIVOT * diagonal[k] && pivot > LEAST_VARIANCE) ? 1 / pivot : 0;
+#pragma GCC unroll 12
         for (int i = k + 1; i <= n; i++) {
             column[i] = a[triangle(i, k)];
             a[triangle(i, k)] *= inverse[k];
+#pragma GCC unroll 12
             for (int j = k + 1; j <= i; j++)
                 a[triangle(i, j)] -= a[triangle(i, k)] * column[j];
         }
