@@ -391,11 +391,36 @@ def test_a_plan_says_that_no_post_can_pass_and_why(
     with pytest.warns(CryotileWarning, match=r"span at most \d+ days, and a fit needs 3000 days"):
         ct.plan(tmp_path / "run", planned.db_path, recipe="plane", min_span_days=3000)
     said = call("plan", tmp_path / "run")[1]
-    assert "warning      the points around any post span at most" in said
-    with pytest.warns(CryotileWarning, match="fit needs 500 .min_passes.: no post can pass"):
+    assert re.search("warning      .*the points around a post span at most", said)
+    with pytest.warns(
+        CryotileWarning, match=r"fit needs 500 .min_passes.*: none of .* posts that were tried"
+    ):
         ct.plan(tmp_path / "run2", planned.db_path, recipe="plane", min_passes=500)
-    with pytest.warns(CryotileWarning, match="fit needs 10,000,000 .min_points.: no post can pass"):
+    with pytest.warns(CryotileWarning, match=r"fit needs 10,000,000 .min_points.*: none of"):
         ct.plan(tmp_path / "run3", planned.db_path, recipe="plane", min_points=10_000_000)
+
+
+def test_a_plan_counts_passes_and_time_where_its_posts_are_and_of_its_selection(
+    tmp_path: Path,
+) -> None:
+    # Ten passes over the west in ten months, and one of them over the east.
+    frame = points(1, 3000, extent=4e3)
+    number = np.arange(3000) % 10
+    frame["time"] = pd.Timestamp("2015-01-01") + pd.to_timedelta(number * 30, unit="D")
+    west = frame.assign(pass_id=number, platform="icesat2", mode="laser", x=frame["x"] - 3e4)
+    east = west[west["pass_id"] == 0].assign(x=frame["x"] + 3e4)
+    db = ct.PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
+    db.append([with_points(granule(1, 3300), pd.concat([west, east]))])
+    asked: dict[str, Any] = {"recipe": "plane", "min_span_days": 100.0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ct.plan(tmp_path / "west", db, bounds=(-4e4, -5e3, -2e4, 5e3), **asked)
+    with pytest.warns(CryotileWarning, match=r"at most 1 passes .* needs 2 \(min_passes\)"):
+        ct.plan(tmp_path / "east", db, bounds=(2e4, -5e3, 4e4, 5e3), **asked)
+    with pytest.warns(CryotileWarning, match=r"at most 2 passes .* needs 5 \(min_passes\)"):
+        ct.plan(tmp_path / "few", db, where="time < '2015-02-15'", min_passes=5, recipe="plane")
+    with pytest.warns(CryotileWarning, match=r"span at most 90 days.* needs 100 days"):
+        ct.plan(tmp_path / "short", db, period=("2015-01-01", "2015-04-05"), **asked)
 
 
 def test_a_plan_whose_posts_may_pass_says_nothing(planned: ct.Run) -> None:
@@ -430,11 +455,27 @@ def test_a_weight_without_data_is_refused_by_the_plan(tmp_path: Path) -> None:
     with pytest.raises(InvalidValue, match=r"\d+ of \d+ selected points .*no uncertainty"):
         ct.plan(tmp_path / "run", db, **asked)
     assert not (tmp_path / "run").exists()
-    ct.plan(tmp_path / "run", db, where="uncertainty >= 0", **asked)
+    # The made-up heights are noise of hundreds of metres.
+    with pytest.warns(CryotileWarning, match="has a fit .*rate_out_of_bounds"):
+        ct.plan(tmp_path / "run", db, where="uncertainty >= 0", **asked)
     complete = replace(granule(2, 2000), points=frame.assign(uncertainty=0.5))
     other = ct.PointDB.create(tmp_path / "other.pdb", "EPSG:3031")
     other.append([complete])
-    assert ct.plan(tmp_path / "run2", other, **asked).settings.fit.weights == ("uncertainty",)
+    with pytest.warns(CryotileWarning, match="has a fit .*rate_out_of_bounds"):
+        run = ct.plan(tmp_path / "run2", other, **asked)
+    assert run.settings.fit.weights == ("uncertainty",)
+
+
+def test_a_weight_that_one_chunk_of_many_lacks_is_refused(tmp_path: Path) -> None:
+    frame = points(1, 3000, extent=1.2e6).assign(uncertainty=0.5, platform="icesat2", mode="laser")
+    last = frame["x"] == frame["x"].max()
+    frame.loc[last, "uncertainty"] = np.nan
+    db = ct.PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
+    db.append([with_points(granule(1, 3000), frame)])
+    assert len([*db.iter_chunks()]) > 100
+    asked = {"weights": "uncertainty"}
+    with pytest.raises(InvalidValue, match=r"1 of .* no uncertainty"):
+        ct.plan(tmp_path / "run", db, **asked)
 
 
 def test_platforms_of_any_word_mix_only_with_an_offset(tmp_path: Path) -> None:

@@ -1,28 +1,28 @@
 """Turn a request into settings: which posts, which points, which period; and check that they make sense.
 
-The answers come from the log of the point DB (counts per 5 km square, platform and mode).  Points are read only where
-a weight may lack its data.
+The answers come from the log of the point DB (counts per 5 km square, platform and mode).  Points are read where a
+weight may lack its data, and in a few squares to see whether a post has a fit.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
+import xarray as xr
 
 from cryotile.errors import InvalidValue, command
 from cryotile.fit.config import OFFERED_TERMS, FitConfig
-from cryotile.geo.grid import Grid, check_bounds
+from cryotile.fit.posts import fit_posts
+from cryotile.fit.variables import Status, without
+from cryotile.geo.grid import Grid, Tile, check_bounds
 from cryotile.geo.mask import Mask
 from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.points import Bounds
@@ -51,8 +51,11 @@ REGIONS: dict[str, tuple[str, Bounds]] = {
 }
 """Name → CRS and bounds (metres) of the ice sheet with its margin."""
 
-CHUNKS_LOOKED_AT = 10
-"""Number of chunks that are read to find a point without an uncertainty."""
+PLACES_TRIED = 5
+"""Squares with the most points, and those whose points span the longest time, in which a plan fits posts."""
+
+POSTS_TRIED = 12
+"""Most posts along either side of such a square."""
 
 _OF_FIT = {field.name: str(field.type).removesuffix(" | None") for field in fields(FitConfig)}
 
@@ -381,15 +384,14 @@ def _seen(bounds: Bounds, fit: FitConfig) -> Bounds:
 def _check_uncertainties(
     bounds: Bounds | None, where: str | None, fit: FitConfig, db: PointDB
 ) -> None:
-    """Refuse to weight by an uncertainty that a selected point does not have, as far as a cheap look tells.
+    """Refuse to weight by an uncertainty that a selected point does not have.
 
-    The footers of the fragments count their nulls.  Only if there are any, some chunks are read.
+    The footers of the fragments count their nulls.  Only if there are any, the selected points are read.
     """
     bounds = None if bounds is None else _seen(bounds, fit)
     if not any(map(_may_lack_uncertainty, db.fragments(bounds))):
         return
-    chunks = db.iter_chunks(bounds, columns=["uncertainty"], where=where, time=fit.period)
-    for points in islice(chunks, CHUNKS_LOOKED_AT):
+    for points in db.iter_chunks(bounds, columns=["uncertainty"], where=where, time=fit.period):
         lacking = int(points["uncertainty"].isna().sum())
         if lacking:
             raise InvalidValue(
@@ -411,9 +413,7 @@ def _may_lack_uncertainty(fragment: Path) -> bool:
 
 
 def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -> list[str]:
-    """Say why no post of a run can have a fit, from counts and times alone.
-
-    The comparison uses the most that any post could have, so the list is empty if some post may pass.
+    """Say why posts have no fit where points are densest or span the longest time, by fitting some there.
 
     Parameters
     ----------
@@ -427,78 +427,93 @@ def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -
     Returns
     -------
     list of str
-        One line for each gate that no post can pass.
+        One line with the gates that all of them fail; empty if a post has a fit.
     """
-    fit = settings.fit
-    assert fit.period is not None
-    start, end = (parse_instant(text) for text in fit.period)
-    squares = db.squares(_seen(settings.grid.bounds, fit), where=settings.where, snapshot=snapshot)
-    squares = within_period(squares, fit.period)
-    if squares.empty:
+    tried: list[xr.Dataset] = []
+    for place in _promising(settings, db, snapshot):
+        fitted = _fit_some(settings, db, place, snapshot)
+        if (fitted["status"] == Status.OK).any():
+            return []
+        tried.append(fitted)
+    if not tried:
         return []
-    found = []
-    count, days = _most_around(squares, fit.reach, start, end)
-    if count < fit.min_points:
-        found.append(
-            f"at most {count:,} points lie around any post, and a fit needs {fit.min_points:,} (min_points): no post"
-            " can pass; use a larger radius or a smaller min_points"
+    status = np.concatenate([fitted["status"].to_numpy().ravel() for fitted in tried])
+    names, counts = np.unique(status[status != Status.OUTSIDE_MASK], return_counts=True)
+    where = f"none of {counts.sum():,} posts that were tried, where there are most points"
+    if failed := [*_failed(settings.fit, tried)]:
+        facts, remedies = zip(*failed, strict=True)
+        return [f"{'; '.join(facts)}: {where}, passes; {', or '.join(remedies)}"]
+    found = ", ".join(
+        f"{Status(name).name.lower()} {count:,}" for name, count in zip(names, counts, strict=True)
+    )
+    return [
+        f"{where}, has a fit ({found}); see why with 'cryotile explain', or change the selection"
+    ]
+
+
+def _promising(
+    settings: Settings, db: PointDB, snapshot: int | None
+) -> Iterator[tuple[float, float]]:
+    """Yield the lower left corners of the squares with the most points, and of those that span the longest time."""
+    seen = _seen(settings.map_grid.bounds, settings.fit)
+    squares = db.squares(seen, where=settings.where, snapshot=snapshot)
+    squares = within_period(squares, settings.fit.period)
+    places = squares.groupby(["x_min", "y_min"]).agg(
+        {"count": "sum", "time_min": "min", "time_max": "max"}
+    )
+    spans = places["time_max"] - places["time_min"]
+    found = [*places["count"].nlargest(PLACES_TRIED).index, *spans.nlargest(PLACES_TRIED).index]
+    yield from dict.fromkeys(found)
+
+
+def _fit_some(
+    settings: Settings, db: PointDB, place: tuple[float, float], snapshot: int | None
+) -> xr.Dataset:
+    """Fit posts that stand in a square or beside it."""
+    grid, fit, chosen = settings.map_grid, settings.fit, []
+    for low, numbers in zip(place, (grid.columns, grid.rows), strict=True):
+        # At least the post on either side, however large the posting is.
+        ends = np.array([low // grid.posting, -(-(low + SQUARE_SIZE) // grid.posting)])
+        first, last = np.clip(ends, numbers[0], numbers[-1])
+        chosen.append(np.unique(np.linspace(first, last, POSTS_TRIED).round().astype(int)))
+    x, y = (numbers * grid.posting for numbers in chosen)
+    points = db.read(
+        _seen((x[0], y[0], x[-1], y[-1]), fit),
+        columns=fit.point_columns,
+        where=settings.where,
+        time=fit.period,
+        snapshot=snapshot,
+    )
+    fitted = fit_posts(points, x, y, fit)
+    if settings.mask is not None:
+        across, up = (range(numbers[0], numbers[-1] + 1) for numbers in chosen)
+        wanted = settings.mask.of(Tile(0, 0, across, up, grid.posting))
+        columns, rows = (numbers - numbers[0] for numbers in chosen)
+        fitted = without(fitted, ~wanted[np.ix_(rows, columns)], fit)
+    times = points["time"].to_numpy()
+    days = (times.max() - times.min()) / np.timedelta64(1, "D") if len(times) else 0.0
+    return fitted.assign_attrs(days=days)
+
+
+def _failed(fit: FitConfig, tried: list[xr.Dataset]) -> Iterator[tuple[str, str]]:
+    """Yield a fact and a remedy for each gate that all posts fail that were tried."""
+    points, passes = (
+        max(int(fitted[name].max()) for fitted in tried) for name in ("data_count", "pass_count")
+    )
+    days = max(fitted.attrs["days"] for fitted in tried)
+    if points < fit.min_points:
+        yield (
+            f"at most {points:,} points lie around a post, and a fit needs {fit.min_points:,} (min_points)",
+            "use a larger radius or a smaller min_points",
+        )
+    if passes < fit.min_passes:
+        yield (
+            f"at most {passes:,} passes lie around a post, and a fit needs {fit.min_passes:,} (min_passes)",
+            "ingest more passes, use a larger radius or a lower gate",
         )
     if days < fit.min_span_days:
-        found.append(
-            f"the points around any post span at most {days:.0f} days, and a fit needs {fit.min_span_days:.0f} days"
-            " (min_span_days): no post can pass; use a longer period or a lower gate"
+        yield (
+            f"the points around a post span at most {days:.0f} days, and a fit needs {fit.min_span_days:.0f} days"
+            " (min_span_days)",
+            "use a longer period or a lower gate",
         )
-    passes = _passes_up_to(fit.min_passes, db, start, end)
-    if passes < fit.min_passes:
-        found.append(
-            f"the point DB holds at most {passes} passes in the period, and a fit needs {fit.min_passes} (min_passes):"
-            " no post can pass; ingest more passes, or use a lower gate"
-        )
-    return found
-
-
-def _most_around(
-    squares: pd.DataFrame, reach: float, start: pd.Timestamp, end: pd.Timestamp
-) -> tuple[int, float]:
-    """Return the most points, and the longest span in days, of the squares that a single post can see."""
-    column, row = (
-        np.rint((squares[name] - squares[name].min()) / SQUARE_SIZE).astype(np.int64).to_numpy()
-        for name in ("x_min", "y_min")
-    )
-    shape = int(row.max()) + 1, int(column.max()) + 1
-    low, high = (int(instant.timestamp() * 1000) for instant in (start, end))
-    first, last = (
-        np.clip(squares[name].to_numpy("datetime64[ms]").astype(np.int64), low, high)
-        for name in ("time_min", "time_max")
-    )
-    count = np.zeros(shape, np.int64)
-    earliest, latest = np.full(shape, np.iinfo(np.int64).max // 2), np.full(shape, -(2**62))
-    np.add.at(count, (row, column), squares["count"].to_numpy())
-    np.minimum.at(earliest, (row, column), first)
-    np.maximum.at(latest, (row, column), last)
-    steps = math.ceil(reach / SQUARE_SIZE)
-    span = _around(latest, steps, np.maximum) - _around(earliest, steps, np.minimum)
-    return int(_around(count, steps, np.add).max()), float(span.max()) / 86_400_000.0
-
-
-def _around(values: npt.NDArray[np.int64], steps: int, combine: np.ufunc) -> npt.NDArray[np.int64]:
-    """Combine each value with those at most ``steps`` away along either axis."""
-    for _ in range(2):
-        near = values.copy()
-        for step in range(1, min(steps, len(values) - 1) + 1):
-            combine(near[step:], values[:-step], out=near[step:])
-            combine(near[:-step], values[step:], out=near[:-step])
-        values = near.T
-    return values
-
-
-def _passes_up_to(most: int, db: PointDB, start: pd.Timestamp, end: pd.Timestamp) -> int:
-    """Count the passes of the granules that overlap with a period; from ``most`` on, counting ends."""
-    granules = db.granules
-    passes: set[int] = set()
-    overlaps = (granules["time_max"] >= start) & (granules["time_min"] < end)
-    for some in granules.loc[overlaps, "passes"]:
-        passes.update(some)
-        if len(passes) >= most:
-            break
-    return len(passes)
