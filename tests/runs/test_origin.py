@@ -120,7 +120,7 @@ def test_info_shows_it_of_a_run_and_of_both_products(tmp_path: Path) -> None:
             f"snapshot     digest {about(run)['point_db_snapshot']} of these points",
             "selection    platform == 'icesat2'",
             f"bounds       {about(run)['bounds']} (x_min y_min x_max y_max)",
-            "fit          recipe robust, search radius 2000 m",
+            f"fit          recipe {run.settings.fit.recipe}, search radius 2000 m",
             "period       2015-01-01 to 2016-01-01",
         ):
             assert f"\n{line}\n" in said
