@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from cryotile.errors import CryotileError, DamagedFile, UnwritablePath
 
 __all__ = [
     "atomic_path",
+    "checksum_of_values",
     "fsync",
     "fsync_directory",
     "make_directory",
     "make_way",
     "network_file_system",
     "read_sealed",
+    "sealed",
     "set_aside",
     "sweep",
     "write_durably",
@@ -260,8 +262,19 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     content : mapping
         At least one member; values that :mod:`json` can write.
     """
+    write_durably(path, sealed(content))
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a file of :func:`write_sealed`."""
     body = json.dumps(content, allow_nan=False)[1:].encode()
-    write_durably(path, _SEAL.format(hashlib.sha256(body).hexdigest()).encode() + body)
+    return _SEAL.format(hashlib.sha256(body).hexdigest()).encode() + body
+
+
+def checksum_of_values(content: Mapping[str, Any], *, but: Collection[str]) -> str:
+    """Return the SHA-256 of the values of a TOML file, however the file writes them, but of those of some keys."""
+    kept = {name: value for name, value in content.items() if name not in but}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def read_sealed(path: Path) -> dict[str, Any]:

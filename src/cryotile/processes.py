@@ -67,13 +67,13 @@ def is_alive(process: str) -> bool | None:
     """
     machine, _, rest = process.partition(":")
     number, _, birth = rest.partition(":")
-    if not machine or machine != _machine():
+    if not machine or machine != _machine() or not number.isdecimal():
         return None
     try:
         # A process of another user, which may not be signalled, exists.
         with suppress(PermissionError):
             os.kill(int(number), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     seen = _birth(int(number))
     return None if seen is None else seen == birth

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from tests.damage import worlds
 from tests.damage.kinds import by_kind, files_of
-from tests.damage.worlds import DIR, PLAN, Said, call, succeed
+from tests.damage.worlds import DIR, INGEST, PLAN, Said, call, succeed
 
 LONG = bool(os.environ.get("CRYOTILE_LONG"))
 FLIPS = 40 if LONG else 1
@@ -101,14 +102,26 @@ class Case:
     def product(self) -> bytes:
         """Make the product, by the commands that messages name."""
         output = self.world / "dhdt.nc"
-        for command, *options in (("retry",), ("run", *DIR), ("assemble", "-o", output)):
-            for _ in range(6):
-                said = self.say(command, self.run, *options)
-                if not said.code:
-                    break
-                self.follow(said.errors)
-            assert not said.code, f"{command} does not succeed: {said}"
+        self.succeed("retry")
+        self.succeed("run", options=DIR)
+        self.succeed("assemble", options=("-o", output, "--force"))
         return output.read_bytes()
+
+    def succeed(
+        self, command: str, place: Path | None = None, options: Sequence[object] = ()
+    ) -> None:
+        """Give a command until it succeeds; do what its messages say meanwhile."""
+        for _ in range(6):
+            said = self.say(command, self.run if place is None else place, *options)
+            if not said.code:
+                return
+            self.follow(said.errors)
+        raise AssertionError(f"{command} does not succeed: {said}")
+
+    def ingest(self) -> None:
+        """Ingest all granules, each by a command of its own."""
+        for granule in sorted((self.world / "granules").iterdir()):
+            self.succeed("ingest", self.db, (granule, *INGEST))
 
     def say(self, *command: object) -> Said:
         """Give a command, which ends well or in one line."""
@@ -124,15 +137,17 @@ class Case:
         """Do what a message says."""
         if "remove" in message:
             self.say("remove", self.db, "--damaged")
-            worlds.ingest(self.db, *sorted((self.world / "granules").iterdir()))
+            self.ingest()
             self.say("plan", self.run)
+            self.say("retry", self.run)
         elif "another run with 'cryotile plan'" in message:
             self.run = self.world / f"again-{len(list(self.world.iterdir()))}"
             succeed("plan", self.run, "--db", self.db, "--mask", self.world / "mask.gpkg", *PLAN)
         elif "cryotile plan" in message:
             self.say("plan", self.run)
         elif "cryotile retry" in message:
-            self.say("retry", self.run)
+            (named,) = re.findall(r"cryotile retry ([^\s';]+)", message)
+            self.say("retry", named)
         elif "from a copy" in message:
             (named,) = [word for word in message.split() if word.startswith(str(self.world))][:1]
             self.restore(Path(named.rstrip(":;,")))

@@ -45,6 +45,8 @@ PLAN = (
     *("--posting", 1000, "--radius", 3000, "--recipe", "plane", "--tile-size", 4),
     *("--bounds", 0, 0, 11_000, 7_000, "--period", "2015-01-01", "2017-01-01"),
 )
+INGEST = ("--crs", "EPSG:3031", "--chunk-size", 10_000, "--backend", "serial")
+
 DIR = ("--backend", "dir:1", "--lease", 1)
 
 PATIENCE = 120
@@ -166,17 +168,7 @@ def write_granules(directory: Path) -> list[Path]:
 def ingest(db: Path, *granules: Path) -> Said:
     """Ingest granules, each with a commit of its own."""
     for granule in granules:
-        said = succeed(
-            "ingest",
-            db,
-            granule,
-            "--crs",
-            "EPSG:3031",
-            "--chunk-size",
-            10_000,
-            "--backend",
-            "serial",
-        )
+        said = succeed("ingest", db, granule, *INGEST)
     return said
 
 

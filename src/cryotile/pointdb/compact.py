@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cryotile.files import writing
+from cryotile.files import make_way, writing
 from cryotile.pointdb.encoding import Stored
 from cryotile.pointdb.fragments import Writer, load_fragment, write_fragments, writer_of
 from cryotile.pointdb.snapshot import Commit, Snapshot, rows_of
@@ -153,7 +153,7 @@ def _delete(root: Path, paths: Iterable[Path]) -> tuple[int, int]:
     deleted = freed = 0
     with writing(root):
         for path in paths:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError, IsADirectoryError):
                 size = path.stat().st_size
                 path.unlink()
                 deleted, freed = deleted + 1, freed + size
@@ -228,7 +228,9 @@ class _Round:
             for author in fenced:
                 if author in self.unfinished:
                     shutil.rmtree(self.unfinished[author], ignore_errors=True)
-                (root / "writers" / author).unlink(missing_ok=True)
+                marker = root / "writers" / author
+                make_way(marker)
+                marker.unlink(missing_ok=True)
         return found
 
     def _merged(self, group: Group) -> Stored:

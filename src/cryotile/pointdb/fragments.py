@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cryotile.errors import DamagedFile, UnwritablePath, command
-from cryotile.files import fsync, writing
+from cryotile.files import fsync, make_way, writing
 from cryotile.pointdb.encoding import TEXT, Stored, from_table, text_of, to_table
 from cryotile.pointdb.sort_order import RANK_BITS, chunk_directory, places
 from cryotile.processes import is_alive, this_process
@@ -93,7 +93,8 @@ class Writer:
         self._begun = True
         try:
             os.utime(self._marker)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            make_way(self._marker.parent, directory=True)
             self._marker.parent.mkdir(exist_ok=True)
             self._marker.write_text(this_process(), encoding="ascii")
 
@@ -102,14 +103,16 @@ class Writer:
         self.beat()
         # The marker's own time, because the clock of the file server may differ from this host's.
         now = self._marker.stat().st_mtime
-        signs = {path.name: _is_fresh(path, now) for path in self._marker.parent.iterdir()}
+        markers = [path for path in self._marker.parent.iterdir() if path.name.isalnum()]
+        signs = {path.name: _is_fresh(path, now) for path in markers}
         living = {name for name, alive in signs.items() if alive} | {self.id}
         return living, signs.keys() - living
 
 
 def _is_fresh(marker: Path, now: float) -> bool:
-    with suppress(FileNotFoundError):
-        alive = is_alive(marker.read_text(encoding="ascii"))
+    with suppress(OSError):
+        # A damaged marker names no process: then the time of its last change tells.
+        alive = is_alive(marker.read_text(encoding="ascii", errors="replace"))
         return abs(now - marker.stat().st_mtime) < SILENCE if alive is None else alive
     return False
 
@@ -279,6 +282,8 @@ def load_fragment(root: Path, entry: Mapping[str, Any], form: pa.Schema) -> Stor
         content = path.read_bytes()
     except FileNotFoundError:
         raise FragmentGone(str(path)) from None
+    except OSError as error:
+        raise damaged_fragment(root, path, f"cannot be read ({error.strerror})") from error
     if hashlib.sha256(content).hexdigest() != entry["checksum"]:
         raise damaged_fragment(root, path)
     return from_table(pq.read_table(pa.BufferReader(content), schema=form))
@@ -335,6 +340,7 @@ def damaged_fragment(
 ) -> DamagedFile:
     """Return the error that a fragment is damaged, with its remedy."""
     return DamagedFile(
-        f"{path} {what}; put it back from a copy, or ingest the granules again that this names:"
+        f"{path} {what}; put it back from a copy, or ingest the granules again that this names,"
+        " and plan runs again:"
         f" {command('remove', root, '--damaged')}"
     )

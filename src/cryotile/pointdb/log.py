@@ -25,6 +25,7 @@ from cryotile.errors import DamagedFile, InvalidValue, command
 from cryotile.files import (
     atomic_path,
     fsync_directory,
+    make_way,
     read_sealed,
     write_durably,
     write_sealed,
@@ -259,7 +260,9 @@ class Log:
         """Write the sums of squares of a checkpoint anew; no other process may write to the log meanwhile."""
         content = self.read(number)
         del content["checksum"]
-        with atomic_path(self.table_path(number, "all-squares")) as temporary:
+        path = self.table_path(number, "all-squares")
+        make_way(path)
+        with atomic_path(path) as temporary:
             content["checkpoint"]["all-squares"] = _write_table(temporary, squares)
         with atomic_path(self.path(number) / "commit.json") as temporary:
             write_sealed(temporary, content)
@@ -286,10 +289,14 @@ class Log:
         """
         try:
             numbers = self.numbers()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise DamagedFile(f"{self.directory} is missing; put it back from a copy") from None
         # A rename replaces an empty directory, so an empty one is not a commit.
-        if numbers and not any(self.path(numbers[-1]).iterdir()):
+        if (
+            numbers
+            and self.path(numbers[-1]).is_dir()
+            and not any(self.path(numbers[-1]).iterdir())
+        ):
             numbers.pop()
         checkpoint = _last_checkpoint(numbers[-1]) if numbers else 0
         for earlier, later in pairwise([0, *numbers]):
@@ -342,7 +349,7 @@ class Log:
         path = self.table_path(number, name)
         try:
             content = path.read_bytes()
-        except FileNotFoundError:
+        except OSError:
             content = b""
         if hashlib.sha256(content).hexdigest() != checksums[name]:
             raise DamagedFile(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,15 @@ import pyarrow as pa
 import pyproj
 
 from cryotile.errors import DamagedFile, InvalidValue, UnwritablePath
-from cryotile.files import fsync_directory, make_directory, read_sealed, write_sealed, writing
+from cryotile.files import (
+    atomic_path,
+    fsync_directory,
+    make_directory,
+    read_sealed,
+    set_aside,
+    write_sealed,
+    writing,
+)
 from cryotile.geo.projection import projected_crs
 from cryotile.pointdb.encoding import schema, stored_names
 from cryotile.pointdb.fragments import FragmentGone, Writer, damaged_fragment, discard_fragments
@@ -42,6 +52,8 @@ FORMAT = "cryotile point DB"
 
 FORMAT_VERSION = 1
 """Increased when an older cryotile cannot read the files of a newer one."""
+
+_logger = logging.getLogger(__name__)
 
 LARGEST_CHUNK = 1_000_000.0
 
@@ -269,12 +281,10 @@ def _read_description(path: Path) -> Description:
     if not path.is_dir():
         raise InvalidValue(f"point DB {path} does not exist; was it moved away? Give its new path")
     try:
-        _check_version(path)
         content = read_sealed(path / FILE_NAME)
-    except FileNotFoundError:
-        raise InvalidValue(
-            f"{path} is not a point DB (it has no {FILE_NAME}); give the directory of a point DB"
-        ) from None
+    except (FileNotFoundError, DamagedFile) as problem:
+        content = _restored(path, problem)
+    _check_version(path, content)
     if content["square_size"] != SQUARE_SIZE:
         raise DamagedFile(
             f"{path / FILE_NAME} has squares of {content['square_size']} m, not {SQUARE_SIZE} m; put it back from a"
@@ -284,10 +294,31 @@ def _read_description(path: Path) -> Description:
     return Description(content["crs"], content["chunk_size"], extra)
 
 
-def _check_version(path: Path) -> None:
-    """Check the version before anything else, because a newer format may have another checksum."""
+def _restored(path: Path, problem: Exception) -> dict[str, Any]:
+    """Return the description from the copy beside the log, and put it back; without a copy say what is wrong."""
+    place, copy = path / FILE_NAME, path / "log" / FILE_NAME
     try:
-        content = json.loads((path / FILE_NAME).read_bytes())
+        content = read_sealed(copy)
+    except (FileNotFoundError, DamagedFile):
+        if isinstance(problem, FileNotFoundError):
+            raise InvalidValue(
+                f"{path} is not a point DB (it has no {FILE_NAME}); give the directory of a point DB"
+            ) from None
+        with suppress(OSError, ValueError, TypeError):
+            # A newer format may have another checksum.
+            _check_version(path, json.loads(place.read_bytes()))
+        raise problem from None
+    set_aside(place)
+    try:
+        with atomic_path(place) as temporary:
+            temporary.write_bytes(copy.read_bytes())
+    except UnwritablePath as error:
+        _logger.warning("%s", error)
+    return content
+
+
+def _check_version(path: Path, content: dict[str, Any]) -> None:
+    try:
         named, version = content["format"] == FORMAT, int(content["format_version"])
     except (ValueError, TypeError, KeyError):
         raise DamagedFile(
@@ -311,7 +342,9 @@ def create_store(path: Path, description: Description) -> None:
         try:
             for directory in (temporary, temporary / "log", temporary / "chunks"):
                 directory.mkdir()
-            write_sealed(temporary / FILE_NAME, description.content())
+            for directory in (temporary, temporary / "log"):
+                # The copy beside the log takes the place of the first one if that is damaged.
+                write_sealed(directory / FILE_NAME, description.content())
             fsync_directory(temporary)
             temporary.rename(path)
         except OSError as error:

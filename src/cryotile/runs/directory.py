@@ -19,7 +19,6 @@ set aside as ``<name>.damaged-<n>``.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -41,6 +40,7 @@ import cryotile
 from cryotile.errors import CryotileError, DamagedFile, InvalidValue, UnwritablePath, command
 from cryotile.files import (
     atomic_path,
+    checksum_of_values,
     fsync_directory,
     make_way,
     read_sealed,
@@ -314,19 +314,13 @@ def frozen_settings(directory: Path, frozen: dict[str, Any]) -> Settings:
         raise InvalidValue(f"{path}: {error}; but a run keeps its settings: {_REMEDY}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedFile(f"{path} is not valid ({error}); {_REMEDY}") from error
-    if frozen.get("checksum") != _checksum(frozen):
+    if frozen.get("checksum") != checksum_of_values(frozen, but=_EDITABLE):
         raise DamagedFile(
             f"{path} is not what was frozen: its checksum differs; a run keeps its settings: {_REMEDY}"
         )
     return replace(
         settings, mask=_frozen_mask(directory / MASK, frozen["selection"], settings.grid)
     )
-
-
-def _checksum(frozen: dict[str, Any]) -> str:
-    """Return the SHA-256 of all values of ``run.toml`` but the editable ones, however the file writes them."""
-    kept = {name: value for name, value in frozen.items() if name not in _EDITABLE}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _frozen_mask(path: Path, selection: dict[str, str], grid: Grid) -> Mask | None:
@@ -393,7 +387,7 @@ def _frozen(settings: Settings, db: PointDB, directory: Path) -> dict[str, Any]:
         "fit": fit,
     }
     # Before the tables, where TOML wants it.
-    return {"checksum": _checksum(frozen), **frozen}
+    return {"checksum": checksum_of_values(frozen, but=_EDITABLE), **frozen}
 
 
 def _read_text(directory: Path) -> str:

@@ -44,7 +44,17 @@ from cryotile.errors import (
     command,
 )
 from cryotile.farm.task import Task
-from cryotile.files import fsync_directory, write_text, writing
+from cryotile.files import (
+    atomic_path,
+    checksum_of_values,
+    fsync_directory,
+    make_way,
+    read_sealed,
+    set_aside,
+    write_sealed,
+    write_text,
+    writing,
+)
 from cryotile.geo.dem import Dem
 from cryotile.geo.projection import projected_crs
 from cryotile.pointdb.db import PointDB
@@ -61,7 +71,11 @@ from cryotile.selection import Where
 __all__ = ["FILE_NAME", "Ingest", "freeze_ingest", "prepare_ingest", "report_of"]
 
 FILE_NAME = "ingest.toml"
+GRANULES = "granules.parquet"
 FORMAT = "cryotile ingest"
+
+_EDITABLE = ("submit", "checksum")
+"""Keys of ``ingest.toml`` that a user may edit: the checksum does not cover them."""
 
 _FILES = frozenset({"dem", "mapping"})
 """Criteria that are files."""
@@ -132,15 +146,17 @@ class Ingest(TaskList):
         """
         try:
             frozen = tomllib.loads((path / FILE_NAME).read_text(encoding="utf-8"))
-            criteria = dict(frozen["criteria"])
-            criteria["surface_types"] = tuple(criteria["surface_types"])
-            for name in _FILES & criteria.keys():
-                criteria[name] = Path(criteria[name])
-            return cls(path, frozen["uuid"], Criteria(**criteria))
-        except (OSError, KeyError, TypeError, tomllib.TOMLDecodeError) as error:
-            raise DamagedFile(
-                f"{path / FILE_NAME} is not valid ({error}); delete {path} and give 'cryotile ingest' again"
-            ) from error
+            granules = (path / GRANULES).read_bytes()
+        except (OSError, ValueError) as error:
+            raise _damage(path) from error
+        whole = frozen.get("checksum") == checksum_of_values(frozen, but=_EDITABLE)
+        if not whole or frozen["granules"] != hashlib.sha256(granules).hexdigest():
+            raise _damage(path)
+        criteria = dict(frozen["criteria"])
+        criteria["surface_types"] = tuple(criteria["surface_types"])
+        for name in _FILES & criteria.keys():
+            criteria[name] = Path(criteria[name])
+        return cls(path, frozen["uuid"], Criteria(**criteria))
 
     @property
     def db_path(self) -> Path:
@@ -159,7 +175,7 @@ class Ingest(TaskList):
 
     def files(self, index: int) -> list[Path]:
         """Return the files of a batch."""
-        table = pq.read_table(self.path / "granules.parquet", filters=[("batch", "=", index)])
+        table = pq.read_table(self.path / GRANULES, filters=[("batch", "=", index)])
         return [Path(path) for path in table["path"].to_pylist()]
 
     @cached_property
@@ -182,16 +198,24 @@ class Ingest(TaskList):
         return [task for task in tasks if self.names[task.index] not in done]
 
     def taken(self, index: int) -> Taken | None:
-        """Return the result of a batch; None if no worker has finished it."""
+        """Return the result of a batch; None if no worker has finished it, or its record is damaged."""
+        path = self._done(index)
         try:
-            said = json.loads(self._done(index).read_text(encoding="utf-8"))
+            said = read_sealed(path)
         except FileNotFoundError:
             return None
+        except DamagedFile:
+            set_aside(path)
+            return None
+        del said["checksum"]
         return Taken(**said | {"problems": [tuple(problem) for problem in said["problems"]]})
 
     def save(self, index: int, taken: Taken) -> None:
         """Save the result of a batch."""
-        write_text(self._done(index), json.dumps(asdict(taken)))
+        path = self._done(index)
+        make_way(path)
+        with atomic_path(path) as temporary:
+            write_sealed(temporary, asdict(taken))
 
     def check(self) -> None:
         """Check that the point DB is there."""
@@ -200,7 +224,7 @@ class Ingest(TaskList):
 
     def saved(self) -> str:
         """Say how many of its granules the point DB has, which is the truth after an interruption, too."""
-        table = pq.read_table(self.path / "granules.parquet", columns=["path"])
+        table = pq.read_table(self.path / GRANULES, columns=["path"])
         granules = PointDB(self.db_path).granules
         there = granules[granules["name"].isin([Path(p).name for p in table["path"].to_pylist()])]
         return (
@@ -218,9 +242,16 @@ class Ingest(TaskList):
 
     def _column(self, name: str) -> list[list[Any]]:
         """Return the values of a column, by batch."""
-        table = pq.read_table(self.path / "granules.parquet", columns=[name, "batch"])
+        table = pq.read_table(self.path / GRANULES, columns=[name, "batch"])
         starts = np.flatnonzero(np.diff(table["batch"].to_numpy(), prepend=-1))[1:]
         return [part.tolist() for part in np.split(table[name].to_numpy(), starts)]
+
+
+def _damage(path: Path) -> DamagedFile:
+    return DamagedFile(
+        f"{path} is not what was frozen: its checksum differs; give the same 'cryotile ingest' again, which makes it"
+        " anew"
+    )
 
 
 def prepare_ingest(
@@ -338,10 +369,15 @@ def freeze_ingest(
     files = [file.absolute() for file in files]
     stats = [_stat(file) for file in files]
     directory = db.path / "ingests" / _digest(files, stats, criteria)
-    if not (directory / FILE_NAME).exists():
-        sizes = np.array([size for size, _ in stats])
-        batches = _batches(files, sizes, criteria, workers, len(db.columns))
-        _write(directory, files, sizes, batches, criteria)
+    # It appears whole: one that another process makes after this look is not taken for a damaged one.
+    if os.path.lexists(directory):
+        try:
+            return Ingest.load(directory)
+        except DamagedFile:
+            set_aside(directory)
+    sizes = np.array([size for size, _ in stats])
+    batches = _batches(files, sizes, criteria, workers, len(db.columns))
+    _write(directory, files, sizes, batches, criteria)
     return Ingest.load(directory)
 
 
@@ -431,19 +467,25 @@ def _write(
             "batch": pa.array(batches[order], pa.int32()),
         }
     )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=1 << 14)
+    content = sink.getvalue().to_pybytes()
     frozen = {
         "format": FORMAT,
         "cryotile_version": cryotile.__version__,
+        "granules": hashlib.sha256(content).hexdigest(),
         "uuid": uuid.uuid4().hex,
         "criteria": _frozen(criteria),
     }
     temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(6)}.tmp")
     with writing(directory):
+        make_way(directory.parent, directory=True)
         try:
             for name in ("done", "failed", "journal"):
                 (temporary / name).mkdir(parents=True)
-            pq.write_table(table, temporary / "granules.parquet", row_group_size=1 << 14)
-            write_text(temporary / FILE_NAME, tomli_w.dumps(frozen))
+            (temporary / GRANULES).write_bytes(content)
+            checksum = checksum_of_values(frozen, but=_EDITABLE)
+            write_text(temporary / FILE_NAME, tomli_w.dumps({"checksum": checksum, **frozen}))
             temporary.rename(directory)
             fsync_directory(directory.parent)
         except OSError:
@@ -470,7 +512,12 @@ def report_of(
     shown : mapping of str to str
         Path → the same path as the user wrote it.
     """
-    taken = {index: ingest.taken(index) for index in sorted(share)}
+    # A point DB that was repaired may have lost the granules of a batch that had been done.
+    there = set(PointDB(ingest.db_path).checksums())
+    taken = {
+        index: each if each is not None and there.issuperset(each.checksums) else None
+        for index, each in ((index, ingest.taken(index)) for index in sorted(share))
+    }
     done = [each for each in taken.values() if each is not None]
     # What earlier calls did is not reported again.
     now = [each for each in done if not each.is_in(before)]

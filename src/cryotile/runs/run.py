@@ -358,10 +358,15 @@ def _plan_again(run: Run, asked: Asked, db: PointDB | None) -> Run:
         return run
     table = tile_table(run.settings, db)
     # New points that no tile sees make no new list while workers can read the old snapshot.
-    if same and table.equals(run.table) and db.has_snapshot(run.snapshot):
+    if same and table.equals(run.table) and _is_readable(db, run.snapshot):
         return run
     write_generation(run.path, run.generation + 1, table, db)
     return Run.load(run.path)
+
+
+def _is_readable(db: PointDB, snapshot: int) -> bool:
+    """Return whether a snapshot can be read without files that the newest does not rest on, which may be damaged."""
+    return db.has_snapshot(snapshot) and {*db.fragments(snapshot=snapshot)} <= {*db.fragments()}
 
 
 def _check_same_points(run: Run, db: PointDB) -> None:
