@@ -253,13 +253,7 @@ def join_passes(points: pd.DataFrame) -> npt.NDArray[Any]:
         joined = ids.copy()
         joined[timed] = join_passes(points[timed])
         return joined
-    times = pd.DatetimeIndex(points["time"]).as_unit("ms")
-    if times.hasnans:
-        # A point without a time, which no fit uses, neither joins passes nor divides them.
-        joined, timed = ids.copy(), ~np.isnat(times.to_numpy())
-        joined[timed] = join_passes(points[timed])
-        return joined
-    instants = times.asi8
+    instants = pd.DatetimeIndex(points["time"]).as_unit("ms").asi8
     # Points mostly come pass by pass: runs of points without a gap are few.
     breaks = (ids[1:] != ids[:-1]) | (np.abs(np.diff(instants)) >= LONGEST_GAP)
     heads = np.flatnonzero(np.concatenate([[True], breaks]))

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from cryotile.errors import InvalidValue, UnwritablePath, number_of
-from cryotile.farm.task import ATTEMPTS, Outcome, Progress, Task, Work
-from cryotile.ledgers.base import LEASE
+from cryotile.farm.task import ATTEMPTS, LEASE, Outcome, Progress, Task, Work
 
 __all__ = [
     "ATTEMPTS",

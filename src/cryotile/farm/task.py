@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import overload
 
-__all__ = ["ATTEMPTS", "Outcome", "Pending", "Progress", "Task", "Work"]
+__all__ = ["ATTEMPTS", "LEASE", "Outcome", "Pending", "Progress", "Task", "Work"]
 
 ATTEMPTS = 3
 """Attempts that a task gets before it counts as failed."""
+
+LEASE = 300.0
+"""Seconds for which a lease is valid after it was claimed or renewed."""
 
 
 @dataclass(frozen=True, slots=True)

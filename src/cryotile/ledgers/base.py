@@ -6,12 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from cryotile.farm.task import Task
+from cryotile.farm.task import LEASE, Task
 
 __all__ = ["LEASE", "Ending", "Fits", "Lease", "Ledger"]
-
-LEASE = 300.0
-"""Seconds for which a lease is valid after it was claimed or renewed."""
 
 Fits = Callable[[Task], bool]
 """Returns whether a task would end in time.  If one task fits, every cheaper one fits."""
