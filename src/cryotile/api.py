@@ -19,8 +19,9 @@ from cryotile.points import Bounds
 from cryotile.readers import find_granules
 from cryotile.runs.ingest import prepare_ingest
 from cryotile.runs.ingest_batch import Criteria, memory_of
+from cryotile.runs.obstacles import obstacles
 from cryotile.runs.origin import about
-from cryotile.runs.plan import SETTINGS, obstacles
+from cryotile.runs.plan import SETTINGS
 from cryotile.runs.progress import bar
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.work import complete_ingest, complete_run, replanned

@@ -1,28 +1,24 @@
 """Turn a request into settings: which posts, which points, which period; and check that they make sense.
 
-The answers come from the log of the point DB (counts per 5 km square, platform and mode).  Points are read where a
-weight may lack its data, and in a few squares to see whether a post has a fit.
+The answers come from the log of the point DB (counts per 5 km square, platform and mode).  Points are read only where a
+weight may lack its data.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-import xarray as xr
 
 from cryotile.errors import InvalidValue, command
 from cryotile.fit.config import OFFERED_TERMS, FitConfig
-from cryotile.fit.posts import fit_posts
-from cryotile.fit.variables import Status, without
-from cryotile.geo.grid import Grid, Tile, check_bounds
+from cryotile.geo.grid import Grid, check_bounds
 from cryotile.geo.mask import Mask
 from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.points import Bounds
@@ -40,8 +36,8 @@ __all__ = [
     "completed",
     "differences",
     "extent_of",
-    "obstacles",
     "resolve",
+    "seen_by",
     "within_period",
 ]
 
@@ -50,12 +46,6 @@ REGIONS: dict[str, tuple[str, Bounds]] = {
     "greenland": ("EPSG:3413", (-660_000.0, -3_380_000.0, 880_000.0, -620_000.0)),
 }
 """Name → CRS and bounds (metres) of the ice sheet with its margin."""
-
-PLACES_TRIED = 5
-"""Squares with the most points, and those whose points span the longest time, in which a plan fits posts."""
-
-POSTS_TRIED = 12
-"""Most posts along either side of such a square."""
 
 _OF_FIT = {field.name: str(field.type).removesuffix(" | None") for field in fields(FitConfig)}
 
@@ -323,7 +313,7 @@ def _selected_squares(
     if bounds is None:
         return everything
     check_bounds(bounds)
-    inside = within_period(db.squares(_seen(bounds, fit), where=where), fit.period)
+    inside = within_period(db.squares(seen_by(bounds, fit), where=where), fit.period)
     if inside.empty:
         extent = " ".join(f"{edge:.0f}" for edge in extent_of(everything))
         asked = " ".join(f"{edge:g}" for edge in bounds)
@@ -375,7 +365,7 @@ def _check_scales(posting: float, radius: float, extent: Bounds) -> None:
         )
 
 
-def _seen(bounds: Bounds, fit: FitConfig) -> Bounds:
+def seen_by(bounds: Bounds, fit: FitConfig) -> Bounds:
     """Return the bounds of all points that posts within some bounds can see."""
     x_min, y_min, x_max, y_max = bounds
     return x_min - fit.reach, y_min - fit.reach, x_max + fit.reach, y_max + fit.reach
@@ -388,7 +378,7 @@ def _check_uncertainties(
 
     The footers of the fragments count their nulls.  Only if there are any, the selected points are read.
     """
-    bounds = None if bounds is None else _seen(bounds, fit)
+    bounds = None if bounds is None else seen_by(bounds, fit)
     if not any(map(_may_lack_uncertainty, db.fragments(bounds))):
         return
     for points in db.iter_chunks(bounds, columns=["uncertainty"], where=where, time=fit.period):
@@ -410,110 +400,3 @@ def _may_lack_uncertainty(fragment: Path) -> bool:
         metadata.row_group(n).column(place).statistics for n in range(metadata.num_row_groups)
     ]
     return any(g is None or not g.has_null_count or g.null_count > 0 for g in groups)
-
-
-def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -> list[str]:
-    """Say why posts have no fit where points are densest or span the longest time, by fitting some there.
-
-    Parameters
-    ----------
-    settings : Settings
-        What the run freezes.
-    db : PointDB
-        The points.
-    snapshot : int or None
-        The commit to look at; None: the newest.
-
-    Returns
-    -------
-    list of str
-        One line with the gates that all of them fail; empty if a post has a fit.
-    """
-    tried: list[xr.Dataset] = []
-    for place in _promising(settings, db, snapshot):
-        fitted = _fit_some(settings, db, place, snapshot)
-        if (fitted["status"] == Status.OK).any():
-            return []
-        tried.append(fitted)
-    if not tried:
-        return []
-    status = np.concatenate([fitted["status"].to_numpy().ravel() for fitted in tried])
-    names, counts = np.unique(status[status != Status.OUTSIDE_MASK], return_counts=True)
-    where = f"none of {counts.sum():,} posts that were tried, where there are most points"
-    if failed := [*_failed(settings.fit, tried)]:
-        facts, remedies = zip(*failed, strict=True)
-        return [f"{'; '.join(facts)}: {where}, passes; {', or '.join(remedies)}"]
-    found = ", ".join(
-        f"{Status(name).name.lower()} {count:,}" for name, count in zip(names, counts, strict=True)
-    )
-    return [
-        f"{where}, has a fit ({found}); see why with 'cryotile explain', or change the selection"
-    ]
-
-
-def _promising(
-    settings: Settings, db: PointDB, snapshot: int | None
-) -> Iterator[tuple[float, float]]:
-    """Yield the lower left corners of the squares with the most points, and of those that span the longest time."""
-    seen = _seen(settings.map_grid.bounds, settings.fit)
-    squares = db.squares(seen, where=settings.where, snapshot=snapshot)
-    squares = within_period(squares, settings.fit.period)
-    places = squares.groupby(["x_min", "y_min"]).agg(
-        {"count": "sum", "time_min": "min", "time_max": "max"}
-    )
-    spans = places["time_max"] - places["time_min"]
-    found = [*places["count"].nlargest(PLACES_TRIED).index, *spans.nlargest(PLACES_TRIED).index]
-    yield from dict.fromkeys(found)
-
-
-def _fit_some(
-    settings: Settings, db: PointDB, place: tuple[float, float], snapshot: int | None
-) -> xr.Dataset:
-    """Fit posts that stand in a square or beside it."""
-    grid, fit, chosen = settings.map_grid, settings.fit, []
-    for low, numbers in zip(place, (grid.columns, grid.rows), strict=True):
-        # At least the post on either side, however large the posting is.
-        ends = np.array([low // grid.posting, -(-(low + SQUARE_SIZE) // grid.posting)])
-        first, last = np.clip(ends, numbers[0], numbers[-1])
-        chosen.append(np.unique(np.linspace(first, last, POSTS_TRIED).round().astype(int)))
-    x, y = (numbers * grid.posting for numbers in chosen)
-    points = db.read(
-        _seen((x[0], y[0], x[-1], y[-1]), fit),
-        columns=fit.point_columns,
-        where=settings.where,
-        time=fit.period,
-        snapshot=snapshot,
-    )
-    fitted = fit_posts(points, x, y, fit)
-    if settings.mask is not None:
-        across, up = (range(numbers[0], numbers[-1] + 1) for numbers in chosen)
-        wanted = settings.mask.of(Tile(0, 0, across, up, grid.posting))
-        columns, rows = (numbers - numbers[0] for numbers in chosen)
-        fitted = without(fitted, ~wanted[np.ix_(rows, columns)], fit)
-    times = points["time"].to_numpy()
-    days = (times.max() - times.min()) / np.timedelta64(1, "D") if len(times) else 0.0
-    return fitted.assign_attrs(days=days)
-
-
-def _failed(fit: FitConfig, tried: list[xr.Dataset]) -> Iterator[tuple[str, str]]:
-    """Yield a fact and a remedy for each gate that all posts fail that were tried."""
-    points, passes = (
-        max(int(fitted[name].max()) for fitted in tried) for name in ("data_count", "pass_count")
-    )
-    days = max(fitted.attrs["days"] for fitted in tried)
-    if points < fit.min_points:
-        yield (
-            f"at most {points:,} points lie around a post, and a fit needs {fit.min_points:,} (min_points)",
-            "use a larger radius or a smaller min_points",
-        )
-    if passes < fit.min_passes:
-        yield (
-            f"at most {passes:,} passes lie around a post, and a fit needs {fit.min_passes:,} (min_passes)",
-            "ingest more passes, use a larger radius or a lower gate",
-        )
-    if days < fit.min_span_days:
-        yield (
-            f"the points around a post span at most {days:.0f} days, and a fit needs {fit.min_span_days:.0f} days"
-            " (min_span_days)",
-            "use a longer period or a lower gate",
-        )
