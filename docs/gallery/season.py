@@ -24,12 +24,12 @@ points["elevation"] += random.normal(0, 0.2, passes.size)
 
 figure, axis = plt.subplots(figsize=(7, 3.8), layout="constrained")
 axis.plot(points["time"], points["elevation"], ".", color="0.6", markersize=3)
-for terms, color in (((), "#c8553d"), (("annual",), "#3b6fb6")):
-    config = cryotile.FitConfig(radius=2e3, terms=terms, reference_epoch="2017-01-01")
+for recipe, color in (("plane", "#c8553d"), ("passes", "#3b6fb6")):
+    config = cryotile.FitConfig(radius=2e3, recipe=recipe, reference_epoch="2017-01-01")
     fit = cryotile.fit_posts(points, [0.0], [0.0], config).squeeze()
     ends = pd.to_datetime(["2016-01-01", "2018-08-08"])
     since = (ends - pd.Timestamp("2017-01-01")).total_seconds() / 31_557_600
-    label = f"{' and '.join(('plane', *terms))}: {fit.dhdt:+.3f} ± {fit.dhdt_ci95:.3f} m/yr"
+    label = f"{recipe}: {fit.dhdt:+.3f} ± {fit.dhdt_ci95:.3f} m/yr"
     axis.plot(ends, fit.elevation.item() + fit.dhdt.item() * since, color=color, label=label)
 axis.set_ylabel("elevation (m)")
 figure.legend(title="true rate: -0.300 m/yr", loc="outside upper center", ncols=2)

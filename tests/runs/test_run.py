@@ -207,7 +207,7 @@ def test_a_run_continues_after_a_compaction_that_ended_its_snapshot(run: Run) ->
     "asked",
     [
         {"recipe": "plane"},
-        {"terms": ("quadratic", "direction", "mode_offset"), "weights": ("uncertainty",)},
+        {"terms": ("acceleration", "mode_offset"), "weights": ("uncertainty",)},
         {"terms": ("platform_offset", "power"), "where": None},
     ],
     ids=["plane", "weighted", "named column"],
@@ -252,7 +252,7 @@ def edit(run: Run, old: str, new: str) -> None:
         ("radius = 2000.0", "radius = -1.0", "search radius -1.0 m must be between"),
         ("tile_size = 10", "tile_size = 0", "tile size 0 is not between"),
         ("posting = 1000.0", "posting = nan", "posting nan m is not a positive number"),
-        ("min_points = 20", "min_points = 1", "min_points 1 must be 4"),
+        ("min_points = 6", "min_points = 1", "min_points 1 must be 4"),
         ("radius = 2000.0", "radius = 2000.5", "its checksum differs"),
         ("'icesat2'", "'icesat1'", "its checksum differs"),
         ("EPSG:3031", "EPSG:3032", "its checksum differs"),
