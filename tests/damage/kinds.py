@@ -46,12 +46,14 @@ RUN = {
     "validation: map": r"validation/[^/]+\.nc",
     "validation: picture": r"validation/[^/]+\.png",
     "validation: numbers": r"validation/validation\.json",
+    "validation: journal": r"validation/journal/.+\.jsonl",
     "set aside": r".+\.damaged-\d+(/.+)?",
 }
 
 INERT = (
     *("heartbeat", "ledger: hint", "submission: script", "set aside"),
     *("validation: map", "validation: picture", "validation: numbers"),
+    "validation: journal",
     *("ingest: heartbeat", "ingest: journal", "ingest: batch that failed"),
 )
 """Kinds whose content no number depends on and which are hardly read: two damages to each are enough."""
