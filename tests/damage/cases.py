@@ -143,6 +143,8 @@ class Case:
         elif "another run with 'cryotile plan'" in message:
             self.run = self.world / f"again-{len(list(self.world.iterdir()))}"
             succeed("plan", self.run, "--db", self.db, "--mask", self.world / "mask.gpkg", *PLAN)
+        elif "--db DB" in message:
+            self.say("plan", self.run, "--db", self.db)
         elif "cryotile plan" in message:
             self.say("plan", self.run)
         elif "cryotile retry" in message:
