@@ -55,11 +55,11 @@ def fit_one(table: pd.DataFrame, config: FitConfig = EVERYTHING) -> xr.Dataset:
     return fit_posts(table, [0.0], [0.0], config).isel(x=0, y=0)
 
 
-def make_post(seed: int) -> pd.DataFrame:
+def make_post(seed: int, *, least: int = 5, most: int = 30, length: float = 2.0) -> pd.DataFrame:
     """Return the points of some post: few or many passes of any length, outliers, bad passes, slopes, seasons."""
     random = np.random.default_rng(seed)
-    count = int(random.integers(5, 30))
-    lengths = np.maximum(1, random.lognormal(2.0, 0.8, count).astype(int))
+    count = int(random.integers(least, most))
+    lengths = np.maximum(1, random.lognormal(length, 0.8, count).astype(int))
     label = np.repeat(np.arange(count), lengths)
     total = len(label)
     days = np.sort(random.uniform(0, 4380, count))
@@ -154,6 +154,13 @@ def test_a_plane_falling_half_a_metre_a_year_falls_half_a_metre_a_year() -> None
 @pytest.mark.parametrize("seed", range(40))
 def test_a_post_is_fitted_as_by_the_reference(seed: int) -> None:
     table = make_post(seed)
+    assert_same(fit_one(table), fit_passes(points_around(table, 0, 0, 2000.0, EPOCH)))
+
+
+@pytest.mark.parametrize("seed", range(124, 154))
+def test_passes_of_one_or_two_points_are_fitted_as_by_the_reference(seed: int) -> None:
+    # Of some (seed 152), the second screen keeps no point, so that fewer passes are searched than before.
+    table = make_post(seed, least=8, most=14, length=0.5)
     assert_same(fit_one(table), fit_passes(points_around(table, 0, 0, 2000.0, EPOCH)))
 
 

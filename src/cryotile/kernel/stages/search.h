@@ -148,7 +148,7 @@ static void take_back(const Model *model, Work *work, int32_t marked, Spreads *o
                 least = work->free[row + l] && t[l] < least ? t[l] : least;
             }
         }
-        if (least >= SURE_T && least > model->limits[others])
+        if (!(least < SURE_T || least <= model->limits[others]))
             break;
         limit = fmax(least, SURE_T);
         for (int32_t row = 0; row < work->passes; row++)
@@ -195,7 +195,8 @@ static Spreads *search(const Model *model, Work *work, bool again, Spreads of[2]
         if (s > 0 && !(found > most))
             continue;
         most = found;
-        memcpy(work->free, marks[s], work->passes);
+        /* With the places after the last pass: points screened anew may have left fewer passes than before. */
+        memcpy(work->free, marks[s], work->stride);
         next = best;
         best = last;
     }
