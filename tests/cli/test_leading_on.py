@@ -123,7 +123,7 @@ def test_info_of_what_cryotile_does_not_know_names_what_it_does(
 
 def test_every_hint_with_a_path_is_quoted_for_a_shell() -> None:
     # A command in a text, of which a word is filled in without quotes.
-    unquoted = re.compile(r"cryotile (?:[a-z]+|-{1,2}[a-z-]+)[^'\"]*? \{(?!command)")
+    unquoted = re.compile(r"cryotile (?:[a-z]+|-{1,2}[a-z-]+)[^'\"(]*? \{(?!command)")
     hits = [
         f"{path.name}: {line.strip()}"
         for path in (PROJECT / "src").rglob("*.py")

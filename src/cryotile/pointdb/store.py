@@ -8,7 +8,6 @@ import logging
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -304,9 +303,12 @@ def _restored(path: Path, problem: Exception) -> dict[str, Any]:
             raise InvalidValue(
                 f"{path} is not a point DB (it has no {FILE_NAME}); give the directory of a point DB"
             ) from None
-        with suppress(OSError, ValueError, TypeError):
+        try:
             # A newer format may have another checksum.
-            _check_version(path, json.loads(place.read_bytes()))
+            described = json.loads(place.read_bytes())
+        except (OSError, ValueError):
+            raise problem from None
+        _check_version(path, described)
         raise problem from None
     set_aside(place)
     try:
