@@ -380,10 +380,10 @@ class Granule(ReprMixin):
         Information for the user, e.g. that passes were inferred.
     simulated : bool
         Whether the file says that its points are simulated.
-    extent : ndarray, shape (n, 3)
-        The outermost of all records, dropped ones included: longitude and latitude (x and y once projected), and time
-        in milliseconds since 1970.  Another delivery of a granule replaces it only if it reaches as far.  Empty: the
-        points tell the extent.
+    extent : ndarray
+        Longitude and latitude (x and y once projected) and time in milliseconds since 1970 of the outermost of all
+        records, dropped ones included; one row each.  Another delivery of a granule replaces it only if it reaches as
+        far.  Empty: the points tell the extent.
     """
 
     id: str
