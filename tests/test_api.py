@@ -540,3 +540,16 @@ def test_a_plan_corrects_the_path_of_a_point_db_that_was_moved(
     assert run.uuid == planned.uuid
     assert run.generation == planned.generation
     fit(run, 0)
+
+
+def test_a_plan_on_many_small_fragments_advises_to_compact(tmp_path: Path) -> None:
+    db = ct.PointDB.create(tmp_path / "ice.pdb", "EPSG:3413")
+    for seed in range(11):
+        db.append([granule(seed, extent=20e3)])
+    assert db.scattered_chunks().to_list() == [11] * 4
+    where = "platform == 'icesat2'"
+    with pytest.warns(CryotileWarning) as said:
+        ct.plan(tmp_path / "run", db, posting=5000, radius=5000, where=where)
+    assert any("4 chunks of" in str(line.message) for line in said)
+    db.compact()
+    assert db.scattered_chunks().empty

@@ -19,7 +19,7 @@ from cryotile.points import Bounds
 from cryotile.readers import find_granules
 from cryotile.runs.ingest import prepare_ingest
 from cryotile.runs.ingest_batch import Criteria, memory_of
-from cryotile.runs.obstacles import obstacles
+from cryotile.runs.obstacles import obstacles, scattered
 from cryotile.runs.origin import about
 from cryotile.runs.plan import SETTINGS
 from cryotile.runs.progress import bar
@@ -206,7 +206,7 @@ def plan(
     directory = run.path if isinstance(run, Run) else path_of("run", run)
     planned = plan_run(directory, asked, db=given)
     points = open_db(planned)
-    lines = obstacles(planned.settings, points)
+    lines = [*obstacles(planned.settings, points), *scattered(points, planned.snapshot)]
     if 0 < points.simulated(planned.snapshot) < 1:
         lines.append(MIXED)
     for line in lines:

@@ -18,7 +18,7 @@ import pyproj
 from cryotile.errors import DamagedFile, InvalidValue, path_of
 from cryotile.geo.grid import Tile
 from cryotile.geo.projection import crs_text, projected_crs
-from cryotile.pointdb.compact import Compacted, compact
+from cryotile.pointdb.compact import SMALL, Compacted, compact
 from cryotile.pointdb.delivery import complete
 from cryotile.pointdb.fragments import FragmentGone
 from cryotile.pointdb.read import (
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from cryotile.runs.ingest_batch import IngestReport
 
 __all__ = ["PointDB"]
+
+MANY_FRAGMENTS = 10
+"""Small fragments of a chunk; with more, a tile takes longer to read than after :meth:`PointDB.compact`."""
 
 
 class PointDB(ReprMixin):
@@ -328,6 +331,24 @@ class PointDB(ReprMixin):
         limits = read_limits(bounds, None)
         entries = select_fragments(self._at(snapshot).fragments, limits, None)
         return [self.path / entry["path"] for entry in entries]
+
+    def scattered_chunks(self, *, snapshot: int | None = None) -> pd.Series:
+        """Return the number of small fragments of each chunk that has more than ten, which :meth:`compact` merges.
+
+        Parameters
+        ----------
+        snapshot : int or None
+            The commit to look at; None: the newest.
+
+        Returns
+        -------
+        Series of int
+            By the number of the chunk.
+        """
+        fragments = self._at(snapshot).fragments
+        small = fragments["chunk"].filter(pc.less(fragments["rows"], SMALL))
+        counts: pd.Series = small.to_pandas().value_counts()
+        return counts[counts > MANY_FRAGMENTS]
 
     def squares(
         self,

@@ -8,23 +8,49 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
+from cryotile.errors import command
 from cryotile.fit.config import FitConfig
 from cryotile.fit.posts import fit_posts
 from cryotile.fit.variables import Status, without
 from cryotile.geo.grid import Tile
+from cryotile.pointdb.db import MANY_FRAGMENTS
 from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.runs.plan import Settings, seen_by, within_period
 
 if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
 
-__all__ = ["obstacles"]
+__all__ = ["obstacles", "scattered"]
 
 PLACES_TRIED = 5
 """Squares with the most points, and those whose points span the longest time, in which a plan fits posts."""
 
 POSTS_TRIED = 12
 """Most posts along either side of such a square."""
+
+
+def scattered(db: PointDB, snapshot: int | None = None) -> list[str]:
+    """Advise to compact a point DB whose chunks have many small fragments.
+
+    Parameters
+    ----------
+    db : PointDB
+        The points.
+    snapshot : int or None
+        The commit to look at; None: the newest.
+
+    Returns
+    -------
+    list of str
+        One line; empty if few fragments cover each chunk.
+    """
+    chunks = db.scattered_chunks(snapshot=snapshot)
+    if chunks.empty:
+        return []
+    return [
+        f"{len(chunks):,} chunks of {db.path} have more than {MANY_FRAGMENTS} small fragments (most: {chunks.max():,}),"
+        f" so tiles take longer to read; merge them with '{command('compact', db.path)}' and plan again"
+    ]
 
 
 def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -> list[str]:

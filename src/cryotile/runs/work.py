@@ -27,6 +27,7 @@ from cryotile.points import CORE_COLUMNS, Bounds
 from cryotile.runs.ingest import FILE_NAME as INGEST_FILE
 from cryotile.runs.ingest import Ingest, report_of
 from cryotile.runs.ingest_batch import IngestReport, take_in
+from cryotile.runs.obstacles import scattered
 from cryotile.runs.progress import Tell, follow
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.tasklist import last_line
@@ -253,6 +254,8 @@ def complete_run(
     Unfinished
         A tile is missing.
     """
+    for line in scattered(open_db(run), run.snapshot) if run.missing_quick() else ():
+        tell(line)
     share = _work_through(run, backend, stall, lease, only, progress, tell)
     check_finished(run, share)
     return share
