@@ -45,9 +45,9 @@ def test_a_tile_counts_the_squares_that_its_window_touches(tmp_path: Path, radiu
                 near = (post_x >= x - radius) & (post_x <= x + SQUARE_SIZE + radius)
                 near &= (post_y >= y - radius) & (post_y <= y + SQUARE_SIZE + radius)
                 visits += points[near].sum()
-        # Of a square widened by the radius, a post sees a circle; a plane takes a tenth of a robust fit.
+        # Of a square widened by the radius, a post sees a circle; a plane takes a tenth of pass effects.
         share = 0.1 * np.pi * radius**2 / (SQUARE_SIZE + 2 * radius) ** 2
-        assert row["cost"] == pytest.approx(share * visits + 25 / 3 * row["points"] + 2.5e6)
+        assert row["cost"] == pytest.approx(share * visits + 10 / 3 * row["points"] + 1e6)
 
 
 def test_tiles_without_points_or_without_a_wanted_post_are_not_listed(tmp_path: Path) -> None:
