@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import cryotile
 from cryotile.errors import command
 from cryotile.fit.config import FitConfig
 from cryotile.maps.product import TITLE
-from cryotile.runs.plan import Settings, within_period
+from cryotile.runs.plan import TILE_SIZE, Settings, within_period
 
 if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
@@ -158,7 +158,7 @@ def plan_command(settings: Settings, run: str = "RUN", db: str = "DB") -> str:
     str
     """
     fit = settings.fit
-    usual = {"tile_size": 100, **asdict(FitConfig(recipe=fit.recipe))}
+    usual = {"tile_size": TILE_SIZE, **asdict(FitConfig(recipe=fit.recipe))}
     words = list[str]()
     for name, value in settings.as_asked().items():
         if value is None or (name not in _ALWAYS and value == usual.get(name)):
@@ -197,7 +197,8 @@ def about(run: Run) -> dict[str, str | int]:
         its file, and its digest identifies it.
     """
     settings, origin = run.settings, origin_of(run.table)
-    line = plan_command(settings)
+    # No number of a product depends on the size of its tiles.
+    line = plan_command(replace(settings, tile_size=TILE_SIZE))
     found: dict[str, str | int] = {
         "history": f"cryotile {cryotile.__version__}: {line}; cryotile run RUN; cryotile assemble RUN",
         "bounds": " ".join(map(_text, settings.grid.bounds)),

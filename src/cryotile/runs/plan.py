@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "REGIONS",
     "SETTINGS",
+    "TILE_SIZE",
     "Asked",
     "Settings",
     "completed",
@@ -46,6 +47,9 @@ REGIONS: dict[str, tuple[str, Bounds]] = {
     "greenland": ("EPSG:3413", (-660_000.0, -3_380_000.0, 880_000.0, -620_000.0)),
 }
 """Name → CRS and bounds (metres) of the ice sheet with its margin."""
+
+TILE_SIZE = 100
+"""Posts along a side of a tile unless a plan asks for another number."""
 
 _OF_FIT = {field.name: str(field.type).removesuffix(" | None") for field in fields(FitConfig)}
 
@@ -261,7 +265,7 @@ def resolve(asked: Asked, db: PointDB) -> Settings:
     grid = Grid(crs, bounds, posting) if bounds else Grid.covering(extent, posting, crs)
     fit = fit.frozen(squares["time_min"].min(), squares["time_max"].max())
     mask = Mask.read(Path(asked["mask"]), grid) if "mask" in asked else None
-    size = asked.get("tile_size", 100)
+    size = asked.get("tile_size", TILE_SIZE)
     return Settings(grid=grid, tile_size=size, where=where, fit=fit, mask=mask)
 
 
