@@ -561,8 +561,8 @@ def test_a_bit_flipped_anywhere_changes_no_point_or_is_one_line(kind: str, whole
     finally:
         path.write_bytes(content)
     assert not any("\n" in message for message in messages)
-    # Only some bits of a page's header have no effect.
-    assert len(messages) == FLIPS or kind == "pages"
+    # Only some bits of a page's header have no effect; the description is put back from its copy.
+    assert len(messages) == (0 if kind == "description" else FLIPS) or kind == "pages"
 
 
 def test_a_point_db_without_digests_of_footers_can_be_read(tmp_path: Path) -> None:
@@ -615,13 +615,16 @@ def test_a_path_that_is_gone_or_not_a_point_db_or_newer_is_refused(tmp_path: Pat
     with pytest.raises(InvalidValue, match="not a point DB"):
         PointDB(tmp_path)
     db = seeded(tmp_path / "a.pdb", 1)
-    description = db.path / "cryotile.json"
-    text = description.read_text()
+    # The description and its copy.
+    descriptions = [db.path / "cryotile.json", db.path / "log" / "cryotile.json"]
+    text = descriptions[0].read_text()
     for version, rule in [(2, r"version 2.*newer cryotile"), (0, "checksum")]:
-        description.write_text(text.replace('"format_version": 1', f'"format_version": {version}'))
+        for file in descriptions:
+            file.write_text(text.replace('"format_version": 1', f'"format_version": {version}'))
         with pytest.raises(CryotileError, match=rule):
             PointDB(db.path)
-    description.write_text("{}")
+    for file in descriptions:
+        file.write_text("{}")
     with pytest.raises(DamagedFile, match=r"cryotile\.json"):
         PointDB(db.path)
     db.path.rename(tmp_path / "elsewhere.pdb")

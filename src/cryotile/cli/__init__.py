@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 a failure (the message says what remains), 2 wrong usag
 from __future__ import annotations
 
 import logging
+import os
 import re
 import signal
 import sys
@@ -238,9 +239,11 @@ def main() -> None:
         _complain(f"interrupted; {error.__cause__ or error or SAVED}")
         code = 128 + signal.SIGINT
     except SystemExit as leaving:
-        # The reader of the output is gone: click replaces stdout and exits with a failure.
-        left = sys.stdout is not output
-        code = 128 + signal.SIGPIPE if left else leaving.code
+        if sys.stdout is not output:
+            # The reader of the output is gone: click replaces stdout and exits with a failure.  Threads of Arrow may
+            # still be starting, of which an orderly exit aborts one in a hundred times.
+            os._exit(128 + signal.SIGPIPE)
+        code = leaving.code
     except Terminated as error:
         _complain(f"terminated; {error or SAVED}")
         code = 128 + signal.SIGTERM

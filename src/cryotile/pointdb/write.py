@@ -264,16 +264,19 @@ def _write(
         taken.add(int(numbers[at]))
     tallies = {at: _Tally(granules[at], boxes[at]) for at in verdict.new}
     overlaps = Overlaps(store, snapshot, verdict.replaced)
+    there: list[str] = pc.unique(pc.list_flatten(snapshot.granules["platforms"])).to_pylist()
 
     def new() -> Iterator[Stored]:
         for batch, stored in pieces:
+            for word in there:
+                platform_code(word)  # refused if a word of the new points has its number
             doubled = overlaps.of(batch, stored, numbers)
             ends = np.cumsum(batch.sizes)
             for at, tally in tallies.items():
                 own = slice(ends[at] - batch.sizes[at], ends[at])
                 points = {n: v[own] for n, v in stored.items()}
                 tally.count(batch.granules[at], points, doubled[own])
-            _check_platforms(tallies.values(), snapshot)
+            _check_platforms(tallies.values(), there)
             owners = numbers[batch.owners]
             owners[doubled] = -1
             points = stored | {"granule": owners}
@@ -299,10 +302,7 @@ def _write(
     )
 
 
-def _check_platforms(tallies: Iterable[_Tally], snapshot: Snapshot) -> None:
-    there = pc.unique(pc.list_flatten(snapshot.granules["platforms"])).to_pylist()
-    for word in there:
-        platform_code(word)  # refused if a new word has its number
+def _check_platforms(tallies: Iterable[_Tally], there: Sequence[str]) -> None:
     words = set(there).union(*(tally.words for tally in tallies))
     if len(words | set(PLATFORM_CODES)) > MOST_PLATFORMS:
         raise InvalidValue(
