@@ -19,6 +19,7 @@ from cryotile.errors import CryotileError, DamagedFile, UnwritablePath
 __all__ = [
     "atomic_path",
     "checksum_of_values",
+    "file_system",
     "fsync",
     "fsync_directory",
     "make_directory",
@@ -326,14 +327,25 @@ def network_file_system(path: Path) -> str | None:
     str or None
         E.g. ``nfs4``; None if the file system is local, or the system does not say.
     """
-    kind = _file_system(path)
+    kind = file_system(path)
     if kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
         return kind
     return None
 
 
-def _file_system(path: Path) -> str:
-    """Return the type of the file system of a path: of the last mount on the deepest mount point above it."""
+def file_system(path: Path) -> str:
+    """Return the type of the file system of a path: of the last mount on the deepest mount point above it.
+
+    Parameters
+    ----------
+    path : Path
+        The path; it need not exist.
+
+    Returns
+    -------
+    str
+        E.g. ``ext4``; empty if the system does not say.
+    """
     try:
         lines = _MOUNTS.read_bytes().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The number of cores this process may use, which may be fewer than the machine has.
+"""The number of cores and the memory this process may use, which may be less than the machine has.
 
 A batch job, a container or ``taskset`` gives a process fewer cores than the machine has.  A process that starts a child
 for each core of the machine nevertheless slows down itself and its neighbours.
@@ -6,13 +6,14 @@ for each core of the machine nevertheless slows down itself and its neighbours.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-__all__ = ["Cores", "count_cores", "usable_cores"]
+__all__ = ["Cores", "count_cores", "memory_limits", "usable_cores"]
 
 
 class Cores(NamedTuple):
@@ -140,3 +141,44 @@ def _leading_number(environment: Mapping[str, str], name: str) -> float:
     """Return the number that a variable begins with; 0 if there is none."""
     found = re.match(r"\d+", environment.get(name, ""), re.ASCII)
     return float(found[0]) if found else 0.0
+
+
+def memory_limits(
+    *, environment: Mapping[str, str] | None = None, root: Path = Path("/")
+) -> dict[str, float]:
+    """Return the limits of the memory this process may use, by name: of the machine, of its cgroups, of its job.
+
+    Parameters
+    ----------
+    environment : mapping of str to str, optional
+        Environment variables; this process's if not given.
+    root : Path
+        Directory of ``proc`` and ``sys``.
+
+    Returns
+    -------
+    dict of str to float
+        Bytes; empty if the system does not say.
+    """
+    given = os.environ if environment is None else environment
+    limits = dict[str, float]()
+    if (machine := re.search(r"MemTotal:\s*(\d+) kB", _read(root / "proc/meminfo"))) is not None:
+        limits["machine"] = 1024.0 * int(machine[1])
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        mount, file = root / "sys/fs/cgroup", "memory.max"
+        if "memory" in controllers.split(","):
+            mount, file = mount / "memory", "memory.limit_in_bytes"
+        elif controllers:
+            continue
+        found = [_read(directory / file).strip() for directory in _upwards(mount, path)]
+        least = min((float(text) for text in found if text.isdecimal()), default=math.inf)
+        # Without a limit the first version has a number near 2⁶³.
+        if least < limits.get("machine", 2.0**60):
+            limits["cgroup"] = least
+    # Slurm gives megabytes: of the job on this host, or of each of its cores here.
+    cores = _leading_number(given, "SLURM_CPUS_ON_NODE")
+    for name, factor in (("SLURM_MEM_PER_NODE", 1.0), ("SLURM_MEM_PER_CPU", cores)):
+        if megabytes := factor * _leading_number(given, name):
+            limits[name] = megabytes * 2**20
+    return limits

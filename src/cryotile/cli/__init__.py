@@ -156,6 +156,9 @@ COMMANDS = {
         "validate": CommandPlace(
             "cryotile.cli.checks:validate", "Compare two halves of your own data"
         ),
+        "doctor": CommandPlace(
+            "cryotile.cli.doctor:doctor", "Say what is missing for which feature"
+        ),
     },
     "Maintenance of a point DB": {
         "remove": CommandPlace("cryotile.cli.points:remove", "Remove granules"),
