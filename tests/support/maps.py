@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,12 @@ def made_up(posts: Grid | Tile, config: FitConfig = CONFIG) -> xr.Dataset:
     return fitted
 
 
-def vector_file(path: Path, *geometries: shapely.Geometry, crs: str | None = "EPSG:3031") -> Path:
+def vector_file(
+    path: Path,
+    *geometries: shapely.Geometry,
+    crs: str | None = "EPSG:3031",
+    **columns: Sequence[object],
+) -> Path:
     """Write a GeoPackage, shapefile, GeoJSON or FlatGeobuf file, by its suffix."""
     blobs = np.array(shapely.to_wkb(geometries), object)
     options = {"SPATIAL_INDEX": "NO"} if path.suffix == ".gpkg" else {}
@@ -64,6 +70,13 @@ def vector_file(path: Path, *geometries: shapely.Geometry, crs: str | None = "EP
         # pyogrio warns of a file without CRS, which a test needs.
         warnings.simplefilter("ignore", UserWarning)
         write(
-            path, blobs, [], [], layer=path.stem, geometry_type=kind, crs=crs, layer_options=options
+            path,
+            blobs,
+            [np.array(values) for values in columns.values()],
+            list(columns),
+            layer=path.stem,
+            geometry_type=kind,
+            crs=crs,
+            layer_options=options,
         )
     return path
