@@ -29,6 +29,7 @@ __all__ = [
     "MOST_STATED",
     "PLATFORM_CODES",
     "SURFACE_TYPES",
+    "TRACKS_PER_CYCLE",
     "Batch",
     "Bounds",
     "Granule",
@@ -207,24 +208,31 @@ def pass_id(platform: str, orbit: int, ascending: bool) -> int:
 LONGEST_GAP = 600_000
 """Milliseconds; a longer gap between points of an orbit divides two passes: a satellite crosses Greenland in less."""
 
+TRACKS_PER_CYCLE = 1387
+"""Reference ground tracks that ICESat-2 flies in the 91 days of a cycle; orbits count them from cycle 1."""
+
 MOST_STATED = 1 << 20
 """Orbit numbers from here on are starts of passes in units of 600 s since 1970, so from 1989 on; real ones are less."""
 
 
 def name_pass(number: int) -> str:
-    """Return a pass id in words: its orbit, or the time at which an inferred pass starts.
+    """Return a pass id in words: platform, and orbit, or cycle and track, or the time at which an inferred pass starts.
 
     Parameters
     ----------
     number : int
         As of :func:`pass_id`; another number, below 2³², is returned as text.
     """
-    orbit = (number & 0xFFFFFFFF) >> 1
+    code, orbit = number >> 32, (number & 0xFFFFFFFF) >> 1
     if number < 2**32:
         return str(number)
-    if orbit < MOST_STATED:
-        return f"orbit {orbit}"
-    return f"from {pd.Timestamp(orbit * 600, unit='s'):%Y-%m-%d %H:%M}"
+    platform = _WORDS.get(code, f"platform {code}")
+    if orbit >= MOST_STATED:
+        return f"{platform} from {pd.Timestamp(orbit * 600, unit='s'):%Y-%m-%d %H:%M}"
+    if platform == "icesat2" and orbit > 0:
+        cycle, track = divmod(orbit - 1, TRACKS_PER_CYCLE)
+        return f"{platform} cycle {cycle + 1} track {track + 1}"
+    return f"{platform} orbit {orbit}"
 
 
 def join_passes(points: pd.DataFrame) -> npt.NDArray[Any]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -17,9 +21,12 @@ from cryotile.fit.diagnosis import Reason
 from cryotile.fit.terms import TermFlag
 from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid
+from cryotile.pointdb import PointDB
+from cryotile.points import name_pass, pass_id
+from cryotile.readers.icesat2 import orbit_number
 from cryotile.runs.explain import Explanation, explain_at, nearest_post
-from cryotile.runs.run import Run
-from tests.support.flown_run import REQUEST, WORLD, fly_over, plan_flown, work
+from cryotile.runs.run import Run, plan_run
+from tests.support.flown_run import REQUEST, WORLD, as_granule, fly_over, plan_flown, work
 from tests.support.maps import vector_file
 from tests.support.passes_oracle import TAU, Post, fit_passes, points_around
 from tests.support.reference import in_circle
@@ -122,9 +129,83 @@ def test_the_row_of_a_pass_that_is_five_metres_off_shows_the_offset(
     assert Reason.FREE_PASS in set(found.points.loc[own, "reason"])
 
 
-def test_a_pass_is_named_by_its_orbit(run: Run) -> None:
+def test_a_pass_is_named_by_its_platform_and_orbit(run: Run) -> None:
     row = explain_at(run, X, Y).passes.iloc[0]
-    assert row["name"] == f"orbit {(row['pass_id'] & 0xFFFFFFFF) >> 1}"
+    assert row["name"] == f"cryosat2 orbit {(row['pass_id'] & 0xFFFFFFFF) >> 1}"
+
+
+def test_a_pass_of_icesat2_is_named_by_its_cycle_and_track() -> None:
+    for cycle, track in [(1, 1), (3, 277), (4, 1387), (27, 1)]:
+        number = pass_id("icesat2", orbit_number(cycle, track), ascending=False)
+        assert name_pass(number) == f"icesat2 cycle {cycle} track {track}"
+
+
+def test_passes_of_other_platforms_and_inferred_ones_have_a_name() -> None:
+    start = int(np.datetime64("2015-03-01T10:20", "s").astype(int)) // 600
+    assert name_pass(pass_id("envisat", start, True)) == "envisat from 2015-03-01 10:20"
+    assert name_pass(pass_id("saral", 17, True)) == "saral orbit 17"
+    assert name_pass(7) == "7"
+
+
+def test_each_pass_names_the_granules_that_hold_it(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    late = (points["time"] >= "2015-01-01").to_numpy()
+    # Two granules of one year, and one that has none of the points near the post.
+    far = late & (points["x"] > X + 9000).to_numpy()
+    db = PointDB.create(tmp_path / "ice.pdb", WORLD.crs)
+    for name, part in {"EARLY.nc": ~late, "LATE.nc": late & ~far, "FAR.nc": far}.items():
+        granule = as_granule(points[part].reset_index(drop=True))
+        db.append([replace(granule, id=name, name=name, checksum=name)])
+    run = plan_run(tmp_path / "run", REQUEST, db=db)
+    found = explain_at(run, X, Y)
+    expected = np.where(found.points["time"] >= pd.Timestamp("2015-01-01"), "LATE.nc", "EARLY.nc")
+    assert found.points["granule"].tolist() == expected.tolist()
+    assert set(found.passes["granule"]) == {"EARLY.nc", "LATE.nc"}
+    said = call("explain", run.path, "--at", X, Y)[1]
+    early = int((found.passes["granule"] == "EARLY.nc").sum())
+    assert f"\n  EARLY.nc: {early} passes\n" in said
+    assert "FAR.nc" not in said
+
+
+def test_the_passes_that_widen_the_interval_most_are_named(call: Call, run: Run) -> None:
+    passes = explain_at(run, X, Y).passes.dropna(subset="delta")
+    first = passes.loc[passes["delta"].abs().idxmax()]
+    share = first["delta"] ** 2 / (passes["delta"] ** 2).sum()
+    said = call("explain", run.path, "--at", X, Y)[1]
+    assert f"largest parts of the interval: {first['name']} ({share:.0%})" in said
+
+
+def test_an_explanation_needs_no_right_to_write(call: Call, points: pd.DataFrame, run: Run) -> None:
+    # A directory of its own, since another user may not enter those of pytest.
+    with TemporaryDirectory() as directory:
+        place = Path(directory)
+        other = planned(place, points)
+        work(other)
+        for path in [place, *place.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        try:
+            with as_another_user():
+                with pytest.raises(PermissionError):
+                    (other.path / "probe").touch()
+                code, said, complaints = call("explain", other.path, "--at", X, Y)
+        finally:
+            for path in [place, *(p for p in place.rglob("*") if p.is_dir())]:
+                path.chmod(0o755)
+        assert (code, complaints) == (0, "")
+        assert said == call("explain", run.path, "--at", X, Y)[1]
+
+
+@contextmanager
+def as_another_user() -> Iterator[None]:
+    """Give up the rights of root, to which no permission applies; any other user keeps their own."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def test_nothing_is_written_beside_the_run(
@@ -136,7 +217,9 @@ def test_nothing_is_written_beside_the_run(
     assert sorted(path for path in run.path.rglob("*")) == before
 
 
-def test_the_heights_of_a_run_are_listed(call: Call, tmp_path: Path, points: pd.DataFrame) -> None:
+def test_windows_and_heights_of_a_run_are_listed(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
     run = planned(tmp_path, points, heights="1y", windows=("5y", "1y"))
     found = explain_at(run, X, Y)
     said = call("explain", run.path, "--at", X, Y)[1]
@@ -144,6 +227,12 @@ def test_the_heights_of_a_run_are_listed(call: Call, tmp_path: Path, points: pd.
         found.fit["height"].to_numpy(), found.fit["height_pass_count"].to_numpy(), strict=True
     ):
         assert passes == 0 or f"{height:+9.3f} ±" in said
+    for (start, end), rate in zip(
+        found.fit["time_bnds"].to_numpy().astype("datetime64[D]"),
+        found.fit["window_dhdt"].to_numpy(),
+        strict=True,
+    ):
+        assert f"\n  {start} to {end}  {rate:+.3f} ±" in said
     told = json.loads(call("explain", run.path, "--at", X, Y, "--json")[1])
     assert len(told["fit"]["window_dhdt"]) == 4
 
@@ -275,9 +364,12 @@ def test_a_post_is_explained_in_a_table_a_picture_and_a_file(
     assert "its dhdt and status agree, to 1e-9 m/yr" in said
     assert f"dh/dt        {float(found.fit['dhdt']):+.3f}" in said
     for name in found.passes["name"]:
-        assert f"\n  {name:21} " in said
+        assert f"\n  {name:20} " in said
     assert f"plot         {picture}" in said
     assert picture.read_bytes().startswith(b"\x89PNG")
+    limit = re.search(r"rejects a point that is more than ([\d.]+) m from its pass", said)
+    assert limit is not None
+    assert float(limit[1]) == pytest.approx(found.point_limit, abs=5e-4)
     written = pd.read_csv(table)
     assert written["reason"].tolist() == found.points["reason"].tolist()
     assert written["residual"].to_numpy() == pytest.approx(found.points["residual"].to_numpy())

@@ -30,6 +30,9 @@ __all__ = ["explain", "validate"]
 
 TABLES = (".csv", ".parquet")
 
+CONTRIBUTORS = 3
+"""Passes that are named where there may be many."""
+
 LEAST_LIKELY = -7.0
 """Logarithm of the smallest relative likelihood that is shown."""
 
@@ -130,7 +133,14 @@ def _draw(found: Explanation, path: Path) -> None:
     if found.fit["status"] == Status.OK:
         title += f", dh/dt {_rate(found)}"
     assert found.config.period is not None
-    plot_post(points, path, radius=found.config.radius, period=found.config.period, title=title)
+    plot_post(
+        points,
+        found.passes,
+        path,
+        radius=found.config.radius,
+        period=found.config.period,
+        title=title,
+    )
 
 
 _WHAT_BECAME = {
@@ -181,12 +191,18 @@ def _lines(run: Run, found: Explanation, away: float) -> Iterator[str]:
     yield f"points       {number(len(found.points))} within the radius: " + (
         ", ".join(f"{number(counts[r])} {_WHAT_BECAME[r]}" for r in Reason if r in counts) or "none"
     )
+    if not math.isnan(found.point_limit):
+        yield f"screen       rejects a point that is more than {found.point_limit:.3f} m from its pass"
     yield "\ngates"
     yield from map(_gate_line, found.gates)
     yield from _likelihood_lines(found)
     if len(found.passes):
         yield "\npasses"
         yield from _pass_lines(found.passes)
+        yield from _granule_lines(found.passes)
+    if "window_dhdt" in fit:
+        yield "\nwindows"
+        yield from _window_lines(fit)
     if "height" in fit:
         yield "\nheights"
         yield from _height_lines(fit)
@@ -219,9 +235,9 @@ def _likelihood_lines(found: Explanation) -> Iterator[str]:
 
 
 def _pass_lines(passes: pd.DataFrame) -> Iterator[str]:
-    width = max(21, *map(len, passes["name"]))
+    width = max(20, *map(len, passes["name"]))
     yield (
-        f"  {'pass':{width}} {'time (UTC)':16} {'direction':10} {'platform':10} {'mode':11} {'n':>5} {'out':>5}"
+        f"  {'pass':{width}} {'time (UTC)':16} {'direction':10} {'mode':11} {'n':>5} {'out':>5}"
         f" {'offset':>9} {'t':>6} {'dh/dt without':>14} {'share':>6}"
     )
     for row in passes.to_dict("records"):
@@ -233,7 +249,7 @@ def _pass_lines(passes: pd.DataFrame) -> Iterator[str]:
         share = "free" if row["free"] is True else ""
         share = share if math.isnan(row["share"]) else f"{row['share']:.0%}"
         yield (
-            f"  {row['name']:{width}} {row['time']:%Y-%m-%d %H:%M} {row['direction']:10} {row['platform']:10}"
+            f"  {row['name']:{width}} {row['time']:%Y-%m-%d %H:%M} {row['direction']:10}"
             f" {row['mode']:11} {row['points']:>5} {row['rejected']:>5} {offset:>9} {t:>6} {change:>14}"
             f" {share:>6}".rstrip()
         )
@@ -241,6 +257,36 @@ def _pass_lines(passes: pd.DataFrame) -> Iterator[str]:
         "  (t: offset over its standard error; free: unknown offset, shapes the terrain and not the rate; dh/dt"
         " without: change, m/yr; share: of the variance of dh/dt)"
     )
+    largest = passes.dropna(subset="share").nlargest(CONTRIBUTORS, "share")
+    if len(largest):
+        named = (f"{row['name']} ({row['share']:.0%})" for row in largest.to_dict("records"))
+        yield f"  largest parts of the interval: {', '.join(named)}"
+
+
+def _granule_lines(passes: pd.DataFrame) -> Iterator[str]:
+    """Yield each granule that the point DB has of these passes, and the passes that it holds."""
+    held = passes.assign(granule=passes["granule"].str.split(",")).explode("granule")
+    held = held[held["granule"] != ""]
+    if held.empty:
+        return
+    yield "\ngranules"
+    for granule, of in held.groupby("granule", sort=False):
+        few = len(of) <= CONTRIBUTORS
+        yield f"  {granule}: {', '.join(of['name']) if few else f'{len(of)} passes'}"
+
+
+def _window_lines(fit: xr.Dataset) -> Iterator[str]:
+    for (start, end), rate, interval, passes, status in zip(
+        fit["time_bnds"].to_numpy().astype("datetime64[D]"),
+        *(
+            fit[f"window_{name}"].to_numpy()
+            for name in ("dhdt", "dhdt_ci95", "pass_count", "status")
+        ),
+        strict=True,
+    ):
+        said = Status(int(status)).name.lower()
+        said = f"{rate:+.3f} ± {interval:.3f} m/yr" if status == Status.OK else said
+        yield f"  {start} to {end} {said:>20}   passes: {passes}"
 
 
 def _height_lines(fit: xr.Dataset) -> Iterator[str]:

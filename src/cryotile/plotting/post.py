@@ -30,8 +30,18 @@ _ROOM = 1.6
 """Upper end of the axis over the largest residual in the fit; points beyond it are drawn at the edge."""
 
 
+NAMED = 4
+"""Free passes whose names there is room for."""
+
+
 def plot_post(
-    points: pd.DataFrame, path: Path, *, radius: float, period: tuple[str, str], title: str
+    points: pd.DataFrame,
+    passes: pd.DataFrame,
+    path: Path,
+    *,
+    radius: float,
+    period: tuple[str, str],
+    title: str,
 ) -> None:
     """Draw the points of a post.
 
@@ -40,6 +50,9 @@ def plot_post(
     points : DataFrame
         ``time``, ``residual`` (m), ``east``, ``north`` (m from the post along x and y), ``ascending``, ``reason`` (of
         :class:`cryotile.fit.diagnosis.Reason`).  If all residuals are NaN, heights about their median are drawn.
+    passes : DataFrame
+        ``name``, ``time``, ``offset`` (m, NaN without one), ``free``; offsets are drawn as lines, the first free passes
+        are named.
     path : Path
         PNG, PDF or SVG, by its suffix.
     radius : float
@@ -63,8 +76,8 @@ def plot_post(
         figure = new_figure(10, 4.2, layout="constrained")
         over_time, around = figure.subplots(1, 2, width_ratios=(2.3, 1))
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
-        _draw_residuals(over_time, points)
         over_time.set_xlim(*(parse_instant(text) for text in period))
+        _draw_residuals(over_time, points, passes)
         _draw_circle(around, points, radius)
         for axes in (over_time, around):
             axes.spines[["top", "right"]].set_visible(False)
@@ -88,7 +101,7 @@ def _groups(points: pd.DataFrame) -> Mapping[str, tuple[pd.DataFrame, dict[str, 
     return {name: group for name, group in groups.items() if len(group[0])}
 
 
-def _draw_residuals(axes: Axes, points: pd.DataFrame) -> None:
+def _draw_residuals(axes: Axes, points: pd.DataFrame, passes: pd.DataFrame) -> None:
     fitted = bool(points["residual"].notna().any())
     values = "residual" if fitted else "height"
     points = points.assign(height=points["elevation"] - points["elevation"].median())
@@ -104,6 +117,7 @@ def _draw_residuals(axes: Axes, points: pd.DataFrame) -> None:
         edge = 0.97 * limit * np.sign(outside[values])
         axes.scatter(outside["time"], edge, marker="D", s=12, color=style["color"], linewidths=0)
         beyond += len(outside)
+    _draw_passes(axes, passes, limit)
     axes.axhline(0, color="0.3", lw=0.6, zorder=0)
     axes.set_ylim(-limit, limit)
     axes.set_ylabel("residual (m)" if fitted else "elevation about its median (m)")
@@ -117,7 +131,31 @@ def _draw_residuals(axes: Axes, points: pd.DataFrame) -> None:
             loc="upper left",
             bbox_to_anchor=(-0.01, -0.1),
             handletextpad=0.1,
-            columnspacing=1.0,
+            columnspacing=0.8,
+            handlelength=1.2,
+        )
+
+
+def _draw_passes(axes: Axes, passes: pd.DataFrame, limit: float) -> None:
+    """Draw the offset of each pass, and name free ones."""
+    inside = passes[passes["offset"].abs() <= limit]
+    style: dict[str, Any] = {"marker": "_", "s": 60, "color": "0.1", "linewidths": 1.2}
+    if len(inside):
+        axes.scatter(inside["time"], inside["offset"], label="pass offset", **style)
+    middle = passes["time"].min() + (passes["time"].max() - passes["time"].min()) / 2
+    for k, row in enumerate(passes[passes["free"]].head(NAMED).to_dict("records")):
+        late = row["time"] > middle
+        # Each on a line of its own, for passes that are close in time.
+        height = np.sign(row["offset"]) * (0.97 - 0.07 * k) * limit
+        axes.annotate(
+            f"{row['name']}, {row['offset']:+.2f} m",
+            (row["time"], height),
+            xytext=(-6 if late else 6, 0),
+            textcoords="offset points",
+            ha="right" if late else "left",
+            va="center",
+            fontsize=7,
+            color=_OTHERS[Reason.FREE_PASS],
         )
 
 

@@ -9,13 +9,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cryotile.points import TRACKS_PER_CYCLE
 from cryotile.readers.source import Source
 from cryotile.times import gps_to_utc
 
 __all__ = ["NOTE", "Delivery", "delivery", "northward", "orbit_number", "utc_times"]
-
-TRACKS_PER_CYCLE = 1387
-"""Reference ground tracks flown in the 91 days of a cycle."""
 
 SDP_EPOCH = 1198800018.0
 """GPS seconds of 2018-01-01 00:00:00 UTC, from which ``delta_time`` counts unless the file states another epoch."""

@@ -74,13 +74,16 @@ class Explanation:
         In the order in which they are tried.
     points : DataFrame
         The points within the radius, with ``distance`` (m), ``residual`` (m, NaN before there is a fit), ``reason``
-        (of :class:`cryotile.fit.diagnosis.Reason`), ``pass_offset`` (m, of its pass) and ``detail``.
+        (of :class:`cryotile.fit.diagnosis.Reason`), ``pass_offset`` (m, of its pass), ``granule`` (names of the files
+        that have its pass and reach to its place and time, with commas between) and ``detail``.
     passes : DataFrame
-        One row a pass: ``pass_id``, ``name`` (in words), ``time``, ``direction``, ``mode``, ``platform``, ``points``,
-        ``rejected``, ``offset`` (m), ``t``, ``free``, ``delta`` (m/yr, dh/dt without it less dh/dt) and ``share`` (of
-        the variance of dh/dt).
+        One row a pass: ``pass_id``, ``name`` (in words), ``time``, ``direction``, ``mode``, ``platform``, ``granule``,
+        ``points``, ``rejected``, ``offset`` (m), ``t``, ``free``, ``delta`` (m/yr, dh/dt without it less dh/dt) and
+        ``share`` (of the variance of dh/dt).
     likelihood : DataFrame
         As of :class:`cryotile.fit.diagnosis.Diagnosis`.
+    point_limit : float
+        A point is rejected further than this from the offset of its pass, m; NaN if no point was screened.
     stored : StoredPost
         Values of the run at the post.
     """
@@ -95,6 +98,7 @@ class Explanation:
     points: pd.DataFrame
     passes: pd.DataFrame
     likelihood: pd.DataFrame
+    point_limit: float
     stored: StoredPost
 
 
@@ -148,7 +152,8 @@ def explain_at(run: Run, x: float, y: float) -> Explanation:
     i, j = nearest_post(grid, x, y)
     place = (i * grid.posting, j * grid.posting)
     (x, y), reach = place, run.settings.fit.reach
-    points = read_window(run, open_db(run), (x - reach, y - reach, x + reach, y + reach))
+    db = open_db(run)
+    points = read_window(run, db, (x - reach, y - reach, x + reach, y + reach))
     # By the function that fits tiles, so that the same fit is explained.
     # Without limits a fit tells its rate and interval, however large.
     unlimited = replace(run.settings.fit, max_rate=math.inf, max_ci95=math.inf)
@@ -157,7 +162,7 @@ def explain_at(run: Run, x: float, y: float) -> Explanation:
         for config in (run.settings.fit, unlimited)
     )
     diagnosis = explain_post(points, *place, run.settings.fit)
-    near = _judged(points, place, diagnosis)
+    near = _judged(points, place, diagnosis, db.granules_at(run.snapshot))
     # Gates and terms of the radius that the fit of the post has.
     config = replace(run.settings.fit, radius=diagnosis.radius, fallback_radii=())
     to_degrees = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
@@ -173,14 +178,21 @@ def explain_at(run: Run, x: float, y: float) -> Explanation:
         points=near,
         passes=_by_pass(near, diagnosis),
         likelihood=diagnosis.likelihood,
+        point_limit=diagnosis.point_limit,
         stored=_stored(run, i, j),
     )
 
 
-def _judged(points: pd.DataFrame, place: tuple[float, float], diagnosis: Diagnosis) -> pd.DataFrame:
+def _judged(
+    points: pd.DataFrame,
+    place: tuple[float, float],
+    diagnosis: Diagnosis,
+    granules: pd.DataFrame,
+) -> pd.DataFrame:
     """Return the points within the radius, each with its verdict and the reason."""
     told, limit = diagnosis.points, diagnosis.point_limit
     near: pd.DataFrame = points.iloc[told["index"].to_numpy()].reset_index(drop=True)
+    near["granule"] = _granules_of(near, granules)
     near["distance"] = np.hypot(near["x"] - place[0], near["y"] - place[1])
     for name in ("pass_id", "residual", "pass_offset", "reason"):
         near[name] = told[name]
@@ -198,6 +210,25 @@ def _judged(points: pd.DataFrame, place: tuple[float, float], diagnosis: Diagnos
     return near
 
 
+def _granules_of(points: pd.DataFrame, granules: pd.DataFrame) -> list[str]:
+    """Return the names of the granules that hold the pass of each point and reach to its place and time."""
+    here = granules[granules["rows"] > 0]
+    for name in ("x", "y", "time"):
+        low, high = points[name].min(), points[name].max()
+        here = here[(here[f"{name}_min"] <= high) & (here[f"{name}_max"] >= low)]
+    columns = ["name", "x_min", "x_max", "y_min", "y_max", "time_min", "time_max"]
+    held = here[["passes", *columns]].explode("passes").groupby("passes")
+    names = np.full(len(points), "", dtype=object)
+    for number, rows in points.groupby("pass_id").indices.items():
+        some = points.iloc[rows]
+        for _, one in held.get_group(number).iterrows() if number in held.groups else ():
+            inside = np.logical_and.reduce(
+                [some[n].between(one[f"{n}_min"], one[f"{n}_max"]) for n in ("x", "y", "time")]
+            )
+            names[rows[inside]] += f"{one['name']},"
+    return [text.removesuffix(",") for text in names]
+
+
 def _by_pass(points: pd.DataFrame, diagnosis: Diagnosis) -> pd.DataFrame:
     """Return one row for each pass, in order of time."""
     rows = [
@@ -208,13 +239,16 @@ def _by_pass(points: pd.DataFrame, diagnosis: Diagnosis) -> pd.DataFrame:
             "direction": _direction(some["ascending"]),
             "mode": "+".join(sorted(some["mode"].astype(str).unique())),
             "platform": "+".join(sorted(some["platform"].astype(str).unique())),
+            "granule": ",".join(
+                sorted({n for text in some["granule"].unique() for n in text.split(",") if n})
+            ),
             "points": len(some),
             "rejected": int((~some["reason"].isin([Reason.KEPT, Reason.FREE_PASS])).sum()),
         }
         for number, some in points.groupby("pass_id")
     ]
-    columns = ["pass_id", "name", "time", "direction", "mode", "platform", "points", "rejected"]
-    table = pd.DataFrame(rows, columns=columns).set_index("pass_id")
+    columns = ["pass_id", "name", "time", "direction", "mode", "platform", "granule"]
+    table = pd.DataFrame(rows, columns=[*columns, "points", "rejected"]).set_index("pass_id")
     table = table.join(diagnosis.passes.set_index("pass_id"))
     table["share"] = table["delta"] ** 2 / (table["delta"] ** 2).sum()
     return table.reset_index().sort_values(["time", "pass_id"], ignore_index=True)
