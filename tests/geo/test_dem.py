@@ -15,7 +15,7 @@ import rasterio
 
 from cryotile.cli import main
 from cryotile.errors import InvalidValue, MissingDependency
-from cryotile.geo import dem
+from cryotile.geo import raster
 from cryotile.geo.dem import Dem
 from cryotile.pointdb import PointDB
 from cryotile.runs.ingest_batch import FAR_FROM_DEM, Criteria, take_in
@@ -83,7 +83,7 @@ def test_a_plane_is_interpolated_exactly(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Blocks end within the model, and points lie on both sides of their seams.
-    monkeypatch.setattr(dem, "BLOCK", 16)
+    monkeypatch.setattr(raster, "BLOCK", 16)
     path = write(tmp_path / "dem")
     above = Dem(path, GREENLAND).difference(points())
     np.testing.assert_allclose(above, 5.0, atol=0.001)
