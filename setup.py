@@ -7,7 +7,8 @@ from setuptools import Extension, setup
 
 # -ffp-contract=off: with fused multiply-adds the last bit would depend on the compiler, and the same points must give
 # the same bytes everywhere.
-FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+# -g0: debug information holds the path of the build, and makes three quarters of the file.
+FLAGS = ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-g0"]
 KERNEL = Path("src/cryotile/kernel")
 
 setup(
