@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+PYTHONS ?= 3.11 3.12 3.13
 
 # What an installed cryotile is made of: pip runs again only when one of these is newer than its stamp.
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.json' -o -name '*.html')
 
-.PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm clean
+.PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm wheels clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +26,7 @@ help:
 	@echo 'make bench-backends  compare the backends (12 minutes): docs/backends/benchmark.md'
 	@echo 'make bench-fit  compare the fit with other ways; table, and plot in docs/_static'
 	@echo 'make calibration  how often the 95 % interval holds the truth; tables and plots in docs/_static'
+	@echo 'make wheels     build wheels twice, repair them, try them in bare environments (PYTHONS=…)'
 	@echo 'make clean      remove what was built, but not the virtual environment'
 
 demo: $(VENV)/with-plot
@@ -72,6 +74,9 @@ bench-fit: $(VENV)/with-all,test,bench
 
 calibration: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/calibration.py --processes 2
+
+wheels:
+	.ci/wheels $(PYTHONS)
 
 clean:
 	rm -rf build dist docs/_build src/*.egg-info src/cryotile/*.c

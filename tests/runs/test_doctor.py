@@ -17,7 +17,7 @@ from cryotile.runs import doctor
 from cryotile.runs.doctor import examine
 from tests.support.command_line import run
 
-EXTRAS = {"plot", "http", "geo", "dask", "database", "server", "mpi"}
+EXTRAS = {"plot", "http", "geo", "dask", "database", "server"}
 
 
 def found(directory: Path, subject: str, **options) -> list[doctor.Finding]:

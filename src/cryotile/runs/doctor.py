@@ -26,15 +26,14 @@ __all__ = ["Finding", "examine"]
 
 State = Literal["ok", "missing", "problem"]
 
-_DEVELOPMENT = {"all", "bench", "dev", "docs", "test"}
-"""Extras that no feature needs."""
+_APART = {"all", "bench", "dev", "docs", "mpi", "test"}
+"""Extras that no feature needs, and that of MPI, which is tried."""
 
 _FEATURES = {
     "dask": "the backend dask",
     "database": "ledgers in a database",
     "geo": "masks, basins, elevation models and GeoTIFF",
     "http": "the backend http and the client of a task farm",
-    "mpi": "the backend mpi",
     "plot": "pictures",
     "server": "cryotile serve",
     "zarr": "products in Zarr",
@@ -150,7 +149,7 @@ def _memory(environment: Mapping[str, str], root: Path) -> Finding:
 def _extras() -> Iterator[Finding]:
     """Tell for each optional feature whether its distributions are installed."""
     about = importlib.metadata.metadata("cryotile")
-    for extra in sorted(set(about.get_all("Provides-Extra") or ()) - _DEVELOPMENT):
+    for extra in sorted(set(about.get_all("Provides-Extra") or ()) - _APART):
         missing = sorted(name for name in _needs(extra) if not _installed(name))
         feature = _FEATURES.get(extra, f"the extra {extra}")
         if missing:
@@ -187,7 +186,9 @@ def _mpi() -> Finding:
     launcher = shutil.which("mpirun") or shutil.which("mpiexec")
     if importlib.util.find_spec("mpi4py") is None:
         text = f"mpi4py is not installed{'' if launcher is None else f' ({launcher} is)'}"
-        return Finding("MPI", "missing", f"{text}, for the backend mpi", "pip install mpi4py")
+        return Finding(
+            "MPI", "missing", f"{text}, for the backend mpi", "pip install 'cryotile[mpi]'"
+        )
     # Of an MPI library that does not fit the host, the import may end the process.
     code, answer = _answer(
         sys.executable, "-c", "from mpi4py import MPI; print(MPI.Get_library_version())"
