@@ -121,7 +121,7 @@ def test_another_cryosat_product_is_unknown(granules, tmp_path):
     [
         ("short_name", "ATL03"),
         ("identifier_product_type", "ATL08"),
-        ("product_name", "S3A_SR_2_LAN_LI_20190504T112546_20190504T121546.SEN3"),
+        ("product_name", "S3A_SR_2_WAT____20190504T112546_20190504T121546.SEN3"),
         ("title", "Sentinel-6 Level 2"),
     ],
 )
@@ -145,14 +145,12 @@ ATL03, L1B, S3 = "ICESat-2 ATL03", "CryoSat-2 Level 1B (L1B", "Sentinel-3"
         ("processed_ATL03_20190416093911_02770303_006_01.h5", {}, "x", ATL03),
         ("a.h5", {"identifier_product_type": "ATL08"}, "x", "ICESat-2 ATL08"),
         ("a.h5", {}, "gt2l/land_segments/latitude", "ICESat-2 ATL08"),
-        ("a.h5", {"ShortName": "GLAH12"}, "Data_40HZ/Elevation_Surfaces/d_elev", "ICESat GLAH12"),
-        ("a.h5", {}, "Data_40HZ/Elevation_Surfaces/d_elev", "ICESat GLAH06 or GLAH12"),
+        ("a.h5", {"ShortName": "GLAH14"}, "Data_40HZ/Elevation_Surfaces/d_elev", "ICESat GLAH14"),
         ("a.nc", {"product_name": "CS_OFFL_SIR_SIN_1B_20190504T122546_D001"}, "x", L1B),
         ("a.nc", {}, "pwr_waveform_20_ku", L1B),
         ("a.nc", {"product_name": "CS_OFFL_SIR_SARIFR_20190504T122546_D001"}, "x", "FBR"),
-        ("a.nc", {"product_name": "S3A_SR_2_LAN_LI_20190504T112546.SEN3"}, "x", S3),
-        ("enhanced_measurement.nc", {}, "elevation_ice_sheet_20_ku", S3),
-        ("a.nc", {"title": "no more than this"}, "expert/ice_sheet_lat_poca", "FDR4ALT"),
+        ("a.nc", {"product_name": "S3A_SR_2_LAN_HY_20190504T112546.SEN3"}, "x", S3),
+        ("EN1_F4A_ALT_TDP_OC_1.nc", {"title": "Ocean and Coastal"}, "x", "FDR4ALT"),
     ],
 )
 def test_the_refusal_says_in_words_what_the_product_is(

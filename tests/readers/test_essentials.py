@@ -18,6 +18,7 @@ from cryotile.points import SURFACE_TYPES
 from cryotile.readers import extra_columns, find_reader, read_granule
 from cryotile.readers.source import Source
 from cryotile.simulate import World, simulate
+from tests.support.foreign import CASES
 from tests.support.real_granules import (
     ANTARCTICA,
     APRIL,
@@ -43,6 +44,12 @@ ESSENTIAL = {
     NOVEMBER: ATL06_BEAM,
     REPEATED: "delta_time h_corr latitude longitude quality_summary cycle_number",
     EOLIS: "time x y elevation",
+    "fdr4alt": "time ice_sheet_lon_poca ice_sheet_lat_poca ice_sheet_elevation_ice1_roemer retracking_ice1_qual"
+    " ice_sheet_qual_relocation",
+    "reaper": "time_20hz offset_lon_20hz offset_lat_20hz offset_elevation_20hz ice1_qual_flag_20hz",
+    "sentinel3": "time_20_ku lon_cor_20_ku lat_cor_20_ku elevation_ice_sheet_20_ku waveform_qual_ice_20_ku",
+    "glah12": "DS_UTCTime_40 d_lon d_lat d_elev d_satElevCorr elev_use_flg sigma_att_flg sat_corr_flg i_numPk",
+    "ilatm1b": "time_hhmmss longitude latitude elevation",
 }
 """Granule → its variables of place, time, height and quality."""
 
@@ -53,6 +60,15 @@ MODES = {
     SAR: "flag_instr_mode_op_20_ku",
 }
 MODES |= {ANTARCTICA: "instrument_mode", GREENLAND: "instrument_mode", EOLIS: "isSwath"}
+
+STATED = {
+    EOLIS: ("/", "geospatial_projection"),  # of x and y
+    "fdr4alt": ("expert/time", "units"),
+}
+"""Granule → the attribute without which its variables say nothing."""
+
+PLATFORMS = {"fdr4alt": "mission_name", "sentinel3": "mission_name"}
+"""Granule → an attribute that tells its platform; its name does so, too."""
 
 BEAMS = {APRIL: "gt1l", NOVEMBER: "gt3r", REPEATED: "pt2"}
 """Granule → the beam that its small copy has."""
@@ -96,6 +112,8 @@ def read(path):
 def small(request, granules, eolis, tmp_path, monkeypatch):
     """Copy what the reader asks for of a granule and of one of its beams; return name, path and what was asked."""
     path = eolis if request.param == EOLIS else granules / request.param
+    if case := CASES.get(request.param):
+        path = case.write(tmp_path / "made", case.truth)
     beam = BEAMS.get(request.param)
     with monkeypatch.context() as patch:
         asked = Asked(patch)
@@ -137,7 +155,7 @@ def without(path, target, name, attribute):
 
 def test_all_but_place_time_height_and_quality_may_be_absent(small, tmp_path):
     name, path, things = small
-    needed = {("/", "geospatial_projection")}  # of x and y
+    needed = {STATED.get(name)}
     essential = [one for one, _ in things if one.rpartition("/")[2] in ESSENTIAL[name].split()]
     needed |= {(variable, None) for variable in essential}
     whole = read(path)
@@ -165,13 +183,15 @@ def test_place_time_height_and_quality_alone_are_a_granule(small, tmp_path):
     name, path, things = small
     whole = read(path)
     kept = {*ESSENTIAL[name].split(), MODES.get(name)}
-    bare = tmp_path / "bare.h5"
+    # The names of some tell the satellite or the day; those of others tell nothing.
+    bare = tmp_path / (f"bare {path.name}" if name in ("reaper", "ilatm1b") else "bare.h5")
     with h5py.File(path) as old, h5py.File(bare, "w") as new:
         for variable, _ in things:
             if variable.rpartition("/")[2] in kept and variable not in new:
                 old.copy(variable, new, name=variable)
-        if name == EOLIS:
-            new.attrs["geospatial_projection"] = old.attrs["geospatial_projection"]
+        for attribute in {PLATFORMS.get(name), "geospatial_projection"} - {None}:
+            if attribute in old.attrs:
+                new.attrs[attribute] = old.attrs[attribute]
     found = read(bare)
     assert found.product == whole.product == find_reader(path).product
     assert found.dropped == whole.dropped

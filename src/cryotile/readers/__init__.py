@@ -44,6 +44,14 @@ _BUILT_IN = (
     "cryotile.readers.cryotempo:LAND_ICE",
     "cryotile.readers.atl06:ATL06",
     "cryotile.readers.atl11:ATL11",
+    "cryotile.readers.radar:FDR4ALT",
+    "cryotile.readers.radar:REAPER",
+    "cryotile.readers.radar:SENTINEL3",
+    "cryotile.readers.glas:GLAH06",
+    "cryotile.readers.glas:GLAH12",
+    "cryotile.readers.atm:ILATM2",
+    "cryotile.readers.atm:ILATM1B",
+    "cryotile.readers.lvis:LVIS",
     "cryotile.readers.eolis:EOLIS",
     "cryotile.readers.tables.reader:TABLE",
 )
@@ -190,10 +198,7 @@ _CONTENTS = {
     "gt{}/heights/h_ph": "ICESat-2 ATL03",
     "gt{}/land_segments": "ICESat-2 ATL08",
     "gt{}/sea_ice_segments": "ICESat-2 ATL07",
-    "Data_40HZ/Elevation_Surfaces": "ICESat GLAH06 or GLAH12",
     "pwr_waveform_20_ku": "CryoSat-2 Level 1B (L1B, waveforms)",
-    "elevation_ice_sheet_20_ku": "Sentinel-3 land ice",
-    "expert/ice_sheet_lat_poca": "FDR4ALT (Envisat, ERS)",
 }
 """Object → the product that has it, where no name tells; ``{}`` stands for a beam of ICESat-2."""
 
@@ -256,7 +261,7 @@ def _short(text: object) -> str:
     return " ".join(str(text).split())[:80]
 
 
-# Files that lie beside granules: previews, metadata, checksums, downloads that were cut off.
+# Files that lie beside granules: previews, metadata, checksums, downloads that were cut off; 1 Hz alone of Sentinel-3.
 _STRAY_SUFFIX = re.compile(
     r"\.(aux|bak|cmr|crdownload|gif|hdr|html|iso|jpe?g|json|log|md5?|met|part|pdf|png|qa|rst|sha\d+|tmp|toml|xml|ya?ml)$"
 )
@@ -268,6 +273,7 @@ _STRAY_NAMES = (
     "license",
     "license.txt",
     "manifest",
+    "reduced_measurement.nc",
 )
 
 

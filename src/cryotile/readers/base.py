@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cryotile.geo.values import HIGHEST, LOWEST
+from cryotile.geo.values import HIGHEST, LOWEST, has_utc_calendar
 from cryotile.points import (
     MODES,
     SURFACE_TYPES,
@@ -21,10 +21,12 @@ from cryotile.points import (
     platform_words,
 )
 from cryotile.readers.pass_inference import DIRECTION_NOTE, NOTE, infer_directions, infer_passes
-from cryotile.readers.source import Source
+from cryotile.readers.source import Shape, Source
+from cryotile.times import TimeUnit
 
 __all__ = [
     "REASONS",
+    "UNTRIED",
     "Identity",
     "Passes",
     "ProductReader",
@@ -33,6 +35,7 @@ __all__ = [
     "build_granule",
     "codes",
     "find_passes",
+    "instants",
     "outermost",
     "pass_ids",
 ]
@@ -62,12 +65,22 @@ REASONS: Mapping[str, str] = {
     "not_best_quality": "the quality summary is not best quality",
     "geolocation_uncertain": "the height error from geolocation is over 1 m",
     "no_orbit": "the orbit number is missing, so the pass is unknown",
+    "retracking_failed": "the flag of the retracker says that its range is bad",
+    "relocation_failed": "the flag of the relocation says that the place of the echo is unknown",
+    "poor_waveform": "the flag of the waveform over ice is set",
+    "elevation_unusable": "the flag on the use of elevations is set",
+    "bad_attitude": "the flag of the attitude is set",
+    "saturated": "the receiver was saturated, and the correction of the elevation is missing",
+    "several_peaks": "the waveform does not have a single peak",
 }
 """Reason → sentence, for every reason under which a built-in reader drops a point.
 
 A point counts under its first reason.  Reasons common to all products come first, in the order above, then those of the
 product's own flags.
 """
+
+UNTRIED = "this reader follows descriptions of its product and is untried on a real file"
+"""Note on granules of a product of which no file was to be had."""
 
 _STAND_INS_NAMED = 3
 
@@ -212,11 +225,14 @@ class ProductReader(ABC):
         Extra column → variable and unit.
     notes : tuple of str
         Facts that a user should know about every granule.
+    tried : bool
+        Whether it has read a file of the agency; otherwise its granules have the note :data:`UNTRIED`.
     """
 
     product: str
     variables: Mapping[str, tuple[str, str]]
     notes: tuple[str, ...]
+    tried: bool = True
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -243,7 +259,7 @@ class ProductReader(ABC):
             records,
             surface_types=surface_types,
             columns=columns,
-            notes=self.notes,
+            notes=self.notes if self.tried else (*self.notes, UNTRIED),
         )
 
 
@@ -402,6 +418,45 @@ def codes(raw: NDArray[Any], meanings: Mapping[int, str], names: Sequence[str]) 
     for value, name in meanings.items():
         positions[raw == value] = names.index(name)
     return positions
+
+
+def instants(
+    source: Source, name: str, shape: Shape, default: str | None
+) -> NDArray[np.datetime64]:
+    """Return the instants in the variable ``name``, in the unit that the file states.
+
+    Parameters
+    ----------
+    source : Source
+        The granule.
+    name : str
+        The variable.
+    shape : tuple of int
+        Its required shape.
+    default : str or None
+        Its unit where the file does not state one, such as ``"seconds since 2000-01-01"``; None: it must state it.
+
+    Returns
+    -------
+    ndarray of datetime64[ms]
+        UTC; NaT where missing.
+
+    Raises
+    ------
+    GranuleError
+        The variable is missing, its calendar is not that of UTC, or it has no unit.
+    """
+    numbers = source.values(name, shape)
+    calendar = source.attribute("calendar", of=name)
+    if not has_utc_calendar(calendar):
+        raise source.lacks(f"calendar of UTC (it is {calendar!r})")
+    stated = str(source.attribute("units", of=name) or "").removesuffix("UTC")
+    for unit in (stated, default):
+        try:
+            return TimeUnit.parse(unit or "").to_utc(numbers)
+        except ValueError:
+            continue
+    raise source.lacks(f"unit of its variable {name}, such as 'seconds since 2000-01-01',")
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,13 +15,12 @@ import pyproj
 from numpy.typing import NDArray
 from pyproj.exceptions import CRSError
 
-from cryotile.geo.values import has_utc_calendar
 from cryotile.points import MODES, SURFACE_TYPES, pass_id
 from cryotile.readers import pass_inference
-from cryotile.readers.base import Identity, ProductReader, Records
+from cryotile.readers.base import Identity, ProductReader, Records, instants
 from cryotile.readers.cryotempo import delivery
 from cryotile.readers.source import Shape, Source
-from cryotile.times import TimeUnit, parse_date, utc_instants
+from cryotile.times import parse_date
 
 __all__ = ["EOLIS", "EolisPoints"]
 
@@ -71,7 +70,8 @@ def _records(source: Source) -> tuple[Records, str]:
     """Return all records, and the name of their tile."""
     shape = source.shape("elevation")
     longitude, latitude, zone = _positions(source, shape)
-    time = _times(source, shape)
+    # Seconds since 1970, whatever the words of its first files.
+    time = instants(source, "time", shape, "seconds since 1970-01-01")
     stated = _stated(source, shape)
     orbit, ascending = pass_inference.infer_passes(stated, time, latitude)
     orbit[stated >= 0] = stated[stated >= 0]
@@ -149,18 +149,6 @@ def _crs(source: Source) -> pyproj.CRS:
         return pyproj.CRS.from_user_input(text)
     except CRSError as error:
         raise source.damaged(f"geospatial_projection {text!r}", error) from error
-
-
-def _times(source: Source, shape: Shape) -> NDArray[np.datetime64]:
-    """Return UTC: seconds since 1970 unless the units state another epoch as CF does."""
-    seconds = source.values("time", shape)
-    calendar = source.attribute("calendar", of="time")
-    if not has_utc_calendar(calendar):
-        raise source.lacks(f"calendar of UTC (it is {calendar!r})")
-    try:
-        return TimeUnit.parse(str(source.attribute("units", of="time"))).to_utc(seconds)
-    except ValueError:
-        return utc_instants(seconds, "1970-01-01")
 
 
 EOLIS = EolisPoints()

@@ -80,6 +80,11 @@ class ReaderContract:
         return None
 
     @pytest.fixture
+    def other_name(self) -> str:
+        """Return another name of the file; it keeps what the content does not tell, such as the day of a flight."""
+        return "renamed.dat"
+
+    @pytest.fixture
     def read(self, granule_path: Path, mapping: ColumnMapping | None) -> Callable[..., Granule]:
         """Return the call that reads the granule, given surfaces and columns."""
         return partial(read_granule, granule_path, mapping=mapping)
@@ -100,12 +105,13 @@ class ReaderContract:
         self,
         read: Callable[..., Granule],
         granule_path: Path,
+        other_name: str,
         mapping: ColumnMapping | None,
         tmp_path: Path,
     ) -> None:
-        renamed = shutil.copy(granule_path, tmp_path / "renamed.dat")
+        renamed = shutil.copy(granule_path, tmp_path / other_name)
         granule, same = read(), read_granule(renamed, mapping=mapping)
-        assert same.name == "renamed.dat"
+        assert same.name == other_name
         assert (same.id, same.checksum, same.dropped) == (
             granule.id,
             granule.checksum,
