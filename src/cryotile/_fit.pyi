@@ -231,8 +231,8 @@ class Kernel:
         -------
         posts : ndarray, shape (ny, nx), dtype POST
             NaN where there is no fit; not computed if a circle may hold more points than ``room``.
-        coefficients : ndarray, shape (ny, nx, slots)
-            Of the terms.
+        coefficients : ndarray, shape (ny, nx, 2 * slots)
+            Of the terms, then their sigmas by leaving out passes: of acceleration, offsets and point columns, else NaN.
         more : dict
             ``windows``, shape (ny, nx, windows), dtype WINDOW; ``heights``, shape (ny, nx, bins), dtype HEIGHT; with
             regions ``deltas``, shape (regions, pass_total + 1): by how much the total of a region changes when a pass

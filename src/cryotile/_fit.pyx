@@ -71,11 +71,11 @@ cdef extern from "kernel/fit.h" nogil:
         SEASONAL
         PLANE_SUMS
     ctypedef struct Term:
-        int32_t kind, flag, count, extra, slot
+        int32_t kind, flag, count, extra, slot, outputs
         double prior
     ctypedef struct Model:
         double radius, min_span, min_tolerance, max_rate, distance_scale
-        int32_t min_points, min_passes, modes, extras, terms, majority_mode
+        int32_t min_points, min_passes, modes, extras, slots, terms, majority_mode
         bint plain
         int64_t pass_total
         int32_t point_columns, unknowns
@@ -365,7 +365,7 @@ cdef class Kernel:
         cdef int k, constants = SEASONAL + 1
         self.model.point_columns = TERRAIN
         self.keeps = (x, y, rows, passes, row_y, row_start, cell_x, cell_start, extras, weights, modes, platforms, student)
-        self.size, self.slots = x.shape[0], slots
+        self.size, self.slots, self.model.slots = x.shape[0], 2 * slots, slots
         self.points = Points(
             &x[0], &y[0], &rows[0, 0], <const double *>NULL, <const double *>NULL, &passes[0],
             <const uint8_t *>NULL, <const uint8_t *>NULL,
@@ -392,7 +392,7 @@ cdef class Kernel:
         for k in range(len(terms)):
             (
                 self.model.term[k].kind, self.model.term[k].flag, self.model.term[k].count, self.model.term[k].extra,
-                self.model.term[k].slot, self.model.term[k].prior,
+                self.model.term[k].slot, self.model.term[k].outputs, self.model.term[k].prior,
             ) = terms[k]
             if self.model.term[k].kind >= MODES:
                 self.model.point_columns += self.model.term[k].count

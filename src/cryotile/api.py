@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from cryotile.errors import CryotileWarning, InvalidValue, Unfinished, command, number_of, path_of
+from cryotile.fit.offset_field import OffsetField
+from cryotile.fit.offset_smoothing import smooth_offsets
 from cryotile.fit.variables import fit_variables
 from cryotile.maps.mosaic import mosaic
 from cryotile.maps.product import write_product
@@ -138,6 +140,7 @@ def plan(
     region: str | None = None,
     where: str | None = None,
     mask: AnyPath | None = None,
+    offsets: Run | AnyPath | None = None,
     tile_size: int | None = None,
     recipe: str | None = None,
     terms: str | Sequence[str] | None = None,
@@ -181,6 +184,9 @@ def plan(
         Expression that selects points, e.g. ``"platform == 'icesat2'"``.
     mask : path or None
         Where a map is wanted: vector polygons, or a raster that is not 0 there; default: at all posts.
+    offsets : Run or path or None
+        A finished run with the term ``platform_offset`` or ``mode_offset``: its offsets, smooth in space, are taken
+        from the points, and what is left of them is tied to 0.
     tile_size : int or None
         Posts along a side of a tile; default 100.
     recipe, terms, priors, weights, uncertainty_floor, distance_scale, fallback_radii, other_platforms, period
@@ -202,6 +208,8 @@ def plan(
         A value breaks its rule or differs from that of the run; nothing was changed.
     """
     asked = {name: value for name, value in locals().items() if name in SETTINGS}
+    if offsets is not None:
+        asked["offsets"] = _smooth_offsets(offsets)
     given = db if isinstance(db, PointDB | None) else PointDB(path_of("db", db))
     directory = run.path if isinstance(run, Run) else path_of("run", run)
     planned = plan_run(directory, asked, db=given)
@@ -398,6 +406,15 @@ def plot(
     elif not isinstance(data, xr.Dataset | xr.DataArray):
         data = open(path_of("data", data, "give maps, a run, or the path of a run or product"))
     return plot_map(data, variable, **options)
+
+
+def _smooth_offsets(run: Run | AnyPath) -> OffsetField:
+    first = _run(run)
+    if first.missing():
+        raise Unfinished(
+            f"{first.path} is not finished, so that its offsets are not known; go on with: {command('run', first.path)}"
+        )
+    return smooth_offsets(open_map(first.path), first.settings.fit, str(first.path))
 
 
 def _run(run: Run | AnyPath) -> Run:

@@ -44,7 +44,8 @@ def test_the_coefficients_of_terms_are_those_of_the_reference() -> None:
     assert int(fit["terms"]) == BUILT_IN | TermFlag.ACCELERATION | 256
     around = points_around(points, X, Y, 2000.0, EPOCH, columns={"power": np.inf})
     around = with_acceleration(around)
-    expected = fit_passes(around).fit.beta
+    found = fit_passes(around)
+    expected = found.fit.beta
     assert float(fit["dhdt"]) == pytest.approx(expected[1], abs=1e-8)
     curvature = 2 * expected[4:7] / 2000.0**2 / [1, 1, 2]
     for name, value in zip(("xx", "yy", "xy"), curvature, strict=True):
@@ -56,6 +57,10 @@ def test_the_coefficients_of_terms_are_those_of_the_reference() -> None:
     assert float(fit["annual_phase"]) == pytest.approx(phase, rel=1e-6)
     assert float(fit["power_coefficient"]) == pytest.approx(expected[10], rel=1e-6)
     assert float(fit["acceleration"]) == pytest.approx(expected[11], rel=1e-6)
+    # Terms that users name have a sigma; built-in ones, which are shrunk, have none.
+    for name, column in (("power_coefficient", 10), ("acceleration", 11)):
+        assert float(fit[f"{name}_sigma"]) == pytest.approx(found.jackknife(column), rel=1e-6)
+    assert "direction_offset_sigma" not in fit
 
 
 def test_a_narrow_prior_keeps_a_coefficient_near_zero() -> None:
@@ -128,6 +133,71 @@ def test_platforms_are_fitted_together_with_an_offset(laser, radar, others):
     step = float(fit[names[0]]) - float(fit[names[1]])
     assert step == pytest.approx(1.5, abs=0.3)
     assert float(fit["dhdt"]) == pytest.approx(0.6, abs=0.1)
+
+
+def of_two_platforms(points: pd.DataFrame) -> pd.DataFrame:
+    """Let every third pass be a laser's, which sees the surface 1.5 m lower."""
+    low = (points["pass_id"] % 3 == 0).to_numpy()
+    return points.assign(
+        platform=np.where(low, "icesat2", "cryosat2"),
+        mode=np.where(low, "laser", "sarin_poca"),
+        elevation=points["elevation"] - 1.5 * low,
+    )
+
+
+def test_the_sigma_of_an_offset_is_that_of_leaving_out_passes() -> None:
+    points = of_two_platforms(make_points(900, passes=40, outliers=0))
+    fit = fit_one(points, with_terms("platform_offset"))
+    half = points.assign(half=np.where(points["platform"] == "cryosat2", 0.5, -0.5))
+    found = fit_passes(points_around(half, X, Y, 2000.0, EPOCH, columns={"half": np.inf}))
+    step = float(fit["platform_offset_cryosat2"]) - float(fit["platform_offset_icesat2"])
+    assert step == pytest.approx(found.fit.beta[10], rel=1e-6)
+    sigmas = [float(fit[f"platform_offset_{name}_sigma"]) for name in ("cryosat2", "icesat2")]
+    assert sum(sigmas) == pytest.approx(found.jackknife(10), rel=1e-6)
+    assert np.isnan(fit["platform_offset_ers1_sigma"])
+
+
+def test_a_coefficient_that_one_pass_alone_tells_has_no_sigma() -> None:
+    points = make_points(900, passes=40, outliers=0).drop(columns="mode")
+    points["power"] = (points["pass_id"] == points["pass_id"].iloc[0]).astype(float)
+    fit = fit_one(points, with_terms("power"))
+    assert int(fit["status"]) == Status.OK
+    assert np.isfinite(fit["power_coefficient"])
+    assert np.isnan(fit["power_coefficient_sigma"])
+
+
+def test_each_platform_keeps_its_most_frequent_mode() -> None:
+    points = of_two_platforms(make_points(900, passes=40, outliers=0))
+    swath = (points["pass_id"] % 3 == 1) & (np.arange(len(points)) % 8 == 0)
+    points["mode"] = np.where(swath, "sarin_swath", points["mode"])
+    fit = fit_one(points, with_terms("platform_offset"))
+    same = fit_one(points[~swath], with_terms("platform_offset"))
+    assert int(fit["terms"]) & TermFlag.MAJORITY_MODE
+    assert float(fit["dhdt"]) == float(same["dhdt"])
+    step = float(fit["platform_offset_cryosat2"]) - float(fit["platform_offset_icesat2"])
+    assert step == pytest.approx(1.5, abs=0.3)
+
+
+def test_penetration_is_the_rate_of_radars_less_that_of_lasers() -> None:
+    points = of_two_platforms(make_points(1200, passes=60, outliers=0))
+    years = (points["time"].to_numpy() - np.datetime64(EPOCH, "ms")) / np.timedelta64(
+        31_557_600, "s"
+    )
+    points["elevation"] += np.where(points["mode"] == "laser", 0.0, -0.2 * years)
+    fit = fit_one(points, with_terms("platform_offset", "penetration"))
+    assert int(fit["terms"]) & TermFlag.PENETRATION
+    rate, sigma = float(fit["penetration_rate"]), float(fit["penetration_rate_sigma"])
+    assert abs(rate + 0.2) < 3 * sigma < 0.2
+    # The rate of the fit is the mean of both.
+    assert float(fit["dhdt"]) == pytest.approx(0.6 - 0.1, abs=3 * float(fit["dhdt_sigma"]))
+    # Radars alone do not tell it.
+    one = fit_one(points[points["mode"] != "laser"], with_terms("platform_offset", "penetration"))
+    assert int(one["status"]) == Status.SINGULAR
+
+
+def test_penetration_without_an_offset_of_platforms_is_refused():
+    with pytest.raises(InvalidValue, match="needs the term platform_offset"):
+        with_terms("penetration")
 
 
 def test_an_invalid_platform_is_refused():

@@ -156,6 +156,9 @@ COMMANDS = {
         "validate": CommandPlace(
             "cryotile.cli.checks:validate", "Compare two halves of your own data"
         ),
+        "penetration": CommandPlace(
+            "cryotile.cli.penetration:penetration", "Compare the rates of radars and lasers"
+        ),
         "doctor": CommandPlace(
             "cryotile.cli.doctor:doctor", "Say what is missing for which feature"
         ),

@@ -59,6 +59,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "tuple[float, ...]": {"multiple": True, "type": float},
     "tuple[str, str]": {"nargs": 2},
     "Bounds": {"nargs": 4, "type": float},
+    "OffsetField": {"type": click.Path(path_type=Path, readable=False)},
 }
 """Type of a setting → how its option is read."""
 
@@ -75,6 +76,10 @@ _OPTIONS: dict[str, tuple[str | None, str]] = {
         "FILE",
         "Where a map is wanted: inside the polygons of a vector file, or where a GeoTIFF is not 0."
         "  [default: all posts]",
+    ),
+    "offsets": (
+        "RUN",
+        "Take from points the offsets of platforms and modes that this finished run found, smooth in space.",
     ),
     "period": (
         "START END",

@@ -95,8 +95,8 @@ class FitConfig:
         curvature, direction and season under weak priors, rejects points and frees bad passes, which then shape the
         terrain and not the rate.  ``plane`` is z = c0·u + c1·v + ḣ·τ + c2 without terms and rejection.
     terms : tuple of str
-        Terms of ``passes`` beside :data:`BUILT_IN`: ``acceleration``, ``mode_offset``, ``platform_offset``, and up to
-        four point columns, which are centred on their median at each post.
+        Terms of ``passes`` beside :data:`BUILT_IN`: ``acceleration``, ``mode_offset``, ``platform_offset``,
+        ``penetration``, and up to four point columns, which are centred on their median at each post.
     priors : tuple of str
         ``name=size`` for each of these terms whose coefficient is expected within about ± size, in the units of its
         variable (metres per unit of a point column); the others are free.
@@ -286,6 +286,11 @@ class FitConfig:
         if twice:
             raise InvalidValue(f"term {twice[0]!r} is built into the recipe passes; leave it out")
         _check_names("term", self.terms, OFFERED_TERMS, columns=MAX_COLUMN_TERMS)
+        if "penetration" in self.terms and "platform_offset" not in self.terms:
+            raise InvalidValue(
+                "term 'penetration' needs the term platform_offset, or the step between a laser and a radar would"
+                " become a difference of their rates; name both"
+            )
         named = []
         for prior in self.priors:
             name, _, size = str(prior).partition("=")

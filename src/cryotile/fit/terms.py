@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile.points import MODES, PLATFORM_CODES
+from cryotile.times import SECONDS_PER_YEAR
 
 if TYPE_CHECKING:
     from cryotile.fit.inputs import Inputs
@@ -65,6 +66,7 @@ class TermFlag(IntFlag):
     MODE_OFFSET = 32
     PLATFORM_OFFSET = 64
     MAJORITY_PLATFORM = 128
+    PENETRATION = 1 << 20
 
 
 class Output(NamedTuple):
@@ -109,6 +111,16 @@ class Term:
     make: Callable[[Inputs, _Places], Sequence[_Floats]] | None = None
     convert: Callable[[_Floats, _Floats], Sequence[_Floats]] | None = None
 
+    @property
+    def sigmas(self) -> tuple[Output, ...]:
+        """The variables of the standard errors of its coefficients, which terms have that users name."""
+        if self.kind < Kind.MODES and self.kind != Kind.ACCELERATION:
+            return ()
+        return tuple(
+            Output(f"{name}_sigma", units, f"delete-one-pass jackknife standard error of {name}")
+            for name, units, _ in self.outputs
+        )
+
     def columns(self, categories: Mapping[str, int]) -> int:
         """Return the number of columns of a row, given the number of categories among all points."""
         return len(self.outputs) if self.category is None else categories[self.category] - 1
@@ -133,6 +145,15 @@ def _direction(inputs: Inputs, seen: _Places) -> Sequence[_Floats]:
     if "ascending" not in inputs.points.columns:
         return [np.full(seen.size, np.nan)]
     return [inputs.column("ascending").take(seen) - 0.5]
+
+
+def _half_years(inputs: Inputs, seen: _Places) -> Sequence[_Floats]:
+    """+½ τ of radars and −½ τ of lasers, so that the coefficient is the rate of radars less that of lasers."""
+    if "mode" not in inputs.points.columns:
+        return [np.zeros(seen.size)]
+    years = (inputs.ticks.take(seen) * inputs.tick - inputs.config.epoch) / (SECONDS_PER_YEAR * 1e9)
+    modes = inputs.points["mode"].take(seen)
+    return [np.where(modes.isna(), 0.0, np.where(modes == "laser", -0.5, 0.5)) * years]
 
 
 def _offset(
@@ -201,6 +222,14 @@ TERMS: Mapping[str, Term] = {
             TermFlag.MODE_OFFSET,
             "elevation in mode {} less the mean over modes",
             MODES,
+        ),
+        Term(
+            "penetration",
+            Kind.NAMED,
+            TermFlag.PENETRATION.value,
+            (Output("penetration_rate", "m yr-1", "rate of radars less that of lasers"),),
+            needs=("mode",),
+            make=_half_years,
         ),
         platform_offset(tuple(PLATFORM_CODES)),
         Term(
@@ -276,14 +305,14 @@ def terms_for_kernel(
     Returns
     -------
     list of tuple
-        Of each term its kind, flag, number of columns, first extra column, first coefficient and prior, as ``Term`` of
-        ``kernel/fit.h``.
+        Of each term its kind, flag, number of columns, first extra column, first coefficient, number of coefficients
+        and prior, as ``Term`` of ``kernel/fit.h``.
     """
     extras = accumulate((len(term.outputs) if term.make else 0 for term in terms), initial=0)
     slots = accumulate((len(term.outputs) for term in terms), initial=0)
     return [
         (
-            *(term.kind, term.flag, term.columns(categories), extra, slot),
+            *(term.kind, term.flag, term.columns(categories), extra, slot, len(term.outputs)),
             priors.get(term.name, math.inf),
         )
         for term, extra, slot in zip(terms, extras, slots, strict=False)
@@ -299,16 +328,18 @@ def name_coefficients(
     ----------
     terms : sequence of Term
         In the order of the kernel.
-    numbers : ndarray, shape (ny, nx, outputs of all terms)
-        As the kernel gives them.
+    numbers : ndarray, shape (ny, nx, twice the outputs of all terms)
+        As the kernel gives them: coefficients, then their sigmas.
     radius : ndarray, shape (ny, nx)
         Search radius of each fit, metres.
     """
     named: dict[str, _Floats] = {}
-    first = 0
+    first, half = 0, numbers.shape[-1] // 2
     for term in terms:
         own = numbers[..., first : first + len(term.outputs)]
         values = term.convert(own, radius) if term.convert else np.moveaxis(own, -1, 0)
         named |= {output.name: value for output, value in zip(term.outputs, values, strict=True)}
+        for k, output in enumerate(term.sigmas):
+            named[output.name] = numbers[..., half + first + k]
         first += len(term.outputs)
     return named

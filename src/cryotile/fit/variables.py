@@ -240,7 +240,19 @@ def fit_variables(config: FitConfig) -> tuple[Variable, ...]:
         In the order of files.
     """
     terms = {term.name: term for term in config.kernel_terms}
-    added = [_real(*output) for name in config.fitted_terms for output in terms[name].outputs]
+    added = [
+        _real(*output)
+        for name in config.fitted_terms
+        for output in (*terms[name].outputs, *terms[name].sigmas)
+    ]
+    if "penetration" in terms:
+        added.append(
+            _real(
+                "penetration_rate_ci95",
+                "m yr-1",
+                "half width of the 95 % confidence interval of penetration_rate",
+            )
+        )
     shared = [_terms(config.column_terms) if v.name == "terms" else v for v in VARIABLES]
     place = next(k for k, v in enumerate(shared) if v.name == "data_count")
     over_time = {"time": WINDOW_VARIABLES, "height_time": HEIGHT_VARIABLES}
@@ -264,8 +276,8 @@ class Fitted:
     ----------
     posts : ndarray, shape (ny, nx)
         Records of dtype ``cryotile._fit.POST``.
-    coefficients : ndarray, shape (ny, nx, outputs of all terms)
-        Of the terms.
+    coefficients : ndarray, shape (ny, nx, twice the outputs of all terms)
+        Of the terms, then their sigmas.
     radius : ndarray, shape (ny, nx)
         Search radius of each fit, m.
     windows, heights : ndarray, shape (ny, nx, n)
@@ -331,6 +343,9 @@ def name_variables(
         **_over_time("window", fitted.windows),
         **_over_time("height", fitted.heights),
     }
+    if "penetration_rate" in values:
+        quantile = student_quantile(0.975, dof)
+        values["penetration_rate_ci95"] = values["penetration_rate_sigma"] * quantile
     if "height" in values:
         values["height"] = values["height"] - found["elevation"]
     # Ready variables and coordinates halve the work of xarray, which takes as long as the fit of a thousand posts.

@@ -111,6 +111,7 @@ typedef struct {
     int32_t count;        /* its columns */
     int32_t extra;        /* its first column of Points.extras, if it has one */
     int32_t slot;         /* its first place among the coefficients */
+    int32_t outputs;      /* number of its coefficients there */
     double prior;         /* standard deviation of its coefficients, m or m per unit; infinite: free */
 } Term;
 
@@ -125,6 +126,7 @@ typedef struct {
     int32_t modes;      /* number of modes among all points */
     int64_t pass_total; /* number of passes among all points */
     int32_t extras;     /* columns of Points.extras */
+    int32_t slots;      /* number of coefficients of all terms */
     int32_t terms, majority_mode; /* number of terms; a flag */
     Term term[MAX_TERMS];
 } Model;
@@ -245,8 +247,8 @@ typedef struct {
     int64_t nx, ny;
     const uint8_t *wanted;
     Post *posts;
-    double *coefficients; /* (ny, nx, slots) */
-    int64_t slots;
+    double *coefficients; /* (ny, nx, slots): those of the terms, then their sigmas */
+    int64_t slots;        /* twice those of the model */
     const double *windows; /* (window_total, 2) years from the reference epoch, half open */
     const double *bins;    /* (bin_total + 1,) ascending edges, likewise */
     int64_t window_total, bin_total;

@@ -5,6 +5,7 @@
     run/
       run.toml                  frozen settings and their checksum, point DB, version; written once
       mask.npz                  the selected posts, unless all are
+      offsets.npz               the offsets that are taken from points, if there are any
       generations/0001/         one task list: tasks.parquet, costliest first, and its checksum and snapshot of the
                                 point DB in generation.json
       tiles/                    the tile store, which alone decides which tasks are done
@@ -26,11 +27,12 @@ import shutil
 import tomllib
 import uuid
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile
 
 import pandas as pd
@@ -50,6 +52,7 @@ from cryotile.files import (
     writing,
 )
 from cryotile.fit.config import RETIRED, FitConfig
+from cryotile.fit.offset_field import OffsetField
 from cryotile.geo.grid import Grid
 from cryotile.geo.mask import Mask
 from cryotile.runs.plan import Settings
@@ -73,7 +76,7 @@ __all__ = [
     "write_generation",
 ]
 
-MASK, TASKS, GENERATION = "mask.npz", "tasks.parquet", "generation.json"
+MASK, OFFSETS, TASKS, GENERATION = "mask.npz", "offsets.npz", "tasks.parquet", "generation.json"
 FORMAT = "cryotile run"
 FORMAT_VERSION = 2
 
@@ -134,6 +137,8 @@ def make_run_directory(
         write_generation(temporary, 1, table, db)
         if settings.mask is not None:
             (temporary / MASK).write_bytes(settings.mask.packed())
+        if settings.offsets is not None:
+            (temporary / OFFSETS).write_bytes(settings.offsets.packed())
         write_text(temporary / "run.toml", tomli_w.dumps(_frozen(settings, db, directory)))
         # Whole or not at all; a directory that is not empty is never replaced.
         temporary.rename(directory)
@@ -318,22 +323,37 @@ def frozen_settings(directory: Path, frozen: dict[str, Any]) -> Settings:
         raise DamagedFile(
             f"{path} is not what was frozen: its checksum differs; a run keeps its settings: {_REMEDY}"
         )
+    selection, grid = frozen["selection"], settings.grid
+    masks, offsets = directory / MASK, directory / OFFSETS
     return replace(
-        settings, mask=_frozen_mask(directory / MASK, frozen["selection"], settings.grid)
+        settings,
+        mask=_frozen_file("mask", selection, lambda source: Mask.load(masks, source, grid), masks),
+        offsets=_frozen_file(
+            "offsets",
+            selection,
+            lambda source: OffsetField.load(offsets.read_bytes(), source),
+            offsets,
+        ),
     )
 
 
-def _frozen_mask(path: Path, selection: dict[str, str], grid: Grid) -> Mask | None:
-    if "mask" not in selection:
+Frozen = TypeVar("Frozen", Mask, OffsetField)
+
+
+def _frozen_file(
+    name: str, selection: dict[str, str], load: Callable[[str], Frozen], path: Path
+) -> Frozen | None:
+    """Load a file of the run by its source, and compare it with its digest in ``run.toml``."""
+    if name not in selection:
         return None
     try:
-        mask = Mask.load(path, selection["mask"], grid)
+        found: Frozen | None = load(selection[name])
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
         # These are the errors of numpy for damaged bytes.
-        mask = None
-    if mask is None or mask.digest != selection["mask_digest"]:
-        raise DamagedFile(f"{path} is not the mask that the run was planned with; {_REMEDY}")
-    return mask
+        found = None
+    if found is None or found.digest != selection[f"{name}_digest"]:
+        raise DamagedFile(f"{path} is not the {name} that the run was planned with; {_REMEDY}")
+    return found
 
 
 def frozen_db(directory: Path, frozen: dict[str, Any]) -> Path:
@@ -371,6 +391,8 @@ def _frozen(settings: Settings, db: PointDB, directory: Path) -> dict[str, Any]:
     selection = {} if settings.where is None else {"where": settings.where}
     if settings.mask is not None:
         selection |= {"mask": settings.mask.source, "mask_digest": settings.mask.digest}
+    if settings.offsets is not None:
+        selection |= {"offsets": settings.offsets.source, "offsets_digest": settings.offsets.digest}
     frozen = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -163,7 +163,8 @@ def plan_command(settings: Settings, run: str = "RUN", db: str = "DB") -> str:
     for name, value in settings.as_asked().items():
         if value is None or (name not in _ALWAYS and value == usual.get(name)):
             continue
-        words += _option(name, Path(value).name if name == "mask" else value)
+        value = value.source if name == "offsets" else value
+        words += _option(name, Path(value).name if name in ("mask", "offsets") else value)
     return command("plan", run, "--db", db, *words)
 
 
@@ -208,4 +209,7 @@ def about(run: Run) -> dict[str, str | int]:
     if settings.mask is not None:
         name = Path(settings.mask.source).name
         found["mask"] = f"{name}, SHA-256 of its posts {settings.mask.digest}"
+    if settings.offsets is not None:
+        name = Path(settings.offsets.source).name
+        found["offsets"] = f"smooth, from the run {name}, SHA-256 {settings.offsets.digest}"
     return found if origin is None else found | origin.attributes()

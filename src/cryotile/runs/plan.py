@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from cryotile.errors import InvalidValue, command
 from cryotile.fit.config import OFFERED_TERMS, FitConfig
+from cryotile.fit.offset_field import OffsetField
 from cryotile.geo.grid import Grid, check_bounds
 from cryotile.geo.mask import Mask
 from cryotile.pointdb.sort_order import SQUARE_SIZE
@@ -59,6 +60,7 @@ SETTINGS: dict[str, str] = {
     "region": "str",
     "where": "str",
     "mask": "str",
+    "offsets": "OffsetField",
     "tile_size": "int",
     **_OF_FIT,
 }
@@ -84,6 +86,8 @@ class Settings:
         Settings of the fit, period and reference epoch resolved.
     mask : Mask or None
         Wanted posts; None: all.
+    offsets : OffsetField or None
+        Offsets of platforms and modes that are taken from points before they are fitted.
 
     Raises
     ------
@@ -96,6 +100,7 @@ class Settings:
     where: str | None
     fit: FitConfig
     mask: Mask | None = None
+    offsets: OffsetField | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.tile_size <= 10_000:
@@ -115,9 +120,14 @@ class Settings:
             "bounds": self.grid.bounds,
             "where": self.where,
             "mask": None if self.mask is None else self.mask.source,
+            "offsets": self.offsets,
             "tile_size": self.tile_size,
             **{name: getattr(self.fit, name) for name in _OF_FIT},
+            "priors": tuple(prior for prior in self.fit.priors if not self._is_of_offsets(prior)),
         }
+
+    def _is_of_offsets(self, prior: str) -> bool:
+        return self.offsets is not None and prior.partition("=")[0] in self.offsets.sizes
 
 
 def completed(asked: Asked, db: PointDB | None) -> dict[str, Any]:
@@ -148,6 +158,8 @@ def completed(asked: Asked, db: PointDB | None) -> dict[str, Any]:
 def _typed(name: str, value: Any) -> Any:
     """Return a setting in its type: 1000 and 1000.0 are one setting, as are 6000 and (6000,), a day and its text."""
     kind = SETTINGS[name]
+    if kind == "OffsetField":
+        return value
     several = kind == "Bounds" or kind.startswith("tuple")
     whole = several and isinstance(value, Iterable) and not isinstance(value, str)
     convert: Callable[[Any], object]
@@ -221,6 +233,8 @@ def _meant(name: str, value: object) -> object:
     """Return the meaning of a setting: an instant can be written in several ways."""
     if name == "period":
         return [parse_instant(str(text)) for text in cast("tuple[str, str]", value)]
+    if isinstance(value, OffsetField):
+        return value.digest
     if name == "mask":
         return None if value is None else Path(str(value)).resolve()
     return parse_instant(str(value)) if name == "reference_epoch" else value
@@ -247,6 +261,8 @@ def resolve(asked: Asked, db: PointDB) -> Settings:
         A value breaks its rule, nothing is selected, or the selection mixes platforms.
     """
     fit = FitConfig(**{name: asked[name] for name in _OF_FIT if name in asked})
+    offsets = asked.get("offsets")
+    fit = fit if offsets is None else _tied(fit, offsets)
     bounds, where = asked.get("bounds"), asked.get("where")
     posting = asked.get("posting", 1000.0)
     _check_columns(fit, db)
@@ -266,7 +282,23 @@ def resolve(asked: Asked, db: PointDB) -> Settings:
     fit = fit.frozen(squares["time_min"].min(), squares["time_max"].max())
     mask = Mask.read(Path(asked["mask"]), grid) if "mask" in asked else None
     size = asked.get("tile_size", TILE_SIZE)
-    return Settings(grid=grid, tile_size=size, where=where, fit=fit, mask=mask)
+    return Settings(grid=grid, tile_size=size, where=where, fit=fit, mask=mask, offsets=offsets)
+
+
+def _tied(fit: FitConfig, offsets: OffsetField) -> FitConfig:
+    """Return a fit whose offsets are tied to what the field leaves of them."""
+    for term in offsets.sizes:
+        if term not in fit.terms:
+            raise InvalidValue(
+                f"offsets {offsets!r} come from the term {term}, which this plan does not name; add terms={term!r}"
+            )
+    given = [prior for prior in fit.priors if prior.partition("=")[0] in offsets.sizes]
+    if given:
+        raise InvalidValue(
+            f"prior {given[0]!r} and offsets {offsets!r} both tie that term; leave the prior out"
+        )
+    sizes = (f"{term}={size:.4g}" for term, size in offsets.sizes.items())
+    return replace(fit, priors=(*fit.priors, *sizes))
 
 
 def _check_columns(fit: FitConfig, db: PointDB) -> None:

@@ -251,6 +251,8 @@ class Run(ReprMixin, TaskList):
             "posting": self.settings.grid.posting,
             "where": self.settings.where,
         }
+        if self.settings.offsets is not None:
+            common["offsets"] = self.settings.offsets.digest
         return hashlib.sha256(json.dumps(common, sort_keys=True).encode())
 
 

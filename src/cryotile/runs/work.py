@@ -125,7 +125,7 @@ def fit_wanted(run: Run, points: pd.DataFrame, tile: Tile) -> xr.Dataset:
 def read_window(
     run: Run, db: PointDB, window: Bounds, *, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Read the points that a run selects, at its snapshot.
+    """Read the points that a run selects, at its snapshot, without the offsets that the run takes from them.
 
     Parameters
     ----------
@@ -140,13 +140,15 @@ def read_window(
     """
     config = run.settings.fit
     assert config.period is not None
-    return db.read(
+    points = db.read(
         window,
         columns=(*CORE_COLUMNS, *config.column_terms) if columns is None else columns,
         where=run.settings.where,
         time=config.period,
         snapshot=run.snapshot,
     )
+    offsets = run.settings.offsets
+    return points if offsets is None else offsets.correct(points)
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@
        theta and its likelihood                    variance.h
        bad passes                                  search.h
      4, rate: its sigma by leaving out passes      jackknife.h
+     coefficients of terms, and their sigmas       terms.h
      From the same sums                            windows.h, heights.h
      all of it, counts and gates, totals           passes.h
    One post                                        post.h
@@ -28,6 +29,7 @@
 #include "variance.h"
 #include "search.h"
 #include "jackknife.h"
+#include "terms.h"
 #include "windows.h"
 #include "heights.h"
 #include "passes.h"

@@ -74,44 +74,6 @@ static double mean_square(const Model *model, Work *work, const Spreads *of)
     return fmax(sum, 0) / weight;
 }
 
-/* Fills the effect of each category that was seen. */
-static void name_categories(const Term *term, const Circle *circle, const double *beta, double *slot)
-{
-    const bool modes = term->kind == MODES;
-    for (int c = 0; c < MAX_CATEGORIES; c++) {
-        if (!((modes ? circle->seen_modes : circle->seen_platforms) >> c & 1))
-            continue;
-        slot[c] = 0;
-        for (int i = 0; i < columns_of(term, circle); i++)
-            slot[c] += beta[i] * (modes ? circle->codes_of_mode : circle->codes_of_platform)[c][i];
-    }
-}
-
-/* Fills the coefficients of terms, and their flags. */
-static void name_terms(const Model *model, const Circle *circle, Post *post, double *coefficients)
-{
-    const Work *const work = &circle->work;
-    const int q = model->point_columns;
-    int column = TERRAIN, constant = q + SEASONAL;
-    for (int k = 0; k < model->terms; k++) {
-        const Term *term = &model->term[k];
-        const bool within = term->kind >= MODES;
-        const double *const beta = work->beta
-            + (term->kind == QUADRATIC          ? 2
-                   : term->kind == DIRECTION    ? q + 1
-                   : term->kind == ANNUAL       ? q + 2
-                   : term->kind == ACCELERATION ? constant++
-                                                : column);
-        post->terms |= term->flag;
-        if (term->kind == MODES || term->kind == PLATFORMS)
-            name_categories(term, circle, beta, coefficients + term->slot);
-        else
-            for (int i = 0; i < term->count; i++)
-                coefficients[term->slot + i] = beta[i] / circle->units[k];
-        column += within ? term->count : 0;
-    }
-}
-
 /* Finds the free passes and the fit, screens points once more, and if that changed any finds both anew. */
 static Spreads *fit_and_screen(const Model *model, const Circle *circle, Work *work, Spreads spreads[2])
 {
@@ -153,6 +115,7 @@ static void fill_post(const Model *model, Circle *circle, const Spreads *found, 
     name_terms(model, circle, post, coefficients);
     take_equations(model, work, found, &equations);
     leave_out_passes(model, work, &equations, level, post);
+    find_term_sigmas(model, circle, work, &equations, coefficients + model->slots);
     post->status = gate_rate(model, post->dhdt, post->dhdt_sigma, post->pass_count);
 }
 

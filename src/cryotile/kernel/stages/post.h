@@ -1,20 +1,24 @@
 /* One post: the points in its circle, cut to one mode if modes may not mix, and their fit. */
 
-/* Cuts the points to the most frequent category, the first one of equals; returns whether any point was cut. */
-static bool keep_majority(const uint8_t *category, Circle *circle)
+/* Cuts the points of each platform whose offset is fitted, or all points, to their most frequent mode, the first one of
+   equals; returns whether any point was cut. */
+static bool keep_majority(const Points *points, Circle *circle)
 {
-    int64_t counts[MAX_CATEGORIES] = {0}, k = 0;
-    int best = 0;
-    for (int64_t i = 0; i < circle->count; i++)
-        counts[category[circle->index[i]]]++;
-    for (int c = 1; c < MAX_CATEGORIES; c++)
-        best = counts[c] > counts[best] ? c : best;
-    if (counts[best] == circle->count)
-        return false;
+    int64_t counts[MAX_CATEGORIES][MAX_CATEGORIES] = {{0}}, k = 0;
+    int best[MAX_CATEGORIES] = {0};
     for (int64_t i = 0; i < circle->count; i++) {
-        circle->index[k] = circle->index[i];
-        k += category[circle->index[k]] == best;
+        const int32_t at = circle->index[i];
+        counts[points->platforms ? points->platforms[at] : 0][points->modes[at]]++;
     }
+    for (int p = 0; p < MAX_CATEGORIES; p++)
+        for (int c = 1; c < MAX_CATEGORIES; c++)
+            best[p] = counts[p][c] > counts[p][best[p]] ? c : best[p];
+    for (int64_t i = 0; i < circle->count; i++) {
+        const int32_t at = circle->index[k] = circle->index[i];
+        k += points->modes[at] == best[points->platforms ? points->platforms[at] : 0];
+    }
+    if (k == circle->count)
+        return false;
     circle->count = k;
     return true;
 }
@@ -47,7 +51,7 @@ static void fit_circle(const Points *points, const Model *model, Circle *circle,
     post->status = NO_POINTS;
     for (int k = 0; k < model->terms; k++)
         cut &= model->term[k].kind != MODES;
-    cut = cut && keep_majority(points->modes, circle);
+    cut = cut && keep_majority(points, circle);
     for (int64_t k = 0; k < posts->slots; k++)
         coefficients[k] = NAN;
     if (circle->count > 0 && model->plain)
