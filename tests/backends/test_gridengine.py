@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support import command_line
 from tests.support.members import small_run
 from tests.support.services.gridengine import GridEngine, grid_engine
 
@@ -60,3 +61,14 @@ def test_a_job_that_is_not_an_array_is_no_member_and_knows_its_remaining_time(
     assert float(left) == 600.0
     assert "this process is not in one" in complaint
     assert code == "2"
+
+
+def test_jobs_grow_with_the_work(grid_engine: GridEngine, tmp_path: Path) -> None:
+    small = small_run(tmp_path, "false")
+    words = ("--scheduler", "sge", "--workers", "2..3", "--every", 0.5, "--", "-l", "mem_free=1M")
+    done = command_line.run(
+        "farm", "grow", small.run.path, *words, environment=grid_engine.environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0 workers in the queue, 2 added" in done.stdout
+    assert small.tiles() == small.expected

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryotile.cli.grow import grow
 from cryotile.cli.screen import counted
 from cryotile.errors import CryotileError, InvalidValue
 
@@ -208,13 +209,19 @@ RUN = click.argument("uuid", metavar="UUID")
 @click.option("-p", "--password", help="Default: a prompt.")
 @click.pass_context
 def farm(context: click.Context, url: str, user: str | None, password: str | None) -> None:
-    """Manage the runs of a task-farm server.
+    """Manage the runs of a task-farm server, or let the jobs of a run grow with its work.
 
     \b
     Example:
       cryotile farm --user ann list
+      cryotile farm grow run/ --scheduler slurm --workers 2..200
     """
-    context.obj = _Server(url, user, password)
+    # A farm that grows needs no server.
+    if context.invoked_subcommand != "grow":
+        context.obj = _Server(url, user, password)
+
+
+farm.add_command(grow)
 
 
 @farm.command("list")

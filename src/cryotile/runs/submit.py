@@ -266,6 +266,7 @@ def make_job(
     backend: str = "array",
     members: int,
     options: Sequence[str] = (),
+    asked: Needs | None = None,
 ) -> Job:
     """Return a job for the missing tasks of a run; nothing is written.
 
@@ -282,6 +283,8 @@ def make_job(
         Members of the array, or MPI ranks; no more are requested than there are tasks.
     options : sequence of str
         Options of the command of the scheduler; they override those of the script.
+    asked : Needs or None
+        Time and memory of a member; None: those of :func:`needs`.
 
     Returns
     -------
@@ -307,7 +310,7 @@ def make_job(
     shape = (
         "mpi" if backend == "mpi" else "array" if workers >= dialect.smallest_array else "single"
     )
-    values = _values(run, workers, workers + master, needs(run, tasks, workers))
+    values = _values(run, workers, workers + master, asked or needs(run, tasks, workers))
     directory = _directory(run, max(_numbers(run), default=0) + 1)
     lines = [
         "#!/bin/bash -l",

@@ -1,0 +1,357 @@
+"""Keep as many jobs in the queue of a scheduler as the work that is left is worth.
+
+Each job is a worker of the backend ``dir``, which takes tasks as long as its time allows: jobs come and go as they
+like, and one that is pre-empted, requeued or at the end of its time loses no task.  Several processes may be asked to
+grow one run; a file in the run says which of them does it, and another takes over when it is gone.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import math
+import os
+import re
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from cryotile.errors import CryotileError, InvalidValue, command
+from cryotile.farm.task import Task
+from cryotile.files import write_text
+from cryotile.processes import is_alive, this_process
+from cryotile.runs.submit import TIME_MARGIN, Needs, make_job, needs, submit
+from cryotile.runs.tasklist import TaskList
+
+__all__ = ["GROWER", "Grower", "grow"]
+
+log = logging.getLogger(__name__)
+
+GROWER = "grower.json"
+"""File in the run that says which process grows it; it is touched at each look."""
+
+LISTING = {
+    "slurm": ("squeue", "--noheader", "--array", "--format=%F %t", "--user"),
+    "sge": ("qstat", "-g", "d", "-u"),
+    "pbs": ("qstat", "-t", "-u"),
+}
+"""Scheduler → command that lists the jobs of a user, one line for each member, the id of the job first."""
+
+CANCELLING = {
+    "slurm": ("scancel", "--state=PENDING"),
+    "sge": ("qdel",),
+    "pbs": ("qdel",),
+}
+"""Scheduler → command that cancels jobs.  A worker that has begun ends by itself, and is not cancelled by Slurm."""
+
+LONGEST = 4 * 3600.0
+"""Seconds; no job asks for more unless its costliest task needs it: short jobs start sooner."""
+
+LOOKS = 3
+"""Looks after which a process that did not touch the file counts as gone."""
+
+FRUITLESS = 3
+"""Jobs that may end without a completed task before the next ones wait."""
+
+SETTLED = 1.0
+"""Seconds between two looks at the file, and after which a process that has written it holds it."""
+
+PATIENCE = 60.0
+"""Seconds for a command of the scheduler."""
+
+SLOWEST = 16
+"""Looks to wait at most, after failures."""
+
+
+@dataclass
+class Grower:
+    """A run and the jobs that were submitted for it.
+
+    Attributes
+    ----------
+    run : TaskList
+        A run or an ingest.
+    scheduler : str
+        ``slurm``, ``sge`` or ``pbs``.
+    least, most : int
+        Workers to keep in the queue, waiting or running, while there is work.
+    options : sequence of str
+        Options of the command that submits.
+    tell : callable
+        Receives lines about what was done.
+    jobs : dict of str to int
+        Id of each job of this and earlier growers → its members.
+    """
+
+    run: TaskList
+    scheduler: str
+    least: int
+    most: int
+    options: Sequence[str] = ()
+    tell: Callable[[str], object] = log.info
+    jobs: dict[str, int] = field(default_factory=dict)
+    _limit: int | None = None
+    _ended: int = 0
+    _left: int | None = None
+    _wait: int = 0
+    _pause: int = 1
+
+    def __post_init__(self) -> None:
+        if self.scheduler not in LISTING:
+            raise InvalidValue(
+                f"scheduler {self.scheduler!r} is unknown; choose one of {', '.join(LISTING)}"
+            )
+        if not 0 <= self.least <= self.most or self.most < 1:
+            raise InvalidValue(
+                f"workers {self.least}..{self.most} must be a range from 0 or more up to 1 or more, e.g. 2..200"
+            )
+
+    def look(self) -> bool:
+        """Compare the queue with the work that is left, and submit what is missing.
+
+        Returns
+        -------
+        bool
+            Whether anything is left to do.
+        """
+        tasks = list(self.run.pending())
+        if not tasks:
+            self._cancel()
+            return False
+        try:
+            alive = self._alive()
+        except CryotileError as error:
+            # Without an answer there may be any number of jobs: submitting more would flood the queue.
+            self._slow_down(str(error))
+            return True
+        self._judge(len(tasks), alive)
+        if self._wait:
+            self._wait -= 1
+            return True
+        asked = self._needs(tasks)
+        wanted = self._worth(tasks, asked)
+        if wanted > alive:
+            self._submit(wanted - alive, alive, asked)
+        return True
+
+    def _needs(self, tasks: Sequence[Task]) -> Needs:
+        """Return time and memory of a job: a share of the work, but short, and long enough for the costliest task."""
+        share, one = needs(self.run, tasks, self.most), needs(self.run, tasks[:1], 1)
+        return Needs(max(min(share.seconds, int(LONGEST)), one.seconds), share.megabytes)
+
+    def _worth(self, tasks: Sequence[Task], asked: Needs) -> int:
+        """Return the number of workers that the tasks are worth: the backlog over the time of a job."""
+        backlog = TIME_MARGIN * 3600 * self.run.estimate(tasks).core_hours
+        workers = max(self.least, math.ceil(backlog / asked.seconds))
+        return min(workers, self.most, len(tasks))
+
+    def _alive(self) -> int:
+        """Return the number of members of our jobs that wait or run, and forget jobs that have ended."""
+        said = _answer((*LISTING[self.scheduler], getpass.getuser()))
+        listed = [match[0] for line in said.splitlines() if (match := re.match(r"\s*\d+", line))]
+        alive = [number.strip() for number in listed if number.strip() in self.jobs]
+        for job in set(self.jobs) - set(alive):
+            self._ended += self.jobs.pop(job)
+        return len(alive)
+
+    def _judge(self, left: int, alive: int) -> None:
+        """Wait longer while jobs end and no task is done: something is wrong with them."""
+        if self._left is None or left < self._left:
+            self._left, self._ended, self._pause, self._wait = left, 0, 1, 0
+        elif self._ended >= FRUITLESS and not alive and not self._wait:
+            outputs = self.run.path / "jobs"
+            self._slow_down(
+                f"{self._ended} jobs ended without a completed {self.run.noun}; what they printed is in {outputs}"
+            )
+            self._ended = 0
+
+    def _slow_down(self, reason: str) -> None:
+        self._wait, self._pause = self._pause, min(2 * self._pause, SLOWEST)
+        self.tell(f"{reason}; next try in {self._wait} looks")
+
+    def _submit(self, count: int, alive: int, asked: Needs) -> None:
+        """Submit jobs of as many members as the scheduler accepts: halve an array that is refused."""
+        members = count if self._limit is None else min(count, self._limit)
+        done = 0
+        while done < count:
+            members = min(members, count - done)
+            try:
+                job = make_job(
+                    self.run,
+                    self.scheduler,
+                    backend="dir",
+                    members=members,
+                    options=self.options,
+                    asked=asked,
+                )
+                name = submit(job)
+            except CryotileError as error:
+                if members == 1:
+                    if done == 0 and alive == 0:
+                        self._slow_down(str(error))
+                    elif done == 0:
+                        # The limit of jobs per user, most likely; those that are there go on.
+                        self._wait = 1
+                    break
+                members = self._limit = members // 2
+                continue
+            found = re.match(r"\d+", name)
+            self.jobs[found[0] if found else name] = members
+            done += members
+        if done:
+            left = f"{self._left:,} {self.run.nouns} left"
+            self.tell(f"{alive} workers in the queue, {done} added, each for {asked.clock}; {left}")
+
+    def _cancel(self) -> None:
+        """Cancel jobs that still wait: they would find nothing to do."""
+        with suppress(CryotileError):
+            if self.jobs and self._alive():
+                _answer((*CANCELLING[self.scheduler], *sorted(self.jobs)))
+
+
+def grow(grower: Grower, *, every: float = 60.0, once: bool = False) -> bool:
+    """Grow a run until nothing is left to do.
+
+    Parameters
+    ----------
+    grower : Grower
+        The run and its limits.
+    every : float
+        Seconds between two looks.
+    once : bool
+        Look once, as from cron.
+
+    Returns
+    -------
+    bool
+        Whether this process grew the run; False: another one does, which ``tell`` was told.
+
+    Raises
+    ------
+    InvalidValue
+        A limit breaks its rule.
+    """
+    if not every > 0:
+        raise InvalidValue(f"every {every} s must be above 0; 60 suits most clusters")
+    place = _Place(grower.run.path / GROWER, every)
+    with _held(place, grower, wait=not once) as mine:
+        while mine and grower.look():
+            mine = place.keep(grower.jobs)
+            if once:
+                break
+            time.sleep(every)
+    return mine
+
+
+@dataclass
+class _Holder:
+    """What the file says: the process that grows the run, if any, and the jobs that growers have submitted."""
+
+    process: str
+    host: str
+    pid: int
+    every: float
+    jobs: dict[str, int]
+
+
+class _Place:
+    """The file that says which process grows a run."""
+
+    def __init__(self, path: Path, every: float) -> None:
+        self.path, self.every = path, every
+        self.me = this_process() or secrets.token_hex(8)
+        self._stamp, self._seen = -1.0, 0.0
+
+    def holder(self) -> _Holder | None:
+        """Return what the file says; None without a file."""
+        try:
+            return _Holder(**json.loads(self.path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, TypeError, ValueError):
+            return None
+
+    def is_free(self, holder: _Holder | None) -> bool:
+        """Return whether no other process grows the run, as far as this one has seen."""
+        if holder is None or holder.process in ("", self.me):
+            return True
+        # Clocks of two hosts are not compared: the file must change while this process looks.
+        stamp, now = _changed(self.path), time.monotonic()
+        if stamp != self._stamp:
+            self._stamp, self._seen = stamp, now
+        silent = now - self._seen > LOOKS * max(self.every, holder.every)
+        return silent or is_alive(holder.process) is False
+
+    def write(self, process: str, jobs: dict[str, int]) -> None:
+        """Write which process grows the run; an empty one is none."""
+        said = _Holder(process, socket.gethostname(), os.getpid(), self.every, jobs)
+        write_text(self.path, json.dumps(asdict(said)) + "\n")
+
+    def keep(self, jobs: dict[str, int]) -> bool:
+        """Say that this process is alive; False if another has taken over, because this one was silent for long."""
+        holder = self.holder()
+        if holder is not None and holder.process not in ("", self.me):
+            return False
+        self.write(self.me, jobs)
+        return True
+
+
+@contextmanager
+def _held(place: _Place, grower: Grower, *, wait: bool) -> Iterator[bool]:
+    """Be the process that grows the run, at once or when the present one is gone; take over the jobs."""
+    said, mine = False, False
+    while not mine:
+        holder = place.holder()
+        if place.is_free(holder):
+            grower.jobs |= holder.jobs if holder is not None else {}
+            place.write(place.me, grower.jobs)
+            # Of several that found it free at the same moment, the last to write holds it.
+            time.sleep(min(place.every, SETTLED))
+            mine = place.keep(grower.jobs)
+            continue
+        assert holder is not None
+        if not said:
+            grower.tell(f"process {holder.pid} on {holder.host} grows {grower.run.path}")
+            said = True
+        if not wait or not grower.run.pending():
+            break
+        time.sleep(min(place.every, SETTLED))
+    try:
+        yield mine
+    finally:
+        if mine and place.keep(grower.jobs):
+            place.write("", grower.jobs)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _answer(words: Sequence[str]) -> str:
+    """Return the output of a command of the scheduler."""
+    try:
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise CryotileError(
+            f"{words[0]} is not on the PATH; run {command('farm', 'grow')} on a host of the cluster"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise CryotileError(f"{words[0]} does not answer") from None
+    if done.returncode:
+        complaint = " ".join((done.stderr or done.stdout).split()) or "without a message"
+        raise CryotileError(f"{words[0]} failed ({complaint})")
+    return done.stdout

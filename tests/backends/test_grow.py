@@ -1,0 +1,168 @@
+"""A farm that grows by itself on a real Slurm: jobs come and go, limits are met, growers die; no tile is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cryotile.errors import InvalidValue
+from cryotile.runs import grow as growing
+from cryotile.runs.grow import GROWER, Grower, grow
+from tests.support import command_line
+from tests.support.members import SmallRun, small_run
+from tests.support.services.slurm import Slurm, slurm
+
+__all__ = ["slurm"]
+
+
+def start(small: SmallRun, slurm: Slurm, *words: object) -> subprocess.Popen[str]:
+    """Start a grower of the run."""
+    limits = ("--scheduler", "slurm", "--every", 0.5)
+    return command_line.start(
+        "farm", "grow", small.run.path, *limits, *words, environment=slurm.environment
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    said, complaint = process.communicate(timeout=240)
+    assert process.returncode == 0, complaint
+    return said
+
+
+def queued(slurm: Slurm) -> list[str]:
+    return slurm.call("squeue", "--noheader", "--array", "--format=%F").split()
+
+
+def test_jobs_grow_with_the_work_and_none_is_left_when_it_is_done(slurm, tmp_path) -> None:
+    small = small_run(tmp_path, "false")
+    said = finish(start(small, slurm, "--workers", "2..5"))
+    assert small.tiles() == small.expected
+    assert said.splitlines()[0].startswith("0 workers in the queue, 2 added, each for ")
+    assert said.splitlines()[-1] == f"{small.run.path}: nothing is left to do"
+    jobs = json.loads((small.run.path / GROWER).read_text())["jobs"]
+    assert not set(jobs) & set(queued(slurm)) or not slurm.call(
+        "squeue", "--noheader", "--states=PENDING"
+    )
+
+
+def test_another_grower_takes_over_with_the_jobs_of_one_that_was_killed(slurm, tmp_path) -> None:
+    small = small_run(tmp_path, f'mkdir "{tmp_path}/first" 2>/dev/null')
+    first = start(small, slurm, "--workers", "1..1")
+    small.held_member(first)
+    second = start(small, slurm, "--workers", "1..1")
+    assert second.stdout is not None
+    assert f"process {first.pid} on " in second.stdout.readline()
+    # A look from cron does not disturb either.
+    assert f"process {first.pid} on " in finish(start(small, slurm, "--once"))
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    (job,) = json.loads((small.run.path / GROWER).read_text())["jobs"]
+    assert queued(slurm) == [job]
+    slurm.call("scancel", "--full", "--signal=KILL", job)
+    said = finish(second)
+    # It knew of the job: it added one when that was gone, not before.
+    assert said.count("added") == 1
+    assert small.tiles() == small.expected
+
+
+def test_a_look_from_cron_submits_once(slurm, tmp_path) -> None:
+    # Jobs that never start, so that they are still there at the second look.
+    small = small_run(tmp_path, "false")
+    hold = ("--workers", "2..2", "--once", "--", "--hold")
+    assert "2 added" in finish(start(small, slurm, *hold))
+    before = queued(slurm)
+    assert len(before) == 2
+    assert finish(start(small, slurm, *hold)) == ""
+    assert queued(slurm) == before
+    slurm.call("scancel", *set(before))
+
+
+def made_up(tmp_path: Path, monkeypatch, *, sbatch: str, squeue: str) -> Path:
+    """Put commands of a scheduler on the path; return the file that counts the calls of sbatch."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    calls = tmp_path / "calls"
+    for name, body in (("sbatch", f'echo "$@" >> {calls}\n{sbatch}'), ("squeue", squeue)):
+        file = folder / name
+        file.write_text(f"#!/bin/bash\n{body}\n")
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return calls
+
+
+def looks(grower: Grower, count: int) -> None:
+    for _ in range(count):
+        assert grower.look()
+
+
+def test_an_array_that_is_too_large_is_halved(tmp_path, monkeypatch) -> None:
+    # At most three members at once, and six in all: limits of a site that Slurm states by refusing.
+    size = "size=$(grep -o 'array=0-[0-9]*' job.sh | cut -d- -f2); size=$((size + 1))"
+    count = f"used=$(cat {tmp_path}/used 2>/dev/null || echo 0)"
+    refuse = '[ $size -gt 3 ] || [ $((used + size)) -gt 6 ] && { echo "sbatch: error: MaxArraySize" >&2; exit 1; }'
+    accept = f"echo $((used + size)) > {tmp_path}/used; echo $((used + 100))"
+    made_up(tmp_path, monkeypatch, sbatch=f"{size}; {count}; {refuse}; {accept}", squeue="exit 0")
+    small = small_run(tmp_path, "false")
+    told: list[str] = []
+    grower = Grower(small.run, "slurm", 20, 20, tell=told.append)
+    assert grower.look()
+    assert sum(grower.jobs.values()) == 6
+    assert told[0].startswith("0 workers in the queue, 6 added")
+
+
+def test_jobs_that_end_without_a_tile_are_not_submitted_without_end(tmp_path, monkeypatch) -> None:
+    number = f"n=$(wc -l < {tmp_path}/calls); echo $n"
+    calls = made_up(tmp_path, monkeypatch, sbatch=number, squeue="exit 0")
+    small = small_run(tmp_path, "false")
+    told: list[str] = []
+    grower = Grower(small.run, "slurm", 1, 4, tell=told.append)
+    looks(grower, 40)
+    assert len(calls.read_text().splitlines()) < 20
+    assert any("jobs ended without a completed tile" in line for line in told)
+
+
+def test_a_scheduler_that_does_not_answer_gets_no_more_jobs(tmp_path, monkeypatch) -> None:
+    calls = made_up(
+        tmp_path,
+        monkeypatch,
+        sbatch="echo 1",
+        squeue="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1",
+    )
+    small = small_run(tmp_path, "false")
+    told: list[str] = []
+    looks(Grower(small.run, "slurm", 1, 4, tell=told.append), 10)
+    assert not calls.exists()
+    assert "Unable to contact slurm controller" in told[0]
+    # It goes on trying: after ten looks it has asked four times.
+    assert 2 <= len(told) <= 10
+
+
+def test_a_requeued_job_counts_as_one_of_ours(tmp_path, monkeypatch) -> None:
+    calls = made_up(tmp_path, monkeypatch, sbatch="echo 7", squeue="echo '7 PD'; echo '12 R'")
+    small = small_run(tmp_path, "false")
+    looks(Grower(small.run, "slurm", 1, 1, tell=lambda line: None), 5)
+    assert len(calls.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("least", "most"), [(3, 2), (0, 0), (-1, 4)])
+def test_a_range_of_workers_that_is_none_is_refused(tmp_path, least, most) -> None:
+    small = small_run(tmp_path, "false")
+    with pytest.raises(InvalidValue, match="must be a range"):
+        Grower(small.run, "slurm", least, most)
+    with pytest.raises(InvalidValue, match="is unknown"):
+        Grower(small.run, "lsf", 1, 2)
+
+
+def test_a_finished_run_needs_no_grower(tmp_path, monkeypatch) -> None:
+    calls = made_up(tmp_path, monkeypatch, sbatch="echo 1", squeue="exit 0")
+    monkeypatch.setattr(growing, "SETTLED", 0.0)
+    small = small_run(tmp_path, "false")
+    for name, content in small.expected.items():
+        (small.run.path / "tiles" / name).write_bytes(content)
+    assert grow(Grower(small.run, "slurm", 1, 2), every=0.1)
+    assert not calls.exists()
