@@ -16,6 +16,7 @@ from cryotile.points import SURFACE_TYPES, pass_id
 from cryotile.readers import REASONS, all_readers, find_reader, read_granule
 from cryotile.readers.base import UNTRIED
 from cryotile.readers.glas import topex_above_wgs84
+from cryotile.readers.pass_inference import NOTE
 from cryotile.runs.run import Run
 from cryotile.testing.readers import ReaderContract
 from tests.support import foreign
@@ -133,6 +134,16 @@ def test_passes_are_those_that_the_file_states(tmp_path):
     ):
         points = read_granule(made(name, tmp_path)).points
         assert set(points["pass_id"]) == {pass_id(platform, orbit, ascending=True)}
+
+
+def test_passes_are_inferred_where_the_track_of_icesat_is_not_told(tmp_path):
+    path = made("glah12", tmp_path)
+    for track in ([71, 2**31 - 1], [71, -1]):
+        with h5py.File(path, "r+") as file:
+            file["Data_1HZ/Geolocation/i_track"][:] = track
+        granule = read_granule(path)
+        assert NOTE in granule.notes
+        assert granule.points["pass_id"].nunique() == 1
 
 
 def test_a_satellite_that_flies_south_descends(tmp_path):

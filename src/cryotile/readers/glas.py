@@ -37,6 +37,9 @@ _TOPEX = 6378136.3, 6378136.3 * (1.0 - 1.0 / 298.257)
 """Semi-axes of the ellipsoids, metres: NIMA TR8350.2, and the Geophysical Data Records of TOPEX/Poseidon, whose
 equatorial radius is 6378136.3 m and whose flattening is 1/298.257."""
 
+_TRACKS = 10_000
+"""More than the 1354 tracks of a repeat of 91 days; larger numbers are fill values."""
+
 _FLAGS = "Data_1HZ/Elevation_Flags/"
 _SURFACES = {
     "ice_free_land": "surf_ld_flg",
@@ -93,7 +96,8 @@ class Glas(ProductReader):
             source, _AT_40 + "DS_UTCTime_40", shape, "seconds since 2000-01-01 12:00:00"
         )
         track = _at_40(source, _TRACK, shape)
-        orbit = None if np.isnan(track).any() else track.astype(np.int64)
+        told = ((track >= 0) & (track < _TRACKS)).all()
+        orbit = track.astype(np.int64) if told else None
         passes = find_passes("icesat", orbit, None, time, latitude)
         saturation = source.raw(_AT_40 + "Quality/sat_corr_flg", shape)
         correction = source.values(_CORRECTION, shape)
