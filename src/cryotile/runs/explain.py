@@ -250,6 +250,8 @@ def _by_pass(points: pd.DataFrame, diagnosis: Diagnosis) -> pd.DataFrame:
     columns = ["pass_id", "name", "time", "direction", "mode", "platform", "granule"]
     table = pd.DataFrame(rows, columns=[*columns, "points", "rejected"]).set_index("pass_id")
     table = table.join(diagnosis.passes.set_index("pass_id"))
+    # A pass of another mode is in no fit.
+    table["free"] = table["free"].eq(True)
     table["share"] = table["delta"] ** 2 / (table["delta"] ** 2).sum()
     return table.reset_index().sort_values(["time", "pass_id"], ignore_index=True)
 
