@@ -173,11 +173,12 @@ def _qfit(source: Source) -> tuple[NDArray[np.float64], ...]:
     """Return latitude and longitude, degrees, elevation, metres, and packed time of the spots in QFIT."""
     words = _qfit_words(source)
     assert words is not None
-    records = np.fromfile(source.path, words[0]).reshape(-1, words[1])[1:].astype(np.float64)
+    records = np.fromfile(source.path, words[0]).reshape(-1, words[1])[1:]
     # Text stands in records whose first word is negative.
     spots = records[np.argmax(records[:, 0] >= 0) :] if (records[:, 0] >= 0).any() else records[:0]
     latitude, longitude, elevation, packed = (
-        spots[:, column] * scale for column, scale in ((1, 1e-6), (2, 1e-6), (3, 1e-3), (-1, 1e-3))
+        spots[:, column].astype(np.float64) * scale
+        for column, scale in ((1, 1e-6), (2, 1e-6), (3, 1e-3), (-1, 1e-3))
     )
     # Records of passive brightness alone have no place.
     return np.where(latitude == 0.0, np.nan, latitude), longitude, elevation, packed
