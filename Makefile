@@ -10,7 +10,7 @@ PYTHONS ?= 3.11 3.12 3.13
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.json' -o -name '*.html')
 
-.PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm wheels clean
+.PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm wheels bench-totals clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo 'make bench-fit  compare the fit with other ways; table, and plot in docs/_static'
 	@echo 'make calibration  how often the 95 % interval holds the truth; tables and plots in docs/_static'
 	@echo 'make wheels     build wheels twice, repair them, try them in bare environments (PYTHONS=…)'
+	@echo 'make bench-totals  how often the 95 % interval of a total holds the truth; table in docs/_static'
 	@echo 'make clean      remove what was built, but not the virtual environment'
 
 demo: $(VENV)/with-plot
@@ -71,6 +72,9 @@ bench-backends: $(VENV)/with-all,test,bench
 bench-fit: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/fit.py --plot docs/_static/bench-fit.svg \
 		--table docs/_static/bench-fit.inc
+
+bench-totals: $(VENV)/with-all,test,bench
+	PYTHONPATH=. OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/totals.py
 
 calibration: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/calibration.py --processes 2

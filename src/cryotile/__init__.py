@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cryotile.api import assemble, ingest, open, open_run, plan, plot, run
+    from cryotile.api import assemble, ingest, open, open_run, plan, plot, run, totals
     from cryotile.errors import CryotileError
     from cryotile.fit.config import FitConfig
     from cryotile.fit.posts import fit_posts
@@ -42,6 +42,7 @@ _HOME = {
     "plot": "cryotile.api",
     "read_granule": "cryotile.readers",
     "run": "cryotile.api",
+    "totals": "cryotile.api",
 }
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "plot",
     "read_granule",
     "run",
+    "totals",
 ]
 
 

@@ -31,9 +31,10 @@ from cryotile.runs.xarray_engine import open_map
 from cryotile.times import Instant
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
-__all__ = ["assemble", "ingest", "open", "open_run", "plan", "plot", "run"]
+__all__ = ["assemble", "ingest", "open", "open_run", "plan", "plot", "run", "totals"]
 
 AnyPath = str | os.PathLike[str]
 
@@ -415,6 +416,92 @@ def _smooth_offsets(run: Run | AnyPath) -> OffsetField:
             f"{first.path} is not finished, so that its offsets are not known; go on with: {command('run', first.path)}"
         )
     return smooth_offsets(open_map(first.path), first.settings.fit, str(first.path))
+
+
+def totals(
+    product: xr.Dataset | Run | AnyPath,
+    basins: AnyPath,
+    column: str,
+    *,
+    density: float | AnyPath | None = None,
+    firn_mask: AnyPath | None = None,
+    gia: AnyPath | None = None,
+    firn: AnyPath | None = None,
+    fill: str = "none",
+    dem: AnyPath | None = None,
+    filled_map: AnyPath | None = None,
+    imbie: AnyPath | None = None,
+    imbie_contributor: str | None = None,
+    imbie_group: str | None = None,
+    imbie_year: int | None = None,
+) -> pd.DataFrame:
+    """Add up the rates of a map over basins.
+
+    Parameters
+    ----------
+    product : Dataset, Run or path
+        A run, a product, or the Dataset of either; standard errors need one that was planned with the same basins.
+    basins : path
+        Vector file of polygons, in any CRS.
+    column : str
+        Its column that names the basins.
+    density : float, path or None
+        Density for the mass, kg m-3: a number, or a grid in GeoTIFF or NetCDF; None: no mass.
+    firn_mask : path or None
+        Instead of a density: 350 kg m-3 inside this mask and 917 outside.
+    gia, firn : path or None
+        NetCDF grids of the uplift of bedrock and of the change of firn air, which are subtracted.
+    fill : str
+        Rates for posts without a fit: ``none``, ``hypsometric`` or ``neighbours``.
+    dem : path or None
+        Elevation model, for ``hypsometric``.
+    filled_map : path or None
+        NetCDF file to write: fitted and filled rates, with flags.
+    imbie : path or None
+        CSV file to write: the table of rates of IMBIE; that of the series stands beside it.
+    imbie_contributor, imbie_group : str or None
+        Columns of that table; the group, ``RA`` or ``LA``, follows from the platforms unless it is given.
+    imbie_year : int or None
+        Year of the exercise.
+
+    Returns
+    -------
+    DataFrame
+        A row for each basin and term, see :data:`cryotile.totalling.table.COLUMNS`; ``attrs["notes"]`` says what was
+        filled, converted, assumed or is missing.
+
+    Raises
+    ------
+    InvalidValue
+        A value or file breaks a rule.
+    """
+    from cryotile.totalling.filled_map import write_filled
+    from cryotile.totalling.imbie import Contribution, check_year, write_imbie
+    from cryotile.totalling.table import total_over
+
+    check_year(imbie_year)
+    maps = product if isinstance(product, xr.Dataset) else _opened(product)
+    whose = None if imbie is None else Contribution.of(maps, imbie_contributor, imbie_group)
+    files = {"firn_mask": firn_mask, "gia": gia, "firn": firn, "dem": dem}
+    found = total_over(
+        maps,
+        path_of("basins", basins),
+        column,
+        density=density,
+        by=fill,
+        **{name: None if path is None else path_of(name, path) for name, path in files.items()},
+    )
+    notes = list(found.notes)
+    if filled_map is not None:
+        write_filled(found, maps, path_of("filled_map", filled_map))
+    if imbie is not None and whose is not None:
+        notes += write_imbie(path_of("imbie", imbie), found, maps, whose)[1]
+    found.table.attrs["notes"] = notes
+    return found.table
+
+
+def _opened(product: Run | AnyPath) -> xr.Dataset:
+    return open_run(product) if isinstance(product, Run) else open(product)
 
 
 def _run(run: Run | AnyPath) -> Run:

@@ -148,6 +148,9 @@ COMMANDS = {
         ),
         "plot": CommandPlace("cryotile.cli.runs:plot", "Draw a map of a product"),
     },
+    "From a map to numbers": {
+        "totals": CommandPlace("cryotile.cli.totals:totals", "Add up volume and mass by basin"),
+    },
     "Inspection": {
         "info": CommandPlace(
             "cryotile.cli.points:info", "Describe a point DB, run, granule, product or folder"

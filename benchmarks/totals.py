@@ -1,0 +1,213 @@
+"""How often the 95 % interval of a total holds the truth: `PYTHONPATH=. python benchmarks/totals.py`.
+
+Two kinds of worlds, each with eight basins, none left out.
+
+*Runs*: the tracks and echoes of CryoSat-2 over the simulated ice cap, six years; each world draws the errors of its
+passes, of its echoes and its gaps (patches without a point) anew, and goes the whole way of a user: point DB, plan with
+basins, run, totals.
+
+*Maps*: maps whose rates are the slopes of passes that cross the posts, and whose true rates vary over a known reach.
+No point is fitted, so that hundreds of worlds are affordable.
+
+A total without filling is held against the true rates of the posts that it adds up, a filled one against those of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from tests.support.grids import projected_grid
+from tests.support.mapped_world import GRID, eight_basins, height, world
+
+import cryotile as ct
+from cryotile.points import SURFACE_TYPES, Granule
+from cryotile.simulate import World
+from cryotile.simulate.mission import Mission, Noise, crossings, fly
+from cryotile.simulate.orbit import CRYOSAT2
+from cryotile.totalling.fill import FILLS
+from cryotile.totalling.posts import Posts
+from cryotile.totalling.table import total_over
+
+Floats = npt.NDArray[np.float64]
+
+WORLD = World()
+START, END = np.datetime64("2011-01-01"), np.datetime64("2017-01-01")
+QUIET = Noise(along_pass=0.0, bad_share=0.0, lost_share=0.0, ambiguous_share=0.0)
+POSTING, RADIUS = 3000.0, 2000.0
+GAPS, GAP = 16, 9e3  # number of patches without a point, and their radius, m
+
+MAPS = {
+    "pass error 0.1 m": {"pass_error": 0.1},
+    "pass error 0.4 m": {"pass_error": 0.4},
+    "reach 5 km": {"reach": 5e3},
+    "reach 30 km": {"reach": 30e3},
+    "45 % without a fit": {"gaps": 0.45},
+}
+RUNS = {"pass error 0.1 m": 0.1, "pass error 0.3 m": 0.3}
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def flown() -> pd.DataFrame:
+    """Return the echoes of the mission without errors of passes."""
+    mission = Mission(WORLD, CRYOSAT2, QUIET, seed=0)
+    tracks = []
+    for crossing in crossings(mission, START, END):
+        flyover = fly(mission, crossing)
+        if flyover is not None:
+            echoes = flyover.beams[0]
+            tracks.append(echoes.assign(track=2 * crossing.number + echoes["ascending"]))
+    echoes = pd.concat(tracks, ignore_index=True)
+    ice = echoes["surface_type"] == SURFACE_TYPES.index("grounded_ice")
+    return echoes[ice].reset_index(drop=True)
+
+
+def observed(seed: int, along_pass: float) -> pd.DataFrame:
+    """Return the points of a world: errors of passes, of echoes, and patches without a point."""
+    random, echoes = np.random.default_rng(seed), flown()
+    tracks, place = np.unique(echoes["track"], return_inverse=True)
+    error = random.normal(0, along_pass, len(tracks))[place] + random.normal(0, 0.2, len(echoes))
+    x, y = echoes["x"].to_numpy(), echoes["y"].to_numpy()
+    turn, out = (
+        random.uniform(0, 2 * np.pi, GAPS),
+        WORLD.radius * np.sqrt(random.uniform(0, 1, GAPS)),
+    )
+    lost = np.zeros(len(x), bool)
+    for a, r in zip(turn, out, strict=True):
+        lost |= (
+            np.hypot(x - WORLD.centre[0] - r * np.cos(a), y - WORLD.centre[1] - r * np.sin(a)) < GAP
+        )
+    points = pd.DataFrame(
+        {
+            "x": x,
+            "y": y,
+            "time": echoes["time"].to_numpy().astype("datetime64[ms]"),
+            "elevation": echoes["elevation"] + error,
+            "uncertainty": np.nan,
+            "pass_id": echoes["track"].to_numpy().astype(np.int64),
+            "ascending": echoes["ascending"].astype("boolean"),
+            "platform": "cryosat2",
+            "mode": "sarin_poca",
+            "surface_type": "grounded_ice",
+        }
+    )
+    return points[~lost].reset_index(drop=True)
+
+
+def run_of(seed: int, along_pass: float, home: Path) -> tuple[Posts, ct.Run, Floats]:
+    """Make a run of a world; return its posts and their true rates."""
+    basins = eight_basins(home / "basins.gpkg", centre=WORLD.centre, radius=0.8 * WORLD.radius)
+    db = ct.PointDB.create(home / "ice.pdb", crs=WORLD.crs)
+    points = observed(seed, along_pass)
+    name = f"world-{seed}"
+    db.append(
+        Granule(name, "made_up", "A", 1, f"{name}.nc", f"{seed:064x}", len(points), {}, points, ())
+    )
+    run = ct.plan(
+        home / "run", db, posting=POSTING, radius=RADIUS, period=("2011-01-01", "2017-01-01"),
+        bounds=WORLD.bounds, basins=basins, column="NAME",
+    )  # fmt: skip
+    ct.run(run, backend="serial")
+    posts = Posts.of(ct.open_run(run), basins, "NAME")
+    return posts, run, WORLD.dhdt(*np.meshgrid(posts.grid.x, posts.grid.y))
+
+
+def of_run(seed: int, along_pass: float) -> list[dict[str, object]]:
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        posts, run, truth = run_of(seed, along_pass, home)
+        x, y = np.meshgrid(posts.grid.x, posts.grid.y)
+        surface = WORLD.elevation(x, y, START)
+        dem = projected_grid(home / "dem.nc", posts.grid, dem=(surface, "m"))
+        return list(outcomes(ct.open_run(run), home / "basins.gpkg", truth, dem))
+
+
+# --- maps ------------------------------------------------------------------------------------------------------------
+
+
+def of_map(seed: int, options: dict[str, float]) -> list[dict[str, object]]:
+    with tempfile.TemporaryDirectory() as directory:
+        home = Path(directory)
+        basins = eight_basins(home / "basins.gpkg")
+        dem = projected_grid(home / "dem.nc", GRID, dem=(height(), "m"))
+        drawn = world(basins, seed, **options)
+        return list(outcomes(drawn.product, basins, drawn.truth, dem))
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def outcomes(
+    product: object, basins: Path, truth: Floats, dem: Path
+) -> Iterator[dict[str, object]]:
+    """Yield the error of each basin's total with its interval, for each way to fill."""
+    for by in FILLS:
+        found = total_over(product, basins, "NAME", by=by, dem=dem if by == "hypsometric" else None)
+        posts, has_rate = found.posts, np.isfinite(found.filled.rate)
+        true = posts.sums(np.where(has_rate, truth, 0.0) * posts.area) / 1e9
+        alone = np.sqrt(posts.sums((posts.sigma * posts.area) ** 2)) / 1e9
+        for k, row in enumerate(found.table.itertuples()):
+            error = row.volume_km3_yr - true[k]
+            yield {
+                "by": by,
+                "region": row.region,
+                "error": error,
+                "sigma": row.volume_sigma,
+                "inside": abs(error) <= row.volume_ci95,
+                "alone": abs(error) <= 1.96 * alone[k],
+                "filled": row.filled_km2 / row.area_km2,
+            }
+
+
+def table_of(title: str, frames: dict[str, pd.DataFrame]) -> list[str]:
+    lines = [
+        f"| {title} | filled by | basins | filled area | covered | whole covered | rms error / sigma |"
+        " covered by independent posts |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, frame in frames.items():
+        for by, own in frame.groupby("by", sort=False):
+            whole = own["region"] == "all"
+            basins = own[~whole]
+            ratio = np.sqrt((basins["error"] ** 2).mean() / (basins["sigma"] ** 2).mean())
+            lines.append(
+                f"| {name} | {by} | {len(basins)} | {100 * basins['filled'].mean():.0f} % |"
+                f" {100 * basins['inside'].mean():.1f} % | {100 * own[whole]['inside'].mean():.0f} % |"
+                f" {ratio:.2f} | {100 * basins['alone'].mean():.0f} % |"
+            )
+    return [*lines, ""]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=40, help="worlds of each kind of run")
+    parser.add_argument("--maps", type=int, default=60, help="worlds of each kind of map")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--table", type=Path, default=Path("docs/_static/bench-totals.inc"))
+    options = parser.parse_args(arguments)
+    runs, maps = {}, {}
+    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
+        for name, along_pass in RUNS.items() if options.runs else ():
+            found = pool.map(partial(of_run, along_pass=along_pass), range(options.runs))
+            runs[name] = pd.DataFrame([row for rows in found for row in rows])
+        for name, kind in MAPS.items() if options.maps else ():
+            found = pool.map(partial(of_map, options=kind), range(options.maps))
+            maps[name] = pd.DataFrame([row for rows in found for row in rows])
+    lines = [*(table_of("runs", runs) if runs else []), *(table_of("maps", maps) if maps else [])]
+    print("\n".join(lines))
+    options.table.write_text("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Layouts of maps of elevation change that others publish: read them, compare with them, write them."""

@@ -1,0 +1,96 @@
+"""``cryotile totals`` as users see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cryotile.totalling.table import COLUMNS
+from tests.support.mapped_world import NAMES, eight_basins, world
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("totals")
+    basins = eight_basins(home / "basins.gpkg")
+    product = world(basins, 2).product
+    product.to_netcdf(home / "dhdt.nc")
+    product.drop_vars(["region_rate", "region_delta", "region"]).to_netcdf(home / "plain.nc")
+    return home
+
+
+def words(home: Path, product: str = "dhdt.nc") -> tuple[object, ...]:
+    return "totals", home / product, "--basins", home / "basins.gpkg", "--column", "NAME"
+
+
+def test_the_table_has_a_line_for_each_basin_with_its_error(home: Path, call: Call) -> None:
+    code, said, notes = call(*words(home), "--density", "917")
+    assert code == 0
+    lines = said.splitlines()
+    assert [line.split()[0] for line in lines] == ["basin", *NAMES, "all"]
+    assert all(line.count("±") == 3 for line in lines[1:])
+    assert len({len(line) for line in lines}) == 1
+    assert "note: density 917 kg m-3 everywhere" in notes
+
+
+def test_without_errors_a_note_names_the_command(home: Path, call: Call) -> None:
+    code, said, notes = call(*words(home, "plain.nc"))
+    assert code == 0
+    assert "± -" in said
+    assert (
+        "plan a run with them: cryotile plan RUN --db DB --basins basins.gpkg --column NAME"
+        in notes
+    )
+
+
+def test_the_table_is_written_as_csv_and_json_and_not_overwritten(
+    home: Path, call: Call, tmp_path: Path
+) -> None:
+    csv, text = tmp_path / "totals.csv", tmp_path / "totals.json"
+    for path in (csv, text):
+        assert call(*words(home), "-o", path)[0] == 0
+        assert "give --force" in call(*words(home), "-o", path)[2]
+    table = pd.read_csv(csv)
+    assert list(table.columns) == list(COLUMNS)
+    found = json.loads(text.read_text())
+    assert [row["region"] for row in found["rows"]] == [*NAMES, "all"]
+    assert found["rows"][0]["mass_gt_yr"] is None
+    assert any("left out" in note for note in found["notes"])
+    assert found["rows"][3]["volume_km3_yr"] == pytest.approx(table["volume_km3_yr"][3])
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--fill", "hypsometric"], "give an elevation model: --dem"),
+        (["--imbie", "i.csv", "--imbie-year", "2024"], "(--imbie-year"),
+        (["--imbie", "i.csv"], "give --imbie-contributor"),
+        (["-o", "totals.txt"], "ends in neither .csv nor .json"),
+        (["--column", "name"], "has no column 'name'; choose one of NAME"),
+        (["--density", "0.9"], "density 0.9 is not between"),
+        (["--gia", "absent.nc"], "gia absent.nc does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(
+    home: Path, call: Call, more: list[str], says: str
+) -> None:
+    code, said, complaint = call(*words(home), *more)
+    assert (code, said) == (2, "")
+    assert len(complaint.splitlines()) == 1
+    assert says in complaint
+
+
+def test_what_is_no_product_is_refused(home: Path, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "text.nc").write_text("x")
+    for path in (tmp_path / "absent.nc", tmp_path / "text.nc"):
+        code, _, complaint = call(
+            "totals", path, "--basins", home / "basins.gpkg", "--column", "NAME"
+        )
+        assert code == 2
+        assert len(complaint.splitlines()) == 1
