@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cryotile.geo.grid import Grid, Tile
     from cryotile.pointdb import PointDB
     from cryotile.readers import read_granule
+    from cryotile.runs.comparison import compare, export
     from cryotile.runs.run import Run
 
 __version__ = "0.1.0"
@@ -34,6 +35,8 @@ _HOME = {
     "Run": "cryotile.runs.run",
     "Tile": "cryotile.geo.grid",
     "assemble": "cryotile.api",
+    "compare": "cryotile.runs.comparison",
+    "export": "cryotile.runs.comparison",
     "fit_posts": "cryotile.fit.posts",
     "ingest": "cryotile.api",
     "open": "cryotile.api",
@@ -54,6 +57,8 @@ __all__ = [
     "Tile",
     "__version__",
     "assemble",
+    "compare",
+    "export",
     "fit_posts",
     "ingest",
     "open",

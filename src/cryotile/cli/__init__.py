@@ -150,6 +150,12 @@ COMMANDS = {
     },
     "From a map to numbers": {
         "totals": CommandPlace("cryotile.cli.totals:totals", "Add up volume and mass by basin"),
+        "compare": CommandPlace(
+            "cryotile.cli.compare:compare", "Compare a product with one of others, or with points"
+        ),
+        "export": CommandPlace(
+            "cryotile.cli.export:export", "Write a product as ATL15, CCI SEC or EOLIS"
+        ),
     },
     "Inspection": {
         "info": CommandPlace(

@@ -40,7 +40,7 @@ def caption(product: xr.Dataset, variable: str, view: MapView) -> str:
     sentences = [
         _settings(product, variable),
         _warning(product) if "yr-1" in product[variable].attrs.get("units", "") else "",
-        _legend(view),
+        _legend(view, "no points" if "status" in product else "no value"),
         f"Each square shows {view.merged} × {view.merged} posts." if view.merged > 1 else "",
     ]
     return " ".join(filter(None, sentences))
@@ -103,13 +103,13 @@ def _season(day: float, about: dict[str, float]) -> str:
     return f"{_SEASONS[((month + 1) % 12 // 3 + 2 * south) % 4]} "
 
 
-def _legend(view: MapView) -> str:
+def _legend(view: MapView, white: str) -> str:
     kinds = {
         "grey": view.has_points & np.isnan(view.values),
         "beige": view.not_computed,
         "white": ~view.has_points & ~view.not_computed & ~view.outside_mask,
     }
-    meanings = {"grey": "points but no fit", "beige": "not computed", "white": "no points"}
+    meanings = {"grey": "points but no fit", "beige": "not computed", "white": white}
     shown = [f"{colour}: {meanings[colour]}" for colour, where in kinds.items() if where.any()]
     shown += ["beyond the line: outside the mask"] if view.outside_mask.any() else []
     return f"{'; '.join(shown).capitalize()}." if shown else ""

@@ -1,0 +1,142 @@
+"""The layouts that cryotile reads, and which one a file has: its content tells, not its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+
+from cryotile.errors import InvalidValue
+from cryotile.exchange import (
+    atl15,
+    c3s_antarctica,
+    c3s_greenland,
+    cci_antarctica,
+    cci_greenland,
+    cf_grid,
+    eolis,
+    its_live,
+    table,
+)
+from cryotile.exchange.grid_file import opened
+from cryotile.exchange.own import of_product
+from cryotile.exchange.reference import Reference
+from cryotile.maps.product import is_product
+
+__all__ = ["LAYOUTS", "Layout", "read_reference"]
+
+
+class Layout(Protocol):
+    """A module of a layout."""
+
+    NAME: str
+
+    def recognize(self, file: Any, /) -> bool:
+        """Return whether an open file has the layout."""
+
+    def read(self, path: Path, file: Any, /) -> Reference:
+        """Return its rates or heights."""
+
+
+LAYOUTS: tuple[Layout, ...] = (
+    atl15,
+    c3s_antarctica,
+    c3s_greenland,
+    cci_greenland,
+    its_live,
+    cci_antarctica,
+    eolis,
+)
+"""In the order in which they are asked."""
+
+
+def read_reference(
+    paths: Sequence[Path],
+    *,
+    variable: str | None = None,
+    sigma: str | None = None,
+    mapping: Path | None = None,
+) -> Reference:
+    """Read a reference.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        A file; or files of one layout and grid, such as the months of EOLIS, or a directory of them.
+    variable, sigma : str or None
+        Names of the rate and its sigma, of a grid of no known layout or of a table.
+    mapping : Path or None
+        Columns of a table, see :func:`cryotile.exchange.table.read`.
+
+    Returns
+    -------
+    Reference
+
+    Raises
+    ------
+    InvalidValue
+        A file does not exist or has no layout that is known, or files are of different layouts or grids.
+    DamagedFile
+        A file is damaged.
+    """
+    files = [file for path in paths for file in _files(path)]
+    if not files:
+        raise InvalidValue(
+            f"{paths[0] if paths else 'the reference'} has no NetCDF file; give a file"
+        )
+    found = [_read(file, variable, sigma, mapping) for file in files]
+    return found[0] if len(found) == 1 else _together(found)
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.glob("*.nc")) if path.is_dir() else [path]
+
+
+def _read(path: Path, variable: str | None, sigma: str | None, mapping: Path | None) -> Reference:
+    if table.is_table(path):
+        if not path.is_file():
+            raise InvalidValue(f"{path} does not exist; give a NetCDF file or a table")
+        return table.read(path, variable, sigma, mapping)
+    if path.is_file() and variable is None and is_product(path):
+        return of_product(xr.open_dataset(path, engine="netcdf4"), str(path))
+    with opened(path) as file:
+        if variable is None:
+            for layout in LAYOUTS:
+                if layout.recognize(file):
+                    return layout.read(path, file)
+        return cf_grid.read(path, file, variable, sigma)
+
+
+def _together(found: Sequence[Reference]) -> Reference:
+    first = found[0]
+    for other in found[1:]:
+        if other.layout != first.layout:
+            raise InvalidValue(
+                f"{first.name} is {first.layout} and {other.name} is {other.layout}; compare with one at a time"
+            )
+        same = first.crs == other.crs and _equal(first.x, other.x) and _equal(first.y, other.y)
+        if not same or first.scattered:
+            raise InvalidValue(
+                f"{first.name} and {other.name} have different grids; compare with one at a time"
+            )
+    epochs = sorted((e for one in found for e in one.epochs), key=lambda epoch: epoch.time)
+    notes = dict.fromkeys(note for one in found for note in one.notes)
+    return replace(
+        first,
+        name=f"{first.name} and {len(found) - 1} more",
+        rates=tuple(
+            replace(rate, label=f"{rate.label} of {Path(one.name).name}")
+            for one in found
+            for rate in one.rates
+        ),
+        epochs=tuple(epochs),
+        notes=tuple(notes),
+    )
+
+
+def _equal(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and bool(np.allclose(one, other))

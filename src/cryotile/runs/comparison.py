@@ -1,0 +1,144 @@
+"""A product against published maps, and in their layouts: what the calls and commands compare and export do."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from cryotile.errors import InvalidValue, path_of
+from cryotile.geo.grid import Grid
+from cryotile.geo.projection import crs_text
+from cryotile.runs.run import Run
+from cryotile.runs.xarray_engine import open_map
+
+if TYPE_CHECKING:
+    from cryotile.exchange.compare import Comparison
+    from cryotile.exchange.reference import Floats, Reference
+    from cryotile.exchange.writing import Exported
+    from cryotile.geo.regions import Regions
+
+__all__ = ["compare", "export"]
+
+AnyPath = str | os.PathLike[str]
+Product = xr.Dataset | Run | AnyPath
+
+
+def compare(
+    product: Product,
+    reference: AnyPath | Iterable[AnyPath],
+    *,
+    variable: str | None = None,
+    sigma: str | None = None,
+    mapping: AnyPath | None = None,
+    basins: AnyPath | None = None,
+    column: str | None = None,
+    report: AnyPath | None = None,
+) -> Comparison:
+    """Compare a product with a map of elevation change that others published, or with a table of points.
+
+    Parameters
+    ----------
+    product : Dataset, Run or path
+        A product, a run, or a Dataset of either.
+    reference : path, or iterable of path
+        A file of a layout that cryotile knows, any CF grid, a table in CSV, or another product; several files of one
+        layout, or a directory of them, where a layout has a file for each time.
+    variable, sigma : str or None
+        Names of the rate and its sigma, for a CF grid of no known layout and for a table.
+    mapping : path or None
+        TOML that names the columns of a table.
+    basins : path or None
+        Vector file of regions.
+    column : str or None
+        Its column that names them.
+    report : path or None
+        HTML file to write.
+
+    Returns
+    -------
+    Comparison
+        ``maps``, ``table``, and ``notes`` on what was converted, averaged, assumed or dropped.
+
+    Raises
+    ------
+    InvalidValue
+        A file has no known layout, a unit is not one of a rate, or the periods or areas are disjoint.
+    """
+    from cryotile.exchange.compare import compare_maps
+    from cryotile.exchange.layouts import read_reference
+    from cryotile.exchange.own import of_product
+
+    maps, name = _named(product)
+    own = of_product(maps, name)
+    several = [reference] if isinstance(reference, str | os.PathLike) else reference
+    other = read_reference(
+        [path_of("reference", one) for one in several],
+        variable=variable,
+        sigma=sigma,
+        mapping=None if mapping is None else path_of("mapping", mapping),
+    )
+    regions = None if basins is None else _regions(own, path_of("basins", basins), column)
+    found = compare_maps(own, other, slope=_slope(maps), regions=regions)
+    if report is not None:
+        from cryotile.exchange.report import write_report
+
+        write_report(found, path_of("report", report))
+    return found
+
+
+def export(product: Product, layout: str, output: AnyPath) -> Exported:
+    """Write a product in the layout of another one, for programs that read that.
+
+    Parameters
+    ----------
+    product : Dataset, Run or path
+        A product, a run, or a Dataset of either.
+    layout : str
+        ``atl15``, ``cci-sec`` or ``eolis``.
+    output : path
+        A ``.nc`` file; or a directory, in which files get the names of the layout.
+
+    Returns
+    -------
+    Exported
+        ``files``, and ``notes`` on what is NaN and why.
+
+    Raises
+    ------
+    InvalidValue
+        The layout is unknown, or has several files and the output is one.
+    """
+    from cryotile.exchange.export import export_product
+
+    return export_product(*_named(product), layout, path_of("output", output))
+
+
+def _named(product: Product) -> tuple[xr.Dataset, str]:
+    """Return maps, and what messages call them."""
+    if isinstance(product, xr.Dataset):
+        return product, "the product"
+    path = product.path if isinstance(product, Run) else path_of("product", product)
+    return open_map(path), str(path)
+
+
+def _regions(own: Reference, path: Path, column: str | None) -> Regions:
+    if column is None:
+        raise InvalidValue(f'basins {path} need the column that names them; give column="NAME"')
+    from cryotile.geo.regions import Regions
+
+    edges = (float(own.x[0]), float(own.y[0]), float(own.x[-1]), float(own.y[-1]))
+    return Regions.read(path, column, Grid(crs_text(own.crs), edges, float(own.x[1] - own.x[0])))
+
+
+def _slope(product: xr.Dataset) -> Floats | None:
+    """Return the slope of the surface, degrees; None if the product has none."""
+    if not {"slope_x", "slope_y"} <= product.keys():
+        return None
+    maps = product[["slope_x", "slope_y"]].sortby(["y", "x"])
+    steepness: Floats = np.hypot(maps["slope_x"].to_numpy(), maps["slope_y"].to_numpy())
+    return np.degrees(np.arctan(steepness))
