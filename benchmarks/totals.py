@@ -2,9 +2,9 @@
 
 Two kinds of worlds, each with eight basins, none left out.
 
-*Runs*: the tracks and echoes of CryoSat-2 over the simulated ice cap, six years; each world draws the errors of its
-passes, of its echoes and its gaps (patches without a point) anew, and goes the whole way of a user: point DB, plan with
-basins, run, totals.
+*Fits*: the tracks and echoes of CryoSat-2 over the simulated ice cap, six years; each world draws the errors of its
+passes, of its echoes and its gaps (patches without a point) anew.  The recipe `passes` fits the points, and the kernel
+adds up the deltas of the basins, as in a run that is planned with them.
 
 *Maps*: maps whose rates are the slopes of passes that cross the posts, and whose true rates vary over a known reach.
 No point is fitted, so that hundreds of worlds are affordable.
@@ -25,16 +25,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import xarray as xr
 from tests.support.grids import projected_grid
-from tests.support.mapped_world import GRID, eight_basins, height, world
+from tests.support.mapped_world import GRID, eight_basins, height, with_deltas, world
 
-import cryotile as ct
-from cryotile.points import SURFACE_TYPES, Granule
+from cryotile import FitConfig
+from cryotile.fit.inputs import make_kernel, take_inputs
+from cryotile.fit.variables import Status
+from cryotile.geo.grid import Grid
+from cryotile.geo.regions import Regions
+from cryotile.maps.product import cell_area
+from cryotile.points import SURFACE_TYPES
 from cryotile.simulate import World
 from cryotile.simulate.mission import Mission, Noise, crossings, fly
 from cryotile.simulate.orbit import CRYOSAT2
 from cryotile.totalling.fill import FILLS
-from cryotile.totalling.posts import Posts
 from cryotile.totalling.table import total_over
 
 Floats = npt.NDArray[np.float64]
@@ -43,6 +48,7 @@ WORLD = World()
 START, END = np.datetime64("2011-01-01"), np.datetime64("2017-01-01")
 QUIET = Noise(along_pass=0.0, bad_share=0.0, lost_share=0.0, ambiguous_share=0.0)
 POSTING, RADIUS = 3000.0, 2000.0
+CONFIG = FitConfig(radius=RADIUS, period=("2011-01-01", "2017-01-01"), reference_epoch="2014-01-01")
 GAPS, GAP = 16, 9e3  # number of patches without a point, and their radius, m
 
 MAPS = {
@@ -55,7 +61,7 @@ MAPS = {
 RUNS = {"pass error 0.1 m": 0.1, "pass error 0.3 m": 0.3}
 
 
-# --- runs ------------------------------------------------------------------------------------------------------------
+# --- fits ------------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
@@ -105,32 +111,33 @@ def observed(seed: int, along_pass: float) -> pd.DataFrame:
     return points[~lost].reset_index(drop=True)
 
 
-def run_of(seed: int, along_pass: float, home: Path) -> tuple[Posts, ct.Run, Floats]:
-    """Make a run of a world; return its posts and their true rates."""
-    basins = eight_basins(home / "basins.gpkg", centre=WORLD.centre, radius=0.8 * WORLD.radius)
-    db = ct.PointDB.create(home / "ice.pdb", crs=WORLD.crs)
-    points = observed(seed, along_pass)
-    name = f"world-{seed}"
-    db.append(
-        Granule(name, "made_up", "A", 1, f"{name}.nc", f"{seed:064x}", len(points), {}, points, ())
+def fitted(points: pd.DataFrame, basins: Path) -> tuple[xr.Dataset, Grid]:
+    """Return the map of points with the deltas of the basins, as a run that is planned with them makes it."""
+    grid = Grid(WORLD.crs, WORLD.bounds, POSTING)
+    regions, area = Regions.read(basins, "NAME", grid), cell_area(grid)
+    kernel, cells = make_kernel(take_inputs(points, CONFIG), grid.x, grid.y, RADIUS)
+    posts, _, more = kernel.fit(
+        grid.x,
+        grid.y,
+        np.ones(grid.shape, np.uint8),
+        cells.order.size,
+        regions=np.ascontiguousarray(regions.number[:, :, None]),
+        areas=area,
+        region_total=len(regions.names),
     )
-    run = ct.plan(
-        home / "run", db, posting=POSTING, radius=RADIUS, period=("2011-01-01", "2017-01-01"),
-        bounds=WORLD.bounds, basins=basins, column="NAME",
-    )  # fmt: skip
-    ct.run(run, backend="serial")
-    posts = Posts.of(ct.open_run(run), basins, "NAME")
-    return posts, run, WORLD.dhdt(*np.meshgrid(posts.grid.x, posts.grid.y))
+    has_fit = posts["status"] == Status.OK
+    rate, sigma = (np.where(has_fit, posts[name], np.nan) for name in ("dhdt", "dhdt_sigma"))
+    return with_deltas(rate, sigma, area, regions, more["deltas"][:, :-1], CONFIG), grid
 
 
 def of_run(seed: int, along_pass: float) -> list[dict[str, object]]:
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
-        posts, run, truth = run_of(seed, along_pass, home)
-        x, y = np.meshgrid(posts.grid.x, posts.grid.y)
-        surface = WORLD.elevation(x, y, START)
-        dem = projected_grid(home / "dem.nc", posts.grid, dem=(surface, "m"))
-        return list(outcomes(ct.open_run(run), home / "basins.gpkg", truth, dem))
+        basins = eight_basins(home / "b.gpkg", centre=WORLD.centre, radius=0.8 * WORLD.radius)
+        product, grid = fitted(observed(seed, along_pass), basins)
+        x, y = np.meshgrid(grid.x, grid.y)
+        dem = projected_grid(home / "dem.nc", grid, dem=(WORLD.elevation(x, y, START), "m"))
+        return list(outcomes(product, basins, WORLD.dhdt(x, y), dem))
 
 
 # --- maps ------------------------------------------------------------------------------------------------------------
@@ -204,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, kind in MAPS.items() if options.maps else ():
             found = pool.map(partial(of_map, options=kind), range(options.maps))
             maps[name] = pd.DataFrame([row for rows in found for row in rows])
-    lines = [*(table_of("runs", runs) if runs else []), *(table_of("maps", maps) if maps else [])]
+    lines = [*(table_of("fits", runs) if runs else []), *(table_of("maps", maps) if maps else [])]
     print("\n".join(lines))
     options.table.write_text("\n".join(lines))
 

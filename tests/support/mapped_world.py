@@ -100,7 +100,7 @@ def world(
     own = (regions.number >= 0) & ~lost
     np.add.at(sums, regions.number[own], delta[own.ravel()] * area[own][:, None])
     sigma = np.sqrt((delta**2).sum(axis=1)).reshape(X.shape)
-    return World(truth, height(), _product(rate, sigma, area, regions, sums))
+    return World(truth, height(), with_deltas(rate, sigma, area, regions, sums))
 
 
 def _passes(random: np.random.Generator, passes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -129,11 +129,16 @@ def _slopes(tau: np.ndarray, seen: np.ndarray, offset: np.ndarray) -> tuple[np.n
     return np.where(enough, slope, np.nan), np.where(enough[:, None] & seen, delta, 0.0)
 
 
-def _product(
-    rate: np.ndarray, sigma: np.ndarray, area: np.ndarray, regions: Regions, deltas: np.ndarray
+def with_deltas(
+    rate: np.ndarray,
+    sigma: np.ndarray,
+    area: np.ndarray,
+    regions: Regions,
+    deltas: np.ndarray,
+    config: FitConfig = CONFIG,
 ) -> xr.Dataset:
-    has_fit = np.isfinite(rate)
-    on_posts = ("y", "x")
+    """Return a product that was planned with regions, of rates and deltas (regions, passes)."""
+    has_fit, grid, on_posts = np.isfinite(rate), regions.grid, ("y", "x")
     maps = xr.Dataset(
         {
             "dhdt": (on_posts, rate, {"units": "m yr-1"}),
@@ -141,9 +146,9 @@ def _product(
             "status": (on_posts, np.where(has_fit, Status.OK, Status.SINGULAR).astype("int8")),
             CELL_AREA.name: (on_posts, area, dict(CELL_AREA.attrs)),
         },
-        coords={"y": GRID.y, "x": GRID.x},
+        coords={"y": grid.y, "x": grid.x},
     )
-    product = described(maps, grid=GRID, config=CONFIG)
+    product = described(maps, grid=grid, config=config)
     number = np.where(has_fit, regions.number, -1)
     sums = [float((rate * area)[number == k].sum()) for k in range(len(regions.names))]
     return (
