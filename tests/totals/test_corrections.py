@@ -144,6 +144,16 @@ def test_a_density_grid_weighs_each_post(basins, drawn, tmp_path):
     assert any("converted from g cm-3" in note for note in table.attrs["notes"])
 
 
+def test_posts_without_a_density_are_named_and_have_no_mass(basins, drawn, tmp_path):
+    path = grid(tmp_path / "rho.nc", rho=(np.where(X > 0, np.nan, 900.0), "kg m-3"))
+    table = ct.totals(drawn.product, basins, "NAME", density=path)
+    number = Regions.read(basins, "NAME", GRID).number
+    change = (drawn.product["dhdt"] * drawn.product["cell_area"]).to_numpy()
+    known = (number >= 0) & (X < 0)
+    assert rows(table).mass_gt_yr["all"] == pytest.approx(0.9 * np.nansum(change[known]) / 1e9)
+    assert any("count as volume and not as mass" in note for note in table.attrs["notes"])
+
+
 def test_a_firn_mask_gives_350_inside_and_917_outside(basins, drawn, tmp_path):
     west = vector_file(
         tmp_path / "firn.gpkg", shapely.box(-90e3, -1_450e3, 0, -1_250e3), crs="EPSG:3413"

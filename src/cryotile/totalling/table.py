@@ -30,6 +30,7 @@ COLUMNS: Mapping[str, str] = {
     "area_km2": "true area of the region's posts",
     "fitted_km2": "of it, with a fit",
     "filled_km2": "of it, without a fit and filled",
+    "filled_share": "of it, the share without a fit and filled, 0 to 1",
     "filled_by": "none, hypsometric or neighbours",
     "unknown_km2": "of it, neither fitted nor filled; of a correction: with a rate, where the grid has no value",
     "rate_m_yr": "mean rate over the fitted and filled area, m/yr",
@@ -129,7 +130,7 @@ def total_over(
     notes = [*_of_regions(posts), *_left_out(posts, by), *filled.notes]
     if density is not None or firn_mask is not None:
         weight = density_of(posts, density, firn_mask)
-        notes.append(weight.note)
+        notes += [weight.note, *_of_density(posts, filled, weight)]
     if deltas.changes is None:
         notes.append(_without_deltas(product, posts, deltas, basins, column))
     terms = [_measured(posts, filled, deltas, weight)]
@@ -247,6 +248,7 @@ def _rows(
                 "area_km2": area[k] / 1e6,
                 "fitted_km2": fitted[k] / 1e6,
                 "filled_km2": of_fill[k] / 1e6,
+                "filled_share": of_fill[k] / area[k] if area[k] else np.nan,
                 "filled_by": filled.by,
                 "unknown_km2": term.unknown[k] / 1e6,
                 "rate_m_yr": volume[k] * per_area,
@@ -285,6 +287,16 @@ def _left_out(posts: Posts, by: str) -> list[str]:
         return []
     share = 100 * left / float(posts.area[posts.wanted].sum())
     return [f"{left / 1e6:,.0f} km2 ({share:.2g} %) have no fit and are left out of the totals"]
+
+
+def _of_density(posts: Posts, filled: Filled, density: Density) -> list[str]:
+    lost = posts.wanted & np.isfinite(filled.rate) & ~np.isfinite(density.at_posts)
+    if not lost.any():
+        return []
+    area = float(posts.area[lost].sum()) / 1e6
+    return [
+        f"density: no value over {area:,.0f} km2 with a rate, which count as volume and not as mass"
+    ]
 
 
 def _of_correction(name: str, correction: Correction, term: _Term) -> list[str]:
