@@ -99,19 +99,19 @@ def _lines(table: pd.DataFrame) -> Iterator[str]:
     has_terms, has_mass = len(set(table["term"])) > 1, table["mass_gt_yr"].notna().any()
     width = max(6, *map(len, table["region"]))
     terms = f" {'term':<6}" if has_terms else ""
-    mass = f" {'mass Gt/yr':>22}" if has_mass else ""
+    mass = f" {'mass Gt/yr':>17}" if has_mass else ""
     yield (
-        f"{'basin':<{width}}{terms} {'area km2':>11} {'fit %':>6} {'filled %':>8} {'rate m/yr':>20}"
-        f" {'volume km3/yr':>22}{mass}"
+        f"{'basin':<{width}}{terms} {'area km2':>10} {'fit %':>5} {'filled %':>8} {'rate m/yr':>17}"
+        f" {'volume km3/yr':>17}{mass}"
     )
     for row in table.to_dict("records"):
         area = row["area_km2"] or math.nan
         terms = f" {row['term']:<6}" if has_terms else ""
-        mass = f" {_value(row['mass_gt_yr'], row['mass_sigma']):>22}" if has_mass else ""
+        mass = f" {_value(row['mass_gt_yr'], row['mass_sigma']):>17}" if has_mass else ""
         yield (
-            f"{row['region']:<{width}}{terms} {row['area_km2']:>11,.0f} {_share(row['fitted_km2'] / area):>6}"
-            f" {_share(row['filled_km2'] / area):>8} {_value(row['rate_m_yr'], row['rate_sigma']):>20}"
-            f" {_value(row['volume_km3_yr'], row['volume_sigma']):>22}{mass}"
+            f"{row['region']:<{width}}{terms} {row['area_km2']:>10,.0f} {_share(row['fitted_km2'] / area):>5}"
+            f" {_share(row['filled_km2'] / area):>8} {_value(row['rate_m_yr'], row['rate_sigma']):>17}"
+            f" {_value(row['volume_km3_yr'], row['volume_sigma']):>17}{mass}"
         )
 
 
