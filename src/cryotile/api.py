@@ -31,8 +31,9 @@ from cryotile.runs.xarray_engine import open_map
 from cryotile.times import Instant
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 __all__ = ["assemble", "ingest", "open", "open_run", "plan", "plot", "run", "totals"]
 
@@ -373,40 +374,56 @@ def assemble(
 def plot(
     data: xr.Dataset | xr.DataArray | Run | AnyPath,
     variable: str | None = None,
+    kind: str | None = None,
     **options: Any,
-) -> Figure:
-    """Draw a map of one variable.
+) -> Axes | npt.NDArray[Any]:
+    """Draw a picture of one variable.
 
     Parameters
     ----------
     data : Dataset, DataArray, Run or path
         Maps in memory or opened lazily; a run or its directory; or a NetCDF product.
     variable : str or None
-        Variable to show; None: ``dhdt``, or the only one.
+        Variable to show; None: ``dhdt``, or the only one; of windows, the first over time.
+    kind : str or None
+        ``map``; ``uncertainty``, the map and that of its uncertainty; ``histogram``; ``status``; ``section``;
+        ``windows``, a map for each; ``film``, these in one row.  None: ``section`` if there is a line, ``windows`` of a
+        variable over time, otherwise ``map``.
     **options
         ``limits``, values at the ends of the colour bar; ``title``; ``colour_map``, a name of matplotlib or Crameri;
-        ``extent``, (x_min, y_min, x_max, y_max) in metres; ``size``, the longer side in inches; ``hatch``, whether to
-        hatch where ``dhdt_ci95`` exceeds the rate.
+        ``extent``, (x_min, y_min, x_max, y_max) in metres; ``size``, the longer side of a map in inches; ``hatch``,
+        whether to hatch where ``dhdt_ci95`` exceeds the rate; ``line``, (x, y, x, y) of the start and the end of a
+        section in metres, or in degrees with ``lonlat=True``.
 
     Returns
     -------
-    Figure
-        Of matplotlib; a notebook shows it, ``figure.savefig("dhdt.png")`` writes it.
+    Axes or ndarray of Axes
+        Of matplotlib, in projected kilometres where it is a map, on a new figure of pyplot, which a notebook shows;
+        ``axes.figure.savefig("dhdt.png")`` writes it.
 
     Raises
     ------
     InvalidValue
-        The variable is unknown or is not a map, or an option is invalid.
+        The variable or the kind is unknown, they do not suit each other, or an option is invalid.
     MissingDependency
         matplotlib or cmcrameri is not installed.
     """
-    from cryotile.plotting.map import plot_map
+    from cryotile.plotting.kinds import draw
+    from cryotile.plotting.picture import styled
 
     if isinstance(data, Run):
         data = open_run(data)
     elif not isinstance(data, xr.Dataset | xr.DataArray):
         data = open(path_of("data", data, "give maps, a run, or the path of a run or product"))
-    return plot_map(data, variable, **options)
+    with styled():
+        import matplotlib.pyplot as plt
+
+        figure = plt.figure()
+        try:
+            return draw(data, variable, kind, figure=figure, **options)
+        except BaseException:
+            plt.close(figure)
+            raise
 
 
 def _smooth_offsets(run: Run | AnyPath) -> OffsetField:

@@ -53,7 +53,6 @@ def first(home: Path, name: str) -> Path:
 # --- from anything to the command that reads it -----------------------------------------------------------------
 
 THINGS = {
-    "run": "is a run, not a product; make its product with: cryotile assemble",
     "ice.pdb": "is a point DB, not a product; plan a run over it with: cryotile plan RUN --db",
     "sim.pdb/ingests/*": "is an ingest, not a product; see what it holds with: cryotile info",
     "run/validation": "holds the maps of a validation; see which with: cryotile info",
@@ -87,7 +86,7 @@ INFO = {
     "run/validation": (
         "^validation .*, of the run ",
         r"cryotile info '.*odd-even\.nc'",
-        r"cryotile plot '.*odd-even\.nc' --variable dhdt_difference_ratio",
+        r"cryotile plot '.*odd-even\.nc' dhdt_difference_ratio",
         r"not finished; go on with: cryotile validate '.*/run'",
     ),
     "granules": (r"^  \d+ files that may be granules", r"cryotile ingest DB '.*/granules'"),

@@ -146,7 +146,9 @@ COMMANDS = {
         "assemble": CommandPlace(
             "cryotile.cli.runs:assemble", "Write the product: all tiles side by side"
         ),
-        "plot": CommandPlace("cryotile.cli.runs:plot", "Draw a map of a product"),
+        "plot": CommandPlace(
+            "cryotile.cli.plot:plot", "Draw maps and other pictures of a run or product"
+        ),
     },
     "From a map to numbers": {
         "totals": CommandPlace("cryotile.cli.totals:totals", "Add up volume and mass by basin"),

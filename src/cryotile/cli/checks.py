@@ -399,7 +399,8 @@ def validate(
 
 
 def _print_agreement(validation: Validation, split: str, tasks: Sequence[Task]) -> list[Agreement]:
-    from cryotile.plotting.map import plot_product
+    from cryotile.maps.product import read_product
+    from cryotile.plotting.kinds import save
 
     one, other = SPLITS[split]
     product, parts = validation.assemble(split, tasks)
@@ -416,7 +417,7 @@ def _print_agreement(validation: Validation, split: str, tasks: Sequence[Task]) 
             f"   {_pair(part.robust, part.robust_expected):>17}   {part.within_ci95:18.3f}"
         )
     picture = product.with_suffix(".png")
-    plot_product(product, picture, variable="dhdt_difference_ratio")
+    save(read_product(product), picture, "dhdt_difference_ratio")
     click.echo(f"  map: {picture} (and {product})")
     return parts
 

@@ -80,11 +80,8 @@ def lead_on(path: Path) -> str | None:
     if not path.exists():
         return f"{path} does not exist; give a product in NetCDF, or make one with: {_ASSEMBLE}"
     match kind := Kind.of(path):
-        case Kind.PRODUCT:
+        case Kind.PRODUCT | Kind.RUN:
             return None
-        case Kind.RUN:
-            product = command("assemble", path, "-o", "dhdt.nc")
-            return f"{path} is a run, not a product; make its product with: {product}"
         case Kind.POINT_DB:
             run = command("plan", "RUN", "--db", path)
             return f"{path} is a point DB, not a product; plan a run over it with: {run}"
@@ -176,7 +173,7 @@ def _validation(path: Path) -> Iterator[str]:
     yield f"validation   {path}, of the run {path.absolute().parent}"
     for product in sorted(path.glob("*.nc")):
         yield f"  {command('info', product)}"
-        yield f"  {command('plot', product, '--variable', 'dhdt_difference_ratio')}"
+        yield f"  {command('plot', product, 'dhdt_difference_ratio')}"
     if not (path / "validation.json").exists():
         yield f"  not finished; go on with: {command('validate', path.absolute().parent)}"
 

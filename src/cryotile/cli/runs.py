@@ -1,4 +1,4 @@
-"""Commands on runs: ``plan``, ``run``, ``retry``, ``submit``, ``assemble``, ``plot``."""
+"""Commands on runs: ``plan``, ``run``, ``retry``, ``submit``, ``assemble``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from cryotile import api
 from cryotile.cli import saying_what_is_saved, with_options
-from cryotile.cli.describe import lead_on
 from cryotile.cli.screen import (
     BACKEND,
     FORCE,
@@ -43,7 +42,7 @@ from cryotile.runs.submit import BACKENDS, SCHEDULERS, make_job, submitted_tasks
 from cryotile.runs.submit import submit as hand_in
 from cryotile.runs.work import complete_ingest, complete_run, load_tasks, replanned
 
-__all__ = ["assemble", "plan", "plot", "retry", "run", "submit"]
+__all__ = ["assemble", "plan", "retry", "run", "submit"]
 
 STALE_SHOWN = 12
 """Number of stale tiles that a plan names; it counts the others."""
@@ -480,38 +479,3 @@ def _reasons(status: npt.NDArray[np.int8]) -> Iterator[str]:
     values, counts = np.unique(status[status != Status.OK], return_counts=True)
     for place in np.argsort(-counts, kind="stable"):
         yield f"  no fit     {number(counts[place]):>10}  {Status(values[place]).name.lower()}"
-
-
-@click.command()
-@click.argument("product", type=click.Path(path_type=Path, readable=False))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, readable=False),
-    help="PNG, PDF or SVG.  [default: beside the product]",
-)
-@click.option("--variable", default="dhdt", show_default=True, help="Variable to show.")
-@click.option("--range", "limits", type=(float, float), help="Values at the ends of the colours.")
-@click.option("--colour-map", help="A colour map of matplotlib or Crameri, e.g. cmc.vik_r.")
-@click.option("--extent", type=(float,) * 4, help="Part to show: x_min y_min x_max y_max, m.")
-@click.option("--size", type=float, default=6.0, show_default=True, help="Longer side, inches.")
-@click.option(
-    "--dpi", type=click.IntRange(30, 1200), default=200, show_default=True, help="Of a PNG."
-)
-@click.option("--hatch", is_flag=True, help="Hatch where dhdt_ci95 exceeds the rate.")
-@FORCE
-def plot(product: Path, output: Path | None, force: bool, **options: Any) -> None:
-    """Draw a map of a product.
-
-    \b
-    Example:
-      cryotile plot dhdt.nc -o dhdt.png
-    """
-    from cryotile.plotting.map import plot_product
-
-    if (elsewhere := lead_on(product)) is not None:
-        raise InvalidValue(elsewhere)
-    output = output or product.with_suffix(".png")
-    check_free(output, force=force)
-    plot_product(product, output, **options)
-    click.echo(f"{output}")

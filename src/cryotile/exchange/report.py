@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +13,8 @@ import pandas as pd
 
 from cryotile.exchange.compare import Comparison
 from cryotile.files import write_text
-from cryotile.plotting.map import CHANGE, plot_map
-from cryotile.plotting.picture import STYLE, new_figure
+from cryotile.plotting.comparison import plot_comparison
+from cryotile.plotting.picture import new_figure, render
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,30 +189,20 @@ def _items(lines: Iterable[str]) -> str:
 
 
 def _images(drawn: Iterable[tuple[str, Callable[[], Figure]]]) -> Iterable[str]:
-    import matplotlib as mpl
-
     for about, draw in drawn:
-        stream = io.BytesIO()
-        with mpl.rc_context(STYLE):
-            draw().savefig(stream, format="png", dpi=110, metadata={"Software": None})
-        data = base64.b64encode(stream.getvalue()).decode()
+        data = base64.b64encode(render(draw, ".png", dpi=110)).decode()
         yield f'<figure><img alt="{html.escape(about)}" src="data:image/png;base64,{data}"></figure>'
 
 
 def _maps(comparison: Comparison) -> Iterable[tuple[str, Callable[[], Figure]]]:
-    maps = comparison.maps
-    rates = np.concatenate(
-        [maps[f"dhdt_{name}"].to_numpy().ravel() for name in ("product", "reference")]
-    )
-    limit = _limit(rates)
-    own = _limit(maps["dhdt_difference"].to_numpy())
-    for name, title, edge in (
-        ("dhdt_product", "Product", limit),
-        ("dhdt_reference", "Reference", limit),
-        ("dhdt_difference", "Product less reference", own),
-    ):
-        draw = partial(plot_map, maps, name, limits=(-edge, edge), colour_map=CHANGE, size=4.0)
-        yield f"Map: {title}", partial(draw, title=title)
+    def draw() -> Figure:
+        product, reference = (comparison.maps[f"dhdt_{name}"] for name in ("product", "reference"))
+        figure: Figure = plot_comparison(product, reference, crs=comparison.maps.attrs["crs"])[
+            0
+        ].figure
+        return figure
+
+    yield "Maps of the product, the reference, and their difference", draw
 
 
 def _limit(values: np.ndarray) -> float:
@@ -232,7 +220,6 @@ def _plots(comparison: Comparison) -> Iterable[tuple[str, Callable[[], Figure]]]
 def _axes() -> tuple[Figure, Axes]:
     figure = new_figure(4.4, 3.4, "constrained")
     axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
@@ -248,7 +235,7 @@ def _histogram(comparison: Comparison) -> Figure:
     axes.axvline(median, color="#c8553d", linewidth=1.2, label=f"median {median:+.3f}")
     axes.set_xlabel("product less reference (m/yr)")
     axes.set_ylabel("posts")
-    axes.legend(frameon=False)
+    axes.legend()
     return figure
 
 
@@ -282,7 +269,7 @@ def _ratios(comparison: Comparison) -> Figure:
     axes.plot(bins, np.exp(-(bins**2) / 2) / np.sqrt(2 * np.pi), color="#333333", label="expected")
     axes.set_xlabel("difference over its sigma")
     axes.set_ylabel("density")
-    axes.legend(frameon=False)
+    axes.legend()
     return figure
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import xarray as xr
 
 from cryotile.fit.variables import Status
 from cryotile.plotting.view import MapView
 
-__all__ = ["caption"]
+if TYPE_CHECKING:
+    from cryotile.plotting.panel import Panel
+
+__all__ = ["caption", "text_under"]
+
+HATCHED = " Hatched: the 95 % confidence interval includes zero."
+RELIEF = " Shading: relief of the fitted elevations, lit from the upper left."
 
 DAYS_PER_YEAR = 365.25
 
@@ -44,6 +52,13 @@ def caption(product: xr.Dataset, variable: str, view: MapView) -> str:
         f"Each square shows {view.merged} × {view.merged} posts." if view.merged > 1 else "",
     ]
     return " ".join(filter(None, sentences))
+
+
+def text_under(product: xr.Dataset, variable: str, panel: Panel) -> str:
+    """Return the sentences under maps of which the first is a panel."""
+    text = caption(product, variable, panel.view)
+    text += RELIEF if panel.relief is not None else ""
+    return text + (HATCHED if panel.uncertain is not None else "")
 
 
 def _settings(product: xr.Dataset, variable: str) -> str:
@@ -103,13 +118,18 @@ def _season(day: float, about: dict[str, float]) -> str:
     return f"{_SEASONS[((month + 1) % 12 // 3 + 2 * south) % 4]} "
 
 
-def _legend(view: MapView, white: str) -> str:
+def _legend(view: MapView, without: str) -> str:
     kinds = {
-        "grey": view.has_points & np.isnan(view.values),
+        "dark grey": view.has_points & np.isnan(view.values),
         "beige": view.not_computed,
-        "white": ~view.has_points & ~view.not_computed & ~view.outside_mask,
+        "light grey": ~view.has_points & ~view.not_computed & ~view.outside_mask,
     }
-    meanings = {"grey": "points but no fit", "beige": "not computed", "white": white}
+    meanings = {
+        "dark grey": "points but no fit",
+        "beige": "not computed",
+        "light grey": without,
+    }
     shown = [f"{colour}: {meanings[colour]}" for colour, where in kinds.items() if where.any()]
     shown += ["beyond the line: outside the mask"] if view.outside_mask.any() else []
-    return f"{'; '.join(shown).capitalize()}." if shown else ""
+    text = "; ".join(shown)
+    return f"{text[0].upper()}{text[1:]}." if shown else ""

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyproj
 
-from cryotile.plotting.view import Extent
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from cryotile.plotting.view import Extent
 
 __all__ = ["draw_graticule"]
 

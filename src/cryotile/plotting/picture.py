@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from cryotile.errors import InvalidValue, MissingDependency
 from cryotile.files import atomic_path
@@ -13,7 +14,7 @@ from cryotile.files import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["STYLE", "new_figure", "save_picture"]
+__all__ = ["STYLE", "check_suffix", "new_figure", "render", "save_picture", "styled"]
 
 # A file must not name the day or the library version that it was made with.
 _METADATA: dict[str, dict[str, None]] = {
@@ -22,12 +23,16 @@ _METADATA: dict[str, dict[str, None]] = {
     ".svg": {"Date": None, "Creator": None},
 }
 
-# The salt gives the elements of an SVG the same names each time: equal pictures, equal bytes.
-STYLE: dict[Any, Any] = {"font.size": 9, "axes.linewidth": 0.6, "svg.hashsalt": "cryotile"}
-"""Matplotlib settings of every picture."""
+STYLE = "cryotile.plotting.style"
+"""Style of every picture, by its name in ``matplotlib.style.use``."""
 
 
-def new_figure(width: float, height: float, layout: Literal["constrained"] | None = None) -> Figure:
+def new_figure(
+    width: float,
+    height: float,
+    layout: Literal["constrained"] | None = None,
+    figure: Figure | None = None,
+) -> Figure:
     """Return an empty figure that a notebook shows, without pyplot.
 
     Figures of pyplot stay in memory after the call, and its windows belong to the user.
@@ -38,6 +43,8 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
         Inches.
     layout : str or None
         Matplotlib's layout engine; None: the caller places the axes.
+    figure : Figure or None
+        An empty figure to use, such as one of pyplot; None: a new one.
 
     Returns
     -------
@@ -49,6 +56,10 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
     MissingDependency
         matplotlib is not installed.
     """
+    if figure is not None:
+        figure.set_size_inches(width, height)
+        figure.set_layout_engine(layout)
+        return figure
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -66,6 +77,61 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
     return figure
 
 
+def render(draw: Callable[[], Figure], suffix: str, *, dpi: int) -> bytes:
+    """Draw a figure in the style of all pictures and return the content of its file.
+
+    Parameters
+    ----------
+    draw : callable
+        Returns the figure.
+    suffix : str
+        ``.png``, ``.pdf`` or ``.svg``.
+    dpi : int
+        Dots per inch of a PNG.
+
+    Returns
+    -------
+    bytes
+        The same for the same picture.
+
+    Raises
+    ------
+    MissingDependency
+        matplotlib is not installed.
+    """
+    content = io.BytesIO()
+    with styled():
+        draw().savefig(content, format=suffix[1:], metadata=_METADATA[suffix], dpi=dpi)
+    return content.getvalue()
+
+
+def styled() -> AbstractContextManager[None]:
+    """Return a context in which matplotlib has the style of all pictures, and Crameri's colour maps.
+
+    Raises
+    ------
+    MissingDependency
+        matplotlib or cmcrameri is not installed.
+    """
+    try:
+        import cmcrameri.cm  # noqa: F401  (registers its colour maps with matplotlib)
+        from matplotlib import style
+    except ImportError as error:
+        raise MissingDependency(
+            f"pictures need matplotlib and cmcrameri ({error.name} is missing): pip install 'cryotile[plot]'"
+        ) from error
+    context: AbstractContextManager[None] = style.context(STYLE)
+    return context
+
+
+def check_suffix(path: Path) -> None:
+    """Raise :class:`InvalidValue` unless a path ends as a picture does."""
+    if path.suffix.lower() not in _METADATA:
+        raise InvalidValue(
+            f"{path} has no suffix of a picture; choose one of {', '.join(_METADATA)}"
+        )
+
+
 def save_picture(path: Path, draw: Callable[[], Figure], *, dpi: int) -> None:
     """Draw a figure and write it to a file, whole or not at all.
 
@@ -74,7 +140,7 @@ def save_picture(path: Path, draw: Callable[[], Figure], *, dpi: int) -> None:
     path : Path
         PNG, PDF or SVG, by its suffix.
     draw : callable
-        Returns the figure; called in the style :data:`STYLE`, after the suffix is checked.
+        Returns the figure; called after the suffix is checked.
     dpi : int
         Dots per inch of a PNG.
 
@@ -87,17 +153,7 @@ def save_picture(path: Path, draw: Callable[[], Figure], *, dpi: int) -> None:
     UnwritablePath
         The file cannot be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in _METADATA:
-        raise InvalidValue(
-            f"{path} has no suffix of a picture; choose one of {', '.join(_METADATA)}"
-        )
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise MissingDependency("pictures need matplotlib: pip install 'cryotile[plot]'") from error
-    content = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        draw().savefig(content, format=suffix[1:], metadata=_METADATA[suffix], dpi=dpi)
+    check_suffix(path)
+    content = render(draw, path.suffix.lower(), dpi=dpi)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content.getvalue())
+        temporary.write_bytes(content)

@@ -10,7 +10,7 @@ import xarray as xr
 
 from cryotile.fit.variables import Status
 
-__all__ = ["Extent", "MapView"]
+__all__ = ["Extent", "MapView", "numbers_of", "posting_of"]
 
 SQUARES_DENSE, SQUARES_SPARSE = 1200, 240
 """Largest number of squares along a map: a reader cannot tell more apart, and a lone pass would vanish."""
@@ -55,7 +55,7 @@ class MapView:
     merged: int
 
     @classmethod
-    def of(cls, product: xr.Dataset, variable: str) -> MapView:
+    def of(cls, product: xr.Dataset, variable: str, *, status: str = "status") -> MapView:
         """Cut a variable of a product to the posts with points, and merge posts into squares.
 
         Parameters
@@ -65,23 +65,25 @@ class MapView:
             its value is not NaN.
         variable : str
             Name of the variable to show.
+        status : str
+            Name of the status of the variable; the extent is that of ``status``, so that maps side by side have one.
 
         Returns
         -------
         MapView
             Instants as decimal years.
         """
-        status = _status(product, variable)
-        cut = _where_something_is(status)
-        part, status = product.isel(cut), status[cut["y"], cut["x"]]
-        not_computed = status == Status.NOT_COMPUTED
-        has_points = ~np.isin(status, (*_BARE, Status.NOT_COMPUTED))
-        values = np.where(has_points, _numbers(part[variable]), np.nan)
+        cut = _where_something_is(_status(product, variable, "status"))
+        part = product.isel(cut)
+        state = _status(part, variable, status)
+        not_computed = state == Status.NOT_COMPUTED
+        has_points = ~np.isin(state, (*_BARE, Status.NOT_COMPUTED))
+        values = np.where(has_points, numbers_of(part[variable]), np.nan)
         squares = SQUARES_DENSE if np.isfinite(values).mean() > SPARSE else SQUARES_SPARSE
         merged = -(-max(values.shape) // squares)
         any_points = _merge(np.where(has_points, 1.0, np.nan), merged) == 1.0
         any_skipped = _merge(np.where(not_computed, 1.0, np.nan), merged) == 1.0
-        posting = _posting(product)
+        posting = posting_of(product)
         left, bottom = float(part["x"][0]) - posting / 2, float(part["y"][0]) - posting / 2
         ny, nx = any_points.shape
         right, top = left + nx * merged * posting, bottom + ny * merged * posting
@@ -89,19 +91,20 @@ class MapView:
             values=_merge(values, merged, lowest="flag_meanings" in product[variable].attrs),
             has_points=any_points,
             not_computed=any_skipped & ~any_points,
-            outside_mask=_merge(1.0 * (status != Status.OUTSIDE_MASK), merged) == 0.0,
+            outside_mask=_merge(1.0 * (state != Status.OUTSIDE_MASK), merged) == 0.0,
             extent=(left / 1e3, right / 1e3, bottom / 1e3, top / 1e3),
             merged=merged,
         )
 
 
-def _status(product: xr.Dataset, variable: str) -> npt.NDArray[np.integer]:
-    if "status" in product:
-        return product["status"].to_numpy()
+def _status(product: xr.Dataset, variable: str, status: str) -> npt.NDArray[np.integer]:
+    if status in product:
+        return product[status].to_numpy()
     return np.where(product[variable].isnull().to_numpy(), Status.NO_POINTS, Status.OK)
 
 
-def _posting(product: xr.Dataset) -> float:
+def posting_of(product: xr.Dataset) -> float:
+    """Return the distance of neighbouring posts, m."""
     for axis in ("x", "y"):
         if product.sizes[axis] > 1:
             at = product[axis].to_numpy()
@@ -121,7 +124,8 @@ def _where_something_is(status: npt.NDArray[np.integer]) -> dict[str, slice]:
     }
 
 
-def _numbers(variable: xr.DataArray) -> _Values:
+def numbers_of(variable: xr.DataArray) -> _Values:
+    """Return the values of a variable as floats, instants as decimal years."""
     values = variable.to_numpy()
     if values.dtype.kind != "M":
         return values.astype(np.float64)

@@ -1,0 +1,96 @@
+"""The distribution of a variable over posts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xarray as xr
+
+from cryotile.errors import InvalidValue
+from cryotile.plotting.colours import label_of, title_of
+from cryotile.plotting.look import Look, within
+from cryotile.plotting.picture import new_figure
+from cryotile.plotting.view import numbers_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_histogram"]
+
+BINS = 80
+TAIL = 0.5
+"""Percent of the values at either end that the axis leaves out; their number is in the text."""
+
+
+def plot_histogram(
+    product: xr.Dataset, variable: str, look: Look, figure: Figure | None = None
+) -> Axes:
+    """Draw the number of posts by value, with median and quartiles.
+
+    Parameters
+    ----------
+    product : Dataset, dimensions (y, x)
+        The variable.
+    variable : str
+        Its name.
+    look : Look
+        Choices of the user; ``limits`` are the ends of the axis.
+    figure : Figure or None
+        An empty figure; None: a new one.
+
+    Returns
+    -------
+    Axes
+        Of the histogram.
+
+    Raises
+    ------
+    InvalidValue
+        The variable has flags, or no value.
+    """
+    shown = within(product, look.extent)[variable]
+    if "flag_meanings" in shown.attrs:
+        raise InvalidValue(
+            f"{variable} has flags, not numbers; its map shows the share of each: choose the kind map"
+        )
+    values = numbers_of(shown).ravel()
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        raise InvalidValue(f"{variable} has no value; choose another variable or extent")
+    low, high = look.limits or np.percentile(values, [TAIL, 100.0 - TAIL])
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    size = look.size or 6.0
+    axes: Axes = new_figure(size, 0.6 * size, "constrained", figure).subplots()
+    edges = _edges(shown, low, high)
+    axes.hist(values, edges, color="#3b6fb6", alpha=0.75)
+    first, median, third = np.percentile(values, [25.0, 50.0, 75.0])
+    for value, style in ((median, "-"), (first, ":"), (third, ":")):
+        axes.axvline(value, color="0.1", linewidth=1.0, linestyle=style)
+    if low < 0.0 < high:
+        axes.axvline(0.0, color="#c8553d", linewidth=0.8, linestyle="--")
+    axes.set_xlim(low, high)
+    axes.set_xlabel(label_of(shown) or "year")
+    axes.set_ylabel("posts")
+    axes.set_title(look.title or title_of(shown), pad=18)
+    beyond = int(((values < low) | (values > high)).sum())
+    numbers = (
+        f"{values.size:,} posts",
+        f"median (line) {median:.3g}",
+        f"quartiles (dotted) {first:.3g} and {third:.3g}",
+        f"mean {values.mean():.3g}",
+        *([f"{beyond:,} beyond the axis"] if beyond else []),
+    )
+    text = "; ".join(numbers).replace("-", "−")
+    axes.text(0.0, 1.03, text, transform=axes.transAxes, fontsize=7.5, color="0.25")
+    return axes
+
+
+def _edges(variable: xr.DataArray, low: float, high: float) -> list[float]:
+    """Return the edges of bins; bins of counts hold whole numbers."""
+    if variable.dtype.kind in "iu":
+        step = max(1, round((high - low) / BINS))
+        return [float(edge) for edge in np.arange(np.floor(low) - 0.5, high + step, step)]
+    return [float(edge) for edge in np.linspace(low, high, BINS + 1)]

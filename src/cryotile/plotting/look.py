@@ -1,0 +1,107 @@
+"""What a user chooses of a picture, and the part of the data that it shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyproj
+import xarray as xr
+
+from cryotile.errors import InvalidValue
+from cryotile.geo.grid import check_bounds
+from cryotile.plotting.colours import Shading
+from cryotile.points import Bounds
+
+__all__ = ["Look", "crs_of", "edges", "uncertainties", "within"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a user can choose of a picture; None: chosen from the data.
+
+    Attributes
+    ----------
+    limits : (float, float) or None
+        Values at the ends of the colour bar or axis.
+    title : str or None
+        Text above the picture.
+    colour_map : str or None
+        Name of a colour map of matplotlib or Crameri.
+    extent : Bounds or None
+        Part to show, metres.
+    size : float or None
+        Longer side of a map or plot, inches.
+    hatch : bool
+        Whether to hatch where ``dhdt_ci95`` exceeds the rate.
+    line : (float, float, float, float) or None
+        x and y of the start and of the end of a section, m.
+    lonlat : bool
+        Whether the line is in degrees: longitude, latitude.
+    """
+
+    limits: tuple[float, float] | None = None
+    title: str | None = None
+    colour_map: str | None = None
+    extent: Bounds | None = None
+    size: float | None = None
+    hatch: bool = False
+    line: tuple[float, float, float, float] | None = None
+    lonlat: bool = False
+
+    def __post_init__(self) -> None:
+        import matplotlib as mpl
+
+        if self.colour_map is not None and self.colour_map not in mpl.colormaps:
+            raise InvalidValue(
+                f"colour map {self.colour_map!r} is unknown; give one of matplotlib or Crameri, e.g. cmc.vik_r"
+            )
+
+        if self.size is not None and not 1.0 <= self.size <= 40.0:
+            raise InvalidValue(
+                f"size {self.size:g} is not between 1 and 40 inches; 6 suits most maps"
+            )
+
+    @property
+    def shading(self) -> Shading:
+        """What it says of the colours."""
+        return Shading(self.limits, self.colour_map)
+
+
+def uncertainties(variable: str) -> tuple[str, str]:
+    """Return the names that an uncertainty of a variable has, the best first."""
+    return f"{variable}_ci95", f"{variable}_sigma"
+
+
+def within(product: xr.Dataset, extent: Bounds | None) -> xr.Dataset:
+    """Return the posts within bounds.
+
+    Raises
+    ------
+    InvalidValue
+        There are none.
+    """
+    if extent is None:
+        return product
+    check_bounds(extent)
+    part = product.sel(x=slice(extent[0], extent[2]), y=slice(extent[1], extent[3]))
+    if not (part.sizes["x"] and part.sizes["y"]):
+        raise InvalidValue(
+            f"extent {' '.join(f'{edge:g}' for edge in extent)} has no post; the posts are within {edges(product)} m"
+        )
+    return part
+
+
+def edges(product: xr.Dataset) -> str:
+    """Return x_min, y_min, x_max, y_max of the posts as text."""
+    x, y = product["x"].to_numpy(), product["y"].to_numpy()
+    return f"{x[0]:g} {y[0]:g} {x[-1]:g} {y[-1]:g}"
+
+
+def crs_of(product: xr.Dataset, variable: str) -> pyproj.CRS | None:
+    """Return the CRS that the grid mapping or the attribute ``crs`` names; None if neither does."""
+    attrs = product[variable].attrs | product[variable].encoding
+    mapping = attrs.get("grid_mapping")
+    if mapping in product.variables:
+        return pyproj.CRS.from_cf(dict(product[mapping].attrs))
+    named = attrs.get("crs", product.attrs.get("crs"))
+    return None if named is None else pyproj.CRS.from_user_input(named)

@@ -1,0 +1,202 @@
+"""A variable along a line, with its interval, over the surface, and where the line is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyproj
+import xarray as xr
+
+from cryotile.errors import InvalidValue
+from cryotile.geo.projection import point_scale
+from cryotile.plotting.colours import label_of, title_of
+from cryotile.plotting.look import Look, crs_of, edges, uncertainties, within
+from cryotile.plotting.panel import Panel, draw_panel
+from cryotile.plotting.picture import new_figure
+from cryotile.plotting.view import numbers_of, posting_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Line", "plot_section"]
+
+Line = tuple[float, float, float, float]
+"""x and y of its start, x and y of its end, m."""
+
+_Values = npt.NDArray[np.float64]
+
+
+def plot_section(
+    product: xr.Dataset, variable: str, look: Look, figure: Figure | None = None
+) -> npt.NDArray[Any]:
+    """Draw a variable along a straight line of the projection.
+
+    The value at a place of the line is that of the nearest post.
+
+    Parameters
+    ----------
+    product : Dataset, dimensions (y, x)
+        The variable; its interval ``…_ci95`` (or ``…_sigma``) and ``elevation`` are drawn where it has them.
+    variable : str
+        Name of the variable.
+    look : Look
+        Choices of the user; ``line`` is needed.
+    figure : Figure or None
+        An empty figure; None: a new one.
+
+    Returns
+    -------
+    ndarray of Axes, shape (2,) or (3,)
+        The variable, the elevation if there is one, and the map with the line.
+
+    Raises
+    ------
+    InvalidValue
+        There is no line, or it has no length or no post.
+    """
+    product = within(product, look.extent)
+    crs = crs_of(product, variable)
+    line = _metres(look, crs)
+    x, y, inside = _places(product, line)
+    scale = np.ones(x.size) if crs is None else point_scale(crs, x, y)
+    steps = np.hypot(np.diff(x), np.diff(y)) / ((scale[1:] + scale[:-1]) / 2)
+    distance = np.append(0.0, np.cumsum(steps)) / 1e3
+    at = {"x": xr.DataArray(x, dims="place"), "y": xr.DataArray(y, dims="place")}
+    along = product.sel(at, method="nearest")
+    size = look.size or 6.0
+    figure = new_figure(1.55 * size, 0.62 * size, "constrained", figure)
+    relief = variable != "elevation" and "elevation" in product
+    ratios = (2.0, 1.0) if relief else (1.0,)
+    cells = figure.add_gridspec(len(ratios), 2, width_ratios=(1.7, 1.0), height_ratios=ratios)
+    top = figure.add_subplot(cells[0, 0])
+    _curve(top, along, variable, (distance, inside))
+    top.set_title(look.title or title_of(product[variable]), pad=16)
+    if look.limits is not None:
+        top.set_ylim(look.limits)
+    drawn = [top]
+    if relief:
+        drawn.append(figure.add_subplot(cells[1, 0], sharex=top))
+        _curve(drawn[1], along, "elevation", (distance, inside))
+        top.tick_params(labelbottom=False)
+    drawn[-1].set_xlabel(f"distance on the ground from A (km){_outside(distance, inside)}")
+    place = figure.add_subplot(cells[:, 1])
+    _map(place, product, variable, (look, line))
+    _mark(top, place, distance[-1], line)
+    return np.array([*drawn, place], dtype=object)
+
+
+def _metres(look: Look, crs: pyproj.CRS | None) -> Line:
+    """Return the line in metres of the projection."""
+    if look.line is None:
+        raise InvalidValue("a section needs a line: x and y of its start, x and y of its end, m")
+    if not look.lonlat:
+        return look.line
+    if crs is None:
+        raise InvalidValue(
+            "the data name no CRS, so degrees have no place; give the line in metres"
+        )
+    degrees = " ".join(f"{value:g}" for value in look.line)
+    if not all(abs(latitude) <= 90.0 for latitude in look.line[1::2]):
+        raise InvalidValue(
+            f"line {degrees} has a latitude beyond 90; give longitude, then latitude"
+        )
+    to_map = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    ends = [*to_map.transform(*look.line[:2]), *to_map.transform(*look.line[2:])]
+    if not np.isfinite(ends).all():
+        raise InvalidValue(f"line {degrees} has no place in the projection of the data")
+    return (ends[0], ends[1], ends[2], ends[3])
+
+
+def _places(product: xr.Dataset, line: Line) -> tuple[_Values, _Values, npt.NDArray[np.bool_]]:
+    """Return places along a line, two in each posting, and whether each is within half a posting of the posts."""
+    posting = posting_of(product)
+    length = float(np.hypot(line[2] - line[0], line[3] - line[1]))
+    shown = " ".join(f"{value:g}" for value in line)
+    if not length > 0.0:
+        raise InvalidValue(f"line {shown} has no length; give two different places")
+    share = np.linspace(0.0, 1.0, max(2, int(min(2 * length / posting, 20_000)) + 1))
+    x, y = line[0] + share * (line[2] - line[0]), line[1] + share * (line[3] - line[1])
+    half = posting / 2
+    columns, rows = product["x"].to_numpy(), product["y"].to_numpy()
+    inside = (x >= columns[0] - half) & (x <= columns[-1] + half)
+    inside &= (y >= rows[0] - half) & (y <= rows[-1] + half)
+    if not inside.any():
+        raise InvalidValue(
+            f"line {shown} has no post; the posts are within {edges(product)} m, and --line takes metres or, with"
+            " --lonlat, degrees"
+        )
+    return x, y, inside
+
+
+def _curve(
+    axes: Axes,
+    along: xr.Dataset,
+    variable: str,
+    place: tuple[_Values, npt.NDArray[np.bool_]],
+) -> None:
+    distance, inside = place
+    value = np.where(inside, numbers_of(along[variable]), np.nan)
+    changes = variable != "elevation"
+    colour = "#3b6fb6" if changes else "0.25"
+    axes.plot(distance, value, color=colour, drawstyle="steps-mid", linewidth=1.0)
+    name = next((n for n in uncertainties(variable) if n in along), None)
+    if name is not None and changes:
+        half = along[name].to_numpy()
+        what = "95 % interval" if name.endswith("ci95") else "± standard error"
+        band: dict[str, Any] = {"step": "mid", "alpha": 0.25, "color": colour, "linewidth": 0}
+        axes.fill_between(distance, value - half, value + half, label=what, **band)
+        axes.legend(loc="best")
+    finite = value[np.isfinite(value)]
+    if changes and finite.size and finite.min() < 0.0 < finite.max():
+        axes.axhline(0.0, color="0.4", linewidth=0.6)
+    axes.set_xlim(distance[0], distance[-1])
+    axes.set_ylabel(label_of(along[variable]) or "year")
+
+
+def _outside(distance: _Values, inside: npt.NDArray[np.bool_]) -> str:
+    """Return what a reader must know of the part of the line without posts."""
+    if inside.all():
+        return ""
+    length = float(distance[-1]) * float((~inside).mean())
+    return f"; {length:.3g} km of it lie outside the posts"
+
+
+def _map(axes: Axes, product: xr.Dataset, variable: str, of: tuple[Look, Line]) -> None:
+    look, line = of
+    panel = Panel.of(product, variable, shading=look.shading, title="")
+    left, right, bottom, top = panel.view.extent
+    ends = np.array(line) / 1e3
+    window = (
+        min(left, *ends[::2]),
+        max(right, *ends[::2]),
+        min(bottom, *ends[1::2]),
+        max(top, *ends[1::2]),
+    )
+    draw_panel(axes, panel, crs_of(product, variable), window)
+    axes.set_xlabel("x (km)")
+    axes.set_ylabel("y (km)")
+
+
+def _mark(top: Axes, place: Axes, length: float, line: Line) -> None:
+    """Draw the line on the map, and its ends A and B on both."""
+    start, end = (line[0] / 1e3, line[1] / 1e3), (line[2] / 1e3, line[3] / 1e3)
+    ends = (start[0], end[0]), (start[1], end[1])
+    place.plot(*ends, color="white", linewidth=2.6, zorder=7)
+    place.plot(*ends, color="0.05", linewidth=1.2, zorder=8)
+    box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "linewidth": 0, "alpha": 0.85}
+    for letter, where, share in (("A", start, 0.0), ("B", end, length)):
+        place.annotate(
+            letter, where, fontweight="bold", ha="center", va="center", zorder=9, bbox=box
+        )
+        top.annotate(
+            letter,
+            (share, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            fontweight="bold",
+            ha="center",
+        )
