@@ -42,6 +42,16 @@ def test_each_post_belongs_to_the_region_around_it_and_a_post_on_a_border_to_one
     assert (regions.beyond == 0).all()
 
 
+def test_a_post_on_a_common_edge_or_corner_is_in_one_region_in_either_direction(tmp_path):
+    edges = [(-20_000, 0), (0, 20_000)], [(-30_000, 7_000), (7_000, 30_000)]
+    boxes = [shapely.box(w, s, e, n) for w, e in edges[0] for s, n in edges[1]]
+    for step in (1, -1):
+        path = basins(tmp_path / f"b{step}.gpkg", *boxes[::step], names=["a", "b", "c", "d"])
+        number = Regions.read(path, "NAME", GRID).number
+        # The outermost posts lie on the edge of all boxes.
+        assert (number[1:-1, 1:-1] >= 0).all()
+
+
 def test_features_of_one_name_are_one_region_also_where_they_overlap(tmp_path):
     lower = shapely.box(-20_500, -30_500, 20_500, 5_000)
     upper = shapely.box(-20_500, -5_000, 20_500, 30_500)

@@ -22,6 +22,9 @@ WHOLE = "all"
 
 _REMEDY = "give a GeoPackage, shapefile, GeoJSON or GeoParquet file of polygons with a column that names them"
 
+NUDGE = 1e-6
+"""Postings by which posts are moved before they are looked up, so that one on a common edge is in one region."""
+
 _DIGITS = {True: 7, False: 2}
 """Decimals of coordinates in the digest, of degrees and of metres: about a centimetre."""
 
@@ -172,12 +175,14 @@ def _around(polygons: list[list[Ring]], grid: Grid) -> Grid | None:
 
 
 def _inside(polygons: list[list[Ring]], part: Grid) -> npt.NDArray[np.bool_]:
+    from rasterio import Affine
     from rasterio.features import rasterize
 
     shapes = [({"type": "Polygon", "coordinates": polygon}, 1) for polygon in polygons]
-    burnt = rasterize(
-        shapes, out_shape=part.shape, transform=transform_of(part), fill=0, dtype="uint8"
-    )
+    # GDAL takes a centre on a horizontal edge for inside on both sides of it: no centre may lie on an edge of a grid.
+    t = transform_of(part)
+    transform = Affine(t.a, t.b, t.c + NUDGE * t.a, t.d, t.e, t.f + NUDGE * t.e)
+    burnt = rasterize(shapes, out_shape=part.shape, transform=transform, fill=0, dtype="uint8")
     inside: npt.NDArray[np.bool_] = burnt[::-1] == 1
     return inside
 

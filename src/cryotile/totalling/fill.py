@@ -6,7 +6,7 @@ whose weights add up to 0, and its variance follows from the variogram of the ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,10 +138,11 @@ def _hypsometric(posts: Posts, gaps: npt.NDArray[np.bool_], path: Path) -> Fille
         notes.append(
             f"{left / 1e6:,.0f} km2 are not filled: the DEM has no height there, or their basin no fit"
         )
-    found = _estimates(posts, residual, lambda own: np.where(own, weights, 0.0), lost=2)
+    spread = _Spread(posts, residual, lost=2)
+    regions = [spread.of(own, np.where(own, weights, 0.0)) for own in _each_region(posts)]
     estimates = tuple(
         Estimate(one.variance + off**2, one.dof)
-        for one, off in zip(found, [*offs, sum(offs)], strict=True)
+        for one, off in zip(spread.with_all(regions, weights), [*offs, sum(offs)], strict=True)
     )
     return Filled("hypsometric", rate, filled, estimates, tuple(notes))
 
@@ -171,63 +172,77 @@ def _slope(lag: Array, rate: Array) -> float:
 def _neighbours(posts: Posts, gaps: npt.NDArray[np.bool_]) -> Filled:
     # Fits of other basins and beside all basins are neighbours, too.
     fitted = np.isfinite(posts.rate)
-    given = np.column_stack(posts.positions(fitted))
-    count = min(NEIGHBOURS, len(given))
-    distance, nearest = cKDTree(given).query(
-        np.column_stack(posts.positions(gaps)), k=range(1, count + 1)
-    )
-    share = distance**-2.0
-    share /= share.sum(axis=1, keepdims=True)
-    rate = posts.rate.copy()
-    rate[gaps] = (share * posts.rate[fitted][nearest]).sum(axis=1)
-    area = posts.area[gaps]
-
-    def carried(own: npt.NDArray[np.bool_]) -> Array:
-        chosen, weights = own[gaps], np.zeros(posts.rate.shape)
-        taken = (share[chosen] * area[chosen, None]).ravel()
-        weights[fitted] = np.bincount(nearest[chosen].ravel(), taken, minlength=len(given))
-        weights[gaps] = np.where(chosen, -area, 0.0)
-        return weights
-
-    notes: tuple[str, ...] = ()
-    if len(distance):
-        notes = (
-            f"the farthest filled post is {distance[:, 0].max() / 1e3:,.1f} km from a fitted one",
-        )
-    return Filled("neighbours", rate, gaps, _estimates(posts, posts.rate, carried), notes)
+    given, rates = np.column_stack(posts.positions(fitted)), posts.rate[fitted]
+    tree, count = cKDTree(given), min(NEIGHBOURS, len(given))
+    rate, weights, farthest = posts.rate.copy(), np.zeros(posts.rate.shape), 0.0
+    spread, regions = _Spread(posts, posts.rate), []
+    for own in _each_region(posts):
+        taken, carried = gaps & own, np.zeros(posts.rate.shape)
+        if taken.any():
+            places = np.column_stack(posts.positions(taken))
+            distance, nearest = tree.query(places, k=range(1, count + 1))
+            farthest = max(farthest, float(distance[:, 0].max()))
+            share = distance**-2.0
+            share /= share.sum(axis=1, keepdims=True)
+            rate[taken] = (share * rates[nearest]).sum(axis=1)
+            area = (share * posts.area[taken][:, None]).ravel()
+            carried[fitted] = np.bincount(nearest.ravel(), area, minlength=len(given))
+            carried[taken] = -posts.area[taken]
+        weights += carried
+        regions.append(spread.of(own, carried))
+    note = f"the farthest filled post is {farthest / 1e3:,.1f} km from a fitted one"
+    estimates = spread.with_all(regions, weights)
+    return Filled("neighbours", rate, gaps, estimates, (note,) if farthest else ())
 
 
-def _estimates(
-    posts: Posts, values: Array, weights: Callable[[npt.NDArray[np.bool_]], Array], lost: int = 0
-) -> tuple[Estimate, ...]:
-    """Return the variance of the weighted sum of each region, and of all regions.
+class _Spread:
+    """How rates differ over a map, and what that means for sums of filled rates.
 
-    That of a region follows from its own variogram, or from that of the map where that is larger: a region with few
-    independent places underestimates its own variability.  That of all regions is at least the sum of those of the
-    regions, because one variogram for all knows less of an uneven map.
+    The variance of a region follows from its own variogram, or from that of the map where that is larger: a region with
+    few independent places underestimates its own variability.
+
+    Parameters
+    ----------
+    posts : Posts
+        The map.
+    values : ndarray, shape (ny, nx)
+        Rates, or residuals of them, m yr-1; NaN where there is none.
+    lost : int
+        Number of coefficients that were fitted to the values before.
     """
-    posting = posts.grid.posting
 
-    def of(own: npt.NDArray[np.bool_]) -> tuple[Variogram, float] | None:
-        known = own & np.isfinite(values)
-        if known.sum() < FEWEST_OF_A_VARIOGRAM:
-            return None
-        x, y = posts.positions(known)
-        return Variogram.fit(x, y, values[known], posting), float(posts.area[known].sum())
+    def __init__(self, posts: Posts, values: Array, lost: int = 0) -> None:
+        self._posts, self._values, self._lost = posts, values, lost
+        self._whole = self._variogram(posts.wanted)
 
-    everywhere = of(posts.wanted)
-    if everywhere is None:
-        return (Estimate(np.nan),) * (len(posts.regions.names) + 1)
-
-    def larger(own: npt.NDArray[np.bool_]) -> Estimate:
-        found = [of(own) or everywhere, everywhere]
+    def of(self, own: npt.NDArray[np.bool_], weights: Array) -> Estimate:
+        """Return the variance of the weighted sum of the rates of a region."""
+        if self._whole is None:
+            return Estimate(np.nan)
+        posting = self._posts.grid.posting
         return max(
-            (variogram.estimate(weights(own), posting, area, lost) for variogram, area in found),
+            (
+                variogram.estimate(weights, posting, area, self._lost)
+                for variogram, area in (self._variogram(own) or self._whole, self._whole)
+            ),
             key=lambda one: one.variance,
         )
 
-    regions = [larger(own) for own in _each_region(posts)]
-    return (*regions, max(larger(posts.wanted), pooled(regions), key=lambda one: one.variance))
+    def with_all(self, regions: Sequence[Estimate], weights: Array) -> tuple[Estimate, ...]:
+        """Return the variances of the regions and that of all, which is at least their sum.
+
+        One variogram for all knows less of an uneven map, and those of the regions nothing of a gap across several.
+        """
+        whole = [self.of(self._posts.wanted, weights), pooled([*regions])]
+        return (*regions, max(whole, key=lambda one: one.variance))
+
+    def _variogram(self, own: npt.NDArray[np.bool_]) -> tuple[Variogram, float] | None:
+        known = own & np.isfinite(self._values)
+        if known.sum() < FEWEST_OF_A_VARIOGRAM:
+            return None
+        x, y = self._posts.positions(known)
+        variogram = Variogram.fit(x, y, self._values[known], self._posts.grid.posting)
+        return variogram, float(self._posts.area[known].sum())
 
 
 def _each_region(posts: Posts) -> Iterator[npt.NDArray[np.bool_]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,7 @@ class Posts:
         """CRS of the grid."""
         return projected_crs(self.grid.crs)
 
-    @property
+    @cached_property
     def fitted(self) -> npt.NDArray[np.bool_]:
         """Which wanted posts have a fit; ndarray of bool, shape (ny, nx)."""
         return self.wanted & np.isfinite(self.rate)
