@@ -47,17 +47,25 @@ def put(node: Any, name: str, dims: tuple[str, ...], values: Any, **attributes: 
     variable[...] = values
 
 
-def atl15(path: Path, *, posting: float = 1000.0, cf_alone: bool = False) -> str:
+def atl15(
+    path: Path,
+    *,
+    posting: float = 1000.0,
+    cf_alone: bool = False,
+    monthly: bool = False,
+    columns: slice = slice(None),
+) -> str:
     """Groups by lag; the semi-major axis in km; a GeoTransform through centres; fill value the largest float."""
     suffix = f"_{posting / 1e3:g}km" if posting in (10e3, 20e3, 40e3) else ""
     x, y = axes(NORTH, posting)
+    x = x[columns]
     rate = truth(*np.meshgrid(x, y), NORTH).astype("f4")
     fill = np.finfo("f4").max
     with netCDF4.Dataset(path, "w") as file:
         for group, days in {
             "delta_h": np.array([365.25, 456.5625, 730.5]),
-            "dhdt_lag1": np.array([410.9, 502.2]),
-            "dhdt_lag4": np.array([547.9]),
+            "dhdt_003mo" if monthly else "dhdt_lag1": np.array([410.9, 502.2]),
+            "dhdt_012mo" if monthly else "dhdt_lag4": np.array([547.9]),
         }.items():
             node = file.createGroup(group)
             put(node, "x", ("x",), x, units="meters", standard_name="projection_x_coordinate")

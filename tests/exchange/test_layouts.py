@@ -72,6 +72,30 @@ def test_averages_of_atl15_have_a_suffix(tmp_path: Path) -> None:
     assert len(reference.epochs) == 3
 
 
+def test_quadrants_of_atl15_are_joined(tmp_path: Path) -> None:
+    published.atl15(tmp_path / "a1.nc", columns=slice(0, 8))
+    published.atl15(tmp_path / "a2.nc", columns=slice(6, 13))
+    reference = read_reference([tmp_path])
+    (annual,) = [rate for rate in reference.rates if rate.label.startswith("dhdt_lag4")]
+    assert annual.read().value.shape == (14, 13)
+    close_to_truth(reference, annual.read(), NORTH)
+    assert len(reference.epochs) == 3
+    published.atl15(tmp_path / "a3.nc", posting=2000.0)
+    with pytest.raises(InvalidValue, match="have different grids") as error:
+        read_reference([tmp_path])
+    one_line(error)
+
+
+def test_lags_of_the_monthly_atl15_are_months(tmp_path: Path) -> None:
+    published.atl15(tmp_path / "a.nc", monthly=True)
+    periods = [rate.period for rate in read_reference([tmp_path / "a.nc"]).rates]
+    assert [round(float((end - start) / np.timedelta64(1, "D"))) for start, end in periods] == [
+        91,
+        91,
+        365,
+    ]
+
+
 def test_the_axis_of_atl15_is_in_kilometres_where_there_is_no_wkt(tmp_path: Path) -> None:
     published.atl15(tmp_path / "a.nc", cf_alone=True)
     reference = read_reference([tmp_path / "a.nc"])

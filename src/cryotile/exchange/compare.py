@@ -45,10 +45,10 @@ class Comparison:
 
     Attributes
     ----------
-    maps : Dataset, dimensions (y, x)
-        ``dhdt_product``, ``dhdt_reference``, ``dhdt_difference`` (product less reference), m/yr; with sigmas
-        ``dhdt_product_sigma``, ``dhdt_reference_sigma`` and ``dhdt_difference_ratio``, the difference over the root of
-        both variances; ``slope``, degrees.
+    maps : Dataset
+        Maps over y and x, m/yr: ``dhdt_product``, ``dhdt_reference``, ``dhdt_difference`` (product less reference);
+        with sigmas ``dhdt_product_sigma``, ``dhdt_reference_sigma`` and ``dhdt_difference_ratio``, the difference over
+        the root of both variances; ``slope``, degrees.
     table : DataFrame
         A row for all posts, for each class of slope and for each region; see :func:`summary`.
     layout : str

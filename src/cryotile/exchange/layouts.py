@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import xarray as xr
 
 from cryotile.errors import InvalidValue
@@ -23,6 +21,7 @@ from cryotile.exchange import (
     table,
 )
 from cryotile.exchange.grid_file import opened
+from cryotile.exchange.joining import join
 from cryotile.exchange.own import of_product
 from cryotile.exchange.reference import Reference
 from cryotile.maps.product import is_product
@@ -66,7 +65,7 @@ def read_reference(
     Parameters
     ----------
     paths : sequence of Path
-        A file; or files of one layout and grid, such as the months of EOLIS, or a directory of them.
+        A file; or files of one layout, such as the months of EOLIS or the quadrants of ATL15, or a directory of them.
     variable, sigma : str or None
         Names of the rate and its sigma, of a grid of no known layout or of a table.
     mapping : Path or None
@@ -89,7 +88,7 @@ def read_reference(
             f"{paths[0] if paths else 'the reference'} has no NetCDF file; give a file"
         )
     found = [_read(file, variable, sigma, mapping) for file in files]
-    return found[0] if len(found) == 1 else _together(found)
+    return found[0] if len(found) == 1 else join(found)
 
 
 def _files(path: Path) -> list[Path]:
@@ -109,34 +108,3 @@ def _read(path: Path, variable: str | None, sigma: str | None, mapping: Path | N
                 if layout.recognize(file):
                     return layout.read(path, file)
         return cf_grid.read(path, file, variable, sigma)
-
-
-def _together(found: Sequence[Reference]) -> Reference:
-    first = found[0]
-    for other in found[1:]:
-        if other.layout != first.layout:
-            raise InvalidValue(
-                f"{first.name} is {first.layout} and {other.name} is {other.layout}; compare with one at a time"
-            )
-        same = first.crs == other.crs and _equal(first.x, other.x) and _equal(first.y, other.y)
-        if not same or first.scattered:
-            raise InvalidValue(
-                f"{first.name} and {other.name} have different grids; compare with one at a time"
-            )
-    epochs = sorted((e for one in found for e in one.epochs), key=lambda epoch: epoch.time)
-    notes = dict.fromkeys(note for one in found for note in one.notes)
-    return replace(
-        first,
-        name=f"{first.name} and {len(found) - 1} more",
-        rates=tuple(
-            replace(rate, label=f"{rate.label} of {Path(one.name).name}")
-            for one in found
-            for rate in one.rates
-        ),
-        epochs=tuple(epochs),
-        notes=tuple(notes),
-    )
-
-
-def _equal(one: np.ndarray, other: np.ndarray) -> bool:
-    return one.shape == other.shape and bool(np.allclose(one, other))
