@@ -13,8 +13,6 @@ from cryotile.errors import InvalidValue
 
 __all__ = ["plot"]
 
-KIND = click.Choice(["map", "uncertainty", "histogram", "status", "section", "windows", "film"])
-
 
 @click.command()
 @click.argument("product", metavar="RUN|PRODUCT", type=click.Path(path_type=Path, readable=False))
@@ -27,8 +25,8 @@ KIND = click.Choice(["map", "uncertainty", "histogram", "status", "section", "wi
 )
 @click.option(
     "--kind",
-    type=KIND,
-    help="Kind of picture.  [default: section with --line, windows of a variable over time, else map]",
+    help="map, uncertainty, histogram, status, section, windows or film.  [default: section with --line, windows of a"
+    " variable over time, else map]",
 )
 @click.option("--line", type=(float,) * 4, help="Start and end of a section: x y x y, m.")
 @click.option("--lonlat", is_flag=True, help="--line is in degrees: longitude, latitude.")

@@ -61,7 +61,9 @@ def draw_graticule(axes: Axes, crs: pyproj.CRS, extent: Extent) -> None:
             continue  # The pole is a point, not a line.
         line = to_degrees.transform(along_parallel, np.full(400, level), direction="INVERSE")
         lines.draw(line, label=_degrees(level, "NS"), at_rim=False)
-    for level in _levels(west + middle, east + middle):
+    meridians = _levels(west + middle, east + middle)
+    # 180° W and 180° E are one meridian.
+    for level in [m for m in meridians if m < meridians[0] + 360.0]:
         line = to_degrees.transform(np.full(400, level), along_meridian, direction="INVERSE")
         label = _degrees((level + 180.0) % 360.0 - 180.0, "EW")
         lines.draw(line, label=label, at_rim=polar)

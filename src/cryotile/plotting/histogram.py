@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import textwrap
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -74,7 +75,6 @@ def plot_histogram(
     axes.set_xlim(low, high)
     axes.set_xlabel(label_of(shown) or "year")
     axes.set_ylabel("posts")
-    axes.set_title(look.title or title_of(shown), pad=18)
     beyond = int(((values < low) | (values > high)).sum())
     numbers = (
         f"{values.size:,} posts",
@@ -83,8 +83,15 @@ def plot_histogram(
         f"mean {values.mean():.3g}",
         *([f"{beyond:,} beyond the axis"] if beyond else []),
     )
-    text = "; ".join(numbers).replace("-", "−")
-    axes.text(0.0, 1.03, text, transform=axes.transAxes, fontsize=7.5, color="0.25")
+    lines = textwrap.wrap("; ".join(numbers).replace("-", "−"), int(16 * size))
+    axes.set_title(look.title or title_of(shown), pad=5 + 11 * len(lines))
+    small: dict[str, Any] = {
+        "fontsize": 7.5,
+        "color": "0.25",
+        "linespacing": 1.3,
+        "in_layout": False,
+    }
+    axes.text(0.0, 1.02, "\n".join(lines), transform=axes.transAxes, **small)
     return axes
 
 

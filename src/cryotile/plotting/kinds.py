@@ -207,7 +207,7 @@ def _read(data: xr.Dataset, name: str) -> xr.Dataset:
     mapping = (data[name].attrs | data[name].encoding).get("grid_mapping")
     bounds = f"{data[name].dims[0]}_bnds"
     wanted = [name, *uncertainties(name), *_BESIDE, mapping, bounds]
-    names = [n for n in dict.fromkeys(wanted) if n in data.data_vars]
+    names = [n for n in dict.fromkeys(wanted) if n in data.variables]
     try:
         part = data[names].load()
     except (OSError, RuntimeError) as error:

@@ -94,7 +94,7 @@ def within(product: xr.Dataset, extent: Bounds | None) -> xr.Dataset:
 def edges(product: xr.Dataset) -> str:
     """Return x_min, y_min, x_max, y_max of the posts as text."""
     x, y = product["x"].to_numpy(), product["y"].to_numpy()
-    return f"{x[0]:g} {y[0]:g} {x[-1]:g} {y[-1]:g}"
+    return " ".join(f"{edge:.10g}" for edge in (x[0], y[0], x[-1], y[-1]))
 
 
 def crs_of(product: xr.Dataset, variable: str) -> pyproj.CRS | None:
