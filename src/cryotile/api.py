@@ -477,7 +477,7 @@ def totals(
     imbie : path or None
         CSV file to write: the table of rates of IMBIE; that of the series stands beside it.
     imbie_contributor, imbie_group : str or None
-        Columns of that table; the group, ``RA`` or ``LA``, follows from the platforms unless it is given.
+        Columns of that table; the group, ``RA`` or ``LA``, follows from the modes unless it is given.
     imbie_year : int or None
         Year of the exercise.
 

@@ -198,3 +198,13 @@ def test_a_density_grid_in_geotiff_needs_a_unit(basins, drawn, tmp_path):
         file.set_band_unit(1, "kg m-3")
     table = rows(ct.totals(drawn.product, basins, "NAME", density=path))
     np.testing.assert_allclose(table.mass_gt_yr, 0.85 * table.volume_km3_yr)
+
+
+def test_a_total_says_what_it_does_not_know_and_not_what_is_subtracted(basins, drawn, tmp_path):
+    product = drawn.product.assign_attrs(source_modes="lrm")
+    said = " ".join(ct.totals(product, basins, "NAME").attrs["notes"])
+    for word in ("radar penetrates", "firn", "bedrock", "drift"):
+        assert word in said
+    gia = grid(tmp_path / "gia.nc", gia=(constant(1.0), MM))
+    said = " ".join(ct.totals(product, basins, "NAME", gia=gia).attrs["notes"])
+    assert "uplift of the bedrock is not removed" not in said

@@ -73,7 +73,9 @@ ANTARCTIC = ["A-Ap", "ap-b", "B-C", "C-Cp", "Cp-D", "D-Dp", "Dp-E", "E-Ep"]
 def rignot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, World]:
     path = eight_basins(tmp_path_factory.mktemp("rignot") / "basins.gpkg", ANTARCTIC)
     drawn = world(path, 5)
-    return path, World(drawn.truth, drawn.height, drawn.product.assign_attrs(platform="cryosat2"))
+    return path, World(
+        drawn.truth, drawn.height, drawn.product.assign_attrs(source_modes="lrm, sarin_poca")
+    )
 
 
 def write(path: Path, rignot: tuple[Path, World], product: xr.Dataset | None = None, **options):
@@ -169,8 +171,8 @@ def test_what_the_exercise_does_not_take_is_refused_with_the_reason(
     assert "give a density" in refused(rignot, path, density=None)
     for name in (None, "", "a,b"):
         assert "imbie_contributor" in refused(rignot, path, imbie_contributor=name)
-    mixed = rignot[1].product.assign_attrs(platform="cryosat2, icesat2")
-    assert "cryosat2, icesat2: a table" in refused(rignot, path, product=mixed)
+    mixed = rignot[1].product.assign_attrs(source_modes="laser, lrm")
+    assert "modes laser, lrm: a table" in refused(rignot, path, product=mixed)
     bare = rignot[1].product.drop_vars(["region_rate", "region_delta", "region"])
     assert "need the standard error" in refused(rignot, path, product=bare)
     assert ".csv" in refused(rignot, tmp_path / "imbie.txt")

@@ -54,7 +54,7 @@ _FILE = click.Path(path_type=Path, readable=False)
 )
 @click.option("--imbie", type=_FILE, metavar="FILE", help="Tables of IMBIE: .csv.")
 @click.option("--imbie-contributor", metavar="NAME", help="Contributor named in them.")
-@click.option("--imbie-group", type=click.Choice(GROUPS), help="[default: by the platforms]")
+@click.option("--imbie-group", type=click.Choice(GROUPS), help="[default: by the modes]")
 @click.option("--imbie-year", type=int, metavar="YEAR", help="Exercise; before 2024.")
 @FORCE
 def totals(

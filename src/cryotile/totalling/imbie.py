@@ -19,6 +19,7 @@ import xarray as xr
 from cryotile.errors import InvalidValue
 from cryotile.files import atomic_path
 from cryotile.geo.regions import WHOLE
+from cryotile.maps.unknown import instruments
 from cryotile.times import parse_instant
 from cryotile.totalling.table import GIGATONNE, Totals
 
@@ -43,9 +44,6 @@ SHEETS = {
     ("Zwally", "GRIS"): tuple(_GREENLAND.split()),
 }
 """Basin set and ice sheet → ids of all its basins."""
-
-_RADARS = ("cryosat", "envisat", "ers", "sentinel", "saral", "s3", "cristal")
-_LASERS = ("icesat", "is2", "atm", "lvis")
 
 _ONE_YEAR = 1e-4
 """Tolerance of the validator for the interval between dates, years."""
@@ -93,12 +91,12 @@ class Contribution:
 
     @classmethod
     def of(cls, product: xr.Dataset, contributor: str | None, group: str | None) -> Contribution:
-        """Return the contribution of a product; its platforms tell the group, unless that is given.
+        """Return the contribution of a product; its modes tell the group, unless that is given.
 
         Raises
         ------
         InvalidValue
-            There is no contributor, or the platforms do not tell one group.
+            There is no contributor, or the modes do not tell one group.
         """
         name = (contributor or "").strip()
         if not name or set(name) & set(',#"\n'):
@@ -106,22 +104,17 @@ class Contribution:
                 f"IMBIE contributor {contributor!r} is not a name without commas; give"
                 ' imbie_contributor="NAME"'
             )
-        platforms = str(product.attrs.get("platform", "")).casefold().replace(",", " ").split()
-        kinds = {_group(platform) for platform in platforms} or {""}
-        found = group.upper() if group else kinds.pop() if len(kinds) == 1 else ""
+        kinds = instruments(product)
+        of_one = {"radar": "RA", "laser": "LA"}[kinds.pop()] if len(kinds) == 1 else ""
+        found = (group or of_one).upper()
         if found not in GROUPS:
-            what = f"group {group!r}" if group else f"platforms {', '.join(platforms) or 'unknown'}"
+            modes = product.attrs.get("source_modes", "that the product does not name")
+            what = f"group {group!r}" if group else f"modes {modes}"
             raise InvalidValue(
                 f"{what}: a table of IMBIE is of radar (RA) or of laser altimetry (LA); give"
                 ' imbie_group="RA" or imbie_group="LA"'
             )
         return cls(name, found)
-
-
-def _group(platform: str) -> str:
-    if platform.startswith(_LASERS):
-        return "LA"
-    return "RA" if platform.startswith(_RADARS) else ""
 
 
 def write_imbie(

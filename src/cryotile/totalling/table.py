@@ -15,6 +15,7 @@ import xarray as xr
 
 from cryotile.errors import command
 from cryotile.geo.regions import WHOLE
+from cryotile.maps.unknown import unknowns
 from cryotile.totalling.corrections import Correction, Density, density_of, read_correction
 from cryotile.totalling.fill import Filled, fill
 from cryotile.totalling.posts import PassDeltas, Posts, deltas_of, region_names
@@ -133,8 +134,9 @@ def total_over(
         notes += [weight.note, *_of_density(posts, filled, weight)]
     if deltas.changes is None:
         notes.append(_without_deltas(product, posts, deltas, basins, column))
+    given = {"gia": gia, "firn": firn}
     terms = [_measured(posts, filled, deltas, weight)]
-    for name, source in (("gia", gia), ("firn", firn)):
+    for name, source in given.items():
         if source is not None:
             correction = read_correction(posts, name, source)
             terms.append(_subtracted(posts, filled, name, correction, weight))
@@ -143,6 +145,8 @@ def total_over(
         notes.append(
             "the air of firn counts twice: it is subtracted (firn), and the firn mask gives a density of firn"
         )
+    removed = [name for name, source in given.items() if source is not None]
+    notes += [f"not known: {line}" for line in unknowns(product, removed)]
     if len(terms) > 1:
         terms.append(_sum(terms))
     else:
