@@ -46,6 +46,7 @@ dd {{ margin: 0; overflow-wrap: anywhere; }}
 .figures b {{ display: block; font-size: 1.25rem; white-space: nowrap; }}
 .figures span {{ color: var(--soft); font-size: .85rem; }}
 .wide {{ overflow-x: auto; }}
+.strip figure {{ min-width: 46rem; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }}
 th:first-child, td:first-child {{ text-align: left; }}
@@ -65,7 +66,7 @@ p.soft {{ color: var(--soft); font-size: .9rem; }}
 <h2>All posts</h2>
 <div class="figures">{figures}</div>
 <h2>Maps</h2>
-<div class="maps">{maps}</div>
+<div class="wide strip">{maps}</div>
 <h2>Distribution</h2>
 <div class="maps">{plots}</div>
 <h2>By slope and region</h2>
@@ -196,7 +197,10 @@ def _images(drawn: Iterable[tuple[str, Callable[[], Figure]]]) -> Iterable[str]:
 
 def _maps(comparison: Comparison) -> Iterable[tuple[str, Callable[[], Figure]]]:
     def draw() -> Figure:
-        product, reference = (comparison.maps[f"dhdt_{name}"] for name in ("product", "reference"))
+        # The bars are of rates, whichever map they stand beside.
+        product, reference = (
+            comparison.maps[f"dhdt_{name}"].rename("dhdt") for name in ("product", "reference")
+        )
         figure: Figure = plot_comparison(product, reference, crs=comparison.maps.attrs["crs"])[
             0
         ].figure
