@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from cryotile.plotting.picture import STYLE
 
 COLOURS = (
     *("#3b6fb6", "#c8553d", "#6a9a3c", "#e0a458", "#8f6bb0", "#4aa7a0", "#333333", "#b07d3c"),
     *("#d98cb3", "#7fb2e5", "#9c9c9c"),
 )
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.hashsalt": "cryotile",
-}
 ASKED = (93, 97.5)
 
 
 def plot_coverage(coverage: pd.DataFrame, path: Path) -> None:
     """Plot the coverage of the interval, and the rms error, by world and number of passes."""
-    with mpl.rc_context(STYLE):
+    with style.context(STYLE):
         figure = Figure(figsize=(9.5, 5.0), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
         _worlds(left, coverage)
@@ -91,7 +85,7 @@ def _target(axes: Axes) -> None:
 
 def plot_rms(rms: pd.DataFrame, path: Path) -> None:
     """Plot the rms errors of cryotile beside those of other programs."""
-    with mpl.rc_context(STYLE):
+    with style.context(STYLE):
         figure = Figure(figsize=(9.5, 3.6), layout="constrained")
         for axes, name in zip(
             figure.subplots(1, rms.shape[1], sharey=True), rms.columns, strict=True

@@ -51,7 +51,7 @@ maps
 
 # %%
 ct.assemble(run, directory / "dhdt.nc")
-ct.plot(maps).savefig(directory / "dhdt.png", dpi=200)
+ct.plot(maps).figure.savefig(directory / "dhdt.png", dpi=200)
 
 # %% [markdown]
 # How far is the map from the truth?

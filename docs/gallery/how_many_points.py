@@ -11,6 +11,8 @@ import cryotile
 from cryotile.geo.projection import project_granule
 from cryotile.simulate import simulate
 
+plt.style.use("cryotile.plotting.style")
+
 with tempfile.TemporaryDirectory() as scratch:
     db = cryotile.PointDB.create(Path(scratch) / "ice.pdb", "EPSG:3413")
     paths = simulate(Path(scratch) / "granules", years=0.25)
@@ -23,4 +25,4 @@ x, y = count.columns / 1e3 + 2.5, count.index / 1e3 + 2.5
 image = axis.pcolormesh(x, y, count, cmap="cmc.batlow")
 axis.set(xlabel="x (km)", ylabel="y (km)", aspect="equal", title=f"{count.sum().sum():,.0f} points")
 figure.colorbar(image, label="points in a square of 5 km")
-figure.savefig(sys.argv[1], dpi=80)
+figure.savefig(sys.argv[1], dpi=160)

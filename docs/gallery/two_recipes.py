@@ -9,6 +9,8 @@ import pandas as pd
 
 import cryotile
 
+plt.style.use("cryotile.plotting.style")
+
 random = np.random.default_rng(1)
 passes = np.repeat(np.arange(40), 150)
 along = random.uniform(-20e3, 20e3, passes.size)
@@ -37,4 +39,4 @@ for axis, recipe in zip(axes, ("plane", "passes"), strict=True):
     axis.set(title=recipe, xlabel="x (km)", aspect="equal")
 axes[0].set_ylabel("y (km)")
 figure.colorbar(image, label="dh/dt (m yr⁻¹)")
-figure.savefig(sys.argv[1], dpi=80)
+figure.savefig(sys.argv[1], dpi=160)

@@ -91,7 +91,7 @@ def draw_sheet(
     head = TITLE_LINE * max(text.count("\n") for text in titles)
     text = textwrap.wrap(sheet.text, int(18 * (total - 0.2)))
     below = BOTTOM + LINE * len(text)
-    above = (0.32 if rows > 1 else TOP) + head
+    above = (0.32 if rows > 1 or sheet.title else TOP) + head
     over = 0.34 if sheet.title else 0.0
     tall = below + rows * (height + above) + over
     figure = new_figure(total, tall, figure=figure)
@@ -149,7 +149,7 @@ def _dress(
     below, beside = names
     inches = axes.get_window_extent().width / axes.figure.dpi
     axes.xaxis.set_major_locator(MaxNLocator(nbins=max(2, int(inches / 0.6)), integer=False))
-    axes.set_xlabel(f"x (km){projection}" if inches > 2.0 else "x (km)")
+    axes.set_xlabel(f"x (km){projection}" if inches > 2.2 else "x (km)")
     axes.set_ylabel("y (km)")
     axes.xaxis.label.set_visible(below)
     axes.yaxis.label.set_visible(beside)

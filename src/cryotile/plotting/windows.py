@@ -121,7 +121,9 @@ def _draw(
     every = product[variable].shape[0]
     chosen = np.linspace(0, every - 1, count).round().astype(int)
     panels = list(_panels(product, variable, look, chosen))
-    text = text_under(product, variable, panels[0])
+    # The legend names the colours of the map with the most squares without a value.
+    emptiest = max(panels, key=lambda panel: int(np.isnan(panel.view.values).sum()))
+    text = text_under(product, variable, emptiest)
     text += f" {count} of {every} maps, evenly spaced." if count < every else ""
     title = look.title or title_of(product[variable])
     sheet = Sheet(look.size or size, columns, one_bar=True, title=title, text=text)
