@@ -225,6 +225,8 @@ def test_the_command_prints_and_writes_a_report(product: Make, call: Call, tmp_p
     assert code == 0
     assert "  all                     1,638   +0.0000   +0.0000" in said
     page = report.read_text()
+    assert "a drift that all passes share is in no standard error" in said
+    assert "a drift that all passes share is in no standard error" in page
     assert page.count("data:image/png;base64,") == 4
     # Nothing is fetched: neither style, nor script, nor picture.
     for word in ("http:", "https:", 'src="/', "<script", "@import", "<link"):

@@ -77,6 +77,7 @@ def test_atl15_has_the_groups_variables_and_units_of_the_list_of_nsidc(
                 assert variable._FillValue == np.finfo("f4").max
                 assert variable.grid_mapping == "Polar_Stereographic"
         assert "crs_wkt" in file["delta_h/Polar_Stereographic"].ncattrs()
+        assert "uplift of the bedrock is not removed" in file.limitations
         assert set(file.groups) == {"delta_h", *(f"dhdt_lag{n}" for n in (1, 4, 8, 12, 16, 20, 24))}
         for lag in (1, 4, 12, 20, 24):
             rate = file[f"dhdt_lag{lag}/dhdt"]

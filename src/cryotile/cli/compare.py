@@ -84,6 +84,9 @@ def _lines(found: Comparison) -> Iterator[str]:
             f" {_cell(row['mad'], '8.4f')} {_cell(row['rms'], '8.4f')} {_cell(row['ratio_mad'], '10.2f')}"
             f" {_cell(row['within_ci95'], '13.3f')}"
         )
+    yield "not known to the product:"
+    for sentence in found.unknowns:
+        yield f"  {sentence}"
 
 
 def _cell(value: float, form: str) -> str:
@@ -104,6 +107,7 @@ def _as_json(found: Comparison, output: Path | None) -> dict[str, Any]:
         "crs": found.maps.attrs["crs"],
         "posting": found.maps.attrs["posting"],
         "notes": list(found.notes),
+        "unknowns": list(found.unknowns),
         "table": rows,
         "report": None if output is None else str(output),
     }

@@ -57,6 +57,8 @@ class Comparison:
         What was compared: names and periods.
     notes : tuple of str
         What was converted, averaged, assumed or dropped.
+    unknowns : tuple of str
+        What the rates of the product and their standard errors do not know.
     """
 
     maps: xr.Dataset
@@ -65,6 +67,7 @@ class Comparison:
     product: str
     reference: str
     notes: tuple[str, ...]
+    unknowns: tuple[str, ...] = ()
 
     @property
     def overall(self) -> pd.Series:
@@ -78,6 +81,7 @@ def compare_maps(
     *,
     slope: Floats | None = None,
     regions: Regions | None = None,
+    unknowns: Sequence[str] = (),
 ) -> Comparison:
     """Compare a product with a reference.
 
@@ -91,6 +95,8 @@ def compare_maps(
         Surface slope at the posts of the product, degrees.
     regions : Regions or None
         Regions on the grid of the product.
+    unknowns : sequence of str
+        As of :class:`Comparison`.
 
     Returns
     -------
@@ -118,6 +124,7 @@ def compare_maps(
         f"{own.name}, {mine.label}, {period_text(mine.period)}",
         f"{other.name}, {theirs.label}, {period_text(theirs.period)}",
         tuple(dict.fromkeys(notes)),
+        tuple(unknowns),
     )
 
 

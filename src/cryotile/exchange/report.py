@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,9 @@ the median. The ratio is the difference over the root of the sum of both varianc
 errors its spread is 1, and 95 % of it lies within ±1.96. Posts weigh equally.</p>
 <h2>What was done</h2>
 <ul>{notes}</ul>
-{statements}</body>
+<h2>What is not known</h2>
+<ul>{unknowns}</ul>
+</body>
 </html>
 """
 
@@ -92,7 +94,7 @@ _HEADS = {
 }
 
 
-def write_report(comparison: Comparison, path: Path, *, statements: Sequence[str] = ()) -> None:
+def write_report(comparison: Comparison, path: Path) -> None:
     """Write a comparison as one HTML file.
 
     Parameters
@@ -101,8 +103,6 @@ def write_report(comparison: Comparison, path: Path, *, statements: Sequence[str
         By :func:`cryotile.exchange.compare.compare_maps`.
     path : Path
         Overwritten, whole or not at all.
-    statements : sequence of str
-        What is not known of the product.
 
     Raises
     ------
@@ -121,9 +121,7 @@ def write_report(comparison: Comparison, path: Path, *, statements: Sequence[str
         plots="".join(_images(_plots(comparison))),
         table=_table(table),
         notes=_items(comparison.notes),
-        statements=f"<h2>What is not known</h2>\n<ul>{_items(statements)}</ul>\n"
-        if statements
-        else "",
+        unknowns=_items(comparison.unknowns),
     )
     write_text(path, page)
 

@@ -20,6 +20,7 @@ from cryotile.exchange.own import of_product
 from cryotile.exchange.reference import Floats, Reference
 from cryotile.files import atomic_path, make_directory
 from cryotile.maps.netcdf import reason
+from cryotile.maps.unknown import unknowns
 
 __all__ = ["Exported", "Source", "add_map", "add_projection", "add_vector", "new_file", "plain"]
 
@@ -91,6 +92,7 @@ class Source:
             if name in self.product.attrs
         }
         return given | {
+            "limitations": "; ".join(unknowns(self.product)),
             "made_by": f"cryotile {cryotile.__version__}",
             "comment": "Written by cryotile in the layout of another product; not made by the agency of that product.",
         }

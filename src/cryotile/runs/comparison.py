@@ -13,6 +13,7 @@ import xarray as xr
 from cryotile.errors import InvalidValue, path_of
 from cryotile.geo.grid import Grid
 from cryotile.geo.projection import crs_text
+from cryotile.maps.unknown import unknowns
 from cryotile.runs.run import Run
 from cryotile.runs.xarray_engine import open_map
 
@@ -83,7 +84,7 @@ def compare(
         mapping=None if mapping is None else path_of("mapping", mapping),
     )
     regions = None if basins is None else _regions(own, path_of("basins", basins), column)
-    found = compare_maps(own, other, slope=_slope(maps), regions=regions)
+    found = compare_maps(own, other, slope=_slope(maps), regions=regions, unknowns=unknowns(maps))
     if report is not None:
         from cryotile.exchange.report import write_report
 
