@@ -107,11 +107,13 @@ def test_unfitted_area_is_left_out_and_named_unless_it_is_filled(basins, drawn):
     table = ct.totals(drawn.product, basins, "NAME")
     whole = rows(table).loc["all"]
     assert whole.unknown_km2 == pytest.approx(whole.area_km2 - whole.fitted_km2)
-    assert any("have no fit and are left out" in note for note in table.attrs["notes"])
+    assert any(
+        "have no fit and are left out of the totals" in note for note in table.attrs["notes"]
+    )
     table = ct.totals(drawn.product, basins, "NAME", fill="neighbours")
     whole = rows(table).loc["all"]
     assert whole.filled_km2 == pytest.approx(whole.area_km2 - whole.fitted_km2)
-    assert not any("left out" in note for note in table.attrs["notes"])
+    assert not any("left out of the totals" in note for note in table.attrs["notes"])
 
 
 def test_basins_in_degrees_give_the_same_totals(basins, drawn, tmp_path):
