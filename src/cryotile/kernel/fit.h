@@ -180,6 +180,8 @@ typedef struct {
     double *means;                    /* of all columns, then of z */
     double *per_v, *logs;             /* (passes, THETAS) 1 / (theta + 1/n) and ln(1 + n theta) */
     double *h, *e, *t;                /* leverage, residual and studentised residual of the mean */
+    double *free_means, *free_per_n;  /* of the free passes, likewise: means of all columns and z, and 1/n */
+    double *free_t;
     double *shares, *factors;         /* weight in a round of marking; that over v */
     double *deltas;                   /* of the rate when the pass is left out */
     int32_t *list;

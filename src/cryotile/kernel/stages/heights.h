@@ -66,7 +66,7 @@ static void fill_heights(
         work->bin_places[used] = (int32_t)bin;
         used += heights[bin].pass_count > 0;
     }
-    eliminate_one(columns, a, prior, inverse);
+    eliminate_one(columns, a, prior, LEAST_VARIANCE, inverse);
     variance = fmax(a[triangle(columns, columns)], LEAST_RSS * work->weight)
         / fmax(work->weight - used - (work->free_columns - 2) - work->marked, 1);
     for (int32_t k = 0; k < used; k++) {

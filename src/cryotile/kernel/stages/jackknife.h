@@ -1,18 +1,36 @@
 /* Standard errors by leaving out each pass that is not free, eight at a time; theta and the prior are kept. */
 
-/* One of the fits at the values of theta: the likeliest. */
+/* The equations at the likeliest theta. */
 typedef struct {
     double a[MAX_PRODUCTS], prior[MAX_UNKNOWNS], theta;
 } Equations;
 
-static void take_equations(const Model *model, const Work *work, const Spreads *of, Equations *to)
+static void sum_equations(const Model *model, Work *work, Equations *to)
 {
-    const int half = work->best / 8, lane = work->best % 8, n = model->unknowns;
-    for (int k = 0; k < triangle(n + 1, 0); k++)
-        to->a[k] = ((const double *)(of->a[half] + k))[lane];
-    for (int k = 0; k < n; k++)
-        to->prior[k] = ((const double *)(of->prior[half] + k))[lane];
     to->theta = work->thetas[work->best];
+    for (int32_t row = 0; row < work->stride; row++)
+        work->factors[row] = row < work->passes && !work->free[row] ? 1 / (to->theta + 1 / work->n[row]) : 0;
+    fill_prior(model, work, to->theta, to->prior);
+    start_one(model, work, to->prior, to->a);
+    add_weighted(model, work, work->factors, to->a);
+}
+
+/* Solves them; false: the rate is not determined. */
+static bool solve_equations(const Model *model, Work *work, const Equations *from)
+{
+    const int n = model->unknowns, constant = model->point_columns;
+    const double least = LEAST_VARIANCE * from->a[triangle(constant, constant)];
+    double a[MAX_PRODUCTS], inverse[MAX_UNKNOWNS];
+    memcpy(a, from->a, triangle(n + 1, 0) * sizeof *a);
+    eliminate_one(n, a, from->prior, least, inverse);
+    for (int k = n - 1; k >= 0; k--) {
+        work->beta[k] = a[triangle(n, k)];
+        for (int i = k + 1; i < n; i++)
+            work->beta[k] -= a[triangle(i, k)] * work->beta[i];
+    }
+    work->rss = fmax(a[triangle(n, n)], LEAST_RSS * work->weight);
+    work->rate_variance = inverse[n - 1];
+    return inverse[constant] > 0 && inverse[n - 1] > 0;
 }
 
 /* Leaves out each of eight passes from `row` on. */
@@ -57,7 +75,7 @@ INLINE eight level_at_post(const Model *model, const Work *work, const eight *be
 static void leave_out_passes(const Model *model, Work *work, const Equations *from, double level, Post *post)
 {
     const int q = model->point_columns, n = model->unknowns;
-    eight a[2][MAX_PRODUCTS], prior[MAX_UNKNOWNS], rates = {0}, levels = {0};
+    eight prior[MAX_UNKNOWNS], rates = {0}, levels = {0};
     eight_masks lost = {0};
     Eliminated without[2];
     for (int k = 0; k < n; k++)
@@ -68,10 +86,10 @@ static void leave_out_passes(const Model *model, Work *work, const Equations *fr
         eight_masks there;
         for (int k = 0; half == 0 && k < 2; k++)
             /* The last vector may be a single one. */
-            leave_out(model, work, from, row + 8 * k < work->passes ? row + 8 * k : row, a[k]);
+            leave_out(model, work, from, row + 8 * k < work->passes ? row + 8 * k : row, without[k].l);
         if (half == 0)
             eliminate(
-                model, work, (const eight *const[]){a[0], a[1]}, (const eight *const[]){prior, prior},
+                model, work, (const eight *const[]){prior, prior},
                 (Eliminated *const[]){&without[0], &without[1]});
         substitute(&without[half], n, q, beta);
         for (int p = 0; p < 8; p++)

@@ -1,18 +1,5 @@
 /* The recipe passes at one post: screen, sums, search, screen once more, rate and its sigma. */
 
-/* Takes the coefficients of the likeliest fit; false: the rate is not determined. */
-static bool take_solution(const Model *model, Work *work, const Spreads *of)
-{
-    const Eliminated *const fit = &of->fit[work->best / 8];
-    const int lane = work->best % 8, n = model->unknowns;
-    eight beta[MAX_UNKNOWNS];
-    substitute(fit, n, 0, beta);
-    for (int k = 0; k < n; k++)
-        work->beta[k] = beta[k][lane];
-    work->rate_variance = fit->inverse[n - 1][lane];
-    return fit->determined[lane];
-}
-
 /* Fills counts, times and places of the kept points. */
 static void describe_passes(const Model *model, const Circle *circle, const Work *work, Post *post)
 {
@@ -52,12 +39,17 @@ static int gate_passes(const Model *model, const Post *post)
                                                 : OK;
 }
 
-/* Returns the mean square of the residuals of passes that are not free. */
-static double mean_square(const Model *model, Work *work, const Spreads *of)
+/* Fills the residuals of the means of passes, and returns the mean square of those of points of passes that are not free. */
+static double mean_square(const Model *model, Work *work)
 {
-    const int q = model->point_columns;
+    const int q = model->point_columns, n = model->unknowns;
     double sum = 0, weight = 0;
-    find_best_leverages(model, work, of, NULL);
+    for (int32_t row = 0; row < work->passes; row += 8) {
+        eight e = *(const eight *)(work->means + work->stride * n + row);
+        for (int k = 0; k < n; k++)
+            e -= work->beta[k] * *(const eight *)(work->means + work->stride * k + row);
+        *(eight *)(work->e + row) = e;
+    }
     for (int32_t row = 0; row < work->passes; row++) {
         const double *const within = work->within + row;
         if (work->free[row])
@@ -74,34 +66,39 @@ static double mean_square(const Model *model, Work *work, const Spreads *of)
     return fmax(sum, 0) / weight;
 }
 
-/* Finds the free passes and the fit, screens points once more, and if that changed any finds both anew. */
-static Spreads *fit_and_screen(const Model *model, const Circle *circle, Work *work, Spreads spreads[2])
+/* Finds the free passes and the fit; false: the rate is not determined. */
+static bool fit_once(const Model *model, Work *work, bool again, Equations *equations)
 {
-    Spreads *found;
     prepare_thetas(work);
-    found = search(model, work, false, spreads);
-    if (!take_solution(model, work, found) || !screen_again(model, circle, work))
-        return found;
+    search(model, work, again);
+    sum_equations(model, work, equations);
+    return solve_equations(model, work, equations);
+}
+
+/* Likewise, screens points once more, and if that changed any fits anew. */
+static bool fit_and_screen(const Model *model, const Circle *circle, Work *work, Equations *equations)
+{
+    bool determined = fit_once(model, work, false, equations);
+    if (!determined || !screen_again(model, circle, work))
+        return determined;
     memset(work->was_free, 0, circle->passes);
     for (int32_t row = 0; row < work->passes; row++)
         work->was_free[work->pass[row]] = work->free[row];
     sum_passes(model, circle, work);
-    prepare_thetas(work);
-    found = search(model, work, true, spreads);
-    take_solution(model, work, found);
+    determined = fit_once(model, work, true, equations);
     for (int32_t g = 0; g < circle->passes; g++)
         find_fit_residuals(model, work, g);
-    return found;
+    return determined;
 }
 
 /* Fills the rate, and all that follows from the fit. */
-static void fill_post(const Model *model, Circle *circle, const Spreads *found, Post *post, double *coefficients)
+static void fill_post(
+    const Model *model, Circle *circle, const Equations *equations, Post *post, double *coefficients)
 {
     Work *const work = &circle->work;
     const int n = model->unknowns;
     const double variance = work->rss / work->freedom;
     double level = 0;
-    Equations equations;
     for (int k = model->point_columns; k < n; k++)
         level += work->beta[k] * work->at_post[k];
     post->dhdt = work->beta[n - 1];
@@ -111,11 +108,10 @@ static void fill_post(const Model *model, Circle *circle, const Spreads *found, 
     post->dhdt_sigma_formal = sqrt(variance * work->rate_variance);
     post->noise_sigma = sqrt(variance);
     post->pass_offset_sigma = sqrt(work->thetas[work->best] * variance);
-    post->misfit_rms = sqrt(mean_square(model, work, found));
+    post->misfit_rms = sqrt(mean_square(model, work));
     name_terms(model, circle, post, coefficients);
-    take_equations(model, work, found, &equations);
-    leave_out_passes(model, work, &equations, level, post);
-    find_term_sigmas(model, circle, work, &equations, coefficients + model->slots);
+    leave_out_passes(model, work, equations, level, post);
+    find_term_sigmas(model, circle, work, equations, coefficients + model->slots);
     post->status = gate_rate(model, post->dhdt, post->dhdt_sigma, post->pass_count);
 }
 
@@ -134,19 +130,17 @@ static void add_to_totals(const Model *model, const Circle *circle, const Posts 
 }
 
 /* Fills what follows from the sums of an accepted fit at a post. */
-static void fill_more(const Model *model, Circle *circle, const Spreads *found, const Posts *posts, int64_t at)
+static void fill_more(const Model *model, Circle *circle, const Equations *whole, const Posts *posts, int64_t at)
 {
     Work *const work = &circle->work;
     const int32_t passes = posts->posts[at].pass_count;
-    Equations whole;
-    take_equations(model, work, found, &whole);
     sort_by_time(model, work);
     if (posts->window_total)
         fill_windows(
-            model, work, &whole, posts->windows, posts->window_total, posts->rates + posts->window_total * at);
+            model, work, whole, posts->windows, posts->window_total, posts->rates + posts->window_total * at);
     if (posts->bin_total)
         fill_heights(
-            model, work, &whole, posts->bins, posts->bin_total, work->level, passes,
+            model, work, whole, posts->bins, posts->bin_total, work->level, passes,
             posts->heights + posts->bin_total * at);
     if (posts->depth)
         add_to_totals(model, circle, posts, at);
@@ -158,7 +152,8 @@ static void fit_passes(
 {
     Work *const work = &circle->work;
     Post *const post = posts->posts + at;
-    Spreads spreads[2], *found;
+    Equations equations;
+    bool determined;
     take_points(points, model, circle);
     screen_points(model, circle, work);
     work->marked = 0;
@@ -167,13 +162,13 @@ static void fit_passes(
     post->status = gate_passes(model, post);
     if (post->status != OK)
         return;
-    found = fit_and_screen(model, circle, work, spreads);
+    determined = fit_and_screen(model, circle, work, &equations);
     describe_passes(model, circle, work, post);
     post->status = gate_passes(model, post);
-    if (post->status == OK && !found->fit[work->best / 8].determined[work->best % 8])
+    if (post->status == OK && !determined)
         post->status = SINGULAR;
     if (post->status == OK)
-        fill_post(model, circle, found, post, coefficients);
+        fill_post(model, circle, &equations, post, coefficients);
     if (post->status == OK && (posts->window_total || posts->bin_total || posts->depth))
-        fill_more(model, circle, found, posts, at);
+        fill_more(model, circle, &equations, posts, at);
 }

@@ -128,7 +128,7 @@ static void fit_terrain(const Circle *circle, Work *work)
     sum_terrain(circle, work, work->live, a);
     for (int k = 0; k < TERRAIN; k++)
         a[triangle(k, k)] += prior[k] = work->sigma * work->sigma * work->precision[k];
-    eliminate_one(TERRAIN, a, prior, inverse);
+    eliminate_one(TERRAIN, a, prior, LEAST_VARIANCE, inverse);
     for (int k = TERRAIN - 1; k >= 0; k--) {
         work->beta[k] = a[triangle(TERRAIN, k)];
         for (int i = k + 1; i < TERRAIN; i++)

@@ -4,6 +4,7 @@ static const double LEAST_SHARE = 0.02;       /* of a mean that its own fit leav
 static const double MEDIAN_OF_SQUARES = 0.455; /* of a standard normal variable */
 static const double START_THETA = 100;        /* times the smallest theta */
 static const double SURE_T = 2;               /* a free pass below it is always taken back */
+static const double LEAST_LEFT = 1e-3;        /* of v by v - h: below it an update loses too many digits */
 enum { MARKING_ROUNDS = 8, WEIGHING_ROUNDS = 3, MOST_STARTS = 8, STARTS = 3 };
 
 /* Number of passes that are marked. */
@@ -46,7 +47,6 @@ static bool mark_largest(Work *work, int32_t marked, uint8_t *marks)
 /* Fits passes with their weights; fills leverage and residual of each mean. */
 static void fit_weighted(const Model *model, Work *work, double theta)
 {
-    const int n = model->unknowns;
     double prior[MAX_UNKNOWNS];
     Lane fit;
     for (int32_t row = 0; row < work->passes; row += 8)
@@ -54,14 +54,12 @@ static void fit_weighted(const Model *model, Work *work, double theta)
             *(const eight *)(work->shares + row) / (theta + 1 / *(const eight *)(work->n + row));
     fill_prior(model, work, theta, prior);
     start_one(model, work, prior, fit.l);
-    if (n == USUAL_UNKNOWNS) {
-        add_weighted_of(USUAL_UNKNOWNS, work, work->factors, fit.l);
-        eliminate_one(USUAL_UNKNOWNS, fit.l, prior, fit.inverse);
-    } else {
-        add_weighted_of(n, work, work->factors, fit.l);
-        eliminate_one(n, fit.l, prior, fit.inverse);
-    }
-    find_leverages(model, &fit, NULL, work);
+    add_weighted(model, work, work->factors, fit.l);
+    if (model->unknowns == USUAL_UNKNOWNS)
+        eliminate_one(USUAL_UNKNOWNS, fit.l, prior, LEAST_VARIANCE, fit.inverse);
+    else
+        eliminate_one(model->unknowns, fit.l, prior, LEAST_VARIANCE, fit.inverse);
+    find_leverages(model, &fit, work->means, work->stride, work->passes, work->h, work->e);
 }
 
 /* Studentises the mean of each pass against the others; returns the new theta. */
@@ -112,19 +110,58 @@ static void mark_in_turn(const Model *model, Work *work, int32_t marked, uint8_t
     memset(marks, 0, work->passes);
     sum_spreads(model, work, marks, of);
     for (int32_t k = 0; k < marked; k++) {
-        double most = -1;
+        double most = -1, left = 1;
         int32_t worst = 0;
-        find_likelihoods(model, work, k, of);
-        find_best_leverages(model, work, of, NULL);
+        Lane fit;
+        find_likelihoods(work, k, of);
+        take_best(model, work, of, &fit);
+        find_leverages(model, &fit, work->means, work->stride, work->passes, work->h, work->e);
         for (int32_t row = 0; row < work->passes; row++) {
-            const double v = work->thetas[work->best] + 1 / work->n[row];
-            const double squared = work->e[row] * work->e[row] / fmax(v - work->h[row], 1e-9 * v);
+            const double v = work->thetas[work->best] + 1 / work->n[row], share = 1 - work->h[row] / v;
+            const double squared = work->e[row] * work->e[row] / (v * fmax(share, 1e-9));
             if (!marks[row] && squared > most)
-                most = squared, worst = row;
+                most = squared, worst = row, left = share;
         }
         marks[worst] = 1;
-        free_pass(model, work, worst, of);
+        if (left > LEAST_LEFT && can_update(of))
+            move_pass(model, work, worst, true, of);
+        else
+            sum_spreads(model, work, marks, of);
     }
+}
+
+/* Lists the free passes and copies their means. */
+static int32_t list_free(const Model *model, Work *work)
+{
+    int32_t count = 0;
+    for (int32_t row = 0; row < work->passes; row++) {
+        work->list[count] = row;
+        count += work->free[row];
+    }
+    for (int i = 0; i <= model->unknowns; i++)
+        for (int32_t k = 0; k < (count + 7) / 8 * 8; k++)
+            work->free_means[work->stride * i + k] = k < count ? work->means[work->stride * i + work->list[k]] : 0;
+    for (int32_t k = 0; k < (count + 7) / 8 * 8; k++)
+        work->free_per_n[k] = k < count ? 1 / work->n[work->list[k]] : 0;
+    return count;
+}
+
+/* Fills t of the listed free passes; returns the smallest. */
+static double find_free_t(const Model *model, Work *work, int32_t count, const Spreads *of)
+{
+    const double theta = work->thetas[work->best], variance = work->rss / work->freedom;
+    double least = INFINITY;
+    Lane fit;
+    take_best(model, work, of, &fit);
+    find_leverages(model, &fit, work->free_means, work->stride, count, work->h, work->e);
+    for (int32_t k = 0; k < count; k += 8)
+        *(eight *)(work->free_t + k) = magnitude(*(const eight *)(work->e + k))
+            / root((theta + *(const eight *)(work->free_per_n + k) + *(const eight *)(work->h + k)) * variance);
+    for (int32_t k = 0; k < count; k++) {
+        work->t[work->list[k]] = work->free_t[k];
+        least = work->free_t[k] < least ? work->free_t[k] : least;
+    }
+    return least;
 }
 
 /* Takes passes back while they do not prove bad (generalised ESD, backward). */
@@ -133,41 +170,32 @@ static void take_back(const Model *model, Work *work, int32_t marked, Spreads *o
     for (int32_t row = 0; row < work->passes; row++)
         work->t[row] = NAN;
     while (marked > 0) {
-        const double theta = work->thetas[work->best], variance = work->rss / work->freedom;
-        const int32_t others = work->passes - marked + 1;
-        double least = INFINITY, limit;
-        int32_t count = 0;
-        find_best_leverages(model, work, of, work->free);
-        for (int32_t row = 0; row < work->passes; row += 8) {
-            if (!any_of(work->free, row))
-                continue;
-            const eight t = magnitude(*(const eight *)(work->e + row))
-                / root((theta + 1 / *(const eight *)(work->n + row) + *(const eight *)(work->h + row)) * variance);
-            for (int l = 0; l < 8; l++) {
-                work->t[row + l] = work->free[row + l] ? t[l] : work->t[row + l];
-                least = work->free[row + l] && t[l] < least ? t[l] : least;
-            }
-        }
-        if (!(least < SURE_T || least <= model->limits[others]))
+        const int32_t count = list_free(model, work);
+        const double least = find_free_t(model, work, count, of), limit = fmax(least, SURE_T);
+        int32_t leave = 0;
+        if (!(least < SURE_T || least <= model->limits[work->passes - marked + 1]))
             break;
-        limit = fmax(least, SURE_T);
-        for (int32_t row = 0; row < work->passes; row++)
-            if (work->free[row] && work->t[row] <= limit) {
-                work->free[row] = 0;
-                work->list[count++] = row;
-                for (int half = 0; half < 2; half++)
-                    of->logs[half] -= work->log_n[row];
+        for (int32_t k = 0; k < count; k++)
+            if (work->free_t[k] <= limit) {
+                work->free[work->list[k]] = 0;
+                work->list[leave++] = work->list[k];
             }
-        add_passes(model, work, work->list, count, of);
-        marked -= count;
-        find_likelihoods(model, work, marked, of);
+        marked -= leave;
+        /* An update takes as long as the sums of some four passes. */
+        if (can_update(of) && 4 * leave <= work->passes - marked)
+            for (int32_t k = 0; k < leave; k++)
+                move_pass(model, work, work->list[k], false, of);
+        else
+            sum_spreads(model, work, work->free, of);
+        find_likelihoods(work, marked, of);
     }
     work->marked = marked;
 }
 
-/* Finds the free passes; the second time starts from those of the first.  Returns the equations with them free. */
-static Spreads *search(const Model *model, Work *work, bool again, Spreads of[2])
+/* Finds the free passes; the second time starts from those of the first. */
+static void search(const Model *model, Work *work, bool again)
 {
+    Spreads of[2];
     const int32_t marked = count_marked(work);
     const int starts = marked == 0 || again || marked > MOST_STARTS ? 1 : STARTS;
     uint8_t *const marks[STARTS] = {work->marks, work->marks + work->stride, work->marks + 2 * work->stride};
@@ -191,7 +219,7 @@ static Spreads *search(const Model *model, Work *work, bool again, Spreads of[2]
         if (s > 1 && (memcmp(marks[s], marks[0], work->passes) == 0 || memcmp(marks[s], marks[1], work->passes) == 0))
             continue;
         last = next;
-        found = find_likelihoods(model, work, marked, next);
+        found = find_likelihoods(work, marked, next);
         if (s > 0 && !(found > most))
             continue;
         most = found;
@@ -201,7 +229,6 @@ static Spreads *search(const Model *model, Work *work, bool again, Spreads of[2]
         best = last;
     }
     if (last != best)
-        find_likelihoods(model, work, marked, best);
+        find_likelihoods(work, marked, best);
     take_back(model, work, marked, best);
-    return best;
 }

@@ -88,7 +88,7 @@ static void find_term_sigmas(
     const Model *model, const Circle *circle, const Work *work, const Equations *from, double *sigmas)
 {
     const int n = model->unknowns;
-    eight a[MAX_PRODUCTS], prior[MAX_UNKNOWNS], changes[MAX_UNKNOWNS];
+    eight prior[MAX_UNKNOWNS], changes[MAX_UNKNOWNS];
     Eliminated without[2];
     bool any = false;
     for (int k = 0; k < model->terms; k++)
@@ -101,9 +101,10 @@ static void find_term_sigmas(
     for (int32_t row = 0; any && row < work->passes; row += 8) {
         Places places = first_places(model);
         eight_masks there;
-        leave_out(model, work, from, row, a);
+        for (int half = 0; half < 2; half++)
+            leave_out(model, work, from, row, without[half].l);
         eliminate(
-            model, work, (const eight *const[]){a, a}, (const eight *const[]){prior, prior},
+            model, work, (const eight *const[]){prior, prior},
             (Eliminated *const[]){&without[0], &without[1]});
         substitute(&without[0], n, 0, changes);
         for (int k = 0; k < n; k++)

@@ -7,11 +7,10 @@ static const double THETA_STEPS[THETAS] = {
     158489.3192461114, 398107.1705534969, 1000000.0};
 enum { THETA_PRIORS = 3 }; /* coefficients whose prior has theta */
 
-/* The equations at all values of theta, with some passes free. */
+/* The solved equations at all values of theta, with some passes free. */
 typedef struct {
-    eight a[2][MAX_PRODUCTS], prior[2][MAX_UNKNOWNS];
-    eight logs[2]; /* sum of ln(1 + n theta) over the others and of ln n over free passes, and 3 ln theta */
     Eliminated fit[2];
+    eight logs[2]; /* sum of ln(1 + n theta) over the others and of ln n over free passes, and 3 ln theta */
 } Spreads;
 
 /* Fills the values of theta, and of each pass what follows from them. */
@@ -31,28 +30,10 @@ static void prepare_thetas(Work *work)
         *(eight *)(work->log_n + row) = logarithm(*(const eight *)(work->n + row));
 }
 
-/* Adds passes that are not free. */
-static void add_passes(const Model *model, const Work *work, const int32_t *list, int32_t count, Spreads *to)
-{
-    for (int half = 0; half < 2; half++) {
-        add_means(model, work, list, count, (const eight *)work->per_v + half, 2, 1, to->a[half]);
-        for (int32_t k = 0; k < count; k++)
-            to->logs[half] += ((const eight *)work->logs)[2 * list[k] + half];
-    }
-}
-
-/* Frees a pass. */
-static void free_pass(const Model *model, const Work *work, int32_t row, Spreads *of)
-{
-    for (int half = 0; half < 2; half++) {
-        add_means(model, work, &row, 1, (const eight *)work->per_v + half, 2, -1, of->a[half]);
-        of->logs[half] += work->log_n[row] - ((const eight *)work->logs)[2 * row + half];
-    }
-}
-
-/* Sums the equations with some passes free. */
+/* Sums and solves the equations with some passes free. */
 static void sum_spreads(const Model *model, Work *work, const uint8_t *free, Spreads *to)
 {
+    eight prior[2][MAX_UNKNOWNS];
     int32_t count = 0;
     double logs = 0;
     for (int32_t row = 0; row < work->passes; row++) {
@@ -61,20 +42,43 @@ static void sum_spreads(const Model *model, Work *work, const uint8_t *free, Spr
         logs += free[row] ? work->log_n[row] : 0;
     }
     for (int half = 0; half < 2; half++) {
-        start_equations(model, work, work->thetas + 8 * half, to->a[half], to->prior[half]);
+        start_equations(model, work, work->thetas + 8 * half, to->fit[half].l, prior[half]);
+        add_means(model, work, work->list, count, (const eight *)work->per_v + half, to->fit[half].l);
         to->logs[half] = logs + THETA_PRIORS * ((const eight *)work->log_thetas)[half];
+        for (int32_t k = 0; k < count; k++)
+            to->logs[half] += ((const eight *)work->logs)[2 * work->list[k] + half];
     }
-    add_passes(model, work, work->list, count, to);
+    eliminate(
+        model, work, (const eight *const[]){prior[0], prior[1]}, (Eliminated *const[]){&to->fit[0], &to->fit[1]});
 }
 
-/* Solves the equations with so many passes free; fills the likelihoods and the place of the largest, which it returns. */
-static double find_likelihoods(const Model *model, Work *work, int32_t free, Spreads *of)
+/* Whether all the equations have all columns, so that they can be updated. */
+INLINE bool can_update(const Spreads *of)
+{
+    const eight_masks whole = of->fit[0].whole & of->fit[1].whole;
+    return ((whole[0] & whole[1]) & (whole[2] & whole[3])) & ((whole[4] & whole[5]) & (whole[6] & whole[7]));
+}
+
+/* Updates the equations: takes a pass back among those that are not free, or frees it. */
+static void move_pass(const Model *model, const Work *work, int32_t row, bool frees, Spreads *of)
+{
+    const double sign = frees ? -1 : 1;
+    for (int half = 0; half < 2; half++) {
+        const eight s = sign * (((const eight *)work->thetas)[half] + 1 / work->n[row]);
+        if (model->unknowns == USUAL_UNKNOWNS)
+            update_of(USUAL_UNKNOWNS, work->means + row, work->stride, s, &of->fit[half]);
+        else
+            update_of(model->unknowns, work->means + row, work->stride, s, &of->fit[half]);
+        of->fit[half].rss = larger(of->fit[half].rss, all(LEAST_RSS * work->weight));
+        of->logs[half] += sign * (((const eight *)work->logs)[2 * row + half] - work->log_n[row]);
+    }
+}
+
+/* Fills the likelihoods with so many passes free, and the place of the largest, which it returns. */
+static double find_likelihoods(Work *work, int32_t free, const Spreads *of)
 {
     work->freedom = fmax(work->weight - work->free_columns - free, 1);
     work->best = 0;
-    eliminate(
-        model, work, (const eight *const[]){of->a[0], of->a[1]}, (const eight *const[]){of->prior[0], of->prior[1]},
-        (Eliminated *const[]){&of->fit[0], &of->fit[1]});
     for (int half = 0; half < 2; half++)
         ((eight *)work->likelihoods)[half] = -0.5
             * ((work->freedom * logarithm(of->fit[half].rss) + logarithm(of->fit[half].product)) + of->logs[half]);
@@ -84,10 +88,8 @@ static double find_likelihoods(const Model *model, Work *work, int32_t free, Spr
     return work->likelihoods[work->best];
 }
 
-/* Finds leverage and residual at the likeliest theta of all passes, or of some that include the chosen ones. */
-static void find_best_leverages(const Model *model, Work *work, const Spreads *of, const uint8_t *chosen)
+/* Takes the fit at the likeliest theta. */
+static void take_best(const Model *model, const Work *work, const Spreads *of, Lane *to)
 {
-    Lane fit;
-    take_lane(&of->fit[work->best / 8], model->unknowns, work->best % 8, &fit);
-    find_leverages(model, &fit, chosen, work);
+    take_lane(&of->fit[work->best / 8], model->unknowns, work->best % 8, to);
 }

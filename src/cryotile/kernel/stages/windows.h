@@ -86,17 +86,17 @@ static double window_sigma(
     const int n = model->unknowns;
     const eight_masks lanes = {0, 1, 2, 3, 4, 5, 6, 7};
     const int64_t stride = work->stride + 8;
-    eight squares = {0}, rest[2][MAX_PRODUCTS];
+    eight squares = {0};
     eight_masks lost = {0};
     for (int32_t first = from; first < to; first += 16) {
         Eliminated without[2];
         for (int half = 0; half < 2; half++) {
             const double *const parts = work->parts + (first + 8 * half < to ? first + 8 * half : first);
             for (int k = 0; k < triangle(n + 1, 0); k++)
-                rest[half][k] = a[k] - *(const eight *)(parts + stride * k);
+                without[half].l[k] = a[k] - *(const eight *)(parts + stride * k);
         }
         eliminate(
-            model, work, (const eight *const[]){rest[0], rest[1]}, (const eight *const[]){prior, prior},
+            model, work, (const eight *const[]){prior, prior},
             (Eliminated *const[]){&without[0], &without[1]});
         for (int half = 0; half < 2; half++) {
             const eight_masks there = lanes < (int64_t)(to - first - 8 * half);
@@ -161,8 +161,10 @@ static void fill_windows(
         for (int half = 0; half < 2; half++)
             for (int k = 0; k < n; k++)
                 a[half][triangle(k, k)] += prior[k];
+        for (int half = 0; half < 2; half++)
+            memcpy(fit[half].l, a[half], triangle(n + 1, 0) * sizeof(eight));
         eliminate(
-            model, work, (const eight *const[]){a[0], a[1]}, (const eight *const[]){prior, prior},
+            model, work, (const eight *const[]){prior, prior},
             (Eliminated *const[]){&fit[0], &fit[1]});
         for (int p = 0; p < 16 && first + p < count; p++)
             fill_window(model, work, a[p / 8], prior, &fit[p / 8], p % 8, ranges[p], rates + first + p);
