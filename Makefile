@@ -24,7 +24,7 @@ help:
 	@echo 'make bench-taskfarm  the task-farm server beside the first one; table, and plot in docs/_static'
 	@echo 'make bench-pointdb  size and speed of the point DB; table, and plot in docs/_static'
 	@echo 'make bench-backends  compare the backends (12 minutes): docs/backends/benchmark.md'
-	@echo 'make bench-fit  compare the fit with other ways; table, and plot in docs/_static'
+	@echo 'make bench-fit  compare the fit with other ways; table, and plot in docs/_static (BEFORE=src of an older checkout)'
 	@echo 'make calibration  how often the 95 % interval holds the truth; tables and plots in docs/_static'
 	@echo 'make wheels     build wheels twice, repair them, try them in bare environments (PYTHONS=…)'
 	@echo 'make bench-totals  how often the 95 % interval of a total holds the truth; table in docs/_static'
@@ -71,7 +71,7 @@ bench-backends: $(VENV)/with-all,test,bench
 
 bench-fit: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/fit.py --plot docs/_static/bench-fit.svg \
-		--table docs/_static/bench-fit.inc
+		--table docs/_static/bench-fit.inc $(if $(BEFORE),--before $(BEFORE))
 
 bench-totals: $(VENV)/with-all,test,bench
 	PYTHONPATH=. OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/totals.py

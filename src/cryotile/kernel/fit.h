@@ -182,6 +182,7 @@ typedef struct {
     double *h, *e, *t;                /* leverage, residual and studentised residual of the mean */
     double *free_means, *free_per_n;  /* of the free passes, likewise: means of all columns and z, and 1/n */
     double *free_t;
+    int32_t *free_list;
     double *shares, *factors;         /* weight in a round of marking; that over v */
     double *deltas;                   /* of the rate when the pass is left out */
     int32_t *list;

@@ -46,6 +46,7 @@ int64_t lay_out(const Model *model, int64_t points, int64_t passes, double *bloc
     work->kept = (int32_t *)take(block, &at, stride);
     work->pass = (int32_t *)take(block, &at, stride);
     work->list = (int32_t *)take(block, &at, stride);
+    work->free_list = (int32_t *)take(block, &at, stride);
     work->points_before = (int32_t *)take(block, &at, stride);
     work->passes_before = (int32_t *)take(block, &at, stride);
     work->bin_places = (int32_t *)take(block, &at, stride);

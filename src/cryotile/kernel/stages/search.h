@@ -131,19 +131,18 @@ static void mark_in_turn(const Model *model, Work *work, int32_t marked, uint8_t
 }
 
 /* Lists the free passes and copies their means. */
-static int32_t list_free(const Model *model, Work *work)
+static void list_free(const Model *model, Work *work)
 {
     int32_t count = 0;
     for (int32_t row = 0; row < work->passes; row++) {
-        work->list[count] = row;
+        work->free_list[count] = row;
         count += work->free[row];
     }
     for (int i = 0; i <= model->unknowns; i++)
         for (int32_t k = 0; k < (count + 7) / 8 * 8; k++)
-            work->free_means[work->stride * i + k] = k < count ? work->means[work->stride * i + work->list[k]] : 0;
+            work->free_means[work->stride * i + k] = k < count ? work->means[work->stride * i + work->free_list[k]] : 0;
     for (int32_t k = 0; k < (count + 7) / 8 * 8; k++)
-        work->free_per_n[k] = k < count ? 1 / work->n[work->list[k]] : 0;
-    return count;
+        work->free_per_n[k] = k < count ? 1 / work->n[work->free_list[k]] : 0;
 }
 
 /* Fills t of the listed free passes; returns the smallest. */
@@ -158,10 +157,20 @@ static double find_free_t(const Model *model, Work *work, int32_t count, const S
         *(eight *)(work->free_t + k) = magnitude(*(const eight *)(work->e + k))
             / root((theta + *(const eight *)(work->free_per_n + k) + *(const eight *)(work->h + k)) * variance);
     for (int32_t k = 0; k < count; k++) {
-        work->t[work->list[k]] = work->free_t[k];
+        work->t[work->free_list[k]] = work->free_t[k];
         least = work->free_t[k] < least ? work->free_t[k] : least;
     }
     return least;
+}
+
+/* Takes a pass off the list; the last one takes its place. */
+static void take_off_list(const Model *model, Work *work, int32_t k, int32_t last)
+{
+    for (int i = 0; i <= model->unknowns; i++)
+        work->free_means[work->stride * i + k] = work->free_means[work->stride * i + last];
+    work->free_per_n[k] = work->free_per_n[last];
+    work->free_t[k] = work->free_t[last];
+    work->free_list[k] = work->free_list[last];
 }
 
 /* Takes passes back while they do not prove bad (generalised ESD, backward). */
@@ -169,23 +178,24 @@ static void take_back(const Model *model, Work *work, int32_t marked, Spreads *o
 {
     for (int32_t row = 0; row < work->passes; row++)
         work->t[row] = NAN;
+    list_free(model, work);
     while (marked > 0) {
-        const int32_t count = list_free(model, work);
-        const double least = find_free_t(model, work, count, of), limit = fmax(least, SURE_T);
+        const double least = find_free_t(model, work, marked, of), limit = fmax(least, SURE_T);
         int32_t leave = 0;
         if (!(least < SURE_T || least <= model->limits[work->passes - marked + 1]))
             break;
-        for (int32_t k = 0; k < count; k++)
-            if (work->free_t[k] <= limit) {
-                work->free[work->list[k]] = 0;
-                work->list[leave++] = work->list[k];
-            }
-        marked -= leave;
+        for (int32_t k = 0; k < marked; k++)
+            leave += work->free_t[k] <= limit;
         /* An update takes as long as the sums of some four passes. */
-        if (can_update(of) && 4 * leave <= work->passes - marked)
-            for (int32_t k = 0; k < leave; k++)
-                move_pass(model, work, work->list[k], false, of);
-        else
+        const bool update = can_update(of) && 4 * leave <= work->passes - marked + leave;
+        for (int32_t k = marked - 1; k >= 0; k--)
+            if (work->free_t[k] <= limit) {
+                work->free[work->free_list[k]] = 0;
+                if (update)
+                    move_pass(model, work, work->free_list[k], false, of);
+                take_off_list(model, work, k, --marked);
+            }
+        if (!update)
             sum_spreads(model, work, work->free, of);
         find_likelihoods(work, marked, of);
     }
