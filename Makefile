@@ -14,7 +14,7 @@ SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo       install, then simulate, ingest, fit and map a mission in demo/'
+	@echo 'make demo       install, then simulate, ingest, fit, map and total a mission in demo/'
 	@echo 'make test       install with the test extras, run the whole test suite (PYTEST_ARGS=…)'
 	@echo 'make test-faults  kill workers at least 200 times, at moments drawn by seed; damage every kind of file'
 	@echo 'make lint       ruff, mypy and import-linter'
@@ -30,7 +30,7 @@ help:
 	@echo 'make bench-totals  how often the 95 % interval of a total holds the truth; table in docs/_static'
 	@echo 'make clean      remove what was built, but not the virtual environment'
 
-demo: $(VENV)/with-plot
+demo: $(VENV)/with-plot,geo
 	$(BIN)/cryotile demo demo/
 
 # A process runs all tests of a file, so that a service which a machine can have once (Slurm, Grid Engine) is started once.

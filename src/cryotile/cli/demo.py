@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from cryotile.cli.screen import number
 from cryotile.errors import InvalidValue, command
+from cryotile.files import write_text
 from cryotile.pointdb import PointDB
 from cryotile.points import SURFACE_TYPES
 from cryotile.runs.progress import bar
@@ -76,7 +80,7 @@ def simulate(directory: Path, product: str, start: str | None, years: float, see
 @click.argument("directory", type=click.Path(path_type=Path, readable=False), default=Path("demo"))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 def demo(directory: Path, seed: int) -> None:
-    """Run the whole path on a simulated mission: granules, point DB, run, product, map.
+    """Run the whole path on a simulated mission: granules, point DB, run, product, map, totals of four basins.
 
     \b
     Example:
@@ -85,7 +89,7 @@ def demo(directory: Path, seed: int) -> None:
     from cryotile.simulate import World
 
     world = World()
-    granules, db, run, product, picture = (directory / name for name in MADE)
+    granules, db, run, product, picture, basins, table = (directory / name for name in MADE)
     _check_content(directory)
     _step("simulate", granules, "--seed", seed)
     _step("ingest", db, granules, "--crs", world.crs)
@@ -93,6 +97,15 @@ def demo(directory: Path, seed: int) -> None:
     _step("run", run, "--backend", "local")
     _step("assemble", run, "-o", product, "--force")
     _step("plot", product, "-o", picture, "--force")
+    if _reads_polygons():
+        _write_basins(basins, world)
+        over = ("--basins", basins, "--column", "basin", "--fill", "neighbours")
+        _step("totals", product, *over, "-o", table, "--force")
+        _compare_totals(table, product, world)
+    else:
+        click.echo(
+            "totals of basins are left out: they need the extra geo, pip install 'cryotile[geo]'"
+        )
     bias, rms, posts = _compare(product, world)
     click.echo(
         f"recovered dh/dt minus truth: bias {bias:+.4f} m/yr, rms {rms:.4f} m/yr"
@@ -101,7 +114,13 @@ def demo(directory: Path, seed: int) -> None:
     click.echo(f"map: {picture} (and {product})")
 
 
-MADE = ("granules", "ice.pdb", "run", "dhdt.nc", "dhdt.png")
+MADE = ("granules", "ice.pdb", "run", "dhdt.nc", "dhdt.png", "basins.geojson", "totals.csv")
+
+BASINS = ("north-east", "north-west", "south-west", "south-east")
+"""Quadrants of a disc on the ice cap: of those of the map, not of the compass."""
+
+BASIN_RADIUS = 0.85
+"""Radius of the disc, as a share of that of the cap, whose margin varies by less."""
 
 
 def _check_content(directory: Path) -> None:
@@ -124,6 +143,51 @@ def _step(*words: object) -> None:
 
     click.echo(click.style(f"$ {command(*words)}", bold=True))
     cli.main([str(word) for word in words], standalone_mode=False)
+
+
+def _reads_polygons() -> bool:
+    return all(find_spec(name) is not None for name in ("pyogrio", "shapely"))
+
+
+def _write_basins(path: Path, world: World) -> None:
+    """Write the basins as GeoJSON that names the CRS of the world."""
+    middle = _middle(world)
+    features = []
+    for k, name in enumerate(BASINS):
+        angles = np.linspace(k, k + 1, 46) * np.pi / 2
+        arc = BASIN_RADIUS * world.radius * np.column_stack([np.cos(angles), np.sin(angles)])
+        ring = [middle.tolist(), *(arc + middle).tolist(), middle.tolist()]
+        shape = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"type": "Feature", "properties": {"basin": name}, "geometry": shape})
+    crs = {"type": "name", "properties": {"name": world.crs}}
+    write_text(path, json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
+
+
+def _middle(world: World) -> npt.NDArray[np.float64]:
+    # Half a posting from a post, so that no post lies on the edge of two basins.
+    return np.add(world.centre, 500.0)
+
+
+def _compare_totals(table: Path, product: Path, world: World) -> None:
+    """Print the true change of volume of each basin beside the distance of the total from it."""
+    import pandas as pd
+    import xarray as xr
+
+    with xr.open_dataset(product) as dataset:
+        x, y = np.meshgrid(dataset["x"], dataset["y"])
+        area = dataset["cell_area"].to_numpy()
+    volume = area * world.dhdt(x, y) / 1e9
+    east, north = x - _middle(world)[0], y - _middle(world)[1]
+    inside = np.hypot(east, north) < BASIN_RADIUS * world.radius
+    quadrant = np.floor(np.arctan2(north, east) % (2 * np.pi) / (np.pi / 2)).astype(int)
+    truth = {name: float(volume[inside & (quadrant == k)].sum()) for k, name in enumerate(BASINS)}
+    truth["all"] = sum(truth.values())
+    found = pd.read_csv(table)
+    for row in found[found["term"] == found["term"].iloc[-1]].to_dict("records"):
+        error = row["volume_km3_yr"] - truth[row["region"]]
+        click.echo(
+            f"{row['region']:10} total minus truth: {error:+.4f} km3/yr, truth {truth[row['region']]:+.4f} km3/yr"
+        )
 
 
 def _compare(product: Path, world: World) -> tuple[float, float, int]:
