@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
+import netCDF4
 import numpy as np
 import pytest
 import shapely
@@ -244,12 +246,25 @@ def test_the_command_prints_and_writes_a_report(product: Make, call: Call, tmp_p
 def test_the_command_refuses_in_one_line(product: Make, call: Call, tmp_path: Path) -> None:
     path = product()
     (tmp_path / "text.nc").write_text("no NetCDF")
+    damaged = product("damaged.nc")
+    with netCDF4.Dataset(damaged) as file:
+        assert file["dhdt"].chunking() == [41, 41]
+    with h5py.File(damaged) as file:
+        start = file["dhdt"].id.get_chunk_info(0).byte_offset
+    content = bytearray(damaged.read_bytes())
+    content[start : start + 200] = bytes(200)
+    damaged.write_bytes(content)
     for words in (
         (path, tmp_path / "absent.nc"),
         (path, tmp_path / "text.nc"),
         (tmp_path / "absent.nc", path),
         (path, path, "--variable", "nothing"),
         (path, path, "--basins", tmp_path / "absent.gpkg", "--column", "id"),
+        (path, path, "--column", "id"),
+        (path, path, "--sigma", "dhdt_sigma"),
+        (path, path, "--mapping", path),
+        (damaged, path),
+        (path, damaged),
     ):
         code, said, complaint = call("compare", *words)
         assert code in (1, 2)

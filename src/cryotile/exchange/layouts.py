@@ -96,6 +96,14 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read(path: Path, variable: str | None, sigma: str | None, mapping: Path | None) -> Reference:
+    if sigma is not None and variable is None and not table.is_table(path):
+        raise InvalidValue(
+            f'sigma {sigma!r} is one of a grid whose rate is named; give variable="NAME" too'
+        )
+    if mapping is not None and not table.is_table(path):
+        raise InvalidValue(
+            f"{path} is not a table, so that no mapping of columns applies; leave it out"
+        )
     if table.is_table(path):
         if not path.is_file():
             raise InvalidValue(f"{path} does not exist; give a NetCDF file or a table")

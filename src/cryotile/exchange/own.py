@@ -8,11 +8,11 @@ import numpy as np
 import pyproj
 import xarray as xr
 
-from cryotile.errors import InvalidValue
-from cryotile.exchange.reference import Epoch, Field, Period, Rate, Reference
+from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.exchange.reference import Epoch, Field, Floats, Period, Rate, Reference
 from cryotile.geo.projection import projected_crs
 
-__all__ = ["NAME", "crs_of", "of_product", "period_of"]
+__all__ = ["NAME", "crs_of", "of_product", "period_of", "values_of"]
 
 NAME = "cryotile"
 
@@ -63,13 +63,28 @@ def of_product(product: xr.Dataset, name: str) -> Reference:
 
 def _reader(product: xr.Dataset, value: str) -> Callable[[], Field]:
     def read() -> Field:
-        sigma = product.get(f"{value}_sigma")
         return Field(
-            product[value].to_numpy().astype(np.float64),
-            None if sigma is None else sigma.to_numpy().astype(np.float64),
+            values_of(product, value),
+            None if f"{value}_sigma" not in product else values_of(product, f"{value}_sigma"),
         )
 
     return read
+
+
+def values_of(product: xr.Dataset, name: str) -> Floats:
+    """Return a map of a product in float64.
+
+    Raises
+    ------
+    DamagedFile
+        The file cannot be read to its end.
+    """
+    try:
+        values: Floats = product[name].to_numpy().astype(np.float64)
+    except (OSError, RuntimeError) as error:
+        file = product.encoding.get("source", "the product")
+        raise DamagedFile(f"{file} is damaged ({error}); assemble it again") from error
+    return values
 
 
 def period_of(product: xr.Dataset) -> Period | None:

@@ -16,7 +16,7 @@ import pyproj
 import xarray as xr
 
 import cryotile
-from cryotile.exchange.own import of_product
+from cryotile.exchange.own import of_product, values_of
 from cryotile.exchange.reference import Floats, Reference
 from cryotile.files import atomic_path, make_directory
 from cryotile.maps.netcdf import reason
@@ -99,8 +99,7 @@ class Source:
 
     def values(self, name: str) -> Floats:
         """Return a map of the product in float64, y and x ascending."""
-        values: Floats = self.product.sortby(["y", "x"])[name].to_numpy().astype(np.float64)
-        return values
+        return values_of(self.product.sortby(["y", "x"]), name)
 
 
 @contextmanager

@@ -74,6 +74,8 @@ def compare(
     from cryotile.exchange.layouts import read_reference
     from cryotile.exchange.own import of_product
 
+    if column is not None and basins is None:
+        raise InvalidValue(f'column {column!r} is one of basins; give basins="FILE" too')
     maps, name = _named(product)
     own = of_product(maps, name)
     several = [reference] if isinstance(reference, str | os.PathLike) else reference
@@ -140,6 +142,8 @@ def _slope(product: xr.Dataset) -> Floats | None:
     """Return the slope of the surface, degrees; None if the product has none."""
     if not {"slope_x", "slope_y"} <= product.keys():
         return None
+    from cryotile.exchange.own import values_of
+
     maps = product[["slope_x", "slope_y"]].sortby(["y", "x"])
-    steepness: Floats = np.hypot(maps["slope_x"].to_numpy(), maps["slope_y"].to_numpy())
+    steepness = np.hypot(values_of(maps, "slope_x"), values_of(maps, "slope_y"))
     return np.degrees(np.arctan(steepness))
