@@ -26,6 +26,7 @@ from cryotile.runs.origin import about
 from cryotile.runs.plan import SETTINGS
 from cryotile.runs.progress import bar
 from cryotile.runs.run import Run, open_db, plan_run
+from cryotile.runs.sums import region_sums
 from cryotile.runs.work import complete_ingest, complete_run, replanned
 from cryotile.runs.xarray_engine import open_map
 from cryotile.times import Instant
@@ -143,6 +144,8 @@ def plan(
     where: str | None = None,
     mask: AnyPath | None = None,
     offsets: Run | AnyPath | None = None,
+    basins: AnyPath | None = None,
+    column: str | None = None,
     tile_size: int | None = None,
     recipe: str | None = None,
     terms: str | Sequence[str] | None = None,
@@ -166,7 +169,8 @@ def plan(
     """Freeze a run: its grid, its settings and its list of tiles.
 
     On a run that exists, only ``run`` is needed; tiles whose points have changed since are listed anew.  A warning says
-    so if no post of the run can have a fit, or if the point DB has both simulated and real points.
+    so if no post of the run can have a fit, if a basin has no post, or if the point DB has both simulated and real
+    points.
 
     Parameters
     ----------
@@ -189,6 +193,11 @@ def plan(
     offsets : Run or path or None
         A finished run with the term ``platform_offset`` or ``mode_offset``: its offsets, smooth in space, are taken
         from the points, and what is left of them is tied to 0.
+    basins : path or None
+        Vector polygons, in any CRS: the run makes the sums over each basin, and over all of them, that a total needs
+        for its sigma, see :func:`totals`.  Recipe ``passes``.
+    column : str or None
+        Column of ``basins`` that names them; features of one name are one basin.
     tile_size : int or None
         Posts along a side of a tile; default 100.
     recipe, terms, priors, weights, uncertainty_floor, distance_scale, fallback_radii, other_platforms, period
@@ -217,6 +226,8 @@ def plan(
     planned = plan_run(directory, asked, db=given)
     points = open_db(planned)
     lines = [*obstacles(planned.settings, points), *scattered(points, planned.snapshot)]
+    if planned.settings.regions is not None:
+        lines += planned.settings.regions.remarks()
     if 0 < points.simulated(planned.snapshot) < 1:
         lines.append(MIXED)
     for line in lines:
@@ -366,6 +377,7 @@ def assemble(
             grid=grid,
             config=settings.fit,
             about=about(run),
+            sums=region_sums(run, missing),
             advance=advance,
         )
     return open_map(path if path.suffix.lower() == ".nc" else run.path)

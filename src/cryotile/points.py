@@ -38,6 +38,7 @@ __all__ = [
     "empty_points",
     "index_platforms",
     "join_passes",
+    "join_runs",
     "name_pass",
     "pass_id",
     "pass_keys",
@@ -265,13 +266,26 @@ def join_passes(points: pd.DataFrame) -> npt.NDArray[Any]:
     # Points mostly come pass by pass: runs of points without a gap are few.
     breaks = (ids[1:] != ids[:-1]) | (np.abs(np.diff(instants)) >= LONGEST_GAP)
     heads = np.flatnonzero(np.concatenate([[True], breaks]))
-    names = ids[heads]
+    first, last = (reach.reduceat(instants, heads) for reach in (np.minimum, np.maximum))
+    return np.repeat(join_runs(ids[heads], first, last), np.diff(heads, append=ids.size))
+
+
+def join_runs(
+    names: npt.NDArray[np.int64], first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Return the pass of runs of points, each of one pass id and without a gap, as :func:`join_passes` does.
+
+    Parameters
+    ----------
+    names : ndarray, shape (runs,)
+        Pass ids, as of :func:`pass_id`.
+    first, last : ndarray, shape (runs,)
+        Milliseconds since 1970.
+    """
     orbit = (names >> 1) & (2**31 - 1)
     keys = (names >> 32 << 31) + np.where(orbit < MOST_STATED, orbit + 1, 0)
-    first = np.minimum.reduceat(instants, heads)
     order = np.lexsort((names, first, keys))
-    names, keys, first = names[order], keys[order], first[order]
-    last = np.maximum.reduceat(instants, heads)[order]
+    names, keys, first, last = names[order], keys[order], first[order], last[order]
     other = np.concatenate([[True], keys[1:] != keys[:-1]])
     # The latest end so far among runs of one key: complex numbers are compared by their real parts first.
     end = np.maximum.accumulate(np.cumsum(other) + 1j * last).imag
@@ -284,8 +298,8 @@ def join_passes(points: pd.DataFrame) -> npt.NDArray[Any]:
                 name += 2
         distinct[name] = None
     joined = np.empty_like(names)
-    joined[order] = np.array(list(distinct), ids.dtype)[np.cumsum(begins) - 1]
-    return np.repeat(joined, np.diff(heads, append=ids.size))
+    joined[order] = np.array(list(distinct), np.int64)[np.cumsum(begins) - 1]
+    return joined
 
 
 def pass_keys(ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

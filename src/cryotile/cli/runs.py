@@ -80,6 +80,11 @@ _OPTIONS: dict[str, tuple[str | None, str]] = {
         "RUN",
         "Take from points the offsets of platforms and modes that this finished run found, smooth in space.",
     ),
+    "basins": (
+        "FILE",
+        "Also make the sums over the polygons of a vector file that totals with a sigma need; with --column.",
+    ),
+    "column": ("NAME", "Column of --basins that names them."),
     "period": (
         "START END",
         "First day, and the day after the last, UTC.  [default: whole years that cover the points]",
@@ -236,6 +241,11 @@ def _print_plan(run: Run) -> None:
         what = "windows     " if name == "time" else "heights     "
         days = intervals.astype("datetime64[D]")
         click.echo(f"{what} {number(len(days))}, from {days[0, 0]} to {days[-1, 1]}")
+    if settings.regions is not None:
+        basins = settings.regions.names
+        rest = len(basins) - STALE_SHOWN
+        others = f" and {number(rest)} more" if rest > 0 else ""
+        click.echo(f"basins       {number(len(basins))}: {', '.join(basins[:STALE_SHOWN])}{others}")
     if settings.fit.recipe == "plane":
         click.echo(
             "note         recipe plane asks for 30 days and two passes only, and rejects nothing"

@@ -79,6 +79,22 @@ class Inputs:
         """Return a column as floats; NaN where a point has no value."""
         return _floats(self.points[name])
 
+    def passes_seen(self, codes: _Places) -> tuple[_Integers, _Integers, _Integers]:
+        """Return pass ids of some codes, and the times of their first and last points, milliseconds since 1970."""
+        ids = join_passes(self.points)
+        chosen = np.full(self.pass_total + 1, -1)
+        chosen[codes] = np.arange(codes.size)
+        place = chosen[self.passes]
+        of = np.flatnonzero(place >= 0)
+        found = np.zeros(codes.size, np.int64)
+        found[place[of]] = ids[of]
+        first = np.full(codes.size, np.iinfo(np.int64).max)
+        last = np.full(codes.size, np.iinfo(np.int64).min)
+        milliseconds = self.ticks[of] * self.tick // 1_000_000
+        np.minimum.at(first, place[of], milliseconds)
+        np.maximum.at(last, place[of], milliseconds)
+        return found, first, last
+
     def season(self, seen: _Places) -> _Floats:
         """Return cosine and sine of one turn a year from 1 January of the reference epoch's year.
 

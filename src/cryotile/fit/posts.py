@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,10 @@ import xarray as xr
 from cryotile.errors import InvalidValue
 from cryotile.fit.config import FitConfig
 from cryotile.fit.inputs import Inputs, kernel_intervals, make_kernel, take_inputs
+from cryotile.fit.region_sums import RegionSums
 from cryotile.fit.variables import Fitted, Status, name_variables
 
-__all__ = ["check_axis", "fit_posts"]
+__all__ = ["check_axis", "fit_posts", "fit_with_sums"]
 
 MAX_RADII = 2e9
 """Radii between a post and the origin of the CRS; further away, rounded coordinates would change the circle."""
@@ -82,6 +84,43 @@ def fit_posts(
         A column is missing or has invalid values, the points mix platforms whose offset is not fitted, or posts
         are not finite numbers.
     """
+    return fit_with_sums(points, post_x, post_y, config, crs=crs, threads=threads)[0]
+
+
+def fit_with_sums(
+    points: pd.DataFrame,
+    post_x: npt.ArrayLike,
+    post_y: npt.ArrayLike,
+    config: FitConfig,
+    *,
+    crs: pyproj.CRS | str | None = None,
+    threads: int = 1,
+    regions: npt.NDArray[np.int32] | None = None,
+    areas: _Floats | None = None,
+) -> tuple[xr.Dataset, RegionSums | None]:
+    """Fit posts as :func:`fit_posts` does, and add their rates up by region.
+
+    Parameters
+    ----------
+    points, post_x, post_y, config, crs
+        As of :func:`fit_posts`.
+    threads : int
+        As of :func:`fit_posts`; with regions, one thread adds up in the order of posts.
+    regions : ndarray of int32, shape (ny, nx), or None
+        Number of the region of each post; negative: none.
+    areas : ndarray, shape (ny, nx), or None
+        Area of each post, m².
+
+    Returns
+    -------
+    (Dataset, RegionSums or None)
+        The maps, and the sums if there are regions.
+
+    Raises
+    ------
+    InvalidValue
+        As of :func:`fit_posts`.
+    """
     if threads < 1:
         raise InvalidValue(f"threads {threads} must be 1 or more; give the number of cores")
     x, y = (
@@ -89,14 +128,52 @@ def fit_posts(
         for posts, name in ((post_x, "post_x"), (post_y, "post_y"))
     )
     inputs = take_inputs(points, config)
-    fitted = _fit(inputs, x, y, np.ones((y.size, x.size), bool), config.radius, threads)
+    given = None if regions is None or areas is None else _Given(regions, areas)
+    fitted = _fit(inputs, x, y, np.ones((y.size, x.size), bool), config.radius, threads, given)
     for wider in config.fallback_radii:
         open_posts = fitted.posts["status"] != Status.OK
-        again = _fit(inputs, x, y, open_posts, wider, threads)
+        again = _fit(inputs, x, y, open_posts, wider, threads, given)
         fitted.replace(open_posts & (again.posts["status"] == Status.OK), again)
-    return name_variables(
-        fitted, x, y, inputs.config, points.attrs.get("crs") if crs is None else crs
-    )
+    crs = points.attrs.get("crs") if crs is None else crs
+    maps = name_variables(fitted, x, y, inputs.config, crs)
+    return maps, None if given is None else given.sums(fitted, inputs)
+
+
+class _Given:
+    """The regions of a rectangle of posts, and what the kernel adds up of them."""
+
+    def __init__(self, regions: npt.NDArray[np.int32], areas: _Floats) -> None:
+        self._regions, self._areas = regions, np.ascontiguousarray(areas)
+        # The kernel counts the regions of this rectangle.
+        self._numbers = np.unique(regions[regions >= 0]).astype(np.int64)
+        places = np.searchsorted(self._numbers, regions).astype(np.int32)
+        self._labels = np.ascontiguousarray(np.where(regions >= 0, places, -1)[..., None], np.int32)
+        self._deltas: _Floats | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return arguments of the kernel."""
+        if not self._numbers.size:
+            return {}
+        return {
+            "regions": self._labels,
+            "areas": self._areas,
+            "region_total": self._numbers.size,
+        }
+
+    def take(self, deltas: _Floats | None) -> None:
+        """Add the deltas of posts that were fitted with one radius; a post has a rate with one radius alone."""
+        if deltas is not None:
+            self._deltas = deltas if self._deltas is None else self._deltas + deltas
+
+    def sums(self, fitted: Fitted, inputs: Inputs) -> RegionSums:
+        """Return the sums, with the passes that are in them."""
+        deltas = np.zeros((0, inputs.pass_total + 1)) if self._deltas is None else self._deltas
+        here = np.flatnonzero((deltas[:, :-1] != 0).any(axis=0))
+        ok = (fitted.posts["status"] == Status.OK) & (self._regions >= 0)
+        area = np.zeros(len(deltas))
+        np.add.at(area, self._labels[..., 0][ok], self._areas[ok])
+        passes, first, last = inputs.passes_seen(here)
+        return RegionSums(self._numbers, deltas[:, -1], area, passes, first, last, deltas[:, here])
 
 
 def check_axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:
@@ -136,19 +213,28 @@ def check_axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:
 
 
 def _fit(
-    inputs: Inputs, x: _Floats, y: _Floats, wanted: _Flags, radius: float, threads: int
+    inputs: Inputs,
+    x: _Floats,
+    y: _Floats,
+    wanted: _Flags,
+    radius: float,
+    threads: int,
+    given: _Given | None = None,
 ) -> Fitted:
     """Fit the wanted posts with one radius."""
     kernel, cells = make_kernel(inputs, x, y, radius)
     windows, bins = kernel_intervals(inputs.config)
 
     def fit(rows: slice, some: _Flags, room: int) -> Fitted:
+        options = {} if given is None else given.options()
         posts, coefficients, over_time = kernel.fit(
-            x, y[rows], some[rows].view(np.uint8), room, windows=windows, bins=bins
+            x, y[rows], some[rows].view(np.uint8), room, windows=windows, bins=bins, **options
         )
+        if given is not None:
+            given.take(over_time.pop("deltas", None))
         return Fitted(posts, coefficients, np.full(posts.shape, radius), **over_time)
 
-    if threads == 1 or y.size < 2:
+    if threads == 1 or y.size < 2 or given is not None:
         return fit(slice(None), wanted, cells.order.size)
     fitted = _fit_side_by_side(lambda rows: fit(rows, wanted, ROOM), y.size, threads)
     crowded = wanted & (fitted.posts["status"] == Status.NOT_COMPUTED)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile.errors import InvalidValue, MissingDependency
-from cryotile.geo.grid import Grid, within
+from cryotile.geo.grid import Grid, Tile, within
+from cryotile.geo.mask import Mask
 from cryotile.geo.polygons import Layer, Ring, VectorFile, is_vector, transform_of
+from cryotile.geo.projection import areal_scale, projected_crs
 
 __all__ = ["WHOLE", "Regions"]
 
@@ -49,6 +54,8 @@ class Regions:
         Share of the region's projected area that lies beyond the grid; 0 for a region within it.
     digest : str
         SHA-256 of names and geometries, hexadecimal; it does not depend on the grid or on the order of the features.
+    parts : tuple of int
+        Features that make each region.
     """
 
     source: str
@@ -58,6 +65,7 @@ class Regions:
     number: npt.NDArray[np.int32]
     beyond: npt.NDArray[np.float64]
     digest: str
+    parts: tuple[int, ...]
 
     @classmethod
     def read(cls, path: Path, column: str, grid: Grid) -> Regions:
@@ -104,9 +112,107 @@ class Regions:
             raise InvalidValue(
                 f"basins {path} contain none of the {number.size} posts within {grid.bounds}; {_REMEDY}"
             )
+        features = Counter(name for names in named for name in names)
         return cls(
-            str(path.resolve()), column, grid, tuple(rings), number, beyond, _digest(layers, named)
+            str(path.resolve()),
+            column,
+            grid,
+            tuple(rings),
+            number,
+            beyond,
+            _digest(layers, named),
+            tuple(features[name] for name in rings),
         )
+
+    @classmethod
+    def load(cls, path: Path, source: str, column: str, grid: Grid) -> Regions:
+        """Return the regions that a file with the content of :meth:`packed` holds."""
+        with np.load(BytesIO(path.read_bytes())) as stored:
+            regions = cls(
+                source,
+                column,
+                grid,
+                tuple(stored["names"].tolist()),
+                stored["number"].reshape(grid.shape),
+                stored["beyond"],
+                str(stored["digest"]),
+                tuple(stored["parts"].tolist()),
+            )
+            # Kept, because it takes a microsecond a post.
+            regions.__dict__["area"] = stored["area"]
+        return regions
+
+    def packed(self) -> bytes:
+        """Return the content of the file that :meth:`load` reads; equal regions give equal bytes."""
+        content = BytesIO()
+        np.savez_compressed(
+            content,
+            names=np.array(self.names),
+            number=self.number,
+            beyond=self.beyond,
+            digest=np.array(self.digest),
+            parts=np.array(self.parts),
+            area=self.area,
+        )
+        return content.getvalue()
+
+    @cached_property
+    def posts_digest(self) -> str:
+        """SHA-256 of names, geometries and the region of each post, hexadecimal."""
+        content = self.digest.encode() + "\0".join(self.names).encode() + self.number.tobytes()
+        return hashlib.sha256(content).hexdigest()
+
+    @cached_property
+    def area(self) -> npt.NDArray[np.float64]:
+        """True area of the squares of one posting around the posts of each region, m²; shape (regions,)."""
+        crs, total = projected_crs(self.grid.crs), np.zeros(len(self.names))
+        for y, number in zip(self.grid.y, self.number, strict=True):
+            chosen = number >= 0
+            if chosen.any():
+                x = self.grid.x[chosen]
+                area = self.grid.posting**2 / areal_scale(crs, x, np.full_like(x, y))
+                total += np.bincount(number[chosen], area, minlength=len(total))
+        return total
+
+    def inside(self, mask: Mask | None) -> Regions:
+        """Return the regions without their posts outside a mask.
+
+        Raises
+        ------
+        InvalidValue
+            No post is left.
+        """
+        if mask is None:
+            return self
+        number = np.where(mask.inside, self.number, np.int32(-1))
+        if (number < 0).all():
+            raise InvalidValue(
+                f"basins {self.source} contain no post inside the mask {mask.source}; give a mask that overlaps"
+            )
+        return replace(self, number=number)
+
+    def of(self, posts: Tile | Grid) -> npt.NDArray[np.int32]:
+        """Return the region of each post of a tile or a part of the grid; shape (ny, nx)."""
+        rows, columns = (
+            within(posts.rows, self.grid.rows),
+            within(posts.columns, self.grid.columns),
+        )
+        return self.number[rows, columns]
+
+    def remarks(self) -> Iterator[str]:
+        """Yield a line for each region without a post, and one of names that several features have."""
+        counts = np.bincount(self.number[self.number >= 0], minlength=len(self.names))
+        for name in np.array(self.names)[counts == 0]:
+            yield (
+                f"basin {name} of {self.source} has no post of the run: its totals are 0; enlarge the bounds or the"
+                " mask, use a smaller posting, or leave it out"
+            )
+        several = [f"{name} ({n})" for name, n in zip(self.names, self.parts, strict=True) if n > 1]
+        if several:
+            yield (
+                f"features of one {self.column} are one basin: {', '.join(several)} (number of features);"
+                " choose another column if they are not"
+            )
 
 
 def _names(path: Path, column: str, layer: Layer) -> list[str]:

@@ -92,12 +92,13 @@ def _declare(file: netCDF4.Dataset, dataset: xr.Dataset) -> None:
         file.createDimension(str(dimension), size)
     for name, variable in dataset.variables.items():
         mapped, is_time = is_map(variable), variable.dtype.kind == "M"
+        texts = variable.dtype.kind in "OU"
         dtype = np.dtype(np.float64) if is_time else variable.dtype
         created = file.createVariable(
             str(name),
-            dtype,
+            str if texts else dtype,
             tuple(str(dimension) for dimension in variable.dims),
-            compression="zlib" if mapped else None,
+            compression="zlib" if mapped or (variable.ndim == 2 and not texts) else None,
             complevel=4,
             chunksizes=_chunk(variable.shape) if mapped else None,
             fill_value=np.nan if mapped and dtype.kind == "f" else False,

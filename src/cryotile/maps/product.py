@@ -57,6 +57,7 @@ def write_product(
     grid: Grid,
     config: FitConfig,
     about: Mapping[str, str | int] = MappingProxyType({}),
+    sums: xr.Dataset | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> None:
     """Write a mosaic with its metadata, whole or not at all.
@@ -74,6 +75,8 @@ def write_product(
         Settings of the fit.
     about : mapping of str to str or int
         Global attributes that say what the maps are made of; see :func:`cryotile.runs.origin.about`.
+    sums : Dataset or None
+        Sums by region, which go into a NetCDF product.
     advance : callable
         Told the number of rows written.
 
@@ -99,6 +102,9 @@ def write_product(
         config=config,
         about=about,
     )
+
+    if sums is not None and suffix == ".nc":
+        product = product.merge(sums)
 
     def rows(part: slice) -> dict[str, npt.NDArray[Any]]:
         maps = {str(name): values.to_numpy() for name, values in made(part).data_vars.items()}

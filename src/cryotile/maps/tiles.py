@@ -35,9 +35,10 @@ __all__ = ["TileStore"]
 
 _SUFFIX = ".arrow"
 
-_POSTS, _ATTRIBUTES, _TIMES = b"posts", b"attributes", b"times"
+_POSTS, _ATTRIBUTES, _TIMES, _SUMS = b"posts", b"attributes", b"times", b"sums"
 """Keys of the schema's metadata.  Plain attributes would make half of the file of a small tile.  The dimensions of time
-are in the last: coordinate → dimensions and milliseconds since 1970, and variable → its dimension."""
+are in the third: coordinate → dimensions and milliseconds since 1970, and variable → its dimension.  The last has sums
+over the posts, of a run with regions."""
 
 # The level is fixed, because the default may change between versions of Arrow.
 _WRITING = pa.ipc.IpcWriteOptions(
@@ -78,7 +79,13 @@ class TileStore:
         """Return the path of a tile, saved or not."""
         return self.path / f"{tile.name}{_SUFFIX}"
 
-    def save(self, tile: Tile, dataset: xr.Dataset, fingerprint: str) -> None:
+    def save(
+        self,
+        tile: Tile,
+        dataset: xr.Dataset,
+        fingerprint: str,
+        sums: Mapping[str, Any] | None = None,
+    ) -> None:
         """Save a tile, whole or not at all, and replace an earlier one.
 
         Equal datasets and fingerprints give equal bytes.
@@ -91,13 +98,15 @@ class TileStore:
             Their fit, dimensions (y, x), or a dimension of time and these.
         fingerprint : str
             One line of at most 128 characters: a digest of everything that determines the fit.
+        sums : mapping of str to list of numbers, or None
+            What :meth:`sums` returns.
 
         Raises
         ------
         UnwritablePath
             The directory cannot be written, or the disk is full.
         """
-        content, path = _encode(tile, dataset) + f"\n{fingerprint}".encode(), self.file(tile)
+        content, path = _encode(tile, dataset, sums) + f"\n{fingerprint}".encode(), self.file(tile)
         make_way(path)
         with atomic_path(path) as temporary:
             temporary.write_bytes(content + _checksum(content))
@@ -154,6 +163,17 @@ class TileStore:
             The file is absent, truncated or altered, or holds another tile or other variables.
         """
         return _arrays(tile, self._batch(tile, names), names)
+
+    def sums(self, tile: Tile) -> dict[str, Any] | None:
+        """Return the sums that a tile was saved with; None without any.
+
+        Raises
+        ------
+        DamagedFile
+            The file is absent, truncated or altered, or holds another tile.
+        """
+        stored = self._batch(tile, []).schema.metadata.get(_SUMS)
+        return None if stored is None else json.loads(zlib.decompress(base64.b64decode(stored)))
 
     def fingerprint(self, tile: Tile) -> str | None:
         """Return the fingerprint that a tile was saved with; None if the tile is absent or damaged.
@@ -250,7 +270,7 @@ def _posts(tile: Tile) -> list[float]:
     return [columns.start, columns.stop, rows.start, rows.stop, tile.posting]
 
 
-def _encode(tile: Tile, dataset: xr.Dataset) -> bytes:
+def _encode(tile: Tile, dataset: xr.Dataset, sums: Mapping[str, Any] | None = None) -> bytes:
     """Return an Arrow IPC stream of a tile; equal datasets give equal bytes."""
     attributes = {str(name): _to_json(v.attrs) for name, v in dataset.variables.items()}
     text = json.dumps({"": _to_json(dataset.attrs), **attributes})
@@ -266,6 +286,8 @@ def _encode(tile: Tile, dataset: xr.Dataset) -> bytes:
     if times:
         along = {str(name): v.dims[:-2] for name, v in dataset.data_vars.items() if v.ndim > 2}
         metadata[_TIMES] = json.dumps([times, along]).encode()
+    if sums is not None:
+        metadata[_SUMS] = base64.b64encode(zlib.compress(json.dumps(sums).encode(), level=6))
     # Variables, because xarray takes longer to make a DataArray than Arrow to take its values.
     columns = {str(name): _column(dataset.variables[name].values) for name in dataset.data_vars}
     batch = pa.RecordBatch.from_pydict(columns, metadata=metadata)

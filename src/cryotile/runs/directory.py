@@ -6,6 +6,7 @@
       run.toml                  frozen settings and their checksum, point DB, version; written once
       mask.npz                  the selected posts, unless all are
       offsets.npz               the offsets that are taken from points, if there are any
+      regions.npz               the basin of each post, if the run has basins
       generations/0001/         one task list: tasks.parquet, costliest first, and its checksum and snapshot of the
                                 point DB in generation.json
       tiles/                    the tile store, which alone decides which tasks are done
@@ -55,6 +56,7 @@ from cryotile.fit.config import RETIRED, FitConfig
 from cryotile.fit.offset_field import OffsetField
 from cryotile.geo.grid import Grid
 from cryotile.geo.mask import Mask
+from cryotile.geo.regions import Regions
 from cryotile.runs.plan import Settings
 
 if TYPE_CHECKING:
@@ -76,7 +78,8 @@ __all__ = [
     "write_generation",
 ]
 
-MASK, OFFSETS, TASKS, GENERATION = "mask.npz", "offsets.npz", "tasks.parquet", "generation.json"
+MASK, OFFSETS, REGIONS = "mask.npz", "offsets.npz", "regions.npz"
+TASKS, GENERATION = "tasks.parquet", "generation.json"
 FORMAT = "cryotile run"
 FORMAT_VERSION = 2
 
@@ -84,6 +87,10 @@ _EDITABLE = ("point_db", "submit", "checksum")
 """Keys of ``run.toml`` that no number depends on: a user may edit them, and the checksum does not cover them."""
 
 _REMEDY = "restore it, or make another run with 'cryotile plan'"
+
+
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
+"""Errors of numpy for damaged bytes."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +146,8 @@ def make_run_directory(
             (temporary / MASK).write_bytes(settings.mask.packed())
         if settings.offsets is not None:
             (temporary / OFFSETS).write_bytes(settings.offsets.packed())
+        if settings.regions is not None:
+            (temporary / REGIONS).write_bytes(settings.regions.packed())
         write_text(temporary / "run.toml", tomli_w.dumps(_frozen(settings, db, directory)))
         # Whole or not at all; a directory that is not empty is never replaced.
         temporary.rename(directory)
@@ -303,7 +312,7 @@ def frozen_settings(directory: Path, frozen: dict[str, Any]) -> Settings:
     InvalidValue
         A value breaks its rule.
     DamagedFile
-        A setting is not the one that was frozen, or the mask is not.
+        A setting is not the one that was frozen, or the mask or the basins are not.
     """
     path = directory / "run.toml"
     try:
@@ -324,34 +333,47 @@ def frozen_settings(directory: Path, frozen: dict[str, Any]) -> Settings:
             f"{path} is not what was frozen: its checksum differs; a run keeps its settings: {_REMEDY}"
         )
     selection, grid = frozen["selection"], settings.grid
-    masks, offsets = directory / MASK, directory / OFFSETS
+    masks, offsets, regions = (directory / name for name in (MASK, OFFSETS, REGIONS))
     return replace(
         settings,
-        mask=_frozen_file("mask", selection, lambda source: Mask.load(masks, source, grid), masks),
+        mask=_frozen_file(
+            "mask", selection, masks, lambda source: Mask.load(masks, source, grid), "digest"
+        ),
         offsets=_frozen_file(
             "offsets",
             selection,
-            lambda source: OffsetField.load(offsets.read_bytes(), source),
             offsets,
+            lambda source: OffsetField.load(offsets.read_bytes(), source),
+            "digest",
+        ),
+        regions=_frozen_file(
+            "basins",
+            selection,
+            regions,
+            lambda source: Regions.load(regions, source, selection["column"], grid),
+            "posts_digest",
         ),
     )
 
 
-Frozen = TypeVar("Frozen", Mask, OffsetField)
+Frozen = TypeVar("Frozen", Mask, OffsetField, Regions)
 
 
 def _frozen_file(
-    name: str, selection: dict[str, str], load: Callable[[str], Frozen], path: Path
+    name: str,
+    selection: dict[str, str],
+    path: Path,
+    load: Callable[[str], Frozen],
+    digest: str,
 ) -> Frozen | None:
     """Load a file of the run by its source, and compare it with its digest in ``run.toml``."""
     if name not in selection:
         return None
     try:
         found: Frozen | None = load(selection[name])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
-        # These are the errors of numpy for damaged bytes.
+    except _UNREADABLE:
         found = None
-    if found is None or found.digest != selection[f"{name}_digest"]:
+    if found is None or getattr(found, digest) != selection[f"{name}_digest"]:
         raise DamagedFile(f"{path} is not the {name} that the run was planned with; {_REMEDY}")
     return found
 
@@ -393,6 +415,12 @@ def _frozen(settings: Settings, db: PointDB, directory: Path) -> dict[str, Any]:
         selection |= {"mask": settings.mask.source, "mask_digest": settings.mask.digest}
     if settings.offsets is not None:
         selection |= {"offsets": settings.offsets.source, "offsets_digest": settings.offsets.digest}
+    if settings.regions is not None:
+        selection |= {
+            "basins": settings.regions.source,
+            "column": settings.regions.column,
+            "basins_digest": settings.regions.posts_digest,
+        }
     frozen = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -164,7 +164,8 @@ def plan_command(settings: Settings, run: str = "RUN", db: str = "DB") -> str:
         if value is None or (name not in _ALWAYS and value == usual.get(name)):
             continue
         value = value.source if name == "offsets" else value
-        words += _option(name, Path(value).name if name in ("mask", "offsets") else value)
+        path = name in ("mask", "basins", "offsets")
+        words += _option(name, Path(value).name if path else value)
     return command("plan", run, "--db", db, *words)
 
 
@@ -212,4 +213,7 @@ def about(run: Run) -> dict[str, str | int]:
     if settings.offsets is not None:
         name = Path(settings.offsets.source).name
         found["offsets"] = f"smooth, from the run {name}, SHA-256 {settings.offsets.digest}"
+    if settings.regions is not None:
+        found["basins"] = f"{Path(settings.regions.source).name}, by {settings.regions.column}"
+        found["regions_digest"] = settings.regions.digest
     return found if origin is None else found | origin.attributes()

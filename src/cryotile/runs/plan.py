@@ -21,6 +21,7 @@ from cryotile.fit.config import OFFERED_TERMS, FitConfig
 from cryotile.fit.offset_field import OffsetField
 from cryotile.geo.grid import Grid, check_bounds
 from cryotile.geo.mask import Mask
+from cryotile.geo.regions import Regions
 from cryotile.pointdb.sort_order import SQUARE_SIZE
 from cryotile.points import Bounds
 from cryotile.selection import Where
@@ -61,6 +62,8 @@ SETTINGS: dict[str, str] = {
     "where": "str",
     "mask": "str",
     "offsets": "OffsetField",
+    "basins": "str",
+    "column": "str",
     "tile_size": "int",
     **_OF_FIT,
 }
@@ -88,6 +91,8 @@ class Settings:
         Wanted posts; None: all.
     offsets : OffsetField or None
         Offsets of platforms and modes that are taken from points before they are fitted.
+    regions : Regions or None
+        Basins over which the sums of rates are made, without posts outside the mask; None: no sums.
 
     Raises
     ------
@@ -101,11 +106,16 @@ class Settings:
     fit: FitConfig
     mask: Mask | None = None
     offsets: OffsetField | None = None
+    regions: Regions | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.tile_size <= 10_000:
             raise InvalidValue(
                 f"tile size {self.tile_size} is not between 1 and 10000 posts; 100 suits most runs"
+            )
+        if self.regions is not None and self.fit.recipe != "passes":
+            raise InvalidValue(
+                f"basins need the deltas of the recipe passes, and the recipe is {self.fit.recipe}; use passes"
             )
 
     @property
@@ -121,6 +131,8 @@ class Settings:
             "where": self.where,
             "mask": None if self.mask is None else self.mask.source,
             "offsets": self.offsets,
+            "basins": None if self.regions is None else self.regions.source,
+            "column": None if self.regions is None else self.regions.column,
             "tile_size": self.tile_size,
             **{name: getattr(self.fit, name) for name in _OF_FIT},
             "priors": tuple(prior for prior in self.fit.priors if not self._is_of_offsets(prior)),
@@ -235,7 +247,7 @@ def _meant(name: str, value: object) -> object:
         return [parse_instant(str(text)) for text in cast("tuple[str, str]", value)]
     if isinstance(value, OffsetField):
         return value.digest
-    if name == "mask":
+    if name in ("mask", "basins"):
         return None if value is None else Path(str(value)).resolve()
     return parse_instant(str(value)) if name == "reference_epoch" else value
 
@@ -281,8 +293,12 @@ def resolve(asked: Asked, db: PointDB) -> Settings:
     grid = Grid(crs, bounds, posting) if bounds else Grid.covering(extent, posting, crs)
     fit = fit.frozen(squares["time_min"].min(), squares["time_max"].max())
     mask = Mask.read(Path(asked["mask"]), grid) if "mask" in asked else None
+    regions = _regions(asked, grid)
+    regions = None if regions is None else regions.inside(mask)
     size = asked.get("tile_size", TILE_SIZE)
-    return Settings(grid=grid, tile_size=size, where=where, fit=fit, mask=mask, offsets=offsets)
+    return Settings(
+        grid=grid, tile_size=size, where=where, fit=fit, mask=mask, regions=regions, offsets=offsets
+    )
 
 
 def _tied(fit: FitConfig, offsets: OffsetField) -> FitConfig:
@@ -299,6 +315,16 @@ def _tied(fit: FitConfig, offsets: OffsetField) -> FitConfig:
         )
     sizes = (f"{term}={size:.4g}" for term, size in offsets.sizes.items())
     return replace(fit, priors=(*fit.priors, *sizes))
+
+
+def _regions(asked: Asked, grid: Grid) -> Regions | None:
+    given = [name for name in ("basins", "column") if name in asked]
+    if len(given) == 1:
+        raise InvalidValue(
+            f"{given[0]} {asked[given[0]]!r} is one of two settings; give basins (a file of polygons) and column (of"
+            " the file, which names them)"
+        )
+    return Regions.read(Path(asked["basins"]), asked["column"], grid) if given else None
 
 
 def _check_columns(fit: FitConfig, db: PointDB) -> None:

@@ -180,6 +180,9 @@ class Run(ReprMixin, TaskList):
         digest.update(f"{posts} {table['points'][index]} {table['digest'][index]}".encode())
         if self.settings.mask is not None:
             digest.update(np.packbits(self.settings.mask.of(tile)).tobytes())
+        if self.settings.regions is not None:
+            digest.update(self.settings.regions.digest.encode())
+            digest.update(self.settings.regions.of(tile).tobytes())
         return digest.hexdigest()
 
     def missing(self, tasks: Sequence[Task] | None = None) -> list[Task]:

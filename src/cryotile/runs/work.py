@@ -19,9 +19,10 @@ from cryotile.errors import FailedTasks, Unfinished, command
 from cryotile.farm.heartbeat import Heartbeat
 from cryotile.farm.journal import Journaled
 from cryotile.farm.task import Progress, Task, Work
-from cryotile.fit.posts import fit_posts
+from cryotile.fit.posts import fit_posts, fit_with_sums
 from cryotile.fit.variables import without
 from cryotile.geo.grid import Tile
+from cryotile.maps.product import cell_area
 from cryotile.pointdb.db import PointDB
 from cryotile.points import CORE_COLUMNS, Bounds
 from cryotile.runs.ingest import FILE_NAME as INGEST_FILE
@@ -99,9 +100,18 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
     config = run.settings.fit
     points = read_window(run, db, tile.window(config.reach), columns=config.point_columns)
     progress(0.3)
-    fitted = fit_wanted(run, points, tile)
+    regions, sums = run.settings.regions, None
+    if regions is None:
+        fitted = fit_wanted(run, points, tile)
+    else:
+        areas = cell_area(run.settings.grid.part(tile.rows, tile.columns))
+        maps, sums = fit_with_sums(
+            points, tile.x, tile.y, config, regions=regions.of(tile), areas=areas
+        )
+        fitted = _masked(run, maps, tile)
     progress(0.9)
-    run.store.save(tile, fitted, run.fingerprint(task.index))
+    packed = None if sums is None else sums.packed()
+    run.store.save(tile, fitted, run.fingerprint(task.index), packed)
 
 
 def fit_wanted(run: Run, points: pd.DataFrame, tile: Tile) -> xr.Dataset:
@@ -116,7 +126,10 @@ def fit_wanted(run: Run, points: pd.DataFrame, tile: Tile) -> xr.Dataset:
     tile : Tile
         The tile; posts outside the mask of the run are ``outside_mask``.
     """
-    fitted = fit_posts(points, tile.x, tile.y, run.settings.fit)
+    return _masked(run, fit_posts(points, tile.x, tile.y, run.settings.fit), tile)
+
+
+def _masked(run: Run, fitted: xr.Dataset, tile: Tile) -> xr.Dataset:
     if run.settings.mask is None:
         return fitted
     return without(fitted, ~run.settings.mask.of(tile), run.settings.fit)

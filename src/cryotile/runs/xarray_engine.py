@@ -27,6 +27,7 @@ from cryotile.maps.product import CELL_AREA, cell_area, check_product, described
 from cryotile.maps.tiles import TileStore
 from cryotile.runs.origin import about
 from cryotile.runs.run import Run
+from cryotile.runs.sums import region_sums
 
 __all__ = ["CryotileBackendEntrypoint", "open_map"]
 
@@ -203,5 +204,10 @@ def _open_run(run: Run) -> xr.Dataset:
         {**maps, CELL_AREA.name: lazy(CELL_AREA, cell_area)}, coords={"y": grid.y, "x": grid.x}
     )
     dataset = described(dataset, grid=grid, config=settings.fit, about=about(run))
+    if settings.regions is not None:
+        # Of the tiles that are there when it is opened.
+        missing = {task.index for task in run.missing_quick()}
+        sums = region_sums(run, missing)
+        dataset = dataset if sums is None else dataset.merge(sums, combine_attrs="override")
     dataset.encoding["source"] = str(run.path)
     return dataset
