@@ -9,16 +9,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cryotile.errors import InvalidValue, MissingDependency
 from cryotile.geo.grid import Grid, Tile, within
-from cryotile.geo.mask import Mask
 from cryotile.geo.polygons import Layer, Ring, VectorFile, is_vector, transform_of
 from cryotile.geo.projection import areal_scale, projected_crs
+
+if TYPE_CHECKING:
+    from cryotile.geo.mask import Mask
 
 __all__ = ["WHOLE", "Regions"]
 

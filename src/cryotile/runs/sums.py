@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 import xarray as xr
 
 from cryotile.fit.region_sums import RegionSums
-from cryotile.runs.run import Run
+
+if TYPE_CHECKING:
+    from cryotile.runs.run import Run
 
 __all__ = ["region_sums"]
 
