@@ -17,6 +17,7 @@ COLOURS = (
     *("#d98cb3", "#7fb2e5", "#9c9c9c"),
 )
 ASKED = (93, 97.5)
+STRATA_SHOWN = ("6–8", "13–20")  # of the recipes of others: all worlds have posts of these
 
 
 def plot_coverage(coverage: pd.DataFrame, path: Path) -> None:
@@ -70,12 +71,44 @@ def _errors(axes: Axes, coverage: pd.DataFrame) -> None:
     for k, (_, some) in enumerate(coverage.groupby("world", sort=False)):
         colour = COLOURS[k % len(COLOURS)]
         axes.plot(some["passes"], some["rms"], "o-", ms=4, lw=1, color=colour)
-        axes.plot(some["passes"], some["rms, plane"], "x:", ms=4, lw=0.8, color=colour)
-    axes.plot([], [], "x:", lw=0.8, color="0.3", label="recipe plane")
     axes.set_yscale("log")
     axes.set_xlabel("passes of the post")
-    axes.set_title("rms error (m/yr)", loc="left", fontsize=10)
-    axes.legend(frameon=False, fontsize=7.5, loc="upper right")
+    axes.set_title("rms error of passes (m/yr)", loc="left", fontsize=10)
+
+
+def plot_peers(peers: pd.DataFrame, path: Path) -> None:
+    """Plot the coverage and the rms error of each recipe by world, for few and for more passes."""
+    recipes = [name.removeprefix("rms, ") for name in peers if name.startswith("rms, ")]
+    strata = [s for s in dict.fromkeys(peers["passes"]) if s in STRATA_SHOWN]
+    with style.context(STYLE):
+        figure = Figure(figsize=(9.5, 3.2 * len(strata)), layout="constrained")
+        for row, stratum in zip(
+            figure.subplots(len(strata), 2, squeeze=False), strata, strict=True
+        ):
+            some = peers[peers["passes"] == stratum]
+            for axes, name, unit in zip(row, ("coverage", "rms"), (100, 1), strict=True):
+                for k, recipe in enumerate(recipes):
+                    values = unit * some[f"{name}, {recipe}"]
+                    marker = "o" if recipe == "passes" else "x"
+                    axes.plot(
+                        values, range(len(some)), marker, ms=6, color=COLOURS[k], label=recipe
+                    )
+                axes.set_yticks(range(len(some)), list(some["world"]) if name == "coverage" else [])
+                axes.invert_yaxis()
+                axes.grid(axis="y", lw=0.3)
+            row[0].axvspan(*ASKED, color="0.92", zorder=0)
+            row[0].set_title(f"{stratum} passes", loc="left", fontsize=10)
+            row[0].set_xlabel("truth within the interval (%)")
+            row[1].set_xscale("log")
+            row[1].set_xlabel("rms error of dh/dt (m/yr)")
+        figure.legend(
+            *row[0].get_legend_handles_labels(),
+            frameon=False,
+            fontsize=8,
+            ncols=5,
+            loc="outside lower center",
+        )
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
 def _target(axes: Axes) -> None:

@@ -205,6 +205,8 @@ class Kernel:
         regions: npt.NDArray[np.int32] | None = None,
         areas: _Floats | None = None,
         region_total: int = 0,
+        groups: npt.NDArray[np.int32] | None = None,
+        group_total: int = 0,
     ) -> tuple[npt.NDArray[np.void], _Floats, dict[str, npt.NDArray[Any]]]:
         """Fit the wanted posts.
 
@@ -226,6 +228,10 @@ class Kernel:
             Factor of the rate of a post in the totals of its regions.
         region_total : int
             Number of regions.
+        groups : ndarray, shape (depth, pass_total), or None
+            Labels below ``group_total`` of the groups of each pass; negative: none; recipe ``passes``.
+        group_total : int
+            Number of groups.
 
         Returns
         -------
@@ -235,6 +241,8 @@ class Kernel:
             Of the terms, then their sigmas by leaving out passes: of acceleration, offsets and point columns, else NaN.
         more : dict
             ``windows``, shape (ny, nx, windows), dtype WINDOW; ``heights``, shape (ny, nx, bins), dtype HEIGHT; with
+            groups ``changes``, shape (ny, nx, groups, 2): by how much the rate changes when all passes of a group are
+            left out, and the standard deviation of that if passes share no error, m/yr, NaN if too few are left; with
             regions ``deltas``, shape (regions, pass_total + 1): by how much the total of a region changes when a pass
             is left out everywhere, and in the last place the total.  Deltas are summed in the order of posts.
         """

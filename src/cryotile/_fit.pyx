@@ -137,6 +137,8 @@ cdef extern from "kernel/fit.h" nogil:
         pass
     ctypedef struct Height:
         pass
+    ctypedef struct Change:
+        pass
     ctypedef struct Posts:
         const double *x
         const double *y
@@ -154,6 +156,9 @@ cdef extern from "kernel/fit.h" nogil:
         const double *areas
         double *deltas
         int64_t depth
+        const int32_t *groups
+        int64_t group_depth, group_total
+        Change *changes
     ctypedef void fit_rows(
         const Points *points, const Cells *cells, const Model *model, Circle *circle, const Posts *posts) noexcept
     int best_level() noexcept
@@ -414,10 +419,12 @@ cdef class Kernel:
         const int32_t[:, :, ::1] regions=None,
         const double[:, ::1] areas=None,
         int64_t region_total=0,
+        const int32_t[:, ::1] groups=None,
+        int64_t group_total=0,
     ):
         cdef Scratch scratch = Scratch()
         scratch.take(&self.model, min(room, self.size))
-        return self._fit(scratch, post_x, post_y, wanted, windows, bins, regions, areas, region_total)
+        return self._fit(scratch, post_x, post_y, wanted, windows, bins, regions, areas, region_total, groups, group_total)
 
     cdef tuple _fit(
         self,
@@ -430,12 +437,15 @@ cdef class Kernel:
         const int32_t[:, :, ::1] regions,
         const double[:, ::1] areas,
         int64_t region_total,
+        const int32_t[:, ::1] groups,
+        int64_t group_total,
     ):
         cdef int64_t nx = post_x.shape[0], ny = post_y.shape[0], nw, nb
         nw = 0 if windows is None else windows.shape[0]
         nb = 0 if bins is None or bins.shape[0] == 0 else bins.shape[0] - 1
         posts, rates, heights = np.zeros((ny, nx), POST), np.zeros((ny, nx, nw), WINDOW), np.zeros((ny, nx, nb), HEIGHT)
         cdef double[:, :, ::1] coefficients = np.full((ny, nx, self.slots), np.nan)
+        cdef double[:, :, :, ::1] changes = np.full((ny, nx, group_total, 2), np.nan)
         cdef double[:, ::1] deltas = np.zeros((region_total, self.model.pass_total + 1))
         cdef uint8_t[:, ::1] post_bytes = posts.view(np.uint8).reshape(ny, -1)
         cdef uint8_t[::1] rate_bytes = rates.view(np.uint8).reshape(-1), height_bytes = heights.view(np.uint8).reshape(-1)
@@ -454,9 +464,14 @@ cdef class Kernel:
             if region_total:
                 rectangle.regions, rectangle.depth, rectangle.areas = &regions[0, 0, 0], regions.shape[2], &areas[0, 0]
                 rectangle.deltas = &deltas[0, 0]
+            if group_total:
+                rectangle.groups, rectangle.group_depth = &groups[0, 0], groups.shape[0]
+                rectangle.group_total, rectangle.changes = group_total, <Change *>&changes[0, 0, 0, 0]
             with nogil:
                 self.fit_posts(&self.points, &self.cells, &self.model, &scratch.circle, &rectangle)
         more = {"windows": rates, "heights": heights}
+        if group_total:
+            more["changes"] = np.asarray(changes)
         if region_total:
             more["deltas"] = np.asarray(deltas)
         return posts, np.asarray(coefficients), more
@@ -469,7 +484,7 @@ cdef class Kernel:
         cdef double theta = np.nan
         scratch.take(&self.model, self.size)
         posts, _, _ = self._fit(
-            scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8), None, None, None, None, 0
+            scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8), None, None, None, None, 0, None, 0
         )
         post = posts[0, 0]
         if circle.count == 0:

@@ -523,6 +523,46 @@ static void the_total_of_a_region_changes_by_the_deltas_of_its_posts_times_their
     free_scene(scene);
 }
 
+static void leaving_out_a_group_is_the_fit_without_its_passes(void)
+{
+    /* Groups of one pass each, then one of the three first passes, which is the only one at the second depth. */
+    int32_t groups[2 * GROUPS];
+    Change changes[GROUPS + 1];
+    for (int g = 0; g < GROUPS; g++) {
+        groups[g] = g;
+        groups[GROUPS + g] = g < 3 ? GROUPS : -1;
+    }
+    for (int k = 0; k <= GROUPS; k++)
+        changes[k] = (Change){NAN, NAN};
+    Scene *scene = make_scene(0.1, 0.4, 20);
+    Posts posts = {.groups = groups, .group_depth = 2, .group_total = GROUPS + 1, .changes = changes};
+    const Post post = fit_scene(scene, &posts);
+    Work *const work = &scene->circle.work;
+    const double rate = work->beta[USUAL_UNKNOWNS - 1], theta = work->thetas[work->best];
+    const double spread = post.noise_sigma * post.noise_sigma, own = work->rate_variance;
+    double one[MAX_PRODUCTS], prior[MAX_UNKNOWNS], inverse[MAX_UNKNOWNS];
+    uint8_t is_free[GROUPS] = {0};
+    for (int32_t row = 0; row < work->passes; row++) {
+        const int32_t g = work->pass[row];
+        const Change *const change = changes + scene->circle.codes[g];
+        is_free[g] = work->free[row];
+        CHECK(work->free[row] ? change->delta != change->delta : fabs(change->delta - work->deltas[row]) < 1e-10);
+    }
+    for (int32_t g = 0; g < scene->circle.passes; g++)
+        if (scene->circle.codes[g] < 3)
+            work->kept[g] = 0;
+    sum_passes(&scene->model, &scene->circle, work);
+    for (int32_t k = 0; k < work->stride; k++)
+        work->factors[k] = k < work->passes && !is_free[work->pass[k]] ? 1 / (theta + 1 / work->n[k]) : 0;
+    fill_prior(&scene->model, work, theta, prior);
+    start_one(&scene->model, work, prior, one);
+    add_weighted_of(USUAL_UNKNOWNS, work, work->factors, one);
+    eliminate_one(USUAL_UNKNOWNS, one, prior, inverse);
+    CHECK(fabs(one[triangle(USUAL_UNKNOWNS, USUAL_UNKNOWNS - 1)] - rate - changes[GROUPS].delta) < 1e-10);
+    CHECK(fabs(changes[GROUPS].sigma - sqrt(spread * (inverse[USUAL_UNKNOWNS - 1] - own))) < 1e-10);
+    free_scene(scene);
+}
+
 int main(void)
 {
     a_median_is_found_whatever_the_guess();
@@ -542,6 +582,7 @@ int main(void)
     a_window_over_all_time_has_the_rate_of_the_fit_and_an_empty_one_none();
     heights_of_a_surface_at_rest_are_its_height();
     the_total_of_a_region_changes_by_the_deltas_of_its_posts_times_their_areas();
+    leaving_out_a_group_is_the_fit_without_its_passes();
     printf("%d failures\n", failures);
     return failures > 0;
 }

@@ -171,6 +171,74 @@ def test_both_splits_of_a_run_are_compared_and_mapped(call: Call, run: Run) -> N
         assert record[split][0]["within_ci95"] > 0.85
 
 
+def test_an_error_that_a_year_shares_shows_in_its_campaign_and_others_do_not(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    _, codes = np.unique(points["pass_id"], return_inverse=True)
+    errors = np.random.default_rng(0).normal(0, 0.2, codes.max() + 1)[codes]
+    for shared in (0.0, 0.8):
+        directory = tmp_path / f"{shared}"
+        directory.mkdir()
+        late = shared * (points["time"].dt.year == 2017)
+        run = plan_flown(directory, points.assign(elevation=points["elevation"] + errors + late))
+        words = ("--split", "season", "--split", "campaign", "--backend", "serial")
+        code, said, complaints = call("validate", run.path, *words)
+        assert (code, complaints) == (0, "")
+        record = json.loads((run.path / "validation" / "validation.json").read_text())
+        assert [row["part"] for row in record["season"]] == ["all", "DJF", "MAM", "JJA", "SON"]
+        shown = [row["part"] for row in record["campaign"] if row["shows"] and row["part"] != "all"]
+        assert shown == (["cryosat2 2017"] if shared else [])
+        (line,) = (line for line in said.splitlines() if line.startswith("  cryosat2 2017"))
+        assert line.endswith("SHOWS" if shared else "none shows")
+        product = read_product(run.path / "validation" / "campaign.nc")
+        largest = float(product["ratio_cryosat2_2017"].median())
+        assert (largest > 2) == bool(shared)
+        for name in ("season", "campaign"):
+            picture = run.path / "validation" / f"{name}.png"
+            assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_an_earlier_call_wrote_stays(call: Call, run: Run) -> None:
+    words = ("validate", run.path, "--backend", "serial", "--max-tiles")
+    assert call(*words, 3, "--split", "odd-even")[0] == 0
+    product, record = (run.path / "validation" / n for n in ("odd-even.nc", "validation.json"))
+    before, numbers = product.read_bytes(), json.loads(record.read_text())
+    code, said, _ = call(*words, 1, "--split", "season")
+    assert code == 0
+    assert "rate without a season: 1 of" in said
+    assert product.read_bytes() == before
+    told = json.loads(record.read_text())
+    assert told["odd-even"] == numbers["odd-even"]
+    assert set(told) == {"odd-even", "season"}
+    # The same comparison of fewer tiles keeps the tiles of before, in the map and in the numbers.
+    assert "odd less even passes: 3 of" in call(*words, 1, "--split", "odd-even")[1]
+    assert product.read_bytes() == before
+    assert json.loads(record.read_text()) == told
+
+
+def test_damaged_numbers_of_an_earlier_call_are_written_anew(call: Call, run: Run) -> None:
+    words = ("validate", run.path, "--backend", "serial", "--max-tiles", 2, "--split", "odd-even")
+    assert call(*words)[0] == 0
+    record = run.path / "validation" / "validation.json"
+    before = record.read_text()
+    record.write_text(before[:40])
+    assert call(*words)[0] == 0
+    assert record.read_text() == before
+
+
+def test_the_recipe_plane_has_halves_and_no_groups(
+    call: Call, tmp_path: Path, points: pd.DataFrame
+) -> None:
+    run = plan_flown(tmp_path, points, {**REQUEST, "recipe": "plane"})
+    code, _, complaints = call("validate", run.path, "--split", "season", "--backend", "serial")
+    assert code == 2
+    assert len(complaints.splitlines()) == 1
+    assert "season needs a run of the recipe 'passes'" in complaints
+    code, said, _ = call("validate", run.path, "--max-tiles", 1, "--backend", "serial")
+    assert code == 0
+    assert "season" not in said
+
+
 def test_a_half_is_fitted_as_a_data_set_of_its_own(call: Call, run: Run) -> None:
     assert call("validate", run.path, "--split", "odd-even", "--backend", "serial")[0] == 0
     product = read_product(run.path / "validation" / "odd-even.nc")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ import xarray as xr
 
 from cryotile.cli.screen import BACKEND, FORCE, RUN, check_free, counted, number, to_stderr
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.farm.task import Task
 from cryotile.files import atomic_path, write_text
 from cryotile.fit.agreement import SPLITS, Agreement
 from cryotile.fit.diagnosis import Gate, Reason
+from cryotile.fit.groups import MAPPED, Sharing
 from cryotile.fit.variables import Status
 from cryotile.runs.explain import Explanation, explain_at
 from cryotile.runs.run import Run, open_db
-from cryotile.runs.validate import Validation, compare_halves, spread_out
+from cryotile.runs.validate import COMPARISONS, Validation, compare_tiles, spread_out
 
 __all__ = ["explain", "validate"]
 
@@ -350,8 +350,8 @@ def _plain(value: Any) -> Any:
     "--split",
     "splits",
     multiple=True,
-    type=click.Choice(list(SPLITS)),
-    help="Halves to compare.  [default: both splits]",
+    type=click.Choice(COMPARISONS),
+    help="Halves to compare, or groups of passes to leave out.  [default: all]",
 )
 @click.option(
     "--max-tiles",
@@ -363,21 +363,25 @@ def _plain(value: Any) -> Any:
 def validate(
     run_directory: Path, splits: tuple[str, ...], max_tiles: int | None, backend: str
 ) -> None:
-    """Fit odd and even passes of RUN separately, then ascending and descending ones, and compare the rates.
+    """Compare halves of the passes of RUN, and show errors that the passes of a season or a campaign share.
 
-    If the sigmas are right, the difference of two rates divided by its sigma has a spread of about 1.  Results are in
-    RUN/validation: SPLIT.nc (differences of all posts), SPLIT.png (a map of large ones), validation.json.  RUN need not
-    be finished; after an interruption the same command goes on.
+    Odd and even passes are fitted separately, then ascending and descending ones: if the sigmas are right, the
+    difference of two rates divided by its sigma has a spread of about 1.  Then all passes of a season, and of a
+    campaign of a platform, are left out at once: if they share no error, the change of the rate divided by its sigma
+    has a spread of about 1, too.  Results are in RUN/validation: NAME.nc (values of all posts), NAME.png (a map),
+    validation.json; those of earlier calls stay.  RUN need not be finished; after an interruption the same command goes
+    on.
 
     \b
     Example:
       cryotile validate run/ --backend local:8
+      cryotile validate run/ --split season --max-tiles 20
     """
     run = Run.load(run_directory)
     open_db(run)  # If it is gone, one line says so here, in place of one for each tile.
-    validation = Validation(run, tuple(dict.fromkeys(splits)) or tuple(SPLITS))
+    validation = Validation.of(run, splits)
     tasks = spread_out(run.tasks, max_tiles)
-    share = compare_halves(validation, tasks, backend, progress=sys.stderr.isatty(), tell=to_stderr)
+    share = compare_tiles(validation, tasks, backend, progress=sys.stderr.isatty(), tell=to_stderr)
     if len(share) < len(tasks):
         if share:
             click.echo(
@@ -385,49 +389,82 @@ def validate(
                 " when all are, give the command once more, with --backend serial"
             )
         return
-    click.echo(
-        f"run          {run.path}: {number(len(tasks))} of {counted(len(run.tasks), 'tile')}"
-    )
-    found = {split: _print_agreement(validation, split, tasks) for split in validation.splits}
-    if not any(found.values()):
+    record = _earlier(validation.path / "validation.json")
+    compared = False
+    for name in validation.comparisons:
+        path, parts = validation.assemble(name)
+        tiles = len(validation.compared_tasks(name))
+        click.echo(f"\n{_title(name)}: {number(tiles)} of {counted(len(run.tasks), 'tile')}")
+        for line in _comparison_lines(name, parts):
+            click.echo(line)
+        if parts:
+            _map_comparison(name, path)
+        compared |= bool(parts)
+        record[name] = [_as_plain(part) for part in parts]
+    if not compared:
         raise CryotileError(
-            f"{run.path}: no two halves can be compared, because hardly any post has a fit to both halves of its"
-            " passes; plan a run with a larger radius or a longer period"
+            f"{run.path}: nothing can be compared, because hardly any post has a fit to both halves of its passes or"
+            " without a group of them; plan a run with a larger radius or a longer period"
         )
-    record = {split: [_as_plain(part) for part in parts] for split, parts in found.items()}
     write_text(validation.path / "validation.json", json.dumps(record, indent=1))
 
 
-def _print_agreement(validation: Validation, split: str, tasks: Sequence[Task]) -> list[Agreement]:
+def _earlier(path: Path) -> dict[str, Any]:
+    """Return the figures of earlier calls; none if there are none, or they are damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _title(name: str) -> str:
+    if name in SPLITS:
+        return "{} less {} passes".format(*SPLITS[name])
+    return f"rate without a {name}"
+
+
+def _comparison_lines(name: str, parts: list[Agreement] | list[Sharing]) -> Iterator[str]:
+    if not parts:
+        yield "  hardly any post has both fits: nothing to compare"
+    elif name in SPLITS:
+        yield "  passes            posts   rms (expected)   robust (expected)   within ci95 (0.95)"
+        for part in parts:
+            assert isinstance(part, Agreement)
+            yield (
+                f"  {part.passes:12} {number(part.posts):>10}   {_pair(part.plain, part.plain_expected)}"
+                f"   {_pair(part.robust, part.robust_expected):>17}   {part.within_ci95:18.3f}"
+            )
+    else:
+        yield from _sharing_lines(name, [part for part in parts if isinstance(part, Sharing)])
+
+
+def _sharing_lines(name: str, parts: list[Sharing]) -> Iterator[str]:
+    width = max(12, *(len(part.part) for part in parts))
+    yield f"  {name:{width}} {'groups':>6} {'posts':>10}   rms (at most)   shared error"
+    for part in parts:
+        yield (
+            f"  {part.part:{width}} {part.groups:>6} {number(part.posts):>10}   {part.ratio:5.2f} ({part.limit:.2f})"
+            f"   {'SHOWS' if part.shows else 'none shows'}"
+        )
+    yield (
+        f"  beyond their 95 %: {parts[0].beyond:.0%} of the posts (expected: 5%); sigma by leaving out a {name}:"
+        f" {parts[0].sigma:.2f} times dhdt_sigma (median)"
+    )
+
+
+def _map_comparison(name: str, product: Path) -> None:
     from cryotile.maps.product import read_product
     from cryotile.plotting.kinds import save
 
-    one, other = SPLITS[split]
-    product, parts = validation.assemble(split, tasks)
-    click.echo(f"\n{one} less {other} passes")
-    if not parts:
-        click.echo("  hardly any post has a fit to both halves: nothing to compare")
-        return parts
-    click.echo(
-        "  passes            posts   rms (expected)   robust (expected)   within ci95 (0.95)"
-    )
-    for part in parts:
-        click.echo(
-            f"  {part.passes:12} {number(part.posts):>10}   {_pair(part.plain, part.plain_expected)}"
-            f"   {_pair(part.robust, part.robust_expected):>17}   {part.within_ci95:18.3f}"
-        )
     picture = product.with_suffix(".png")
-    save(read_product(product), picture, "dhdt_difference_ratio")
+    save(read_product(product), picture, MAPPED[name])
     click.echo(f"  map: {picture} (and {product})")
-    return parts
 
 
-def _as_plain(part: Agreement) -> dict[str, str | int | float | None]:
-    # JSON has no infinity.
-    return {
-        name: None if isinstance(value, float) and math.isinf(value) else value
-        for name, value in asdict(part).items()
-    }
+def _as_plain(part: Agreement | Sharing) -> dict[str, Any]:
+    found = {name: _plain(value) for name, value in asdict(part).items()}
+    return found | ({"shows": part.shows} if isinstance(part, Sharing) else {})
 
 
 def _pair(found: float, expected: float) -> str:

@@ -170,10 +170,14 @@ def _ingest(path: Path) -> Iterator[str]:
 
 
 def _validation(path: Path) -> Iterator[str]:
+
+    from cryotile.fit.groups import MAPPED
+
     yield f"validation   {path}, of the run {path.absolute().parent}"
     for product in sorted(path.glob("*.nc")):
         yield f"  {command('info', product)}"
-        yield f"  {command('plot', product, 'dhdt_difference_ratio')}"
+        if product.stem in MAPPED:
+            yield f"  {command('plot', product, MAPPED[product.stem])}"
     if not (path / "validation.json").exists():
         yield f"  not finished; go on with: {command('validate', path.absolute().parent)}"
 

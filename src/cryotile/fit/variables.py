@@ -29,6 +29,7 @@ __all__ = [
     "Variable",
     "axis_attrs",
     "fit_variables",
+    "instants_of",
     "name_variables",
     "settings_attrs",
     "student_quantile",
@@ -336,8 +337,8 @@ def name_variables(
         "dhdt_dof": dof,
         "slope_x": found["c0"] * (scale / fitted.radius),
         "slope_y": found["c1"] * (scale / fitted.radius),
-        "time_start": _instants(found["time_start"], config),
-        "time_end": _instants(found["time_end"], config),
+        "time_start": instants_of(found["time_start"], config),
+        "time_end": instants_of(found["time_end"], config),
         "radius": np.where(has_fit, fitted.radius, np.nan),
         **name_coefficients(config.kernel_terms, fitted.coefficients, fitted.radius),
         **_over_time("window", fitted.windows),
@@ -403,7 +404,8 @@ def student_quantile(probability: float, dof: npt.NDArray[np.generic]) -> _Float
     return quantiles[places].reshape(dof.shape)
 
 
-def _instants(years: _Floats, config: FitConfig) -> npt.NDArray[np.datetime64]:
+def instants_of(years: _Floats, config: FitConfig) -> npt.NDArray[np.datetime64]:
+    """Return the instants that are so many years from the reference epoch; NaT for NaN."""
     # Years hold an instant to some 50 ns over a century: rounded to the millisecond it is that of the point.
     instants = np.full(years.shape, np.datetime64("NaT", "ms"))
     known = np.isfinite(years)

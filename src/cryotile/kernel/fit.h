@@ -244,6 +244,11 @@ typedef struct {
     int32_t data_count, pass_count;
 } Height;
 
+/* What leaving out a group of passes changes the rate by, and the standard deviation of that if passes share no error. */
+typedef struct {
+    double delta, sigma;
+} Change;
+
 /* A rectangle of posts by rows of y. */
 typedef struct {
     const double *x, *y;
@@ -261,6 +266,9 @@ typedef struct {
     const double *areas;    /* (ny, nx) factor of the post in the total of its regions */
     double *deltas;         /* (regions, pass_total + 1) of totals when a pass is left out; last: the totals */
     int64_t depth;
+    const int32_t *groups;  /* (group_depth, pass_total) labels of each pass, negative: none */
+    int64_t group_depth, group_total;
+    Change *changes;        /* (ny, nx, group_total) */
 } Posts;
 
 typedef void fit_rows(const Points *points, const Cells *cells, const Model *model, Circle *circle, const Posts *posts);

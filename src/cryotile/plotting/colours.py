@@ -242,6 +242,8 @@ _NAMES = {
     "dhdt": "dh/dt",
     "window_dhdt": "dh/dt",
     "dhdt_difference_ratio": "difference over its standard error",
+    "season_ratio": "change over its sigma (rms)",
+    "campaign_ratio": "change over its sigma (rms)",
 }
 
 

@@ -142,6 +142,8 @@ static void fill_more(const Model *model, Circle *circle, const Equations *whole
         fill_heights(
             model, work, whole, posts->bins, posts->bin_total, work->level, passes,
             posts->heights + posts->bin_total * at);
+    if (posts->group_total)
+        leave_out_groups(model, circle, whole, posts, at);
     if (posts->depth)
         add_to_totals(model, circle, posts, at);
 }
@@ -169,6 +171,6 @@ static void fit_passes(
         post->status = SINGULAR;
     if (post->status == OK)
         fill_post(model, circle, &equations, post, coefficients);
-    if (post->status == OK && (posts->window_total || posts->bin_total || posts->depth))
+    if (post->status == OK && (posts->window_total || posts->bin_total || posts->group_total || posts->depth))
         fill_more(model, circle, &equations, posts, at);
 }

@@ -38,6 +38,8 @@ static void clear_more(const Posts *posts, int64_t at)
         posts->rates[k] = (Rate){NAN, NAN, NAN, 0, 0, NOT_COMPUTED};
     for (int64_t k = posts->bin_total * at; k < posts->bin_total * (at + 1); k++)
         posts->heights[k] = (Height){NAN, NAN, NAN, 0, 0};
+    for (int64_t k = posts->group_total * at; k < posts->group_total * (at + 1); k++)
+        posts->changes[k] = (Change){NAN, NAN};
 }
 
 static void fit_circle(const Points *points, const Model *model, Circle *circle, const Posts *posts, int64_t at)
