@@ -1,19 +1,21 @@
-"""``cryotile export``: a product in the layout of another one."""
+"""``cryotile export``: a product in the layout of another one, or points for other programs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cryotile.cli.screen import FORCE, check_free, to_stderr
+from cryotile.cli.screen import FORCE, check_free, counted, to_stderr
+from cryotile.errors import InvalidValue
 from cryotile.runs import comparison
 
 __all__ = ["export"]
 
 
-def _write_layout(source: Path, output: Path, layout: str) -> None:
+def _write_layout(source: Path, output: Path, layout: str, _: Mapping[str, Any]) -> None:
     found = comparison.export(source, layout, output)
     for file in found.files:
         click.echo(f"{file}")
@@ -21,12 +23,23 @@ def _write_layout(source: Path, output: Path, layout: str) -> None:
         to_stderr(f"  {note}")
 
 
-FORMATS: Mapping[str, Callable[[Path, Path, str], None]] = {
+def _write_points(source: Path, output: Path, _: str, selection: Mapping[str, Any]) -> None:
+    from cryotile.pointdb import PointDB
+
+    count = PointDB(source).to_geoparquet(output, **selection)
+    click.echo(f"{output}: {counted(count, 'point')}")
+
+
+FORMATS: Mapping[str, Callable[[Path, Path, str, Mapping[str, Any]], None]] = {
     "atl15": _write_layout,
     "cci-sec": _write_layout,
     "eolis": _write_layout,
+    "geoparquet": _write_points,
 }
-"""Name → what writes a source to an output and prints what it wrote."""
+"""Name → what writes a source to an output and prints what it wrote; the last argument selects points."""
+
+OF_POINTS = ("geoparquet",)
+"""Formats of points; the others are layouts of maps, of which no part is selected."""
 
 
 @click.command()
@@ -42,21 +55,53 @@ FORMATS: Mapping[str, Callable[[Path, Path, str], None]] = {
     metavar="PATH",
     help="File to write; or a directory, in which files get the layout's names and replace those of the same name.",
 )
+@click.option(
+    "--bounds",
+    nargs=4,
+    type=float,
+    metavar="X_MIN Y_MIN X_MAX Y_MAX",
+    help="Only points within these bounds, metres.",
+)
+@click.option(
+    "--where", metavar="EXPR", help="Only points that satisfy this, e.g. \"platform == 'icesat2'\"."
+)
+@click.option(
+    "--time",
+    nargs=2,
+    metavar="START END",
+    help="Only points from the first instant to before the second, UTC.",
+)
+@click.option(
+    "--columns",
+    metavar="A,B",
+    help="Columns of the points.  [default: the core columns; the geometry holds x and y]",
+)
 @FORCE
-def export(source: Path, layout: str, output: Path, force: bool) -> None:
-    """Write SOURCE, a product or a run, in the layout of another product.
+def export(
+    source: Path, layout: str, output: Path, columns: str | None, force: bool, **selection: Any
+) -> None:
+    """Write SOURCE, a product or a run, in the layout of another product; or the points of a point DB.
 
     \b
-      atl15    ICESat-2 ATL15: rates in groups by lag, heights
-      cci-sec  ESA CCI+ Antarctica SEC: a rate a file
-      eolis    CryoTEMPO EOLIS gridded: elevations of a time a file
+      atl15       ICESat-2 ATL15: rates in groups by lag, heights
+      cci-sec     ESA CCI+ Antarctica SEC: a rate a file
+      eolis       CryoTEMPO EOLIS gridded: elevations of a time a file
+      geoparquet  points of a point DB, as GeoParquet 1.1
 
     What the product does not know is NaN, and the reason is printed and in the file.
 
     \b
     Example:
       cryotile export dhdt.nc --as atl15 -o atl15.nc
+      cryotile export ice.pdb --as geoparquet --bounds -300000 -1500000 -200000 -1400000 -o points.parquet
     """
+    asked = {name: value for name, value in selection.items() if value is not None}
+    if columns is not None:
+        asked["columns"] = [name.strip() for name in columns.split(",") if name.strip()]
+    if asked and layout not in OF_POINTS:
+        raise InvalidValue(
+            f"--{next(iter(asked))} selects points, and {layout} is a layout of maps; leave it out"
+        )
     if not output.is_dir():
         check_free(output, force=force)
-    FORMATS[layout](source, output, layout)
+    FORMATS[layout](source, output, layout, asked)

@@ -21,6 +21,7 @@ from cryotile.geo.projection import crs_text, projected_crs
 from cryotile.pointdb.compact import SMALL, Compacted, compact
 from cryotile.pointdb.delivery import complete
 from cryotile.pointdb.fragments import FragmentGone
+from cryotile.pointdb.geoparquet import write_geoparquet
 from cryotile.pointdb.read import (
     Selection,
     parse_condition,
@@ -37,7 +38,7 @@ from cryotile.pointdb.verify import Damage, verify
 from cryotile.pointdb.write import Appended, append_granules
 from cryotile.points import CORE_COLUMNS, Batch, Bounds, Granule, InPieces, ReprMixin
 from cryotile.selection import Where
-from cryotile.times import Instant
+from cryotile.times import Instant, instant_text
 
 if TYPE_CHECKING:
     from cryotile.runs.ingest_batch import IngestReport
@@ -323,6 +324,56 @@ class PointDB(ReprMixin):
             points = self._read(selection, snapshot, chunk)
             if len(points):
                 yield points
+
+    def to_geoparquet(
+        self,
+        path: str | PathLike[str],
+        bounds: Bounds | Tile | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        where: str | Where | None = None,
+        time: tuple[Instant, Instant] | None = None,
+        snapshot: int | None = None,
+    ) -> int:
+        """Write points to a GeoParquet 1.1 file, as geopandas, DuckDB and QGIS read it; memory is that of a chunk.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        bounds, columns, where, time, snapshot
+            As for :meth:`read`; by default the geometry holds x and y.
+
+        Returns
+        -------
+        int
+            Number of points.
+
+        Raises
+        ------
+        InvalidValue, DamagedFile
+            As for :meth:`iter_chunks`.
+        UnwritablePath
+            The file cannot be written.
+        """
+        names = [n for n in CORE_COLUMNS if n not in ("x", "y")] if columns is None else columns
+        selection = Selection.of(self.column_names, bounds, names, where, time)
+        snapshot = self.snapshot if snapshot is None else snapshot
+        read = dict.fromkeys(("x", "y", *selection.columns))
+        return write_geoparquet(
+            path_of("path", path),
+            self.iter_chunks(bounds, columns=[*read], where=where, time=time, snapshot=snapshot),
+            selection.columns,
+            crs=self.crs,
+            units=dict(self._store.description.extra),
+            about={
+                "snapshot": snapshot,
+                "bounds": list(bounds.bounds if isinstance(bounds, Tile) else bounds or ()),
+                "where": str(where or ""),
+                "time": [instant_text(instant) for instant in time or ()],
+                "simulated": self.simulated(snapshot),
+            },
+        )
 
     def fragments(
         self, bounds: Bounds | Tile | None = None, *, snapshot: int | None = None
