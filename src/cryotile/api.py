@@ -330,7 +330,7 @@ def assemble(
     run : Run or path
         The run.
     output : path
-        NetCDF-4 with CF metadata (``.nc``), or GeoTIFF (``.tif``).
+        NetCDF-4 with CF metadata (``.nc``), Zarr 3 (``.zarr``), or GeoTIFF (``.tif``).
     partial : bool
         Whether to accept missing tiles; their posts are ``not_computed``.
     progress : bool

@@ -459,19 +459,20 @@ def submit(
     required=True,
     type=click.Path(path_type=Path, readable=False),
     metavar="FILE",
-    help="The product: .nc for NetCDF-4 with CF metadata, .tif for GeoTIFF with a band for each variable.",
+    help="The product: .nc for NetCDF-4 with CF metadata, .zarr for Zarr 3, .tif for GeoTIFF with a band for each"
+    " variable.",
 )
 @click.option(
     "--partial", is_flag=True, help="Accept missing tiles and mark their posts not_computed."
 )
 @FORCE
 def assemble(run_directory: Path, output: Path, partial: bool, force: bool) -> None:
-    """Put the tiles of RUN side by side and write the product, as NetCDF or GeoTIFF.
+    """Put the tiles of RUN side by side and write the product, as NetCDF, Zarr or GeoTIFF.
 
     \b
     Example:
       cryotile assemble run/ -o dhdt.nc
-      cryotile assemble run/ -o dhdt.tif
+      cryotile assemble run/ -o dhdt.zarr
     """
     check_free(output, force=force)
     product = api.assemble(run_directory, output, partial=partial, progress=sys.stderr.isatty())

@@ -26,6 +26,7 @@ from cryotile.geo.grid import Grid
 from cryotile.geo.projection import areal_scale, projected_crs
 from cryotile.maps.geotiff import write_geotiff
 from cryotile.maps.netcdf import is_map, write_dataset
+from cryotile.maps.zarr_store import write_zarr
 from cryotile.points import Bounds
 
 __all__ = [
@@ -68,7 +69,8 @@ def write_product(
         As returned by :func:`cryotile.maps.mosaic.mosaic`, or what returns some rows of it: memory then does not grow
         with the map.
     path : Path
-        NetCDF-4 (``.nc``), or GeoTIFF with one band per map, over time one per interval (``.tif``, ``.tiff``).
+        NetCDF-4 (``.nc``), Zarr (``.zarr``), or GeoTIFF (``.tif``, ``.tiff``) with one band per map, over time one per
+        interval.
     grid : Grid
         CRS and posting.
     config : FitConfig
@@ -76,7 +78,7 @@ def write_product(
     about : mapping of str to str or int
         Global attributes that say what the maps are made of; see :func:`cryotile.runs.origin.about`.
     sums : Dataset or None
-        Sums by region, which go into a NetCDF product.
+        Sums by region, which go into a product in NetCDF or Zarr.
     advance : callable
         Told the number of rows written.
 
@@ -87,12 +89,12 @@ def write_product(
     UnwritablePath
         The directory cannot be written, or the disk is full.
     MissingDependency
-        The product is a GeoTIFF and rasterio is not installed.
+        The product is a GeoTIFF and rasterio is not installed, or a Zarr store and zarr is not.
     """
     suffix = path.suffix.lower()
-    if suffix not in (".nc", *_GEOTIFF_SUFFIXES):
+    if suffix not in (".nc", ".zarr", *_GEOTIFF_SUFFIXES):
         raise InvalidValue(
-            f"{path} ends in neither .nc nor .tif; name the product e.g. {path.stem}.nc"
+            f"{path} ends in none of .nc, .zarr and .tif; name the product e.g. {path.stem}.nc"
         )
     advance = advance or (lambda _: None)
     made = mosaic if callable(mosaic) else lambda part: mosaic.isel(y=part)
@@ -103,13 +105,16 @@ def write_product(
         about=about,
     )
 
-    if sums is not None and suffix == ".nc":
+    if sums is not None and suffix in (".nc", ".zarr"):
         product = product.merge(sums)
 
     def rows(part: slice) -> dict[str, npt.NDArray[Any]]:
         maps = {str(name): values.to_numpy() for name, values in made(part).data_vars.items()}
         return {**maps, CELL_AREA.name: cell_area(grid.part(grid.rows[part], grid.columns))}
 
+    if suffix == ".zarr":
+        write_zarr(path, product, rows, advance)
+        return
     with atomic_path(path) as temporary:
         if suffix in _GEOTIFF_SUFFIXES:
             write_geotiff(temporary, product, grid, rows, advance)
