@@ -207,6 +207,8 @@ def test_what_makes_no_picture_is_refused_with_what_would() -> None:
         (({"kind": "map", "line": LINE}), "a map has no line"),
         (({"line": (0.0, 0.0, 1e3, 0.0)}), "has no post; the posts are within -1510000 -480000"),
         (({"line": (*MIDDLE, *MIDDLE)}), "has no length"),
+        (({"limits": (2.0, 1.0)}), "range 2 1 is not two numbers, the lower one first"),
+        (({"limits": (np.nan, 1.0)}), "range nan 1 is not two numbers"),
         (({"line": (0.0, 95.0, 1.0, 80.0), "lonlat": True}), "latitude beyond 90"),
         (({"variable": "status", "kind": "histogram"}), "has flags, not numbers"),
         (({"variable": "dhdt", "kind": "status"}), "shows the variable status"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pyproj
@@ -56,6 +57,10 @@ class Look:
                 f"colour map {self.colour_map!r} is unknown; give one of matplotlib or Crameri, e.g. cmc.vik_r"
             )
 
+        if self.limits is not None and not -math.inf < self.limits[0] < self.limits[1] < math.inf:
+            raise InvalidValue(
+                f"range {self.limits[0]:g} {self.limits[1]:g} is not two numbers, the lower one first; give e.g. -1 1"
+            )
         if self.size is not None and not 1.0 <= self.size <= 40.0:
             raise InvalidValue(
                 f"size {self.size:g} is not between 1 and 40 inches; 6 suits most maps"

@@ -91,7 +91,9 @@ def plot_section(
 def _metres(look: Look, crs: pyproj.CRS | None) -> Line:
     """Return the line in metres of the projection."""
     if look.line is None:
-        raise InvalidValue("a section needs a line: x and y of its start, x and y of its end, m")
+        raise InvalidValue(
+            "a section needs a line; give --line x y x y, its start and end in metres"
+        )
     if not look.lonlat:
         return look.line
     if crs is None:
