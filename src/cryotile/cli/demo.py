@@ -93,14 +93,17 @@ def demo(directory: Path, seed: int) -> None:
     _check_content(directory)
     _step("simulate", granules, "--seed", seed)
     _step("ingest", db, granules, "--crs", world.crs)
-    _step("plan", run, "--db", db, "--posting", 1000, "--radius", 2000, "--tile-size", 50)
+    grid = ("--posting", 1000, "--radius", 2000, "--tile-size", 50)
+    named: tuple[object, ...] = ()
+    if _reads_polygons():
+        _write_basins(basins, world)
+        named = ("--basins", basins, "--column", "basin")
+    _step("plan", run, "--db", db, *grid, *named)
     _step("run", run, "--backend", "local")
     _step("assemble", run, "-o", product, "--force")
     _step("plot", product, "-o", picture, "--force")
-    if _reads_polygons():
-        _write_basins(basins, world)
-        over = ("--basins", basins, "--column", "basin", "--fill", "neighbours")
-        _step("totals", product, *over, "-o", table, "--force")
+    if named:
+        _step("totals", product, *named, "--fill", "neighbours", "-o", table, "--force")
         _compare_totals(table, product, world)
     else:
         click.echo(
