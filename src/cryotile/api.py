@@ -219,9 +219,9 @@ def plan(
         A value breaks its rule or differs from that of the run; nothing was changed.
     """
     asked = {name: value for name, value in locals().items() if name in SETTINGS}
-    if offsets is not None:
-        asked["offsets"] = _smooth_offsets(offsets)
     given = db if isinstance(db, PointDB | None) else PointDB(path_of("db", db))
+    if offsets is not None:
+        asked["offsets"] = _smooth_offsets(offsets, given)
     directory = run.path if isinstance(run, Run) else path_of("run", run)
     planned = plan_run(directory, asked, db=given)
     points = open_db(planned)
@@ -438,11 +438,21 @@ def plot(
             raise
 
 
-def _smooth_offsets(run: Run | AnyPath) -> OffsetField:
+def _smooth_offsets(run: Run | AnyPath, db: PointDB | None) -> OffsetField:
     first = _run(run)
     if first.missing():
         raise Unfinished(
             f"{first.path} is not finished, so that its offsets are not known; go on with: {command('run', first.path)}"
+        )
+    if first.settings.offsets is not None:
+        raise InvalidValue(
+            f"offsets {first.path} are what the offsets of {first.settings.offsets!r} leave; give a run that was"
+            " planned without offsets"
+        )
+    crs = first.settings.grid.crs
+    if db is not None and db.crs_text != crs:
+        raise InvalidValue(
+            f"offsets {first.path} are in {crs}, the points of {db.path} in {db.crs_text}; give a run in the same CRS"
         )
     return smooth_offsets(open_map(first.path), first.settings.fit, str(first.path))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cryotile.errors import InvalidValue
+from cryotile.errors import CryotileError, InvalidValue
 from cryotile.runs import grow as growing
 from cryotile.runs.grow import GROWER, Grower, grow
 from tests.support import command_line
@@ -82,17 +82,132 @@ def test_a_look_from_cron_submits_once(slurm, tmp_path) -> None:
     slurm.call("scancel", *set(before))
 
 
-def made_up(tmp_path: Path, monkeypatch, *, sbatch: str, squeue: str) -> Path:
-    """Put commands of a scheduler on the path; return the file that counts the calls of sbatch."""
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory) -> SmallRun:
+    """A run of which no tile is made."""
+    return small_run(tmp_path_factory.mktemp("idle"), "false")
+
+
+PBS = """
+server:
+                                                            Req'd  Req'd   Elap
+Job ID          Username Queue    Jobname    SessID NDS TSK Memory Time  S Time
+--------------- -------- -------- ---------- ------ --- --- ------ ----- - -----
+31[].server     me       workq    cryotile      --    1   1  600mb 00:15 B   --
+31[0].server    me       workq    cryotile      --    1   1  600mb 00:15 X 00:01
+31[1].server    me       workq    cryotile    12345   1   1  600mb 00:15 R 00:01
+31[2].server    me       workq    cryotile      --    1   1  600mb 00:15 Q   --
+310.server      me       workq    other         --    1   1  600mb 00:15 Q   --
+"""
+
+
+def test_an_array_of_pbs_counts_by_its_members_that_have_not_ended(tmp_path, monkeypatch) -> None:
+    calls = made_up(
+        tmp_path,
+        monkeypatch,
+        submit="echo '31[].server'",
+        listing=f"cat <<'END'{PBS}END",
+        names=("qsub", "qstat"),
+    )
+    cancelled = tmp_path / "cancelled"
+    qdel = tmp_path / "bin" / "qdel"
+    qdel.write_text(f'#!/bin/bash\necho "$@" > {cancelled}\n')
+    qdel.chmod(0o755)
+    small = small_run(tmp_path, "false")
+    told: list[str] = []
+    grower = Grower(small.run, "pbs", 3, 3, tell=told.append)
+    looks(grower, 2)
+    assert told[1].startswith("2 workers in the queue, 1 added")
+    assert len(calls.read_text().splitlines()) == 2
+    finish_run(small)
+    assert not grower.look()
+    # PBS refuses the number of an array without its brackets.
+    assert cancelled.read_text() == "31[]\n"
+
+
+def test_an_array_grows_again_after_a_refusal_that_passes(idle, tmp_path, monkeypatch) -> None:
+    # Two refusals, as of a scheduler that restarts: then any size is accepted.
+    refuse = f"n=$(wc -l < {tmp_path}/calls); [ $n -le 2 ] && exit 1; echo $n"
+    calls = made_up(tmp_path, monkeypatch, submit=refuse, listing="exit 0")
+    grower = Grower(idle.run, "slurm", 8, 8, tell=lambda line: None)
+    looks(grower, 1)
+    first = len(calls.read_text().splitlines())
+    assert set(grower.jobs.values()) == {2}
+    grower.jobs.clear()
+    looks(grower, 1)
+    assert max(grower.jobs.values()) == 4
+    assert len(calls.read_text().splitlines()) - first < first
+
+
+def held_elsewhere(small: SmallRun, age: float) -> None:
+    """Say that a process of another host grows the run, and was last seen some seconds ago."""
+    file = small.run.path / GROWER
+    holder = {"process": "other-host:1:1", "host": "other", "pid": 1, "every": 1.0, "jobs": {}}
+    file.write_text(json.dumps(holder))
+    then = file.stat().st_mtime - age
+    os.utime(file, (then, then))
+
+
+def test_a_look_from_cron_takes_over_from_a_host_that_is_gone(idle, tmp_path, monkeypatch) -> None:
+    calls = made_up(tmp_path, monkeypatch, submit="echo 1", listing="exit 0")
+    monkeypatch.setattr(growing, "SETTLED", 0.0)
+    held_elsewhere(idle, 1.0)
+    told: list[str] = []
+    grower = Grower(idle.run, "slurm", 1, 1, tell=told.append)
+    assert not grow(grower, every=1.0, once=True)
+    assert told == [f"process 1 on other grows {idle.run.path}"]
+    held_elsewhere(idle, 10.0)
+    assert grow(grower, every=1.0, once=True)
+    assert len(calls.read_text().splitlines()) == 1
+    assert json.loads((idle.run.path / GROWER).read_text())["process"] == ""
+
+
+def test_a_process_that_lost_the_run_says_so(idle, tmp_path, monkeypatch) -> None:
+    made_up(tmp_path, monkeypatch, submit="echo 1", listing="exit 0")
+    monkeypatch.setattr(growing, "SETTLED", 0.0)
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        held_elsewhere(idle, 0.0)
+
+    assert not grow(Grower(idle.run, "slurm", 1, 1, tell=tell), every=0.1)
+    assert "another process has taken over" in told[-1]
+
+
+def test_a_host_without_the_scheduler_is_refused_at_once(idle, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CryotileError, match="qstat is not on the PATH; run cryotile farm grow on"):
+        grow(Grower(idle.run, "pbs", 1, 2))
+    for every in (0.0, float("nan"), float("inf")):
+        with pytest.raises(InvalidValue, match="must be above 0 and at most"):
+            grow(Grower(idle.run, "pbs", 1, 2), every=every)
+
+
+def made_up(
+    tmp_path: Path,
+    monkeypatch,
+    *,
+    submit: str,
+    listing: str,
+    names: tuple[str, str] = ("sbatch", "squeue"),
+) -> Path:
+    """Put commands of a scheduler on the path; return the file that counts the calls of the one that submits."""
     folder = tmp_path / "bin"
     folder.mkdir()
     calls = tmp_path / "calls"
-    for name, body in (("sbatch", f'echo "$@" >> {calls}\n{sbatch}'), ("squeue", squeue)):
+    bodies = (f'echo "$@" >> {calls}\n{submit}', listing)
+    for name, body in zip(names, bodies, strict=True):
         file = folder / name
         file.write_text(f"#!/bin/bash\n{body}\n")
         file.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
     return calls
+
+
+def finish_run(small: SmallRun) -> None:
+    for name, content in small.expected.items():
+        (small.run.path / "tiles" / name).write_bytes(content)
 
 
 def looks(grower: Grower, count: int) -> None:
@@ -106,7 +221,7 @@ def test_an_array_that_is_too_large_is_halved(tmp_path, monkeypatch) -> None:
     count = f"used=$(cat {tmp_path}/used 2>/dev/null || echo 0)"
     refuse = '[ $size -gt 3 ] || [ $((used + size)) -gt 6 ] && { echo "sbatch: error: MaxArraySize" >&2; exit 1; }'
     accept = f"echo $((used + size)) > {tmp_path}/used; echo $((used + 100))"
-    made_up(tmp_path, monkeypatch, sbatch=f"{size}; {count}; {refuse}; {accept}", squeue="exit 0")
+    made_up(tmp_path, monkeypatch, submit=f"{size}; {count}; {refuse}; {accept}", listing="exit 0")
     small = small_run(tmp_path, "false")
     told: list[str] = []
     grower = Grower(small.run, "slurm", 20, 20, tell=told.append)
@@ -117,7 +232,7 @@ def test_an_array_that_is_too_large_is_halved(tmp_path, monkeypatch) -> None:
 
 def test_jobs_that_end_without_a_tile_are_not_submitted_without_end(tmp_path, monkeypatch) -> None:
     number = f"n=$(wc -l < {tmp_path}/calls); echo $n"
-    calls = made_up(tmp_path, monkeypatch, sbatch=number, squeue="exit 0")
+    calls = made_up(tmp_path, monkeypatch, submit=number, listing="exit 0")
     small = small_run(tmp_path, "false")
     told: list[str] = []
     grower = Grower(small.run, "slurm", 1, 4, tell=told.append)
@@ -130,8 +245,8 @@ def test_a_scheduler_that_does_not_answer_gets_no_more_jobs(tmp_path, monkeypatc
     calls = made_up(
         tmp_path,
         monkeypatch,
-        sbatch="echo 1",
-        squeue="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1",
+        submit="echo 1",
+        listing="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1",
     )
     small = small_run(tmp_path, "false")
     told: list[str] = []
@@ -143,7 +258,7 @@ def test_a_scheduler_that_does_not_answer_gets_no_more_jobs(tmp_path, monkeypatc
 
 
 def test_a_requeued_job_counts_as_one_of_ours(tmp_path, monkeypatch) -> None:
-    calls = made_up(tmp_path, monkeypatch, sbatch="echo 7", squeue="echo '7 PD'; echo '12 R'")
+    calls = made_up(tmp_path, monkeypatch, submit="echo 7", listing="echo '7 PD'; echo '12 R'")
     small = small_run(tmp_path, "false")
     looks(Grower(small.run, "slurm", 1, 1, tell=lambda line: None), 5)
     assert len(calls.read_text().splitlines()) == 1
@@ -159,10 +274,9 @@ def test_a_range_of_workers_that_is_none_is_refused(tmp_path, least, most) -> No
 
 
 def test_a_finished_run_needs_no_grower(tmp_path, monkeypatch) -> None:
-    calls = made_up(tmp_path, monkeypatch, sbatch="echo 1", squeue="exit 0")
+    calls = made_up(tmp_path, monkeypatch, submit="echo 1", listing="exit 0")
     monkeypatch.setattr(growing, "SETTLED", 0.0)
     small = small_run(tmp_path, "false")
-    for name, content in small.expected.items():
-        (small.run.path / "tiles" / name).write_bytes(content)
+    finish_run(small)
     assert grow(Grower(small.run, "slurm", 1, 2), every=0.1)
     assert not calls.exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -123,6 +125,90 @@ def test_maps_of_one_mission_have_no_offsets(runs):
     maps["platform_offset_icesat2"][:] = np.nan
     with pytest.raises(InvalidValue, match="tells an offset"):
         smooth_offsets(maps, runs[0].settings.fit, "run/")
+
+
+def made_up_maps(config: FitConfig, groups: list[tuple[slice, tuple[str, ...]]]) -> xr.Dataset:
+    """Return maps of posts in columns that see some platforms each; each platform is 1 m above the one before it."""
+    random, shape = np.random.default_rng(1), (20, 60)
+    names = {word: f"platform_offset_{word.replace('-', '_')}" for word in config.platforms}
+    maps = {name + end: np.full(shape, np.nan) for name in names.values() for end in ("", "_sigma")}
+    levels = {word: float(k) for k, word in enumerate(PLATFORMS)}
+    for columns, words in groups:
+        mean = np.mean([levels[word] for word in words])
+        for word in words:
+            offset = levels[word] - mean + random.normal(0, 0.05, shape)
+            maps[names[word]][:, columns] = offset[:, columns]
+            maps[f"{names[word]}_sigma"][:, columns] = 0.035
+    fields = {name: (("y", "x"), values) for name, values in maps.items()}
+    places = {"x": np.arange(60) * 2000.0, "y": np.arange(20) * 2000.0}
+    return xr.Dataset({"status": (("y", "x"), np.zeros(shape, "u1")), **fields}, places)
+
+
+PLATFORMS = ("cryosat2", "icesat2", "envisat", "my-plane")
+
+
+def test_a_platform_that_never_meets_the_most_frequent_one_joins_by_others() -> None:
+    config = FitConfig(terms=("platform_offset",), other_platforms=("my-plane",))
+    parts = (slice(0, 40), slice(40, 50), slice(50, 60))
+    groups = list(zip(parts, pairwise(PLATFORMS), strict=True))
+    field = smooth_offsets(made_up_maps(config, groups), config, "run/")
+    # icesat2 has the most posts, and my-plane shares none with it.
+    assert {word: round(float(v.mean()), 1) for (_, word), v in field.values.items()} == {
+        "cryosat2": -1.0,
+        "envisat": 1.0,
+        "my-plane": 2.0,
+    }
+    assert OffsetField.load(field.packed(), "run/").digest == field.digest
+
+
+def test_platforms_that_meet_no_other_have_no_offset() -> None:
+    config = FitConfig(terms=("platform_offset",), other_platforms=("my-plane",))
+    groups = [(slice(0, 30), PLATFORMS[:2]), (slice(30, 60), PLATFORMS[2:])]
+    field = smooth_offsets(made_up_maps(config, groups), config, "run/")
+    # Of each pair one is the reference of the other.
+    assert len(field.values) == 2
+    assert {abs(round(float(v.mean()), 1)) for v in field.values.values()} == {1.0}
+
+
+def test_one_variable_of_the_maps_is_in_memory_at_a_time() -> None:
+    array = pytest.importorskip("dask.array")
+    config, shape = FitConfig(terms=("platform_offset",)), (500, 500)
+    words = [f"platform_offset_{word.replace('-', '_')}" for word in config.platforms]
+    there = {"platform_offset_cryosat2": 0.1, "platform_offset_icesat2": -0.1}
+    values = {word: there.get(word, np.nan) for word in words}
+    values |= {f"{word}_sigma": 0.1 if word in there else np.nan for word in words}
+    fields = {name: (("y", "x"), array.full(shape, value)) for name, value in values.items()}
+    status = {"status": (("y", "x"), np.ones(shape, "u1"))}
+    # Few posts are fitted, as on a map whose grid is larger than the ice; the field is coarser than the map.
+    status["status"][1][:50] = 0
+    axis = np.arange(500) * 200.0
+    maps = xr.Dataset({**status, **fields}, {"x": axis, "y": axis})
+    smooth_offsets(maps, config, "run/")
+    tracemalloc.start()
+    smooth_offsets(maps, config, "run/")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * len(values) * 8 * shape[0] * shape[1]
+
+
+def test_offsets_of_what_offsets_leave_or_of_another_place_are_refused(runs, tmp_path) -> None:
+    first, second = runs
+    with pytest.raises(InvalidValue, match=r"are what the offsets of .* leave"):
+        cryotile.plan(tmp_path / "chain", first.db_path, offsets=second, **SETTINGS)
+    area = {**SETTINGS, "bounds": (2e3, 2e3, 10e3, 10e3)}
+    part = cryotile.plan(tmp_path / "part", first.db_path, **area)
+    cryotile.run(part, backend="serial")
+    area["bounds"] = (80e3, 2e3, 90e3, 10e3)
+    with pytest.raises(InvalidValue, match="where the grid has no post"):
+        cryotile.plan(tmp_path / "far", first.db_path, offsets=part, **area)
+    shown = output_of("info", second.path)
+    assert "offsets      smooth, from the run first" in shown
+
+
+def test_offsets_of_another_projection_are_refused(runs, tmp_path) -> None:
+    db = cryotile.PointDB.create(tmp_path / "north.pdb", crs="EPSG:3413")
+    with pytest.raises(InvalidValue, match=r"are in EPSG:3031, the points of .* in EPSG:3413"):
+        cryotile.plan(tmp_path / "run", db, offsets=runs[0], **SETTINGS)
 
 
 def test_penetration_is_summarized(tmp_path):

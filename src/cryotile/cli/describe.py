@@ -343,6 +343,7 @@ _MADE_OF = {
     "simulated": ("simulated", "{}"),
     "selection": ("selection", "{}"),
     "mask": ("mask", "{}"),
+    "offsets": ("offsets", "{}"),
     "bounds": ("bounds", "{} (x_min y_min x_max y_max)"),
     "terms": ("terms", "{}"),
     "weights": ("weights", "{}"),

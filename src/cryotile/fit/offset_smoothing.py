@@ -11,7 +11,7 @@ what is left of the offsets by a prior of that size: empirical Bayes, without a 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,14 +64,17 @@ def smooth_offsets(maps: xr.Dataset, config: FitConfig, source: str) -> OffsetFi
         np.rint((axis - nodes[0]) / step).astype(int)
         for axis, nodes in ((y, nodes_y), (x, nodes_x))
     )
-    places = np.meshgrid(rows, columns, indexing="ij")
     # Circles of neighbouring posts overlap, so that they tell less than as many posts apart.
     overlap = max(1.0, math.pi * radius**2 / posting**2)
     values, sizes = dict[tuple[str, str], _Floats](), dict[str, float]()
+    fitted = (maps["status"] == Status.OK).to_numpy()
+    at = tuple(place[fitted] for place in np.meshgrid(rows, columns, indexing="ij", copy=False))
     for term, (column, words) in _categories(config).items():
-        for word, (value, sigma) in _relative(maps, term, words).items():
-            sums = _Sums(places, (nodes_y.size, nodes_x.size), RADII * radius / step)
-            values[column, word], size = sums.smooth(value, sigma, overlap)
+        known = _known(maps, term, words, fitted)
+        for word, base in _steps(known):
+            sums = _Sums(at, (nodes_y.size, nodes_x.size), RADII * radius / step)
+            field, size = sums.smooth(*_differences(known[word], known[base]), overlap)
+            values[column, word] = field + values.get((column, base), 0.0)
             sizes[term] = max(size, sizes.get(term, LEAST_SIZE))
     if not values:
         raise InvalidValue(
@@ -87,25 +90,49 @@ def _categories(config: FitConfig) -> dict[str, tuple[str, tuple[str, ...]]]:
     return {term: known[term] for term in config.terms if term in known}
 
 
-def _relative(
-    maps: xr.Dataset, term: str, words: Sequence[str]
-) -> dict[str, tuple[_Floats, _Floats]]:
-    """Return for each word the offsets relative to the most frequent one, and their sigmas; NaN where unknown."""
-    fitted = (maps["status"] == Status.OK).to_numpy()
-    offsets, sigmas = (
-        {w: maps[f"{term}_{w.replace('-', '_')}{end}"].to_numpy() for w in words}
-        for end in ("", "_sigma")
-    )
-    counts = {word: int(np.isfinite(offsets[word][fitted]).sum()) for word in words}
-    reference = max(words, key=lambda word: counts[word])
-    found = {}
+_Known = tuple[_Floats, _Floats]
+"""Offsets and their sigmas at fitted posts; NaN where unknown."""
+
+
+def _known(
+    maps: xr.Dataset, term: str, words: Sequence[str], fitted: npt.NDArray[np.bool_]
+) -> dict[str, _Known]:
+    """Return the offsets of each word that some fitted post tells; one variable of the maps is read at a time."""
+    known = {}
     for word in words:
-        # Codes of two categories are opposite: the sigma of their difference is the sum.  Of more it is at most that.
-        value, sigma = offsets[word] - offsets[reference], sigmas[word] + sigmas[reference]
-        good = fitted & np.isfinite(value) & (sigma > 0)
-        if word != reference and good.any():
-            found[word] = np.where(good, value, np.nan), np.where(good, sigma, np.nan)
-    return found
+        name = f"{term}_{word.replace('-', '_')}"
+        value, sigma = (maps[name + end].to_numpy()[fitted] for end in ("", "_sigma"))
+        good = np.isfinite(value) & (sigma > 0)
+        if good.any():
+            known[word] = np.where(good, value, np.nan), np.where(good, sigma, np.nan)
+    return known
+
+
+def _steps(known: Mapping[str, _Known]) -> list[tuple[str, str]]:
+    """Return pairs of a word and one that comes before it, with which it shares the most posts.
+
+    A word need not share a post with the most frequent one, to which the pairs lead.  Words that share no post with it
+    by any way lead to the most frequent one of their own.
+    """
+    there = {word: np.isfinite(value) for word, (value, _) in known.items()}
+    rest = sorted(known, key=lambda word: -np.count_nonzero(there[word]))
+    shared = {(a, b): np.count_nonzero(there[a] & there[b]) for a in known for b in known}
+    before, steps = list[str](), list[tuple[str, str]]()
+    while rest:
+        pairs = [(word, base) for word in rest for base in before if shared[word, base]]
+        word = rest[0]
+        if pairs:
+            word, base = max(pairs, key=lambda pair: shared[pair])
+            steps.append((word, base))
+        before.append(word)
+        rest.remove(word)
+    return steps
+
+
+def _differences(of: _Known, base: _Known) -> _Known:
+    """Return the offsets of one word relative to another, and their sigmas."""
+    # Codes of two categories are opposite: the sigma of their difference is the sum.  Of more it is at most that.
+    return of[0] - base[0], of[1] + base[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,8 +141,8 @@ class _Sums:
 
     Attributes
     ----------
-    places : sequence of two ndarrays, shape (ny, nx)
-        Row and column of the node nearest to each post.
+    places : sequence of two ndarrays, shape (posts,)
+        Row and column of the node nearest to each fitted post.
     shape : (int, int)
         Of the nodes.
     scale : float

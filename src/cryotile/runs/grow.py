@@ -14,8 +14,10 @@ import math
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -42,6 +44,9 @@ LISTING = {
     "pbs": ("qstat", "-t", "-u"),
 }
 """Scheduler → command that lists the jobs of a user, one line for each member, the id of the job first."""
+
+NO_MEMBER = re.compile(r"\d+\[\]|.*\s[XFC]\s")
+"""Lines of PBS that tell of no worker: an array as a whole beside its members, and members that have ended."""
 
 CANCELLING = {
     "slurm": ("scancel", "--state=PENDING"),
@@ -154,8 +159,11 @@ class Grower:
     def _alive(self) -> int:
         """Return the number of members of our jobs that wait or run, and forget jobs that have ended."""
         said = _answer((*LISTING[self.scheduler], getpass.getuser()))
-        listed = [match[0] for line in said.splitlines() if (match := re.match(r"\s*\d+", line))]
-        alive = [number.strip() for number in listed if number.strip() in self.jobs]
+        lines = [line.strip() for line in said.splitlines()]
+        if self.scheduler == "pbs":
+            lines = [line for line in lines if not NO_MEMBER.match(line)]
+        ours = {_digits(job): job for job in self.jobs}
+        alive = [ours[number] for number in map(_digits, lines) if number in ours]
         for job in set(self.jobs) - set(alive):
             self._ended += self.jobs.pop(job)
         return len(alive)
@@ -176,8 +184,11 @@ class Grower:
         self.tell(f"{reason}; next try in {self._wait} looks")
 
     def _submit(self, count: int, alive: int, asked: Needs) -> None:
-        """Submit jobs of as many members as the scheduler accepts: halve an array that is refused."""
-        members = count if self._limit is None else min(count, self._limit)
+        """Submit jobs of as many members as the scheduler accepts: halve an array that is refused.
+
+        The next one may be twice as large as the last: a refusal need not be of the size.
+        """
+        members = count if self._limit is None else min(count, 2 * self._limit)
         done = 0
         while done < count:
             members = min(members, count - done)
@@ -201,9 +212,12 @@ class Grower:
                     break
                 members = self._limit = members // 2
                 continue
-            found = re.match(r"\d+", name)
+            # PBS cancels an array by its number with brackets; what follows names servers, clusters or members.
+            found = re.match(r"\d+(\[\])?", name)
             self.jobs[found[0] if found else name] = members
             done += members
+            if self._limit is not None:
+                self._limit = max(self._limit, members)
         if done:
             left = f"{self._left:,} {self.run.nouns} left"
             self.tell(f"{alive} workers in the queue, {done} added, each for {asked.clock}; {left}")
@@ -236,16 +250,30 @@ def grow(grower: Grower, *, every: float = 60.0, once: bool = False) -> bool:
     ------
     InvalidValue
         A limit breaks its rule.
+    CryotileError
+        The scheduler is not on this host.
     """
-    if not every > 0:
-        raise InvalidValue(f"every {every} s must be above 0; 60 suits most clusters")
+    if not 0 < every <= LONGEST:
+        raise InvalidValue(
+            f"every {every} s must be above 0 and at most {LONGEST:.0f}; 60 suits most clusters"
+        )
+    listing = LISTING[grower.scheduler][0]
+    if shutil.which(listing) is None:
+        raise CryotileError(
+            f"{listing} is not on the PATH; run {command('farm', 'grow')} on a host of the cluster"
+        )
     place = _Place(grower.run.path / GROWER, every)
     with _held(place, grower, wait=not once) as mine:
         while mine and grower.look():
             mine = place.keep(grower.jobs)
             if once:
                 break
-            time.sleep(every)
+            if mine:
+                time.sleep(every)
+            else:
+                grower.tell(
+                    f"another process has taken over {grower.run.path}, as this one was silent for long"
+                )
     return mine
 
 
@@ -266,7 +294,6 @@ class _Place:
     def __init__(self, path: Path, every: float) -> None:
         self.path, self.every = path, every
         self.me = this_process() or secrets.token_hex(8)
-        self._stamp, self._seen = -1.0, 0.0
 
     def holder(self) -> _Holder | None:
         """Return what the file says; None without a file."""
@@ -276,14 +303,10 @@ class _Place:
             return None
 
     def is_free(self, holder: _Holder | None) -> bool:
-        """Return whether no other process grows the run, as far as this one has seen."""
+        """Return whether no other process grows the run."""
         if holder is None or holder.process in ("", self.me):
             return True
-        # Clocks of two hosts are not compared: the file must change while this process looks.
-        stamp, now = _changed(self.path), time.monotonic()
-        if stamp != self._stamp:
-            self._stamp, self._seen = stamp, now
-        silent = now - self._seen > LOOKS * max(self.every, holder.every)
+        silent = _age(self.path) > LOOKS * max(self.every, holder.every)
         return silent or is_alive(holder.process) is False
 
     def write(self, process: str, jobs: dict[str, int]) -> None:
@@ -327,9 +350,17 @@ def _held(place: _Place, grower: Grower, *, wait: bool) -> Iterator[bool]:
             place.write("", grower.jobs)
 
 
-def _changed(path: Path) -> float:
+def _digits(words: str) -> str:
+    """Return the number at the start, which tells jobs of one scheduler apart."""
+    found = re.match(r"\d+", words)
+    return found[0] if found else words
+
+
+def _age(path: Path) -> float:
+    """Return how long ago a file was written, s, by the clock of the file server: those of two hosts may differ."""
     try:
-        return path.stat().st_mtime
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            return os.fstat(file.fileno()).st_mtime - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
 
@@ -345,10 +376,8 @@ def _answer(words: Sequence[str]) -> str:
             stdin=subprocess.DEVNULL,
             check=False,
         )
-    except FileNotFoundError:
-        raise CryotileError(
-            f"{words[0]} is not on the PATH; run {command('farm', 'grow')} on a host of the cluster"
-        ) from None
+    except OSError as error:
+        raise CryotileError(f"{words[0]} cannot be started: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise CryotileError(f"{words[0]} does not answer") from None
     if done.returncode:

@@ -125,6 +125,8 @@ def _fit_some(
         time=fit.period,
         snapshot=snapshot,
     )
+    if settings.offsets is not None:
+        points = settings.offsets.correct(points)
     fitted = fit_posts(points, x, y, fit)
     if settings.mask is not None:
         across, up = (range(numbers[0], numbers[-1] + 1) for numbers in chosen)

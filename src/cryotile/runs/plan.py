@@ -291,6 +291,8 @@ def resolve(asked: Asked, db: PointDB) -> Settings:
     _check_scales(posting, fit.radius, extent)
     crs = db.crs_text
     grid = Grid(crs, bounds, posting) if bounds else Grid.covering(extent, posting, crs)
+    if offsets is not None:
+        _check_place(offsets, grid)
     fit = fit.frozen(squares["time_min"].min(), squares["time_max"].max())
     mask = Mask.read(Path(asked["mask"]), grid) if "mask" in asked else None
     regions = _regions(asked, grid)
@@ -299,6 +301,16 @@ def resolve(asked: Asked, db: PointDB) -> Settings:
     return Settings(
         grid=grid, tile_size=size, where=where, fit=fit, mask=mask, regions=regions, offsets=offsets
     )
+
+
+def _check_place(offsets: OffsetField, grid: Grid) -> None:
+    x_min, y_min, x_max, y_max = grid.bounds
+    x, y = offsets.x, offsets.y
+    if x[0] > x_max or x[-1] < x_min or y[0] > y_max or y[-1] < y_min:
+        raise InvalidValue(
+            f"offsets {offsets!r} cover {x[0]:.0f} {y[0]:.0f} {x[-1]:.0f} {y[-1]:.0f}, where the grid has no post; give"
+            " a run of the same area"
+        )
 
 
 def _tied(fit: FitConfig, offsets: OffsetField) -> FitConfig:
