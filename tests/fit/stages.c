@@ -557,7 +557,7 @@ static void leaving_out_a_group_is_the_fit_without_its_passes(void)
     fill_prior(&scene->model, work, theta, prior);
     start_one(&scene->model, work, prior, one);
     add_weighted_of(USUAL_UNKNOWNS, work, work->factors, one);
-    eliminate_one(USUAL_UNKNOWNS, one, prior, inverse);
+    eliminate_one(USUAL_UNKNOWNS, one, prior, LEAST_VARIANCE, inverse);
     CHECK(fabs(one[triangle(USUAL_UNKNOWNS, USUAL_UNKNOWNS - 1)] - rate - changes[GROUPS].delta) < 1e-10);
     CHECK(fabs(changes[GROUPS].sigma - sqrt(spread * (inverse[USUAL_UNKNOWNS - 1] - own))) < 1e-10);
     free_scene(scene);
