@@ -154,3 +154,16 @@ def test_sums_of_a_tile_survive_their_file(tiled) -> None:
     twice = RegionSums.added([sums, sums], 2)
     assert twice.passes.size == sums.passes.size
     np.testing.assert_allclose(twice.deltas[sums.regions], 2 * sums.deltas)
+
+
+def test_a_damaged_tile_adds_nothing_to_an_open_run(home, db, basins) -> None:
+    run = planned(home, db, basins, "damaged", tile_size=3)
+    whole = cryotile.open_run(run)["region_fitted_area"].sum()
+    file = run.store.file(run.tiles[0])
+    content = bytearray(file.read_bytes())
+    content[200] ^= 1
+    file.write_bytes(content)
+    opened = cryotile.open_run(run)
+    fitted = opened["cell_area"].where(opened["status"] == 0).sum()
+    assert float(opened["region_fitted_area"].sum()) == pytest.approx(float(fitted), rel=1e-12)
+    assert fitted < whole

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +9,23 @@ import click
 
 from cryotile.cli.screen import FORCE, check_free, counted, to_stderr
 from cryotile.errors import InvalidValue
+from cryotile.pointdb import PointDB
 from cryotile.runs import comparison
 
 __all__ = ["export"]
 
 
-def _write_layout(source: Path, output: Path, layout: str, _: Mapping[str, Any]) -> None:
-    found = comparison.export(source, layout, output)
-    for file in found.files:
-        click.echo(f"{file}")
-    for note in found.notes:
-        to_stderr(f"  {note}")
+LAYOUTS = ("atl15", "cci-sec", "eolis")
+"""Of maps, of which no part is selected."""
 
-
-def _write_points(source: Path, output: Path, _: str, selection: Mapping[str, Any]) -> None:
-    from cryotile.pointdb import PointDB
-
-    count = PointDB(source).to_geoparquet(output, **selection)
-    click.echo(f"{output}: {counted(count, 'point')}")
-
-
-FORMATS: Mapping[str, Callable[[Path, Path, str, Mapping[str, Any]], None]] = {
-    "atl15": _write_layout,
-    "cci-sec": _write_layout,
-    "eolis": _write_layout,
-    "geoparquet": _write_points,
-}
-"""Name → what writes a source to an output and prints what it wrote; the last argument selects points."""
-
-OF_POINTS = ("geoparquet",)
-"""Formats of points; the others are layouts of maps, of which no part is selected."""
+POINTS = "geoparquet"
+"""The format of points."""
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path, readable=False))
 @click.option(
-    "--as", "layout", required=True, type=click.Choice(list(FORMATS)), help="Layout to write."
+    "--as", "layout", required=True, type=click.Choice([*LAYOUTS, POINTS]), help="Layout to write."
 )
 @click.option(
     "-o",
@@ -98,10 +78,18 @@ def export(
     asked = {name: value for name, value in selection.items() if value is not None}
     if columns is not None:
         asked["columns"] = [name.strip() for name in columns.split(",") if name.strip()]
-    if asked and layout not in OF_POINTS:
+    if asked and layout != POINTS:
         raise InvalidValue(
             f"--{next(iter(asked))} selects points, and {layout} is a layout of maps; leave it out"
         )
     if not output.is_dir():
         check_free(output, force=force)
-    FORMATS[layout](source, output, layout, asked)
+    if layout == POINTS:
+        count = PointDB(source).to_geoparquet(output, **asked)
+        click.echo(f"{output}: {counted(count, 'point')}")
+        return
+    found = comparison.export(source, layout, output)
+    for file in found.files:
+        click.echo(f"{file}")
+    for note in found.notes:
+        to_stderr(f"  {note}")

@@ -63,6 +63,8 @@ class Inputs:
         Codes from 0 to ``pass_total`` - 1; a point with a negative code is not used.
     pass_total : int
         Number of passes among all points.
+    pass_ids : ndarray, shape (points,)
+        Pass ids, of which the codes number the distinct ones.
     """
 
     points: pd.DataFrame
@@ -74,6 +76,7 @@ class Inputs:
     tick: int
     passes: _Integers
     pass_total: int
+    pass_ids: npt.NDArray[Any]
 
     def column(self, name: str) -> _Floats:
         """Return a column as floats; NaN where a point has no value."""
@@ -81,13 +84,12 @@ class Inputs:
 
     def passes_seen(self, codes: _Places) -> tuple[_Integers, _Integers, _Integers]:
         """Return pass ids of some codes, and the times of their first and last points, milliseconds since 1970."""
-        ids = join_passes(self.points)
         chosen = np.full(self.pass_total + 1, -1)
         chosen[codes] = np.arange(codes.size)
         place = chosen[self.passes]
         of = np.flatnonzero(place >= 0)
         found = np.zeros(codes.size, np.int64)
-        found[place[of]] = ids[of]
+        found[place[of]] = self.pass_ids[of]
         first = np.full(codes.size, np.iinfo(np.int64).max)
         last = np.full(codes.size, np.iinfo(np.int64).min)
         milliseconds = self.ticks[of] * self.tick // 1_000_000
@@ -175,13 +177,15 @@ def take_inputs(points: pd.DataFrame, config: FitConfig) -> Inputs:
     ticks, unit = _ticks(points["time"])
     if config.period is None or config.reference_epoch is None:
         config = _frozen(config, ticks, unit)
-    passes, pass_total = _number_passes(join_passes(points))
+    pass_ids = join_passes(points)
+    passes, pass_total = _number_passes(pass_ids)
     for name in config.column_terms:
         passes = np.where(np.isfinite(_known_floats(points[name])), passes, -1)
     x, y, elevation = (
         np.ascontiguousarray(_floats(points[name])) for name in ("x", "y", "elevation")
     )
-    return Inputs(points, config, x, y, elevation, ticks, _NANOSECONDS[unit], passes, pass_total)
+    tick = _NANOSECONDS[unit]
+    return Inputs(points, config, x, y, elevation, ticks, tick, passes, pass_total, pass_ids)
 
 
 def make_kernel(inputs: Inputs, x: _Floats, y: _Floats, radius: float) -> tuple[Kernel, Cells]:

@@ -82,7 +82,7 @@ class RegionSums:
         distinct, place = np.unique(join_runs(names, first, last), return_inverse=True)
         starts, ends = (
             np.full(distinct.size, np.iinfo(np.int64).max),
-            np.zeros(distinct.size, np.int64),
+            np.full(distinct.size, np.iinfo(np.int64).min),
         )
         np.minimum.at(starts, place, first)
         np.maximum.at(ends, place, last)

@@ -164,6 +164,10 @@ class TileStore:
         """
         return _arrays(tile, self._batch(tile, names), names)
 
+    def sums_of(self, tiles: Sequence[Tile]) -> list[dict[str, Any] | None]:
+        """Return :meth:`sums` of many tiles."""
+        return _side_by_side(self.sums, tiles)
+
     def sums(self, tile: Tile) -> dict[str, Any] | None:
         """Return the sums that a tile was saved with; None without any.
 

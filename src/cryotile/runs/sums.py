@@ -43,6 +43,6 @@ def region_sums(run: Run, missing: Collection[int] = ()) -> xr.Dataset | None:
         (tile for index, tile in enumerate(run.tiles) if index not in missing),
         key=lambda tile: (tile.iy, tile.ix),
     )
-    stored = (run.store.sums(tile) for tile in tiles)
+    stored = run.store.sums_of(tiles)
     parts = [RegionSums.unpacked(lists) for lists in stored if lists is not None]
     return RegionSums.added(parts, len(regions.names)).variables(regions.names, regions.area)

@@ -100,15 +100,16 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
     config = run.settings.fit
     points = read_window(run, db, tile.window(config.reach), columns=config.point_columns)
     progress(0.3)
-    regions, sums = run.settings.regions, None
-    if regions is None:
-        fitted = fit_wanted(run, points, tile)
-    else:
-        areas = cell_area(run.settings.grid.part(tile.rows, tile.columns))
-        maps, sums = fit_with_sums(
-            points, tile.x, tile.y, config, regions=regions.of(tile), areas=areas
-        )
-        fitted = _masked(run, maps, tile)
+    regions, grid = run.settings.regions, run.settings.grid
+    maps, sums = fit_with_sums(
+        points,
+        tile.x,
+        tile.y,
+        config,
+        regions=None if regions is None else regions.of(tile),
+        areas=None if regions is None else cell_area(grid.part(tile.rows, tile.columns)),
+    )
+    fitted = _masked(run, maps, tile)
     progress(0.9)
     packed = None if sums is None else sums.packed()
     run.store.save(tile, fitted, run.fingerprint(task.index), packed)

@@ -205,8 +205,8 @@ def _open_run(run: Run) -> xr.Dataset:
     )
     dataset = described(dataset, grid=grid, config=settings.fit, about=about(run))
     if settings.regions is not None:
-        # Of the tiles that are there when it is opened.
-        missing = {task.index for task in run.missing_quick()}
+        # Of the tiles that are there, and whole, when it is opened.
+        missing = {task.index for task in run.missing()}
         sums = region_sums(run, missing)
         dataset = dataset if sums is None else dataset.merge(sums, combine_attrs="override")
     dataset.encoding["source"] = str(run.path)
