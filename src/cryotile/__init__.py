@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cryotile.readers import read_granule
     from cryotile.runs.comparison import compare, export
     from cryotile.runs.run import Run
+    from cryotile.runs.series import series
 
 __version__ = "0.1.0"
 
@@ -45,6 +46,7 @@ _HOME = {
     "plot": "cryotile.api",
     "read_granule": "cryotile.readers",
     "run": "cryotile.api",
+    "series": "cryotile.runs.series",
     "totals": "cryotile.api",
 }
 
@@ -67,6 +69,7 @@ __all__ = [
     "plot",
     "read_granule",
     "run",
+    "series",
     "totals",
 ]
 

@@ -394,7 +394,8 @@ def plot(
     Parameters
     ----------
     data : Dataset, DataArray, Run or path
-        Maps in memory or opened lazily; a run or its directory; or a NetCDF product.
+        Maps in memory or opened lazily; a run or its directory; a NetCDF product; or a series of
+        :func:`cryotile.series`.
     variable : str or None
         Variable to show; None: ``dhdt``, or the only one; of windows, the first over time.
     kind : str or None

@@ -152,6 +152,9 @@ COMMANDS = {
     },
     "From a map to numbers": {
         "totals": CommandPlace("cryotile.cli.totals:totals", "Add up volume and mass by basin"),
+        "series": CommandPlace(
+            "cryotile.cli.series:series", "Heights of posts, volume of basins, over time"
+        ),
         "compare": CommandPlace(
             "cryotile.cli.compare:compare", "Compare a product with one of others, or with points"
         ),

@@ -1,10 +1,10 @@
-"""Polygons of vector files: read with the names of their features, and moved to the CRS of a grid."""
+"""Polygons, lines and points of vector files: read with the names of their features, moved to the CRS of a grid."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +20,16 @@ from cryotile.geo.grid import Grid
 if TYPE_CHECKING:
     from rasterio import Affine
 
-__all__ = ["Layer", "Ring", "VectorFile", "is_vector", "transform_of"]
+__all__ = ["LINE", "POINT", "POLYGON", "Layer", "Ring", "VectorFile", "is_vector", "transform_of"]
 
 # First bytes of SQLite (GeoPackage), shapefile, zip archive and FlatGeobuf; JSON begins with a brace.
 _VECTOR = (b"SQLite format 3", b"\x00\x00\x27\x0a", b"PK\x03\x04", b"fgb", b"{")
 _PARQUET = b"PAR1"
 
-_POLYGON, _FIRST_COLLECTION = 3, 4
-"""Type numbers of shapely; those from 4 on are collections."""
+POINT, LINE, POLYGON = 0, 1, 3
+"""Type numbers of shapely."""
+
+_FIRST_COLLECTION = 4
 
 DENSITY = 10
 """Vertices per posting along the edge of a polygon that is transformed: a straight edge becomes a curve."""
@@ -58,17 +60,17 @@ class Layer:
     Attributes
     ----------
     crs : pyproj.CRS
-        Of the polygons.
-    polygons : ndarray of object, shape (polygons,)
-        Of shapely; those of geometries and of collections of them.
-    features : ndarray of int, shape (polygons,)
+        Of the shapes.
+    shapes : ndarray of object, shape (shapes,)
+        Polygons, lines or points of shapely; those of geometries and of collections of them.
+    features : ndarray of int, shape (shapes,)
         Number of the feature that each belongs to.
     values : ndarray, shape (features,), or None
         The wanted column.
     """
 
     crs: pyproj.CRS
-    polygons: npt.NDArray[np.object_]
+    shapes: npt.NDArray[np.object_]
     features: npt.NDArray[np.intp]
     values: npt.NDArray[Any] | None
 
@@ -76,18 +78,31 @@ class Layer:
         """Yield the feature and the rings of each polygon in the CRS of a grid, the outer ring first."""
         import shapely
 
-        target = pyproj.CRS.from_user_input(grid.crs)
-        transformer = pyproj.Transformer.from_crs(self.crs, target, always_xy=True)
-        step = grid.posting / DENSITY / (METRES_PER_DEGREE if self.crs.is_geographic else 1.0)
-        step = max(step, float(shapely.length(self.polygons).sum()) / MAX_VERTICES)
-        for feature, polygon in zip(self.features, self.polygons, strict=True):
-            rings = [shapely.get_coordinates(ring) for ring in shapely.get_rings(polygon)]
-            if self.crs.to_2d() != target:
-                rings = [
-                    _transformed(_unwrapped(ring, self.crs), transformer, step) for ring in rings
-                ]
+        move = self.mover(grid.crs, grid.posting / DENSITY)
+        for feature, polygon in zip(self.features, self.shapes, strict=True):
+            rings = [move(shapely.get_coordinates(ring)) for ring in shapely.get_rings(polygon)]
             if rings and len(rings[0]) >= 4:
                 yield int(feature), [ring for ring in rings if len(ring) >= 4]
+
+    def mover(self, crs: str, step: float) -> Callable[[Ring], Ring]:
+        """Return what moves rings, lines and points of the layer to another CRS.
+
+        Parameters
+        ----------
+        crs : str
+            Projected, metres.
+        step : float
+            Largest distance of the vertices of a moved line, metres; more where the layer has millions.
+        """
+        import shapely
+
+        target = pyproj.CRS.from_user_input(crs)
+        if self.crs.to_2d() == target:
+            return lambda ring: ring
+        step /= METRES_PER_DEGREE if self.crs.is_geographic else 1.0
+        step = max(step, float(shapely.length(self.shapes).sum()) / MAX_VERTICES)
+        transformer = pyproj.Transformer.from_crs(self.crs, target, always_xy=True)
+        return lambda ring: _transformed(_unwrapped(ring, self.crs), transformer, step)
 
 
 @dataclass(frozen=True)
@@ -108,13 +123,15 @@ class VectorFile:
     noun: str
     remedy: str
 
-    def layers(self, column: str | None = None) -> list[Layer]:
+    def layers(self, column: str | None = None, kind: int = POLYGON) -> list[Layer]:
         """Return the layers that have geometries; with a column, those that have it.
 
         Parameters
         ----------
         column : str or None
             Name of a column to read.
+        kind : int
+            Which shapes are wanted: :data:`POINT`, :data:`LINE` or :data:`POLYGON`.
 
         Raises
         ------
@@ -126,7 +143,7 @@ class VectorFile:
         found = (
             self._parquet(column) if _magic(self.path).startswith(_PARQUET) else self._ogr(column)
         )
-        return [self._layer(*layer) for layer in found]
+        return [self._layer(*layer, kind) for layer in found]
 
     def unreadable(self, error: Exception | str) -> InvalidValue:
         """Return the error that says why the file cannot be read."""
@@ -192,7 +209,7 @@ class VectorFile:
         remedy = f"choose one of {', '.join(columns)}" if columns else "it has none at all"
         return InvalidValue(f"{self.noun} {self.path} has no column {column!r}; {remedy}")
 
-    def _layer(self, crs: Any, blobs: Any, values: Any) -> Layer:
+    def _layer(self, crs: Any, blobs: Any, values: Any, kind: int) -> Layer:
         import shapely
 
         try:
@@ -207,9 +224,8 @@ class VectorFile:
         while (shapely.get_type_id(parts) >= _FIRST_COLLECTION).any():
             parts, whence = shapely.get_parts(parts, return_index=True)
             features = features[whence]
-        # Other geometries have no area.
-        is_polygon = shapely.get_type_id(parts) == _POLYGON
-        return Layer(self._crs(crs), parts[is_polygon], features[is_polygon], values)
+        wanted = shapely.get_type_id(parts) == kind
+        return Layer(self._crs(crs), parts[wanted], features[wanted], values)
 
     def _crs(self, crs: Any) -> pyproj.CRS:
         if crs is None:
@@ -229,7 +245,7 @@ def transform_of(grid: Grid) -> Affine:
 
 
 def _unwrapped(ring: Ring, crs: pyproj.CRS) -> Ring:
-    """Return a ring whose longitudes run on across the antimeridian.
+    """Return a ring or line whose longitudes run on across the antimeridian.
 
     An edge from 170° to -170° is 20° long.  One from -180° to 180° goes round the Earth: rings that are cut at the
     antimeridian have such edges.
@@ -242,7 +258,7 @@ def _unwrapped(ring: Ring, crs: pyproj.CRS) -> Ring:
 
 
 def _transformed(ring: Ring, transformer: pyproj.Transformer, step: float) -> Ring:
-    """Return a ring in another CRS, with a vertex every ``step`` (units of its own CRS) or closer."""
+    """Return a ring or line in another CRS, with a vertex every ``step`` (units of its own CRS) or closer."""
     edges = np.hypot(*np.diff(ring, axis=0).T)
     pieces = np.maximum(np.ceil(edges / step), 1.0).astype(np.int64)
     first = np.cumsum(pieces) - pieces

@@ -321,7 +321,7 @@ def _digest(layers: list[Layer], named: list[list[str]]) -> str:
     parts = []
     for layer, names in zip(layers, named, strict=True):
         digits = _DIGITS[layer.crs.is_geographic]
-        for feature, polygon in zip(layer.features, layer.polygons, strict=True):
+        for feature, polygon in zip(layer.features, layer.shapes, strict=True):
             rings = [
                 shapely.get_coordinates(ring).round(digits) + 0.0
                 for ring in shapely.get_rings(polygon)

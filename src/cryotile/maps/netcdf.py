@@ -45,7 +45,7 @@ def write_dataset(
     path : Path
         Overwritten.
     dataset : Dataset
-        Variables of floats, integers or datetime64; attributes are text, numbers or arrays.  The
+        Maps and others, of floats, integers, datetime64 or text; attributes are text, numbers or arrays.  The
         values of maps are not used.
     rows : callable
         Returns the values of the maps in some rows, a name → array.
@@ -62,7 +62,7 @@ def write_dataset(
     try:
         with netCDF4.Dataset(path, "w") as file:
             _declare(file, dataset)
-            for part in bands(dataset.sizes["y"]):
+            for part in bands(dataset.sizes.get("y", 0)):
                 for name, values in rows(part).items():
                     file.variables[name][..., part, :] = _encode(values)
                 advance(part.stop - part.start)

@@ -17,6 +17,7 @@ from cryotile.plotting.look import Look, uncertainties
 from cryotile.plotting.map import plot_map, plot_uncertainty
 from cryotile.plotting.picture import check_suffix, save_picture, styled
 from cryotile.plotting.section import plot_section
+from cryotile.plotting.series import is_series, plot_series
 from cryotile.plotting.windows import animate, plot_film, plot_windows
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def draw(
     ----------
     data : DataArray or Dataset, dimensions (y, x) or (time, y, x)
         A product, a fit of :func:`cryotile.fit_posts`, or one variable of these, with coordinates ``x, y`` in metres.
-        Meridians and parallels are drawn if it names its CRS: by a CF grid mapping, or by the attribute ``crs``.
+        Meridians and parallels are drawn if it names its CRS: by a CF grid mapping, or by the attribute ``crs``.  Or a
+        series of :func:`cryotile.series`, which has no kinds.
     variable : str or None
         Name of the variable; None: that of the kind, ``dhdt``, or the only one.
     kind : str or None
@@ -78,6 +80,8 @@ def draw(
         matplotlib or cmcrameri is not installed.
     """
     with styled():
+        if isinstance(data, xr.Dataset) and is_series(data):
+            return plot_series(data, variable, _of_series(kind, look), figure)
         product, name, kind, chosen = _prepare(data, variable, kind, look)
         axes: Axes | npt.NDArray[Any] = KINDS[kind](product, name, chosen, figure)
         return axes
@@ -129,6 +133,12 @@ def save(
         film = animate(product, name, chosen, dpi=min(dpi, 110))
     with atomic_path(path) as temporary:
         temporary.write_bytes(film)
+
+
+def _of_series(kind: str | None, look: dict[str, Any]) -> Look:
+    if kind is not None:
+        raise InvalidValue(f"a series has no kind {kind!r}; leave the kind out")
+    return Look(**look)
 
 
 def _prepare(

@@ -10,10 +10,11 @@ import xarray as xr
 
 from cryotile.errors import InvalidValue
 from cryotile.geo.grid import check_bounds
+from cryotile.maps.along import edges
 from cryotile.plotting.colours import Shading
 from cryotile.points import Bounds
 
-__all__ = ["Look", "crs_of", "edges", "uncertainties", "within"]
+__all__ = ["Look", "crs_of", "uncertainties", "within"]
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,6 @@ def within(product: xr.Dataset, extent: Bounds | None) -> xr.Dataset:
             f"extent {' '.join(f'{edge:g}' for edge in extent)} has no post; the posts are within {edges(product)} m"
         )
     return part
-
-
-def edges(product: xr.Dataset) -> str:
-    """Return x_min, y_min, x_max, y_max of the posts as text."""
-    x, y = product["x"].to_numpy(), product["y"].to_numpy()
-    return " ".join(f"{edge:.10g}" for edge in (x[0], y[0], x[-1], y[-1]))
 
 
 def crs_of(product: xr.Dataset, variable: str) -> pyproj.CRS | None:

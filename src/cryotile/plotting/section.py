@@ -10,12 +10,12 @@ import pyproj
 import xarray as xr
 
 from cryotile.errors import InvalidValue
-from cryotile.geo.projection import point_scale
+from cryotile.maps.along import places_along
 from cryotile.plotting.colours import label_of, title_of
-from cryotile.plotting.look import Look, crs_of, edges, uncertainties, within
+from cryotile.plotting.look import Look, crs_of, uncertainties, within
 from cryotile.plotting.panel import Panel, draw_panel
 from cryotile.plotting.picture import new_figure
-from cryotile.plotting.view import numbers_of, posting_of
+from cryotile.plotting.view import numbers_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,11 +60,9 @@ def plot_section(
     product = within(product, look.extent)
     crs = crs_of(product, variable)
     line = _metres(look, crs)
-    x, y, inside = _places(product, line)
-    scale = np.ones(x.size) if crs is None else point_scale(crs, x, y)
-    steps = np.hypot(np.diff(x), np.diff(y)) / ((scale[1:] + scale[:-1]) / 2)
-    distance = np.append(0.0, np.cumsum(steps)) / 1e3
-    at = {"x": xr.DataArray(x, dims="place"), "y": xr.DataArray(y, dims="place")}
+    places = places_along(product, np.reshape(line, (2, 2)), crs, per_post=2)
+    distance, inside = places.distance / 1e3, places.inside
+    at = {name: xr.DataArray(getattr(places, name), dims="place") for name in ("x", "y")}
     along = product.sel(at, method="nearest")
     size = look.size or 6.0
     figure = new_figure(1.55 * size, 0.62 * size, "constrained", figure)
@@ -110,27 +108,6 @@ def _metres(look: Look, crs: pyproj.CRS | None) -> Line:
     if not np.isfinite(ends).all():
         raise InvalidValue(f"line {degrees} has no place in the projection of the data")
     return (ends[0], ends[1], ends[2], ends[3])
-
-
-def _places(product: xr.Dataset, line: Line) -> tuple[_Values, _Values, npt.NDArray[np.bool_]]:
-    """Return places along a line, two in each posting, and whether each is within half a posting of the posts."""
-    posting = posting_of(product)
-    length = float(np.hypot(line[2] - line[0], line[3] - line[1]))
-    shown = " ".join(f"{value:g}" for value in line)
-    if not length > 0.0:
-        raise InvalidValue(f"line {shown} has no length; give two different places")
-    share = np.linspace(0.0, 1.0, max(2, int(min(2 * length / posting, 20_000)) + 1))
-    x, y = line[0] + share * (line[2] - line[0]), line[1] + share * (line[3] - line[1])
-    half = posting / 2
-    columns, rows = product["x"].to_numpy(), product["y"].to_numpy()
-    inside = (x >= columns[0] - half) & (x <= columns[-1] + half)
-    inside &= (y >= rows[0] - half) & (y <= rows[-1] + half)
-    if not inside.any():
-        raise InvalidValue(
-            f"line {shown} has no post; the posts are within {edges(product)} m, and --line takes metres or, with"
-            " --lonlat, degrees"
-        )
-    return x, y, inside
 
 
 def _curve(

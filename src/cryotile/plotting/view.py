@@ -9,8 +9,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from cryotile.fit.variables import Status
+from cryotile.maps.along import posting_of
 
-__all__ = ["Extent", "MapView", "numbers_of", "posting_of"]
+__all__ = ["Extent", "MapView", "numbers_of"]
 
 SQUARES_DENSE, SQUARES_SPARSE = 1200, 240
 """Largest number of squares along a map: a reader cannot tell more apart, and a lone pass would vanish."""
@@ -101,15 +102,6 @@ def _status(product: xr.Dataset, variable: str, status: str) -> npt.NDArray[np.i
     if status in product:
         return product[status].to_numpy()
     return np.where(product[variable].isnull().to_numpy(), Status.NO_POINTS, Status.OK)
-
-
-def posting_of(product: xr.Dataset) -> float:
-    """Return the distance of neighbouring posts, m."""
-    for axis in ("x", "y"):
-        if product.sizes[axis] > 1:
-            at = product[axis].to_numpy()
-            return float(at[-1] - at[0]) / (len(at) - 1)
-    return float(product.attrs.get("posting", 1000.0))
 
 
 def _where_something_is(status: npt.NDArray[np.integer]) -> dict[str, slice]:

@@ -14,8 +14,7 @@ from cryotile.errors import InvalidValue, path_of
 from cryotile.geo.grid import Grid
 from cryotile.geo.projection import crs_text
 from cryotile.maps.unknown import unknowns
-from cryotile.runs.run import Run
-from cryotile.runs.xarray_engine import open_map
+from cryotile.runs.xarray_engine import Product, named_maps
 
 if TYPE_CHECKING:
     from cryotile.exchange.compare import Comparison
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["compare", "export"]
 
 AnyPath = str | os.PathLike[str]
-Product = xr.Dataset | Run | AnyPath
 
 
 def compare(
@@ -76,7 +74,7 @@ def compare(
 
     if column is not None and basins is None:
         raise InvalidValue(f'column {column!r} is one of basins; give basins="FILE" too')
-    maps, name = _named(product)
+    maps, name = named_maps(product)
     own = of_product(maps, name)
     several = [reference] if isinstance(reference, str | os.PathLike) else reference
     other = read_reference(
@@ -118,15 +116,7 @@ def export(product: Product, layout: str, output: AnyPath) -> Exported:
     """
     from cryotile.exchange.export import export_product
 
-    return export_product(*_named(product), layout, path_of("output", output))
-
-
-def _named(product: Product) -> tuple[xr.Dataset, str]:
-    """Return maps, and what messages call them."""
-    if isinstance(product, xr.Dataset):
-        return product, "the product"
-    path = product.path if isinstance(product, Run) else path_of("product", product)
-    return open_map(path), str(path)
+    return export_product(*named_maps(product), layout, path_of("output", output))
 
 
 def _regions(own: Reference, path: Path, column: str | None) -> Regions:

@@ -19,7 +19,7 @@ import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint, NetCDF4BackendEntrypoint
 from xarray.core import indexing
 
-from cryotile.errors import DamagedFile
+from cryotile.errors import DamagedFile, path_of
 from cryotile.fit.variables import VARIABLES, Variable, fit_variables
 from cryotile.geo.grid import Grid, Tile
 from cryotile.maps.mosaic import mosaic
@@ -29,7 +29,9 @@ from cryotile.runs.origin import about
 from cryotile.runs.run import Run
 from cryotile.runs.sums import region_sums
 
-__all__ = ["CryotileBackendEntrypoint", "open_map"]
+__all__ = ["CryotileBackendEntrypoint", "Product", "named_maps", "open_map"]
+
+Product = xr.Dataset | Run | str | os.PathLike[str]
 
 TILES_HELD = 16
 """Decoded tiles that a process keeps: all variables of a tile are usually read one after the other."""
@@ -101,6 +103,14 @@ def open_map(path: Path) -> xr.Dataset:
     except ImportError:
         return xr.open_dataset(path, engine=CryotileBackendEntrypoint)
     return xr.open_dataset(path, engine=CryotileBackendEntrypoint, chunks={})
+
+
+def named_maps(product: Product) -> tuple[xr.Dataset, str]:
+    """Return the maps of a Dataset, run or path, and what messages call them."""
+    if isinstance(product, xr.Dataset):
+        return product, "the product"
+    path = product.path if isinstance(product, Run) else path_of("product", product)
+    return open_map(path), str(path)
 
 
 class _MapArray(BackendArray):

@@ -19,7 +19,7 @@ from cryotile.geo.mask import Mask
 from cryotile.geo.raster import Raster, is_netcdf, maps_of, open_band, open_variable, overlaps
 from cryotile.totalling.posts import Posts
 
-__all__ = ["Correction", "Density", "density_of", "read_correction"]
+__all__ = ["Correction", "Density", "density_of", "read_correction", "uniform_density"]
 
 Array = npt.NDArray[np.float64]
 
@@ -207,6 +207,24 @@ def density_of(posts: Posts, density: object, firn_mask: Path | None = None) -> 
         return _density_grid(posts, path_of("density", density, "give kg m-3, e.g. 917, or a file"))
     _check_range(f"density {number:g}", number, number)
     return Density(np.full(posts.rate.shape, number), f"density {number:g} kg m-3 everywhere")
+
+
+def uniform_density(density: object) -> float:
+    """Return a density that is one number, kg m-3.
+
+    Raises
+    ------
+    InvalidValue
+        It is a grid, or not between 100 and 1000 kg m-3.
+    """
+    number = _number(density)
+    if number is None:
+        raise InvalidValue(
+            f"density {density} must be a number, because a series has the volume of a basin and not of its posts; give"
+            " kg m-3, e.g. 917"
+        )
+    _check_range(f"density {number:g}", number, number)
+    return number
 
 
 def _number(density: object) -> float | None:
