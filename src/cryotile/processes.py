@@ -1,4 +1,4 @@
-"""What processes know of each other: whether one on the same machine has ended, and how long to wait before a retry."""
+"""What processes know of each other: whether one has ended, the memory of a family, and the pauses between tries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-__all__ = ["backoff", "is_alive", "parent_process", "this_process"]
+__all__ = ["backoff", "family_memory", "is_alive", "parent_process", "this_process"]
 
 
 def backoff(first: float, longest: float) -> Iterator[float]:
@@ -100,3 +100,22 @@ def _birth(number: int) -> str | None:
     except OSError:
         return None
     return "ended" if fields[0] in (b"Z", b"X") else fields[19].decode()
+
+
+def family_memory() -> int | None:
+    """Return the memory of this process and its children that no other process shares, bytes; None if unknown."""
+    try:
+        lists = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+        children = [number for each in lists for number in each.split()]
+        return sum(_own_memory(number) for number in ("self", *children))
+    except OSError:
+        return None
+
+
+def _own_memory(number: str) -> int:
+    # A child may end at any time.
+    with suppress(OSError):
+        for line in Path(f"/proc/{number}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return 1024 * int(line.split()[1])
+    return 0

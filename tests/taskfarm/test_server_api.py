@@ -190,7 +190,10 @@ def test_workers_are_listed_with_the_age_of_their_last_call(farm, key):
     run.claim(1)
     (worker,) = run.ask("GET", "/workers").json["workers"]
     assert worker.pop("age") < 60
-    assert worker == WORKER | {"leased": 1, "done": 2, "failed": 0, "attempts": 2}
+    assert worker.pop("number") > 0
+    assert worker == WORKER | {
+        "leased": 1, "done": 2, "failed": 0, "attempts": 2, "memory": None, "stuck": False
+    }  # fmt: skip
 
 
 def test_events_give_the_counts_and_end_with_the_run(farm, key):

@@ -8,10 +8,10 @@ a backend through the entry-point group ``cryotile.backends`` and test it with
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from cryotile.backends.base import Backend, Context
 from cryotile.errors import InvalidValue, MissingDependency
@@ -44,6 +44,7 @@ def open_backend(
     key: str,
     stall: float | None = None,
     lease: float | None = None,
+    task_map: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Backend:
     """Build the backend that a user named.
 
@@ -60,6 +61,8 @@ def open_backend(
         Seconds without progress after which an attempt counts as hung; 900 if not given.
     lease : float, optional
         Seconds without a sign of life after which others take over a worker's tasks; 300 if not given.
+    task_map : callable, optional
+        Returns where the tasks lie, for a server that shows them.
 
     Returns
     -------
@@ -86,7 +89,8 @@ def open_backend(
             "workers come and go: dir, mpi, sqlite, postgresql, http"
         )
     limits = {"stall": stall, "lease": lease}
-    context = Context(home, key, **{name: s for name, s in limits.items() if s is not None})
+    given = {name: seconds for name, seconds in limits.items() if seconds is not None}
+    context = Context(home, key, task_map=task_map, **given)
     return make(spec if argument.startswith("//") else argument, context)
 
 

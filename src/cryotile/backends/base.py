@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cryotile.errors import InvalidValue, UnwritablePath, number_of
-from cryotile.farm.task import ATTEMPTS, LEASE, Outcome, Progress, Task, Work
+from cryotile.farm.task import ATTEMPTS, LEASE, THUMBNAIL, Outcome, Progress, Task, Work
 
 __all__ = [
     "ATTEMPTS",
@@ -47,6 +47,8 @@ class Context:
         Seconds without a progress call after which an attempt counts as hung.
     lease : float
         Seconds without a sign of life after which others take over the tasks of a worker, where tasks are leased.
+    task_map : callable or None
+        Returns where the tasks lie, for a server that shows them: the body of its call ``PUT /map``.
 
     Raises
     ------
@@ -58,6 +60,7 @@ class Context:
     key: str = ""
     stall: float = STALL
     lease: float = LEASE
+    task_map: Callable[[], Mapping[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         remedies = {
@@ -106,12 +109,13 @@ class Backend(Protocol):
 
 
 class Attempt(NamedTuple):
-    """One ended try of a task: its seconds, the traceback or reason if it failed, and the host."""
+    """One ended try of a task: its seconds, the traceback or reason if it failed, the host, and the thumbnail."""
 
     task: Task
     seconds: float
     error: str | None
     host: str = socket.gethostname()
+    thumbnail: bytes | None = None
 
 
 def attempt(work: Work, task: Task, progress: Progress) -> Attempt:
@@ -123,14 +127,18 @@ def attempt(work: Work, task: Task, progress: Progress) -> Attempt:
         The result cannot be saved (full disk, permissions): every other task would fail, too, so none is charged.
     """
     start = time.perf_counter()
-    error = None
+    error = thumbnail = None
     try:
-        work(task, progress)
+        thumbnail = work(task, progress)
     except UnwritablePath:
         raise
     except Exception:  # noqa: BLE001 - the border of one attempt: any failure of the work is an outcome
         error = traceback.format_exc()
-    return Attempt(task, time.perf_counter() - start, error)
+    seconds = time.perf_counter() - start
+    # Work may return anything: it need not know of thumbnails.
+    if not isinstance(thumbnail, bytes) or not 0 < len(thumbnail) <= THUMBNAIL:
+        thumbnail = None
+    return Attempt(task, seconds, error, thumbnail=thumbnail)
 
 
 class TaskQueue:
@@ -191,7 +199,7 @@ class TaskQueue:
         return self._left
 
     def _settle(self, attempt: Attempt) -> Outcome | None:
-        task, seconds, error, host = attempt
+        task, seconds, error, host, _ = attempt
         attempts = self._failures.get(task.index, 0) + 1
         if error is not None and attempts < ATTEMPTS:
             reason = error.rstrip().rpartition("\n")[2]

@@ -257,7 +257,8 @@ class Child:
                 break
             position = begin + length
             if kind == DONE:
-                attempts.append(Attempt(self.tasks.popleft(), value, None))
+                thumbnail = received[begin:position] or None
+                attempts.append(Attempt(self.tasks.popleft(), value, None, thumbnail=thumbnail))
             elif kind == FAILED:
                 attempts.append(
                     Attempt(self.tasks.popleft(), value, received[begin:position].decode())

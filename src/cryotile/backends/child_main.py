@@ -47,7 +47,7 @@ TASK = struct.Struct("=qd")
 """Record of an incoming task: index, cost."""
 
 REPORT = struct.Struct("=Bqdq")
-"""Record of an outgoing report: kind, index, seconds (or fraction done), bytes of text that follow."""
+"""Record of an outgoing report: kind, index, seconds (or fraction done), bytes of text or thumbnail that follow."""
 
 READY, PROGRESS, DONE, FAILED, UNFIT = range(5)
 
@@ -143,20 +143,21 @@ def _serve(work: Work, tasks: int, reports: int) -> None:
             return
         task = Task(*TASK.unpack(record))
         try:
-            _, seconds, error, _ = attempt(work, task, progress)
+            _, seconds, error, _, thumbnail = attempt(work, task, progress)
         except UnwritablePath as refusal:
             _send(reports, UNFIT, task.index, 0.0, str(refusal))
             return
         if error is None:
-            _send(reports, DONE, task.index, seconds)
+            _send(reports, DONE, task.index, seconds, thumbnail or b"")
         else:
             _send(reports, FAILED, task.index, seconds, error)
 
 
-def _send(reports: int, kind: int, index: int, value: float, text: str = "") -> None:
+def _send(reports: int, kind: int, index: int, value: float, content: str | bytes = b"") -> None:
     """Write one complete report."""
-    # A traceback may contain surrogates (file names that are not UTF-8); they are sent as escapes.
-    content = text.encode(errors="backslashreplace")
+    if isinstance(content, str):
+        # A traceback may contain surrogates (file names that are not UTF-8); they are sent as escapes.
+        content = content.encode(errors="backslashreplace")
     record = REPORT.pack(kind, index, value, len(content)) + content
     while record:
         record = record[os.write(reports, record) :]

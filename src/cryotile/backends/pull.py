@@ -192,12 +192,12 @@ class LedgerSource:
 
     def settle(self, attempts: Sequence[Attempt]) -> list[Outcome]:
         """Settle attempts, now or with the next claim; return the outcomes of tasks that ended for good."""
-        for task, seconds, error, host in attempts:
+        for task, seconds, error, host, thumbnail in attempts:
             self._pace = (self._pace + seconds) / 2
             self._at_work.discard(task.index)
             lease = self._leases.get(task.index)
             if lease is not None:
-                outcome = Outcome(task, seconds, lease.attempt, host, error)
+                outcome = Outcome(task, seconds, lease.attempt, host, error, thumbnail)
                 self._ended |= self._health.consider(lease, outcome)
         if doubted := self._health.doubt():
             self._give_back([*doubted, *self._hand])
@@ -273,7 +273,9 @@ class LedgerSource:
 
     def _endings(self) -> dict[str, Ending]:
         """Return the ended attempts as the ledger takes them."""
-        return {lease.id: Ending(o.seconds, o.error) for lease, o in self._ended.items()}
+        return {
+            lease.id: Ending(o.seconds, o.error, o.thumbnail) for lease, o in self._ended.items()
+        }
 
     def _conclude(self, lost: Collection[str]) -> None:
         """Note the outcomes of tasks that were settled."""
@@ -423,7 +425,13 @@ class HTTPBackend(PullBackend):
 
         address, children = without_children(argument)
         super().__init__(
-            HttpLedger(address, context.key, lease=context.lease),
+            HttpLedger(
+                address,
+                context.key,
+                lease=context.lease,
+                name=context.home.name if context.home else "",
+                task_map=context.task_map,
+            ),
             children=children,
             stall=context.stall,
         )

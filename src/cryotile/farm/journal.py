@@ -70,8 +70,8 @@ class Journaled:
     work: Work
     directory: Path
 
-    def __call__(self, task: Task, progress: Progress) -> None:
-        """Do the work, and write its start, progress and end to the journal."""
+    def __call__(self, task: Task, progress: Progress) -> bytes | None:
+        """Do the work, write its start, progress and end to the journal, and return what the work returns."""
         journal = _journal_of_this_thread(self.directory)
         journal.write(f'"start": {task.index}')
         begin = time.monotonic()
@@ -87,12 +87,13 @@ class Journaled:
                 )
 
         try:
-            self.work(task, report)
+            thumbnail = self.work(task, report)
         except BaseException as error:
             reason = json.dumps(f"{type(error).__name__}: {error}".partition("\n")[0])
             journal.write(f'{_end(task, begin)}, "error": {reason}')
             raise
         journal.write(_end(task, begin))
+        return thumbnail
 
 
 def _end(task: Task, begin: float) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import overload
 
-__all__ = ["ATTEMPTS", "LEASE", "Outcome", "Pending", "Progress", "Task", "Work"]
+__all__ = ["ATTEMPTS", "LEASE", "THUMBNAIL", "Outcome", "Pending", "Progress", "Task", "Work"]
 
 ATTEMPTS = 3
 """Attempts that a task gets before it counts as failed."""
@@ -48,6 +48,8 @@ class Outcome:
         Name of the host of the last attempt.
     error : str or None
         Traceback or reason of the last failed attempt; None if the result is saved.
+    thumbnail : bytes or None
+        What the work returned, for a ledger that shows it.
     """
 
     task: Task
@@ -55,13 +57,21 @@ class Outcome:
     attempts: int
     host: str
     error: str | None = None
+    thumbnail: bytes | None = field(default=None, repr=False, compare=False)
 
 
 Progress = Callable[[float], None]
 """Callback of work for the fraction done, 0 to 1; also keeps a lease alive."""
 
-Work = Callable[[Task, Progress], None]
-"""Does one task and returns when its result is saved.  Picklable: children are spawned, never forked."""
+THUMBNAIL = 1024
+"""Bytes of the longest thumbnail."""
+
+Work = Callable[[Task, Progress], bytes | None]
+"""Does one task and returns when its result is saved.  Picklable: children are spawned, never forked.
+
+It may return a thumbnail, a picture of the result of at most :data:`THUMBNAIL` bytes, for the page of a farm;
+other values are ignored.
+"""
 
 
 class Pending(Sequence[Task]):

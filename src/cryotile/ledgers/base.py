@@ -56,10 +56,13 @@ class Ending:
         Duration of the attempt, seconds.
     error : str or None
         Traceback or reason if it failed; None when the result is saved.
+    thumbnail : bytes or None
+        A small picture of the result, for a ledger that shows it; other ledgers ignore it.
     """
 
     seconds: float
     error: str | None = None
+    thumbnail: bytes | None = None
 
 
 class Ledger(ABC):

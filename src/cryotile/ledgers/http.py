@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import logging
 import os
 import secrets
 import socket
+import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from cryotile.farm.http import PATIENCE, Site, credentials
+from cryotile.farm.http import PATIENCE, Refused, Site, credentials
 from cryotile.farm.task import ATTEMPTS, Task
 from cryotile.ledgers.base import LEASE, Ending, Lease, Ledger
+from cryotile.processes import family_memory
 
 __all__ = ["HttpLedger", "open_api"]
 
@@ -23,13 +27,21 @@ _INDICES = 100
 # Characters of an error that are sent, from its end, which says what was wrong.
 _LONGEST_ERROR = 20_000
 
-# Errors of this length that one request can carry.
-_ERRORS = 64
+# Errors of this length, and thumbnails, that one request can carry.
+_ERRORS, _PICTURES = 64, 2000
+
+# Characters of the name of a run.
+_LONGEST_NAME = 200
+
+# Seconds between two reports of the memory in use.
+_MEMORY_INTERVAL = 30.0
 
 # Seconds for which a worker that ends tries to hand tasks back; otherwise they come back when their leases expire.
 _PARTING = 5.0
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 def open_api(url: str, *, patience: float = PATIENCE) -> Site:
@@ -77,6 +89,10 @@ class HttpLedger(Ledger):
         Name of this host.
     patience : float
         Seconds for which a request without an answer is repeated.
+    name : str
+        Name of the run for people.
+    task_map : callable or None
+        Returns where the tasks lie: the body of the call ``PUT /map``.  It is sent if the server has none.
 
     Raises
     ------
@@ -94,9 +110,16 @@ class HttpLedger(Ledger):
         lease: float = LEASE,
         host: str = "",
         patience: float = PATIENCE,
+        name: str = "",
+        task_map: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self._site = open_api(url, patience=patience)
         self._list = {"key": key, "lease": lease, "attempts": ATTEMPTS}
+        if 0 < len(name) <= _LONGEST_NAME and name.isprintable():
+            self._list["name"] = name
+        self._task_map = task_map
+        self._shows = self._paused = False
+        self._next_memory = time.monotonic()
         self._host = host or socket.gethostname()
         self._worker = {"uuid": uuid.uuid4().hex, "host": self._host, "pid": os.getpid()}
         self._path = ""
@@ -104,7 +127,10 @@ class HttpLedger(Ledger):
     def enroll(self, tasks: Sequence[Task]) -> None:
         """List the tasks to do; see :meth:`cryotile.ledgers.Ledger.enroll`."""
         # The time is read before the tasks, which may be lazy: tasks settled after it stay settled.
-        seen = self._open()["clock"]
+        run = self._open()
+        seen = run["clock"]
+        if self._task_map is not None and run.get("map") is False:
+            self._show(self._task_map())
         for piece in _pieces(list(tasks), _TASKS):
             rows = [[task.index, task.cost] for task in piece]
             self._site.ask("POST", "runs", body=self._list | {"tasks": rows, "seen": seen})
@@ -114,31 +140,37 @@ class HttpLedger(Ledger):
         # By its token the server recognizes a repeated claim whose answer was lost.
         body = {"worker": self._worker, "n": min(n, _LEASES), "token": secrets.token_hex(7)}
         answer = self._site.ask("POST", self._run("leases"), body=body, again={"again": True})
-        return _leases(answer)
+        return self._claimed(answer)
 
     def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
         """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
         rows = [{"lease": id, "fraction": _clip(f)} for id, f in fractions.items()]
         lost: set[str] = set()
+        query: dict[str, Any] = {"worker": self._worker["uuid"]}
+        if (now := time.monotonic()) >= self._next_memory:
+            self._next_memory = now + _MEMORY_INTERVAL
+            if (memory := family_memory()) is not None:
+                query["memory"] = memory
         for piece in _pieces(rows, _LEASES):
-            lost.update(self._site.ask("PATCH", self._run("leases"), body=piece)["lost"])
+            answer = self._site.ask("PATCH", self._run("leases"), body=piece, query=query)
+            lost.update(answer["lost"])
         return lost
 
     def settle(self, endings: Mapping[str, Ending]) -> set[str]:
         """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
         lost: set[str] = set()
-        for rows in _bodies(endings):
+        for rows in self._bodies(endings):
             lost.update(self._settle(rows)["lost"])
         return lost
 
     def exchange(self, endings: Mapping[str, Ending], n: int) -> tuple[set[str], list[Lease]]:
         """Settle and claim in one request; see :meth:`cryotile.ledgers.Ledger.exchange`."""
-        *first, last = list(_bodies(endings)) or [[]]
+        *first, last = list(self._bodies(endings)) or [[]]
         lost = {id for rows in first for id in self._settle(rows)["lost"]}
         answer = self._settle(
             last, {"claim": min(n, _LEASES), "token": secrets.token_hex(7)}, again={"again": 1}
         )
-        return lost.union(answer["lost"]), _leases(answer)
+        return lost.union(answer["lost"]), self._claimed(answer)
 
     def release(self, leases: Collection[str]) -> None:
         """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
@@ -184,7 +216,44 @@ class HttpLedger(Ledger):
         """Find the run of the key, or create it."""
         run: dict[str, Any] = self._site.ask("POST", "runs", body=self._list)
         self._path = f"runs/{run['run']}"
+        # A server of an earlier version knows no thumbnails.
+        self._shows = "map" in run
         return run
+
+    def _show(self, task_map: Mapping[str, Any]) -> None:
+        """Send the map; without it the page shows less, and nothing else changes."""
+        try:
+            self._site.ask("PUT", self._run("map"), body=task_map)
+        except Refused as error:
+            logger.warning("the server takes no map of this run (%s); its page shows none", error)
+
+    def _claimed(self, answer: Mapping[str, Any]) -> list[Lease]:
+        """Return the leases of an answer; say once that the run is paused, and once that it goes on."""
+        paused = answer.get("paused", False)
+        if paused != self._paused and (paused or answer["leases"]):
+            self._paused = paused
+            if paused:
+                logger.warning(
+                    "the run is paused on the server; this worker waits until it is resumed"
+                )
+            else:
+                logger.warning("the run is resumed")
+        return _leases(answer)
+
+    def _bodies(self, endings: Mapping[str, Ending]) -> Iterator[list[dict[str, Any]]]:
+        """Split endings into bodies that the server accepts."""
+        rows: list[dict[str, Any]] = []
+        errors = pictures = 0
+        for id, ending in endings.items():
+            shown = self._shows and ending.thumbnail is not None
+            if len(rows) == _LEASES or errors == _ERRORS or pictures == _PICTURES:
+                yield rows
+                rows, errors, pictures = [], 0, 0
+            errors += ending.error is not None
+            pictures += shown
+            rows.append(_row(id, ending, shown=shown))
+        if rows:
+            yield rows
 
 
 def _pieces(whole: list[T], size: int) -> Iterator[list[T]]:
@@ -196,19 +265,13 @@ def _clip(fraction: float | None) -> float | None:
     return None if fraction is None else min(max(fraction, 0.0), 1.0)
 
 
-def _bodies(endings: Mapping[str, Ending]) -> Iterator[list[dict[str, Any]]]:
-    """Split endings into bodies that the server accepts."""
-    rows: list[dict[str, Any]] = []
-    errors = 0
-    for id, ending in endings.items():
-        errors += ending.error is not None
-        if errors > _ERRORS or len(rows) == _LEASES:
-            yield rows
-            rows, errors = [], int(ending.error is not None)
-        error = None if ending.error is None else ending.error[-_LONGEST_ERROR:]
-        rows.append({"lease": id, "seconds": ending.seconds, "error": error})
-    if rows:
-        yield rows
+def _row(id: str, ending: Ending, *, shown: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {"lease": id, "seconds": ending.seconds, "error": None}
+    if ending.error is not None:
+        row["error"] = ending.error[-_LONGEST_ERROR:]
+    if shown and ending.thumbnail is not None:
+        row["thumbnail"] = base64.b64encode(ending.thumbnail).decode()
+    return row
 
 
 def _leases(answer: Mapping[str, Any]) -> list[Lease]:

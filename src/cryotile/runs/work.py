@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from cryotile.runs.ingest_batch import IngestReport, take_in
 from cryotile.runs.obstacles import scattered
 from cryotile.runs.progress import Tell, follow
 from cryotile.runs.run import Run, open_db, plan_run
+from cryotile.runs.task_map import task_map, thumbnail
 from cryotile.runs.tasklist import last_line
 
 __all__ = [
@@ -75,15 +76,17 @@ class FitTile:
         self.__dict__.update(state)
         opened_run(self.run, self.generation)
 
-    def __call__(self, task: Task, progress: Progress) -> None:
-        """Fit and save the tile of a task, unless it is up to date."""
+    def __call__(self, task: Task, progress: Progress) -> bytes | None:
+        """Fit and save the tile of a task, unless it is up to date; return a thumbnail of it."""
         run, db = opened_run(self.run, self.generation)
-        if not run.store.is_current(run.tile(task.index), run.fingerprint(task.index)):
-            fit_tile(run, db, task, progress)
+        tile = run.tile(task.index)
+        if run.store.is_current(tile, run.fingerprint(task.index)):
+            return None
+        return thumbnail(tile, run.settings.tile_size, fit_tile(run, db, task, progress))
 
 
-def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
-    """Read the points in a tile's window, fit its posts and save the tile.
+def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> xr.Dataset:
+    """Read the points in a tile's window, fit its posts, save the tile and return it.
 
     Parameters
     ----------
@@ -113,6 +116,7 @@ def fit_tile(run: Run, db: PointDB, task: Task, progress: Progress) -> None:
     progress(0.9)
     packed = None if sums is None else sums.packed()
     run.store.save(tile, fitted, run.fingerprint(task.index), packed)
+    return fitted
 
 
 def fit_wanted(run: Run, points: pd.DataFrame, tile: Tile) -> xr.Dataset:
@@ -377,7 +381,10 @@ def _work_through(
     tell: Tell,
 ) -> set[int]:
     """Work on the pending tasks of a task list; return the tasks that this process is responsible for."""
-    farm = open_backend(backend, home=frozen.path, key=frozen.key, stall=stall, lease=lease)
+    farm = open_backend(
+        backend, home=frozen.path, key=frozen.key, stall=stall, lease=lease,
+        task_map=partial(task_map, frozen) if isinstance(frozen, Run) else None,
+    )  # fmt: skip
     if backend == "auto" and (choice := choose(os.environ)).reason:
         tell(f"backend {choice.spec} ({choice.reason})")
     share = share_of(farm, frozen.tasks if only is None else only)

@@ -163,7 +163,7 @@ class _Worker:
         if child is None:
             return False
         attempts = child.receive()
-        for task, seconds, error, _ in attempts:
+        for task, seconds, error, *_ in attempts:
             kind = messages.DONE if error is None else messages.FAILED
             self._outbox += messages.report(kind, task.index, seconds, error or "")
         if not child.alive:

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from cryotile.farm.task import Task
 from cryotile.ledgers.sql import statements as sql
+from cryotile.ledgers.sql.schema import total_cost
 
 __all__ = ["BacklogIndices", "add_range", "add_tasks", "materialize", "read_backlog"]
 
@@ -73,13 +74,13 @@ def add_tasks(connection: Connection, run_id: int, tasks: Sequence[Task]) -> Non
             }
         )
     sql.ADD_BACKLOG.many(connection, rows)
-    sql.ADD_TASKS(connection, run=run_id, count=len(tasks))
+    sql.ADD_TASKS(connection, run=run_id, count=len(tasks), cost=total_cost(costs.tobytes()))
 
 
 def add_range(connection: Connection, run_id: int, size: int) -> None:
     """Add tasks 0 … size - 1, all of cost 0, to the backlog of a run that has no tasks."""
     sql.ADD_BACKLOG.many(connection, [_row(run_id, 0, size)])
-    sql.ADD_TASKS(connection, run=run_id, count=size)
+    sql.ADD_TASKS(connection, run=run_id, count=size, cost=0.0)
 
 
 def materialize(connection: Connection, run_id: int) -> bool:

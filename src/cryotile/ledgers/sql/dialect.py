@@ -2,13 +2,14 @@
 
 The dialects differ in a few words, which are written in brackets: ``[now]`` is the database's clock, ``[given]`` makes
 rows of the JSON list ``:given``, ``[locked]`` locks the rows of a query and skips those that others have locked,
-``[lock]`` waits for these.  SQLite has one writer at a time and needs no locks.  But its planner does not know how many
-rows are in which state, so ``[waiting]``, ``[leased]``, ``[failed]`` and ``[begun]`` name the index, and ``given`` is
-MATERIALIZED, so that its rows are looked up in ``tasks`` and not the other way round.
+``[lock]`` waits for these, ``[minute]`` is the minute in which a task was settled.  SQLite has one writer at a time, so
+it needs no locks.  But its planner does not know how many rows are in which state, so ``[waiting]``, ``[leased]``,
+``[failed]``, ``[begun]`` and ``[settled]`` name the index, and ``given`` is MATERIALIZED, so that its rows are looked
+up in ``tasks`` and not the other way round.
 
 A statement that changes the state of tasks returns, for each task, the change of the counts of its run; the columns
-``+leased`` to ``+attempts`` are added to the tally of the worker in the same transaction.  On PostgreSQL both are one
-statement, which needs no transaction around it.
+``+leased`` to ``+timed_product`` are added to the tally of the worker in the same transaction.  On PostgreSQL both are
+one statement, which needs no transaction around it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 from sqlalchemy import Connection, CursorResult, Row, TextClause, text
 
-__all__ = ["ADD_TALLY_SQL", "WITH_TALLY", "Statement", "TaskUpdate"]
+__all__ = ["ADD_TALLY_SQL", "COUNTS", "MARK_INTERVAL", "WITH_TALLY", "Statement", "TaskUpdate"]
 
 _WORDS = {
     "sqlite": {
@@ -30,6 +31,8 @@ _WORDS = {
         "[leased]": "INDEXED BY tasks_leased",
         "[failed]": "INDEXED BY tasks_failed",
         "[begun]": "INDEXED BY tasks_begun",
+        "[settled]": "INDEXED BY tasks_settled",
+        "[minute]": "CAST(settled / 60 AS integer)",
     },
     "postgresql": {
         "[now]": "CAST(extract(epoch FROM clock_timestamp()) AS float8)",
@@ -40,28 +43,46 @@ _WORDS = {
         "[leased]": "",
         "[failed]": "",
         "[begun]": "",
+        "[settled]": "",
+        "[minute]": "CAST(floor(settled / 60) AS bigint)",
     },
 }
 
 # Sets of parameters sent at a time.
 _QUEUED = 64
 
-_COUNTS = ("leased", "done", "failed", "returned", "attempts")
+COUNTS = (
+    "leased", "done", "failed", "returned", "attempts", "cost",
+    "timed", "timed_cost", "timed_seconds", "timed_cost2", "timed_seconds2", "timed_product",
+)  # fmt: skip
+"""Columns of a tally that a change of tasks adds to."""
 
-# add_tally: a worker's part of the counts of a run, and when it was seen.
+MARK_INTERVAL = 300.0
+"""Seconds between two marks of a tally: the rate since the last but one is of the last 5 to 10 minutes."""
+
+# add_tally: a worker's part of the counts of a run, when it was seen, and its marks.
+_LATER = f"CASE WHEN excluded.seen > tallies.mark_at + {MARK_INTERVAL} THEN"
+_MARKS = f"""
+    last_at = {_LATER} tallies.mark_at ELSE tallies.last_at END,
+    last_done = {_LATER} tallies.mark_done ELSE tallies.last_done END,
+    last_seconds = {_LATER} tallies.mark_seconds ELSE tallies.last_seconds END,
+    mark_done = {_LATER} tallies.done ELSE tallies.mark_done END,
+    mark_seconds = {_LATER} tallies.timed_seconds ELSE tallies.mark_seconds END,
+    mark_at = {_LATER} excluded.seen ELSE tallies.mark_at END
+"""
 _ADD = f"""
 ON CONFLICT (run_id, worker_id) DO UPDATE SET
-    seen = excluded.seen, {", ".join(f"{n} = tallies.{n} + excluded.{n}" for n in _COUNTS)}
+    seen = excluded.seen, {_MARKS},
+    {", ".join(f"{n} = tallies.{n} + excluded.{n}" for n in COUNTS)}
 """
-_INTO = f"INSERT INTO tallies (run_id, worker_id, seen, {', '.join(_COUNTS)})"
-ADD_TALLY_SQL = (
-    f"{_INTO} VALUES (:run, :worker, [now], {', '.join(f':{name}' for name in _COUNTS)}) {_ADD}"
-)
+_INTO = f"INSERT INTO tallies (run_id, worker_id, seen, mark_at, last_at, {', '.join(COUNTS)})"
+_VALUES = ", ".join(f":{name}" for name in COUNTS)
+ADD_TALLY_SQL = f"{_INTO} VALUES (:run, :worker, [now], [now], [now], {_VALUES}) {_ADD}"
 WITH_TALLY = f"""
 , tally AS (
     {_INTO}
-    SELECT CAST(:run AS bigint), CAST(:worker AS bigint), [now],
-           {", ".join(f'coalesce(sum("+{name}"), 0)' for name in _COUNTS)}
+    SELECT CAST(:run AS bigint), CAST(:worker AS bigint), [now], [now], [now],
+           {", ".join(f'coalesce(sum("+{name}"), 0)' for name in COUNTS)}
     FROM change {_ADD}
 )
 """
@@ -107,14 +128,14 @@ class TaskUpdate:
     def __init__(self, sql: str, *, returning: str, counts: Mapping[str, str]) -> None:
         # Changes that are the same for all tasks are not returned with each task.
         self._fixed = {
-            name: int(counts.get(name, "0")) for name in _COUNTS if _is_fixed(counts, name)
+            name: int(counts.get(name, "0")) for name in COUNTS if _is_fixed(counts, name)
         }
-        varying = [name for name in _COUNTS if name not in self._fixed]
+        varying = [name for name in COUNTS if name not in self._fixed]
         told = "".join(f', {counts[name]} AS "+{name}"' for name in varying)
         self._varying = [(name, -place) for place, name in enumerate(reversed(varying), 1)]
         self._sqlite = _translate(f"{sql} RETURNING {returning}{told}", "sqlite")
         self._add_tally = _translate(ADD_TALLY_SQL, "sqlite")
-        added = ", ".join(f'{counts.get(name, "0")} AS "+{name}"' for name in _COUNTS)
+        added = ", ".join(f'{counts.get(name, "0")} AS "+{name}"' for name in COUNTS)
         queries, _, update = f"{sql} RETURNING {returning}, {added}".rpartition("UPDATE tasks")
         chained = f"{queries.rstrip()}, " if "WITH " in queries else f"{queries}WITH "
         columns = returning.replace("tasks.", "")

@@ -34,6 +34,7 @@ try:
     )
     from cryotile.ledgers.sql.database import PATIENCE, Database
     from cryotile.ledgers.sql.dialect import TaskUpdate
+    from cryotile.ledgers.sql.failures import kind_of
     from cryotile.ledgers.sql.runs import RunRecord, count, create_run
     from cryotile.ledgers.sql.schema import TaskState, upgrade
 except ModuleNotFoundError as error:
@@ -190,11 +191,11 @@ class SqlLedger(Ledger):
 
     def settle(self, endings: Mapping[str, Ending]) -> set[str]:
         """End leases; see :meth:`cryotile.ledgers.Ledger.settle`."""
-        rows, errors = _ended(endings)
+        rows, noted = _ended(endings)
         if not rows:
             return set(endings)
-        change = self._joined.change if errors else self._joined.change_once
-        settled = change(lambda connection: self._settle(connection, rows, errors))
+        change = self._joined.change if noted else self._joined.change_once
+        settled = change(lambda connection: self._settle(connection, rows, noted))
         return self._lost(endings, rows, settled)
 
     def exchange(
@@ -206,11 +207,11 @@ class SqlLedger(Ledger):
         again: bool = False,
     ) -> tuple[set[str], list[Lease]]:
         """Settle and claim in one transaction; see :meth:`settle` and :meth:`claim`."""
-        rows, errors = _ended(endings)
+        rows, noted = _ended(endings)
         call = _Claim(secrets.randbits(62) if token is None else token, self._lease, again)
 
         def settle_and_claim(connection: Connection) -> tuple[set[int], list[Lease]]:
-            settled = self._settle(connection, rows, errors) if rows else set()
+            settled = self._settle(connection, rows, noted) if rows else set()
             return settled, self._claim_first(connection, n, call)
 
         settled, leases = self._joined.change(settle_and_claim)
@@ -277,9 +278,11 @@ class SqlLedger(Ledger):
         self, connection: Connection, n: int, had: Sequence[Lease], call: _Claim
     ) -> list[Lease]:
         """Materialize tasks of the backlog and reap expired leases until there are ``n`` leases or no more tasks."""
-        sql.LOCK_RUN(connection, run=self._run.id)
+        run = sql.LOCK_RUN(connection, run=self._run.id).one_or_none()
         known = {lease.id for lease in had}
         found = [lease for lease in self._claimed(connection, call) if lease.id not in known]
+        if run is None or run.paused:
+            return found
         while (wanted := n - len(had) - len(found)) > 0:
             # The last holder of the lock may have materialized enough.
             if claimed := self._claim(connection, wanted, call):
@@ -312,26 +315,34 @@ class SqlLedger(Ledger):
         self,
         connection: Connection,
         rows: Mapping[str, Sequence[Any]],
-        errors: Mapping[int, Ending],
+        noted: Mapping[int, Ending],
     ) -> set[int]:
-        """Settle leases, and record errors; return the indices of the tasks whose lease is not lost."""
+        """Settle leases, and keep errors and thumbnails; return the indices of the tasks whose lease is not lost."""
         run, worker = self._run.id, self._worker
         changed = sql.SETTLE(
             connection, run=run, worker=worker, given=_given(rows), attempts=self._run.attempts
         )
+        ended = [(row, noted[row.idx]) for row in changed if row.idx in noted]
         notes = [
             {
                 "run": run,
                 "idx": row.idx,
                 "attempt": row.attempts,
                 "worker": worker,
-                "seconds": errors[row.idx].seconds,
-                "error": errors[row.idx].error,
+                "seconds": ending.seconds,
+                "error": ending.error,
+                "kind": kind_of(ending.error),
             }
-            for row in changed
-            if row.idx in errors
+            for row, ending in ended
+            if ending.error is not None
         ]
         sql.NOTE_FAILURE.many(connection, notes)
+        pictures = [
+            {"run": run, "idx": row.idx, "body": ending.thumbnail}
+            for row, ending in ended
+            if ending.error is None
+        ]
+        sql.KEEP_THUMBNAIL.many(connection, pictures)
         return {row.idx for row in changed}
 
     def _lost(
@@ -370,9 +381,13 @@ class SqlLedger(Ledger):
         if not indices:
             return
         given = {"run": self._run.id, "given": json.dumps([[index] for index in indices])}
+        opened = 0
         for state in (TaskState.DONE, TaskState.FAILED):
-            sql.REOPEN(connection, worker=self._worker, state=int(state), **given)
+            opened += len(sql.REOPEN(connection, worker=self._worker, state=int(state), **given))
         sql.FORGET_FAILURES(connection, **given)
+        sql.FORGET_THUMBNAILS(connection, **given)
+        if opened:
+            sql.NEW_EPOCH(connection, run=self._run.id)
 
 
 @dataclass(slots=True)
@@ -405,14 +420,18 @@ class _Claim:
 def _ended(
     endings: Mapping[str, Ending],
 ) -> tuple[dict[str, tuple[int, int, float, int]], dict[int, Ending]]:
-    """Return the rows of endings by lease id, and those of failed attempts by task index."""
+    """Return the rows of endings by lease id, and by task index those with an error or a thumbnail."""
     rows = {
         id: (*place, ending.seconds, int(ending.error is not None))
         for id, ending in endings.items()
         if (place := _place(id)) is not None
     }
-    errors = {rows[id][0]: endings[id] for id in rows if endings[id].error is not None}
-    return rows, errors
+    noted = {
+        rows[id][0]: ending
+        for id, ending in endings.items()
+        if id in rows and (ending.error is not None or ending.thumbnail is not None)
+    }
+    return rows, noted
 
 
 def _place(id: str) -> tuple[int, int] | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from cryotile.farm.task import ATTEMPTS
 from cryotile.ledgers.base import LEASE
@@ -19,8 +20,10 @@ __all__ = [
     "create_run",
     "delete_run",
     "find_run",
+    "pause",
     "restart_all",
     "restart_stranded",
+    "tasks_counted",
 ]
 
 _NOBODY = 0
@@ -55,7 +58,10 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class TaskCounts:
-    """Number of tasks of a run, and of those that wait (``returned``: after a lease), are leased, done and failed."""
+    """Number of tasks of a run, and of those that wait (``returned``: after a lease), are leased, done and failed.
+
+    ``paused`` tells whether claims get nothing.
+    """
 
     tasks: int
     waiting: int
@@ -63,6 +69,7 @@ class TaskCounts:
     done: int
     failed: int
     returned: int
+    paused: bool
 
 
 def find_run(database: Database, name: str) -> RunRecord | None:
@@ -126,6 +133,7 @@ def restart_all(database: Database, run: RunRecord) -> None:
 
     def restart(connection: Connection) -> None:
         sql.LOCK_RUN(connection, run=run.id)
+        sql.NEW_EPOCH(connection, run=run.id)
         sql.REFILL_BACKLOG(connection, run=run.id)
         _clear(connection, run.id)
 
@@ -139,13 +147,20 @@ def restart_stranded(database: Database, run: RunRecord) -> int:
     )
 
 
+def pause(database: Database, run: RunRecord, *, paused: bool) -> None:
+    """Let claims of a run get nothing, or tasks again; leases go on."""
+    database.change(lambda connection: sql.PAUSE(connection, run=run.id, paused=paused).close())
+
+
 def delete_run(database: Database, run: RunRecord) -> None:
     """Delete a run with all its tasks."""
 
     def delete(connection: Connection) -> None:
         sql.LOCK_RUN(connection, run=run.id)
         _clear(connection, run.id)
-        for statement in (sql.DELETE_BACKLOG, sql.DELETE_TALLIES, sql.DELETE_RUN):
+        for statement in (
+            sql.DELETE_BACKLOG, sql.DELETE_TALLIES, sql.DELETE_MAP, sql.DELETE_RUN
+        ):  # fmt: skip
             statement(connection, run=run.id)
 
     database.change(delete)
@@ -154,6 +169,7 @@ def delete_run(database: Database, run: RunRecord) -> None:
 def _clear(connection: Connection, run_id: int) -> None:
     """Delete the rows of the tasks of a run, and their part of its counts."""
     sql.DELETE_FAILURES(connection, run=run_id)
+    sql.DELETE_THUMBNAILS(connection, run=run_id)
     if connection.dialect.name == "postgresql":
         # Other workers may settle tasks at this moment, so the counts of the deleted rows are subtracted.
         sql.CLEAR(connection, run=run_id, worker=_NOBODY)
@@ -168,5 +184,11 @@ def _find(connection: Connection, name: str) -> RunRecord | None:
 
 
 def _count(connection: Connection, run_id: int) -> TaskCounts:
-    tasks, leased, done, failed, returned = map(int, sql.COUNT(connection, run=run_id).one())
-    return TaskCounts(tasks, tasks - leased - done - failed, leased, done, failed, returned)
+    return tasks_counted(sql.COUNT(connection, run=run_id).one())
+
+
+def tasks_counted(row: Row[Any]) -> TaskCounts:
+    """Return the counts of a row of the statement ``COUNT``."""
+    tasks, leased, done, failed, returned, paused = map(int, row)
+    waiting = tasks - leased - done - failed
+    return TaskCounts(tasks, waiting, leased, done, failed, returned, bool(paused))

@@ -7,11 +7,14 @@ tasks       one row a task, from shortly before it is claimed; waiting, leased, 
 tallies     for each worker: its changes of the counts of a run, and when it was last seen
 failures    one row a failed attempt: the worker, and the error
 workers     host and process of each worker
+maps        where the tasks of a run lie, for a page that draws them
+thumbnails  a small picture of the result of a task
 ==========  ==============================================================================================
 
 A count of a run is the sum of its tallies.  Each worker adds to a row of its own, so no worker waits for another, and
-tasks are never counted.  Enrolling or restarting a million tasks touches hundreds of rows of the backlog; a task
-without a row waits, and no attempt was made of it.
+tasks are never counted.  A tally also holds the sums from which durations are estimated by cost.  Enrolling or
+restarting a million tasks touches hundreds of rows of the backlog; a task without a row waits, and no attempt was made
+of it.
 
 Times are seconds since 1970 by the database's clock.  There are no foreign keys: rows are removed with their run in one
 transaction, and every claim would pay for the checks.
@@ -22,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+import numpy as np
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -37,22 +41,31 @@ from sqlalchemy import (
     Table,
     Text,
     column,
+    select,
     text,
 )
+from sqlalchemy.schema import CreateColumn
 
 from cryotile.errors import CryotileError
 
 __all__ = [
+    "GREATEST_COST",
     "TaskState",
     "backlog",
     "failures",
+    "maps",
     "metadata",
     "runs",
     "tallies",
     "tasks",
+    "thumbnails",
+    "total_cost",
     "upgrade",
     "workers",
 ]
+
+GREATEST_COST = 1e100
+"""Costs of this size or more are left out of sums: databases refuse a sum or a product that overflows."""
 
 # A 64-bit number that the database assigns; SQLite does this for INTEGER only.
 _Number = BigInteger().with_variant(Integer, "sqlite")
@@ -83,6 +96,12 @@ runs = Table(
     Column("lease", Float(53), nullable=False),
     Column("attempts", SmallInteger, nullable=False),
     Column("created", Float(53), nullable=False),
+    # Sum of the costs of its tasks.
+    Column("cost", Float(53), nullable=False, server_default="0"),
+    # Whether claims get nothing.
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    # Number of times that settled tasks were opened again: what a page knows of the tasks is then invalid.
+    Column("epoch", Integer, nullable=False, server_default="0"),
 )
 
 backlog = Table(
@@ -165,6 +184,15 @@ Index(
     postgresql_where=tasks.c.state == text("3"),
     sqlite_where=tasks.c.state == text("3"),
 )
+# What has changed since a time, and the number of tasks that ended in each minute.
+Index(
+    "tasks_settled",
+    tasks.c.run_id,
+    tasks.c.settled,
+    tasks.c.state,
+    postgresql_where=tasks.c.settled.isnot(None),
+    sqlite_where=tasks.c.settled.isnot(None),
+)
 
 tallies = Table(
     "tallies",
@@ -182,6 +210,22 @@ tallies = Table(
     Column("returned", BigInteger, nullable=False, server_default="0"),
     # Attempts that it ended.
     Column("attempts", BigInteger, nullable=False, server_default="0"),
+    # Costs of the tasks that it settled for good.
+    Column("cost", Float(53), nullable=False, server_default="0"),
+    # Number of tasks that it did in a known time, and sums over them: of cost, seconds, and their squares and product.
+    Column("timed", BigInteger, nullable=False, server_default="0"),
+    Column("timed_cost", Float(53), nullable=False, server_default="0"),
+    Column("timed_seconds", Float(53), nullable=False, server_default="0"),
+    Column("timed_cost2", Float(53), nullable=False, server_default="0"),
+    Column("timed_seconds2", Float(53), nullable=False, server_default="0"),
+    Column("timed_product", Float(53), nullable=False, server_default="0"),
+    # Two earlier times, and done and timed_seconds by then: they give a recent rate.
+    Column("mark_at", Float(53), nullable=False, server_default="0"),
+    Column("mark_done", BigInteger, nullable=False, server_default="0"),
+    Column("mark_seconds", Float(53), nullable=False, server_default="0"),
+    Column("last_at", Float(53), nullable=False, server_default="0"),
+    Column("last_done", BigInteger, nullable=False, server_default="0"),
+    Column("last_seconds", Float(53), nullable=False, server_default="0"),
     postgresql_with={"fillfactor": 50},
     sqlite_with_rowid=False,
 )
@@ -196,7 +240,10 @@ failures = Table(
     Column("seconds", Float(53), nullable=False),
     Column("error", Text, nullable=False),
     Column("at", Float(53), nullable=False),
+    # Digest of the error without what differs from task to task; NULL for failures of version 2.
+    Column("kind", String(16)),
 )
+Index("failures_kind", failures.c.run_id, failures.c.kind, failures.c.worker_id, failures.c.idx)
 
 workers = Table(
     "workers",
@@ -206,7 +253,32 @@ workers = Table(
     Column("host", Text, nullable=False),
     Column("pid", BigInteger, nullable=False),
     Column("created", Float(53), nullable=False),
+    # Memory of the worker and its children when it last said so, bytes.
+    Column("memory", BigInteger),
 )
+
+maps = Table(
+    "maps",
+    metadata,
+    Column("run_id", BigInteger, nullable=False, primary_key=True, autoincrement=False),
+    # Digest of the body.
+    Column("etag", String(32), nullable=False),
+    # The variables and the shape of thumbnails, as JSON.
+    Column("legend", Text, nullable=False),
+    # The whole map: JSON, compressed by gzip.
+    Column("body", LargeBinary, nullable=False),
+)
+
+thumbnails = Table(
+    "thumbnails",
+    metadata,
+    Column("run_id", BigInteger, nullable=False, primary_key=True),
+    Column("idx", BigInteger, nullable=False, primary_key=True),
+    Column("at", Float(53), nullable=False),
+    # Values of all variables, one byte each, compressed by zlib.
+    Column("body", LargeBinary, nullable=False),
+)
+Index("thumbnails_at", thumbnails.c.run_id, thumbnails.c.at)
 
 # Version of each part of the schema: that of the ledger, and that of the server.
 _versions = Table(
@@ -238,10 +310,9 @@ _LOCK_SCHEMA = "SELECT pg_advisory_xact_lock(7166101)"
 
 
 def _create_ledger(connection: Connection) -> None:
-    """Create version 1, with the names of version 2."""
-    metadata.create_all(
-        connection, tables=[runs, backlog, tasks, tallies, failures, workers], checkfirst=False
-    )
+    """Create the tables as they are now; the further steps find nothing to do."""
+    made = [runs, backlog, tasks, tallies, failures, workers, maps, thumbnails]
+    metadata.create_all(connection, tables=made, checkfirst=False)
     connection.execute(text(_RUN_PROGRESS))
 
 
@@ -252,9 +323,62 @@ def _rename(connection: Connection) -> None:
         connection.execute(text("ALTER TABLE tasks RENAME COLUMN turns TO lease_count"))
 
 
+# Columns that version 3 adds to each table.
+_ADDED = {
+    runs: ("cost", "paused", "epoch"),
+    tallies: (
+        "cost", "timed", "timed_cost", "timed_seconds", "timed_cost2", "timed_seconds2", "timed_product",
+        "mark_at", "mark_done", "mark_seconds", "last_at", "last_done", "last_seconds",
+    ),
+    failures: ("kind",),
+    workers: ("memory",),
+}  # fmt: skip
+
+_MARK_NOW = """
+-- mark_now: rates begin at the upgrade.
+UPDATE tallies SET mark_at = seen, mark_done = done, last_at = seen, last_done = done
+"""
+
+_ADD_SETTLED_COST = """
+-- add_settled_cost: of the tasks that are settled at the upgrade.
+UPDATE tallies SET cost = (
+    SELECT coalesce(sum(tasks.cost), 0) FROM tasks
+    WHERE tasks.run_id = tallies.run_id AND tasks.state > 1 AND abs(tasks.cost) < 1e100
+)
+WHERE worker_id = (SELECT min(worker_id) FROM tallies AS others WHERE others.run_id = tallies.run_id)
+"""
+
+
+def _watch(connection: Connection) -> None:
+    """Upgrade to version 3: what a page about a run shows without reading all tasks."""
+    if connection.dialect.has_table(connection, maps.name):
+        return
+    for table, names in _ADDED.items():
+        for name in names:
+            definition = CreateColumn(table.c[name]).compile(dialect=connection.dialect)
+            connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+    for table, index in ((tasks, "tasks_settled"), (failures, "failures_kind")):
+        next(each for each in table.indexes if each.name == index).create(connection)
+    metadata.create_all(connection, tables=[maps, thumbnails], checkfirst=False)
+    connection.execute(text(_MARK_NOW))
+    connection.execute(text(_ADD_SETTLED_COST))
+    for run_id in connection.execute(select(runs.c.id)).scalars().all():
+        rows = select(backlog.c.costs).where(
+            backlog.c.run_id == run_id, backlog.c.costs.isnot(None)
+        )
+        cost = sum(total_cost(row.costs) for row in connection.execute(rows))
+        connection.execute(runs.update().where(runs.c.id == run_id).values(cost=cost))
+
+
+def total_cost(costs: bytes) -> float:
+    """Return the sum of the costs of a row of the backlog, without those that no database can add up."""
+    each = np.frombuffer(costs, "<f8")
+    return float(each[np.abs(each) < GREATEST_COST].sum())
+
+
 Step = Callable[[Connection], None]
 
-LEDGER_STEPS: Sequence[Step] = (_create_ledger, _rename)
+LEDGER_STEPS: Sequence[Step] = (_create_ledger, _rename, _watch)
 """The steps from each version of the ledger's tables to the next."""
 
 

@@ -7,7 +7,12 @@ whole key only.  ``state + 0`` prevents the use of an index by state.
 
 from __future__ import annotations
 
-from cryotile.ledgers.sql.dialect import ADD_TALLY_SQL, WITH_TALLY, Statement, TaskUpdate
+from cryotile.ledgers.sql.dialect import ADD_TALLY_SQL, COUNTS, WITH_TALLY, Statement, TaskUpdate
+from cryotile.ledgers.sql.schema import GREATEST_COST
+
+_COUNTED = f"abs(tasks.cost) < {GREATEST_COST}"
+COUNTED_COST = f"CASE WHEN {_COUNTED} THEN tasks.cost ELSE 0 END"
+_TIMED = f"CASE WHEN state = 2 AND {_COUNTED} THEN {{}} ELSE 0 END"
 
 NOW = Statement("""
 -- now: the database's clock.
@@ -34,7 +39,7 @@ ON CONFLICT (key) DO NOTHING
 
 LOCK_RUN = Statement("""
 -- lock_run: one worker at a time lists tasks, materializes them or restarts the run; claims do not need it.
-SELECT tasks FROM runs WHERE id = :run [lock]
+SELECT tasks, paused FROM runs WHERE id = :run [lock]
 """)
 
 REGISTER = Statement("""
@@ -48,18 +53,20 @@ COUNT = Statement("""
 -- count: the sum of the workers' tallies; no task is read.
 SELECT runs.tasks,
        coalesce(sum(leased), 0) AS leased, coalesce(sum(done), 0) AS done,
-       coalesce(sum(failed), 0) AS failed, coalesce(sum(returned), 0) AS returned
+       coalesce(sum(failed), 0) AS failed, coalesce(sum(returned), 0) AS returned, runs.paused
 FROM runs LEFT JOIN tallies ON tallies.run_id = runs.id
-WHERE runs.id = :run GROUP BY runs.id, runs.tasks
+WHERE runs.id = :run GROUP BY runs.id, runs.tasks, runs.paused
 """)
 
 CLAIM = TaskUpdate(
     """
--- claim: the costliest waiting tasks, from their index; none if a task of the backlog costs more, to materialize first.
+-- claim: the costliest waiting tasks, from their index; none if a task of the backlog costs more, to materialize first,
+-- or if the run is paused.
 WITH picked AS (
     SELECT run_id, idx FROM tasks
     WHERE run_id = :run AND state = 0 AND cost >= coalesce(
         (SELECT max(top) FROM backlog WHERE run_id = :run AND taken < size), -1.7e308)
+        AND NOT (SELECT paused FROM runs WHERE id = :run)
     ORDER BY cost DESC, idx LIMIT :n [locked]
 )
 UPDATE tasks SET
@@ -134,6 +141,13 @@ WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = gi
         "failed": "CASE state WHEN 3 THEN 1 ELSE 0 END",
         "returned": "CASE state WHEN 0 THEN 1 ELSE 0 END",
         "attempts": "1",
+        "cost": f"CASE WHEN state > 1 AND {_COUNTED} THEN tasks.cost ELSE 0 END",
+        "timed": _TIMED.format("1"),
+        "timed_cost": _TIMED.format("tasks.cost"),
+        "timed_seconds": _TIMED.format("tasks.seconds"),
+        "timed_cost2": _TIMED.format("tasks.cost * tasks.cost"),
+        "timed_seconds2": _TIMED.format("tasks.seconds * tasks.seconds"),
+        "timed_product": _TIMED.format("tasks.cost * tasks.seconds"),
     },
 )
 
@@ -159,10 +173,11 @@ WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND tasks.lease = gi
 
 NOTE_FAILURE = Statement("""
 -- note_failure: the error of a failed attempt.
-INSERT INTO failures (run_id, idx, attempt, worker_id, seconds, error, at)
-VALUES (:run, :idx, :attempt, :worker, :seconds, :error, [now])
+INSERT INTO failures (run_id, idx, attempt, worker_id, seconds, error, at, kind)
+VALUES (:run, :idx, :attempt, :worker, :seconds, :error, [now], :kind)
 ON CONFLICT (run_id, idx, attempt) DO UPDATE SET
-    worker_id = excluded.worker_id, seconds = excluded.seconds, error = excluded.error, at = excluded.at
+    worker_id = excluded.worker_id, seconds = excluded.seconds, error = excluded.error, at = excluded.at,
+    kind = excluded.kind
 """)
 
 RELEASE = TaskUpdate(
@@ -226,8 +241,8 @@ ON CONFLICT (run_id, idx) DO NOTHING
 """)
 
 ADD_TASKS = Statement("""
--- add_tasks: add to the number of tasks of the run.
-UPDATE runs SET tasks = tasks + :count WHERE id = :run
+-- add_tasks: add to the number of tasks of the run, and to its cost.
+UPDATE runs SET tasks = tasks + :count, cost = cost + :cost WHERE id = :run
 """)
 
 REOPEN = TaskUpdate(
@@ -243,8 +258,31 @@ FROM given WHERE tasks.run_id = given.run_id AND tasks.idx = given.idx AND state
         "done": "CASE :state WHEN 2 THEN -1 ELSE 0 END",
         "failed": "CASE :state WHEN 3 THEN -1 ELSE 0 END",
         "returned": "1",
+        "cost": f"-{COUNTED_COST}",
     },
 )
+
+NEW_EPOCH = Statement("""
+-- new_epoch: settled tasks are open again.
+UPDATE runs SET epoch = epoch + 1 WHERE id = :run
+""")
+
+FORGET_THUMBNAILS = Statement("""
+-- forget_thumbnails: of tasks that are open again.
+WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
+DELETE FROM thumbnails WHERE (run_id, idx) IN (SELECT run_id, idx FROM given)
+""")
+
+KEEP_THUMBNAIL = Statement("""
+-- keep_thumbnail: of a task that is done.
+INSERT INTO thumbnails (run_id, idx, at, body) VALUES (:run, :idx, [now], :body)
+ON CONFLICT (run_id, idx) DO UPDATE SET at = excluded.at, body = excluded.body
+""")
+
+PAUSE = Statement("""
+-- pause: claims of a paused run get nothing.
+UPDATE runs SET paused = :paused WHERE id = :run
+""")
 
 FORGET_FAILURES = Statement("""
 -- forget_failures: delete the errors of tasks that are open again.
@@ -299,7 +337,8 @@ WITH change AS (
         CASE state WHEN 2 THEN -1 ELSE 0 END AS "+done",
         CASE state WHEN 3 THEN -1 ELSE 0 END AS "+failed",
         CASE WHEN state = 0 AND lease_count > 0 THEN -1 ELSE 0 END AS "+returned",
-        0 AS "+attempts"
+        CASE WHEN state > 1 AND {_COUNTED} THEN -tasks.cost ELSE 0 END AS "+cost",
+        {", ".join(f'0 AS "+{name}"' for name in COUNTS if name == "attempts" or name.startswith("timed"))}
 )
 {WITH_TALLY}
 SELECT count(*) FROM change
@@ -312,7 +351,8 @@ DELETE FROM tasks WHERE run_id = :run
 
 ZERO_TALLIES = Statement("""
 -- zero_tallies: the counts of a run without rows of tasks.
-UPDATE tallies SET leased = 0, done = 0, failed = 0, returned = 0 WHERE run_id = :run
+UPDATE tallies SET leased = 0, done = 0, failed = 0, returned = 0, cost = 0, mark_done = 0, last_done = 0
+WHERE run_id = :run
 """)
 
 DELETE_FAILURES = Statement("""
@@ -330,19 +370,30 @@ DELETE_TALLIES = Statement("""
 DELETE FROM tallies WHERE run_id = :run
 """)
 
+DELETE_THUMBNAILS = Statement("""
+-- delete_thumbnails: of a whole run.
+DELETE FROM thumbnails WHERE run_id = :run
+""")
+
+DELETE_MAP = Statement("""
+-- delete_map: of a whole run.
+DELETE FROM maps WHERE run_id = :run
+""")
+
 DELETE_RUN = Statement("""
 -- delete_run: the run itself, when nothing of it is left.
 DELETE FROM runs WHERE id = :run
 """)
 
 BACKLOG_LEFT = Statement("""
--- backlog_left: whether a task is not materialized yet.
-SELECT 1 FROM backlog WHERE run_id = :run AND taken < size LIMIT 1
+-- backlog_left: whether a task is not materialized yet; no question of a run that is paused.
+SELECT 1 FROM backlog WHERE run_id = :run AND taken < size AND NOT (SELECT paused FROM runs WHERE id = :run) LIMIT 1
 """)
 
 BACKLOG_OR_EXPIRED_LEFT = Statement("""
 -- backlog_or_expired_left: whether there is anything to claim; another worker may just have materialized tasks.
-SELECT 1 WHERE EXISTS (SELECT 1 FROM backlog WHERE run_id = :run AND taken < size)
-            OR EXISTS (SELECT 1 FROM tasks [waiting] WHERE run_id = :run AND state = 0)
-            OR EXISTS (SELECT 1 FROM tasks [leased] WHERE run_id = :run AND state = 1 AND expires < [now])
+SELECT 1 FROM runs WHERE id = :run AND NOT paused
+     AND (EXISTS (SELECT 1 FROM backlog WHERE run_id = :run AND taken < size)
+       OR EXISTS (SELECT 1 FROM tasks [waiting] WHERE run_id = :run AND state = 0)
+       OR EXISTS (SELECT 1 FROM tasks [leased] WHERE run_id = :run AND state = 1 AND expires < [now]))
 """)

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from flask import g, has_request_context, request
 from flask_sqlalchemy import SQLAlchemy
@@ -26,6 +26,7 @@ from sqlalchemy import (
     String,
     Text,
     delete,
+    func,
     select,
     text,
 )
@@ -34,6 +35,9 @@ from werkzeug.security import generate_password_hash
 
 from cryotile.errors import InvalidValue
 from cryotile.ledgers.sql import schema
+
+if TYPE_CHECKING:
+    from cryotile.taskfarm.server.auth import Principal
 
 __all__ = [
     "MEMBER_ROLES",
@@ -46,15 +50,20 @@ __all__ = [
     "Token",
     "User",
     "add_user",
+    "audit",
     "digest",
     "find_user",
     "forget_run",
     "issue_token",
+    "members",
     "note",
     "remove_user",
+    "revoke_digest",
     "revoke_tokens",
     "set_member",
+    "set_role",
     "tables",
+    "tokens_of",
     "users",
 ]
 
@@ -264,6 +273,18 @@ def remove_user(name: str) -> bool:
     return True
 
 
+def set_role(user: User, role: str) -> None:
+    """Make a user an ``admin`` or a ``user``."""
+    with _changing("set role", f"{user.name} {role}"):
+        user.role = role
+
+
+def tokens_of(user_id: int) -> list[Token]:
+    """Return the tokens of a user that have not expired, the last one first."""
+    query = select(Token).where(Token.user_id == user_id, Token.expires > time.time())
+    return list(tables.session.execute(query.order_by(Token.created.desc())).scalars())
+
+
 def digest(token: str) -> str:
     """Return the digest under which a token is stored; a token is random, so no salt is needed."""
     return hashlib.sha256(token.encode()).hexdigest()
@@ -283,11 +304,17 @@ def issue_token(user_id: int, name: str, lifetime: float) -> str:
 
 def revoke_tokens(user_id: int, name: str, token: str | None = None) -> None:
     """Revoke one token of a user, or all of them if ``token`` is None."""
-    revoked = delete(Token).where(Token.user_id == user_id)
     if token is not None:
-        revoked = revoked.where(Token.digest == digest(token))
-    with _changing("revoke token" if token else "revoke all tokens", name) as session:
-        session.execute(revoked)
+        revoke_digest(user_id, name, digest(token))
+        return
+    with _changing("revoke all tokens", name) as session:
+        session.execute(delete(Token).where(Token.user_id == user_id))
+
+
+def revoke_digest(user_id: int, name: str, stored: str) -> None:
+    """Revoke the token of a user that is stored under a digest."""
+    with _changing("revoke token", name) as session:
+        session.execute(delete(Token).where(Token.user_id == user_id, Token.digest == stored))
 
 
 def set_member(run_id: int, uuid: str, user: User, role: str | None) -> None:
@@ -296,6 +323,43 @@ def set_member(run_id: int, uuid: str, user: User, role: str | None) -> None:
         session.execute(delete(Member).where(Member.run_id == run_id, Member.user_id == user.id))
         if role is not None:
             session.add(Member(run_id=run_id, user_id=user.id, role=role))
+
+
+def members(run_id: int) -> list[tuple[str, str]]:
+    """Return the names and roles of the members of a run, by name; its creator need not be among them."""
+    query = select(User.name, Member.role).join(Member, Member.user_id == User.id)
+    found = tables.session.execute(query.where(Member.run_id == run_id).order_by(User.name))
+    return [(row.name, row.role) for row in found]
+
+
+def audit(
+    who: Principal | None, *, run: str | None, before: int | None, limit: int
+) -> list[AuditEntry]:
+    """Return entries of the audit log, the last one first.
+
+    Parameters
+    ----------
+    who : Principal or None
+        Only their actions, and those that concern runs that they own; None: all.
+    run : str or None
+        Only entries about the run of this uuid.
+    before : int or None
+        Only entries of a lower id.
+    limit : int
+        Largest number of entries.
+    """
+    query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
+    about = func.substr(AuditEntry.subject, 1, 32)
+    if who is not None:
+        owned = select(Member.run_id).where(Member.user_id == who.id, Member.role == "owner")
+        runs = schema.runs.c
+        own = select(runs.uuid).where((runs.owner == who.name) | runs.id.in_(owned))
+        query = query.where((AuditEntry.user == who.name) | about.in_(own))
+    if run is not None:
+        query = query.where(about == run)
+    if before is not None:
+        query = query.where(AuditEntry.id < before)
+    return list(tables.session.execute(query).scalars())
 
 
 def forget_run(run_id: int, uuid: str) -> None:

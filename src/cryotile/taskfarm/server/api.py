@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from flask import Blueprint, Response, jsonify, request, stream_with_context
@@ -45,19 +47,31 @@ from cryotile.taskfarm.server.bodies import (
     WorkerQuery,
     storable,
 )
-from cryotile.taskfarm.server.listing import list_runs, list_tasks, list_workers, see_run, summarize
+from cryotile.taskfarm.server.listing import (
+    list_runs,
+    list_tasks,
+    list_workers,
+    note_memory,
+    see_run,
+    summarize,
+)
 from cryotile.taskfarm.server.operations import Operations
 from cryotile.taskfarm.server.state import anonymous_worker, server
 
-__all__ = ["api"]
+__all__ = ["api", "operations", "stream"]
 
 api = Blueprint("api", __name__)
 operations = Operations(api)
 
 _RUN = "/api/v1/runs/<run>"
 
+# Bytes of a thumbnail, and of what it holds.
+LONGEST_THUMBNAIL, LONGEST_PICTURE = 1024, 65_536
+
 # Event streams: seconds between two looks, between two signs of life, and until the client must reconnect.
 _PAUSE, _SILENCE, _LONGEST = 1.0, 15.0, 300.0
+
+_RESTING: dict[str, Any] = {"clock": 0.0, "rate": 0.0, "seconds_left": None}
 
 # Longest-lived event streams of a process at once: its other threads serve workers.
 _stream_seats = threading.BoundedSemaphore(2)
@@ -98,7 +112,7 @@ def claim(run: RunRecord, body: ClaimRequest) -> NewLeases:
     """Claim up to n of the costliest waiting tasks."""
     ledger = server().ledger(run, _claimant(body.worker))
     leases = ledger.claim(body.n, token=_number(body.token), again=body.again)
-    return NewLeases(_describe(leases), _unsettled(run, leases))
+    return NewLeases(_describe(leases), *_unsettled(run, leases))
 
 
 @operations.add(
@@ -109,7 +123,10 @@ def renew(
 ) -> LostLeases:
     """Prolong leases."""
     fractions = {each.lease: each.fraction for each in body}
-    return LostLeases(sorted(server().ledger(run, _worker(query.worker)).renew(fractions)))
+    worker = _worker(query.worker)
+    if query.memory is not None:
+        note_memory(server().database, worker, query.memory)
+    return LostLeases(sorted(server().ledger(run, worker).renew(fractions)))
 
 
 @operations.add("DELETE", f"{_RUN}/leases", {204: "The tasks wait again."}, role="worker")
@@ -141,7 +158,7 @@ def settle(
     lost, leases = ledger.exchange(
         endings, query.claim, token=_number(query.token), again=query.again is not None
     )
-    return SettleAnswer(sorted(lost), _describe(leases), _unsettled(run, leases))
+    return SettleAnswer(sorted(lost), _describe(leases), *_unsettled(run, leases))
 
 
 @operations.add("GET", f"{_RUN}/tasks", {200: "A page of tasks."}, role="viewer")
@@ -176,7 +193,7 @@ def get_events(run: RunRecord) -> Response:
         row = see_run(database, who, run)
         return None if row is None else summarize(row, who)
 
-    return _stream(look)
+    return stream(look)
 
 
 @operations.add("PUT", f"{_RUN}/members/<name>", {204: "The role is set."}, role="owner")
@@ -277,7 +294,24 @@ def _number(token: str | None) -> int | None:
 
 def _ending(given: Settlement) -> Ending:
     error = None if given.error is None else storable(given.error) or "no reason was given"
-    return Ending(given.seconds, error)
+    return Ending(given.seconds, error, _thumbnail(given.thumbnail))
+
+
+def _thumbnail(given: str | None) -> bytes | None:
+    if given is None:
+        return None
+    try:
+        body = base64.b64decode(given, validate=True)
+        values = zlib.decompressobj().decompress(body, LONGEST_PICTURE)
+    except (ValueError, zlib.error) as error:
+        raise BadRequest(
+            f"a thumbnail is not base64 of zlib ({error}); see /api/v1/openapi.json"
+        ) from error
+    if not values or len(body) > LONGEST_THUMBNAIL:
+        raise BadRequest(
+            f"a thumbnail has {len(body)} bytes and must have 1 to {LONGEST_THUMBNAIL}; make it coarser"
+        )
+    return body
 
 
 def _describe(leases: Sequence[Lease]) -> list[LeasedTask]:
@@ -289,12 +323,14 @@ def _describe(leases: Sequence[Lease]) -> list[LeasedTask]:
     ]  # fmt: skip
 
 
-def _unsettled(run: RunRecord, leases: Sequence[Lease]) -> int | msgspec.UnsetType:
-    """Count the unsettled tasks if a claim got none: the client asks next whether the run is over."""
+def _unsettled(
+    run: RunRecord, leases: Sequence[Lease]
+) -> tuple[int | msgspec.UnsetType, bool | msgspec.UnsetType]:
+    """Count the unsettled tasks if a claim got none: the client asks next whether the run is over, or paused."""
     if leases:
-        return UNSET
+        return UNSET, UNSET
     counts = count(server().database, run)
-    return counts.waiting + counts.leased
+    return counts.waiting + counts.leased, counts.paused or UNSET
 
 
 def _set_role(run: RunRecord, name: str, role: str | None) -> None:
@@ -307,7 +343,7 @@ def _set_role(run: RunRecord, name: str, role: str | None) -> None:
     server().access.forget()
 
 
-def _stream(look: Callable[[], RunSummary | None]) -> Response:
+def stream(look: Callable[[], RunSummary | RunList | None]) -> Response:
     """Answer with events until the run is over; if no thread can be spared, with one event, and the client reconnects.
 
     ``look`` returns None if the run was deleted.
@@ -321,13 +357,14 @@ def _stream(look: Callable[[], RunSummary | None]) -> Response:
     return response
 
 
-def _events(look: Callable[[], RunSummary | None], stays: bool) -> Iterator[str]:
+def _events(look: Callable[[], RunSummary | RunList | None], stays: bool) -> Iterator[str]:
     last, spoke = None, time.monotonic()
     end = spoke + _LONGEST
     yield "retry: 2000\n\n"
     while (seen := look()) is not None:
-        # The clock advances even if nothing happens.
-        state = msgspec.structs.replace(seen, clock=0.0)
+        runs = seen.runs if isinstance(seen, RunList) else [seen]
+        # What changes with the clock is no event.
+        state = [msgspec.structs.replace(run, **_RESTING) for run in runs]
         now = time.monotonic()
         if state != last:
             last, spoke = state, now
@@ -335,6 +372,7 @@ def _events(look: Callable[[], RunSummary | None], stays: bool) -> Iterator[str]
         elif now - spoke > _SILENCE:
             spoke = now
             yield ": still here\n\n"
-        if not stays or now > end or seen.waiting + seen.leased == 0:
+        over = isinstance(seen, RunSummary) and seen.waiting + seen.leased == 0
+        if not stays or now > end or over:
             return
         time.sleep(_PAUSE)

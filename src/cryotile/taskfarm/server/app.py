@@ -31,9 +31,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from cryotile.errors import InvalidValue
 from cryotile.ledgers.sql.database import Database, Unreachable
 from cryotile.ledgers.sql.schema import upgrade
-from cryotile.taskfarm.server import api, legacy_api
+from cryotile.taskfarm.server import account_api, api, legacy_api, watch_api
 from cryotile.taskfarm.server.accounts import STEPS, tables
-from cryotile.taskfarm.server.auth import Access, authenticate
+from cryotile.taskfarm.server.auth import Access, authenticate, session_principal
 from cryotile.taskfarm.server.pages import is_for_person, pages, render_error
 from cryotile.taskfarm.server.settings import ServerSettings
 from cryotile.taskfarm.server.state import Server, WorkerIds
@@ -90,11 +90,13 @@ class _Application(Flask):
 
 
 class _Sessions(SecureCookieSessionInterface):
-    """Sessions of the page; calls of the API have none, which saves checking a signature."""
+    """Sessions of the page, and of the calls that it makes; calls of programs have none, so no signature is checked."""
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         """Return the session of a request."""
-        if request.path.startswith("/api/"):
+        if request.path.startswith("/api/") and (
+            "HTTP_COOKIE" not in request.environ or "HTTP_AUTHORIZATION" in request.environ
+        ):
             return NullSession()
         return super().open_session(app, request)
 
@@ -161,6 +163,8 @@ def create_app(settings: ServerSettings | None = None) -> Flask:
     )
     app.extensions["cryotile"] = Server(database, settings, Access(database), WorkerIds(database))
     tables.init_app(app)
+    # The calls of both are among those of the native API.
+    assert account_api.api is watch_api.api is api.api
     for part in (legacy_api.legacy_api, api.api, pages):
         app.register_blueprint(part)
     app.before_request(_admit)
@@ -189,6 +193,9 @@ def _admit() -> Response | None:
     if request.method not in ("GET", "HEAD") or request.endpoint == "legacy.get_token":
         _refuse_other_sites()
     if request.endpoint in _OPEN:
+        return None
+    if "HTTP_COOKIE" in request.environ and (who := session_principal()) is not None:
+        g.principal = who
         return None
     refusal = authenticate()
     if refusal is not None and is_for_person() and not request.path.startswith("/api/"):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
-from flask import Response, current_app, g, jsonify, request
+from flask import Response, current_app, g, jsonify, request, session
 from flask_httpauth import HTTPBasicAuth, HTTPTokenAuth, MultiAuth
 from sqlalchemy import select, text
 from werkzeug.exceptions import Forbidden, NotFound, TooManyRequests
@@ -44,6 +44,7 @@ __all__ = [
     "identify",
     "member_run",
     "principal",
+    "session_principal",
 ]
 
 # Seconds after which a process checks again whether another one changed rights.
@@ -302,6 +303,12 @@ for _kind in (_basic, _bearer):
 
 authenticate = cast("Callable[[], Response | None]", _both.login_required(_admit))
 """Set the principal of the current request, or return the refusal."""
+
+
+def session_principal() -> Principal | None:
+    """Return the user of the session of the current request; None without one."""
+    token = session.get("token")
+    return _access().of_token(token) if isinstance(token, str) else None
 
 
 def principal() -> Principal:

@@ -174,6 +174,22 @@ class RunSummary(Body, frozen=True):
     leased: Annotated[Count, Meta(description="Number of tasks that workers hold.")]
     done: Annotated[Count, Meta(description="Number of tasks that are done.")]
     failed: Annotated[Count, Meta(description="Number of tasks whose last attempt failed.")]
+    paused: Annotated[bool, Meta(description="Whether claims get nothing.")]
+    epoch: Annotated[
+        Count, Meta(description="Number of times that settled tasks were opened again.")
+    ]
+    map: Annotated[bool, Meta(description="Whether the run has a map.")]
+    seen: Annotated[
+        float | None, Meta(description="Last sign of life of a worker, seconds since 1970.")
+    ]
+    workers: Annotated[Count, Meta(description="Number of workers that are at work.")]
+    rate: Annotated[float, Meta(description="Tasks done per second, of the last minutes.")]
+    seconds_left: Annotated[
+        tuple[float, float] | None,
+        Meta(
+            description="Least and most time that is left, seconds; null if nobody works or nothing is left."
+        ),
+    ]
 
 
 class RunList(Body, frozen=True):
@@ -232,6 +248,13 @@ class WorkerQuery(Struct, frozen=True):
     worker: Annotated[
         WorkerUuid | None, Meta(description="Uuid of the worker, as in an earlier claim.")
     ] = None
+    memory: (
+        Annotated[
+            int,
+            Meta(ge=0, le=2**62, description="Memory of the worker's processes, bytes."),
+        ]
+        | None
+    ) = None
 
 
 class TaskQuery(Struct, frozen=True):
@@ -284,6 +307,9 @@ Unsettled = Annotated[
         description="Given if there are no leases: number of tasks that wait or are leased; 0 means the run is over."
     ),
 ]
+Paused = Annotated[
+    bool, Meta(description="Given if there are no leases: whether the run is paused; ask again.")
+]
 LeaseList = Annotated[list[LeasedTask], Meta(description="New leases, the costliest task first.")]
 LostIds = Annotated[
     list[str], Meta(description="Leases that are lost: another worker has or had the task.")
@@ -295,6 +321,7 @@ class NewLeases(Body, frozen=True):
 
     leases: LeaseList
     unsettled: Unsettled | UnsetType = UNSET
+    paused: Paused | UnsetType = UNSET
 
 
 class LostLeases(Body, frozen=True):
@@ -309,6 +336,7 @@ class SettleAnswer(Body, frozen=True):
     lost: LostIds
     leases: LeaseList | UnsetType = UNSET
     unsettled: Unsettled | UnsetType = UNSET
+    paused: Paused | UnsetType = UNSET
 
 
 class Renewal(Body, frozen=True):
@@ -329,6 +357,17 @@ class Settlement(Body, frozen=True):
     error: Annotated[
         str | None, Meta(description="Why the attempt failed; null if its result is saved.")
     ] = None
+    thumbnail: (
+        Annotated[
+            str,
+            Meta(
+                max_length=1400,
+                description="A small picture of the result: one byte for each value, all variables of the map one "
+                "after the other, compressed by zlib, in base64; at most 1 kB.",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class TaskSummary(Body, frozen=True):
@@ -360,9 +399,16 @@ class TaskPage(Body, frozen=True):
 class WorkerSummary(Body, frozen=True):
     """A worker of a run."""
 
+    number: Annotated[int, Meta(description="Number by which the tiles name it.")]
     uuid: str
     host: str
     pid: int
+    memory: Annotated[
+        int | None, Meta(description="Memory of its processes as last reported, bytes.")
+    ]
+    stuck: Annotated[
+        bool, Meta(description="Whether a lease has expired, or will soon: it does not renew.")
+    ]
     age: Annotated[float, Meta(description="Seconds since its last call.")]
     leased: Annotated[int, Meta(description="Number of tasks that it holds.")]
     done: Annotated[int, Meta(description="Number of tasks that it did.")]

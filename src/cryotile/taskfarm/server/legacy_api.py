@@ -21,7 +21,7 @@ from werkzeug.exceptions import BadRequest, NotFound
 
 from cryotile.ledgers.sql import statements as sql
 from cryotile.ledgers.sql.database import Database
-from cryotile.ledgers.sql.dialect import Statement, TaskUpdate
+from cryotile.ledgers.sql.dialect import COUNTS, Statement, TaskUpdate
 from cryotile.ledgers.sql.runs import (
     RunRecord,
     TaskCounts,
@@ -29,8 +29,9 @@ from cryotile.ledgers.sql.runs import (
     delete_run,
     restart_all,
     restart_stranded,
+    tasks_counted,
 )
-from cryotile.ledgers.sql.schema import TaskState
+from cryotile.ledgers.sql.schema import GREATEST_COST, TaskState
 from cryotile.taskfarm.server import accounts
 from cryotile.taskfarm.server.auth import principal
 from cryotile.taskfarm.server.bodies import Body, BodyReader, HostName, ProcessId, WorkerUuid
@@ -176,10 +177,7 @@ def get_run(uuid: str) -> Any:
 @legacy_api.delete("/runs/<uuid>")
 def delete(uuid: str) -> Any:
     """Delete a run and its tasks."""
-    run = find_run(uuid, "owner")
-    delete_run(server().database, run)
-    accounts.forget_run(run.id, run.uuid)
-    server().access.forget()
+    remove_run(find_run(uuid, "owner"))
     return _NO_CONTENT
 
 
@@ -187,9 +185,7 @@ def delete(uuid: str) -> Any:
 def restart(uuid: str) -> Any:
     """Put back tasks without a valid lease that are not done, or with ``?all=True`` all tasks."""
     run = find_run(uuid, "owner")
-    everything = _flag("all")
-    (_restart_all if everything else _restart_stranded)(server().database, run)
-    accounts.note("restart all" if everything else "restart", run.uuid, commit=True)
+    restart_run(run, everything=_flag("all"))
     return _NO_CONTENT
 
 
@@ -282,7 +278,7 @@ SELECT state, percent FROM tasks WHERE run_id = :run AND idx = :idx
 
 LOCK_TASK = Statement("""
 -- lock_task: one task, locked until the end of this transaction.
-SELECT state, lease_count, lease, expires, percent FROM tasks WHERE run_id = :run AND idx = :idx [lock]
+SELECT state, lease_count, lease, expires, percent, cost FROM tasks WHERE run_id = :run AND idx = :idx [lock]
 """)
 
 BACKLOG_OF_RUN = Statement("""
@@ -308,7 +304,7 @@ UPDATE tasks SET
 WHERE run_id = :run AND idx = :idx AND state + 0 = 1
 """,
     returning="idx",
-    counts={"leased": "-1", "done": "1", "attempts": "1"},
+    counts={"leased": "-1", "done": "1", "attempts": "1", "cost": sql.COUNTED_COST},
 )
 
 SET_TASK = Statement("""
@@ -345,10 +341,9 @@ def _count(database: Database, run: RunRecord) -> tuple[TaskCounts, float] | Non
         row = sql.COUNT(connection, run=run.id).one_or_none()
         if row is None:
             return None
-        tasks, leased, done, failed, returned = map(int, row)
+        counts = tasks_counted(row)
         begun = float(PERCENTS(connection, run=run.id).scalar_one())
-        counts = TaskCounts(tasks, tasks - leased - done - failed, leased, done, failed, returned)
-        return counts, min(100.0, (100.0 * done + begun) / max(1, tasks))
+        return counts, min(100.0, (100.0 * counts.done + begun) / max(1, counts.tasks))
 
     return database.read(ask)
 
@@ -409,16 +404,19 @@ def _set_any(
         connection, run=run, idx=index, state=new, percent=percent, seconds=seconds,
         lease=old.lease if keeps else None, begun=int(new < TaskState.DONE and percent > 0),
     )  # fmt: skip
-    before, after = _tally(old.state, old.lease_count > 0), _tally(new, True)
-    change = {name: after[name] - before[name] for name in before}
-    ended = int(new == TaskState.DONE != old.state)
-    sql.ADD_TALLY(connection, run=run, worker=anonymous_worker(), attempts=ended, **change)
+    if old.state >= TaskState.DONE > new:
+        sql.NEW_EPOCH(connection, run=run)
+    before, after = _tally(old.state, old.lease_count > 0, old.cost), _tally(new, True, old.cost)
+    change = dict.fromkeys(COUNTS, 0) | {name: after[name] - before[name] for name in before}
+    change["attempts"] = int(new == TaskState.DONE != old.state)
+    sql.ADD_TALLY(connection, run=run, worker=anonymous_worker(), **change)
     return True
 
 
-def _tally(state: int, touched: bool) -> dict[str, int]:
+def _tally(state: int, touched: bool, cost: float) -> dict[str, float]:
     """Return the counts of the run that a task contributes to."""
     return {
+        "cost": cost if state > TaskState.LEASED and abs(cost) < GREATEST_COST else 0.0,
         "leased": int(state == TaskState.LEASED),
         "done": int(state == TaskState.DONE),
         "failed": int(state == TaskState.FAILED),
@@ -440,10 +438,27 @@ def _find_listed(connection: Connection, run: int, index: int) -> float | None:
     return None
 
 
+def remove_run(run: RunRecord) -> None:
+    """Delete a run with its tasks and members."""
+    delete_run(server().database, run)
+    accounts.forget_run(run.id, run.uuid)
+    server().access.forget()
+
+
+def restart_run(run: RunRecord, *, everything: bool) -> None:
+    """Put back tasks without a valid lease that are not done, or with ``everything`` all tasks."""
+    (_restart_all if everything else _restart_stranded)(server().database, run)
+    accounts.note("restart all" if everything else "restart", run.uuid, commit=True)
+
+
 def _restart_stranded(database: Database, run: RunRecord) -> None:
     restart_stranded(database, run)
-    failed = database.read(lambda c: list(FAILED(c, run=run.id).scalars()))
-    server().ledger(run).reopen(failed)
+    server().ledger(run).reopen(failed_tasks(database, run))
+
+
+def failed_tasks(database: Database, run: RunRecord) -> list[int]:
+    """Return the indices of the failed tasks of a run."""
+    return database.read(lambda c: list(FAILED(c, run=run.id).scalars()))
 
 
 def _restart_all(database: Database, run: RunRecord) -> None:

@@ -33,13 +33,18 @@ _OPEN_REFUSALS = ("405", "503")
 _SCHEMAS: dict[str, Any] = {
     "application/json": {"type": "object"},
     "text/plain": {"type": "string"},
+    "application/octet-stream": {"type": "string", "format": "binary"},
     "text/event-stream": {
         "type": "object",
         "properties": {
             "data": {
                 "type": "string",
                 "contentMediaType": "application/json",
-                "contentSchema": {"$ref": _REF.format(name="RunSummary")},
+                "contentSchema": {
+                    "anyOf": [
+                        {"$ref": _REF.format(name=kind)} for kind in ("RunSummary", "RunList")
+                    ]
+                },
             }
         },
     },
@@ -49,6 +54,10 @@ _PATH_PARAMETERS = {
     "run": {
         "description": "Uuid of the run.",
         "schema": {"type": "string", "pattern": f"^{_RUN_UUID.pattern}$"},
+    },
+    "token": {
+        "description": "Id of a token, as the list of tokens gives it.",
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
     },
     "name": {
         "description": "Name of a user.",

@@ -9,7 +9,7 @@ from flask import Blueprint, g, redirect, render_template, request, session
 from werkzeug.exceptions import HTTPException, Unauthorized
 
 from cryotile.taskfarm.server import accounts
-from cryotile.taskfarm.server.auth import Principal, identify
+from cryotile.taskfarm.server.auth import Principal, identify, session_principal
 from cryotile.taskfarm.server.listing import list_runs, summarize
 from cryotile.taskfarm.server.state import server
 
@@ -27,7 +27,7 @@ _UNITS = ((1, "s", 120), (60, "min", 7200), (3600, "h", 172800), (86400, "days",
 @pages.get("/")
 def home() -> Any:
     """Show the user's runs, the newest first; without a session, the login."""
-    who = _session_user()
+    who = session_principal()
     if who is None:
         return _render("login.html", problem=None)
     rows = reversed(list_runs(server().database, who))
@@ -49,7 +49,7 @@ def log_in() -> Any:
 @pages.post("/logout")
 def log_out() -> Any:
     """End a session, and revoke its token."""
-    who = _session_user()
+    who = session_principal()
     if who is None:
         raise Unauthorized("your session has ended already; log in to begin another")
     g.principal = who
@@ -77,11 +77,6 @@ def _render(template: str, **values: Any) -> str:
     # The policy of the answer allows the one style sheet that has this nonce.
     g.nonce = secrets.token_urlsafe(16)
     return render_template(template, **values)
-
-
-def _session_user() -> Principal | None:
-    token = session.get("token")
-    return server().access.of_token(token) if isinstance(token, str) else None
 
 
 def _progress(row: Any, who: Principal) -> dict[str, Any]:

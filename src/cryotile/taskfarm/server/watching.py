@@ -1,0 +1,382 @@
+"""Queries and answers of a page about one run: its map, tiles, thumbnails, history and failures.
+
+Tiles and thumbnails are arrays in little endian, one after the other, behind a head.  A time of an earlier answer asks
+for what has changed since; it is some seconds early, because changes become visible in another order than their times.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection
+
+from cryotile.ledgers.sql.database import Database
+from cryotile.ledgers.sql.dialect import Statement
+from cryotile.ledgers.sql.failures import folded, kind_of
+from cryotile.ledgers.sql.runs import RunRecord
+from cryotile.taskfarm.server.watch_bodies import (
+    Ended,
+    FailureGroup,
+    History,
+    Map,
+    Sample,
+    Stream,
+    Variable,
+)
+
+__all__ = [
+    "MAP",
+    "MOST_PICTURES",
+    "failed_of_kind",
+    "failure_groups",
+    "history",
+    "keep_map",
+    "thumbnails",
+    "tiles",
+]
+
+TILES_MAGIC = 0x54435931
+"""First word of an answer with tiles."""
+
+PICTURES_MAGIC = 0x54435932
+"""First word of an answer with thumbnails."""
+
+MOST_PICTURES = 20_000
+"""Thumbnails in one answer."""
+
+# Seconds by which the time of an answer is early.
+_OVERLAP = 10.0
+
+# Latest tasks that show cost against seconds; ended tasks that show when workers were busy, and of how many seconds.
+_SAMPLES, _SPANS, _HOUR = 1000, 20_000, 3600.0
+
+# Two spans of a worker less than this apart are one, seconds.
+_GAP = 2.0
+
+# Minutes of a history, groups of failures, tasks and hosts of a group.
+_MINUTES, _GROUPS, _TASKS, _HOSTS = 20_000, 50, 100, 20
+
+# Failures whose kind is found in one transaction.
+_PORTION = 500
+
+KEEP_MAP = Statement("""
+-- keep_map: of a run; the last one counts.
+INSERT INTO maps (run_id, etag, legend, body) VALUES (:run, :etag, :legend, :body)
+ON CONFLICT (run_id) DO UPDATE SET etag = excluded.etag, legend = excluded.legend, body = excluded.body
+""")
+
+MAP = Statement("""
+-- map: of a run, as it is sent.
+SELECT etag, body FROM maps WHERE run_id = :run
+""")
+
+LEGEND = Statement("""
+-- legend: what the thumbnails of a run show.
+SELECT legend FROM maps WHERE run_id = :run
+""")
+
+CLOCK = Statement("""
+-- clock: the time, and the epoch of a run.
+SELECT epoch, [now] AS clock FROM runs WHERE id = :run
+""")
+
+_TILE = "idx, seconds, cost, worker_id, state, attempts"
+
+ALL_TILES = Statement(f"""
+-- all_tiles: tasks that are not plainly waiting.
+SELECT {_TILE} FROM tasks WHERE run_id = :run AND (state > 0 OR attempts > 0)
+""")
+
+NEW_TILES = Statement(f"""
+-- new_tiles: tasks that were settled since a time, or are leased now.
+SELECT {_TILE} FROM tasks [settled] WHERE run_id = :run AND settled >= :since AND state <> 1
+UNION ALL SELECT {_TILE} FROM tasks [leased] WHERE run_id = :run AND state = 1
+""")
+
+NEW_PICTURES = Statement("""
+-- new_pictures: thumbnails since a time, the first ones first.
+SELECT idx, at, body FROM thumbnails WHERE run_id = :run AND at >= :since ORDER BY at, idx LIMIT :limit
+""")
+
+NAMED_PICTURES = Statement("""
+-- named_pictures: thumbnails of some tasks.
+WITH given AS MATERIALIZED (SELECT CAST(:run AS bigint) AS run_id, CAST(value->>0 AS bigint) AS idx FROM [given])
+SELECT thumbnails.idx, at, body FROM given CROSS JOIN thumbnails
+WHERE thumbnails.run_id = given.run_id AND thumbnails.idx = given.idx
+""")
+
+MINUTES = Statement("""
+-- minutes: number of tasks whose last attempt ended in each minute.
+SELECT [minute] AS minute, sum(CASE WHEN state = 2 THEN 1 ELSE 0 END) AS done,
+       sum(CASE WHEN state = 2 THEN 0 ELSE 1 END) AS failed
+FROM tasks [settled] WHERE run_id = :run AND settled IS NOT NULL
+GROUP BY [minute] ORDER BY [minute] DESC LIMIT :limit
+""")
+
+SAMPLES = Statement("""
+-- samples: cost and seconds of the tasks that were done last.
+SELECT cost, seconds FROM tasks [settled]
+WHERE run_id = :run AND settled IS NOT NULL AND state = 2 AND seconds IS NOT NULL
+ORDER BY settled DESC LIMIT :limit
+""")
+
+SPANS = Statement("""
+-- spans: when workers were busy, the latest first.
+SELECT worker_id, settled - seconds AS start, settled AS stop FROM tasks [settled]
+WHERE run_id = :run AND settled >= :since AND seconds IS NOT NULL AND worker_id IS NOT NULL
+ORDER BY settled DESC LIMIT :limit
+""")
+
+KINDLESS = Statement("""
+-- kindless: failures that an earlier version noted.
+SELECT idx, attempt, error FROM failures WHERE run_id = :run AND kind IS NULL LIMIT :limit
+""")
+
+SET_KIND = Statement("""
+-- set_kind: of a failure.
+UPDATE failures SET kind = :kind WHERE run_id = :run AND idx = :idx AND attempt = :attempt
+""")
+
+KINDS = Statement("""
+-- kinds: of the failures of a run, the most frequent first.
+SELECT kind, count(*) AS attempts FROM failures WHERE run_id = :run
+GROUP BY kind ORDER BY count(*) DESC, kind LIMIT :limit
+""")
+
+_LAST_FAILURES = """
+FROM tasks [failed] JOIN failures
+     ON failures.run_id = tasks.run_id AND failures.idx = tasks.idx AND failures.attempt = tasks.attempts
+WHERE tasks.run_id = :run AND tasks.state = 3
+"""
+
+FAILED_BY_KIND = Statement(f"""
+-- failed_by_kind: number of failed tasks by the kind of their last failure.
+SELECT kind, count(*) AS tasks {_LAST_FAILURES} GROUP BY kind
+""")
+
+FAILED_OF_KIND = Statement(f"""
+-- failed_of_kind: failed tasks whose last failure is of a kind.
+SELECT tasks.idx {_LAST_FAILURES} AND kind = :kind ORDER BY tasks.idx LIMIT :limit
+""")
+
+FAILURE_OF_KIND = Statement("""
+-- failure_of_kind: one failure of a kind.
+SELECT error FROM failures WHERE run_id = :run AND kind = :kind ORDER BY worker_id, idx LIMIT 1
+""")
+
+HOSTS_OF_KIND = Statement("""
+-- hosts_of_kind: hosts with failures of a kind.
+SELECT DISTINCT host FROM failures JOIN workers ON workers.id = failures.worker_id
+WHERE run_id = :run AND kind = :kind ORDER BY host LIMIT :limit
+""")
+
+
+def keep_map(database: Database, run: RunRecord, given: Map) -> None:
+    """Store the map of a run."""
+    # Without a time, so that the same map has the same digest.
+    body = gzip.compress(msgspec.json.encode(given), mtime=0)
+    legend = msgspec.json.encode(
+        {"shape": given.thumbnail_shape, "variables": given.variables}
+    ).decode()
+    etag = hashlib.sha256(body).hexdigest()[:32]
+    database.change(lambda c: KEEP_MAP(c, run=run.id, etag=etag, legend=legend, body=body).close())
+
+
+def tiles(database: Database, run: RunRecord, since: float | None) -> bytes:
+    """Return the state of the tasks of a run that are not plainly waiting, or what has changed since a time."""
+
+    def ask(connection: Connection) -> tuple[Any, Sequence[Any]]:
+        now = CLOCK(connection, run=run.id).one_or_none()
+        if since is None:
+            return now, ALL_TILES(connection, run=run.id).all()
+        return now, NEW_TILES(connection, run=run.id, since=since).all()
+
+    now, rows = database.read(ask)
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
+    index, seconds, cost, worker, state, attempts = columns
+    return _head(TILES_MAGIC, now, len(rows)) + b"".join(
+        (
+            np.array(index, "<u4").tobytes(),
+            np.array(seconds, "<f4").tobytes(),
+            _as_float32(np.array(cost, "<f8")).tobytes(),
+            np.array([max(0, each or 0) for each in worker], "<u4").tobytes(),
+            np.array(state, "u1").tobytes(),
+            np.minimum(np.array(attempts, "<i4"), 255).astype("u1").tobytes(),
+        )
+    )
+
+
+def _as_float32(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    greatest = float(np.finfo("<f4").max)
+    return np.clip(values, -greatest, greatest).astype("<f4")
+
+
+def _head(magic: int, now: Any, count: int, after: float | None = None) -> bytes:
+    epoch, clock = (0, 0.0) if now is None else now
+    return struct.pack("<IIId", magic, count, epoch, clock - _OVERLAP if after is None else after)
+
+
+def thumbnails(
+    database: Database,
+    run: RunRecord,
+    variable: str,
+    *,
+    since: float = 0.0,
+    named: Sequence[int] | None = None,
+    coarse: bool = False,
+) -> bytes | None:
+    """Return thumbnails of one variable; None if the run has no map with this variable.
+
+    Parameters
+    ----------
+    database : Database
+        The database.
+    run : RunRecord
+        The run.
+    variable : str
+        Name of the variable.
+    since : float
+        Only those that came after this time.
+    named : sequence of int, optional
+        In place of ``since``, the tasks.
+    coarse : bool
+        One value a tile.
+    """
+
+    def ask(connection: Connection) -> tuple[str | None, Any, Sequence[Any]]:
+        legend = LEGEND(connection, run=run.id).scalar_one_or_none()
+        now = CLOCK(connection, run=run.id).one_or_none()
+        if legend is None:
+            return None, now, ()
+        if named is not None:
+            given = msgspec.json.encode([[index] for index in named]).decode()
+            return legend, now, NAMED_PICTURES(connection, run=run.id, given=given).all()
+        rows = NEW_PICTURES(connection, run=run.id, since=since, limit=MOST_PICTURES).all()
+        return legend, now, rows
+
+    found, now, rows = database.read(ask)
+    legend = msgspec.json.decode(found or "{}", type=dict[str, Any])
+    names = list(legend.get("variables", ()))
+    if variable not in names:
+        return None
+    ny, nx = legend["shape"]
+    values = _unpacked([row.body for row in rows], len(names) * ny * nx)
+    values = values.reshape(len(rows), len(names), ny * nx)[:, names.index(variable)]
+    if coarse:
+        kind = msgspec.convert(legend["variables"][variable], Variable)
+        values = _most_common(values) if kind.flags else _mean(values)
+        ny = nx = 1
+    after = rows[-1].at if named is None and len(rows) == MOST_PICTURES else None
+    head = _head(PICTURES_MAGIC, now, len(rows), after) + struct.pack("<II", ny, nx)
+    index = np.array([row.idx for row in rows], "<u4").tobytes()
+    return head + index + np.ascontiguousarray(values).tobytes()
+
+
+def _unpacked(bodies: Iterable[bytes], size: int) -> npt.NDArray[np.uint8]:
+    """Return the values of all thumbnails; those of a worker that knows another map are cut or padded."""
+    parts = (zlib.decompressobj().decompress(body, size).ljust(size, b"\0") for body in bodies)
+    return np.frombuffer(b"".join(parts), "u1")
+
+
+def _mean(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the mean of the values of each tile that are data, or 0; shape (tiles, 1)."""
+    count = np.count_nonzero(values, axis=1)
+    mean = np.rint(values.sum(axis=1, dtype=float) / np.maximum(count, 1))
+    return np.asarray(mean[:, np.newaxis], "u1")
+
+
+def _most_common(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the most common value of each tile that is data, or 0; shape (tiles, 1)."""
+    kinds = np.unique(values[values > 0])
+    if not len(kinds):
+        return np.zeros((len(values), 1), "u1")
+    counts = np.stack([np.count_nonzero(values == kind, axis=1) for kind in kinds], axis=1)
+    common = np.where(counts.any(axis=1), kinds[counts.argmax(axis=1)], 0)
+    return np.asarray(common[:, np.newaxis], "u1")
+
+
+def history(database: Database, run: RunRecord) -> History:
+    """Return what has happened in a run: by minute, by cost, and by worker in the last hour."""
+
+    def ask(connection: Connection) -> History:
+        clock = CLOCK(connection, run=run.id).one().clock
+        minutes = MINUTES(connection, run=run.id, limit=_MINUTES).all()
+        samples = SAMPLES(connection, run=run.id, limit=_SAMPLES).all()
+        since = clock - _HOUR
+        spans = SPANS(connection, run=run.id, since=since, limit=_SPANS).all()
+        if len(spans) == _SPANS:
+            since = spans[-1].stop
+        return History(
+            clock=clock,
+            minutes=[Ended(int(row.minute), row.done, row.failed) for row in reversed(minutes)],
+            samples=[Sample(row.cost, row.seconds) for row in samples],
+            streams_from=since,
+            streams=_streams(spans),
+        )
+
+    return database.read(ask)
+
+
+def _streams(rows: Iterable[Any]) -> list[Stream]:
+    """Return when each worker was busy."""
+    busy: dict[int, list[tuple[float, float]]] = {}
+    for worker, start, stop in sorted(rows):
+        spans = busy.setdefault(worker, [])
+        if spans and start - spans[-1][1] < _GAP:
+            spans[-1] = spans[-1][0], max(stop, spans[-1][1])
+        else:
+            spans.append((start, stop))
+    return [Stream(worker, spans) for worker, spans in busy.items()]
+
+
+def failure_groups(database: Database, run: RunRecord) -> list[FailureGroup]:
+    """Return the failures of a run by kind, the most frequent first."""
+    while database.change(lambda connection: _find_kinds(connection, run.id)):
+        pass
+
+    def ask(connection: Connection) -> list[FailureGroup]:
+        failed = {row.kind: row.tasks for row in FAILED_BY_KIND(connection, run=run.id)}
+        rows = KINDS(connection, run=run.id, limit=_GROUPS).all()
+        return [_group(connection, run.id, row, failed.get(row.kind, 0)) for row in rows]
+
+    return database.read(ask)
+
+
+def failed_of_kind(database: Database, run: RunRecord, kind: str) -> list[int]:
+    """Return the indices of the failed tasks whose last failure is of a kind."""
+    given = {"run": run.id, "kind": kind, "limit": 2**62}
+    return database.read(lambda c: list(FAILED_OF_KIND(c, **given).scalars()))
+
+
+def _find_kinds(connection: Connection, run_id: int) -> int:
+    """Find the kinds of some failures that have none yet; return their number."""
+    rows = KINDLESS(connection, run=run_id, limit=_PORTION).all()
+    kinds = [
+        {"run": run_id, "idx": row.idx, "attempt": row.attempt, "kind": kind_of(row.error)}
+        for row in rows
+    ]
+    SET_KIND.many(connection, kinds)
+    return len(rows)
+
+
+def _group(connection: Connection, run_id: int, row: Any, tasks: int) -> FailureGroup:
+    given = {"run": run_id, "kind": row.kind}
+    text = FAILURE_OF_KIND(connection, **given).scalar_one_or_none() or ""
+    indices = FAILED_OF_KIND(connection, limit=_TASKS, **given).scalars() if tasks else ()
+    return FailureGroup(
+        group=row.kind,
+        error=folded(text),
+        text=text,
+        count=tasks,
+        attempts=row.attempts,
+        hosts=list(HOSTS_OF_KIND(connection, limit=_HOSTS, **given).scalars()),
+        tasks=list(indices),
+    )
