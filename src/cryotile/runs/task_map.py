@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,9 @@ from cryotile.fit.variables import Status
 from cryotile.geo.grid import Tile
 from cryotile.geo.mask import Mask
 from cryotile.plotting.coast import coast_lines
-from cryotile.runs.run import Run
+
+if TYPE_CHECKING:
+    from cryotile.runs.run import Run
 
 __all__ = ["VARIABLES", "task_map", "thumbnail", "thumbnail_values"]
 
