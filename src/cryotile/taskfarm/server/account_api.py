@@ -80,9 +80,9 @@ def get_users() -> UserList:
 
 
 @operations.add(
-    "PUT", "/api/v1/users/<name>", {204: "The user is changed.", 201: "The user is added."}
+    "PUT", "/api/v1/users/<name>", {200: "The user is changed.", 201: "The user is added."}
 )
-def put_user(name: str, body: UserChange) -> tuple[UserSummary, int] | None:
+def put_user(name: str, body: UserChange) -> tuple[UserSummary, int]:
     """Add a user, or change their password or role; for admins."""
     _check_admin()
     known = accounts.find_user(name)
@@ -96,11 +96,9 @@ def put_user(name: str, body: UserChange) -> tuple[UserSummary, int] | None:
         new = False
         accounts.set_role(known, body.role or known.role)
     server().access.forget()
-    if not new:
-        return None
     made = accounts.find_user(name)
     assert made is not None
-    return UserSummary(made.name, made.role, made.created), 201
+    return UserSummary(made.name, made.role, made.created), 201 if new else 200
 
 
 @operations.add("DELETE", "/api/v1/users/<name>", {204: "The user is removed."})

@@ -184,8 +184,9 @@ class RunSummary(Body, frozen=True):
     ]
     workers: Annotated[Count, Meta(description="Number of workers that are at work.")]
     rate: Annotated[float, Meta(description="Tasks done per second, of the last minutes.")]
+    # Not a tuple: readers of OpenAPI documents do not agree on arrays with an item for each place.
     seconds_left: Annotated[
-        tuple[float, float] | None,
+        Annotated[list[float], Meta(min_length=2, max_length=2)] | None,
         Meta(
             description="Least and most time that is left, seconds; null if nobody works or nothing is left."
         ),

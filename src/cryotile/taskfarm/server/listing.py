@@ -119,7 +119,7 @@ def summarize(row: Row[Any], who: Principal) -> RunSummary:
     )  # fmt: skip
 
 
-def _seconds_left(row: Row[Any], left: int, rate: float, done: int) -> tuple[float, float] | None:
+def _seconds_left(row: Row[Any], left: int, rate: float, done: int) -> list[float] | None:
     """Return the range of the time that is left; None if nobody works or nothing is left."""
     law = Durations(
         int(row.timed), row.timed_cost, row.timed_seconds, row.timed_cost2, row.timed_seconds2, row.timed_product
@@ -129,8 +129,8 @@ def _seconds_left(row: Row[Any], left: int, rate: float, done: int) -> tuple[flo
     if law is not None and (busy := row.busy or 0.0) > 0:
         longest = law.total(1, max(row.next_cost, row.next_top))
         work = law.total(left, row.cost - row.settled_cost)
-        return time_left(law, tasks=left, work=work, longest=longest, workers=busy)
-    return rate_left(left, rate, done) if rate > 0 and done > 0 else None
+        return [*time_left(law, tasks=left, work=work, longest=longest, workers=busy)]
+    return [*rate_left(left, rate, done)] if rate > 0 and done > 0 else None
 
 
 def list_tasks(

@@ -12,7 +12,6 @@ __all__ = [
     "AuditEntry",
     "AuditPage",
     "AuditQuery",
-    "Ended",
     "ExplainQuery",
     "FailureGroup",
     "FailureGroups",
@@ -25,7 +24,6 @@ __all__ = [
     "Retried",
     "Retry",
     "RunMember",
-    "Sample",
     "SinceQuery",
     "Stream",
     "TokenList",
@@ -40,6 +38,7 @@ __all__ = [
 
 _Time = Annotated[float, Meta(ge=-1e11, le=1e11)]
 _Place = Annotated[float, Meta(ge=-1e9, le=1e9)]
+_Two = Annotated[list[float], Meta(min_length=2, max_length=2)]
 _Cell = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 _Side = Annotated[int, Meta(ge=1, le=64)]
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$(?!\n)")]
@@ -128,36 +127,26 @@ class PictureQuery(Struct, frozen=True):
     ) = None
 
 
-class Ended(Body, frozen=True, array_like=True):
-    """Tasks whose last attempt ended in a minute."""
-
-    minute: Annotated[int, Meta(description="Minutes since 1970.")]
-    done: Count
-    failed: Count
-
-
-class Sample(Body, frozen=True, array_like=True):
-    """A task that is done."""
-
-    cost: float
-    seconds: float
-
-
 class Stream(Body, frozen=True):
     """When a worker was busy."""
 
     worker: Annotated[int, Meta(description="Number of the worker.")]
-    spans: Annotated[
-        list[tuple[float, float]], Meta(description="From and to, seconds since 1970.")
-    ]
+    spans: Annotated[list[_Two], Meta(description="From and to, seconds since 1970.")]
 
 
 class History(Body, frozen=True):
     """What has happened in a run."""
 
     clock: Annotated[float, Meta(description="Clock of the database, seconds since 1970.")]
-    minutes: Annotated[list[Ended], Meta(description="Minutes in which tasks ended.")]
-    samples: Annotated[list[Sample], Meta(description="Of the tasks that were done last.")]
+    minutes: Annotated[
+        list[Annotated[list[int], Meta(min_length=3, max_length=3)]],
+        Meta(
+            description="Minutes since 1970 in which attempts ended, with the number of tasks done and failed then."
+        ),
+    ]
+    samples: Annotated[
+        list[_Two], Meta(description="Cost and seconds of the tasks that were done last.")
+    ]
     streams_from: Annotated[
         float, Meta(description="Begin of the streams: an hour ago, or later if much happened.")
     ]

@@ -23,11 +23,9 @@ from cryotile.ledgers.sql.dialect import Statement
 from cryotile.ledgers.sql.failures import folded, kind_of
 from cryotile.ledgers.sql.runs import RunRecord
 from cryotile.taskfarm.server.watch_bodies import (
-    Ended,
     FailureGroup,
     History,
     Map,
-    Sample,
     Stream,
     Variable,
 )
@@ -316,8 +314,8 @@ def history(database: Database, run: RunRecord) -> History:
             since = spans[-1].stop
         return History(
             clock=clock,
-            minutes=[Ended(int(row.minute), row.done, row.failed) for row in reversed(minutes)],
-            samples=[Sample(row.cost, row.seconds) for row in samples],
+            minutes=[[int(each) for each in row] for row in reversed(minutes)],
+            samples=[list(row) for row in samples],
             streams_from=since,
             streams=_streams(spans),
         )
@@ -327,13 +325,13 @@ def history(database: Database, run: RunRecord) -> History:
 
 def _streams(rows: Iterable[Any]) -> list[Stream]:
     """Return when each worker was busy."""
-    busy: dict[int, list[tuple[float, float]]] = {}
+    busy: dict[int, list[list[float]]] = {}
     for worker, start, stop in sorted(rows):
         spans = busy.setdefault(worker, [])
         if spans and start - spans[-1][1] < _GAP:
-            spans[-1] = spans[-1][0], max(stop, spans[-1][1])
+            spans[-1][1] = max(stop, spans[-1][1])
         else:
-            spans.append((start, stop))
+            spans.append([start, stop])
     return [Stream(worker, spans) for worker, spans in busy.items()]
 
 
