@@ -58,6 +58,9 @@ MAPS = {
     "reach 30 km": {"reach": 30e3},
     "45 % without a fit": {"gaps": 0.45},
 }
+SEED = 1000
+"""Seed of the first world: the method was tuned on those from 0 to 59, which therefore prove nothing."""
+
 RUNS = {"pass error 0.1 m": 0.1, "pass error 0.3 m": 0.3}
 
 
@@ -200,16 +203,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=40, help="worlds of each kind of run")
     parser.add_argument("--maps", type=int, default=60, help="worlds of each kind of map")
+    parser.add_argument(
+        "--seed", type=int, default=SEED, help="seed of the first world of each kind; others follow"
+    )
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--table", type=Path, default=Path("docs/_static/bench-totals.inc"))
     options = parser.parse_args(arguments)
     runs, maps = {}, {}
+
+    def seeds(count: int) -> range:
+        return range(options.seed, options.seed + count)
+
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         for name, along_pass in RUNS.items() if options.runs else ():
-            found = pool.map(partial(of_run, along_pass=along_pass), range(options.runs))
+            found = pool.map(partial(of_run, along_pass=along_pass), seeds(options.runs))
             runs[name] = pd.DataFrame([row for rows in found for row in rows])
         for name, kind in MAPS.items() if options.maps else ():
-            found = pool.map(partial(of_map, options=kind), range(options.maps))
+            found = pool.map(partial(of_map, options=kind), seeds(options.maps))
             maps[name] = pd.DataFrame([row for rows in found for row in rows])
     lines = [*(table_of("fits", runs) if runs else []), *(table_of("maps", maps) if maps else [])]
     print("\n".join(lines))

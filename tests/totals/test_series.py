@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shlex
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 import shapely
 import xarray as xr
 from scipy import stats
+from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK, NetCDF4DataStore
 
 import cryotile as ct
 from cryotile.errors import InvalidValue
@@ -435,3 +438,28 @@ def test_places_of_distant_chunks_are_read_in_their_order() -> None:
     found = ct.series(maps, at=list(zip(x, y, strict=True)))
     expected = maps["height"].sel(x=xr.DataArray(x, dims="p"), y=xr.DataArray(y, dims="p"))
     np.testing.assert_array_equal(found["height"], expected.transpose("p", ...))
+
+
+# --- files that are open ------------------------------------------------------------------------------------------
+
+
+def test_no_thread_is_in_the_netcdf_library_while_a_product_is_opened(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The library crashes, and xarray reads what a file says of itself without its lock.
+    free: list[bool] = []
+    reads = NetCDF4DataStore.get_attrs
+
+    def another_thread_may_enter(store: NetCDF4DataStore) -> object:
+        with ThreadPoolExecutor(1) as other:
+            free.append(other.submit(NETCDF4_PYTHON_LOCK.acquire, False).result())
+        if free[-1]:
+            NETCDF4_PYTHON_LOCK.release()
+        return reads(store)
+
+    monkeypatch.setattr(NetCDF4DataStore, "get_attrs", another_thread_may_enter)
+    with ct.open(home / "dhdt.nc") as maps:
+        assert free == [False]
+        assert not NETCDF4_PYTHON_LOCK.locked()
+        again = pickle.loads(pickle.dumps(maps))
+        assert float(again["dhdt"].mean()) == float(maps["dhdt"].mean())

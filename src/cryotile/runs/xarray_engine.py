@@ -7,6 +7,7 @@ their values are needed, so that a Dataset that was opened early sees tiles that
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import chain
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 from xarray.backends import BackendArray, BackendEntrypoint, NetCDF4BackendEntrypoint
+from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 from xarray.core import indexing
 
 from cryotile.errors import DamagedFile, path_of
@@ -68,8 +70,9 @@ class CryotileBackendEntrypoint(BackendEntrypoint):
         path = Path(filename_or_obj)
         if not path.is_dir():
             check_product(path)
-            netcdf = NetCDF4BackendEntrypoint()
-            dataset = netcdf.open_dataset(os.fspath(path), drop_variables=drop_variables)
+            netcdf, file = NetCDF4BackendEntrypoint(), os.fspath(path)
+            with _NETCDF:
+                dataset = netcdf.open_dataset(file, drop_variables=drop_variables, lock=_NETCDF)
         else:
             dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
             dataset = _open_run(Run.load(path)).drop_vars(list(dropped), errors="ignore")
@@ -111,6 +114,48 @@ def named_maps(product: Product) -> tuple[xr.Dataset, str]:
         return product, "the product"
     path = product.path if isinstance(product, Run) else path_of("product", product)
     return open_map(path), str(path)
+
+
+class _NetcdfLock:
+    """The lock of xarray around the netCDF library, which its holder may take again.
+
+    The library crashes if two threads are in it at once.  xarray holds its lock while it opens a file and while it
+    reads data, but not while it reads the metadata of a file that it opens; its lock cannot be held around all of that,
+    because it would wait for itself.
+    """
+
+    def __init__(self) -> None:
+        self._own, self._depth = threading.RLock(), 0
+
+    def acquire(self, blocking: bool = True) -> bool:
+        """Take the lock; return whether it is taken."""
+        if not self._own.acquire(blocking):
+            return False
+        if self._depth == 0 and not NETCDF4_PYTHON_LOCK.acquire(blocking):
+            self._own.release()
+            return False
+        self._depth += 1
+        return True
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._depth -= 1
+        if self._depth == 0:
+            NETCDF4_PYTHON_LOCK.release()
+        self._own.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __reduce__(self) -> str:
+        # Each process has one.
+        return "_NETCDF"
+
+
+_NETCDF = _NetcdfLock()
 
 
 class _MapArray(BackendArray):
