@@ -197,6 +197,74 @@ def test_a_database_of_version_1_is_upgraded_with_its_leases(url):
     assert later.unsettled() == 4999
 
 
+# What version 3 added.
+_LATER_COLUMNS = {
+    "runs": ("cost", "paused", "epoch"),
+    "tallies": (
+        "cost", "timed", "timed_cost", "timed_seconds", "timed_cost2", "timed_seconds2", "timed_product",
+        "mark_at", "mark_done", "mark_seconds", "last_at", "last_done", "last_seconds",
+    ),
+    "failures": ("kind",),
+    "workers": ("memory",),
+}  # fmt: skip
+
+# Statements of version 2, which its workers send until they end.
+_OLD_SETTLE = """
+UPDATE tasks SET state = 2, attempts = attempts + 1, seconds = 1, settled = 5, expires = NULL
+WHERE idx = :idx AND state = 1
+"""
+_OLD_TALLY = """
+INSERT INTO tallies (run_id, worker_id, seen, leased, done, failed, returned, attempts)
+SELECT id, 77, 5, -1, 1, 0, 0, 1 FROM runs WHERE key = :key
+ON CONFLICT (run_id, worker_id) DO UPDATE SET seen = excluded.seen, done = tallies.done + excluded.done
+"""
+_OLD_FAILURE = """
+INSERT INTO failures (run_id, idx, attempt, worker_id, seconds, error, at)
+SELECT id, 9, 1, 77, 1, 'no', 5 FROM runs WHERE key = :key
+"""
+
+
+def test_a_database_of_version_2_is_upgraded_while_workers_work(url):
+    key = f"{url[-12:]}/2"
+    ledger, database = SqlLedger(url, key), open_database(url)
+    ledger.enroll([Task(index, 100.0 + index) for index in range(5000)])
+    first, second, third, *_ = ledger.claim(6)
+    ledger.settle(ended(first))
+
+    def age(connection):
+        connection.execute(text("DROP INDEX tasks_settled"))
+        connection.execute(text("DROP INDEX failures_kind"))
+        for table, names in _LATER_COLUMNS.items():
+            for name in names:
+                connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {name}"))
+        for table in ("maps", "thumbnails"):
+            connection.execute(text(f"DROP TABLE {table}"))
+        connection.execute(text("UPDATE schema_versions SET version = 2 WHERE part = 'ledger'"))
+
+    database.change(age)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: open_database(url), range(4)))
+    query = text("SELECT cost, paused, epoch FROM runs WHERE key = :key")
+    row = database.read(lambda c: c.execute(query, {"key": key}).one())
+    assert (row.cost, bool(row.paused), row.epoch) == (sum(range(100, 5100)), False, 0)
+    settled = text(
+        "SELECT sum(tallies.cost) FROM tallies JOIN runs ON runs.id = run_id WHERE key = :key"
+    )
+    assert database.read(lambda c: c.execute(settled, {"key": key}).scalar_one()) == first.task.cost
+    # A worker of version 2 goes on beside one of version 3.
+    old = (
+        (_OLD_SETTLE, {"idx": second.task.index}),
+        (_OLD_TALLY, {"key": key}),
+        (_OLD_FAILURE, {"key": key}),
+    )
+    for statement, given in old:
+        database.change(lambda c, s=statement, g=given: c.execute(text(s), g))
+    assert ledger.settle(ended(third)) == set()
+    assert len(claim_all(SqlLedger(url, key), 1000)) == 4994
+    counts = count(database, find_run(database, key))
+    assert (counts.done, counts.waiting, counts.paused) == (3, 0, False)
+
+
 def test_other_programs_see_progress_in_a_view(url):
     ledger = SqlLedger(url, "run/1")
     ledger.enroll([Task(index, 1.0) for index in range(8)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ __all__ = [
     "dropped_lines",
     "number",
     "print_report",
+    "range_left",
     "size",
     "span",
     "to_stderr",
@@ -152,6 +153,15 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def range_left(seconds: Sequence[float]) -> str:
+    """Write the least and the most time that is left: ``21 to 35 min left``."""
+    least, most = map(span, seconds)
+    number, _, unit = least.partition(" ")
+    if least == most:
+        return f"about {most} left"
+    return f"{number if most.endswith(f' {unit}') else least} to {most} left"
 
 
 def span(seconds: float) -> str:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cryotile.cli.screen import number, span
+from cryotile.cli.screen import number, range_left
 from cryotile.errors import CryotileError, command
 from cryotile.farm.http import Site
 from cryotile.ledgers.http import open_api
@@ -24,6 +24,9 @@ Run = Mapping[str, Any]
 
 _PAUSE = 2.0
 _WIDE = 1000
+
+# What changes with time alone.
+_RESTLESS = {"clock", "rate", "seconds_left", "seen"}
 
 # Number of failures shown for a run.
 _FEW = 3
@@ -45,7 +48,7 @@ def show_server(address: str, *, as_json: bool) -> None:
         for run in runs:
             click.echo(json.dumps(run))
     else:
-        _console().print(_picture(site, runs, {}))
+        _console().print(_picture(site, runs))
 
 
 def watch_server(address: str, *, as_json: bool) -> None:
@@ -64,14 +67,12 @@ def watch_server(address: str, *, as_json: bool) -> None:
         Tasks have failed.
     """
     site, console = open_api(address), _console()
-    first: dict[str, Run] = {}
     last: dict[str, str] = {}
     with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
         while True:
             runs = _look(site)
-            first = {run["run"]: first.get(run["run"], run) for run in runs}
             if console.is_terminal and not as_json:
-                live.update(_picture(site, runs, first), refresh=True)
+                live.update(_picture(site, runs), refresh=True)
             else:
                 _print_changes(runs, last, as_json=as_json)
             if not any(run["waiting"] + run["leased"] for run in runs):
@@ -96,29 +97,26 @@ def _console() -> Console:
     return console
 
 
-def _picture(site: Site, runs: Sequence[Run], first: Mapping[str, Run]) -> RenderableType:
-    """Return one screen; the first look at each run gives its rate."""
+def _picture(site: Site, runs: Sequence[Run]) -> RenderableType:
+    """Return one screen."""
     if not runs:
         return Text("no runs")
-    titles = ["run", "tasks", "done", "leased", "waiting", "failed"]
-    titles += ["a minute", "left"] if first else []
+    titles = ["run", "tasks", "done", "leased", "waiting", "failed", "workers", "a minute", "left"]
     table = Table(*titles, box=None, padding=(0, 3, 0, 0), header_style="dim")
     for column in table.columns[1:]:
         column.justify = "right"
     for run in runs:
         counts = [number(run[state]) for state in ("tasks", "done", "leased", "waiting", "failed")]
-        pace = _pace(first[run["run"]], run) if first else []
-        table.add_row(run["name"] or run["key"], *counts, *pace)
+        table.add_row(run["name"] or run["key"], *counts, *_pace(run))
     return Group(table, *(line for run in runs if run["failed"] for line in _failures(site, run)))
 
 
-def _pace(first: Run, run: Run) -> list[str]:
-    """Return tasks per minute since the first look, and the time left."""
-    done, seconds = run["done"] - first["done"], run["clock"] - first["clock"]
-    if done <= 0 or seconds <= 0:
-        return ["", ""]
-    left = run["waiting"] + run["leased"]
-    return [f"{60 * done / seconds:.3g}", span(left * seconds / done) if left else ""]
+def _pace(run: Run) -> list[str]:
+    """Return the number of workers, tasks per minute, and the time left; a server of an earlier version tells none."""
+    rate, left = run.get("rate"), run.get("seconds_left")
+    words = range_left(left).removesuffix(" left") if left else ""
+    words = "paused" if run.get("paused") else words
+    return [number(run.get("workers", 0)), f"{60 * rate:.3g}" if rate else "", words]
 
 
 def _failures(site: Site, run: Run) -> list[Text]:
@@ -137,7 +135,7 @@ def _failures(site: Site, run: Run) -> list[Text]:
 def _print_changes(runs: Sequence[Run], last: dict[str, str], *, as_json: bool) -> None:
     """Print a line for each run that has changed."""
     for run in runs:
-        state = {name: value for name, value in run.items() if name != "clock"}
+        state = {name: value for name, value in run.items() if name not in _RESTLESS}
         line = json.dumps(state)
         if last.get(run["run"]) != line:
             last[run["run"]] = line
@@ -148,6 +146,7 @@ def _summary(run: Run) -> str:
     return (
         f"{run['name'] or run['key']}: {number(run['done'])} of {number(run['tasks'])} tasks done, "
         f"{number(run['leased'])} leased, {number(run['waiting'])} waiting, {number(run['failed'])} failed"
+        f"{', paused' if run.get('paused') else ''}"
     )
 
 

@@ -7,19 +7,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 
 import click
+import numpy as np
+import numpy.typing as npt
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cryotile.cli.screen import clock, counted, number, span
+from cryotile.cli.screen import clock, counted, number, range_left
 from cryotile.errors import CryotileError, command
 from cryotile.runs.ingest import Ingest
-from cryotile.runs.status import Observer, RunStatus
+from cryotile.runs.run import Run
+from cryotile.runs.status import Observer, RunStatus, State
 from cryotile.runs.tasklist import TaskList
 from cryotile.runs.work import load_tasks
 
@@ -30,6 +34,19 @@ _PAUSE = 1.0
 _SHARE = 0.2
 
 _BAR_WIDTH = 60
+
+# Lines of the screen that the map leaves to the rest, and the fewest lines of a map.
+_REST, _LEAST = 18, 3
+
+# Character, style and meaning of a cell of the map.
+_CELLS = (
+    (" ", "", ""),
+    ("·", "dim", "waiting"),
+    ("▒", "green", "more than half done"),
+    ("█", "green", "done"),
+    ("○", "bold yellow", "running"),
+    ("x", "bold red", "failed"),
+)
 _WIDE = 1000
 
 
@@ -60,7 +77,7 @@ def status(place: str, watch: bool, as_json: bool) -> None:
         # Not wrapped, because other programs read the lines.
         console.width = _WIDE
     if watch:
-        with _shown(console, tasks, as_json) as show:
+        with _shown(console, observer, tasks, as_json) as show:
             seen = _until_over(observer, show)
         if seen.failed:
             raise CryotileError(
@@ -70,7 +87,7 @@ def status(place: str, watch: bool, as_json: bool) -> None:
     elif as_json:
         click.echo(json.dumps(asdict(observer.look())))
     else:
-        console.print(_picture(observer.look(), tasks, console, watching=False))
+        console.print(_picture(observer.look(), observer, tasks, console, watching=False))
 
 
 def _until_over(observer: Observer, show: Callable[[RunStatus], None]) -> RunStatus:
@@ -84,12 +101,14 @@ def _until_over(observer: Observer, show: Callable[[RunStatus], None]) -> RunSta
 
 
 @contextmanager
-def _shown(console: Console, run: TaskList, as_json: bool) -> Iterator[Callable[[RunStatus], None]]:
+def _shown(
+    console: Console, observer: Observer, run: TaskList, as_json: bool
+) -> Iterator[Callable[[RunStatus], None]]:
     """Yield a function that shows a status: on a terminal in place of the last one, else as a line if it changed."""
     if console.is_terminal and not as_json:
         with Live(console=console, auto_refresh=False) as live:
             yield lambda seen: live.update(
-                _picture(seen, run, console, watching=True), refresh=True
+                _picture(seen, observer, run, console, watching=True), refresh=True
             )
         return
     last = ""
@@ -104,11 +123,15 @@ def _shown(console: Console, run: TaskList, as_json: bool) -> Iterator[Callable[
     yield show
 
 
-def _picture(seen: RunStatus, run: TaskList, console: Console, *, watching: bool) -> RenderableType:
+def _picture(
+    seen: RunStatus, observer: Observer, run: TaskList, console: Console, *, watching: bool
+) -> RenderableType:
     """Return one screen."""
     parts: list[RenderableType] = [Text(_summary(seen, run), style="bold")]
     if console.is_terminal and seen.tiles:
         parts.append(_bar(seen))
+        if isinstance(run, Run) and (room := (console.height - _REST) // 2) >= _LEAST:
+            parts += ["", _map(observer.states, run, console.width, room)]
     if not seen.over:
         parts += ["", _pace(seen, run)]
     if seen.lost:
@@ -117,7 +140,7 @@ def _picture(seen: RunStatus, run: TaskList, console: Console, *, watching: bool
         parts.append(
             Text(f"{counted(len(seen.lost), 'worker')} lost at {places}{more}; these wait again")
         )
-    room = max(3, (console.height - 14) // 2) if console.is_terminal else max(3, seen.tiles)
+    room = max(3, (console.height - 14) // 4) if console.is_terminal else max(3, seen.tiles)
     if seen.running:
         parts += ["", _running(seen, room)]
     if seen.failed:
@@ -141,6 +164,35 @@ def _bar(seen: RunStatus) -> RenderableType:
     return grid
 
 
+def _map(states: npt.NDArray[np.uint8], run: Run, width: int, height: int) -> RenderableType:
+    """Return a coarse map of the tiles, north or y up; a character stands for twice as many rows as columns."""
+    ix, iy = (run.table[name].to_numpy() for name in ("ix", "iy"))
+    step = max(1, -(-int(np.ptp(ix) + 1) // width), -(-int(np.ptp(iy) + 1) // (2 * height)))
+    columns, rows = (ix - ix.min()) // step, (iy.max() - iy) // (2 * step)
+    shape = (int(rows.max()) + 1, int(columns.max()) + 1)
+    count = {}
+    for state in State:
+        count[state] = np.zeros(shape, int)
+        np.add.at(count[state], (rows, columns), states == state)
+    of = sum(count.values())
+    # The last one that holds counts.
+    cells = np.full(shape, 0)
+    for place, where in enumerate((
+        of > 0, 2 * count[State.DONE] > of, (count[State.DONE] == of) & (of > 0),
+        count[State.RUNNING] > 0, count[State.FAILED] > 0,
+    ), 1):  # fmt: skip
+        cells[where] = place
+    text = Text()
+    for row in cells:
+        for cell, group in groupby(row.tolist()):
+            symbol, style, _ = _CELLS[cell]
+            text.append(symbol * len(list(group)), style)
+        text.append("\n")
+    for symbol, style, meaning in _CELLS[1:]:
+        text.append(symbol, style).append(f" {meaning}   ")
+    return text
+
+
 def _pace(seen: RunStatus, run: TaskList) -> Text:
     """Return a line with the workers and their rate."""
     if not seen.hosts:
@@ -151,7 +203,7 @@ def _pace(seen: RunStatus, run: TaskList) -> Text:
     if seen.tiles_per_minute:
         words.append(f"{seen.tiles_per_minute:.3g} {run.nouns} a minute")
     if seen.seconds_left is not None:
-        words.append(f"about {span(seen.seconds_left)} left")
+        words.append(range_left(seen.seconds_left))
     return Text(", ".join(words))
 
 

@@ -32,12 +32,19 @@ class Law:
         Standard deviation of the durations around the law, seconds.
     tasks : int
         Number of tasks that it was fitted to.
+    seconds_mean, cost_mean : float
+        Mean of their seconds and of their costs.
+    spread : float
+        Sum of the squared differences of their costs from the mean; 0 if the slope is not known.
     """
 
     each: float
     slope: float
     scatter: float
     tasks: int
+    seconds_mean: float
+    cost_mean: float
+    spread: float
 
     def seconds(self, costs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the expected seconds of tasks, shape as ``costs``."""
@@ -46,6 +53,24 @@ class Law:
     def total(self, tasks: float, cost: float) -> float:
         """Return the expected seconds of a number of tasks whose costs have a sum."""
         return self.each * tasks + self.slope * max(0.0, cost)
+
+    def doubt(self, tasks: int, work: float, cost: float) -> float:
+        """Return the standard deviation of the seconds of tasks: their own, and that of the law.
+
+        Parameters
+        ----------
+        tasks : int
+            Number of tasks.
+        work : float
+            Their expected seconds; the deviation of a task is taken as a part of its duration.
+        cost : float
+            Sum of their costs: the law is known worse away from those that it was fitted to.
+        """
+        if tasks <= 0 or self.seconds_mean <= 0:
+            return 0.0
+        own = tasks * (work / tasks / self.seconds_mean) ** 2
+        away = (cost / tasks - self.cost_mean) ** 2 / self.spread if self.spread else 0.0
+        return self.scatter * math.sqrt(own + tasks**2 * (1 / self.tasks + away))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +115,12 @@ class Durations:
             self.seconds2 + n * each * each + slope * slope * self.cost2
             - 2 * each * self.seconds - 2 * slope * self.product + 2 * each * slope * self.cost
         )  # fmt: skip
-        return Law(each, slope, math.sqrt(max(0.0, residual) / n), n)
+        scatter = math.sqrt(max(0.0, residual) / n)
+        return Law(each, slope, scatter, n, mean, cost, n * variance if varies else 0.0)
 
 
 def time_left(
-    law: Law, *, tasks: int, work: float, longest: float, workers: float
+    law: Law, *, tasks: int, cost: float, work: float, longest: float, workers: float
 ) -> tuple[float, float]:
     """Return the range of the time that is left of a run.
 
@@ -104,6 +130,8 @@ def time_left(
         The duration of tasks.
     tasks : int
         Number of tasks that are left.
+    cost : float
+        Sum of their costs.
     work : float
         Expected seconds of these tasks.
     longest : float
@@ -116,7 +144,7 @@ def time_left(
     (float, float)
         Seconds, least and most.
     """
-    doubt = 2 * law.scatter * math.sqrt(tasks + tasks * tasks / law.tasks)
+    doubt = 2 * law.doubt(tasks, work, cost)
     least = max((work - doubt) / workers, longest, 0.0)
     most = (work + doubt) / workers + longest * max(0.0, 1 - 1 / workers)
     return least, max(least, most)

@@ -26,7 +26,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ from cryotile.farm.heartbeat import FAINT, heartbeat_ages
 from cryotile.farm.task import Progress, Task, Work
 from cryotile.processes import is_alive, parent_process, this_process
 
-__all__ = ["SILENCE", "Ended", "Journaled", "Journals", "Worker"]
+__all__ = ["SILENCE", "Ended", "Ending", "Journaled", "Journals", "Worker", "read_endings"]
 
 PROGRESS_INTERVAL = 3.0
 """Seconds between two lines on the progress of a task."""
@@ -294,6 +294,47 @@ class Journals:
         for line in [*lines, *content[:whole].splitlines()]:
             if (parsed := _parse(line)) is not None:
                 self._workers[name].hear(parsed)
+
+
+class Ending(NamedTuple):
+    """The end of an attempt.
+
+    Journal (file name), host, pid, task, Unix time of the end, duration (seconds), and the error if it failed.
+    """
+
+    journal: str
+    host: str
+    pid: int
+    task: int
+    time: float
+    seconds: float
+    error: str | None
+
+
+def read_endings(directory: Path) -> Iterator[Ending]:
+    """Read all journals of a task list, from the first line to the last.
+
+    Parameters
+    ----------
+    directory : Path
+        Their directory; it need not exist.
+
+    Yields
+    ------
+    Ending
+        By journal; in each as they were written.
+    """
+    for path in sorted(directory.glob(f"*{_SUFFIX}")):
+        parts = _NAME.fullmatch(path.name)
+        if parts is None or not path.is_file():
+            continue
+        with path.open("rb") as file:
+            for line in map(_parse, file):
+                if line is not None and "end" in line:
+                    yield Ending(
+                        path.name, parts[1], int(parts[2]),
+                        line["end"], line["time"], line["seconds"], line.get("error"),
+                    )  # fmt: skip
 
 
 def _is_within(most: float) -> Callable[[object], bool]:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
+from cryotile.farm.estimate import Durations, time_left
 from cryotile.farm.journal import Journals, Worker
 from cryotile.runs.tasklist import TaskList
 
-__all__ = ["Observer", "RunStatus", "RunningTask"]
+__all__ = ["Observer", "RunStatus", "RunningTask", "State"]
 
 # For this many seconds after its last line, a worker between two tasks counts as at work.
 _BETWEEN = 5.0
+
+
+class State(IntEnum):
+    """The state of a task, with the numbers of the database ledger."""
+
+    WAITING = 0
+    RUNNING = 1
+    DONE = 2
+    FAILED = 3
 
 
 @dataclass(frozen=True)
@@ -72,9 +83,9 @@ class RunStatus:
         Recent rate of these workers.
     cost_per_second : float
         The same rate, in the unit of the costs of tasks.
-    seconds_left : float or None
-        Time until these workers have done the waiting and running tiles; None if no worker is at work, or the rate is
-        not known.
+    seconds_left : (float, float) or None
+        Least and most time until these workers have done the waiting and running tiles; None if no worker is at work,
+        or no tile has been done.
     """
 
     tiles: int
@@ -86,7 +97,7 @@ class RunStatus:
     hosts: Mapping[str, int]
     tiles_per_minute: float
     cost_per_second: float
-    seconds_left: float | None
+    seconds_left: tuple[float, float] | None
 
     @property
     def over(self) -> bool:
@@ -101,9 +112,15 @@ class Observer:
     ----------
     run : TaskList
         The run, or an ingest.
+
+    Attributes
+    ----------
+    states : ndarray of uint8, shape (tasks,)
+        :class:`State` of each task at the last look.
     """
 
     def __init__(self, run: TaskList) -> None:
+        self.states = np.zeros(len(run.tasks), "u1")
         self._run = run
         self._journals = Journals(run.journal)
         self._costs = run.costs
@@ -122,6 +139,11 @@ class Observer:
         alive = [worker for worker in workers if not worker.is_lost(now)]
         running = _newest(alive, to_do)
         lost = {i: worker for i, worker in _newest(workers, to_do).items() if i not in running}
+        self.states = np.full(len(self._costs), State.DONE, "u1")
+        for state, indices in (
+            (State.WAITING, left), (State.RUNNING, running), (State.FAILED, failed)
+        ):  # fmt: skip
+            self.states[list(indices)] = state
         pool = [*running.values(), *_between_tasks(alive, to_do, now)]
         names = self._run.names
         return RunStatus(
@@ -144,20 +166,22 @@ class Observer:
         pool: int,
         workers: Iterable[Worker],
         now: float,
-    ) -> float | None:
+    ) -> tuple[float, float] | None:
         ended = [task for worker in workers for task in worker.ended]
-        if not (pool and ended):
+        costs = self._costs[[task.task for task in ended]]
+        law = Durations.of(costs, np.array([task.seconds for task in ended])).law()
+        if not pool or law is None:
             return None
-        expected = _law(
-            self._costs[[task.task for task in ended]], np.array([task.seconds for task in ended])
-        )
         seconds: dict[int, float] = dict(
-            zip(to_do, expected(self._costs[list(to_do)]).tolist(), strict=True)
+            zip(to_do, law.seconds(self._costs[list(to_do)]).tolist(), strict=True)
         )
         for index, worker in running.items():
             seconds[index] = max(0.0, seconds[index] - (now - worker.since))
-        # Workers share what is left, but a single task is done by one worker.
-        return max(sum(seconds.values()) / pool, max(seconds.values(), default=0.0))
+        longest = max(seconds.values(), default=0.0)
+        cost, work = float(self._costs[list(seconds)].sum()), sum(seconds.values())
+        return time_left(
+            law, tasks=len(seconds), cost=cost, work=work, longest=longest, workers=pool
+        )
 
 
 def _newest(workers: Iterable[Worker], tasks: Collection[int]) -> dict[int, Worker]:
@@ -205,18 +229,3 @@ def _rate(pool: Iterable[Worker], now: float, worth: npt.NDArray[np.float64]) ->
             # At least a second: otherwise a worker that has just begun would seem arbitrarily fast.
             rate += float(done) / max(1.0, max(now, worker.heard) - begin)
     return rate
-
-
-def _law(
-    costs: npt.NDArray[np.float64], seconds: npt.NDArray[np.float64]
-) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
-    """Fit the seconds of tasks as a constant plus a multiple of the cost (least squares, neither negative)."""
-    spread = costs - costs.mean()
-    variance = float(spread @ spread)
-    slope = float(spread @ seconds) / variance if variance else 0.0
-    each = seconds.mean() - slope * costs.mean()
-    if slope < 0:
-        slope, each = 0.0, seconds.mean()
-    elif each < 0:
-        slope, each = float(seconds.sum() / costs.sum()), 0.0
-    return lambda some: each + slope * some

@@ -181,6 +181,8 @@ class TaskList(ABC):
         for outcome in outcomes:
             if outcome.error is not None:
                 entry = asdict(outcome) | {"time": round(time.time(), 3)}
+                # A failed task has no thumbnail.
+                del entry["thumbnail"]
                 name = self.names[outcome.task.index]
                 write_text(self.path / "failed" / f"{name}.json", json.dumps(entry))
             yield outcome

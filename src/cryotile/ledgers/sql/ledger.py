@@ -18,6 +18,7 @@ from math import inf
 from typing import Any
 
 from cryotile.errors import MissingDependency
+from cryotile.farm.failures import kind_of
 from cryotile.farm.task import Task
 from cryotile.ledgers.base import LEASE, Ending, Lease, Ledger
 
@@ -34,7 +35,6 @@ try:
     )
     from cryotile.ledgers.sql.database import PATIENCE, Database
     from cryotile.ledgers.sql.dialect import TaskUpdate
-    from cryotile.ledgers.sql.failures import kind_of
     from cryotile.ledgers.sql.runs import RunRecord, count, create_run
     from cryotile.ledgers.sql.schema import TaskState, upgrade
 except ModuleNotFoundError as error:

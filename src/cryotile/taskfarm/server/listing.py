@@ -128,8 +128,9 @@ def _seconds_left(row: Row[Any], left: int, rate: float, done: int) -> list[floa
         return None
     if law is not None and (busy := row.busy or 0.0) > 0:
         longest = law.total(1, max(row.next_cost, row.next_top))
-        work = law.total(left, row.cost - row.settled_cost)
-        return [*time_left(law, tasks=left, work=work, longest=longest, workers=busy)]
+        cost = row.cost - row.settled_cost
+        work = law.total(left, cost)
+        return [*time_left(law, tasks=left, cost=cost, work=work, longest=longest, workers=busy)]
     return [*rate_left(left, rate, done)] if rate > 0 and done > 0 else None
 
 

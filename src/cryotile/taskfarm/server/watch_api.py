@@ -76,7 +76,7 @@ def get_thumbnails(run: RunRecord, query: PictureQuery) -> Response:
     named = None if query.tasks is None else [int(index) for index in query.tasks.split(",")]
     found = watching.thumbnails(
         server().database, run, query.variable,
-        since=query.since, named=named, coarse=query.detail is not None,
+        since=query.since, named=named, summary=query.detail is not None,
     )  # fmt: skip
     if found is None:
         raise NotFound(

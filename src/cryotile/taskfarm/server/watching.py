@@ -1,16 +1,16 @@
 """Queries and answers of a page about one run: its map, tiles, thumbnails, history and failures.
 
-Tiles and thumbnails are arrays in little endian, one after the other, behind a head.  A time of an earlier answer asks
-for what has changed since; it is some seconds early, because changes become visible in another order than their times.
+A time of an earlier answer asks for what has changed since; it is some seconds early, because changes become visible in
+another order than their times.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import struct
+import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,16 +18,16 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
+from cryotile.farm.failures import folded, kind_of
 from cryotile.ledgers.sql.database import Database
 from cryotile.ledgers.sql.dialect import Statement
-from cryotile.ledgers.sql.failures import folded, kind_of
 from cryotile.ledgers.sql.runs import RunRecord
+from cryotile.taskfarm.picture import coarse, pack_thumbnails, pack_tiles, streams
 from cryotile.taskfarm.server.watch_bodies import (
     FailureGroup,
     History,
     Map,
     Stream,
-    Variable,
 )
 
 __all__ = [
@@ -41,12 +41,6 @@ __all__ = [
     "tiles",
 ]
 
-TILES_MAGIC = 0x54435931
-"""First word of an answer with tiles."""
-
-PICTURES_MAGIC = 0x54435932
-"""First word of an answer with thumbnails."""
-
 MOST_PICTURES = 20_000
 """Thumbnails in one answer."""
 
@@ -55,9 +49,6 @@ _OVERLAP = 10.0
 
 # Latest tasks that show cost against seconds; ended tasks that show when workers were busy, and of how many seconds.
 _SAMPLES, _SPANS, _HOUR = 1000, 20_000, 3600.0
-
-# Two spans of a worker less than this apart are one, seconds.
-_GAP = 2.0
 
 # Minutes of a history, groups of failures, tasks and hosts of a group.
 _MINUTES, _GROUPS, _TASKS, _HOSTS = 20_000, 50, 100, 20
@@ -191,35 +182,21 @@ def keep_map(database: Database, run: RunRecord, given: Map) -> None:
 def tiles(database: Database, run: RunRecord, since: float | None) -> bytes:
     """Return the state of the tasks of a run that are not plainly waiting, or what has changed since a time."""
 
-    def ask(connection: Connection) -> tuple[Any, Sequence[Any]]:
-        now = CLOCK(connection, run=run.id).one_or_none()
+    def ask(connection: Connection) -> tuple[tuple[int, float], Sequence[Any]]:
+        now = _clock(connection, run)
         if since is None:
             return now, ALL_TILES(connection, run=run.id).all()
         return now, NEW_TILES(connection, run=run.id, since=since).all()
 
-    now, rows = database.read(ask)
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
-    index, seconds, cost, worker, state, attempts = columns
-    return _head(TILES_MAGIC, now, len(rows)) + b"".join(
-        (
-            np.array(index, "<u4").tobytes(),
-            np.array(seconds, "<f4").tobytes(),
-            _as_float32(np.array(cost, "<f8")).tobytes(),
-            np.array([max(0, each or 0) for each in worker], "<u4").tobytes(),
-            np.array(state, "u1").tobytes(),
-            np.minimum(np.array(attempts, "<i4"), 255).astype("u1").tobytes(),
-        )
-    )
+    (epoch, after), rows = database.read(ask)
+    return pack_tiles(epoch, after, rows)
 
 
-def _as_float32(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    greatest = float(np.finfo("<f4").max)
-    return np.clip(values, -greatest, greatest).astype("<f4")
-
-
-def _head(magic: int, now: Any, count: int, after: float | None = None) -> bytes:
-    epoch, clock = (0, 0.0) if now is None else now
-    return struct.pack("<IIId", magic, count, epoch, clock - _OVERLAP if after is None else after)
+def _clock(connection: Connection, run: RunRecord) -> tuple[int, float]:
+    """Return the epoch of a run, and the time from which to ask for changes."""
+    row = CLOCK(connection, run=run.id).one_or_none()
+    # A run that is deleted at this moment has none.
+    return (0, 0.0) if row is None else (row.epoch, row.clock - _OVERLAP)
 
 
 def thumbnails(
@@ -229,7 +206,7 @@ def thumbnails(
     *,
     since: float = 0.0,
     named: Sequence[int] | None = None,
-    coarse: bool = False,
+    summary: bool = False,
 ) -> bytes | None:
     """Return thumbnails of one variable; None if the run has no map with this variable.
 
@@ -245,13 +222,13 @@ def thumbnails(
         Only those that came after this time.
     named : sequence of int, optional
         In place of ``since``, the tasks.
-    coarse : bool
+    summary : bool
         One value a tile.
     """
 
-    def ask(connection: Connection) -> tuple[str | None, Any, Sequence[Any]]:
+    def ask(connection: Connection) -> tuple[str | None, tuple[int, float], Sequence[Any]]:
         legend = LEGEND(connection, run=run.id).scalar_one_or_none()
-        now = CLOCK(connection, run=run.id).one_or_none()
+        now = _clock(connection, run)
         if legend is None:
             return None, now, ()
         if named is not None:
@@ -260,45 +237,25 @@ def thumbnails(
         rows = NEW_PICTURES(connection, run=run.id, since=since, limit=MOST_PICTURES).all()
         return legend, now, rows
 
-    found, now, rows = database.read(ask)
+    found, (epoch, after), rows = database.read(ask)
     legend = msgspec.json.decode(found or "{}", type=dict[str, Any])
     names = list(legend.get("variables", ()))
     if variable not in names:
         return None
     ny, nx = legend["shape"]
-    values = _unpacked([row.body for row in rows], len(names) * ny * nx)
-    values = values.reshape(len(rows), len(names), ny * nx)[:, names.index(variable)]
-    if coarse:
-        kind = msgspec.convert(legend["variables"][variable], Variable)
-        values = _most_common(values) if kind.flags else _mean(values)
-        ny = nx = 1
-    after = rows[-1].at if named is None and len(rows) == MOST_PICTURES else None
-    head = _head(PICTURES_MAGIC, now, len(rows), after) + struct.pack("<II", ny, nx)
-    index = np.array([row.idx for row in rows], "<u4").tobytes()
-    return head + index + np.ascontiguousarray(values).tobytes()
+    values = _unpacked([row.body for row in rows], (len(names), ny, nx))[:, names.index(variable)]
+    if summary:
+        values = coarse(values, flags=bool(legend["variables"][variable]["flags"]))
+    if named is None and len(rows) == MOST_PICTURES:
+        after = rows[-1].at
+    return pack_thumbnails(epoch, after, [row.idx for row in rows], values)
 
 
-def _unpacked(bodies: Iterable[bytes], size: int) -> npt.NDArray[np.uint8]:
+def _unpacked(bodies: Sequence[bytes], shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
     """Return the values of all thumbnails; those of a worker that knows another map are cut or padded."""
+    size = math.prod(shape)
     parts = (zlib.decompressobj().decompress(body, size).ljust(size, b"\0") for body in bodies)
-    return np.frombuffer(b"".join(parts), "u1")
-
-
-def _mean(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the mean of the values of each tile that are data, or 0; shape (tiles, 1)."""
-    count = np.count_nonzero(values, axis=1)
-    mean = np.rint(values.sum(axis=1, dtype=float) / np.maximum(count, 1))
-    return np.asarray(mean[:, np.newaxis], "u1")
-
-
-def _most_common(values: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the most common value of each tile that is data, or 0; shape (tiles, 1)."""
-    kinds = np.unique(values[values > 0])
-    if not len(kinds):
-        return np.zeros((len(values), 1), "u1")
-    counts = np.stack([np.count_nonzero(values == kind, axis=1) for kind in kinds], axis=1)
-    common = np.where(counts.any(axis=1), kinds[counts.argmax(axis=1)], 0)
-    return np.asarray(common[:, np.newaxis], "u1")
+    return np.frombuffer(b"".join(parts), "u1").reshape(len(bodies), *shape)
 
 
 def history(database: Database, run: RunRecord) -> History:
@@ -317,22 +274,10 @@ def history(database: Database, run: RunRecord) -> History:
             minutes=[[int(each) for each in row] for row in reversed(minutes)],
             samples=[list(row) for row in samples],
             streams_from=since,
-            streams=_streams(spans),
+            streams=[Stream(worker, busy) for worker, busy in streams(map(tuple, spans)).items()],
         )
 
     return database.read(ask)
-
-
-def _streams(rows: Iterable[Any]) -> list[Stream]:
-    """Return when each worker was busy."""
-    busy: dict[int, list[list[float]]] = {}
-    for worker, start, stop in sorted(rows):
-        spans = busy.setdefault(worker, [])
-        if spans and start - spans[-1][1] < _GAP:
-            spans[-1][1] = max(stop, spans[-1][1])
-        else:
-            spans.append([start, stop])
-    return [Stream(worker, spans) for worker, spans in busy.items()]
 
 
 def failure_groups(database: Database, run: RunRecord) -> list[FailureGroup]:
