@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 import sys
 import threading
 import uuid
@@ -14,6 +15,7 @@ from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from cryotile.backends import open_backend
@@ -23,7 +25,9 @@ from cryotile.errors import InvalidValue
 from cryotile.farm.http import Refused, Unanswered
 from cryotile.farm.task import Outcome, Task
 from cryotile.ledgers import LEASE
-from cryotile.ledgers.http import HttpLedger
+from cryotile.ledgers.http import HttpLedger, open_api
+from cryotile.runs.task_map import VARIABLES, thumbnail_values
+from cryotile.runs.work import complete_run
 from cryotile.taskfarm.client import log_in
 from cryotile.testing.backends import BackendContract, MakeBackend, RecordingWork, make_tasks
 from cryotile.testing.leases import OpenLedger, at, ended, ids
@@ -282,3 +286,63 @@ def test_a_map_made_over_http_has_the_tiles_of_any_other(server, tmp_path, schem
     made = tiles("far", spec)
     assert made
     assert made == tiles("near", "serial")
+
+
+def test_a_farm_sends_its_map_and_a_thumbnail_of_each_tile(server, tmp_path):
+    run = make_run(tmp_path)
+    complete_run(run, f"{server.url}?children=2")
+    site = open_api(server.url)
+    known = next(each for each in site.ask("GET", "runs")["runs"] if each["key"] == run.key)
+    assert (known["name"], known["map"], known["done"]) == (run.path.name, True, len(run.tasks))
+    assert site.ask("GET", f"runs/{known['run']}/map")["columns"] == run.table["ix"].tolist()
+    for place, variable in enumerate(VARIABLES):
+        data = _bytes(site, f"runs/{known['run']}/thumbnails?variable={variable}")
+        count, ny, nx = (struct.unpack_from("<IIIdII", data)[each] for each in (1, 4, 5))
+        indices = np.frombuffer(data, "<u4", count, 28).tolist()
+        values = np.frombuffer(data, "u1", offset=28 + 4 * count).reshape(count, ny, nx)
+        assert sorted(indices) == list(range(len(run.tasks)))
+        for index, cells in zip(indices, values, strict=True):
+            tile = run.tile(index)
+            stored = thumbnail_values(tile, run.settings.tile_size, run.store.load(tile))
+            assert np.array_equal(cells, stored[place])
+    (worker,) = site.ask("GET", f"runs/{known['run']}/workers")["workers"]
+    assert worker["memory"] is None or worker["memory"] > 10e6
+
+
+def _bytes(site, path):
+    answer = site.session.get(site.base + path, auth=site.auth, timeout=60)
+    assert answer.status_code == 200
+    return answer.content
+
+
+def test_work_may_return_anything_and_only_a_thumbnail_is_sent(server, key):
+    tasks = [Task(index, 1.0) for index in range(4)]
+    outcomes = list(open_backend(f"{server.url}?children=1", home=None, key=key).run(tasks, _odd))
+    assert {outcome.task.index: outcome.thumbnail for outcome in outcomes} == {
+        0: None, 1: None, 2: None, 3: b"3"
+    }  # fmt: skip
+
+
+def _odd(task, progress):
+    """Return what is no thumbnail, and once what may be one."""
+    return ["text", bytes(2000), b"", b"3"][task.index % 4]
+
+
+def test_a_worker_of_a_paused_run_waits_and_says_so(server, key, caplog):
+    ledger, site = HttpLedger(server.url, key), open_api(server.url)
+    ledger.enroll(make_tasks(3))
+    (first,) = ledger.claim()
+    run = next(each["run"] for each in site.ask("GET", "runs")["runs"] if each["key"] == key)
+    site.ask("POST", f"runs/{run}/pause", body=None)
+    for _ in range(2):
+        assert ledger.claim(3) == []
+    assert ledger.settle(ended(first)) == set()
+    assert ledger.unsettled() == 2
+    assert "paused" in output_of("status", server.url)
+    site.ask("POST", f"runs/{run}/resume", body=None)
+    assert len(ledger.claim(3)) == 2
+    said = [record.message for record in caplog.records]
+    assert said == [
+        "the run is paused on the server; this worker waits until it is resumed",
+        "the run is resumed",
+    ]
