@@ -22,6 +22,7 @@ from werkzeug.exceptions import (
     Forbidden,
     HTTPException,
     InternalServerError,
+    LengthRequired,
     MethodNotAllowed,
     ServiceUnavailable,
     Unauthorized,
@@ -34,6 +35,7 @@ from cryotile.ledgers.sql.schema import upgrade
 from cryotile.taskfarm.server import account_api, api, legacy_api, watch_api
 from cryotile.taskfarm.server.accounts import STEPS, tables
 from cryotile.taskfarm.server.auth import Access, authenticate, session_principal
+from cryotile.taskfarm.server.connections import LONGEST_BODY, PROTECTION, BufferedWorker
 from cryotile.taskfarm.server.pages import is_for_person, pages, render_error
 from cryotile.taskfarm.server.settings import ServerSettings
 from cryotile.taskfarm.server.state import Server, WorkerIds
@@ -57,17 +59,11 @@ _OPEN = {"pages.home", "pages.log_in", "pages.log_out", "api.healthz"}
 # Seconds for which a connection is kept open between two requests of a worker.
 _KEEP_ALIVE = 75
 
-# Threads per process: most wait for the disk, some for clients that read slowly.
+# Threads per process: most wait for the disk, some send event streams.
 _THREADS = 8
 
-_HEADERS = [
-    ("X-Content-Type-Options", "nosniff"),
-    ("X-Frame-Options", "DENY"),
-    # Not no-referrer: browsers then send the page's own form with "Origin: null".
-    ("Referrer-Policy", "same-origin"),
-    ("Cache-Control", "no-store"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-]
+# Connections per process: each worker of a farm keeps one open.
+_CONNECTIONS = 4096
 
 _POLICY = "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
@@ -158,7 +154,7 @@ def create_app(settings: ServerSettings | None = None) -> Flask:
         SESSION_COOKIE_SECURE=settings.proxies > 0,
         # Flask-HTTPAuth does not authenticate OPTIONS, which pages of other sites need; no such page may call.
         PROVIDE_AUTOMATIC_OPTIONS=False,
-        MAX_CONTENT_LENGTH=4 * 2**20,
+        MAX_CONTENT_LENGTH=LONGEST_BODY,
         MAX_FORM_MEMORY_SIZE=16 * 2**10,
     )
     app.extensions["cryotile"] = Server(database, settings, Access(database), WorkerIds(database))
@@ -189,6 +185,9 @@ def _admit() -> Response | None:
     """Refuse requests of other sites' pages, and authenticate all others, unknown routes included."""
     if request.method == "OPTIONS":
         raise MethodNotAllowed
+    # Only of a body of known length can the server tell whether it has arrived; see connections.
+    if "HTTP_TRANSFER_ENCODING" in request.environ:
+        raise LengthRequired("the body has no Content-Length; send one, not Transfer-Encoding")
     # A token is made by GET, as the first server did.
     if request.method not in ("GET", "HEAD") or request.endpoint == "legacy.get_token":
         _refuse_other_sites()
@@ -220,7 +219,7 @@ def _refuse_other_sites() -> None:
 def _protection() -> list[tuple[str, str]]:
     style = f"'nonce-{g.nonce}'" if "nonce" in g else "'none'"
     policy = f"default-src 'none'; style-src {style}; img-src data:; {_POLICY}"
-    headers = [*_HEADERS, ("Content-Security-Policy", policy)]
+    headers = [*PROTECTION, ("Content-Security-Policy", policy)]
     if request.is_secure:
         headers.append(("Strict-Transport-Security", "max-age=31536000"))
     return headers
@@ -276,7 +275,8 @@ def serve(settings: ServerSettings, host: str, port: int, *, processes: int) -> 
     options = {
         "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
         "workers": processes,
-        "worker_class": "gthread",
+        "worker_class": BufferedWorker,
+        "worker_connections": _CONNECTIONS,
         "threads": _THREADS,
         "keepalive": _KEEP_ALIVE,
         "graceful_timeout": 10,

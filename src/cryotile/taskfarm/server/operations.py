@@ -26,8 +26,8 @@ _RUN_UUID = re.compile("[0-9a-f]{32}")
 
 _REF = "#/components/schemas/{name}"
 _ERROR = {"$ref": "#/components/responses/Refusal"}
-_REFUSALS = ("400", "401", "403", "404", "405", "413", "415", "429", "503")
-_OPEN_REFUSALS = ("405", "503")
+_REFUSALS = ("400", "401", "403", "404", "405", "411", "413", "415", "429", "503")
+_OPEN_REFUSALS = ("405", "411", "503")
 
 # Schemas of answers that no struct describes, by media type.
 _SCHEMAS: dict[str, Any] = {
