@@ -216,8 +216,8 @@ class HttpLedger(Ledger):
         """Find the run of the key, or create it."""
         run: dict[str, Any] = self._site.ask("POST", "runs", body=self._list)
         self._path = f"runs/{run['run']}"
-        # A server of an earlier version knows no thumbnails.
-        self._shows = "map" in run
+        # Work of others may return bytes that are no thumbnail; a server of an earlier version knows none.
+        self._shows = self._task_map is not None and "map" in run
         return run
 
     def _show(self, task_map: Mapping[str, Any]) -> None:
