@@ -8,7 +8,7 @@ PYTHONS ?= 3.11 3.12 3.13
 
 # What an installed cryotile is made of: pip runs again only when one of these is newer than its stamp.
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
-	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.json' -o -name '*.html' -o -name '*.npz' -o -name '*.mplstyle')
+	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.json' -o -name '*.html' -o -name '*.js' -o -name '*.css' -o -name '*.npz' -o -name '*.mplstyle')
 
 .PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm wheels bench-totals clean
 .DELETE_ON_ERROR:

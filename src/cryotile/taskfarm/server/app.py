@@ -54,7 +54,7 @@ _PATIENCE = 8.0
 _RETRY_AFTER = 2
 
 # The pages authenticate by session, and show the login without one.
-_OPEN = {"pages.home", "pages.log_in", "pages.log_out", "api.healthz"}
+_OPEN = {"pages.home", "pages.log_in", "pages.log_out", "pages.get_file", "api.healthz"}
 
 # Seconds for which a connection is kept open between two requests of a worker.
 _KEEP_ALIVE = 75
@@ -80,7 +80,7 @@ class _Application(Flask):
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Callable[..., object]:
             # Added here, since a response object checks and copies each header again.
-            return start_response(status, headers + _protection(), *more)
+            return start_response(status, _protected(headers), *more)
 
         return super().wsgi_app(environ, start)
 
@@ -216,9 +216,16 @@ def _refuse_other_sites() -> None:
     )
 
 
+def _protected(given: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return headers with those that protect the reader; an answer may say itself how long it is kept."""
+    named = {name for name, _ in given}
+    return given + [header for header in _protection() if header[0] not in named]
+
+
 def _protection() -> list[tuple[str, str]]:
-    style = f"'nonce-{g.nonce}'" if "nonce" in g else "'none'"
-    policy = f"default-src 'none'; style-src {style}; img-src data:; {_POLICY}"
+    # The page loads its own files and calls its own server; its one script within HTML, the import map, has a nonce.
+    scripts = f"'self' 'nonce-{g.nonce}'" if "nonce" in g else "'none'"
+    policy = f"default-src 'none'; script-src {scripts}; style-src 'self'; connect-src 'self'; img-src data:; {_POLICY}"
     headers = [*PROTECTION, ("Content-Security-Policy", policy)]
     if request.is_secure:
         headers.append(("Strict-Transport-Security", "max-age=31536000"))

@@ -1,16 +1,18 @@
-"""The page for people: the login, a table of runs and their progress, and errors."""
+"""What people see: the login, the page of runs and its files, and errors."""
 
 from __future__ import annotations
 
+import hashlib
 import secrets
+from functools import cache
 from typing import Any
 
-from flask import Blueprint, g, redirect, render_template, request, session
-from werkzeug.exceptions import HTTPException, Unauthorized
+from flask import Blueprint, Response, g, redirect, render_template, request, session
+from werkzeug.exceptions import HTTPException, NotFound, Unauthorized
 
+from cryotile.taskfarm import page
 from cryotile.taskfarm.server import accounts
-from cryotile.taskfarm.server.auth import Principal, identify, session_principal
-from cryotile.taskfarm.server.listing import list_runs, summarize
+from cryotile.taskfarm.server.auth import identify, session_principal
 from cryotile.taskfarm.server.state import server
 
 __all__ = ["is_for_person", "pages", "render_error"]
@@ -20,18 +22,24 @@ pages = Blueprint("pages", __name__)
 # Seconds after which a user must log in again.
 _SESSION = 12 * 3600.0
 
-# Units of an age: seconds of one, name, and the age up to which it is used.
-_UNITS = ((1, "s", 120), (60, "min", 7200), (3600, "h", 172800), (86400, "days", float("inf")))
-
-
 @pages.get("/")
 def home() -> Any:
-    """Show the user's runs, the newest first; without a session, the login."""
+    """Show the page of the user's runs; without a session, the login."""
     who = session_principal()
     if who is None:
         return _render("login.html", problem=None)
-    rows = reversed(list_runs(server().database, who))
-    return _render("runs.html", runs=[_progress(row, who) for row in rows], name=who.name)
+    return _render("home.html", name=who.name, import_map=page.import_map())
+
+
+@pages.get("/page/<path:name>")
+def get_file(name: str) -> Response:
+    """Return a file of the page; it holds nothing of any user."""
+    if name not in page.FILES:
+        raise NotFound(f"the page has no file {name!r}")
+    response = Response(page.content(name), mimetype=page.FILES[name])
+    response.set_etag(_digest(name))
+    response.headers["Cache-Control"] = "no-cache"
+    return response.make_conditional(request)
 
 
 @pages.post("/")
@@ -79,18 +87,6 @@ def _render(template: str, **values: Any) -> str:
     return render_template(template, **values)
 
 
-def _progress(row: Any, who: Principal) -> dict[str, Any]:
-    run = summarize(row, who)
-    return {
-        "name": run.name or run.key,
-        "run": run,
-        # Rounded down: 100 % means that nothing is left.
-        "percent": 100 * run.done // max(1, run.tasks),
-        "seen": "never" if row.seen is None else _age(row.clock - row.seen),
-    }
-
-
-def _age(seconds: float) -> str:
-    """Return an age in words, such as ``20 min ago``."""
-    size, unit, _ = next(each for each in _UNITS if seconds < each[2])
-    return f"{max(0, int(seconds)) // size} {unit} ago"
+@cache
+def _digest(name: str) -> str:
+    return hashlib.sha256(page.content(name)).hexdigest()[:16]
