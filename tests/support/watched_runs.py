@@ -142,7 +142,7 @@ def show_case(site: Site, name: str, side: int = 24) -> WatchedRun:
             for lease in leases[3:]
         ]
         run.tell(worker, outcomes)
-    run.fail(9, "OSError: [Errno 28] No space left on device: '/scratch/run/tile{}.nc'", host="node07")
+    run.fail(9, "OSError: [Errno 28] No space left on device: '/scratch/run/tile{}.nc'", host="node07", worker="u")
     run.fail(4, "Traceback …\nMemoryError: tile {} needs 3.2 GB", host="node08", worker="v")
     return run
 

@@ -96,10 +96,11 @@ def visit(watched: WatchedFarm, browser: Browser) -> Visit:
 
 
 def screenshot(page: Page, file: Path) -> None:
-    """Write a picture of the whole page with 128 colours, which keeps it small."""
+    """Write a picture of the page, at most twice as high as wide or 1500 points, with 256 colours: a small file."""
     from io import BytesIO
 
     from PIL import Image
 
-    picture = Image.open(BytesIO(page.screenshot(full_page=True)))
-    picture.convert("RGB").quantize(128).save(file, optimize=True)
+    picture = Image.open(BytesIO(page.screenshot(full_page=True))).convert("RGB")
+    picture = picture.crop((0, 0, picture.width, min(picture.height, max(1500, 2 * picture.width))))
+    picture.quantize(256, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)

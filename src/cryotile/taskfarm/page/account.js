@@ -62,7 +62,8 @@ export class Tokens extends View {
 }
 
 export class Users extends View {
-  constructor() {
+  // An admin cannot remove themselves.
+  constructor(user) {
     super();
     this.table = new Table("Users", [
       text("Name", ({ name }) => name, { head: true }),
@@ -71,7 +72,7 @@ export class Users extends View {
       {
         title: "Action",
         fill: (cell, { name }) => {
-          if (cell.firstChild === null) cell.append(button(`Remove ${name}`, () => this.remove(name), { danger: true }));
+          if (cell.firstChild === null && name !== user.name) cell.append(button(`Remove ${name}`, () => this.remove(name), { danger: true }));
         },
       },
     ]);

@@ -14,7 +14,7 @@ class Chart {
     this.options = options;
     this.words = element("p", { class: "note" });
     this.box = element("div", { class: "chart", role: "img", "aria-label": title });
-    this.node = element("section", {}, element("h3", {}, title), this.box, this.words);
+    this.node = element("section", {}, element("h2", {}, title), this.box, this.words);
     this.title = title;
     this.plot = null;
     this.data = null;
@@ -66,8 +66,8 @@ export class Throughput extends Chart {
       axes: [axis({ values: (_, ticks) => ticks.map(clockTime) }), axis({ size: 60, values: (_, ticks) => ticks.map(count) })],
       series: [
         {},
-        { label: "done", stroke: css(theme().states[2]), fill: `${css(theme().states[2])}33`, width: 2, paths: uPlot.paths.stepped({ align: 1 }) },
-        { label: "failed", stroke: css(theme().states[3]), width: 2, paths: uPlot.paths.stepped({ align: 1 }) },
+        { label: "done", stroke: css(theme().states[2]), fill: `${css(theme().states[2])}33`, width: 2, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } },
+        { label: "failed", stroke: css(theme().states[3]), width: 2, paths: uPlot.paths.stepped({ align: 1 }), points: { show: false } },
       ],
     }));
   }
@@ -133,15 +133,18 @@ export class Streams {
   constructor() {
     this.canvas = element("canvas", { role: "img", class: "streams" });
     this.words = element("p", { class: "note" });
-    this.node = element("section", {}, element("h3", {}, "Workers in the last hour"), this.canvas, this.words);
+    this.node = element("section", { class: "across" }, element("h2", {}, "Workers in the last hour"), this.canvas, this.words);
     this.history = null;
     new ResizeObserver(() => this.draw()).observe(this.canvas);
   }
 
   update(history, workers) {
-    this.history = history;
+    // Of a run that is younger than an hour, its life.
+    const first = history.streams.reduce((least, { spans }) => spans.reduce((one, [start]) => Math.min(one, start), least), Infinity);
+    const streams_from = Math.min(Math.max(history.streams_from, first), history.clock - 60);
+    this.history = { ...history, streams_from };
     this.names = new Map(workers.map(({ number, host, pid }) => [number, `${host} ${pid}`]));
-    const { streams, clock, streams_from: from } = history;
+    const { streams, clock, streams_from: from } = this.history;
     const busy = streams.reduce((sum, { spans }) => sum + spans.reduce((one, [start, end]) => one + end - start, 0), 0);
     const length = Math.max(1, clock - from) * Math.max(1, streams.length);
     const cut = streams.length > MOST_WORKERS ? `, of which the first ${MOST_WORKERS} are drawn` : "";

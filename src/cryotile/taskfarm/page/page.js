@@ -27,7 +27,7 @@ function makeView(address) {
     return run === undefined ? null : new Run(run);
   }
   if (kind === "tokens") return new Tokens();
-  if (kind === "users" && user.admin) return new Users();
+  if (kind === "users" && user.admin) return new Users(user);
   if (kind === "audit") return new Audit();
   return new Runs(user);
 }

@@ -8,7 +8,7 @@ export const titleOf = (run) => run.name || run.key;
 export function left(run) {
   if (run.paused) return "paused";
   if (run.waiting + run.leased === 0) return "ended";
-  return run.seconds_left === null ? "nobody works" : range(run.seconds_left);
+  return run.seconds_left === null ? "no worker" : range(run.seconds_left);
 }
 
 const seen = (run) => (run.seen === null ? "never" : ago(Math.max(0, now(run) - run.seen)));

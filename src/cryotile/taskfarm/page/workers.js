@@ -28,7 +28,7 @@ export class Workers {
       text("Last sign of life", (worker) => ago(worker.age), { number: true }),
     ]);
     this.words = element("p", { class: "note" });
-    this.node = element("section", {}, element("h3", {}, "Workers"), this.words, this.table.node);
+    this.node = element("section", {}, element("h2", {}, "Workers"), this.words, this.table.node);
   }
 
   update(workers) {

@@ -1,0 +1,124 @@
+"""Every view of the page, light and dark, wide and narrow: readable by everybody, and pictures of them for the documentation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.support.services.browser import browser
+from tests.support.services.farm import PASSWORD
+from tests.support.services.watched import ADMIN, USER, screenshot, visit, watched
+from tests.support.watched_runs import WatchedRun, show_case
+
+__all__ = ["browser", "visit", "watched"]
+
+expect.set_options(timeout=60_000)
+
+# A directory for pictures; without it none are made.
+PICTURES = os.environ.get("CRYOTILE_SCREENSHOTS")
+
+WIDTHS = {"wide": (1100, 800), "narrow": (360, 740)}
+
+@pytest.fixture(scope="module")
+def sample(watched) -> WatchedRun:
+    """Runs in the middle of their work."""
+    site = watched.site()
+    WatchedRun(site, "Antarctica, 1 km, 2003 to 2009", 400_000)
+    ended = WatchedRun(site, "Svalbard, test of the season", 40)
+    ended.settle(ended.claim(40))
+    run = show_case(site, "Greenland, 1 km, 2010 to 2026")
+    paused = WatchedRun(site, "Devon Ice Cap", 900)
+    paused.settle(paused.claim(300))
+    paused.ask("POST", "/pause")
+    return run
+
+
+def open_runs(page: Page, address: str, run: WatchedRun) -> None:
+    page.goto(f"{address}/#/")
+    expect(page.get_by_role("link", name="Greenland")).to_be_visible()
+
+
+def open_run(page: Page, address: str, run: WatchedRun) -> None:
+    page.goto(f"{address}/#/runs/{run.uuid}")
+    page.get_by_label("Colour tiles by").select_option("dhdt")
+    expect(page.locator(".legend")).to_contain_text("rate of elevation change")
+    page.locator(".map canvas").hover()
+    expect(page.locator(".tile")).to_contain_text("Task")
+    page.locator("summary", has_text="No space left").click()
+
+
+def open_users(page: Page, address: str, run: WatchedRun) -> None:
+    page.goto(f"{address}/#/users")
+    expect(page.get_by_role("button", name=f"Remove {USER}")).to_be_visible()
+
+
+def open_tokens(page: Page, address: str, run: WatchedRun) -> None:
+    page.goto(f"{address}/#/tokens")
+    expect(page.get_by_role("row", name="this session")).to_be_visible()
+
+
+def open_audit(page: Page, address: str, run: WatchedRun) -> None:
+    page.goto(f"{address}/#/audit")
+    expect(page.get_by_role("cell", name="pause").first).to_be_visible()
+
+
+def open_question(page: Page, address: str, run: WatchedRun) -> None:
+    page.goto(f"{address}/#/runs/{run.uuid}")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def open_error(page: Page, address: str, run: WatchedRun) -> None:
+    page.goto(f"{address}/nosuch")
+    expect(page.get_by_role("alert")).to_be_visible()
+
+
+VIEWS = {
+    "runs": open_runs,
+    "run": open_run,
+    "users": open_users,
+    "tokens": open_tokens,
+    "audit": open_audit,
+    "question": open_question,
+    "error": open_error,
+}
+
+
+def look(page: Page, view: str, scheme: str) -> None:
+    """Check the view in a colour scheme at each width, and take its picture if asked."""
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    for width, (across, down) in WIDTHS.items():
+        page.set_viewport_size({"width": across, "height": down})
+        page.wait_for_function(f"document.documentElement.scrollWidth <= {across}")
+        if PICTURES:
+            page.wait_for_timeout(400)
+            screenshot(page, Path(PICTURES) / f"page-{view}-{scheme}-{width}.png")
+    found = Axe().run(page)
+    assert found.violations_count == 0, (view, scheme, found.generate_report())
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_can_be_read_by_everybody_in_both_schemes_and_on_a_telephone(
+    watched, visit, sample, view
+):
+    with visit(user=ADMIN) as page:
+        VIEWS[view](page, watched.address, sample)
+        for scheme in ("light", "dark"):
+            look(page, view, scheme)
+
+
+def test_the_login_can_be_read_by_everybody(watched, browser):
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(watched.address)
+        for scheme in ("light", "dark"):
+            look(page, "login", scheme)
+        page.get_by_label("Name").fill(USER)
+        page.get_by_label("Password").fill(f"not {PASSWORD}")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("alert")).to_be_visible()
+        look(page, "login-wrong", "light")
