@@ -40,7 +40,7 @@ def standing() -> dict[str, set[str]]:
         room = file.parent.relative_to(source).as_posix().removeprefix(".")
         if file.suffix in (".py", ".pyx") and file.name != "__init__.py":
             rooms.setdefault(room, set()).add(file.stem if room else file.name)
-        elif file.suffix in (".c", ".h") and room:
+        elif file.suffix in (".c", ".css", ".h", ".js") and room:
             rooms.setdefault(room, set()).add(file.name)
     rooms[""] |= {"__init__.py"}
     return rooms

@@ -95,7 +95,7 @@ def test_an_installation_holds_the_modules_the_types_and_the_data_of_the_checkou
     source = PROJECT / "src"
     expected = {
         path.relative_to(source).as_posix()
-        for pattern in ("*.py", "*.pyi", "*.json", "py.typed")
+        for pattern in ("*.py", "*.pyi", "*.json", "*.html", "*.js", "*.css", "LICENSE", "py.typed")
         for path in (source / "cryotile").rglob(pattern)
     }
     assert expected - {str(path) for path in installed.files} == set()

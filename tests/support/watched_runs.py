@@ -88,8 +88,11 @@ def disc_map(side: int) -> dict[str, Any]:
     rows, columns = np.nonzero(_radii(side) < 0.97)
     turn = np.linspace(0, 2 * np.pi, 200)
     middle, reach = side / 2, 0.9 * side / 2
-    ring = 15e3 * np.stack(
-        [middle + reach * (1 + 0.05 * np.sin(5 * turn)) * trig for trig in (np.cos(turn), np.sin(turn))]
+    ring = [[-200e3], [-2300e3]] + 15e3 * np.stack(
+        [
+            middle + reach * (1 + 0.05 * np.sin(5 * turn)) * trig
+            for trig in (np.cos(turn), np.sin(turn))
+        ]
     )
     return {
         "crs": "EPSG:3413",
@@ -97,7 +100,7 @@ def disc_map(side: int) -> dict[str, Any]:
         "origin": [-200e3, -2300e3],
         "columns": columns.tolist(),
         "rows": rows.tolist(),
-        "outline": [(ring.T + [-200e3, -2300e3]).tolist()],
+        "outline": [ring.T.tolist()],
         "thumbnail_shape": [CELLS, CELLS],
         "variables": VARIABLES,
     }
@@ -142,7 +145,12 @@ def show_case(site: Site, name: str, side: int = 24) -> WatchedRun:
             for lease in leases[3:]
         ]
         run.tell(worker, outcomes)
-    run.fail(9, "OSError: [Errno 28] No space left on device: '/scratch/run/tile{}.nc'", host="node07", worker="u")
+    run.fail(
+        9,
+        "OSError: [Errno 28] No space left on device: '/scratch/run/tile{}.nc'",
+        host="node07",
+        worker="u",
+    )
     run.fail(4, "Traceback …\nMemoryError: tile {} needs 3.2 GB", host="node08", worker="v")
     return run
 

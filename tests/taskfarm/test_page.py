@@ -7,17 +7,13 @@ import re
 import signal
 import time
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from cryotile.taskfarm import page as files
 from tests.support.command_line import start
-from tests.support.services.browser import browser
-from tests.support.services.watched import ADMIN, GUEST, USER, log_in, visit, watched
+from tests.support.services.watched import ADMIN, GUEST
 from tests.support.small_run import make_run
 from tests.support.watched_runs import WatchedRun, disc_map, disc_values, packed
-
-__all__ = ["browser", "visit", "watched"]
 
 expect.set_options(timeout=60_000)
 
@@ -28,7 +24,7 @@ COLOURS = """canvas => {
 }"""
 
 # An error, a host and a name that a careless page would run.
-SCRIPT = "<img src=x onerror=\"window.broken = 1\"><script>window.broken = 1</script>&amp;"
+SCRIPT = '<img src=x onerror="window.broken = 1"><script>window.broken = 1</script>&amp;'
 
 
 def map_of(page: Page):
@@ -157,7 +153,7 @@ def test_a_lost_connection_shows_and_recovers(watched, visit):
 
 def test_what_workers_and_users_write_is_shown_as_text(watched, visit):
     run = WatchedRun(watched.site(), SCRIPT, 2, attempts=1)
-    run.fail(1, f"ValueError: {SCRIPT}", host=SCRIPT.replace(" ", "")[:60])
+    run.fail(1, f"ValueError: {SCRIPT}", worker="script", host=SCRIPT.replace(" ", "")[:60])
     with visit() as page:
         page.get_by_role("link", name=SCRIPT).click()
         expect(page.get_by_role("heading", level=1)).to_have_text(SCRIPT)
@@ -304,7 +300,9 @@ def test_the_map_is_read_with_the_mouse_and_with_the_keyboard(watched, visit):
     with visit(f"#/runs/{run.uuid}") as page:
         canvas, tile = map_of(page), page.locator(".tile")
         canvas.hover()
-        expect(tile).to_contain_text(re.compile(r"Task \d+: waiting; x -162,\d{3} m, y -2,262,\d{3} m"))
+        expect(tile).to_contain_text(
+            re.compile(r"Task \d+: waiting; x -162,\d{3} m, y -2,262,\d{3} m")
+        )
         page.mouse.move(1, 1)
         expect(tile).to_be_empty()
         canvas.focus()

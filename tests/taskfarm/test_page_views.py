@@ -1,4 +1,4 @@
-"""Every view of the page, light and dark, wide and narrow: readable by everybody, and pictures of them for the documentation."""
+"""Every view of the page, light and dark, wide and narrow: everybody can read it; pictures of them for the docs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.support.services.browser import browser
 from tests.support.services.farm import PASSWORD
-from tests.support.services.watched import ADMIN, USER, screenshot, visit, watched
+from tests.support.services.watched import ADMIN, USER, screenshot
 from tests.support.watched_runs import WatchedRun, show_case
-
-__all__ = ["browser", "visit", "watched"]
 
 expect.set_options(timeout=60_000)
 
@@ -22,6 +19,7 @@ expect.set_options(timeout=60_000)
 PICTURES = os.environ.get("CRYOTILE_SCREENSHOTS")
 
 WIDTHS = {"wide": (1100, 800), "narrow": (360, 740)}
+
 
 @pytest.fixture(scope="module")
 def sample(watched) -> WatchedRun:

@@ -1,10 +1,10 @@
-"""The page of a server: the login and the table of runs."""
+"""The pages of a server: the login, the page of runs and its files, and errors."""
 
 from __future__ import annotations
 
 from unittest.mock import Mock
 
-from cryotile.taskfarm.server.pages import _age
+from cryotile.taskfarm import page
 from tests.support.farm_server import PASSWORD, basic, sqlite_farm
 
 __all__ = ["sqlite_farm"]
@@ -27,55 +27,40 @@ def test_without_a_session_the_page_is_the_login(sqlite_farm):
     assert sqlite_farm.client.post("/logout").status_code == 401
 
 
-def test_a_user_sees_the_progress_of_their_runs(sqlite_farm):
-    run, _ = sqlite_farm.run(4), sqlite_farm.worker()
-    sqlite_farm.claim(run)
-    sqlite_farm.put(run, 0, status="done")
-    others = sqlite_farm.run(2, user="bob")
-    answer = _log_in(sqlite_farm)
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
-    page = sqlite_farm.client.get("/").text
-    assert run in page
-    assert "1 of 4" in page
-    assert "25 %" in page
-    assert others not in page
-
-
-def test_large_numbers_have_separators_and_ages_a_unit(sqlite_farm):
-    sqlite_farm.run(400_000), sqlite_farm.worker()
-    _log_in(sqlite_farm)
-    page = sqlite_farm.client.get("/").text
-    assert "0 of 400,000" in page
-    assert "never" in page
-    sqlite_farm.claim(sqlite_farm.run(1))
-    for seconds, age in (
-        (0, "0 s ago"),
-        (119, "119 s ago"),
-        (1200, "20 min ago"),
-        (90000, "25 h ago"),
-        (1e6, "11 days ago"),
-    ):
-        assert _age(seconds) == age
-    assert "s ago" in sqlite_farm.client.get("/").text
-
-
-def test_the_page_loads_nothing_from_other_hosts(sqlite_farm):
-    sqlite_farm.run(1)
-    _log_in(sqlite_farm)
-    answer = sqlite_farm.client.get("/")
-    assert "//" not in answer.text
-    nonce = answer.text.partition('nonce="')[2].partition('"')[0]
-    assert f"style-src 'nonce-{nonce}'" in answer.headers["Content-Security-Policy"]
-
-
-def test_names_are_escaped(sqlite_farm):
+def test_the_page_holds_nothing_of_any_run(sqlite_farm):
+    """Its scripts ask for that, and show it as text."""
     sqlite_farm.ask(
         "POST", "/api/v1/runs", {"key": "<b>k", "name": "<script>alert(1)</script>", "count": 1}
     )
-    _log_in(sqlite_farm)
+    answer = _log_in(sqlite_farm)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
     page = sqlite_farm.client.get("/").text
-    assert "<script>" not in page
-    assert "&lt;script&gt;" in page
+    assert sqlite_farm.name("ann") in page
+    assert "alert(1)" not in page
+
+
+def test_the_page_runs_its_own_scripts_alone(sqlite_farm):
+    sqlite_farm.token()
+    _log_in(sqlite_farm)
+    answer = sqlite_farm.client.get("/")
+    assert "//" not in answer.text
+    policy = answer.headers["Content-Security-Policy"]
+    nonce = answer.text.partition('nonce="')[2].partition('"')[0]
+    assert f"script-src 'self' 'nonce-{nonce}';" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert nonce not in sqlite_farm.client.get("/").text
+
+
+def test_the_files_of_the_page_are_read_without_a_session_and_kept_by_their_tag(sqlite_farm):
+    for name, kind in page.FILES.items():
+        answer = sqlite_farm.client.get(f"/page/{name}")
+        assert (answer.status_code, answer.mimetype) == (200, kind)
+        assert answer.data == page.content(name)
+        tag = {"If-None-Match": answer.headers["ETag"]}
+        assert sqlite_farm.client.get(f"/page/{name}", headers=tag).status_code == 304
+    for name in ("nosuch.js", "__init__.py", "../server/app.py", "..%2f..%2fserver/app.py", "%00"):
+        assert sqlite_farm.client.get(f"/page/{name}").status_code in (401, 404)
 
 
 def test_a_wrong_password_shows_the_login_again(sqlite_farm):
@@ -122,6 +107,10 @@ def test_errors_are_pages_for_people_and_json_for_programs(sqlite_farm):
         answer = sqlite_farm.client.get(path)
         assert (answer.status_code, answer.mimetype) == (status, "application/json")
         assert "WWW-Authenticate" in answer.headers
+    for script in ({"X-Requested-With": "fetch"}, {"Accept": "text/event-stream"}):
+        answer = sqlite_farm.client.get("/api/v1/runs", headers=script)
+        assert (answer.status_code, answer.mimetype) == (401, "application/json")
+        assert "WWW-Authenticate" not in answer.headers
     known = basic(sqlite_farm.token())
     answer = sqlite_farm.client.get("/nosuch", headers=BROWSER | known)
     assert (answer.status_code, answer.mimetype) == (404, "text/html")

@@ -35,7 +35,9 @@ class WatchedFarm(FarmServer):
         return Site(f"{self.address}/api/v1", auth=(user, PASSWORD))
 
     @contextmanager
-    def visit(self, browser: Browser, path: str = "", user: str = USER, **context: Any) -> Iterator[Page]:
+    def visit(
+        self, browser: Browser, path: str = "", user: str = USER, **context: Any
+    ) -> Iterator[Page]:
         """Open the page as a user who has logged in; check that no request leaves the server, and no script fails."""
         with browser.new_context(storage_state=self.cookies.get(user), **context) as visitor:
             page = visitor.new_page()
@@ -60,7 +62,9 @@ def watch(page: Page) -> tuple[list[str], list[str]]:
         if message.type == "error" and "Failed to load resource" not in message.text:
             complaints.append(message.text)
 
-    page.on("request", lambda request: request.url.startswith("data:") or requests.append(request.url))
+    page.on(
+        "request", lambda request: request.url.startswith("data:") or requests.append(request.url)
+    )
     page.on("console", note)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     return requests, complaints

@@ -13,7 +13,7 @@ export class Refused extends Error {
 }
 
 async function call(method, path, body) {
-  const headers = { Accept: "application/json" };
+  const headers = { Accept: "application/json", "X-Requested-With": "fetch" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
   try {

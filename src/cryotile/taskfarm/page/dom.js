@@ -44,7 +44,7 @@ export function range([low, high]) {
 export function rate(perSecond) {
   if (perSecond >= 10) return `${count(Math.round(perSecond))} a second`;
   if (perSecond * 60 >= 10) return `${Math.round(perSecond * 60)} a minute`;
-  if (perSecond > 0) return `${(perSecond * 3600).toPrecision(2)} an hour`;
+  if (perSecond > 0) return `${Number((perSecond * 3600).toPrecision(2))} an hour`;
   return "none";
 }
 

@@ -346,10 +346,17 @@ def _set_role(run: RunRecord, name: str, role: str | None) -> None:
 def stream(look: Callable[[], RunSummary | RunList | None]) -> Response:
     """Answer with events until the run is over; if no thread can be spared, with one event, and the client reconnects.
 
-    ``look`` returns None if the run was deleted.
+    ``look`` returns None if the run was deleted.  A stream ends, too, when the token of its reader is revoked.
     """
+    token, access = principal().token, server().access
+
+    def look_again() -> RunSummary | RunList | None:
+        return None if token is not None and access.of_token(token) is None else look()
+
     stays = bool(request.environ.get("wsgi.multithread")) and _stream_seats.acquire(blocking=False)
-    response = Response(stream_with_context(_events(look, stays)), mimetype="text/event-stream")
+    response = Response(
+        stream_with_context(_events(look_again, stays)), mimetype="text/event-stream"
+    )
     # nginx would buffer events otherwise.
     response.headers["X-Accel-Buffering"] = "no"
     if stays:

@@ -196,10 +196,20 @@ def _admit() -> Response | None:
     if "HTTP_COOKIE" in request.environ and (who := session_principal()) is not None:
         g.principal = who
         return None
+    if _is_from_script():
+        raise Unauthorized("the session has ended; log in again")
     refusal = authenticate()
     if refusal is not None and is_for_person() and not request.path.startswith("/api/"):
         raise Unauthorized("log in to see this page")
     return refusal
+
+
+def _is_from_script() -> bool:
+    """Tell whether a script of the page calls: at a challenge, the browser would open a dialog of its own."""
+    given = request.headers
+    return "Authorization" not in given and (
+        "X-Requested-With" in given or given.get("Accept") == "text/event-stream"
+    )
 
 
 def _refuse_other_sites() -> None:

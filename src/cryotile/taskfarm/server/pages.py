@@ -22,6 +22,7 @@ pages = Blueprint("pages", __name__)
 # Seconds after which a user must log in again.
 _SESSION = 12 * 3600.0
 
+
 @pages.get("/")
 def home() -> Any:
     """Show the page of the user's runs; without a session, the login."""
@@ -39,7 +40,8 @@ def get_file(name: str) -> Response:
     response = Response(page.content(name), mimetype=page.FILES[name])
     response.set_etag(_digest(name))
     response.headers["Cache-Control"] = "no-cache"
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 @pages.post("/")
