@@ -16,10 +16,11 @@ from tests.support.services.postgres import postgres
 
 __all__ = ["farm", "postgres", "sqlite_farm"]
 
-OPEN = {("/", "GET"), ("/", "POST"), ("/healthz", "GET")}
+# The files of the page, with any name, hold nothing of any user.
+OPEN = {("/", "GET"), ("/", "POST"), ("/healthz", "GET"), ("/page/path:name", "GET")}
 
 
-def test_only_healthz_and_the_login_are_answered_without_authentication(sqlite_farm):
+def test_only_healthz_the_login_and_the_files_of_the_page_are_answered_without_authentication(sqlite_farm):
     for rule in sqlite_farm.app.url_map.iter_rules():
         path = rule.rule.replace("<", "").replace(">", "")
         for method in rule.methods - {"HEAD", "OPTIONS"}:
