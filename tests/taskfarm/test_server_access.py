@@ -20,7 +20,7 @@ __all__ = ["farm", "postgres", "sqlite_farm"]
 OPEN = {("/", "GET"), ("/", "POST"), ("/healthz", "GET"), ("/page/path:name", "GET")}
 
 
-def test_only_healthz_the_login_and_the_files_of_the_page_are_answered_without_authentication(sqlite_farm):
+def test_only_healthz_the_login_and_the_page_are_answered_without_a_login(sqlite_farm):
     for rule in sqlite_farm.app.url_map.iter_rules():
         path = rule.rule.replace("<", "").replace(">", "")
         for method in rule.methods - {"HEAD", "OPTIONS"}:
