@@ -26,9 +26,9 @@ def basic(name: str, password: str = "") -> dict[str, str]:
 class Farm:
     """A server with the user ``ann``, and others when a test first calls as them."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **settings: Any) -> None:
         self.url = url
-        self.settings = ServerSettings(database_url=url, secret_key=SECRET)
+        self.settings = ServerSettings(database_url=url, secret_key=SECRET, **settings)
         self.app = create_app(self.settings)
         self.client = self.app.test_client()
         self.database = self.app.extensions["cryotile"].database

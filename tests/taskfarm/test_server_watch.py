@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.farm_server import Farm, farm, sqlite_farm
 from tests.support.services.postgres import postgres
+from tests.support.small_run import fit, make_run
 
 __all__ = ["farm", "postgres", "sqlite_farm"]
 
@@ -384,6 +385,24 @@ def test_a_session_of_the_page_may_call_the_api_and_another_site_may_not(sqlite_
     assert client.post(pause, headers={"Sec-Fetch-Site": "same-origin"}).status_code == 204
     client.post("/logout")
     assert client.get("/api/v1/me").status_code == 401
+
+
+def test_a_post_is_explained_where_the_server_sees_the_run_directory(tmp_path):
+    planned = make_run(tmp_path)
+    fit(planned, 0)
+    farm = Farm(f"sqlite:///{tmp_path}/farm.db", run_directories=(tmp_path,))
+    seen, unseen = (Watched(farm, key) for key in (planned.key, "elsewhere/1"))
+    x, y = planned.tile(0).x[2], planned.tile(0).y[3]
+    text = seen.ask("GET", f"/explain?x={x + 10}&y={y}").json["text"]
+    assert planned.tile(0).name in text
+    assert str(tmp_path) not in text
+    for part in ("x=1e9&y=0", "x=nan&y=0", "x=1"):
+        assert seen.ask("GET", f"/explain?{part}").status_code == 400
+    refused = unseen.ask("GET", "/explain?x=0&y=0")
+    assert (refused.status_code, "cryotile explain RUN --at 0 0" in refused.json["error"]) == (
+        404,
+        True,
+    )
 
 
 def test_all_runs_of_a_user_come_as_events(run):

@@ -48,6 +48,11 @@ def _number(name: str, default: float, low: float) -> float:
     return value
 
 
+def _run_directories() -> tuple[Path, ...]:
+    given = os.environ.get("CRYOTILE_RUN_DIRECTORIES", "")
+    return tuple(Path(each) for each in given.split(os.pathsep) if each)
+
+
 @dataclass(frozen=True)
 class ServerSettings:
     """Settings of a server.
@@ -67,6 +72,9 @@ class ServerSettings:
     proxies : int
         Number of trusted proxies in front of the server, which name the client in X-Forwarded-For;
         ``$CRYOTILE_PROXIES``, else 0.
+    run_directories : tuple of Path
+        Run directories, and directories that hold some, whose posts the page explains; ``$CRYOTILE_RUN_DIRECTORIES``,
+        separated by colons, else none.
     connections : int
         Connections to the database per process; one for each of its threads.
     """
@@ -78,6 +86,7 @@ class ServerSettings:
         default_factory=lambda: _number("CRYOTILE_TOKEN_LIFETIME", 30 * _DAY, 1.0)
     )
     proxies: int = field(default_factory=lambda: int(_number("CRYOTILE_PROXIES", 0, 0)))
+    run_directories: tuple[Path, ...] = field(default_factory=_run_directories)
     connections: int = 8
 
     def key(self) -> str:

@@ -13,10 +13,13 @@ from cryotile.taskfarm.server import accounts, watching
 from cryotile.taskfarm.server.api import api, operations, stream
 from cryotile.taskfarm.server.auth import principal
 from cryotile.taskfarm.server.bodies import RunList
+from cryotile.taskfarm.server.explaining import explanation
 from cryotile.taskfarm.server.legacy_api import failed_tasks, remove_run, restart_run
 from cryotile.taskfarm.server.listing import list_runs, summarize
 from cryotile.taskfarm.server.state import server
 from cryotile.taskfarm.server.watch_bodies import (
+    Explained,
+    ExplainQuery,
     FailureGroups,
     History,
     Map,
@@ -141,6 +144,13 @@ def get_all_events() -> Response:
     """Stream server-sent events: the caller's runs as JSON, each time a count of theirs has changed."""
     who, database = principal(), server().database
     return stream(lambda: RunList([summarize(row, who) for row in list_runs(database, who)]))
+
+
+@operations.add("GET", f"{_RUN}/explain", {200: "The explanation."}, role="viewer")
+def explain(run: RunRecord, query: ExplainQuery) -> Explained:
+    """Explain the nearest post, as cryotile explain does; 404 if the server does not see the run directory."""
+    places = server().settings.run_directories
+    return Explained(explanation(run, places, query.x, query.y))
 
 
 def _pause(run: RunRecord, *, paused: bool) -> None:

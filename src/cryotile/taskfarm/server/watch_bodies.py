@@ -13,6 +13,7 @@ __all__ = [
     "AuditPage",
     "AuditQuery",
     "ExplainQuery",
+    "Explained",
     "FailureGroup",
     "FailureGroups",
     "History",
@@ -210,6 +211,12 @@ class ExplainQuery(Struct, frozen=True):
 
     x: Annotated[_Place, Meta(description="Place in the CRS of the map, metres.")]
     y: Annotated[_Place, Meta(description="Place in the CRS of the map, metres.")]
+
+
+class Explained(Body, frozen=True):
+    """The explanation of one post."""
+
+    text: Annotated[str, Meta(description="What the command prints.")]
 
 
 class Who(Body, frozen=True):
