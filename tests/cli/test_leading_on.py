@@ -79,6 +79,15 @@ def test_plot_says_what_cannot_be_drawn_and_the_command_that_goes_on(
         assert call(*here)[0] == 0
 
 
+def test_plot_of_a_run_without_a_tile_names_the_run_command(call: Call, tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    code, _, complaint = call("plot", run.path, "-o", tmp_path / "x.png")
+    assert code == 2
+    words = shlex.split(only_line(complaint).rpartition(": cryotile ")[2])
+    assert words == ["run", str(run.path)]
+    assert not (tmp_path / "x.png").exists()
+
+
 INFO = {
     "run": ("^run ", r"status: cryotile status '.*/my ice/run'"),
     "ice.pdb": ("^point DB ",),

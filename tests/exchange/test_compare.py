@@ -14,10 +14,12 @@ import shapely
 
 import cryotile as ct
 from cryotile.errors import InvalidValue
+from cryotile.exchange.compare import Comparison
 from tests.exchange import published
 from tests.exchange.conftest import Make
 from tests.exchange.published import NORTH, SIGMA, SOUTH
 from tests.support.errors import one_line
+from tests.support.maps import vector_file
 
 pytest.importorskip("rasterio")
 
@@ -197,6 +199,74 @@ def test_posts_are_told_by_slope_and_region(product: Make, tmp_path: Path) -> No
     published.cf_grid(tmp_path / "coarse.nc", posting=5000.0, **SAME)
     found = ct.compare(path, tmp_path / "coarse.nc", basins=basins, column="id", **NAMED)
     assert set(found.table["name"]) >= {"west", "east"}
+
+
+def test_basins_in_another_crs_overlapping_or_without_a_post(product: Make, tmp_path: Path) -> None:
+    left, bottom = published.CORNERS[SOUTH]
+    west = shapely.box(left - 500, bottom - 500, left + 20_500, bottom + 50_000)
+    both = shapely.box(left + 10_500, bottom - 500, left + 30_500, bottom + 50_000)
+    far = shapely.box(left + 2e6, bottom, left + 2.1e6, bottom + 5e4)
+    to_degrees = published.pyproj.Transformer.from_crs(SOUTH, "EPSG:4326", always_xy=True)
+    published.cf_grid(tmp_path / "ref.nc", **SAME)
+    path = product()
+
+    def compare(name: str, **shapes: shapely.Geometry) -> Comparison:
+        degrees = [
+            shapely.transform(
+                shapely.segmentize(shape, 500.0),
+                lambda xy: np.column_stack(to_degrees.transform(*xy.T)),
+            )
+            for shape in shapes.values()
+        ]
+        basins = vector_file(tmp_path / name, *degrees, crs="EPSG:4326", id=list(shapes))
+        return ct.compare(path, tmp_path / "ref.nc", basins=basins, column="id", **NAMED)
+
+    found = compare("two.geojson", west=west, far=far)
+    regions = found.table[found.table["group"] == "region"]
+    # As in the test before, whose file is in the CRS of the map.
+    assert regions[["name", "posts"]].to_numpy().tolist() == [["west", 41 * 21 - 2]]
+    assert "basin far has no post with both" in found.notes
+    for name, shapes, says in (
+        ("three.geojson", {"west": west, "east": both}, "west and east overlap at 410 posts"),
+        ("four.geojson", {"far": far}, "contain none of the 1681 posts"),
+    ):
+        with pytest.raises(InvalidValue, match=says) as error:
+            compare(name, **shapes)
+        one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [
+        ("dhdt [ft/yr], sigma [ft/yr]", "dhdt [ft/yr] converted from ft/yr to m yr-1"),
+        (
+            "dhdt (mm/yr), sigma (mm2/yr2)",
+            "sigma (mm2/yr2) is a variance (mm2/yr2): its square root",
+        ),
+        (
+            "dhdt (m/yr), sigma_variance",
+            "sigma_variance is a variance by its name, but its unit is not",
+        ),
+        ("dhdt (m w.e./yr), sigma", "is not that of a rate of elevation change; convert it"),
+    ],
+)
+def test_units_and_variances_of_a_table_are_named_and_not_guessed(
+    product: Make, tmp_path: Path, head: str, says: str
+) -> None:
+    x, y = (at.ravel() for at in np.meshgrid(*published.axes(SOUTH, 1000.0, 20)))
+    lon, lat = published.pyproj.Transformer.from_crs(SOUTH, "EPSG:4326", always_xy=True).transform(
+        x, y
+    )
+    rows = np.column_stack([lon, lat, published.truth(x, y, SOUTH), np.full_like(x, SIGMA)])
+    lines = [f"longitude,latitude,{head}", *(",".join(f"{n:.9f}" for n in row) for row in rows)]
+    (tmp_path / "air.csv").write_text("\n".join(lines))
+    names = head.split(", ")
+    try:
+        said = " ".join(ct.compare(product(), tmp_path / "air.csv", sigma=names[1]).notes)
+    except InvalidValue as error:
+        said = str(error)
+        assert "\n" not in said
+    assert says in said
 
 
 def test_airborne_points_are_averaged_around_posts(product: Make, tmp_path: Path) -> None:

@@ -69,6 +69,34 @@ def test_a_histogram_says_how_many_values_lie_beyond_its_axis() -> None:
     assert "7 beyond the axis" in axes.texts[0].get_text().replace("\n", " ")
 
 
+def test_instants_have_days_on_their_axis_and_in_the_text() -> None:
+    fitted = flat()
+    # Half of the posts each.
+    first, last = np.datetime64("2011-03-01", "ms"), np.datetime64("2018-11-30", "ms")
+    fitted["time_end"].values[...] = first
+    fitted["time_end"].values[: GRID.shape[0] // 2] = last
+    axes = draw(fitted, "time_end", "histogram")
+    assert "quartiles (dotted) 2011-03-01 and 2018-11-30" in axes.texts[0].get_text().replace(
+        "\n", " "
+    )
+    axes.figure.canvas.draw()
+    assert {text.get_text() for text in axes.get_xticklabels()} >= {"2012", "2014", "2016", "2018"}
+    value = draw(fitted, "time_end", line=LINE, limits=(2011.0, 2019.0))[0]
+    value.figure.canvas.draw()
+    assert {text.get_text() for text in value.get_yticklabels()} >= {"2012", "2014", "2016", "2018"}
+
+
+def test_a_map_without_a_tile_names_the_command_that_makes_them() -> None:
+    empty = flat()
+    empty["status"].values[...] = Status.NOT_COMPUTED
+    for kind in KINDS:
+        if kind not in ("windows", "film"):
+            with pytest.raises(
+                InvalidValue, match=r"no tile yet, .* make them with: cryotile run RUN"
+            ):
+                draw(empty, kind=kind, line=LINE if kind == "section" else None)
+
+
 def test_a_section_shows_the_posts_along_its_line_over_distance_on_the_ground() -> None:
     fitted = flat()
     fitted["dhdt"] = fitted["dhdt"] * 0 + (GRID.x - LINE[0]) / 1e3

@@ -153,6 +153,23 @@ def test_a_basin_without_a_post_is_a_row_of_zero_area_and_one_beyond_the_map_is_
     assert re.search(r"5[5-9] % of basin edge lie beyond the map", notes)
 
 
+def test_basins_that_overlap_or_lie_elsewhere_are_refused(drawn, tmp_path):
+    inner, other = (
+        shapely.box(-20e3, -1_370e3, 20e3, -1_330e3),
+        shapely.box(0.0, -1_370e3, 30e3, -1_330e3),
+    )
+    far = shapely.box(200e3, -1_360e3, 240e3, -1_340e3)
+    for name, shapes, says in (
+        ("o.gpkg", (inner, other), "a and b overlap at"),
+        ("f.gpkg", (far,), "contain none of the"),
+    ):
+        names = ["a", "b"][: len(shapes)]
+        path = vector_file(tmp_path / name, *shapes, crs="EPSG:3413", id=names)
+        with pytest.raises(InvalidValue, match=says) as caught:
+            ct.totals(drawn.product, path, "id")
+        assert "\n" not in str(caught.value)
+
+
 def test_a_dataset_that_is_no_map_of_rates_is_refused(basins, drawn):
     with pytest.raises(InvalidValue, match="no dhdt; give a run, or a product"):
         ct.totals(drawn.product.drop_vars("dhdt"), basins, "NAME")

@@ -117,9 +117,12 @@ def compare_maps(
         raise InvalidValue(_disjoint(own, other, one, two))
     inside = {} if regions is None else dict(enumerate(regions.names))
     notes += [*other.notes, *(f"product: {note}" for note in one.notes), *two.notes, matched.note]
+    table = summary(maps, {name: matched.extras["region"] == k for k, name in inside.items()})
+    without = set(inside.values()) - set(table.loc[table["group"] == "region", "name"])
+    notes += [f"basin {name} has no post with both" for name in inside.values() if name in without]
     return Comparison(
         maps,
-        summary(maps, {name: matched.extras["region"] == k for k, name in inside.items()}),
+        table,
         other.layout,
         f"{own.name}, {mine.label}, {period_text(mine.period)}",
         f"{other.name}, {theirs.label}, {period_text(theirs.period)}",

@@ -12,7 +12,7 @@ from cryotile.errors import InvalidValue
 from cryotile.plotting.colours import label_of, title_of
 from cryotile.plotting.look import Look, within
 from cryotile.plotting.picture import new_figure
-from cryotile.plotting.view import numbers_of
+from cryotile.plotting.view import axis_numbers, date_axis, is_date, numbers_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def plot_histogram(
     variable : str
         Its name.
     look : Look
-        Choices of the user; ``limits`` are the ends of the axis.
+        Choices of the user; ``limits`` are the ends of the axis, of instants in decimal years.
     figure : Figure or None
         An empty figure; None: a new one.
 
@@ -56,11 +56,12 @@ def plot_histogram(
         raise InvalidValue(
             f"{variable} has flags, not numbers; its map shows the share of each: choose the kind map"
         )
-    values = numbers_of(shown).ravel()
+    values = axis_numbers(shown, numbers_of(shown)).ravel()
     values = values[np.isfinite(values)]
     if values.size == 0:
         raise InvalidValue(f"{variable} has no value; choose another variable or extent")
-    low, high = look.limits or np.percentile(values, [TAIL, 100.0 - TAIL])
+    limits = None if look.limits is None else axis_numbers(shown, np.array(look.limits))
+    low, high = np.percentile(values, [TAIL, 100.0 - TAIL]) if limits is None else limits
     if low == high:
         low, high = low - 0.5, high + 0.5
     size = look.size or 6.0
@@ -73,17 +74,19 @@ def plot_histogram(
     if low < 0.0 < high:
         axes.axvline(0.0, color="#c8553d", linewidth=0.8, linestyle="--")
     axes.set_xlim(low, high)
-    axes.set_xlabel(label_of(shown) or "year")
+    axes.set_xlabel(label_of(shown))
+    if is_date(shown):
+        date_axis(axes.xaxis)
     axes.set_ylabel("posts")
     beyond = int(((values < low) | (values > high)).sum())
     numbers = (
         f"{values.size:,} posts",
-        f"median (line) {median:.3g}",
-        f"quartiles (dotted) {first:.3g} and {third:.3g}",
-        f"mean {values.mean():.3g}",
+        f"median (line) {_text(shown, median)}",
+        f"quartiles (dotted) {_text(shown, first)} and {_text(shown, third)}",
+        f"mean {_text(shown, values.mean())}",
         *([f"{beyond:,} beyond the axis"] if beyond else []),
     )
-    lines = textwrap.wrap("; ".join(numbers).replace("-", "−"), int(16 * size))
+    lines = textwrap.wrap("; ".join(numbers), int(16 * size), break_on_hyphens=False)
     axes.set_title(look.title or title_of(shown), pad=5 + 11 * len(lines))
     small: dict[str, Any] = {
         "fontsize": 7.5,
@@ -93,6 +96,13 @@ def plot_histogram(
     }
     axes.text(0.0, 1.02, "\n".join(lines), transform=axes.transAxes, **small)
     return axes
+
+
+def _text(variable: xr.DataArray, number: float) -> str:
+    """Return a number, or the day that it stands for."""
+    if is_date(variable):
+        return str(np.datetime64(round(number), "D"))
+    return f"{number:.3g}".replace("-", "−")
 
 
 def _edges(variable: xr.DataArray, low: float, high: float) -> list[float]:

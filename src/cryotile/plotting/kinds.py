@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from cryotile.errors import DamagedFile, InvalidValue
+from cryotile.errors import DamagedFile, InvalidValue, command
 from cryotile.files import atomic_path
+from cryotile.fit.variables import Status
 from cryotile.plotting.histogram import plot_histogram
 from cryotile.plotting.look import Look, uncertainties
 from cryotile.plotting.map import plot_map, plot_uncertainty
@@ -212,6 +213,15 @@ def _mismatch(data: xr.Dataset, name: str, kind: str) -> str:
     )
 
 
+def _not_begun(data: xr.Dataset) -> str:
+    """Return that no post is computed yet, and the command that computes them."""
+    source = Path(data.encoding.get("source", "RUN"))
+    run = command("run", source)
+    if not source.is_dir():
+        run = f"{command('run', 'RUN')}, then assemble again"
+    return f"{source} has no tile yet, so that there is nothing to draw; make them with: {run}"
+
+
 def _read(data: xr.Dataset, name: str) -> xr.Dataset:
     """Read the variable and those that its picture uses, over ascending (y, x)."""
     mapping = (data[name].attrs | data[name].encoding).get("grid_mapping")
@@ -222,4 +232,6 @@ def _read(data: xr.Dataset, name: str) -> xr.Dataset:
         part = data[names].load()
     except (OSError, RuntimeError) as error:
         raise DamagedFile(f"the product is damaged ({error}); assemble it again") from error
+    if "status" in part and (part["status"] == Status.NOT_COMPUTED).all():
+        raise InvalidValue(_not_begun(data))
     return part.sortby(["y", "x"]).transpose(..., "y", "x")

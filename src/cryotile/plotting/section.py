@@ -15,7 +15,7 @@ from cryotile.plotting.colours import label_of, title_of
 from cryotile.plotting.look import Look, crs_of, uncertainties, within
 from cryotile.plotting.panel import Panel, draw_panel
 from cryotile.plotting.picture import new_figure
-from cryotile.plotting.view import numbers_of
+from cryotile.plotting.view import axis_numbers, date_axis, is_date, numbers_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def plot_section(
     _curve(top, along, variable, (distance, inside))
     top.set_title(look.title or title_of(product[variable]), pad=16)
     if look.limits is not None:
-        top.set_ylim(look.limits)
+        top.set_ylim(*axis_numbers(product[variable], np.array(look.limits)))
     drawn = [top]
     if relief:
         drawn.append(figure.add_subplot(cells[1, 0], sharex=top))
@@ -117,7 +117,8 @@ def _curve(
     place: tuple[_Values, npt.NDArray[np.bool_]],
 ) -> None:
     distance, inside = place
-    value = np.where(inside, numbers_of(along[variable]), np.nan)
+    numbers = axis_numbers(along[variable], numbers_of(along[variable]))
+    value = np.where(inside, numbers, np.nan)
     changes = variable != "elevation"
     colour = "#3b6fb6" if changes else "0.25"
     axes.plot(distance, value, color=colour, drawstyle="steps-mid", linewidth=1.0)
@@ -132,7 +133,9 @@ def _curve(
     if changes and finite.size and finite.min() < 0.0 < finite.max():
         axes.axhline(0.0, color="0.4", linewidth=0.6)
     axes.set_xlim(distance[0], distance[-1])
-    axes.set_ylabel(label_of(along[variable]) or "year")
+    axes.set_ylabel(label_of(along[variable]))
+    if is_date(along[variable]):
+        date_axis(axes.yaxis)
 
 
 def _outside(distance: _Values, inside: npt.NDArray[np.bool_]) -> str:

@@ -14,6 +14,7 @@ from cryotile.plotting.colours import Shading, choose_colours, extend
 from cryotile.plotting.look import Look
 from cryotile.plotting.panel import NO_POINTS
 from cryotile.plotting.picture import new_figure
+from cryotile.plotting.view import date_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -149,17 +150,7 @@ def _finish(axes: Axes, name: str, look: Look) -> None:
     axes.set_ylabel(_LABELS[name])
     if look.limits is not None:
         axes.set_ylim(look.limits)
-    _date_axis(axes, "x")
-
-
-def _date_axis(axes: Axes, which: str) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
-    axis.set_major_locator(locator)
-    formatter = ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call]
-    axis.set_major_formatter(formatter)
+    date_axis(axes.xaxis)
 
 
 _LABELS = {
@@ -214,7 +205,7 @@ def _draw_line(found: xr.Dataset, name: str, look: Look, figure: Figure | None) 
     ends = extend(numbers, colours.norm)
     drawn.colorbar(mesh, ax=axes, label=_LABELS[name], extend=ends, pad=0.02)
     axes.set_xlabel("distance on the ground from the start of the line (km); grey: no height")
-    _date_axis(axes, "y")
+    date_axis(axes.yaxis)
     axes.set_title(_wrapped(look.title or _title(found, name), size))
     return axes
 

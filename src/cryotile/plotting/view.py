@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,16 @@ import xarray as xr
 from cryotile.fit.variables import Status
 from cryotile.maps.along import posting_of
 
-__all__ = ["Extent", "MapView", "numbers_of"]
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
+
+__all__ = ["Extent", "MapView", "axis_numbers", "date_axis", "is_date", "numbers_of"]
 
 SQUARES_DENSE, SQUARES_SPARSE = 1200, 240
 """Largest number of squares along a map: a reader cannot tell more apart, and a lone pass would vanish."""
+
+DAYS_BEFORE_2000 = 10957.0
+"""Days from 1970 to 2000."""
 
 SPARSE = 0.05
 """A map with a smaller share of values to show is drawn in the larger squares."""
@@ -123,6 +130,27 @@ def numbers_of(variable: xr.DataArray) -> _Values:
         return values.astype(np.float64)
     days = (values - np.datetime64("2000-01-01")) / np.timedelta64(1, "D")
     return 2000.0 + np.where(np.isnat(values), np.nan, days) / 365.25
+
+
+def is_date(variable: xr.DataArray) -> bool:
+    """Return whether a variable has instants, for which an axis has dates."""
+    return bool(variable.dtype.kind == "M")
+
+
+def axis_numbers(variable: xr.DataArray, years: _Values) -> _Values:
+    """Return values as an axis has them: of instants, days since 1970 in place of decimal years."""
+    # As numbers_of counts years.
+    return (years - 2000.0) * 365.25 + DAYS_BEFORE_2000 if is_date(variable) else years
+
+
+def date_axis(axis: Axis) -> None:
+    """Let an axis of days since 1970 show dates."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=3, maxticks=8)  # type: ignore[no-untyped-call]
+    axis.set_major_locator(locator)
+    formatter = ConciseDateFormatter(locator, show_offset=False)  # type: ignore[no-untyped-call]
+    axis.set_major_formatter(formatter)
 
 
 def _merge(values: _Values, side: int, *, lowest: bool = False) -> _Values:
