@@ -10,7 +10,7 @@ PYTHONS ?= 3.11 3.12 3.13
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.json' -o -name '*.html' -o -name '*.js' -o -name '*.css' -o -name '*.npz' -o -name '*.mplstyle')
 
-.PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm wheels bench-totals clean
+.PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm wheels image-check bench-totals clean
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo 'make calibration  how often the 95 % interval holds the truth; tables and plots in docs/_static'
 	@echo 'make wheels     build wheels twice, repair them, try them in bare environments (PYTHONS=…)'
 	@echo 'make bench-totals  how often the 95 % interval of a total holds the truth; table in docs/_static'
+	@echo 'make image-check  carry out the steps of deploy/Dockerfile without a container engine, start the server (root, 5 minutes)'
 	@echo 'make clean      remove what was built, but not the virtual environment'
 
 demo: $(VENV)/with-plot,geo
@@ -81,6 +82,9 @@ calibration: $(VENV)/with-all,test,bench
 
 wheels:
 	.ci/wheels $(PYTHONS)
+
+image-check:
+	.ci/image
 
 clean:
 	rm -rf build dist docs/_build src/*.egg-info src/cryotile/*.c

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from cryotile.farm.task import Task
 from cryotile.ledgers.http import HttpLedger
-from cryotile.testing.leases import ended
+from tests.support.claimants import BATCH, Pool
 from tests.support.served_farm import served
 from tests.support.services.postgres import postgres
 
@@ -23,55 +22,10 @@ LONG = bool(os.environ.get("CRYOTILE_LONG"))
 KILLS = 100 if LONG else 6
 # Every third kill hits the whole server, the others one of its processes.
 WHOLE = 3
-WORKERS, BATCH = 3, 4
 # Largest number of workers' steps between two kills.
 STEPS = 60
 # Moments of workers that kills must hit; the short form may have too few kills to hit all.
 MOMENTS = {"claiming", "settling", *(["between"] if LONG else [])}
-
-
-class Pool:
-    """Workers in threads, and the current moment of each."""
-
-    def __init__(self, address, key):
-        self._address, self._key = address, key
-        self.step = threading.Condition()
-        self.steps = 0
-        # Set when no more tasks will be enrolled; until then workers that find none try again.
-        self.last = threading.Event()
-        self.doing: dict[int, str] = {}
-        self.done: list[int] = []
-        self.lost: list[str] = []
-        self._threads = [threading.Thread(target=self._work, args=(n,)) for n in range(WORKERS)]
-
-    def start(self):
-        for thread in self._threads:
-            thread.start()
-
-    def join(self):
-        for thread in self._threads:
-            thread.join()
-
-    @property
-    def over(self):
-        return not any(thread.is_alive() for thread in self._threads)
-
-    def _note(self, worker, what):
-        with self.step:
-            self.doing[worker] = what
-            self.steps += 1
-            self.step.notify_all()
-
-    def _work(self, worker):
-        ledger = HttpLedger(self._address, self._key)
-        while not self.last.is_set() or ledger.unsettled():
-            self._note(worker, "claiming")
-            leases = ledger.claim(BATCH)
-            endings = ended(*leases)
-            self._note(worker, "settling")
-            self.lost += ledger.settle(endings)
-            self.done += [lease.task.index for lease in leases]
-            self._note(worker, "between")
 
 
 # Each kill of the long form takes a start of the server, and workers wait for it with growing pauses.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import subprocess
 from pathlib import Path
 from types import TracebackType
@@ -19,23 +20,29 @@ class Nginx:
     ----------
     directory : Path
         Directory for its files.
-    port : int
-        Port of the server.
+    server : int or Path
+        Port or socket of the server.
 
     Attributes
     ----------
     address : str
         Its address.
+    certificate : Path
+        Its certificate, signed by itself.
     """
 
-    def __init__(self, directory: Path, port: int) -> None:
+    def __init__(self, directory: Path, server: int | Path) -> None:
         programs = provide(["nginx", "openssl"], ["nginx-light", "openssl"])
         self._directory = directory
         self._port = free_port()
         self.address = f"https://localhost:{self._port}"
+        self.certificate = directory / "farm.crt"
         self._make_certificate(programs["openssl"])
         changes = {
-            "server farm:8000;": f"server 127.0.0.1:{port};",
+            "user www-data;": f"user {getpass.getuser()};",
+            "unix:/run/cryotile/farm.sock": (
+                f"unix:{server}" if isinstance(server, Path) else f"127.0.0.1:{server}"
+            ),
             "listen 443 ssl;": f"listen 127.0.0.1:{self._port} ssl;",
             "farm.crt": str(directory / "farm.crt"),
             "farm.key": str(directory / "farm.key"),
@@ -75,6 +82,7 @@ class Nginx:
     def _make_certificate(self, openssl: str) -> None:
         command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
         command += ["-nodes", "-days", "2", "-subj", "/CN=localhost"]
+        command += ["-addext", "subjectAltName=DNS:localhost"]
         command += ["-keyout", str(self._directory / "farm.key")]
         command += ["-out", str(self._directory / "farm.crt")]
         subprocess.run(command, check=True, capture_output=True)
