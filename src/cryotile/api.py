@@ -19,6 +19,7 @@ from cryotile.pointdb import PointDB
 from cryotile.pointdb.write import MIXED
 from cryotile.points import Bounds
 from cryotile.readers import find_granules
+from cryotile.runs.hosting import served
 from cryotile.runs.ingest import prepare_ingest
 from cryotile.runs.ingest_batch import Criteria, memory_of
 from cryotile.runs.obstacles import obstacles, scattered
@@ -241,6 +242,7 @@ def run(
     backend: str = "auto",
     stall: float | None = None,
     lease: float | None = None,
+    serve: bool = False,
     progress: bool = False,
 ) -> Run:
     """Work on a run until nothing is left; interrupted or killed, the same call goes on.
@@ -255,6 +257,8 @@ def run(
         Spec of the backend, e.g. ``local:8``.
     stall, lease : float or None
         Limits of the backend, seconds; see :func:`cryotile.backends.open_backend`.
+    serve : bool
+        With the backend ``http``: whether to be one of the workers that host the server of the run themselves.
     progress : bool
         Whether to show a progress bar.
 
@@ -273,7 +277,8 @@ def run(
     planned = _run(run)
     planned.check()
     planned = replanned(planned, backend)
-    complete_run(planned, backend, stall=stall, lease=lease, progress=progress)
+    with served(planned, backend, serve):
+        complete_run(planned, backend, stall=stall, lease=lease, progress=progress)
     return planned
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cryotile.errors import CryotileError, InvalidValue
-from cryotile.runs import grow as growing
+from cryotile.farm import place
 from cryotile.runs.grow import GROWER, Grower, grow
 from tests.support import command_line
 from tests.support.members import SmallRun, small_run
@@ -44,7 +44,7 @@ def test_jobs_grow_with_the_work_and_none_is_left_when_it_is_done(slurm, tmp_pat
     assert small.tiles() == small.expected
     assert said.splitlines()[0].startswith("0 workers in the queue, 2 added, each for ")
     assert said.splitlines()[-1] == f"{small.run.path}: nothing is left to do"
-    jobs = json.loads((small.run.path / GROWER).read_text())["jobs"]
+    jobs = json.loads((small.run.path / GROWER).read_text())["said"]["jobs"]
     assert not set(jobs) & set(queued(slurm)) or not slurm.call(
         "squeue", "--noheader", "--states=PENDING"
     )
@@ -61,7 +61,7 @@ def test_another_grower_takes_over_with_the_jobs_of_one_that_was_killed(slurm, t
     assert f"process {first.pid} on " in finish(start(small, slurm, "--once"))
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    (job,) = json.loads((small.run.path / GROWER).read_text())["jobs"]
+    (job,) = json.loads((small.run.path / GROWER).read_text())["said"]["jobs"]
     assert queued(slurm) == [job]
     slurm.call("scancel", "--full", "--signal=KILL", job)
     said = finish(second)
@@ -142,7 +142,13 @@ def test_an_array_grows_again_after_a_refusal_that_passes(idle, tmp_path, monkey
 def held_elsewhere(small: SmallRun, age: float) -> None:
     """Say that a process of another host grows the run, and was last seen some seconds ago."""
     file = small.run.path / GROWER
-    holder = {"process": "other-host:1:1", "host": "other", "pid": 1, "every": 1.0, "jobs": {}}
+    holder = {
+        "process": "other-host:1:1",
+        "host": "other",
+        "pid": 1,
+        "every": 1.0,
+        "said": {"jobs": {}},
+    }
     file.write_text(json.dumps(holder))
     then = file.stat().st_mtime - age
     os.utime(file, (then, then))
@@ -150,7 +156,7 @@ def held_elsewhere(small: SmallRun, age: float) -> None:
 
 def test_a_look_from_cron_takes_over_from_a_host_that_is_gone(idle, tmp_path, monkeypatch) -> None:
     calls = made_up(tmp_path, monkeypatch, submit="echo 1", listing="exit 0")
-    monkeypatch.setattr(growing, "SETTLED", 0.0)
+    monkeypatch.setattr(place, "SETTLED", 0.0)
     held_elsewhere(idle, 1.0)
     told: list[str] = []
     grower = Grower(idle.run, "slurm", 1, 1, tell=told.append)
@@ -164,7 +170,7 @@ def test_a_look_from_cron_takes_over_from_a_host_that_is_gone(idle, tmp_path, mo
 
 def test_a_process_that_lost_the_run_says_so(idle, tmp_path, monkeypatch) -> None:
     made_up(tmp_path, monkeypatch, submit="echo 1", listing="exit 0")
-    monkeypatch.setattr(growing, "SETTLED", 0.0)
+    monkeypatch.setattr(place, "SETTLED", 0.0)
     told: list[str] = []
 
     def tell(line: str) -> None:
@@ -275,7 +281,7 @@ def test_a_range_of_workers_that_is_none_is_refused(tmp_path, least, most) -> No
 
 def test_a_finished_run_needs_no_grower(tmp_path, monkeypatch) -> None:
     calls = made_up(tmp_path, monkeypatch, submit="echo 1", listing="exit 0")
-    monkeypatch.setattr(growing, "SETTLED", 0.0)
+    monkeypatch.setattr(place, "SETTLED", 0.0)
     small = small_run(tmp_path, "false")
     finish_run(small)
     assert grow(Grower(small.run, "slurm", 1, 2), every=0.1)

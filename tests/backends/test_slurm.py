@@ -65,3 +65,14 @@ def test_a_member_knows_the_remaining_time_of_its_job(slurm: Slurm, tmp_path: Pa
     ]
     assert len(left) == 3
     assert all(0.0 < seconds <= 900.0 for seconds in left)
+
+
+def test_members_host_the_server_of_their_farm_themselves(slurm: Slurm, tmp_path: Path) -> None:
+    small = small_run(tmp_path, "false")
+    words = ("--scheduler", "slurm", "--members", 2, "--backend", "http", "--", "--wait")
+    command = small.cryotile("submit", *words, environment=slurm.environment)
+    _, complaint = command.communicate(timeout=240)
+    assert command.returncode == 0, complaint
+    assert small.tiles() == small.expected
+    # Both were told where the server is, by whoever hosts it.
+    assert small.printed().count("the server of") >= 2

@@ -7,6 +7,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from cryotile.backends import pool
 from cryotile.backends.base import DEFAULTS, STALL, Attempt, Context
@@ -408,6 +409,7 @@ class HTTPBackend(PullBackend):
     argument : str
         Address of the server with credentials: ``http://token@host:5000`` or ``http://user:password@host:5000``, or the
         token in ``$CRYOTILE_TOKEN``.  ``?children=8`` sets the number of children; by default one per usable core.
+        Without an address, the number of children: the server is the one that a worker of the run hosts.
     context : Context
         The run; the lease of the first worker counts.
 
@@ -423,10 +425,16 @@ class HTTPBackend(PullBackend):
         # Imported here: the other pull backends need no requests.
         from cryotile.ledgers.http import HttpLedger
 
-        address, children = without_children(argument)
+        place: str | Path
+        if "//" in argument:
+            place, children = without_children(argument)
+        else:
+            if context.home is None:
+                raise InvalidValue("backend 'http' needs an address here; write http://HOST:5000")
+            place, children = context.home, pool.pool_size("http", argument)
         super().__init__(
             HttpLedger(
-                address,
+                place,
                 context.key,
                 lease=context.lease,
                 name=context.home.name if context.home else "",

@@ -33,6 +33,7 @@ from cryotile.fit.config import OFFERED_TERMS, RECIPES, WEIGHTS
 from cryotile.fit.variables import Status
 from cryotile.pointdb import PointDB
 from cryotile.runs.cost import estimate
+from cryotile.runs.hosting import served
 from cryotile.runs.ingest import Ingest
 from cryotile.runs.origin import FLAGS
 from cryotile.runs.plan import REGIONS, SETTINGS
@@ -302,12 +303,18 @@ def _beyond_lines(run: Run, db: PointDB) -> Iterator[str]:
 )
 @STALL
 @LEASE
+@click.option(
+    "--serve",
+    is_flag=True,
+    help="With --backend http: the workers of RUN host the server themselves, one of them at a time.",
+)
 def run(
     run_directory: Path,
     backend: str,
     submission: int | None,
     stall: float | None,
     lease: float | None,
+    serve: bool,
 ) -> None:
     """Work on RUN until nothing is left; interrupted or killed, the same command goes on.
 
@@ -332,7 +339,7 @@ def run(
         "tell": to_stderr,
     }
     if isinstance(tasks, Ingest):
-        with saying_what_is_saved(tasks):
+        with served(tasks, backend, serve, to_stderr), saying_what_is_saved(tasks):
             report = complete_ingest(tasks, backend, **options)
         print_report(report)
         return
@@ -342,7 +349,7 @@ def run(
             f"{now.path}: the point DB has grown since commit {tasks.snapshot}; planned again on commit {now.snapshot}:"
             f" {counted(waiting, 'tile')} of {number(len(now.tasks))} to do"
         )
-    with saying_what_is_saved(now):
+    with served(now, backend, serve, to_stderr), saying_what_is_saved(now):
         share = complete_run(now, backend, **options)
     # An empty share: this is one of the ranks of an MPI program, and rank 0 speaks for all.
     if share or not now.tasks:

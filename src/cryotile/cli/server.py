@@ -68,7 +68,8 @@ def serve(host: str, port: int, database_url: str | None, processes: int) -> Non
     click.echo(f"task farm at http://{host}:{port}/ with {database.name}")
     if nobody:
         click.echo("it has no users yet: cryotile user add NAME")
-    serve_until_signal(settings, host, port, processes=processes)
+    bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    serve_until_signal(settings, bind, processes=processes)
 
 
 @click.group()

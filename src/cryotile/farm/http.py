@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from math import inf
@@ -25,13 +25,16 @@ except ModuleNotFoundError as error:
         "clients of a task-farm server need requests: pip install 'cryotile[http]'"
     ) from error
 
-__all__ = ["PATIENCE", "Refused", "Site", "Unanswered", "credentials"]
+__all__ = ["PATIENCE", "Refused", "Site", "Unanswered", "answers", "credentials"]
 
 PATIENCE = 600.0
 """Seconds for which a request without an answer is repeated."""
 
 # Seconds to connect, and of silence within an answer; without them a worker waits for a vanished host for ever.
 _TIMEOUT = 10.0, 60.0
+
+# Seconds in which a server that is there answers.
+_PROMPT = 2.0
 
 # The first and the longest pause between two tries, seconds.
 _PAUSES = 0.1, 10.0
@@ -101,6 +104,8 @@ class Site:
         Seconds for which a request without an answer is repeated.
     verify : bool or str
         Whether to check certificates, or the file of the authority to check them by.
+    find : callable, optional
+        Returns where the server is now, as ``(base, auth)``; asked again when a request has no answer.
 
     Attributes
     ----------
@@ -119,13 +124,16 @@ class Site:
         auth: tuple[str, str] | None = None,
         patience: float = PATIENCE,
         verify: bool | str = True,
+        find: Callable[[], tuple[str, tuple[str, str] | None]] | None = None,
     ) -> None:
         self.base = base.rstrip("/") + "/"
         self.session = requests.Session()
         self.auth = auth
         self._patience = patience
         self._verify = verify
-        self._answered = False
+        self._find = find
+        # A server that is found by asking has been there.
+        self._answered = find is not None
 
     def ask(
         self,
@@ -177,7 +185,11 @@ class Site:
             result = self._try(method, path, body, query, repeatable)
             if isinstance(result, requests.Response):
                 self._answered = True
-                return self._read(result, method, path)
+                # Another server may have the address that this one had.
+                if result.status_code != 401 or not self._has_moved():
+                    return self._read(result, method, path)
+                continue
+            self._has_moved()
             waited = time.monotonic() - start
             if waited + result.retry_after >= min(patience, result.patience):
                 raise Unanswered(
@@ -193,6 +205,14 @@ class Site:
             elif again:
                 query = {**(query or {}), **again}
         raise AssertionError("backoff never ends")
+
+    def _has_moved(self) -> bool:
+        """Look where the server is now; return whether that is another place than before."""
+        before = self.base, self.auth
+        if self._find is not None:
+            base, self.auth = self._find()
+            self.base = base.rstrip("/") + "/"
+        return (self.base, self.auth) != before
 
     def _try(
         self,
@@ -248,6 +268,14 @@ class Site:
                 f"{method} {self.base}{path}: the answer is not JSON, as of a task-farm server; correct the address",
                 answer.status_code,
             ) from error
+
+
+def answers(address: str) -> bool:
+    """Tell whether a task-farm server answers at an address, such as ``http://host:5000``, within two seconds."""
+    try:
+        return requests.get(f"{address}/healthz", timeout=_PROMPT).ok
+    except requests.RequestException:
+        return False
 
 
 def credentials(address: str) -> tuple[SplitResult, tuple[str, str] | None]:

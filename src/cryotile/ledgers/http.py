@@ -10,14 +10,19 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from http.client import NOT_FOUND
+from pathlib import Path
 from typing import Any, TypeVar
 
-from cryotile.farm.http import PATIENCE, Refused, Site, credentials
+from cryotile.errors import InvalidValue
+from cryotile.farm.http import PATIENCE, Refused, Site, answers, credentials
+from cryotile.farm.place import HOSTED, Place
 from cryotile.farm.task import ATTEMPTS, Task
 from cryotile.ledgers.base import LEASE, Ending, Lease, Ledger
 from cryotile.processes import family_memory
 
-__all__ = ["HttpLedger", "open_api"]
+__all__ = ["HttpLedger", "hosted_server", "open_api"]
 
 # Limits of the server for one request.
 _TASKS = 50_000
@@ -72,6 +77,30 @@ def open_api(url: str, *, patience: float = PATIENCE) -> Site:
     return Site(base, auth=auth, patience=patience, verify=verify)
 
 
+def hosted_server(home: Path) -> tuple[str, tuple[str, str]]:
+    """Return the base address of the server that a worker of a run hosts, and the token.
+
+    Parameters
+    ----------
+    home : Path
+        The directory of the run.
+
+    Raises
+    ------
+    InvalidValue
+        No worker has hosted a server yet.
+    """
+    holder = Place(home / HOSTED, 1.0).holder()
+    if holder is None or not holder.said.get("addresses"):
+        raise InvalidValue(
+            f"no worker of {home} hosts a server; give its address (http://HOST:5000), or serve=True"
+        )
+    addresses = holder.said["addresses"]
+    # Of the names of a host, not all work on all others.
+    found = next((each for each in addresses if answers(each)), addresses[0])
+    return f"{found}/api/v1/", (holder.said["token"], "")
+
+
 class HttpLedger(Ledger):
     """Tasks on a task-farm server; see :class:`cryotile.ledgers.Ledger`.
 
@@ -79,8 +108,9 @@ class HttpLedger(Ledger):
 
     Parameters
     ----------
-    url : str
-        Address of the server, see :func:`open_api`.
+    place : str or Path
+        Address of the server, see :func:`open_api`; or the directory of a run whose workers host the server, which may
+        then move.
     key : str
         Name of the task list; another list has another key.
     lease : float
@@ -104,7 +134,7 @@ class HttpLedger(Ledger):
 
     def __init__(
         self,
-        url: str,
+        place: str | Path,
         key: str,
         *,
         lease: float = LEASE,
@@ -113,7 +143,12 @@ class HttpLedger(Ledger):
         name: str = "",
         task_map: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
-        self._site = open_api(url, patience=patience)
+        self._moves = isinstance(place, Path)
+        self._site = (
+            _hosted_api(place, patience)
+            if isinstance(place, Path)
+            else open_api(place, patience=patience)
+        )
         self._list = {"key": key, "lease": lease, "attempts": ATTEMPTS}
         if 0 < len(name) <= _LONGEST_NAME and name.isprintable():
             self._list["name"] = name
@@ -123,6 +158,7 @@ class HttpLedger(Ledger):
         self._host = host or socket.gethostname()
         self._worker = {"uuid": uuid.uuid4().hex, "host": self._host, "pid": os.getpid()}
         self._path = ""
+        self._tasks: Sequence[Task] = ()
 
     def enroll(self, tasks: Sequence[Task]) -> None:
         """List the tasks to do; see :meth:`cryotile.ledgers.Ledger.enroll`."""
@@ -131,7 +167,8 @@ class HttpLedger(Ledger):
         seen = run["clock"]
         if self._task_map is not None and run.get("map") is False:
             self._show(self._task_map())
-        for piece in _pieces(list(tasks), _TASKS):
+        self._tasks = list(tasks)
+        for piece in _pieces(self._tasks, _TASKS):
             rows = [[task.index, task.cost] for task in piece]
             self._site.ask("POST", "runs", body=self._list | {"tasks": rows, "seen": seen})
 
@@ -139,7 +176,7 @@ class HttpLedger(Ledger):
         """Lease waiting tasks; see :meth:`cryotile.ledgers.Ledger.claim`."""
         # By its token the server recognizes a repeated claim whose answer was lost.
         body = {"worker": self._worker, "n": min(n, _LEASES), "token": secrets.token_hex(7)}
-        answer = self._site.ask("POST", self._run("leases"), body=body, again={"again": True})
+        answer = self._ask("POST", "leases", body=body, again={"again": True})
         return self._claimed(answer)
 
     def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
@@ -152,7 +189,7 @@ class HttpLedger(Ledger):
             if (memory := family_memory()) is not None:
                 query["memory"] = memory
         for piece in _pieces(rows, _LEASES):
-            answer = self._site.ask("PATCH", self._run("leases"), body=piece, query=query)
+            answer = self._ask("PATCH", "leases", body=piece, query=query)
             lost.update(answer["lost"])
         return lost
 
@@ -175,11 +212,11 @@ class HttpLedger(Ledger):
     def release(self, leases: Collection[str]) -> None:
         """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
         for piece in _pieces(list(leases), _LEASES):
-            self._site.ask("DELETE", self._run("leases"), body=piece, patience=_PARTING)
+            self._ask("DELETE", "leases", body=piece, patience=_PARTING)
 
     def unsettled(self) -> int:
         """Return how many tasks wait or are leased; see :meth:`cryotile.ledgers.Ledger.unsettled`."""
-        run = self._site.ask("GET", self._run())
+        run = self._ask("GET", "")
         return int(run["waiting"] + run["leased"])
 
     def outcomes_elsewhere(self, tasks: Collection[int]) -> dict[str, dict[int, bool]]:
@@ -187,7 +224,7 @@ class HttpLedger(Ledger):
         found: dict[str, dict[int, bool]] = {}
         for piece in _pieces(list(tasks), _INDICES):
             query = {"tasks": ",".join(map(str, piece))}
-            hosts = self._site.ask("GET", self._run("outcomes_elsewhere"), query=query)["hosts"]
+            hosts = self._ask("GET", "outcomes_elsewhere", query=query)["hosts"]
             for host, seen in hosts.items():
                 found.setdefault(host, {}).update((int(task), good) for task, good in seen.items())
         found.pop(self._host, None)
@@ -201,16 +238,23 @@ class HttpLedger(Ledger):
     ) -> dict[str, Any]:
         """Send endings in one request; return the answer."""
         query = {"worker": self._worker["uuid"], **(query or {})}
-        answer: dict[str, Any] = self._site.ask(
-            "POST", self._run("outcomes"), body=rows, query=query, again=again
-        )
+        answer: dict[str, Any] = self._ask("POST", "outcomes", body=rows, query=query, again=again)
         return answer
 
-    def _run(self, part: str = "") -> str:
-        """Return the path of the run, or of a part of it."""
-        if not self._path:
-            self._open()
-        return f"{self._path}/{part}" if part else self._path
+    def _ask(self, method: str, part: str, **request: Any) -> Any:
+        """Ask about the run, or a part of it; a server that has moved may not know of it yet."""
+        for last in (not self._moves, True):
+            if not self._path:
+                self._open()
+            path = f"{self._path}/{part}" if part else self._path
+            try:
+                return self._site.ask(method, path, **request)
+            except Refused as error:
+                if last or error.status != NOT_FOUND:
+                    raise
+                self._path = ""
+                self.enroll(self._tasks)
+        raise AssertionError("the second try returns or raises")
 
     def _open(self) -> dict[str, Any]:
         """Find the run of the key, or create it."""
@@ -223,7 +267,7 @@ class HttpLedger(Ledger):
     def _show(self, task_map: Mapping[str, Any]) -> None:
         """Send the map; without it the page shows less, and nothing else changes."""
         try:
-            self._site.ask("PUT", self._run("map"), body=task_map)
+            self._site.ask("PUT", f"{self._path}/map", body=task_map)
         except Refused as error:
             logger.warning("the server takes no map of this run (%s); its page shows none", error)
 
@@ -254,6 +298,19 @@ class HttpLedger(Ledger):
             rows.append(_row(id, ending, shown=shown))
         if rows:
             yield rows
+
+
+def _hosted_api(home: Path, patience: float) -> Site:
+    found = hosted_server(home)
+
+    def find() -> tuple[str, tuple[str, str]]:
+        nonlocal found
+        # While another worker takes over there is none.
+        with suppress(InvalidValue):
+            found = hosted_server(home)
+        return found
+
+    return Site(found[0], auth=found[1], patience=patience, find=find)
 
 
 def _pieces(whole: list[T], size: int) -> Iterator[list[T]]:

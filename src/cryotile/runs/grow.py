@@ -8,26 +8,19 @@ grow one run; a file in the run says which of them does it, and another takes ov
 from __future__ import annotations
 
 import getpass
-import json
 import logging
 import math
-import os
 import re
-import secrets
 import shutil
-import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 
 from cryotile.errors import CryotileError, InvalidValue, command
+from cryotile.farm.place import Place
 from cryotile.farm.task import Task
-from cryotile.files import write_text
-from cryotile.processes import is_alive, this_process
 from cryotile.runs.submit import TIME_MARGIN, Needs, make_job, needs, submit
 from cryotile.runs.tasklist import TaskList
 
@@ -58,14 +51,8 @@ CANCELLING = {
 LONGEST = 4 * 3600.0
 """Seconds; no job asks for more unless its costliest task needs it: short jobs start sooner."""
 
-LOOKS = 3
-"""Looks after which a process that did not touch the file counts as gone."""
-
 FRUITLESS = 3
 """Jobs that may end without a completed task before the next ones wait."""
-
-SETTLED = 1.0
-"""Seconds between two looks at the file, and after which a process that has written it holds it."""
 
 PATIENCE = 60.0
 """Seconds for a command of the scheduler."""
@@ -262,10 +249,10 @@ def grow(grower: Grower, *, every: float = 60.0, once: bool = False) -> bool:
         raise CryotileError(
             f"{listing} is not on the PATH; run {command('farm', 'grow')} on a host of the cluster"
         )
-    place = _Place(grower.run.path / GROWER, every)
+    place = Place(grower.run.path / GROWER, every)
     with _held(place, grower, wait=not once) as mine:
         while mine and grower.look():
-            mine = place.keep(grower.jobs)
+            mine = place.keep({"jobs": grower.jobs})
             if once:
                 break
             if mine:
@@ -277,64 +264,15 @@ def grow(grower: Grower, *, every: float = 60.0, once: bool = False) -> bool:
     return mine
 
 
-@dataclass
-class _Holder:
-    """What the file says: the process that grows the run, if any, and the jobs that growers have submitted."""
-
-    process: str
-    host: str
-    pid: int
-    every: float
-    jobs: dict[str, int]
-
-
-class _Place:
-    """The file that says which process grows a run."""
-
-    def __init__(self, path: Path, every: float) -> None:
-        self.path, self.every = path, every
-        self.me = this_process() or secrets.token_hex(8)
-
-    def holder(self) -> _Holder | None:
-        """Return what the file says; None without a file."""
-        try:
-            return _Holder(**json.loads(self.path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, TypeError, ValueError):
-            return None
-
-    def is_free(self, holder: _Holder | None) -> bool:
-        """Return whether no other process grows the run."""
-        if holder is None or holder.process in ("", self.me):
-            return True
-        silent = _age(self.path) > LOOKS * max(self.every, holder.every)
-        return silent or is_alive(holder.process) is False
-
-    def write(self, process: str, jobs: dict[str, int]) -> None:
-        """Write which process grows the run; an empty one is none."""
-        said = _Holder(process, socket.gethostname(), os.getpid(), self.every, jobs)
-        write_text(self.path, json.dumps(asdict(said)) + "\n")
-
-    def keep(self, jobs: dict[str, int]) -> bool:
-        """Say that this process is alive; False if another has taken over, because this one was silent for long."""
-        holder = self.holder()
-        if holder is not None and holder.process not in ("", self.me):
-            return False
-        self.write(self.me, jobs)
-        return True
-
-
 @contextmanager
-def _held(place: _Place, grower: Grower, *, wait: bool) -> Iterator[bool]:
+def _held(place: Place, grower: Grower, *, wait: bool) -> Iterator[bool]:
     """Be the process that grows the run, at once or when the present one is gone; take over the jobs."""
     said, mine = False, False
     while not mine:
         holder = place.holder()
         if place.is_free(holder):
-            grower.jobs |= holder.jobs if holder is not None else {}
-            place.write(place.me, grower.jobs)
-            # Of several that found it free at the same moment, the last to write holds it.
-            time.sleep(min(place.every, SETTLED))
-            mine = place.keep(grower.jobs)
+            grower.jobs |= holder.said["jobs"] if holder is not None else {}
+            mine = place.take({"jobs": grower.jobs})
             continue
         assert holder is not None
         if not said:
@@ -342,27 +280,18 @@ def _held(place: _Place, grower: Grower, *, wait: bool) -> Iterator[bool]:
             said = True
         if not wait or not grower.run.pending():
             break
-        time.sleep(min(place.every, SETTLED))
+        time.sleep(min(place.every, 1.0))
     try:
         yield mine
     finally:
-        if mine and place.keep(grower.jobs):
-            place.write("", grower.jobs)
+        if mine:
+            place.leave({"jobs": grower.jobs})
 
 
 def _digits(words: str) -> str:
     """Return the number at the start, which tells jobs of one scheduler apart."""
     found = re.match(r"\d+", words)
     return found[0] if found else words
-
-
-def _age(path: Path) -> float:
-    """Return how long ago a file was written, s, by the clock of the file server: those of two hosts may differ."""
-    try:
-        with tempfile.TemporaryFile(dir=path.parent) as file:
-            return os.fstat(file.fileno()).st_mtime - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
 
 
 def _answer(words: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ __all__ = [
     "submitted_tasks",
 ]
 
-BACKENDS = ("array", "dir", "mpi")
+BACKENDS = ("array", "dir", "http", "mpi")
 """Backends that make sense in a job of several members."""
 
 TIME_MARGIN = 2.0
@@ -278,7 +278,7 @@ def make_job(
     scheduler : str
         ``slurm``, ``pbs`` or ``sge``.
     backend : str
-        ``array``, ``dir`` or ``mpi``.
+        ``array``, ``dir``, ``http`` (whose members host the server themselves) or ``mpi``.
     members : int
         Members of the array, or MPI ranks; no more are requested than there are tasks.
     options : sequence of str
@@ -450,6 +450,8 @@ def _program(run: TaskList, backend: str, shape: str, directory: Path) -> str:
         words += ["--backend", spec, "--submission", str(int(directory.name))]
     else:
         words += ["--backend", backend]
+    if backend == "http":
+        words.append("--serve")
     return shlex.join(words)
 
 

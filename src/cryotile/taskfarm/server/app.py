@@ -273,24 +273,22 @@ def _fail(error: Exception) -> Any:
     return _explain(InternalServerError(f"the server failed; search its log for {number}"))
 
 
-def serve(settings: ServerSettings, host: str, port: int, *, processes: int) -> None:
+def serve(settings: ServerSettings, bind: str, *, processes: int) -> None:
     """Serve the application on this machine until a signal ends it.
 
     Parameters
     ----------
     settings : ServerSettings
         Settings of the server.
-    host : str
-        Address to listen at.
-    port : int
-        Port to listen at.
+    bind : str
+        Where to listen: ``host:port``, ``[address]:port``, or ``fd://number`` of a socket that listens already.
     processes : int
         Number of processes, each with a few threads.
     """
     # The key may be new: pass it on, so that all processes have the same.
     settings = replace(settings, secret_key=settings.key(), connections=_THREADS)
     options = {
-        "bind": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        "bind": bind,
         "workers": processes,
         "worker_class": BufferedWorker,
         "worker_connections": _CONNECTIONS,
