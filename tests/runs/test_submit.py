@@ -237,7 +237,7 @@ def test_a_submission_of_another_task_list_is_refused(run: Run, sbatch: Path) ->
     ("words", "rule"),
     [
         ({"scheduler": "cron"}, "choose one of slurm, pbs, sge"),
-        ({"backend": "local"}, "choose one of array, dir, mpi"),
+        ({"backend": "local"}, "choose one of array, dir, http, mpi"),
         ({"members": 0}, "ask for 1 or more"),
     ],
 )

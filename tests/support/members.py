@@ -34,8 +34,9 @@ def fit_or_hold(run, db, task, progress):
             os.write(os.open(pipe, os.O_WRONLY), b"%d\\n" % os.getppid())
         while True:
             signal.pause()
-    fit_tile(run, db, task, progress)
+    fitted = fit_tile(run, db, task, progress)
     done.append(task)
+    return fitted
 
 if os.path.exists(pipe):
     cryotile.runs.work.fit_tile = fit_or_hold
