@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
+import re
 import signal
+import struct
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 from cryotile.backends import open_backend
+from cryotile.cli import status as status_command
 from cryotile.farm.journal import Journaled
 from cryotile.farm.task import Outcome, Progress, Task, Work
 from cryotile.runs.run import Run
-from cryotile.runs.status import Observer, RunningTask, RunStatus
+from cryotile.runs.status import Observer, RunningTask, RunStatus, State
 from cryotile.runs.work import FitTile
 from cryotile.testing.backends import HoldingWork, await_holder, holders
 from tests.support.command_line import start
 from tests.support.small_run import fit, make_run
 
 Call = Callable[..., tuple[int, str, str]]
+Cryotile = Callable[..., str]
 
 
 @pytest.fixture
@@ -280,3 +288,67 @@ def test_retry_restores_a_failed_tile(call: Call, run: Run) -> None:
     code, said, _ = call("run", run.path, "--backend", "serial")
     assert code == 0
     assert f"all {len(run.tasks)} tiles are there" in said
+
+
+def test_the_page_of_a_run_is_one_file_with_what_a_server_would_tell(
+    cryotile: Cryotile, run: Run, tmp_path: Path
+) -> None:
+    fit(run, 0, 2)
+    write_journal(
+        run, "a-1-x",
+        {"time": 1000.0, "start": 0}, {"time": 1010.0, "end": 0, "seconds": 10.0},
+        {"time": 1011.0, "start": 1}, {"time": 1100.0, "end": 1, "seconds": 5.0, "error": "OSError: 7"},
+        {"time": 1101.0, "start": 2}, {"time": 1103.5, "end": 2, "seconds": 2.5},
+    )  # fmt: skip
+    error = "Traceback\nOSError: cannot read /data/7"
+    list(run.record([Outcome(run.tasks[1], 5.0, 3, "a", error)]))
+    file = tmp_path / "status.html"
+    assert str(file) in cryotile("status", run.path, "--html", file)
+    html = file.read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", html)
+    told = json.loads(re.search(r'id="embedded">(.*?)</script>', html)[1])
+    assert (told["run"]["done"], told["run"]["failed"], told["run"]["tasks"]) == (
+        2,
+        1,
+        len(run.tasks),
+    )
+    assert told["map"]["columns"] == run.table["ix"].tolist()
+    tiles = base64.b64decode(told["tiles"])
+    assert struct.unpack_from("<II", tiles) == (0x54435931, 3)
+    assert np.frombuffer(tiles, "<u4", 3, 20).tolist() == [0, 1, 2]
+    assert np.frombuffer(tiles, "<f4", 3, 32).tolist() == [10.0, 5.0, 2.5]
+    assert list(tiles[-6:]) == [2, 3, 2, 1, 1, 1]
+    pictures = base64.b64decode(told["thumbnails"]["status"])
+    assert np.frombuffer(pictures, "<u4", 2, 28).tolist() == [0, 2]
+    status = run.store.load(run.tile(2))["status"].to_numpy()
+    assert np.array_equal(np.frombuffer(pictures, "u1")[-100:], 1 + status.ravel())
+    assert told["history"]["minutes"] == [[16, 1, 0], [18, 1, 1]]
+    assert told["history"]["samples"] == [[run.tasks[2].cost, 2.5], [run.tasks[0].cost, 10.0]]
+    assert told["history"]["streams"][0]["spans"][0] == [1000.0, 1010.0]
+    (worker,) = told["workers"]["workers"]
+    assert (worker["host"], worker["done"], worker["failed"]) == ("a", 2, 1)
+    groups = {group["error"]: group for group in told["failures"]["groups"]}
+    assert groups["OSError: cannot read …"]["tasks"] == [1]
+    assert groups["OSError: cannot read …"]["text"] == error
+
+
+def test_the_page_of_a_run_is_a_file_alone(cryotile: Cryotile, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "status.html"
+    assert "leave --watch" in cryotile("status", run.path, "--html", file, "--watch", status=2)
+    assert "has a page" in cryotile("status", "https://farm.example", "--html", file, status=2)
+    assert not file.exists()
+
+
+def test_a_terminal_shows_a_coarse_map_of_the_tiles(run: Run) -> None:
+    observer = Observer(run)
+    seen = observer.look()
+    columns, rows = (run.table[name].to_numpy() for name in ("ix", "iy"))
+    observer.states[:] = State.DONE
+    observer.states[(columns == columns.min()) & (rows == rows.max())] = State.FAILED
+    console = Console(force_terminal=True, width=60, height=40, file=io.StringIO(), record=True)
+    console.print(status_command._picture(seen, observer, run, console, watching=True))
+    lines = console.export_text().splitlines()
+    (first,) = [number for number, line in enumerate(lines) if line.startswith("x")]
+    width, height = int(np.ptp(columns)) + 1, (int(np.ptp(rows)) + 2) // 2
+    assert lines[first].strip() == "x" + "█" * (width - 1)
+    assert lines[first + 1 : first + height] == ["█" * width] * (height - 1)

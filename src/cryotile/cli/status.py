@@ -19,8 +19,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cryotile.cli.screen import clock, counted, number, range_left
-from cryotile.errors import CryotileError, command
+from cryotile.cli.screen import clock, counted, number, range_left, to_stderr
+from cryotile.errors import CryotileError, InvalidValue, command
+from cryotile.files import atomic_path
 from cryotile.runs.ingest import Ingest
 from cryotile.runs.run import Run
 from cryotile.runs.status import Observer, RunStatus, State
@@ -54,7 +55,13 @@ _WIDE = 1000
 @click.argument("place", metavar="RUN|ADDRESS")
 @click.option("--watch", is_flag=True, help="Update until the run is over.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
-def status(place: str, watch: bool, as_json: bool) -> None:
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the page about RUN as one file, for any browser.",
+)
+def status(place: str, watch: bool, as_json: bool, html: Path | None) -> None:
     """Show the status of RUN: tasks done, running and failed, the rate and the time left.
 
     A tile counts as done if its file ends with a valid trailer; 'cryotile run' and 'assemble' check every byte.  For a
@@ -63,8 +70,12 @@ def status(place: str, watch: bool, as_json: bool) -> None:
     \b
     Example:
       cryotile status run/ --watch
+      cryotile status run/ --html status.html
       cryotile status https://token@farm.example --watch
     """
+    if html is not None:
+        _write_page(place, html, alone=not (watch or as_json))
+        return
     if place.startswith(("http://", "https://")):
         from cryotile.cli.server_status import show_server, watch_server
 
@@ -88,6 +99,23 @@ def status(place: str, watch: bool, as_json: bool) -> None:
         click.echo(json.dumps(asdict(observer.look())))
     else:
         console.print(_picture(observer.look(), observer, tasks, console, watching=False))
+
+
+def _write_page(place: str, file: Path, *, alone: bool) -> None:
+    """Write the page about a run."""
+    # Imported here: the page and its thumbnails are not needed otherwise.
+    from cryotile.runs.status_page import status_page
+
+    if not alone:
+        raise InvalidValue("--html writes one file; leave --watch and --json out")
+    if place.startswith(("http://", "https://")):
+        raise InvalidValue(f"the server at {place} has a page; open it in a browser")
+    tasks = load_tasks(Path(place))
+    if not isinstance(tasks, Run):
+        raise InvalidValue(f"{place} is an ingest, which has no map; leave --html out")
+    with atomic_path(file) as temporary:
+        temporary.write_text(status_page(tasks, to_stderr), encoding="utf-8")
+    to_stderr(f"wrote {file}; open it in a browser")
 
 
 def _until_over(observer: Observer, show: Callable[[RunStatus], None]) -> RunStatus:
