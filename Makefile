@@ -10,7 +10,7 @@ PYTHONS ?= 3.11 3.12 3.13
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.json' -o -name '*.html' -o -name '*.js' -o -name '*.css' -o -name '*.npz' -o -name '*.mplstyle')
 
-.PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm wheels image-check bench-totals clean
+.PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm bench-load wheels image-check bench-totals clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make docs       build the documentation in docs/_build/html'
 	@echo 'make gallery    draw the pictures of the gallery anew, in docs/_static'
 	@echo 'make bench-taskfarm  the task-farm server beside the first one; table, and plot in docs/_static'
+	@echo 'make bench-load   2000 workers and 10 watchers of the task-farm server for ten minutes; table, and plot in docs/_static'
 	@echo 'make bench-pointdb  size and speed of the point DB; table, and plot in docs/_static'
 	@echo 'make bench-backends  compare the backends (12 minutes): docs/backends/benchmark.md'
 	@echo 'make bench-fit  compare the fit with other ways; table, and plot in docs/_static (BEFORE=src of an older checkout)'
@@ -63,6 +64,9 @@ gallery: $(VENV)/with-plot
 
 bench-taskfarm: $(VENV)/with-all,test,bench
 	PYTHONPATH=. $(BIN)/python benchmarks/taskfarm.py --output docs/_static
+
+bench-load: $(VENV)/with-all,test,bench
+	PYTHONPATH=. $(BIN)/python benchmarks/load.py --output docs/_static
 
 bench-pointdb: $(VENV)/with-all,test
 	$(BIN)/python benchmarks/pointdb --plot docs/_static/bench-pointdb.png --table docs/_static/bench-pointdb.inc

@@ -179,7 +179,9 @@ def get_outcomes_elsewhere(run: RunRecord, query: IndexQuery) -> HostOutcomes:
 @operations.add("GET", f"{_RUN}/workers", {200: "The workers."}, role="viewer")
 def get_workers(run: RunRecord) -> WorkerList:
     """List the workers of a run, the last active one first."""
-    return WorkerList(list_workers(server().database, run))
+    return server().answers.get(
+        (run.id, "workers"), lambda: WorkerList(list_workers(server().database, run))
+    )
 
 
 @operations.add(

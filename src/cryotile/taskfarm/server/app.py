@@ -7,6 +7,7 @@ import math
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -41,7 +42,7 @@ from cryotile.taskfarm.server.settings import ServerSettings
 from cryotile.taskfarm.server.state import Server, WorkerIds
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["create_app", "serve"]
 
@@ -98,9 +99,18 @@ class _Sessions(SecureCookieSessionInterface):
 
 
 class _JSON(DefaultJSONProvider):
-    """JSON of everything that Flask can write, and of msgspec structs."""
+    """JSON by msgspec, which takes a tenth of the time of Flask's own, and knows structs."""
 
     default = staticmethod(msgspec.to_builtins)
+
+    def response(self, *args: Any, **given: Any) -> Any:
+        """Answer with an object as JSON."""
+        try:
+            content = msgspec.json.encode(args[0] if args else given)
+        except UnicodeEncodeError:
+            # Half a surrogate pair of a request that is quoted; Python's JSON escapes it.
+            return super().response(*args, **given)
+        return Response(content, mimetype=self.mimetype)
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn is not annotated
@@ -170,10 +180,22 @@ def create_app(settings: ServerSettings | None = None) -> Flask:
         app.register_error_handler(unreachable, _ask_to_repeat)
     app.register_error_handler(Exception, _fail)
     if settings.proxies:
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=settings.proxies, x_proto=settings.proxies, x_host=settings.proxies
-        )
+        app.wsgi_app = _behind_proxies(app.wsgi_app, settings)  # type: ignore[method-assign,assignment]
     return app
+
+
+def _behind_proxies(serve: WSGIApplication, settings: ServerSettings) -> WSGIApplication:
+    """Return an application that believes its proxies, and nobody else, who the client is."""
+    settings.is_proxy("")  # Refuse invalid networks at the start.
+    count = settings.proxies
+    believing = ProxyFix(serve, x_for=count, x_proto=count, x_host=count)
+    is_proxy = lru_cache(1024)(settings.is_proxy)
+
+    def wsgi_app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        known = is_proxy(environ.get("REMOTE_ADDR", ""))
+        return (believing if known else serve)(environ, start_response)
+
+    return wsgi_app
 
 
 def _upgrade(connection: Connection) -> None:
@@ -261,7 +283,7 @@ def _reject(error: InvalidValue) -> Any:
 
 def _ask_to_repeat(error: Exception) -> Any:
     """Answer that the database is unreachable: acknowledged changes are safe, and every call may be repeated."""
-    logger.warning("%s %s: %s", request.method, request.path, error)
+    logger.warning("%s %s: %s", request.method, ascii(request.path), error)
     sentence = "the database does not answer; nothing was lost, repeat the request"
     return _explain(ServiceUnavailable(sentence, retry_after=_RETRY_AFTER))
 
@@ -269,7 +291,7 @@ def _ask_to_repeat(error: Exception) -> Any:
 def _fail(error: Exception) -> Any:
     """Log the traceback under a number, and tell the client the number alone."""
     number = secrets.token_hex(4)
-    logger.error("%s %s failed (%s)", request.method, request.path, number, exc_info=error)
+    logger.error("%s %s failed (%s)", request.method, ascii(request.path), number, exc_info=error)
     return _explain(InternalServerError(f"the server failed; search its log for {number}"))
 
 

@@ -11,7 +11,7 @@ import ipaddress
 import secrets
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,6 +56,12 @@ _CACHED = 20_000
 # Failed passwords that one address may send within a period of seconds.
 _FAILURES, _PERIOD = 10, 60.0
 
+# Failed passwords for one user, from all addresses, after which an address may send one.
+_SUSPECT = 30
+
+# Different passwords that may wait to be hashed; each takes a thread from the tasks.
+_HASHES = 3
+
 _VERSION = text("SELECT version FROM access")
 
 
@@ -82,7 +88,7 @@ class Principal:
 
 
 class LoginThrottle:
-    """Failed passwords by network address, of which a few are allowed in a period.
+    """Failed passwords by network address, or by user, of which a few are allowed in a period.
 
     Parameters
     ----------
@@ -96,17 +102,20 @@ class LoginThrottle:
         self._limit, self._period = limit, period
         self._failures: dict[str, deque[float]] = {}
 
-    def wait(self, address: str) -> float:
+    def wait(self, address: str, limit: int | None = None) -> float:
         """Return the seconds that an address must wait before its next attempt; 0 if it may try now."""
-        times = self._failures.get(_network(address))
-        if times is None or len(times) < self._limit:
+        times, limit = self._failures.get(_network(address), ()), limit or self._limit
+        if len(times) < limit:
             return 0.0
-        return max(0.0, times[0] + self._period - time.monotonic())
+        return max(0.0, times[-limit] + self._period - time.monotonic())
 
     def fail(self, address: str) -> None:
         """Count a failed attempt."""
         if len(self._failures) > _CACHED:
-            self._failures.clear()
+            # Those that still count are kept, unless there are too many even so.
+            old = time.monotonic() - self._period
+            found = {key: times for key, times in self._failures.items() if times[-1] > old}
+            self._failures = found if len(found) < _CACHED else {}
         times = self._failures.setdefault(_network(address), deque(maxlen=self._limit))
         times.append(time.monotonic())
 
@@ -125,13 +134,16 @@ class Access:
         self._version = -1
         self._checked = 0.0
         self._tokens: dict[str, tuple[Principal, float]] = {}
-        self._passwords: dict[bytes, Principal] = {}
+        # None for a wrong password, so that repeating it costs no hash.
+        self._passwords: dict[bytes, Principal | None] = {}
         self._roles: dict[tuple[int, int], str | None] = {}
         self._runs: dict[str, RunRecord] = {}
         self._salt = secrets.token_bytes(32)
         # One hash at a time: passwords never take more than one core from the tasks.
         self._hashing = threading.Lock()
+        self._asked: Counter[bytes] = Counter()
         self.throttle = LoginThrottle()
+        self.suspects = LoginThrottle(_SUSPECT)
 
     def check(self) -> None:
         """Empty the cache if rights have changed; asks the database once a second."""
@@ -172,23 +184,42 @@ class Access:
         known = hmac.digest(self._salt, f"{name}\0{password}".encode(errors="replace"), "sha256")
         if (found := self._passwords.get(known)) is not None:
             return found
-        if (wait := self.throttle.wait(address)) > 0:
+        wait = self.throttle.wait(address)
+        if self.suspects.wait(name) > 0:
+            # Somebody guesses, from many addresses: the owner's first attempt is always admitted.
+            wait = max(wait, self.throttle.wait(address, 1))
+        if wait > 0:
             raise TooManyRequests(
                 f"too many wrong passwords from this address; wait {wait:.0f} s, or use a token",
                 retry_after=int(wait) + 1,
             )
-        with self._hashing:
-            # A hundred workers that start together with one password wait for one hash.
-            if (found := self._passwords.get(known)) is not None:
-                return found
-            version = self._version
-            found = self._verify(name, password)
-            if found is not None:
-                self._keep(self._passwords, known, found, version)
+        found = self._hash_once(known, name, password)
         if found is None:
             self.throttle.fail(address)
+            self.suspects.fail(name)
             note("wrong password", name[:64], user="-", commit=True)
         return found
+
+    def _hash_once(self, known: bytes, name: str, password: str) -> Principal | None:
+        """Return the user of a name and password; a hundred workers with the same one wait for one hash."""
+        if known not in self._asked and len(self._asked) >= _HASHES:
+            raise TooManyRequests(
+                "other passwords are being checked; repeat the request, or use a token",
+                retry_after=1,
+            )
+        self._asked[known] += 1
+        try:
+            with self._hashing:
+                if known in self._passwords:
+                    return self._passwords[known]
+                version = self._version
+                found = self._verify(name, password)
+                self._keep(self._passwords, known, found, version)
+                return found
+        finally:
+            self._asked[known] -= 1
+            if self._asked[known] <= 0:
+                del self._asked[known]
 
     def run(self, uuid: str) -> RunRecord | None:
         """Return the run of a uuid; None if it is unknown."""

@@ -62,12 +62,14 @@ _LONGEST = 16 * 2**20
 _WEEK = 7 * 86400.0
 _GREATEST = 1.7e308
 
+# Characters that act on a terminal or on the direction of text, where others read names and errors; of a database,
 # PostgreSQL cannot store NUL, and UTF-8 cannot encode a lone surrogate.
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_ACTING = r"\u007f-\u009f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSTORABLE = re.compile(rf"[\u0000-\u0008\u000b-\u001f{_ACTING}]")
 
 # Python's $ also matches before a final newline; the lookahead excludes that.
 _END = r"$(?!\n)"
-_TEXT = r"[^\u0000-\u001f\ud800-\udfff]"
+_TEXT = rf"[^\u0000-\u001f{_ACTING}]"
 _WORKER = rf"^[0-9A-Za-z_-]{{1,64}}{_END}"
 
 Count = Annotated[int, Meta(ge=0)]
@@ -502,7 +504,7 @@ def is_worker_uuid(uuid: str) -> bool:
 
 
 def storable(value: str) -> str:
-    """Replace characters that a database cannot store."""
+    """Replace characters that a database cannot store, and those that act on a terminal; lines and tabs stay."""
     return _UNSTORABLE.sub("\ufffd", value)
 
 
@@ -528,6 +530,8 @@ def _decompress(raw: bytes) -> bytes:
         )
     if not inflater.eof:
         raise BadRequest("the body ends before its gzip stream does; send all of it")
+    if inflater.unused_data:
+        raise BadRequest("the body goes on after its gzip stream; send one stream")
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 import stat
@@ -15,6 +16,9 @@ from cryotile.files import make_directory, writing
 __all__ = ["ServerSettings", "data_directory"]
 
 _DAY = 86400.0
+
+# This machine and private networks, in which a proxy has its address unless it is said.
+_PRIVATE = "127.0.0.0/8,::1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
 
 # A shorter key can be guessed.
 _SHORTEST_KEY = 16
@@ -75,6 +79,9 @@ class ServerSettings:
     run_directories : tuple of Path
         Run directories, and directories that hold some, whose posts the page explains; ``$CRYOTILE_RUN_DIRECTORIES``,
         separated by colons, else none.
+    proxy_networks : str
+        Addresses of these proxies, or their networks, separated by commas: what others send in X-Forwarded-For is
+        ignored; ``$CRYOTILE_PROXY_NETWORKS``, else this machine and private networks.
     connections : int
         Connections to the database per process; one for each of its threads.
     """
@@ -87,7 +94,33 @@ class ServerSettings:
     )
     proxies: int = field(default_factory=lambda: int(_number("CRYOTILE_PROXIES", 0, 0)))
     run_directories: tuple[Path, ...] = field(default_factory=_run_directories)
+    proxy_networks: str = field(
+        default_factory=lambda: os.environ.get("CRYOTILE_PROXY_NETWORKS") or _PRIVATE
+    )
     connections: int = 8
+
+    def is_proxy(self, address: str) -> bool:
+        """Tell whether a peer is one of the proxies; one at a Unix socket has no address, and is.
+
+        Raises
+        ------
+        InvalidValue
+            A network is invalid.
+        """
+        try:
+            networks = [
+                ipaddress.ip_network(each.strip()) for each in self.proxy_networks.split(",")
+            ]
+        except ValueError as error:
+            raise InvalidValue(
+                f"CRYOTILE_PROXY_NETWORKS={self.proxy_networks!r}: {error}; write 10.0.0.5 or 10.0.0.0/8, with commas"
+            ) from error
+        if not address:
+            return True
+        peer = ipaddress.ip_address(address)
+        # How a socket of both families writes an IPv4 address.
+        peer = getattr(peer, "ipv4_mapped", None) or peer
+        return any(peer in network for network in networks)
 
     def key(self) -> str:
         """Return the secret key, and create it if there is none.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
-from typing import cast
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 from flask import current_app
 
@@ -16,7 +18,7 @@ from cryotile.taskfarm.server.auth import Access
 from cryotile.taskfarm.server.bodies import is_worker_uuid
 from cryotile.taskfarm.server.settings import ServerSettings
 
-__all__ = ["Server", "WorkerIds", "anonymous_worker", "server"]
+__all__ = ["KeptAnswers", "Server", "WorkerIds", "anonymous_worker", "server"]
 
 _CACHED = 20_000
 
@@ -61,6 +63,60 @@ class WorkerIds:
         return worker
 
 
+# An answer that takes more seconds of a processor is kept for this many times as long, and such answers at most.
+_CHEAP, _TIMES, _KEPT = 0.01, 20.0, 64
+
+T = TypeVar("T")
+
+
+class KeptAnswers:
+    """Answers that many watchers of a run ask for at the same time, and that are costly if the run is large.
+
+    An answer takes at most a twentieth of a processor, however many ask for it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[Hashable, _Kept] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the answer of a key: a kept one, or a new one if it was cheap or is too old."""
+        with self._lock:
+            if len(self._kept) > _KEPT:
+                self._kept.clear()
+            kept = self._kept.setdefault(key, _Kept())
+        if kept.is_fresh():
+            return cast("T", kept.answer)
+        # While one thread makes an answer, the others give the old one if there is one.
+        if not kept.lock.acquire(blocking=kept.answer is None):
+            return cast("T", kept.answer)
+        try:
+            # The thread that this one waited for may have made it.
+            if kept.is_fresh():
+                return cast("T", kept.answer)
+            begin = time.thread_time()
+            answer = make()
+            cost = time.thread_time() - begin
+            dear = cost > _CHEAP
+            kept.answer, kept.until = answer if dear else None, time.monotonic() + _TIMES * cost
+            return answer
+        finally:
+            kept.lock.release()
+
+
+@dataclass
+class _Kept:
+    """An answer, until when it is given, and the lock of the thread that makes the next one."""
+
+    answer: object = None
+    until: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def is_fresh(self) -> bool:
+        """Tell whether there is an answer that is not too old."""
+        return self.answer is not None and time.monotonic() < self.until
+
+
 @dataclass(frozen=True)
 class Server:
     """State that the requests of one process share.
@@ -75,12 +131,15 @@ class Server:
         Users and their rights.
     workers : WorkerIds
         Ids of workers.
+    answers : KeptAnswers
+        Answers for those who watch runs.
     """
 
     database: Database
     settings: ServerSettings
     access: Access
     workers: WorkerIds
+    answers: KeptAnswers = field(default_factory=KeptAnswers)
 
     def ledger(self, run: RunRecord, worker: int = 0, *, lease: float | None = None) -> SqlLedger:
         """Return the ledger of a run as a worker sees it; worker 0 stands for none."""

@@ -35,6 +35,9 @@ __all__ = ["api"]
 _RUN = "/api/v1/runs/<run>"
 _BINARY = "application/octet-stream"
 
+# Seconds to whose multiples the times of watchers are rounded down.
+_SHARED = 4.0
+
 # Shorter answers are not compressed.
 _SHORT = 500
 
@@ -66,7 +69,13 @@ def get_tiles(run: RunRecord, query: SinceQuery) -> Response:
     Little endian: u32 0x54435931, u32 count, u32 epoch, f64 next; then for each task u32 index, f32 seconds, f32 cost,
     u32 number of the worker, u8 state (0 waiting, 1 leased, 2 done, 3 failed), u8 attempts, column by column.
     """
-    return _compressed(watching.tiles(server().database, run, query.since))
+    # Watchers share the answer; a tile may come twice.
+    since = None if query.since is None else query.since - query.since % _SHARED
+    body = server().answers.get(
+        (run.id, "tiles", since),
+        lambda: gzip.compress(watching.tiles(server().database, run, since), 1, mtime=0),
+    )
+    return _packed(body, _BINARY)
 
 
 @operations.add("GET", f"{_RUN}/thumbnails", {200: "Thumbnails."}, role="viewer", media=_BINARY)
@@ -91,7 +100,9 @@ def get_thumbnails(run: RunRecord, query: PictureQuery) -> Response:
 @operations.add("GET", f"{_RUN}/history", {200: "The history."}, role="viewer")
 def get_history(run: RunRecord) -> History:
     """Return the tasks done by minute, cost against seconds, and when workers were busy in the last hour."""
-    return watching.history(server().database, run)
+    return server().answers.get(
+        (run.id, "history"), lambda: watching.history(server().database, run)
+    )
 
 
 @operations.add("GET", f"{_RUN}/failures", {200: "The failures."}, role="viewer")
