@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.farm import place
 from cryotile.runs.grow import GROWER, Grower, grow
+from cryotile.runs.submit import walltime
 from tests.support import command_line
 from tests.support.members import SmallRun, small_run
 from tests.support.services.slurm import Slurm, slurm
@@ -70,14 +72,18 @@ def test_another_grower_takes_over_with_the_jobs_of_one_that_was_killed(slurm, t
     assert small.tiles() == small.expected
 
 
-def test_a_look_from_cron_submits_once(slurm, tmp_path) -> None:
-    # Jobs that never start, so that they are still there at the second look.
+def test_held_jobs_of_arrays_within_the_limit_are_not_counted_as_workers(slurm, tmp_path) -> None:
+    """Slurm takes 8 members in an array here: submitit issue 1624.  Jobs that do not start: HyperQueue 861."""
     small = small_run(tmp_path, "false")
-    hold = ("--workers", "2..2", "--once", "--", "--hold")
-    assert "2 added" in finish(start(small, slurm, *hold))
+    look = ("--workers", "12..12", "--once", "--", "--time=20", "--hold")
+    said = finish(start(small, slurm, *look))
+    assert "0 workers in the queue, 12 added, each for 0:20:00; " in said
     before = queued(slurm)
-    assert len(before) == 2
-    assert finish(start(small, slurm, *hold)) == ""
+    assert len(before) == 12
+    assert max(Counter(before).values()) <= 8
+    # The queue holds as many jobs as the limit allows, and none of them starts by itself.
+    said = finish(start(small, slurm, *look))
+    assert said.startswith("12 workers in the queue are held or in error, and are not counted: ")
     assert queued(slurm) == before
     slurm.call("scancel", *set(before))
 
@@ -244,7 +250,7 @@ def test_jobs_that_end_without_a_tile_are_not_submitted_without_end(tmp_path, mo
     grower = Grower(small.run, "slurm", 1, 4, tell=told.append)
     looks(grower, 40)
     assert len(calls.read_text().splitlines()) < 20
-    assert any("jobs ended without a completed tile" in line for line in told)
+    assert any("jobs ended or are stuck without a completed tile" in line for line in told)
 
 
 def test_a_scheduler_that_does_not_answer_gets_no_more_jobs(tmp_path, monkeypatch) -> None:
@@ -261,6 +267,63 @@ def test_a_scheduler_that_does_not_answer_gets_no_more_jobs(tmp_path, monkeypatc
     assert "Unable to contact slurm controller" in told[0]
     # It goes on trying: after ten looks it has asked four times.
     assert 2 <= len(told) <= 10
+
+
+SGE = """
+job-ID  prior   name       user         state submit/start at     queue    slots ja-task-ID
+--------------------------------------------------------------------------------------------
+     31 0.55500 ice-run    me           Eqw   11/29/2026 02:00:00              1 1
+     31 0.55500 ice-run    me           hqw   11/29/2026 02:00:00              1 2
+     31 0.55500 ice-run    me           qw    11/29/2026 02:00:00              1 3
+     31 0.55500 ice-run    me           hr    11/29/2026 02:00:00 all.q@a      1 4
+    310 0.55500 other      me           Eqw   11/29/2026 02:00:00              1 1
+"""
+
+
+def test_jobs_of_grid_engine_in_error_are_not_counted_as_workers(
+    idle, tmp_path, monkeypatch
+) -> None:
+    listing = f"cat <<'END'{SGE}END"
+    calls = made_up(
+        tmp_path, monkeypatch, submit="echo 32", listing=listing, names=("qsub", "qstat")
+    )
+    told: list[str] = []
+    grower = Grower(idle.run, "sge", 5, 5, ["-l", "h_rt=600"], told.append, {"31": 4})
+    looks(grower, 1)
+    # Two are as good as gone, and yet the queue holds no more than five.
+    assert told[0].startswith("2 workers in the queue are held or in error")
+    assert told[0].endswith("sge job 31")
+    assert told[1].startswith("2 workers in the queue, 1 added, each for 0:10:00")
+    assert len(calls.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options", "seconds"),
+    [
+        ("slurm", ["--time=90"], 5400),
+        ("slurm", ["--account=ice", "-t", "2:30"], 150),
+        ("slurm", ["-t1-2:30"], 95400),
+        ("slurm", ["--time", "1-0"], 86400),
+        ("slurm", ["--time=UNLIMITED", "--time-min=5"], None),
+        ("pbs", ["-l", "select=1,walltime=2:00:00"], 7200),
+        ("pbs", ["-lwalltime=60"], 60),
+        ("sge", ["-l", "mem_free=1G,h_rt=3600"], 3600),
+        ("sge", ["-l", "s_rt=3600"], None),
+    ],
+)
+def test_the_time_of_a_job_is_read_as_its_scheduler_reads_it(scheduler, options, seconds) -> None:
+    assert walltime(scheduler, options) == seconds
+
+
+def test_short_jobs_make_a_long_queue(idle, tmp_path, monkeypatch) -> None:
+    made_up(tmp_path, monkeypatch, submit="echo 1", listing="exit 0")
+    counts = []
+    for time in ("--time=1-0", "--time=0:01"):
+        told: list[str] = []
+        looks(Grower(idle.run, "slurm", 1, 8, [time], told.append), 1)
+        counts.append(told[-1].split()[5])
+    assert counts[0] == "1"
+    assert int(counts[1]) > 1
 
 
 def test_a_requeued_job_counts_as_one_of_ours(tmp_path, monkeypatch) -> None:

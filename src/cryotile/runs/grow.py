@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from cryotile.errors import CryotileError, InvalidValue, command
 from cryotile.farm.place import Place
 from cryotile.farm.task import Task
-from cryotile.runs.submit import TIME_MARGIN, Needs, make_job, needs, submit
+from cryotile.runs.submit import TIME_MARGIN, Needs, make_job, needs, submit, walltime
 from cryotile.runs.tasklist import TaskList
 
 __all__ = ["GROWER", "Grower", "grow"]
@@ -32,7 +32,7 @@ GROWER = "grower.json"
 """File in the run that says which process grows it; it is touched at each look."""
 
 LISTING = {
-    "slurm": ("squeue", "--noheader", "--array", "--format=%F %t", "--user"),
+    "slurm": ("squeue", "--noheader", "--array", "--format=%F %t %r", "--user"),
     "sge": ("qstat", "-g", "d", "-u"),
     "pbs": ("qstat", "-t", "-u"),
 }
@@ -40,6 +40,15 @@ LISTING = {
 
 NO_MEMBER = re.compile(r"\d+\[\]|.*\s[XFC]\s")
 """Lines of PBS that tell of no worker: an array as a whole beside its members, and members that have ended."""
+
+STUCK = {
+    # Held, by its user, an administrator or Slurm itself, or waiting for a job that will not end well.
+    "slurm": re.compile(r"\d+ PD .*([Hh]eld|JobHoldMaxRequeue|DependencyNeverSatisfied)"),
+    # In the state of an error (Eqw), or held before it has begun (hqw).
+    "sge": re.compile(r"\d+\s+\S+\s+\S+\s+\S+\s+(\S*E|h\S*w)"),
+    "pbs": re.compile(r"\d.*\sH\s"),
+}
+"""Scheduler → lines of the listing that tell of a job which does not start unless somebody releases it."""
 
 CANCELLING = {
     "slurm": ("scancel", "--state=PENDING"),
@@ -89,6 +98,7 @@ class Grower:
     tell: Callable[[str], object] = log.info
     jobs: dict[str, int] = field(default_factory=dict)
     _limit: int | None = None
+    _stuck: int = 0
     _ended: int = 0
     _left: int | None = None
     _wait: int = 0
@@ -127,14 +137,21 @@ class Grower:
             self._wait -= 1
             return True
         asked = self._needs(tasks)
-        wanted = self._worth(tasks, asked)
+        # Stuck jobs do no work, and yet the queue must not hold more jobs than the limit.
+        wanted = min(self._worth(tasks, asked), self.most - self._stuck)
         if wanted > alive:
             self._submit(wanted - alive, alive, asked)
         return True
 
     def _needs(self, tasks: Sequence[Task]) -> Needs:
-        """Return time and memory of a job: a share of the work, but short, and long enough for the costliest task."""
+        """Return time and memory of a job: a share of the work, but short, and long enough for the costliest task.
+
+        A time among the options takes precedence, as the scheduler sees it.
+        """
         share, one = needs(self.run, tasks, self.most), needs(self.run, tasks[:1], 1)
+        given = walltime(self.scheduler, self.options)
+        if given is not None:
+            return Needs(given, share.megabytes)
         return Needs(max(min(share.seconds, int(LONGEST)), one.seconds), share.megabytes)
 
     def _worth(self, tasks: Sequence[Task], asked: Needs) -> int:
@@ -144,25 +161,37 @@ class Grower:
         return min(workers, self.most, len(tasks))
 
     def _alive(self) -> int:
-        """Return the number of members of our jobs that wait or run, and forget jobs that have ended."""
+        """Return the number of members of our jobs that wait or run, and forget jobs that have ended.
+
+        Members that do not start by themselves are counted apart.
+        """
         said = _answer((*LISTING[self.scheduler], getpass.getuser()))
         lines = [line.strip() for line in said.splitlines()]
         if self.scheduler == "pbs":
             lines = [line for line in lines if not NO_MEMBER.match(line)]
         ours = {_digits(job): job for job in self.jobs}
-        alive = [ours[number] for number in map(_digits, lines) if number in ours]
-        for job in set(self.jobs) - set(alive):
+        lines = [line for line in lines if _digits(line) in ours]
+        there = {ours[_digits(line)] for line in lines}
+        for job in set(self.jobs) - there:
             self._ended += self.jobs.pop(job)
-        return len(alive)
+        stuck = [ours[_digits(line)] for line in lines if STUCK[self.scheduler].match(line)]
+        if len(stuck) != self._stuck and stuck:
+            self.tell(
+                f"{len(stuck)} workers in the queue are held or in error, and are not counted: release or cancel"
+                f" {self.scheduler} job {', '.join(sorted(set(stuck)))}"
+            )
+        self._stuck = len(stuck)
+        return len(lines) - len(stuck)
 
     def _judge(self, left: int, alive: int) -> None:
         """Wait longer while jobs end and no task is done: something is wrong with them."""
         if self._left is None or left < self._left:
             self._left, self._ended, self._pause, self._wait = left, 0, 1, 0
-        elif self._ended >= FRUITLESS and not alive and not self._wait:
+        elif self._ended + self._stuck >= FRUITLESS and not alive and not self._wait:
             outputs = self.run.path / "jobs"
             self._slow_down(
-                f"{self._ended} jobs ended without a completed {self.run.noun}; what they printed is in {outputs}"
+                f"{self._ended + self._stuck} jobs ended or are stuck without a completed {self.run.noun}; what they"
+                f" printed is in {outputs}"
             )
             self._ended = 0
 
@@ -212,7 +241,7 @@ class Grower:
     def _cancel(self) -> None:
         """Cancel jobs that still wait: they would find nothing to do."""
         with suppress(CryotileError):
-            if self.jobs and self._alive():
+            if self.jobs and self._alive() + self._stuck:
                 _answer((*CANCELLING[self.scheduler], *sorted(self.jobs)))
 
 

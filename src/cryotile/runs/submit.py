@@ -38,6 +38,7 @@ __all__ = [
     "needs",
     "submit",
     "submitted_tasks",
+    "walltime",
 ]
 
 BACKENDS = ("array", "dir", "http", "mpi")
@@ -232,6 +233,45 @@ def needs(run: TaskList, tasks: Sequence[Task], workers: int) -> Needs:
     seconds = TIME_MARGIN * 3600 * hours + SPARE_SECONDS
     megabytes = (MEMORY_MARGIN * whole.peak_bytes + SPARE_BYTES) / 1e6
     return Needs(300 * math.ceil(seconds / 300), 100 * math.ceil(megabytes / 100))
+
+
+_TIMES = {
+    "slurm": re.compile(r"(?:^|\0)(?:--time[=\0]|-t\0?)([\d:-]+)(?=\0|$)"),
+    "pbs": re.compile(r"(?:^|[\0,:]|-l)walltime=([\d:]+)"),
+    "sge": re.compile(r"(?:^|[\0,]|-l)h_rt=([\d:]+)"),
+}
+"""Scheduler → the time of a job among its options, which are joined by null characters."""
+
+
+def walltime(scheduler: str, options: Sequence[str]) -> int | None:
+    """Return the time that options of a scheduler's command give to a job.
+
+    Parameters
+    ----------
+    scheduler : str
+        ``slurm``, ``pbs`` or ``sge``.
+    options : sequence of str
+        Options of the command, e.g. ``("--time=2:00:00",)``, in the forms of the manual pages of ``sbatch`` (minutes,
+        minutes:seconds, hours:minutes:seconds, days-hours and so on) and of ``qsub`` (seconds, hours:minutes:seconds).
+
+    Returns
+    -------
+    int or None
+        Seconds, at least 1; None if no option gives a time, or one that is unlimited.
+    """
+    found = _TIMES[scheduler].findall("\0".join(options))
+    if not found:
+        return None
+    days, dash, clock = found[-1].rpartition("-")
+    fields = [int(field or 0) for field in clock.split(":")]
+    if dash:
+        # Hours come first, whatever follows.
+        hours, minutes, seconds = (*fields, 0, 0)[:3]
+    elif scheduler == "slurm" and len(fields) < 3:
+        hours, minutes, seconds = (0, *fields, 0)[:3]
+    else:
+        hours, minutes, seconds = (0, 0, *fields)[-3:]
+    return 86400 * int(days or 0) + 3600 * hours + 60 * minutes + seconds or None
 
 
 @dataclass(frozen=True)

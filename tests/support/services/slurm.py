@@ -40,6 +40,8 @@ SelectTypeParameters=CR_CPU
 # Use the resources of the node's line, not those of the machine.
 SlurmdParameters=config_overrides
 ReturnToService=2
+# Arrays of up to 8 members, so that tests meet the limit that every site has.
+MaxArraySize=9
 # Start submitted jobs at once.
 SchedulerParameters=defer=0,sched_interval=5,sched_min_interval=0,batch_sched_delay=0
 KillWait=20
