@@ -231,6 +231,12 @@ def _said(maps: xr.Dataset, found: xr.Dataset, chosen: Sequence[str]) -> Iterato
         of = [name for name, own in zip(chosen, starts, strict=True) if own == start]
         which = "each basin" if len(of) == len(chosen) else f"basin {', '.join(of)}"
         yield f"{which} is relative to the bin from {start}, and has the standard error of the difference from it"
+    if "seen" in found and (part := found["seen"].where(found["volume"].notnull())).min() < 0.995:
+        low, high = (f"{100 * float(share):.0f}" for share in (part.min(), part.max()))
+        yield (
+            f"{low} to {high} % of the fitted area has a height in a bin; a post without one has the straight line of"
+            " its fit, and the mean departure of the others from theirs"
+        )
     if "region_height_dof" not in maps:
         yield "the degrees of freedom are unknown: the intervals are those of a normal distribution"
     if WHOLE not in chosen and "whole_height" not in maps:
