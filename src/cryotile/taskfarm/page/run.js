@@ -13,6 +13,7 @@ import { Workers } from "page/workers";
 
 const FULL = 2000; // Largest number of tasks whose thumbnails are asked for at once; of more, one value each.
 const MOST_ASKED = 1000;
+const SAMPLE = 20_000; // Tasks by which a scale is chosen.
 
 const OF_TASKS = {
   state: "State",
@@ -227,19 +228,20 @@ export class Run {
     const { states, empty } = theme();
     const { state } = this.tiles;
     const byState = (index) => states[state[index]];
-    const { colour, pictures } = this.colouring(byState, empty);
+    const counts = this.tiles.tally();
+    const { colour, pictures } = this.colouring(byState, empty, counts);
     this.map.paint(colour, pictures);
-    const tallies = STATES.map((name, at) => `${count(state.reduce((sum, one) => sum + (one === at), 0))} ${name}`);
+    const tallies = STATES.map((name, at) => `${count(counts[at])} ${name}`);
     this.map.describe(`Map of ${plural(this.tiles.count, "tile")}, coloured by ${(OF_TASKS[this.shown] ?? NAMES[this.shown] ?? this.shown).toLowerCase()}: ${tallies.join(", ")}.`);
     this.showTile(this.map.chosen, null);
   }
 
-  colouring(byState, empty) {
+  colouring(byState, empty, counts) {
     const { tiles, shown } = this;
     const variable = this.layout.variables[shown];
     if (variable !== undefined) return this.colourByVariable(variable, byState, empty);
     if (shown === "state") {
-      this.drawLegend(STATES.map((name, at) => [theme().states[at], `${name}: ${count(tiles.state.reduce((sum, one) => sum + (one === at), 0))}`]));
+      this.drawLegend(STATES.map((name, at) => [theme().states[at], `${name}: ${count(counts[at])}`]));
       return { colour: byState, pictures: null };
     }
     if (shown === "worker") {
@@ -248,7 +250,8 @@ export class Run {
       return { colour: (index) => (tiles.worker[index] === 0 ? byState(index) : DISTINCT[tiles.worker[index] % DISTINCT.length]), pictures: null };
     }
     const values = tiles[shown];
-    const known = values.filter((value) => Number.isFinite(value) && value > 0).sort();
+    const step = Math.ceil(values.length / SAMPLE);
+    const known = values.filter((value, index) => index % step === 0 && value > 0).sort();
     const highest = known.length === 0 ? 1 : known[Math.floor(0.98 * (known.length - 1))];
     this.drawRamp(SEQUENTIAL, 0, highest, OF_TASKS[shown].toLowerCase());
     const colour = (index) => {

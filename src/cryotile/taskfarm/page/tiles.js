@@ -32,6 +32,13 @@ export class Tiles {
     this.leased = new Uint32Array(0);
   }
 
+  // Return the number of tasks in each state.
+  tally() {
+    const counts = STATES.map(() => 0);
+    for (const state of this.state) counts[state] += 1;
+    return counts;
+  }
+
   // Take in an answer; return whether the epoch is another one, so that all must be asked for again.
   take(buffer) {
     const view = new DataView(buffer);

@@ -1,0 +1,152 @@
+"""The page as one file: a run is seen without a server or a network, however many tiles it has."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from typing import Any
+
+import numpy as np
+from playwright.sync_api import expect
+
+from cryotile.taskfarm.page import one_file
+from tests.support.services.watched import watch
+from tests.support.watched_runs import VARIABLES
+
+# Frames while the map is dragged: milliseconds between two of them, the quickest of several stretches.
+DRAG = """async stretches => {
+    const canvas = document.querySelector(".map canvas")
+    const frame = () => new Promise(requestAnimationFrame)
+    const send = (kind, x, y) => canvas.dispatchEvent(new PointerEvent(kind, {clientX: x, clientY: y, pointerId: 1}))
+    canvas.setPointerCapture = () => {}
+    const {left, top} = canvas.getBoundingClientRect()
+    let best = Infinity
+    for (let stretch = 0; stretch < stretches; stretch += 1) {
+        send("pointerdown", left + 200, top + 200)
+        await frame()
+        const begin = performance.now()
+        for (let step = 1; step <= 15; step += 1) {
+            send("pointermove", left + 200 + 4 * step, top + 200 + 3 * step)
+            await frame()
+        }
+        best = Math.min(best, (performance.now() - begin) / 15)
+        send("pointerup", left + 260, top + 245)
+        await frame()
+    }
+    return best
+}"""
+
+PICTURE = "document.querySelector('.map canvas').toDataURL()"
+
+
+def embedded(layout: dict[str, Any], states: np.ndarray, name: str) -> dict[str, Any]:
+    """Return what a file of a run holds, whose tasks have some states."""
+    count = states.size
+    counts = np.bincount(states, minlength=4).tolist()
+    index = np.arange(count, dtype="<u4")
+    cost = np.linspace(1, 9, count).astype("<f4")
+    tiles = struct.pack("<IIId", 0x54435931, count, 0, 0.0) + b"".join(
+        each.tobytes()
+        for each in (index, 2 * cost, cost, index % 9, states.astype("u1"), np.ones(count, "u1"))
+    )
+    rate = (1 + index % 255).astype("u1")
+    pictures = (
+        struct.pack("<IIIdII", 0x54435932, count, 0, 0.0, 1, 1) + index.tobytes() + rate.tobytes()
+    )
+    names = ("waiting", "leased", "done", "failed")
+    run = {
+        **{
+            "run": "0" * 32,
+            "name": name,
+            "key": "",
+            "owner": None,
+            "role": "viewer",
+            "tasks": count,
+        },
+        **{"paused": False, "epoch": 0, "map": True, "seen": 100.0, "clock": 160.0, "created": 0.0},
+        **{"rate": 0.0, "seconds_left": None, **dict(zip(names, counts, strict=True))},
+    }
+    return {
+        "run": run,
+        "map": layout,
+        "tiles": base64.b64encode(tiles).decode(),
+        "thumbnails": {"dhdt": base64.b64encode(pictures).decode()},
+        "history": {
+            "clock": 160.0,
+            "minutes": [],
+            "samples": [],
+            "streams_from": 0.0,
+            "streams": [],
+        },
+        "workers": {"workers": []},
+        "failures": {"groups": []},
+    }
+
+
+def layout_of(columns: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
+    return {
+        **{
+            "crs": "EPSG:3031",
+            "tile_size": 1e3,
+            "origin": [0.0, 0.0],
+            "outline": [],
+            "thumbnail_shape": [1, 1],
+        },
+        **{
+            "columns": columns.tolist(),
+            "rows": rows.tolist(),
+            "variables": {"dhdt": VARIABLES["dhdt"]},
+        },
+    }
+
+
+def test_one_file_shows_a_run_without_a_server(browser, tmp_path):
+    name = "</script><script>window.broken = 1</script>"
+    layout = layout_of(np.array([0, 1, 2, 0]), np.array([0, 0, 0, 1]))
+    file = tmp_path / "run.html"
+    file.write_text(
+        one_file(name, embedded(layout, np.array([0, 2, 2, 3]), name)), encoding="utf-8"
+    )
+    with browser.new_context(offline=True) as context:
+        page = context.new_page()
+        requests, complaints = watch(page)
+        page.goto(file.as_uri())
+        expect(page.get_by_role("heading", level=1)).to_have_text(name)
+        expect(page.locator(".facts")).to_contain_text("1 waiting, 0 running, 2 done, 1 failed")
+        page.get_by_label("Colour tiles by").select_option("dhdt")
+        page.locator(".map canvas").focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".tile")).to_contain_text("Task 1: done")
+        expect(page.locator(".side")).to_contain_text("cryotile explain RUN --at 1500 500")
+        assert page.locator("main").get_by_role("button", name="Pause").count() == 0
+        assert page.evaluate("window.broken") is None
+        assert {each.partition("#")[0] for each in requests} == {file.as_uri()}
+        assert complaints == []
+
+
+def test_400_000_tiles_move_smoothly(browser, tmp_path):
+    """30 frames a second while the map is dragged, as a whole, near, and with a thumbnail on each tile."""
+    rows, columns = np.divmod(np.arange(400_000), 640)
+    states = np.random.default_rng(1).integers(0, 4, rows.size)
+    file = tmp_path / "large.html"
+    file.write_text(
+        one_file("Large", embedded(layout_of(columns, rows), states, "Large")), encoding="utf-8"
+    )
+    with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        page.goto(file.as_uri())
+        expect(page.locator(".facts")).to_contain_text("400,000 tasks")
+        before = page.evaluate(PICTURE)
+        whole = page.evaluate(DRAG, 6)
+        assert page.evaluate(PICTURE) != before
+        page.get_by_label("Colour tiles by").select_option("dhdt")
+        for _ in range(4):
+            page.get_by_role("button", name="Zoom in").click()
+        near = page.evaluate(DRAG, 6)
+        for _ in range(3):
+            page.get_by_role("button", name="Zoom in").click()
+        nearest = page.evaluate(DRAG, 6)
+    print(f"milliseconds a frame: whole {whole:.1f}, near {near:.1f}, nearest {nearest:.1f}")
+    assert max(whole, near, nearest) < 1000 / 30
