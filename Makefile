@@ -10,7 +10,7 @@ PYTHONS ?= 3.11 3.12 3.13
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.json' -o -name '*.html' -o -name '*.js' -o -name '*.css' -o -name '*.npz' -o -name '*.mplstyle')
 
-.PHONY: help demo test test-faults lint format docs gallery calibration bench-backends bench-fit bench-pointdb bench-taskfarm bench-load wheels image-check bench-totals clean
+.PHONY: help demo test test-faults lint format docs gallery screenshots calibration bench-backends bench-fit bench-pointdb bench-taskfarm bench-load wheels image-check bench-totals clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make format     let ruff format the code'
 	@echo 'make docs       build the documentation in docs/_build/html'
 	@echo 'make gallery    draw the pictures of the gallery anew, in docs/_static'
+	@echo 'make screenshots  picture each view of the page anew, in docs/_static'
 	@echo 'make bench-taskfarm  the task-farm server beside the first one; table, and plot in docs/_static'
 	@echo 'make bench-load   2000 workers and 10 watchers of the task-farm server for ten minutes; table, and plot in docs/_static'
 	@echo 'make bench-pointdb  size and speed of the point DB; table, and plot in docs/_static'
@@ -56,6 +57,9 @@ format: $(VENV)/with-all,dev,test
 docs: $(VENV)/with-plot,docs
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo docs/_build/html/index.html
+
+screenshots: $(VENV)/with-all,test
+	CRYOTILE_SCREENSHOTS=docs/_static $(BIN)/python -m pytest tests/taskfarm/test_page_views.py
 
 gallery: $(VENV)/with-plot
 	for script in docs/gallery/*.py; do \
