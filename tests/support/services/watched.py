@@ -18,7 +18,15 @@ ADMIN, GUEST = "admin", "guest"
 
 
 class WatchedFarm(FarmServer):
-    """A running server with a user, an admin and a guest, who is in no run unless a test makes them a member."""
+    """A running server with a user, an admin and a guest, who is in no run unless a test makes them a member.
+
+    It sees the run directories in ``runs``.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.runs = directory / "runs"
+        self.runs.mkdir()
+        super().__init__(directory, CRYOTILE_RUN_DIRECTORIES=str(self.runs))
 
     def __enter__(self) -> WatchedFarm:
         super().__enter__()

@@ -3,6 +3,7 @@
 import { get } from "page/api";
 import { attempt, button, change, confirm, form, tell } from "page/actions";
 import { Table, count, element, instant, say, text } from "page/dom";
+import { titleOf } from "page/runs";
 
 const ENTRIES = 100;
 
@@ -22,7 +23,11 @@ export class Tokens extends View {
     const act = {
       title: "Action",
       fill: (cell, token) => {
-        if (cell.firstChild === null) cell.append(button("Revoke", () => this.revoke(token.id)));
+        if (cell.firstChild === null) {
+          const made = button("Revoke", () => this.revoke(token.id));
+          made.setAttribute("aria-label", `Revoke token ${token.id}`);
+          cell.append(made);
+        }
       },
     };
     this.table = new Table("Tokens", [
@@ -115,12 +120,14 @@ export class Audit extends View {
     super();
     this.entries = [];
     this.next = null;
+    this.ids = null;
+    this.titles = new Map();
     this.table = new Table("Actions, the last one first", [
       text("Time", ({ at }) => instant(at), { head: true }),
       text("User", ({ user }) => user),
       text("Address", ({ address }) => address),
       text("Action", ({ action }) => action),
-      text("Of what", ({ subject }) => subject),
+      text("Subject", ({ subject }) => this.named(subject)),
     ]);
     this.words = element("p", { class: "note", role: "status" });
     this.more = button("Show earlier ones", () => this.load());
@@ -129,6 +136,19 @@ export class Audit extends View {
 
   async start() {
     await this.load();
+  }
+
+  update(runs) {
+    const ids = runs.map(({ run }) => run).join();
+    if (ids === this.ids) return;
+    this.ids = ids;
+    this.titles = new Map(runs.map((run) => [run.run, titleOf(run)]));
+    this.table.show(this.entries.map((entry) => [entry.id, entry]));
+  }
+
+  // Runs are known by their ids; those that are still there by their names, too.
+  named(subject) {
+    return subject.replace(/[0-9a-f]{32}/, (id) => (this.titles.has(id) ? `${this.titles.get(id)} (${id.slice(0, 8)}…)` : id));
   }
 
   async load() {

@@ -100,7 +100,7 @@ export class Costs extends Chart {
       legend: { show: false },
       scales: { x: { time: false }, y: { range: (_, low, high) => [0, Math.max(high * 1.05, 1e-3)] } },
       axes: [
-        axis({ label: "expected cost", labelSize: 18, values: (_, ticks) => ticks.map(figure) }),
+        axis({ label: "expected cost", labelSize: 18, space: 90, values: (_, ticks) => ticks.map((tick) => tick.toLocaleString("en", { maximumSignificantDigits: 6 })) }),
         axis({ label: "seconds", labelSize: 18, size: 60, values: (_, ticks) => ticks.map(figure) }),
       ],
       series: [

@@ -61,6 +61,7 @@ export class Run {
     this.shown = "state";
     this.asked = new Set();
     this.closed = false;
+    this.place = null;
     this.mapBox = element("div", {});
     this.legend = element("div", { class: "legend" });
     this.tile = element("p", { class: "tile" }, "");
@@ -95,7 +96,7 @@ export class Run {
     if (this.run.map && layout.columns.length < this.run.tasks) this.tiles = new Tiles(layout.columns.length);
     this.layout = layout;
     this.map = new TileMap(layout, {
-      onTile: (index, place) => this.showTile(index ?? this.map.chosen, place),
+      onTile: (index, place) => (index === null ? this.showTile(this.map.chosen, this.place) : this.showTile(index, place)),
       onChoose: (index, place) => this.choose(index, place),
       onView: (indices) => this.seeClosely(indices),
     });
@@ -233,7 +234,7 @@ export class Run {
     this.map.paint(colour, pictures);
     const tallies = STATES.map((name, at) => `${count(counts[at])} ${name}`);
     this.map.describe(`Map of ${plural(this.tiles.count, "tile")}, coloured by ${(OF_TASKS[this.shown] ?? NAMES[this.shown] ?? this.shown).toLowerCase()}: ${tallies.join(", ")}.`);
-    this.showTile(this.map.chosen, null);
+    this.showTile(this.map.chosen, this.place);
   }
 
   colouring(byState, empty, counts) {
@@ -344,13 +345,16 @@ export class Run {
   }
 
   async choose(index, place) {
+    this.place = place;
     this.showTile(index, place);
     if (this.layout.crs === null) return say(this.explanation, this.tile.textContent);
     const command = `cryotile explain RUN --at ${place.map(Math.round).join(" ")}`;
     const remedy = element("p", {}, "Explain the post on a machine that has the run: ", element("code", {}, command));
     if (this.source.explain === null || this.tiles.state[index] !== DONE) return this.explanation.replaceChildren(remedy);
+    this.explanation.replaceChildren(element("p", { class: "note" }, "The server explains the post…"));
     try {
       const { text } = await this.source.explain(place);
+      if (this.place !== place) return;
       this.explanation.replaceChildren(element("pre", { tabindex: "0", "aria-label": "Explanation of the post" }, text));
     } catch {
       this.explanation.replaceChildren(remedy);
