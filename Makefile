@@ -59,7 +59,7 @@ docs: $(VENV)/with-plot,docs
 	@echo docs/_build/html/index.html
 
 screenshots: $(VENV)/with-all,test
-	CRYOTILE_SCREENSHOTS=docs/_static $(BIN)/python -m pytest tests/taskfarm/test_page_views.py
+	CRYOTILE_SCREENSHOTS=docs/_static $(BIN)/python -m pytest -k 'run or audit' tests/taskfarm/test_page_views.py
 
 gallery: $(VENV)/with-plot
 	for script in docs/gallery/*.py; do \

@@ -311,6 +311,9 @@ def test_the_map_is_read_with_the_mouse_and_with_the_keyboard(watched, visit):
         expect(tile).to_contain_text("Task 1: waiting")
         page.keyboard.press("ArrowUp")
         expect(tile).not_to_contain_text("Task 1:")
+        expect(page.locator(".side")).not_to_contain_text("cryotile explain")
+        page.keyboard.press("Enter")
+        expect(page.locator(".side")).to_contain_text("cryotile explain")
         small = canvas.evaluate(COLOURS)
         for key in "+++":
             page.keyboard.press(key)

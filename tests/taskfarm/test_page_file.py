@@ -118,6 +118,7 @@ def test_one_file_shows_a_run_without_a_server(browser, tmp_path):
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowRight")
         expect(page.locator(".tile")).to_contain_text("Task 1: done")
+        page.keyboard.press("Enter")
         expect(page.locator(".side")).to_contain_text("cryotile explain RUN --at 1500 500")
         assert page.locator("main").get_by_role("button", name="Pause").count() == 0
         assert page.evaluate("window.broken") is None

@@ -18,7 +18,7 @@ expect.set_options(timeout=60_000)
 # A directory for pictures; without it none are made.
 PICTURES = os.environ.get("CRYOTILE_SCREENSHOTS")
 
-WIDTHS = {"wide": (1100, 800), "narrow": (360, 740)}
+WIDTHS = {"wide": (1100, 620), "narrow": (360, 740)}
 
 
 @pytest.fixture(scope="module")

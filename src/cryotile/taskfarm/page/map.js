@@ -17,12 +17,12 @@ export function square(count) {
 }
 
 export class TileMap {
-  // `onTile(index, place)` is called when a tile is pointed at (null: none), `onChoose(index, place)` when it is chosen, and
-  // `onView(indices)` with the tiles that are large enough for a thumbnail. A place is x and y in the CRS of the map.
-  constructor(layout, { onTile, onChoose, onView }) {
+  // `onTile(index, place)` is called when a tile is pointed at (null: none), `onMark(index, place)` when it is marked,
+  // `onChoose(index, place)` when its post is to be explained, and `onView(indices)` with the tiles that are large enough for a thumbnail. A place is x and y in the CRS of the map.
+  constructor(layout, { onTile, onMark, onChoose, onView }) {
     this.layout = layout;
-    this.on = { onTile, onChoose, onView };
-    this.canvas = element("canvas", { tabindex: "0", role: "img", "aria-describedby": "map-keys" });
+    this.on = { onTile, onMark, onChoose, onView };
+    this.canvas = element("canvas", { tabindex: "0", role: "application", "aria-roledescription": "map", "aria-describedby": "map-keys" });
     const button = (label, title, act) => element("button", { type: "button", "aria-label": title, title, onclick: act }, label);
     this.node = element(
       "div",
@@ -209,16 +209,22 @@ export class TileMap {
     return { index: index < 0 ? null : index, place };
   }
 
-  choose(index, place) {
+  // Mark a tile, and tell its facts.
+  mark(index, place) {
     this.chosen = index;
     this.draw();
+    this.on.onMark(index, place);
+  }
+
+  choose(index, place) {
+    this.mark(index, place);
     this.on.onChoose(index, place);
   }
 
-  // Choose the next tile in a direction, and bring it into view.
+  // Mark the next tile in a direction, and bring it into view.
   step(dx, dy) {
     let at = this.chosen === null ? null : this.at[this.chosen];
-    if (at === null) return this.choose(0, this.centre(0));
+    if (at === null) return this.mark(0, this.centre(0));
     let [column, row] = [at % this.width, Math.floor(at / this.width)];
     do {
       column += dx;
@@ -230,7 +236,7 @@ export class TileMap {
     if (x < 0 || y < 0 || x + this.view.size > this.canvas.width || y + this.view.size > this.canvas.height) {
       this.pan(this.canvas.width / 2 - x, this.canvas.height / 2 - y);
     }
-    this.choose(at, this.centre(at));
+    this.mark(at, this.centre(at));
   }
 
   centre(index) {
@@ -286,6 +292,7 @@ export class TileMap {
       "=": () => this.zoom(1.6),
       "-": () => this.zoom(1 / 1.6),
       0: () => this.fit(),
+      Enter: () => this.chosen !== null && this.choose(this.chosen, this.centre(this.chosen)),
     };
     canvas.addEventListener("keydown", (event) => {
       if (event.key in keys && !event.ctrlKey && !event.metaKey) {

@@ -64,7 +64,7 @@ export class Run {
     this.place = null;
     this.mapBox = element("div", {});
     this.legend = element("div", { class: "legend" });
-    this.tile = element("p", { class: "tile" }, "");
+    this.tile = element("p", { class: "tile", "aria-live": "polite" }, "");
     this.explanation = element("div", { "aria-live": "polite" });
     this.charts = [new Throughput(), new Costs(), new Streams()];
     this.workerList = new Workers();
@@ -97,6 +97,7 @@ export class Run {
     this.layout = layout;
     this.map = new TileMap(layout, {
       onTile: (index, place) => (index === null ? this.showTile(this.map.chosen, this.place) : this.showTile(index, place)),
+      onMark: (index, place) => this.mark(index, place),
       onChoose: (index, place) => this.choose(index, place),
       onView: (indices) => this.seeClosely(indices),
     });
@@ -109,7 +110,7 @@ export class Run {
     return element(
       "p",
       { class: "note", id: "map-keys" },
-      "Drag to move; the wheel zooms after a click, with the Control key at once. Keys: arrows choose a tile, + and − zoom, 0 shows all.",
+      "Drag to move; the wheel zooms after a click, with the Control key at once. Keys: arrows choose a tile, Enter explains it, + and − zoom, 0 shows all.",
     );
   }
 
@@ -344,10 +345,14 @@ export class Run {
     return `about ${figure(low + ((value - 1) / 254) * (high - low))} ${variable.units.replace("-1", "⁻¹")}`;
   }
 
-  async choose(index, place) {
+  mark(index, place) {
     this.place = place;
+    this.explanation.replaceChildren();
     this.showTile(index, place);
-    if (this.layout.crs === null) return say(this.explanation, this.tile.textContent);
+  }
+
+  async choose(index, place) {
+    if (this.layout.crs === null) return undefined;
     const command = `cryotile explain RUN --at ${place.map(Math.round).join(" ")}`;
     const remedy = element("p", {}, "Explain the post on a machine that has the run: ", element("code", {}, command));
     if (this.source.explain === null || this.tiles.state[index] !== DONE) return this.explanation.replaceChildren(remedy);
