@@ -55,16 +55,21 @@ def embedded(layout: dict[str, Any], states: np.ndarray, name: str) -> dict[str,
     )
     names = ("waiting", "leased", "done", "failed")
     run = {
-        **{
-            "run": "0" * 32,
-            "name": name,
-            "key": "",
-            "owner": None,
-            "role": "viewer",
-            "tasks": count,
-        },
-        **{"paused": False, "epoch": 0, "map": True, "seen": 100.0, "clock": 160.0, "created": 0.0},
-        **{"rate": 0.0, "seconds_left": None, **dict(zip(names, counts, strict=True))},
+        "run": "0" * 32,
+        "name": name,
+        "key": "",
+        "owner": None,
+        "role": "viewer",
+        "tasks": count,
+        "paused": False,
+        "epoch": 0,
+        "map": True,
+        "seen": 100.0,
+        "clock": 160.0,
+        "created": 0.0,
+        "rate": 0.0,
+        "seconds_left": None,
+        **dict(zip(names, counts, strict=True)),
     }
     return {
         "run": run,
@@ -85,18 +90,14 @@ def embedded(layout: dict[str, Any], states: np.ndarray, name: str) -> dict[str,
 
 def layout_of(columns: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
     return {
-        **{
-            "crs": "EPSG:3031",
-            "tile_size": 1e3,
-            "origin": [0.0, 0.0],
-            "outline": [],
-            "thumbnail_shape": [1, 1],
-        },
-        **{
-            "columns": columns.tolist(),
-            "rows": rows.tolist(),
-            "variables": {"dhdt": VARIABLES["dhdt"]},
-        },
+        "crs": "EPSG:3031",
+        "tile_size": 1e3,
+        "origin": [0.0, 0.0],
+        "outline": [],
+        "thumbnail_shape": [1, 1],
+        "columns": columns.tolist(),
+        "rows": rows.tolist(),
+        "variables": {"dhdt": VARIABLES["dhdt"]},
     }
 
 
@@ -149,5 +150,4 @@ def test_400_000_tiles_move_smoothly(browser, tmp_path):
         for _ in range(3):
             page.get_by_role("button", name="Zoom in").click()
         nearest = page.evaluate(DRAG, 6)
-    print(f"milliseconds a frame: whole {whole:.1f}, near {near:.1f}, nearest {nearest:.1f}")
-    assert max(whole, near, nearest) < 1000 / 30
+    assert max(whole, near, nearest) < 1000 / 30, (whole, near, nearest)
