@@ -1,4 +1,4 @@
-"""How often the 95 % interval of a total holds the truth: `PYTHONPATH=. python benchmarks/totals.py`.
+"""How often the 95 % interval of a total and of its series holds the truth: `PYTHONPATH=. python benchmarks/totals.py`.
 
 Two kinds of worlds, each with eight basins, none left out.
 
@@ -9,6 +9,9 @@ adds up the deltas of the basins, as in a run that is planned with them.
 *Maps*: maps whose rates are the slopes of passes that cross the posts, and whose true rates vary over a known reach.
 No point is fitted, so that hundreds of worlds are affordable.
 
+*Series*: the same fits with heights.  Each difference of two dates is held against the true difference of the posts
+with a fit.
+
 A total without filling is held against the true rates of the posts that it adds up, a filled one against those of all.
 """
 
@@ -18,7 +21,9 @@ import argparse
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -30,10 +35,13 @@ from tests.support.grids import projected_grid
 from tests.support.mapped_world import GRID, eight_basins, height, with_deltas, world
 
 from cryotile import FitConfig
-from cryotile.fit.inputs import make_kernel, take_inputs
-from cryotile.fit.variables import Status
+from cryotile.fit.height_sums import RegionHeights
+from cryotile.fit.inputs import kernel_intervals, make_kernel, take_inputs
+from cryotile.fit.posts import fit_with_sums
+from cryotile.fit.region_sums import RegionSums
+from cryotile.fit.variables import Status, student_quantile
 from cryotile.geo.grid import Grid
-from cryotile.geo.regions import Regions
+from cryotile.geo.regions import WHOLE, Regions
 from cryotile.maps.product import cell_area
 from cryotile.points import SURFACE_TYPES
 from cryotile.simulate import World
@@ -143,6 +151,71 @@ def of_run(seed: int, along_pass: float) -> list[dict[str, object]]:
         return list(outcomes(product, basins, WORLD.dhdt(x, y), dem))
 
 
+# --- series ----------------------------------------------------------------------------------------------------------
+
+
+def of_series(seed: int, along_pass: float, heights: str) -> list[dict[str, object]]:
+    """Return the error of each difference of two dates of each basin, m over the fitted area, with its interval."""
+    config, grid = replace(CONFIG, heights=heights), Grid(WORLD.crs, WORLD.bounds, POSTING)
+    with tempfile.TemporaryDirectory() as home:
+        file = eight_basins(Path(home) / "b.gpkg", centre=WORLD.centre, radius=0.8 * WORLD.radius)
+        regions, area = Regions.read(file, "NAME", grid), cell_area(grid)
+    maps, sums = fit_with_sums(
+        observed(seed, along_pass), grid.x, grid.y, config, regions=regions.number, areas=area
+    )
+    assert sums is not None
+    assert sums.heights is not None
+    total, edges = RegionSums.added([sums], len(regions.names)), kernel_intervals(config)[1]
+    pairs = sums.regions[sums.heights.row_region] * total.passes.size + sums.heights.row_pass
+    added = RegionHeights(total, pairs, (edges[:-1] + edges[1:]) / 2)
+    added.add(sums.heights, sums.regions, np.arange(total.passes.size))
+    found, has_fit = added.variables(), np.isfinite(maps["dhdt"].to_numpy())
+    x, y = np.meshgrid(grid.x, grid.y)
+    surfaces = [WORLD.elevation(x, y, time) * area for time in maps["height_time"].to_numpy()]
+    seen = found["region_height_area"].sum("region").to_numpy() / total.areas.sum()
+    rows: list[dict[str, object]] = []
+    for k, name in enumerate([*regions.names, WHOLE]):
+        own = has_fit & (regions.number == k if name != WHOLE else regions.number >= 0)
+        truth, size = np.array([surface[own].sum() for surface in surfaces]), area[own].sum()
+        height, covariance, dof = (
+            found[f"whole_{part}"] if name == WHOLE else found[f"region_{part}"][k]
+            for part in ("height", "height_covariance", "height_dof")
+        )
+        known = np.flatnonzero(np.isfinite(height))
+        for i, j in combinations(known, 2):
+            error = float(height[j] - height[i]) - (truth[j] - truth[i])
+            variance = float(covariance[i, i] + covariance[j, j] - 2 * covariance[i, j])
+            half = student_quantile(0.975, dof[i, j].to_numpy()) * np.sqrt(variance)
+            rows.append(
+                {
+                    "region": name,
+                    "error": error / size,
+                    "sigma": np.sqrt(variance) / size,
+                    "inside": abs(error) <= half,
+                    "seen": float(seen[[i, j]].mean()),
+                }
+            )
+    return rows
+
+
+def table_of_series(frames: dict[str, pd.DataFrame]) -> list[str]:
+    lines = [
+        "| series | differences of two dates | area with a height | covered | whole covered | rms error, m |"
+        " rms error / sigma |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, frame in frames.items():
+        whole = frame["region"] == WHOLE
+        basins = frame[~whole]
+        rms = np.sqrt((basins["error"] ** 2).mean())
+        lines.append(
+            f"| {name} | {len(basins)} | {100 * basins['seen'].mean():.0f} % |"
+            f" {100 * basins['inside'].mean():.1f} % | {100 * frame[whole]['inside'].mean():.0f} % | {rms:.3f} |"
+            f" {rms / np.sqrt((basins['sigma'] ** 2).mean()):.2f} |"
+        )
+    return [*lines, ""]
+
+
 # --- maps ------------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +275,7 @@ def table_of(title: str, frames: dict[str, pd.DataFrame]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=40, help="worlds of each kind of run")
+    parser.add_argument("--series", type=int, default=40, help="worlds of each kind of series")
     parser.add_argument("--maps", type=int, default=60, help="worlds of each kind of map")
     parser.add_argument(
         "--seed", type=int, default=SEED, help="seed of the first world of each kind; others follow"
@@ -209,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--table", type=Path, default=Path("docs/_static/bench-totals.inc"))
     options = parser.parse_args(arguments)
-    runs, maps = {}, {}
+    runs, series, maps = {}, {}, {}
 
     def seeds(count: int) -> range:
         return range(options.seed, options.seed + count)
@@ -218,12 +292,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, along_pass in RUNS.items() if options.runs else ():
             found = pool.map(partial(of_run, along_pass=along_pass), seeds(options.runs))
             runs[name] = pd.DataFrame([row for rows in found for row in rows])
+        for name, along_pass in RUNS.items() if options.series else ():
+            for heights in ("3m", "1y"):
+                draw = partial(of_series, along_pass=along_pass, heights=heights)
+                found = pool.map(draw, seeds(options.series))
+                series[f"{name}, {heights}"] = pd.DataFrame([row for rows in found for row in rows])
         for name, kind in MAPS.items() if options.maps else ():
             found = pool.map(partial(of_map, options=kind), seeds(options.maps))
             maps[name] = pd.DataFrame([row for rows in found for row in rows])
     lines = [*(table_of("fits", runs) if runs else []), *(table_of("maps", maps) if maps else [])]
     print("\n".join(lines))
     options.table.write_text("\n".join(lines))
+    if series:
+        beside = options.table.with_name(f"{options.table.stem}-series.inc")
+        beside.write_text("\n".join(table_of_series(series)))
+        print(beside.read_text())
 
 
 if __name__ == "__main__":

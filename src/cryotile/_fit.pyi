@@ -205,6 +205,8 @@ class Kernel:
         regions: npt.NDArray[np.int32] | None = None,
         areas: _Floats | None = None,
         region_total: int = 0,
+        departures: tuple[_Floats, _Floats, npt.NDArray[np.int32], npt.NDArray[np.int32]]
+        | None = None,
         groups: npt.NDArray[np.int32] | None = None,
         group_total: int = 0,
     ) -> tuple[npt.NDArray[np.void], _Floats, dict[str, npt.NDArray[Any]]]:
@@ -228,6 +230,12 @@ class Kernel:
             Factor of the rate of a post in the totals of its regions.
         region_total : int
             Number of regions.
+        departures : tuple of ndarray, or None
+            With regions and bins, what is added to: of shape (regions, 2, bins) the totals of the departures of heights
+            from the straight line of the fit, m³, and the areas of posts with a height, m²; of shape (regions ·
+            pass_total, 2, bins) by how much the former change when a pass is left out everywhere, and the areas of
+            posts of which it alone has seen a bin, whose departure is then lost; int32 of shape (regions, pass_total)
+            the row there of each pass, at first -1; int32 of shape (1,) the number of rows.
         groups : ndarray, shape (depth, pass_total), or None
             Labels below ``group_total`` of the groups of each pass; negative: none; recipe ``passes``.
         group_total : int

@@ -155,6 +155,10 @@ cdef extern from "kernel/fit.h" nogil:
         const int32_t *regions
         const double *areas
         double *deltas
+        double *departures
+        double *changed
+        int32_t *rows
+        int32_t *row_count
         int64_t depth
         const int32_t *groups
         int64_t group_depth, group_total
@@ -419,12 +423,15 @@ cdef class Kernel:
         const int32_t[:, :, ::1] regions=None,
         const double[:, ::1] areas=None,
         int64_t region_total=0,
+        tuple departures=None,
         const int32_t[:, ::1] groups=None,
         int64_t group_total=0,
     ):
         cdef Scratch scratch = Scratch()
         scratch.take(&self.model, min(room, self.size))
-        return self._fit(scratch, post_x, post_y, wanted, windows, bins, regions, areas, region_total, groups, group_total)
+        return self._fit(
+            scratch, post_x, post_y, wanted, windows, bins, regions, areas, region_total, departures, groups, group_total
+        )
 
     cdef tuple _fit(
         self,
@@ -437,6 +444,7 @@ cdef class Kernel:
         const int32_t[:, :, ::1] regions,
         const double[:, ::1] areas,
         int64_t region_total,
+        tuple departures,
         const int32_t[:, ::1] groups,
         int64_t group_total,
     ):
@@ -449,6 +457,9 @@ cdef class Kernel:
         cdef double[:, ::1] deltas = np.zeros((region_total, self.model.pass_total + 1))
         cdef uint8_t[:, ::1] post_bytes = posts.view(np.uint8).reshape(ny, -1)
         cdef uint8_t[::1] rate_bytes = rates.view(np.uint8).reshape(-1), height_bytes = heights.view(np.uint8).reshape(-1)
+        cdef double[:, :, ::1] departed, changed
+        cdef int32_t[:, ::1] rows
+        cdef int32_t[::1] row_count
         cdef Posts rectangle
         if nx and ny:
             memset(&rectangle, 0, sizeof(rectangle))
@@ -464,6 +475,10 @@ cdef class Kernel:
             if region_total:
                 rectangle.regions, rectangle.depth, rectangle.areas = &regions[0, 0, 0], regions.shape[2], &areas[0, 0]
                 rectangle.deltas = &deltas[0, 0]
+            if region_total and nb and departures is not None:
+                departed, changed, rows, row_count = departures
+                rectangle.departures, rectangle.changed = &departed[0, 0, 0], &changed[0, 0, 0]
+                rectangle.rows, rectangle.row_count = &rows[0, 0], &row_count[0]
             if group_total:
                 rectangle.groups, rectangle.group_depth = &groups[0, 0], groups.shape[0]
                 rectangle.group_total, rectangle.changes = group_total, <Change *>&changes[0, 0, 0, 0]
@@ -484,7 +499,7 @@ cdef class Kernel:
         cdef double theta = np.nan
         scratch.take(&self.model, self.size)
         posts, _, _ = self._fit(
-            scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8), None, None, None, None, 0, None, 0
+            scratch, np.array([x]), np.array([y]), np.ones((1, 1), np.uint8), None, None, None, None, 0, None, None, 0
         )
         post = posts[0, 0]
         if circle.count == 0:

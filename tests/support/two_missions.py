@@ -28,14 +28,19 @@ def step_at(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _flown(
-    random: np.random.Generator, platform: str, years: tuple[float, float], count: int, code: int
+    random: np.random.Generator,
+    platform: str,
+    years: tuple[float, float],
+    count: int,
+    code: int,
+    error: float,
 ) -> pd.DataFrame:
-    """Return passes along x, at random times and places, with errors of 0.1 m that change every 10 km."""
+    """Return passes along x, at random times and places, with errors that change every 10 km."""
     x = np.arange(-2e3, WIDTH + 2e3, 400.0)
     time = np.sort(random.uniform(*years, count))
     y = random.uniform(-2e3, HEIGHT + 2e3, count)
     part = ((x - x[0]) // 10e3).astype(int)
-    offset = random.normal(0, 0.1, (count, part[-1] + 1))[:, part].ravel()
+    offset = random.normal(0, error, (count, part[-1] + 1))[:, part].ravel()
     at_x, tau = np.tile(x, count), np.repeat(time, x.size)
     at_y = np.repeat(y, x.size) + random.normal(0, 150.0, tau.size)
     points = {
@@ -43,7 +48,7 @@ def _flown(
         "y": at_y,
         "time": np.datetime64(EPOCH, "ms") + (tau * 31_557_600e3).astype("timedelta64[ms]"),
         "elevation": 1500 + 0.004 * at_x - 0.002 * at_y + RATE * tau + offset
-        + random.normal(0, 0.15, at_x.size),
+        + random.normal(0, 1.5 * error, at_x.size),
         "uncertainty": np.full(at_x.size, 0.15),
         "pass_id": (code << 32) + np.repeat(np.arange(count), x.size),
         "ascending": pd.array(np.repeat(np.arange(count) % 2 == 0, x.size), "boolean"),
@@ -56,11 +61,13 @@ def _flown(
     return pd.DataFrame(points)
 
 
-def two_missions(path: Path, seed: int, *, passes: int = 120, change: float = 0.0) -> PointDB:
-    """Create a point DB of both missions; radars see ``change`` m/yr beside the rate of the ice."""
+def two_missions(
+    path: Path, seed: int, *, passes: int = 120, change: float = 0.0, error: float = 0.1
+) -> PointDB:
+    """Create a point DB of both missions, whose passes err by ``error`` m; radars see a rate ``change`` m/yr larger."""
     random = np.random.default_rng(seed)
-    radar = _flown(random, "cryosat2", (-5.4, 1.4), passes, 1)
-    laser = _flown(random, "icesat2", (0.6, 5.4), passes, 2)
+    radar = _flown(random, "cryosat2", (-5.4, 1.4), passes, 1, error)
+    laser = _flown(random, "icesat2", (0.6, 5.4), passes, 2, error)
     since = (radar["time"].to_numpy() - np.datetime64(EPOCH, "ms")) / np.timedelta64(
         31_557_600, "s"
     )

@@ -14,6 +14,7 @@ import xarray as xr
 
 from cryotile.errors import InvalidValue
 from cryotile.fit.config import FitConfig
+from cryotile.fit.height_sums import HeightSums
 from cryotile.fit.inputs import Inputs, kernel_intervals, make_kernel, take_inputs
 from cryotile.fit.region_sums import RegionSums
 from cryotile.fit.variables import Fitted, Status, name_variables
@@ -128,7 +129,7 @@ def fit_with_sums(
         for posts, name in ((post_x, "post_x"), (post_y, "post_y"))
     )
     inputs = take_inputs(points, config)
-    given = None if regions is None or areas is None else _Given(regions, areas)
+    given = None if regions is None or areas is None else _Given(regions, areas, inputs)
     fitted = _fit(inputs, x, y, np.ones((y.size, x.size), bool), config.radius, threads, given)
     for wider in config.fallback_radii:
         open_posts = fitted.posts["status"] != Status.OK
@@ -136,19 +137,28 @@ def fit_with_sums(
         fitted.replace(open_posts & (again.posts["status"] == Status.OK), again)
     crs = points.attrs.get("crs") if crs is None else crs
     maps = name_variables(fitted, x, y, inputs.config, crs)
-    return maps, None if given is None else given.sums(fitted, inputs)
+    return maps, None if given is None else given.sums(fitted)
 
 
 class _Given:
     """The regions of a rectangle of posts, and what the kernel adds up of them."""
 
-    def __init__(self, regions: npt.NDArray[np.int32], areas: _Floats) -> None:
+    def __init__(self, regions: npt.NDArray[np.int32], areas: _Floats, inputs: Inputs) -> None:
         self._regions, self._areas = regions, np.ascontiguousarray(areas)
         # The kernel counts the regions of this rectangle.
         self._numbers = np.unique(regions[regions >= 0]).astype(np.int64)
         places = np.searchsorted(self._numbers, regions).astype(np.int32)
         self._labels = np.ascontiguousarray(np.where(regions >= 0, places, -1)[..., None], np.int32)
         self._deltas: _Floats | None = None
+        self._inputs = inputs
+        count, bins = self._numbers.size, len(inputs.config.intervals.get("height_time", ()))
+        # Passes of several regions are few: the system provides only the pages of the rows that are filled.
+        self._heights = (
+            np.zeros((count, 2, bins)),
+            np.zeros((count * inputs.pass_total if bins else 0, 2, bins)),
+            np.full((count, inputs.pass_total), -1, np.int32),
+            np.zeros(1, np.int32),
+        )
 
     def options(self) -> dict[str, Any]:
         """Return arguments of the kernel."""
@@ -158,6 +168,7 @@ class _Given:
             "regions": self._labels,
             "areas": self._areas,
             "region_total": self._numbers.size,
+            "departures": self._heights if self._heights[1].size else None,
         }
 
     def take(self, deltas: _Floats | None) -> None:
@@ -165,15 +176,43 @@ class _Given:
         if deltas is not None:
             self._deltas = deltas if self._deltas is None else self._deltas + deltas
 
-    def sums(self, fitted: Fitted, inputs: Inputs) -> RegionSums:
+    def sums(self, fitted: Fitted) -> RegionSums:
         """Return the sums, with the passes that are in them."""
+        inputs = self._inputs
         deltas = np.zeros((0, inputs.pass_total + 1)) if self._deltas is None else self._deltas
-        here = np.flatnonzero((deltas[:, :-1] != 0).any(axis=0))
+        here = np.flatnonzero(((deltas[:, :-1] != 0) | (self._heights[2] >= 0)).any(axis=0))
         ok = (fitted.posts["status"] == Status.OK) & (self._regions >= 0)
         area = np.zeros(len(deltas))
         np.add.at(area, self._labels[..., 0][ok], self._areas[ok])
         passes, first, last = inputs.passes_seen(here)
-        return RegionSums(self._numbers, deltas[:, -1], area, passes, first, last, deltas[:, here])
+        return RegionSums(
+            self._numbers,
+            deltas[:, -1],
+            area,
+            passes,
+            first,
+            last,
+            deltas[:, here],
+            self._height_sums(here),
+        )
+
+    def _height_sums(self, here: npt.NDArray[np.intp]) -> HeightSums | None:
+        totals, changed, rows, _ = self._heights
+        if not totals.shape[-1]:
+            return None
+        region, code = np.nonzero(rows >= 0)
+        own = changed[rows[region, code]]
+        lost_row, lost_bin = np.nonzero(own[:, 1])
+        return HeightSums(
+            totals[:, 0],
+            totals[:, 1],
+            region,
+            np.searchsorted(here, code),
+            own[:, 0],
+            lost_row,
+            lost_bin,
+            own[lost_row, 1, lost_bin],
+        )
 
 
 def check_axis(posts: npt.ArrayLike, name: str, radius: float) -> _Floats:

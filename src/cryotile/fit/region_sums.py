@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from cryotile.fit.height_sums import HeightSums
 from cryotile.points import join_runs
 
-__all__ = ["RegionSums"]
+__all__ = ["RegionSums", "joined_passes"]
 
 _Floats = npt.NDArray[np.float64]
 _Integers = npt.NDArray[np.int64]
@@ -36,6 +38,8 @@ class RegionSums:
         Pass ids, and the times of the first and last point that was seen, milliseconds since 1970.
     deltas : ndarray, shape (k, m)
         m³ yr-1; not 0 for each pass in some region.
+    heights : HeightSums or None
+        The same of heights; None: the fit has none.
     """
 
     regions: _Integers
@@ -45,14 +49,20 @@ class RegionSums:
     first: _Integers
     last: _Integers
     deltas: _Floats
+    heights: HeightSums | None = None
 
-    def packed(self) -> dict[str, list[float] | list[int]]:
-        """Return plain lists, from which :meth:`unpacked` makes the same sums."""
-        return {name: getattr(self, name).ravel().tolist() for name in self.__dataclass_fields__}
+    def packed(self) -> dict[str, Any]:
+        """Return plain lists and texts, from which :meth:`unpacked` makes the same sums."""
+        lists = {
+            name: getattr(self, name).ravel().tolist()
+            for name in self.__dataclass_fields__
+            if name != "heights"
+        }
+        return lists if self.heights is None else {**lists, "heights": self.heights.packed()}
 
     @classmethod
-    def unpacked(cls, lists: Mapping[str, Sequence[float]]) -> RegionSums:
-        """Return the sums of :meth:`packed`."""
+    def unpacked(cls, lists: Mapping[str, Any]) -> RegionSums:
+        """Return the sums of :meth:`packed`, but for those of heights, which :meth:`HeightSums.unpacked` makes."""
         whole = {
             name: np.array(lists[name], np.int64) for name in ("regions", "passes", "first", "last")
         }
@@ -62,6 +72,7 @@ class RegionSums:
             rates=np.array(lists["rates"], np.float64),
             areas=np.array(lists["areas"], np.float64),
             deltas=deltas.reshape(whole["regions"].size, whole["passes"].size),
+            heights=None,
         )
 
     @classmethod
@@ -75,11 +86,9 @@ class RegionSums:
         count : int
             Number of regions.
         """
-        names, first, last = (
-            np.concatenate([np.empty(0, np.int64), *(getattr(part, name) for part in parts)])
-            for name in ("passes", "first", "last")
-        )
-        distinct, place = np.unique(join_runs(names, first, last), return_inverse=True)
+        first, last = (_listed(parts, name) for name in ("first", "last"))
+        joined = np.concatenate([np.empty(0, np.int64), *joined_passes(parts)])
+        distinct, place = np.unique(joined, return_inverse=True)
         starts, ends = (
             np.full(distinct.size, np.iinfo(np.int64).max),
             np.full(distinct.size, np.iinfo(np.int64).min),
@@ -132,6 +141,17 @@ class RegionSums:
                 "pass": ("pass", self.passes, about),
             },
         )
+
+
+def joined_passes(parts: Sequence[RegionSums]) -> list[_Integers]:
+    """Return the pass ids of each part; a pass that several parts saw has one id."""
+    ends = np.cumsum([part.passes.size for part in parts])[:-1]
+    joined = join_runs(*(_listed(parts, name) for name in ("passes", "first", "last")))
+    return np.split(joined, ends)
+
+
+def _listed(parts: Sequence[RegionSums], name: str) -> _Integers:
+    return np.concatenate([np.empty(0, np.int64), *(getattr(part, name) for part in parts)])
 
 
 def _attrs(units: str, long_name: str) -> dict[str, str]:

@@ -184,14 +184,16 @@ typedef struct {
     double *free_t;
     int32_t *free_list;
     double *shares, *factors;         /* weight in a round of marking; that over v */
-    double *deltas;                   /* of the rate when the pass is left out */
+    double *deltas, *level_deltas;    /* of the rate and of the elevation when the pass is left out */
     int32_t *list;
     uint8_t *free, *marks;            /* whether it is free; whether starts mark it */
     /* The same by time, for windows and heights; a column of parts and sums has stride + 8 places. */
     double *times;
     double *parts, *before;           /* what each that is not free adds to the equations; sums over all before a place */
     int32_t *points_before, *passes_before; /* kept points, and passes that are not free */
-    double *bins, *bin_weights;       /* means of the columns of heights, and weights */
+    double *bins, *bin_weights;       /* means of the columns of heights, of z and tau, and weights */
+    double *departures, *bin_times;   /* heights about the straight line of the fit, and their times, years */
+    double *changes, *times_without;  /* of departures when a pass is left out; the times then */
     int32_t *bin_places;
     /* Of the fit. */
     double origin, level;             /* years from the reference epoch; mean of z, m */
@@ -265,6 +267,10 @@ typedef struct {
     const int32_t *regions; /* (ny, nx, depth) labels of each post, negative: none; or NULL */
     const double *areas;    /* (ny, nx) factor of the post in the total of its regions */
     double *deltas;         /* (regions, pass_total + 1) of totals when a pass is left out; last: the totals */
+    double *departures;     /* (regions, 2, bin_total) totals of the departures of heights, and areas with one; or NULL */
+    double *changed;        /* (rows, 2, bin_total) their changes when a pass is left out, and the areas that are lost */
+    int32_t *rows;          /* (regions, pass_total) row of each pass in `changed`; negative: none yet */
+    int32_t *row_count;
     int64_t depth;
     const int32_t *groups;  /* (group_depth, pass_total) labels of each pass, negative: none */
     int64_t group_depth, group_total;

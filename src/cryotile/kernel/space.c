@@ -19,7 +19,7 @@ int64_t lay_out(const Model *model, int64_t points, int64_t passes, double *bloc
         &work->u, &work->v, &work->z, &work->tau, &work->weights, &work->live, &work->residuals, &work->keys,
         &work->spare};
     double **const of_passes[] = {
-        &work->middles, &work->n, &work->log_n, &work->h, &work->e, &work->t, &work->deltas,
+        &work->middles, &work->n, &work->log_n, &work->h, &work->e, &work->t, &work->deltas, &work->level_deltas,
         &work->free_per_n, &work->free_t};
     work->room = room;
     for (size_t k = 0; k < sizeof columns / sizeof *columns; k++)
@@ -35,8 +35,12 @@ int64_t lay_out(const Model *model, int64_t points, int64_t passes, double *bloc
     work->free_means = take(block, &at, stride * (n + 1));
     work->parts = take(block, &at, (stride + 8) * (n + 1) * (n + 2) / 2);
     work->before = take(block, &at, (stride + 8) * (n + 1) * (n + 2) / 2);
-    work->bins = take(block, &at, stride * (q + 2));
+    work->bins = take(block, &at, stride * (q + 3));
     work->bin_weights = take(block, &at, stride);
+    work->departures = take(block, &at, stride);
+    work->bin_times = take(block, &at, stride);
+    work->changes = take(block, &at, stride);
+    work->times_without = take(block, &at, stride);
     work->times = take(block, &at, stride);
     work->per_v = take(block, &at, stride * THETAS);
     work->logs = take(block, &at, stride * THETAS);

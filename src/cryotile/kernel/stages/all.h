@@ -12,7 +12,7 @@
        bad passes                                  search.h
      4, rate: its sigma by leaving out passes      jackknife.h
      coefficients of terms, and their sigmas       terms.h
-     From the same sums                            windows.h, heights.h, groups.h
+     From the same sums                            windows.h, heights.h, height_deltas.h, groups.h
      all of it, counts and gates, totals           passes.h
    One post                                        post.h
 
@@ -32,6 +32,7 @@
 #include "terms.h"
 #include "windows.h"
 #include "heights.h"
+#include "height_deltas.h"
 #include "groups.h"
 #include "passes.h"
 #include "plane.h"

@@ -1,11 +1,17 @@
 /* Heights in intervals of time (bins), from the same sums: each bin has a free constant, and the passes within a bin have
    random offsets; terrain, direction and point columns are fitted to what differs within bins. */
 
-/* Of the columns of heights, the one of the whole fit: those of points, direction, z. */
+/* The equations of the terrain of bins before they are eliminated; z and tau are the last rows. */
+typedef struct {
+    double a[MAX_PRODUCTS], prior[MAX_UNKNOWNS], theta;
+    int32_t used; /* number of bins with a height */
+} BinEquations;
+
+/* Of the columns of heights, the one of the whole fit: those of points, direction, z, tau. */
 INLINE int height_column(const Model *model, int i)
 {
     const int q = model->point_columns;
-    return i < q ? i : i == q ? q + 1 : model->unknowns;
+    return i < q ? i : i == q ? q + 1 : i == q + 1 ? model->unknowns : model->unknowns - 1;
 }
 
 /* Fills the weight of a bin and the means of its columns, over the passes from..to by time that are not free, and adds
@@ -13,31 +19,31 @@ INLINE int height_column(const Model *model, int i)
 static void fill_bin(
     const Model *model, Work *work, double theta, const int32_t range[2], int32_t bin, double *a, Height *height)
 {
-    const int columns = model->point_columns + 1;
+    const int last = model->point_columns + 2;
     double weight = 0, *const bins = work->bins + bin;
-    for (int i = 0; i <= columns; i++)
+    for (int i = 0; i <= last; i++)
         bins[work->stride * i] = 0;
     for (int turn = 0; turn < 2; turn++)
         for (int32_t k = range[0]; k < range[1]; k++) {
             const int32_t row = work->list[k];
             const double per_v = 1 / (theta + 1 / work->n[row]);
-            double off[MAX_UNKNOWNS + 1];
+            double off[MAX_UNKNOWNS + 2];
             if (work->free[row])
                 continue;
-            for (int i = 0; i <= columns; i++)
+            for (int i = 0; i <= last; i++)
                 off[i] = work->means[work->stride * height_column(model, i) + row];
             if (turn == 0) {
                 /* A running mean: that of one pass is the mean of this pass to the last bit. */
                 weight += per_v;
-                for (int i = 0; i <= columns; i++)
+                for (int i = 0; i <= last; i++)
                     bins[work->stride * i] += (off[i] - bins[work->stride * i]) * (per_v / weight);
                 height->data_count += work->kept[work->pass[row]];
                 height->pass_count++;
                 continue;
             }
-            for (int i = 0; i <= columns; i++)
+            for (int i = 0; i <= last; i++)
                 off[i] -= bins[work->stride * i];
-            for (int i = 0; i <= columns; i++)
+            for (int i = 0; i <= last; i++)
                 for (int j = 0; j <= i; j++)
                     a[triangle(i, j)] += per_v * off[i] * off[j];
         }
@@ -47,11 +53,12 @@ static void fill_bin(
 /* Fills heights of the bins that hold a pass which is not free, each in its place. */
 static void fill_heights(
     const Model *model, Work *work, const Equations *whole, const double *edges, int64_t count, double level,
-    int32_t passes, Height *heights)
+    int32_t passes, Height *heights, BinEquations *of)
 {
     const int q = model->point_columns, columns = q + 1;
-    double a[MAX_PRODUCTS] = {0}, prior[MAX_UNKNOWNS], inverse[MAX_UNKNOWNS], variance;
+    double a[MAX_PRODUCTS] = {0}, *const prior = of->prior, inverse[MAX_UNKNOWNS], variance;
     int32_t used = 0;
+    of->theta = whole->theta;
     for (int i = 0; i <= q; i++)
         for (int j = 0; j <= i; j++)
             a[triangle(i < q ? i : columns, j < q ? j : columns)] = work->total[triangle(i, j)];
@@ -66,6 +73,8 @@ static void fill_heights(
         work->bin_places[used] = (int32_t)bin;
         used += heights[bin].pass_count > 0;
     }
+    memcpy(of->a, a, triangle(columns + 2, 0) * sizeof *a);
+    of->used = used;
     eliminate_one(columns, a, prior, LEAST_VARIANCE, inverse);
     variance = fmax(a[triangle(columns, columns)], LEAST_RSS * work->weight)
         / fmax(work->weight - used - (work->free_columns - 2) - work->marked, 1);

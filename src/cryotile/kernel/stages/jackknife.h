@@ -70,7 +70,7 @@ INLINE eight level_at_post(const Model *model, const Work *work, const eight *be
     return level;
 }
 
-/* Fills the sigmas and the deltas of the rate.  Sigmas stay NaN if the fit without some pass is undetermined: that pass
+/* Fills the sigmas and the deltas of rate and elevation.  Sigmas stay NaN if the fit without some pass is undetermined: that pass
    carries the fit alone, and its error is unknown. */
 static void leave_out_passes(const Model *model, Work *work, const Equations *from, double level, Post *post)
 {
@@ -97,6 +97,7 @@ static void leave_out_passes(const Model *model, Work *work, const Equations *fr
         rate = (eight)((eight_masks)(beta[n - 1] - work->beta[n - 1]) & there);
         height = (eight)((eight_masks)(level_at_post(model, work, beta) - level) & there);
         *(eight *)(work->deltas + row) = rate;
+        *(eight *)(work->level_deltas + row) = height;
         rates += rate * rate;
         levels += height * height;
         lost |= ~without[half].determined & there;

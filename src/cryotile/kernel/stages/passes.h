@@ -134,6 +134,7 @@ static void fill_more(const Model *model, Circle *circle, const Equations *whole
 {
     Work *const work = &circle->work;
     const int32_t passes = posts->posts[at].pass_count;
+    BinEquations bins;
     sort_by_time(model, work);
     if (posts->window_total)
         fill_windows(
@@ -141,11 +142,13 @@ static void fill_more(const Model *model, Circle *circle, const Equations *whole
     if (posts->bin_total)
         fill_heights(
             model, work, whole, posts->bins, posts->bin_total, work->level, passes,
-            posts->heights + posts->bin_total * at);
+            posts->heights + posts->bin_total * at, &bins);
     if (posts->group_total)
         leave_out_groups(model, circle, whole, posts, at);
     if (posts->depth)
         add_to_totals(model, circle, posts, at);
+    if (posts->departures && in_region(posts, at))
+        add_heights_to_totals(model, circle, &bins, posts, at);
 }
 
 /* Fits the points of the circle. */
