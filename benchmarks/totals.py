@@ -275,7 +275,7 @@ def table_of(title: str, frames: dict[str, pd.DataFrame]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=40, help="worlds of each kind of run")
-    parser.add_argument("--series", type=int, default=40, help="worlds of each kind of series")
+    parser.add_argument("--series", type=int, default=12, help="worlds of each kind of series")
     parser.add_argument("--maps", type=int, default=60, help="worlds of each kind of map")
     parser.add_argument(
         "--seed", type=int, default=SEED, help="seed of the first world of each kind; others follow"
