@@ -85,7 +85,23 @@ def test_held_jobs_of_arrays_within_the_limit_are_not_counted_as_workers(slurm, 
     said = finish(start(small, slurm, *look))
     assert said.startswith("12 workers in the queue are held or in error, and are not counted: ")
     assert queued(slurm) == before
-    slurm.call("scancel", *set(before))
+    first, *others = sorted(set(before), key=int)
+    slurm.call("scancel", *others)
+    slurm.call("scontrol", "release", first)
+    # Those that were released do all the work; none is added, since they are enough.
+    said = finish(start(small, slurm, "--workers", "1..4"))
+    assert "added" not in said
+    assert small.tiles() == small.expected
+
+
+def test_jobs_that_end_at_once_on_a_broken_host_do_not_end_the_farm(slurm, tmp_path) -> None:
+    """Jobs that are pre-empted or fail early: HyperQueue 501 and 764, dask-jobqueue 122 and 611, Parsl 1035."""
+    early = [f'for n in 1 2 3 4; do mkdir "{tmp_path}/ended$n" 2>/dev/null && exit 1; done']
+    small = small_run(tmp_path, "false", *early)
+    said = finish(start(small, slurm, "--workers", "2..2"))
+    assert "jobs ended or are stuck without a completed tile; what they printed is in " in said
+    assert said.count(" added, ") >= 3
+    assert small.tiles() == small.expected
 
 
 @pytest.fixture(scope="module")
