@@ -10,7 +10,7 @@ PYTHONS ?= 3.11 3.12 3.13
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.json' -o -name '*.html' -o -name '*.js' -o -name '*.css' -o -name '*.npz' -o -name '*.mplstyle')
 
-.PHONY: help demo test test-faults lint format docs gallery screenshots calibration bench-backends bench-fit bench-pointdb bench-taskfarm bench-load wheels image-check bench-totals clean
+.PHONY: help demo test test-faults lint format docs gallery screenshots calibration bench-backends bench-fit bench-pointdb bench-taskfarm bench-load bench-page wheels image-check bench-totals clean
 .DELETE_ON_ERROR:
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make docs       build the documentation in docs/_build/html'
 	@echo 'make gallery    draw the pictures of the gallery anew, in docs/_static'
 	@echo 'make screenshots  picture each view of the page anew, in docs/_static'
+	@echo 'make bench-page  the frames of the page with 400 000 tiles, in Chromium'
 	@echo 'make bench-taskfarm  the task-farm server beside the first one; table, and plot in docs/_static'
 	@echo 'make bench-load   2000 workers and 10 watchers of the task-farm server for ten minutes; table, and plot in docs/_static'
 	@echo 'make bench-pointdb  size and speed of the point DB; table, and plot in docs/_static'
@@ -65,6 +66,9 @@ gallery: $(VENV)/with-plot
 	for script in docs/gallery/*.py; do \
 		$(BIN)/python $$script docs/_static/gallery-$$(basename $$script .py).png || exit 1; \
 	done
+
+bench-page: $(VENV)/with-all,test
+	PYTHONPATH=. $(BIN)/python benchmarks/page.py
 
 bench-taskfarm: $(VENV)/with-all,test,bench
 	PYTHONPATH=. $(BIN)/python benchmarks/taskfarm.py --output docs/_static

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from tests.support.services.provide import provide
 
@@ -21,11 +21,16 @@ _OPTIONS = [
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Start a Chromium that all tests share."""
-    program = provide(["chromium"], ["chromium"])["chromium"]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=_OPTIONS)
+        chromium = launch(playwright)
         yield chromium
         chromium.close()
+
+
+def launch(playwright: Playwright) -> Browser:
+    """Start a Chromium."""
+    program = provide(["chromium"], ["chromium"])["chromium"]
+    return playwright.chromium.launch(executable_path=program, args=_OPTIONS)
 
 
 @pytest.fixture
