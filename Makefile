@@ -68,7 +68,7 @@ gallery: $(VENV)/with-plot
 	done
 
 bench-page: $(VENV)/with-all,test
-	PYTHONPATH=. $(BIN)/python benchmarks/page.py
+	PYTHONPATH=. $(BIN)/python benchmarks/frames.py
 
 bench-taskfarm: $(VENV)/with-all,test,bench
 	PYTHONPATH=. $(BIN)/python benchmarks/taskfarm.py --output docs/_static

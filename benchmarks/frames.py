@@ -2,7 +2,7 @@
 
 Run from the project's root, with Chromium installed::
 
-    PYTHONPATH=. python benchmarks/page.py
+    PYTHONPATH=. python benchmarks/frames.py
 """
 
 from __future__ import annotations
