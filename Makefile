@@ -14,7 +14,7 @@ SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make demo       install, then simulate, ingest, fit, map and total a mission in demo/'
+	@echo 'make demo       install, then simulate, ingest, fit, map and total a mission, with a series, in demo/'
 	@echo 'make test       install with the test extras, run the whole test suite (PYTEST_ARGS=…)'
 	@echo 'make test-faults  kill workers at least 200 times, at moments drawn by seed; damage every kind of file'
 	@echo 'make lint       ruff, mypy and import-linter'

@@ -254,7 +254,7 @@ def test_a_difference_of_volume_has_the_error_of_the_difference(maps: xr.Dataset
     np.testing.assert_allclose(found["mass_sigma"], 0.9 * found["volume_sigma"])
     np.testing.assert_allclose(found["seen"], 0.75)
     assert "relative to the bin from 2013-01-01" in found.attrs["notes"]
-    assert "75 to 75 % of the fitted area has a height in a bin" in found.attrs["notes"]
+    assert "75 % of the fitted area has a height in a bin" in found.attrs["notes"]
 
 
 def test_all_basins_and_their_union_are_the_default(maps: xr.Dataset) -> None:

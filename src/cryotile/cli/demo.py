@@ -80,7 +80,7 @@ def simulate(directory: Path, product: str, start: str | None, years: float, see
 @click.argument("directory", type=click.Path(path_type=Path, readable=False), default=Path("demo"))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 def demo(directory: Path, seed: int) -> None:
-    """Run the whole path on a simulated mission: granules, point DB, run, product, map, totals of four basins.
+    """Run the whole path on a simulated mission: granules, point DB, run, product, map, totals and a series of basins.
 
     \b
     Example:
@@ -89,35 +89,42 @@ def demo(directory: Path, seed: int) -> None:
     from cryotile.simulate import World
 
     world = World()
-    granules, db, run, product, picture, basins, table = (directory / name for name in MADE)
+    granules, db, run, product, picture, basins, table, series = (directory / n for n in MADE)
     _check_content(directory)
     _step("simulate", granules, "--seed", seed)
     _step("ingest", db, granules, "--crs", world.crs)
     grid = ("--posting", 1000, "--radius", 2000, "--tile-size", 50)
     named: tuple[object, ...] = ()
+    heights: tuple[object, ...] = ()
     if _reads_polygons():
         _write_basins(basins, world)
         named = ("--basins", basins, "--column", "basin")
-    _step("plan", run, "--db", db, *grid, *named)
+        heights = ("--heights", "6m")
+    _step("plan", run, "--db", db, *grid, *named, *heights)
     _step("run", run, "--backend", "local")
     _step("assemble", run, "-o", product, "--force")
     _step("plot", product, "-o", picture, "--force")
     if named:
         _step("totals", product, *named, "--fill", "neighbours", "-o", table, "--force")
+        _step("series", product, "--basin", BASINS[0], "-o", series, "--force")
         _compare_totals(table, product, world)
+        _compare_series(product, world)
     else:
         click.echo(
-            "totals of basins are left out: they need the extra geo, pip install 'cryotile[geo]'"
+            "totals and series of basins are left out: they need the extra geo, pip install 'cryotile[geo]'"
         )
     bias, rms, posts = _compare(product, world)
     click.echo(
         f"recovered dh/dt minus truth: bias {bias:+.4f} m/yr, rms {rms:.4f} m/yr"
         f" over {number(posts)} posts on grounded ice"
     )
-    click.echo(f"map: {picture} (and {product})")
+    click.echo(f"map: {picture} (and {product}){f', series: {series}' if named else ''}")
 
 
-MADE = ("granules", "ice.pdb", "run", "dhdt.nc", "dhdt.png", "basins.geojson", "totals.csv")
+MADE = (
+    *("granules", "ice.pdb", "run", "dhdt.nc", "dhdt.png"),
+    *("basins.geojson", "totals.csv", "series.png"),
+)
 
 BASINS = ("north-east", "north-west", "south-west", "south-east")
 """Quadrants of a disc on the ice cap: of those of the map, not of the compass."""
@@ -179,11 +186,8 @@ def _compare_totals(table: Path, product: Path, world: World) -> None:
     with xr.open_dataset(product) as dataset:
         x, y = np.meshgrid(dataset["x"], dataset["y"])
         area = dataset["cell_area"].to_numpy()
-    volume = area * world.dhdt(x, y) / 1e9
-    east, north = x - _middle(world)[0], y - _middle(world)[1]
-    inside = np.hypot(east, north) < BASIN_RADIUS * world.radius
-    quadrant = np.floor(np.arctan2(north, east) % (2 * np.pi) / (np.pi / 2)).astype(int)
-    truth = {name: float(volume[inside & (quadrant == k)].sum()) for k, name in enumerate(BASINS)}
+    volume, quadrant = area * world.dhdt(x, y) / 1e9, _quadrants(x, y, world)
+    truth = {name: float(volume[quadrant == k].sum()) for k, name in enumerate(BASINS)}
     truth["all"] = sum(truth.values())
     found = pd.read_csv(table)
     for row in found[found["term"] == found["term"].iloc[-1]].to_dict("records"):
@@ -191,6 +195,35 @@ def _compare_totals(table: Path, product: Path, world: World) -> None:
         click.echo(
             f"{row['region']:10} total minus truth: {error:+.4f} km3/yr, truth {truth[row['region']]:+.4f} km3/yr"
         )
+
+
+def _quadrants(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], world: World
+) -> npt.NDArray[np.int64]:
+    """Return the number of the basin of each place, -1 outside of them."""
+    east, north = x - _middle(world)[0], y - _middle(world)[1]
+    quadrant = np.floor(np.arctan2(north, east) % (2 * np.pi) / (np.pi / 2)).astype(np.int64)
+    return np.where(np.hypot(east, north) < BASIN_RADIUS * world.radius, quadrant, -1)
+
+
+def _compare_series(product: Path, world: World) -> None:
+    """Print how far the series of the first basin is from the truth over its fitted posts."""
+    import cryotile
+
+    found = cryotile.series(product, basins=BASINS[0]).isel(region=0)
+    with cryotile.open(product) as maps:
+        fitted = np.isfinite(maps["dhdt"].to_numpy())
+        x, y = np.meshgrid(maps["x"], maps["y"])
+        area = np.where(fitted & (_quadrants(x, y, world) == 0), maps["cell_area"].to_numpy(), 0.0)
+    rate = float((area * world.dhdt(x, y)).sum()) / 1e9
+    days = (found["height_time"] - found["height_time"][0]) / np.timedelta64(1, "D")
+    truth = rate * days.to_numpy() / 365.25
+    error = found["volume"].to_numpy()[1:] - truth[1:]
+    within = np.abs(error) <= (found["volume_upper"] - found["volume"]).to_numpy()[1:]
+    click.echo(
+        f"{BASINS[0]:10} series minus truth: rms {np.sqrt(np.mean(error**2)):.4f} km3, last bin {error[-1]:+.4f} km3 of"
+        f" {truth[-1]:+.4f} km3; {within.sum()} of {within.size} bins within the 95 % interval"
+    )
 
 
 def _compare(product: Path, world: World) -> tuple[float, float, int]:

@@ -233,8 +233,9 @@ def _said(maps: xr.Dataset, found: xr.Dataset, chosen: Sequence[str]) -> Iterato
         yield f"{which} is relative to the bin from {start}, and has the standard error of the difference from it"
     if "seen" in found and (part := found["seen"].where(found["volume"].notnull())).min() < 0.995:
         low, high = (f"{100 * float(share):.0f}" for share in (part.min(), part.max()))
+        share = low if low == high else f"{low} to {high}"
         yield (
-            f"{low} to {high} % of the fitted area has a height in a bin; a post without one has the straight line of"
+            f"{share} % of the fitted area has a height in a bin; a post without one has the straight line of"
             " its fit, and the mean departure of the others from theirs"
         )
     if "region_height_dof" not in maps:
