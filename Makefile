@@ -10,7 +10,7 @@ PYTHONS ?= 3.11 3.12 3.13
 SOURCES := pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 	$(shell find src -name '*.py' -o -name '*.py[xi]' -o -name '*.pxd' -o -name '*.[ch]' -o -name '*.json' -o -name '*.html' -o -name '*.js' -o -name '*.css' -o -name '*.npz' -o -name '*.mplstyle')
 
-.PHONY: help demo test test-faults lint format docs gallery screenshots calibration bench-backends bench-fit bench-pointdb bench-taskfarm bench-load bench-page wheels image-check bench-totals clean
+.PHONY: help demo test test-faults lint format docs gallery screenshots calibration bench-backends bench-fit bench-pointdb bench-taskfarm bench-load bench-page wheels image-check bench-totals bench-product clean
 .DELETE_ON_ERROR:
 
 help:
@@ -32,6 +32,7 @@ help:
 	@echo 'make wheels     build wheels twice, repair them, try them in bare environments (PYTHONS=…)'
 	@echo 'make bench-totals  how often the 95 % interval of a total holds the truth; table in docs/_static'
 	@echo 'make image-check  carry out the steps of deploy/Dockerfile without a container engine, start the server (root, 5 minutes)'
+	@echo 'make bench-product  memory and time of a product of 14 million posts, Antarctica every kilometre'
 	@echo 'make clean      remove what was built, but not the virtual environment'
 
 demo: $(VENV)/with-plot,geo
@@ -88,6 +89,9 @@ bench-fit: $(VENV)/with-all,test,bench
 
 bench-totals: $(VENV)/with-all,test,bench
 	PYTHONPATH=. OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/totals.py
+
+bench-product: $(VENV)/with-all,test
+	for suffix in .nc .zarr .tif; do $(BIN)/python benchmarks/product.py 4000 3500 $$suffix || exit 1; done
 
 calibration: $(VENV)/with-all,test,bench
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python benchmarks/calibration.py --processes 2

@@ -1,4 +1,4 @@
-"""Memory and time of a product: ``python benchmarks/product.py COLUMNS ROWS [.tif]`` writes made-up tiles by bands.
+"""Memory and time of a product: ``python benchmarks/product.py COLUMNS ROWS [.nc|.zarr|.tif]`` writes made-up tiles.
 
 The tiles are saved first (:class:`cryotile.maps.tiles.TileStore`), so the measure includes reading them.
 """
@@ -56,16 +56,18 @@ def assemble(store: TileStore, grid: Grid, tiles: list[Tile], path: Path) -> Non
     start = time.perf_counter()
     write_product(rows, path, grid=grid, config=CONFIG)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    size = sum(f.stat().st_size for f in path.parent.glob(f"{path.stem}*/**/*") if f.is_file())
+    size += sum(f.stat().st_size for f in path.parent.glob(f"{path.stem}*") if f.is_file())
     print(
         f"{path.suffix}: {grid.shape[0] * grid.shape[1]:,} posts in {time.perf_counter() - start:.0f} s,"
-        f" {path.stat().st_size / 1e6:.0f} MB, peak memory of the process {peak:.0f} MB"
+        f" {size / 1e6:.0f} MB, peak memory of the process {peak:.0f} MB"
     )
 
 
 def main() -> None:
     columns, rows = (int(word) for word in sys.argv[1:3])
     suffix = sys.argv[3] if len(sys.argv) > 3 else ".nc"
-    grid = Grid("EPSG:3031", (0.0, 0.0, (columns - 1) * 500.0, (rows - 1) * 500.0), 500.0)
+    grid = Grid("EPSG:3031", (0.0, 0.0, (columns - 1) * 1000.0, (rows - 1) * 1000.0), 1000.0)
     with tempfile.TemporaryDirectory() as directory:
         store, tiles = TileStore(directory), grid.tiles(TILE_SIZE)
         save(store, tiles)

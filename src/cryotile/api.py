@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -12,22 +12,20 @@ import xarray as xr
 from cryotile.errors import CryotileWarning, InvalidValue, Unfinished, command, number_of, path_of
 from cryotile.fit.offset_field import OffsetField
 from cryotile.fit.offset_smoothing import smooth_offsets
-from cryotile.fit.variables import fit_variables
-from cryotile.maps.mosaic import mosaic
-from cryotile.maps.product import write_product
+from cryotile.maps.authorship import check_authorship, read_authorship
+from cryotile.maps.product import is_geotiff
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.write import MIXED
 from cryotile.points import Bounds
 from cryotile.readers import find_granules
+from cryotile.runs.assembly import assemble_run
 from cryotile.runs.hosting import served
 from cryotile.runs.ingest import prepare_ingest
 from cryotile.runs.ingest_batch import Criteria, memory_of
 from cryotile.runs.obstacles import obstacles, scattered
-from cryotile.runs.origin import about
 from cryotile.runs.plan import SETTINGS
 from cryotile.runs.progress import bar
 from cryotile.runs.run import Run, open_db, plan_run
-from cryotile.runs.sums import region_sums
 from cryotile.runs.work import complete_ingest, complete_run, replanned
 from cryotile.runs.xarray_engine import open_map
 from cryotile.times import Instant
@@ -310,7 +308,7 @@ def open(path: AnyPath) -> xr.Dataset:
     Parameters
     ----------
     path : path
-        A run directory, or a NetCDF product.
+        A run directory, or a product in NetCDF or Zarr.
 
     Returns
     -------
@@ -320,13 +318,19 @@ def open(path: AnyPath) -> xr.Dataset:
     Raises
     ------
     InvalidValue
-        The path is neither a run nor a NetCDF product.
+        The path is neither a run nor a product.
     """
     return open_map(path_of("path", path))
 
 
 def assemble(
-    run: Run | AnyPath, output: AnyPath, *, partial: bool = False, progress: bool = False
+    run: Run | AnyPath,
+    output: AnyPath,
+    *,
+    variables: str | Iterable[str] | None = None,
+    product: Mapping[str, Any] | AnyPath | None = None,
+    partial: bool = False,
+    progress: bool = False,
 ) -> xr.Dataset:
     """Write the product of a run: all tiles side by side, with metadata.
 
@@ -335,7 +339,13 @@ def assemble(
     run : Run or path
         The run.
     output : path
-        NetCDF-4 with CF metadata (``.nc``), Zarr 3 (``.zarr``), or GeoTIFF (``.tif``).
+        NetCDF-4 with CF metadata (``.nc``) or Zarr 3 (``.zarr``); or cloud-optimised GeoTIFF (``.tif``): the first
+        variable in this file, each other one in a file beside it, ``dhdt-NAME.tif``.
+    variables : str, iterable of str or None
+        Names of the variables to write; None: all.  ``status`` is always in NetCDF and Zarr.
+    product : mapping, path or None
+        Attributes that only the maker of a product knows, such as ``creator_name``, ``license`` or ``doi``; or a TOML
+        file with them in a table ``[product]``.  See :data:`cryotile.maps.authorship.FIELDS`.
     partial : bool
         Whether to accept missing tiles; their posts are ``not_computed``.
     progress : bool
@@ -344,48 +354,32 @@ def assemble(
     Returns
     -------
     Dataset, dimensions (y, x)
-        The map that was written, opened lazily.
+        The map that was written, opened lazily; of a GeoTIFF that of the run.
 
     Raises
     ------
     Unfinished
         Tiles are missing.
+    InvalidValue
+        A variable does not exist, or an attribute breaks its rule.
     """
     run, path = _run(run), path_of("output", output)
-    missing = {task.index for task in run.missing()}
-    if missing and not partial:
-        raise Unfinished(
-            f"{len(missing)} of {len(run.tasks)} tiles of {run.path} are missing (or damaged);"
-            f" assemble the present ones with partial=True, or make the others: {command('run', run.path)}"
-        )
-    settings, grid = run.settings, run.settings.map_grid
-    saved = {(t.ix, t.iy): t for index, t in enumerate(run.tiles) if index not in missing}
-    empty = {(t.ix, t.iy): t for t in run.empty_tiles()}
-
-    def rows(part: slice) -> xr.Dataset:
-        band = grid.part(grid.rows[part], grid.columns)
-        across, up = band.cuts(settings.tile_size)
-        places = [(ix, iy) for iy in up for ix in across]
-        return mosaic(
-            run.store,
-            band,
-            tiles=(saved[place] for place in places if place in saved),
-            empty=(empty[place] for place in places if place in empty),
-            variables=fit_variables(settings.fit),
-            mask=settings.mask,
-        )
-
-    with bar("assemble", grid.shape[0], shown=progress) as advance:
-        write_product(
-            rows,
+    given = (
+        read_authorship(path_of("product", product))
+        if not isinstance(product, Mapping | None)
+        else product
+    )
+    names = None if variables is None else [str(name) for name in _several(variables)]
+    with bar("assemble", run.settings.map_grid.shape[0], shown=progress) as advance:
+        assemble_run(
+            run,
             path,
-            grid=grid,
-            config=settings.fit,
-            about=about(run),
-            sums=region_sums(run, missing),
+            variables=names,
+            authorship=check_authorship(given or {}),
+            partial=partial,
             advance=advance,
         )
-    return open_map(path if path.suffix.lower() == ".nc" else run.path)
+    return open_map(run.path if is_geotiff(path) else path)
 
 
 def plot(
@@ -399,7 +393,7 @@ def plot(
     Parameters
     ----------
     data : Dataset, DataArray, Run or path
-        Maps in memory or opened lazily; a run or its directory; a NetCDF product; or a series of
+        Maps in memory or opened lazily; a run or its directory; a product in NetCDF or Zarr; or a series of
         :func:`cryotile.series`.
     variable : str or None
         Variable to show; None: ``dhdt``, or the only one; of windows, the first over time.

@@ -13,7 +13,7 @@ import cryotile
 from cryotile.cli import demo
 from cryotile.geo.grid import Grid
 from cryotile.geo.regions import Regions
-from cryotile.maps.product import cell_area
+from cryotile.maps.metadata import cell_area
 from cryotile.simulate import World
 
 pytest.importorskip("pyogrio")

@@ -101,7 +101,7 @@ INFO = {
     "granules": (r"^  \d+ files that may be granules", r"cryotile ingest DB '.*/granules'"),
     "granules/*.nc": ("^granule ",),
     "dhdt.nc": ("^product ",),
-    "dhdt.tif": ("^product .* as a GeoTIFF", "^bands .*dhdt", "NetCDF: cryotile assemble RUN"),
+    "dhdt.tif": ("^product .* as a GeoTIFF", "^bands .*dhdt", "Zarr: cryotile assemble RUN"),
     ".": (
         r"^  run +cryotile info '.*/run'",
         r"^  point DB +cryotile info '.*/ice\.pdb'",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -20,7 +21,12 @@ from cryotile.errors import DamagedFile, InvalidValue, UnwritablePath
 from cryotile.fit.variables import VARIABLES, Status, fit_variables
 from cryotile.geo.grid import Grid
 from cryotile.maps.mosaic import mosaic
-from cryotile.maps.product import read_product, summarize_product, write_product
+from cryotile.maps.product import (
+    product_files,
+    read_product,
+    summarize_product,
+    write_product,
+)
 from cryotile.maps.tiles import TileStore
 from tests.support.disks import small_disk
 from tests.support.maps import CONFIG, GRID, OVER_TIME, made_up
@@ -29,6 +35,7 @@ from tests.support.services.provide import provide
 rasterio = pytest.importorskip("rasterio")
 pytest.importorskip("rioxarray")
 features = pytest.importorskip("rasterio.features")
+cog_validate = pytest.importorskip("rio_cogeo.cogeo").cog_validate
 
 
 def fit_tiles(directory: Path, tile_size: int) -> xr.Dataset:
@@ -133,8 +140,9 @@ def test_windows_and_heights_have_their_times_and_bounds_in_the_product(tmp_path
         assert product["window_dhdt"].dims == ("time", "y", "x")
         assert product["height"].dims == ("height_time", "y", "x")
         np.testing.assert_array_equal(
-            product["window_dhdt"], made_up(GRID, OVER_TIME)["window_dhdt"]
+            product["window_dhdt"], made_up(GRID, OVER_TIME)["window_dhdt"].astype("float32")
         )
+        assert product["window_dhdt"].attrs["cell_methods"] == "time: mean"
         assert product["time"].attrs["bounds"] == "time_bnds"
         days = product["time_bnds"].to_numpy().astype("datetime64[D]").astype(str).tolist()
         assert days == [
@@ -149,10 +157,12 @@ def test_windows_and_heights_have_their_times_and_bounds_in_the_product(tmp_path
 
 def test_a_geotiff_has_a_band_for_each_interval(tmp_path: Path) -> None:
     fit, path = made_up(GRID, OVER_TIME), tmp_path / "dhdt.tif"
-    write_product(fit, path, grid=GRID, config=OVER_TIME)
-    with rasterio.open(path) as seen:
-        band = seen.descriptions.index("window_dhdt 2") + 1
-        np.testing.assert_array_equal(seen.read(band)[::-1], fit["window_dhdt"][1])
+    write_product(fit[["dhdt", "window_dhdt"]], path, grid=GRID, config=OVER_TIME)
+    with rasterio.open(tmp_path / "dhdt-window_dhdt.tif") as seen:
+        assert seen.descriptions == ("window_dhdt 1", "window_dhdt 2", "window_dhdt 3")
+        expected = fit["window_dhdt"][1].astype("float32")
+        np.testing.assert_array_equal(seen.read(2)[::-1], expected)
+        assert seen.tags(2)["interval"] == "2015-07-01T00:00:00/2017-07-01T00:00:00"
 
 
 MEASURE = """
@@ -217,8 +227,13 @@ def test_xarray_reads_every_value_of_a_product_without_a_warning(product: Path) 
             for variable in VARIABLES:
                 found, wanted = opened[variable.name], expected[variable.name]
                 assert found.dims == ("y", "x")
+                if wanted.dtype.kind == "f":
+                    wanted = wanted.astype("float32")
+                    assert found.dtype == np.float32
                 assert found.dtype.kind == wanted.dtype.kind
                 np.testing.assert_array_equal(found, wanted)
+            # Sums over posts of float32 times float64 are made in float64.
+            assert opened["cell_area"].dtype == np.float64
 
 
 def test_gdal_reads_crs_and_bounds(product: Path) -> None:
@@ -226,7 +241,8 @@ def test_gdal_reads_crs_and_bounds(product: Path) -> None:
         assert seen.crs == rasterio.crs.CRS.from_epsg(3031)
         assert seen.bounds == (-1_510_500.0, -480_500.0, -1_424_500.0, -409_500.0)
         assert seen.shape == GRID.shape
-        np.testing.assert_array_equal(seen.read(1)[::-1], made_up(GRID)["dhdt"])
+        expected = made_up(GRID)["dhdt"].astype("float32")
+        np.testing.assert_array_equal(seen.read(1)[::-1], expected)
 
 
 @pytest.mark.parametrize(
@@ -352,15 +368,68 @@ def test_cell_areas_are_areas_on_the_ellipsoid(product: Path) -> None:
     assert total == pytest.approx(abs(area), rel=1e-6)
 
 
-def test_a_geotiff_holds_every_variable_as_a_band(tmp_path: Path) -> None:
+def offsets_of_images(path: Path) -> list[tuple[int, int, int]]:
+    """Return width, height and first byte of the pixels of each image of a TIFF, in the order of the file."""
+    content = path.read_bytes()
+    assert content[:4] == b"II*\0"
+    images, place = [], struct.unpack_from("<I", content, 4)[0]
+    while place:
+        (count,) = struct.unpack_from("<H", content, place)
+        tags = {}
+        for k in range(count):
+            tag, kind, n = struct.unpack_from("<HHI", content, place + 2 + 12 * k)
+            size = {3: "H", 4: "I"}.get(kind)
+            if size is not None:
+                form = f"<{n}{size}"
+                inside = struct.calcsize(form) <= 4
+                at = place + 10 + 12 * k
+                at = at if inside else struct.unpack_from("<I", content, at)[0]
+                tags[tag] = struct.unpack_from(form, content, at)
+        assert {322, 323} <= tags.keys(), "an image without tiles"
+        images.append((tags[256][0], tags[257][0], min(o for o in tags[324] if o), place))
+        place = struct.unpack_from("<I", content, place + 2 + 12 * count)[0]
+    return images
+
+
+def test_a_geotiff_is_cloud_optimised(tmp_path: Path) -> None:
+    grid, path = Grid("EPSG:3031", (0.0, 0.0, 599e3, 799e3), 1000.0), tmp_path / "dhdt.tif"
+    fit = made_up(grid)[["dhdt", "status", "time_start"]]
+    write_product(fit, path, grid=grid, config=CONFIG)
+    for name, file in (("dhdt", path), ("status", tmp_path / "dhdt-status.tif")):
+        # The rule of the format: directories first, pixels of overviews from small to large, then the full image.
+        images = offsets_of_images(file)
+        assert [image[:2] for image in images] == [(600, 800), (300, 400), (150, 200)]
+        assert [image[2] for image in images] == sorted((i[2] for i in images), reverse=True)
+        assert max(image[3] for image in images) < min(image[2] for image in images)
+        assert cog_validate(file, strict=True) == (True, [], [])
+        with rasterio.open(file) as seen:
+            expected = fit[name].astype("float32") if name == "dhdt" else fit[name]
+            assert seen.dtypes == (str(expected.dtype),)
+            assert (seen.nodata is not None) == (name == "dhdt")
+            np.testing.assert_array_equal(seen.read(1)[::-1], expected)
+            if name == "status":
+                low = seen.read(1, out_shape=(400, 300))
+                assert set(np.unique(low)) <= {Status.OK, Status.SINGULAR}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *("dhdt.tif", "dhdt-status.tif", "dhdt-time_start.tif", "dhdt-cell_area.tif")
+    }
+
+
+def test_a_geotiff_holds_one_variable(tmp_path: Path) -> None:
     path = tmp_path / "dhdt.tif"
     write_product(made_up(GRID), path, grid=GRID, config=CONFIG)
+    names = [*(v.name for v in VARIABLES), "cell_area"]
+    files = product_files(path, names)
+    assert {file.name for file in files} == {file.name for file in tmp_path.iterdir()}
+    for name, file in zip(names, files, strict=True):
+        with rasterio.open(file) as seen:
+            assert seen.descriptions == (name,)
+            assert seen.crs == rasterio.crs.CRS.from_epsg(3031)
+            assert seen.bounds == (-1_510_500.0, -480_500.0, -1_424_500.0, -409_500.0)
+            assert seen.dtypes[0] in ("float32", "int32", "int8") or name.startswith(
+                ("time", "cell")
+            )
     with rasterio.open(path) as seen:
-        assert seen.crs == rasterio.crs.CRS.from_epsg(3031)
-        assert seen.bounds == (-1_510_500.0, -480_500.0, -1_424_500.0, -409_500.0)
-        assert seen.descriptions == (*(v.name for v in VARIABLES), "cell_area")
-        band = seen.descriptions.index("status") + 1
-        np.testing.assert_array_equal(seen.read(band)[::-1], made_up(GRID)["status"])
         assert seen.units[0] == "m yr-1"
 
 
@@ -391,4 +460,4 @@ def test_a_summary_counts_posts_by_status(product: Path) -> None:
     assert found["shape"] == [71, 86]
     assert found["attributes"]["time_coverage_start"] == "2015-01-01"
     rates = made_up(GRID)["dhdt"].to_numpy()
-    np.testing.assert_array_equal(found["dhdt"], np.nanpercentile(rates, [5, 50, 95]))
+    np.testing.assert_allclose(found["dhdt"], np.nanpercentile(rates, [5, 50, 95]), rtol=1e-6)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import xarray as xr
 
-from cryotile.maps.unknown import instruments, unknowns
+from cryotile.maps.metadata import described
+from cryotile.maps.unknown import DROPPED_FLOATING_ICE, instruments, unknowns
+from tests.support.maps import CONFIG, GRID, made_up
 
 
 def of(modes: str, removed: tuple[str, ...] = (), **attrs: str) -> str:
@@ -36,4 +38,12 @@ def test_the_sentences_follow_from_the_selection() -> None:
     assert "firn" not in of("laser", removed=("firn",))
     assert "bedrock" not in of("laser", removed=("gia",))
     assert "floating ice is left out" in of("laser")
-    assert "floating ice" not in of("laser", selection="surface_type == 'floating_ice'")
+    assert "left out" not in of("laser", selection="surface_type == 'floating_ice'")
+    assert "12,345 points" in of("laser", **{DROPPED_FLOATING_ICE: "12345"})
+    assert "no points of floating ice were left out" in of("laser", **{DROPPED_FLOATING_ICE: "0"})
+    assert "3.3 +/- 6.0 cm/yr" in of("lrm")
+
+
+def test_a_product_carries_its_sentences() -> None:
+    product = described(made_up(GRID), grid=GRID, config=CONFIG, about={"source_modes": "lrm"})
+    assert product.attrs["limitations"] == of("lrm")

@@ -99,7 +99,7 @@ def test_random_posts_agree_with_lstsq_on_the_stored_points(product: Path, ice: 
             post = dataset.isel(x=column, y=row)
             expected = lstsq_fit(points, float(post["x"]), float(post["y"]), 2000.0, epoch)
             np.testing.assert_allclose(
-                [float(post["dhdt"]), float(post["elevation"])], expected, rtol=1e-9
+                [float(post["dhdt"]), float(post["elevation"])], expected, rtol=2e-7
             )
 
 

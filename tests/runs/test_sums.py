@@ -10,6 +10,7 @@ import xarray as xr
 import cryotile
 from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.fit.region_sums import RegionSums
+from cryotile.points import name_pass
 from cryotile.runs.run import Run
 from tests.support.command_line import output_of
 from tests.support.maps import vector_file
@@ -62,12 +63,12 @@ def test_a_delta_is_the_change_of_the_sum_without_the_pass(home, db, basins, til
     product = product_of(tiled)
     assert list(product["region"].values) == ["west", "east"]
     whole = float((product["dhdt"] * product["cell_area"]).sum())
-    assert float(product["region_rate"].sum()) == pytest.approx(whole, rel=1e-12)
+    assert float(product["region_rate"].sum()) == pytest.approx(whole, rel=1e-7)
     # A fit without a pass estimates the spread of offsets anew, which the deltas hold: they are near, not equal.
     deltas = product["region_delta"].sum("region").to_numpy()
     points = db.read(columns=["x", "y", "time", "elevation", "pass_id", "ascending", "mode"],
                      where=SETTINGS["where"], time=PERIOD)  # fmt: skip
-    chosen = product["pass"].values[np.argsort(-np.abs(deltas))[:5]]
+    chosen = product["pass_id"].values[np.argsort(-np.abs(deltas))[:5]]
     config = tiled.settings.fit
     for number in chosen:
         fit = cryotile.fit_posts(
@@ -75,7 +76,7 @@ def test_a_delta_is_the_change_of_the_sum_without_the_pass(home, db, basins, til
         )
         there = np.isfinite(fit["dhdt"]) & np.isfinite(product["dhdt"])
         change = ((fit["dhdt"] - product["dhdt"]).where(there) * product["cell_area"]).sum()
-        expected = deltas[product["pass"].values == number][0]
+        expected = deltas[product["pass_id"].values == number][0]
         assert float(change) == pytest.approx(expected, rel=0.35)
 
 
@@ -84,12 +85,15 @@ def test_tiles_add_up_to_what_one_tile_says(home, db, basins, tiled) -> None:
     many = product_of(tiled)
     assert len(tiled.tasks) > 8
     np.testing.assert_array_equal(one["pass"], many["pass"])
+    words = [name_pass(number) for number in one["pass_id"].values.tolist()]
+    assert one["pass"].values.tolist() == words
     assert one.sizes["pass"] > 25
     for name in ("region_rate", "region_area", "region_fitted_area", "region_delta"):
         np.testing.assert_allclose(one[name], many[name], rtol=1e-9, atol=1e-6)
     # A run that is open says the same as its product.
-    xr.testing.assert_identical(
-        cryotile.open_run(tiled)["region_delta"].load(), many["region_delta"]
+    xr.testing.assert_equal(
+        cryotile.open_run(tiled)["region_delta"].drop_vars("period").load(),
+        many["region_delta"].drop_vars("period"),
     )
 
 
@@ -114,7 +118,7 @@ def test_fallback_radii_count_each_post_once(home, db, basins) -> None:
     product = product_of(run)
     assert len(np.unique(product["radius"].values[np.isfinite(product["radius"])])) == 2
     whole = float((product["dhdt"] * product["cell_area"]).sum())
-    assert float(product["region_rate"].sum()) == pytest.approx(whole, rel=1e-12)
+    assert float(product["region_rate"].sum()) == pytest.approx(whole, rel=1e-7)
 
 
 def test_a_run_keeps_its_basins_and_refuses_others(home, basins, tiled) -> None:

@@ -20,7 +20,7 @@ from cryotile.fit.config import FitConfig
 from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid
 from cryotile.geo.regions import Regions
-from cryotile.maps.product import CELL_AREA, cell_area, described
+from cryotile.maps.metadata import CELL_AREA, cell_area, described
 from tests.support.maps import vector_file
 
 GRID = Grid("EPSG:3413", (-60_000.0, -1_410_000.0, 60_000.0, -1_290_000.0), 2000.0)

@@ -144,7 +144,7 @@ COMMANDS = {
             "cryotile.cli.runs:submit", "Submit the missing tasks of a run as a job"
         ),
         "assemble": CommandPlace(
-            "cryotile.cli.runs:assemble", "Write the product: all tiles side by side"
+            "cryotile.cli.assemble:assemble", "Write the product: all tiles side by side"
         ),
         "plot": CommandPlace(
             "cryotile.cli.plot:plot", "Draw maps and other pictures of a run or product"

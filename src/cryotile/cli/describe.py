@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import xarray as xr
 
 from cryotile.cli.screen import counted, dropped_lines, number
 from cryotile.errors import DamagedFile, GranuleError, InvalidValue, MissingDependency, command
-from cryotile.maps.product import MARK, is_product, summarize_product
+from cryotile.maps.metadata import MARK
+from cryotile.maps.product import is_product, summarize_product
+from cryotile.maps.unknown import unknowns
 
 if TYPE_CHECKING:
     from cryotile.pointdb import PointDB
@@ -53,14 +56,15 @@ class Kind(StrEnum):
         for name, kind in _MARKS.items():
             if (path / name).exists():
                 return kind
-        if path.is_dir():
+        if path.is_dir() and not is_product(path):
             return (
                 cls.VALIDATION if _of_a_run(path) and path.name == "validation" else cls.DIRECTORY
             )
+        if is_product(path):
+            return cls.PRODUCT
         with path.open("rb") as stream:
-            if stream.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-                return cls.GEOTIFF
-        return cls.PRODUCT if is_product(path) else cls.OTHER
+            first = stream.read(4)
+        return cls.GEOTIFF if first in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+") else cls.OTHER
 
 
 _MARKS = {
@@ -217,7 +221,8 @@ def _geotiff(path: Path) -> Iterator[str]:
     yield f"product      {path}, made by cryotile {about[MARK]}, as a GeoTIFF for other programs"
     yield from _map_lines(about, found["shape"])
     yield f"bands        {', '.join(name or '?' for name in found['bands'])}"
-    yield f"             'plot' reads the product in NetCDF: {_ASSEMBLE}"
+    yield f"             'plot' reads the product in NetCDF or Zarr: {_ASSEMBLE}"
+    yield from _unknown_lines(about)
 
 
 def _geotiff_facts(path: Path) -> dict[str, Any]:
@@ -302,6 +307,7 @@ def _run(path: Path) -> Iterator[str]:
     yield f"point DB     {db} as of commit {snapshot}{grown}"
     yield from _map_lines(found["attributes"], found["shape"])
     yield f"tiles        {number(found['tiles'])} with points; status: {command('status', path)}"
+    yield from _unknown_lines(found["attributes"])
 
 
 def _run_facts(path: Path) -> dict[str, Any]:
@@ -376,8 +382,16 @@ def _product(path: Path) -> Iterator[str]:
         if name in found:
             low, middle, high = found[name]
             yield f"{name:12} median {middle:.3f} m/yr, 90 % within {low:.3f} to {high:.3f}"
-    for status, count in found["status"].items():
+    for status, count in found.get("status", {}).items():
         yield f"  {status:20} {number(count):>12} posts"
+    yield from _unknown_lines(about)
+
+
+def _unknown_lines(about: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what neither the rates nor their standard errors know, by the global attributes of a map."""
+    yield "not known to the rates and their standard errors:"
+    for sentence in unknowns(xr.Dataset(attrs=about)):
+        yield f"  {sentence}"
 
 
 def facts(path: Path) -> dict[str, Any]:

@@ -9,14 +9,12 @@ import click
 
 from cryotile.cli.screen import FORCE, check_free, counted, to_stderr
 from cryotile.errors import InvalidValue
+from cryotile.exchange.export import FORMATS
 from cryotile.pointdb import PointDB
 from cryotile.runs import comparison
 
 __all__ = ["export"]
 
-
-LAYOUTS = ("atl15", "cci-sec", "eolis")
-"""Of maps, of which no part is selected."""
 
 POINTS = "geoparquet"
 """The format of points."""
@@ -25,7 +23,7 @@ POINTS = "geoparquet"
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path, readable=False))
 @click.option(
-    "--as", "layout", required=True, type=click.Choice([*LAYOUTS, POINTS]), help="Layout to write."
+    "--as", "layout", required=True, type=click.Choice([*FORMATS, POINTS]), help="Layout to write."
 )
 @click.option(
     "-o",

@@ -1,4 +1,4 @@
-"""Commands on runs: ``plan``, ``run``, ``retry``, ``submit``, ``assemble``."""
+"""Commands on runs: ``plan``, ``run``, ``retry``, ``submit``."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-import numpy.typing as npt
 
 from cryotile import api
 from cryotile.cli import saying_what_is_saved, with_options
 from cryotile.cli.screen import (
     BACKEND,
-    FORCE,
     LEASE,
     RUN,
     STALL,
-    check_free,
     counted,
     number,
     print_report,
@@ -30,7 +26,6 @@ from cryotile.cli.screen import (
 )
 from cryotile.errors import CryotileWarning, InvalidValue, command
 from cryotile.fit.config import OFFERED_TERMS, RECIPES, WEIGHTS
-from cryotile.fit.variables import Status
 from cryotile.pointdb import PointDB
 from cryotile.runs.cost import estimate
 from cryotile.runs.hosting import served
@@ -43,7 +38,7 @@ from cryotile.runs.submit import BACKENDS, SCHEDULERS, make_job, submitted_tasks
 from cryotile.runs.submit import submit as hand_in
 from cryotile.runs.work import complete_ingest, complete_run, load_tasks, replanned
 
-__all__ = ["assemble", "plan", "retry", "run", "submit"]
+__all__ = ["plan", "retry", "run", "submit"]
 
 STALE_SHOWN = 12
 """Number of stale tiles that a plan names; it counts the others."""
@@ -453,47 +448,3 @@ def submit(
         f" what it prints are in {job.directory}"
     )
     click.echo(f"see how far it is: {command('status', run_directory)}")
-
-
-# --- maps ---------------------------------------------------------------------------------------------------------
-
-
-@click.command()
-@RUN
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path, readable=False),
-    metavar="FILE",
-    help="The product: .nc for NetCDF-4 with CF metadata, .zarr for Zarr 3, .tif for GeoTIFF with a band for each"
-    " variable.",
-)
-@click.option(
-    "--partial", is_flag=True, help="Accept missing tiles and mark their posts not_computed."
-)
-@FORCE
-def assemble(run_directory: Path, output: Path, partial: bool, force: bool) -> None:
-    """Put the tiles of RUN side by side and write the product, as NetCDF, Zarr or GeoTIFF.
-
-    \b
-    Example:
-      cryotile assemble run/ -o dhdt.nc
-      cryotile assemble run/ -o dhdt.zarr
-    """
-    check_free(output, force=force)
-    product = api.assemble(run_directory, output, partial=partial, progress=sys.stderr.isatty())
-    status = product["status"].to_numpy()
-    hint = f"; look at it with: {command('plot', output)}" if output.suffix == ".nc" else ""
-    click.echo(
-        f"{output}: {number((status == Status.OK).sum())} of {number(status.size)} posts with a fit{hint}"
-    )
-    for line in _reasons(status):
-        click.echo(line)
-
-
-def _reasons(status: npt.NDArray[np.int8]) -> Iterator[str]:
-    """Yield a line for each reason why posts have no fit, the most frequent first."""
-    values, counts = np.unique(status[status != Status.OK], return_counts=True)
-    for place in np.argsort(-counts, kind="stable"):
-        yield f"  no fit     {number(counts[place]):>10}  {Status(values[place]).name.lower()}"

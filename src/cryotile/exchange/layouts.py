@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import xarray as xr
-
 from cryotile.errors import InvalidValue
 from cryotile.exchange import (
     atl15,
@@ -24,7 +22,7 @@ from cryotile.exchange.grid_file import opened
 from cryotile.exchange.joining import join
 from cryotile.exchange.own import of_product
 from cryotile.exchange.reference import Reference
-from cryotile.maps.product import is_product
+from cryotile.maps.product import is_product, open_product
 
 __all__ = ["LAYOUTS", "Layout", "read_reference"]
 
@@ -92,7 +90,7 @@ def read_reference(
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.nc")) if path.is_dir() else [path]
+    return sorted(path.glob("*.nc")) if path.is_dir() and not is_product(path) else [path]
 
 
 def _read(path: Path, variable: str | None, sigma: str | None, mapping: Path | None) -> Reference:
@@ -108,8 +106,8 @@ def _read(path: Path, variable: str | None, sigma: str | None, mapping: Path | N
         if not path.is_file():
             raise InvalidValue(f"{path} does not exist; give a NetCDF file or a table")
         return table.read(path, variable, sigma, mapping)
-    if path.is_file() and variable is None and is_product(path):
-        return of_product(xr.open_dataset(path, engine="netcdf4"), str(path))
+    if variable is None and is_product(path):
+        return of_product(open_product(path), str(path))
     with opened(path) as file:
         if variable is None:
             for layout in LAYOUTS:

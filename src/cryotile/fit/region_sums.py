@@ -11,7 +11,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from cryotile.fit.height_sums import HeightSums
-from cryotile.points import join_runs
+from cryotile.points import join_runs, name_pass
 
 __all__ = ["RegionSums", "joined_passes"]
 
@@ -116,7 +116,8 @@ class RegionSums:
         posts : ndarray, shape (regions,)
             Area of all posts of each region, m².
         """
-        about = {"long_name": "pass", "comment": "its number in the point DB of the run"}
+        about = _attrs("1", "pass_id of the points of the pass in the point DB of the run")
+        words = [name_pass(number) for number in self.passes.tolist()]
         return xr.Dataset(
             {
                 "region_area": ("region", posts, _attrs("m2", "area of all posts of the region")),
@@ -135,10 +136,11 @@ class RegionSums:
                     self.deltas,
                     _attrs("m3 yr-1", "change of region_rate when a pass is left out everywhere"),
                 ),
+                "pass_id": ("pass", self.passes, about),
             },
             coords={
                 "region": ("region", np.array(names, dtype=object), {"long_name": "region"}),
-                "pass": ("pass", self.passes, about),
+                "pass": ("pass", np.array(words, dtype=object), {"long_name": "pass"}),
             },
         )
 

@@ -1,6 +1,7 @@
 """Datasets as NetCDF-4 files: the same content gives the same bytes.
 
-A missing float is NaN, integers are stored unchanged, and instants are stored as days since 2000 in a float.
+Maps of floats are stored in single precision, in which NaN is a missing value; integers are stored unchanged.  Instants
+are stored as days since 2000 in double precision, because single precision would round them to minutes.
 """
 
 from __future__ import annotations
@@ -16,14 +17,26 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-__all__ = ["CHUNK", "TIME_UNITS", "Rows", "bands", "days", "is_map", "reason", "write_dataset"]
+__all__ = [
+    "CHUNK",
+    "TIME_UNITS",
+    "Rows",
+    "bands",
+    "encoded",
+    "is_map",
+    "is_text",
+    "reason",
+    "stored_attributes",
+    "stored_type",
+    "write_dataset",
+]
 
 EPOCH = np.datetime64("2000-01-01", "ms")
 TIME_UNITS = "days since 2000-01-01"
 MS_PER_DAY = 86_400_000.0
 
 Rows = Callable[[slice], Mapping[str, npt.NDArray[Any]]]
-"""Returns the values of all maps in some rows."""
+"""Returns the values of all maps in some rows; it may complete the global attributes, which are written last."""
 
 CHUNK = 256
 """Posts along a side of a chunk, which is compressed as one."""
@@ -64,8 +77,10 @@ def write_dataset(
             _declare(file, dataset)
             for part in bands(dataset.sizes.get("y", 0)):
                 for name, values in rows(part).items():
-                    file.variables[name][..., part, :] = _encode(values)
+                    stored = file.variables[name]
+                    stored[..., part, :] = encoded(values, stored.dtype)
                 advance(part.stop - part.start)
+            file.setncatts(_ascii(dataset.attrs))
     except (RuntimeError, OSError) as error:
         raise reason(path, error) from error
 
@@ -91,27 +106,61 @@ def _declare(file: netCDF4.Dataset, dataset: xr.Dataset) -> None:
     for dimension, size in dataset.sizes.items():
         file.createDimension(str(dimension), size)
     for name, variable in dataset.variables.items():
-        mapped, is_time = is_map(variable), variable.dtype.kind == "M"
-        texts = variable.dtype.kind in "OU"
-        dtype = np.dtype(np.float64) if is_time else variable.dtype
+        mapped, texts, dtype = is_map(variable), is_text(variable), stored_type(variable)
         created = file.createVariable(
             str(name),
             str if texts else dtype,
             tuple(str(dimension) for dimension in variable.dims),
-            compression="zlib" if mapped or (variable.ndim == 2 and not texts) else None,
+            compression="zlib" if mapped or (variable.ndim > 1 and not texts) else None,
             complevel=4,
             chunksizes=_chunk(variable.shape) if mapped else None,
             fill_value=np.nan if mapped and dtype.kind == "f" else False,
         )
         created.set_auto_maskandscale(False)
-        units = {"units": TIME_UNITS, "calendar": "proleptic_gregorian"} if is_time else {}
-        created.setncatts(_ascii({**variable.attrs, **units}))
+        created.setncatts(_ascii(stored_attributes(dataset, str(name))))
         if mapped:
             # Without a limit the library caches all data until the file is closed.
             created.set_var_chunk_cache(size=HELD)
         else:
-            created[...] = _encode(variable.values)
-    file.setncatts(_ascii(dataset.attrs))
+            created[...] = variable.values if texts else encoded(variable.values, dtype)
+
+
+def stored_type(variable: xr.Variable | xr.DataArray) -> np.dtype[Any]:
+    """Return the type in which a file holds a variable: maps of floats are single.
+
+    Areas stay double, so that programs add up rate times area over millions of posts in double precision.
+    """
+    if variable.dtype.kind == "M":
+        return np.dtype(np.float64)
+    single = variable.dtype.kind == "f" and variable.attrs.get("standard_name") != "cell_area"
+    single = single and is_map(variable)
+    return np.dtype(np.float32) if single else variable.dtype
+
+
+def stored_attributes(dataset: xr.Dataset, name: str) -> dict[str, Any]:
+    """Return the attributes that a file holds of a variable.
+
+    Its own; units of time, which bounds do not repeat; and the scalar coordinate that its cell methods name.
+    """
+    variable = dataset.variables[name]
+    attrs = dict(variable.attrs)
+    if (
+        interval := attrs.get("cell_methods", "").split(":")[0]
+    ) in dataset.coords.keys() - dataset.dims:
+        attrs["coordinates"] = interval
+    bounds = {other.attrs.get("bounds") for other in dataset.variables.values()}
+    if variable.dtype.kind == "M" and name not in bounds:
+        attrs |= {
+            "units": TIME_UNITS,
+            "calendar": "proleptic_gregorian",
+            "units_metadata": "leap_seconds: none",
+        }
+    return attrs
+
+
+def is_text(variable: xr.Variable) -> bool:
+    """Return whether a variable holds texts."""
+    return variable.dtype.kind in "OUT"
 
 
 def is_map(variable: xr.Variable | xr.DataArray) -> bool:
@@ -135,22 +184,22 @@ def _plain(text: str) -> str:
     return kept.encode("ascii", "backslashreplace").decode()
 
 
-def days(instants: npt.NDArray[np.datetime64]) -> npt.NDArray[np.float64]:
-    """Return instants as days since 2000-01-01, NaT as NaN.
+def encoded(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return values as a file holds them.
 
     Parameters
     ----------
-    instants : ndarray of datetime64
-        UTC, of any shape.
+    values : ndarray
+        Numbers, or instants in UTC as datetime64.
+    dtype : dtype
+        As of :func:`stored_type`.
 
     Returns
     -------
-    ndarray of float64, same shape
-        Exact to a millisecond for any year.
+    ndarray of ``dtype``, same shape
+        Instants as days since 2000-01-01, exact to a millisecond for any year; NaT as NaN.
     """
-    since = np.asarray(instants, "datetime64[ms]") - EPOCH
+    if values.dtype.kind != "M":
+        return values.astype(dtype, copy=False)
+    since = np.asarray(values, "datetime64[ms]") - EPOCH
     return np.where(np.isnat(since), np.nan, since.astype(np.int64) / MS_PER_DAY)
-
-
-def _encode(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return days(values) if values.dtype.kind == "M" else values

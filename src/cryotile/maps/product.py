@@ -1,12 +1,12 @@
-"""The mosaic with its metadata, as a file: NetCDF-4 by the CF conventions, or GeoTIFF.
+"""The mosaic with its metadata, as a file: NetCDF-4 by the CF conventions, Zarr, or GeoTIFF.
 
 Points and settings alone determine the content; time, path and host do not enter it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,38 +14,31 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
-import pyproj
 import xarray as xr
 
-import cryotile
 from cryotile.errors import DamagedFile, InvalidValue, command
-from cryotile.files import atomic_path
+from cryotile.files import atomic_path, writing
 from cryotile.fit.config import FitConfig
-from cryotile.fit.variables import Status, Variable, axis_attrs, settings_attrs, time_axes
+from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid
-from cryotile.geo.projection import areal_scale, projected_crs
-from cryotile.maps.geotiff import write_geotiff
+from cryotile.maps.geotiff import write_geotiffs
+from cryotile.maps.metadata import CELL_AREA, MARK, cell_area, date_created, described
 from cryotile.maps.netcdf import is_map, write_dataset
-from cryotile.maps.zarr_store import write_zarr
-from cryotile.points import Bounds
+from cryotile.maps.zarr_store import attributes_of_store, open_store, write_zarr
 
 __all__ = [
-    "CELL_AREA",
-    "cell_area",
     "check_product",
-    "described",
+    "chosen",
+    "is_geotiff",
+    "is_product",
+    "open_product",
+    "product_files",
     "read_product",
     "summarize_product",
     "write_product",
 ]
 
-MARK = "cryotile_version"
-"""Global attribute that distinguishes a product from other NetCDF files."""
-
-TITLE = "Ice elevation change rate from satellite altimetry"
-
 _GEOTIFF_SUFFIXES = (".tif", ".tiff")
-
 
 Mosaic = Callable[[slice], xr.Dataset]
 """Returns some rows of a mosaic, as :func:`cryotile.maps.mosaic.mosaic` does."""
@@ -59,6 +52,7 @@ def write_product(
     config: FitConfig,
     about: Mapping[str, str | int] = MappingProxyType({}),
     sums: xr.Dataset | None = None,
+    with_area: bool = True,
     advance: Callable[[int], object] | None = None,
 ) -> None:
     """Write a mosaic with its metadata, whole or not at all.
@@ -69,63 +63,144 @@ def write_product(
         As returned by :func:`cryotile.maps.mosaic.mosaic`, or what returns some rows of it: memory then does not grow
         with the map.
     path : Path
-        NetCDF-4 (``.nc``), Zarr (``.zarr``), or GeoTIFF (``.tif``, ``.tiff``) with one band per map, over time one per
-        interval.
+        NetCDF-4 (``.nc``) or Zarr (``.zarr``); or cloud-optimised GeoTIFF (``.tif``, ``.tiff``), which is one file for
+        each map, see :func:`product_files`.
     grid : Grid
         CRS and posting.
     config : FitConfig
         Settings of the fit.
     about : mapping of str to str or int
-        Global attributes that say what the maps are made of; see :func:`cryotile.runs.origin.about`.
+        Global attributes that say what the maps are made of (:func:`cryotile.runs.origin.about`), and what their maker
+        says of them (:func:`cryotile.maps.authorship.check_authorship`).
     sums : Dataset or None
         Sums by region, which go into a product in NetCDF or Zarr.
+    with_area : bool
+        Whether the product has the map :data:`CELL_AREA`.
     advance : callable
         Told the number of rows written.
 
     Raises
     ------
     InvalidValue
-        The suffix is unknown.
+        The suffix is unknown, or what stands in the place of a Zarr store is none.
     UnwritablePath
         The directory cannot be written, or the disk is full.
     MissingDependency
         The product is a GeoTIFF and rasterio is not installed, or a Zarr store and zarr is not.
     """
+    suffix = _suffix(path)
+    advance = advance or (lambda _: None)
+    made = mosaic if callable(mosaic) else lambda part: mosaic.isel(y=part)
+    product = described(
+        _outline(made(slice(0, 1)), grid, with_area=with_area),
+        grid=grid,
+        config=config,
+        about={**about, **date_created()},
+        sums=sums,
+    )
+
+    def rows(part: slice) -> dict[str, npt.NDArray[Any]]:
+        maps = {str(name): values.to_numpy() for name, values in made(part).data_vars.items()}
+        if "elevation" in maps:
+            _extend(product.attrs, maps["elevation"])
+        if with_area:
+            maps[CELL_AREA.name] = cell_area(grid.part(grid.rows[part], grid.columns))
+        return maps
+
+    if suffix == ".zarr":
+        write_zarr(path, product, rows, advance)
+        return
+    with ExitStack() as stack:
+        if suffix == ".nc":
+            write_dataset(stack.enter_context(atomic_path(path)), product, rows, advance)
+            return
+        maps = [str(name) for name, variable in product.data_vars.items() if is_map(variable)]
+        files = zip(maps, product_files(path, maps), strict=True)
+        temporary = {name: stack.enter_context(atomic_path(file)) for name, file in files}
+        # Of several files, an error names the one that the user named.
+        stack.enter_context(writing(path))
+        write_geotiffs(temporary, product, grid, rows, advance)
+
+
+def product_files(path: Path, maps: Sequence[str]) -> list[Path]:
+    """Return the files of a product: a GeoTIFF holds one map, others have its name behind that of the first.
+
+    Parameters
+    ----------
+    path : Path
+        Of :func:`write_product`.
+    maps : sequence of str
+        Names of the maps, in order.
+
+    Raises
+    ------
+    InvalidValue
+        The suffix is unknown.
+    """
+    if not is_geotiff(path):
+        return [path]
+    return [path, *(path.with_name(f"{path.stem}-{name}{path.suffix}") for name in maps[1:])]
+
+
+def chosen(names: Iterable[str], asked: Collection[str] | None) -> list[str]:
+    """Return which variables a product gets, in the order in which a product has them.
+
+    Parameters
+    ----------
+    names : iterable of str
+        All that there are.
+    asked : collection of str or None
+        What a user asks for; None: all.
+
+    Raises
+    ------
+    InvalidValue
+        One of them does not exist, or there is none.
+    """
+    there = list(names)
+    for name in asked or ():
+        if name not in there:
+            raise InvalidValue(f"there is no variable {name!r}; choose from {', '.join(there)}")
+    if asked is not None and not asked:
+        raise InvalidValue(f"no variable is asked for; choose from {', '.join(there)}")
+    return [name for name in there if asked is None or name in asked]
+
+
+def is_geotiff(path: Path) -> bool:
+    """Return whether a product of this name is a GeoTIFF.
+
+    Raises
+    ------
+    InvalidValue
+        The suffix is unknown.
+    """
+    return _suffix(path) in _GEOTIFF_SUFFIXES
+
+
+def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in (".nc", ".zarr", *_GEOTIFF_SUFFIXES):
         raise InvalidValue(
             f"{path} ends in none of .nc, .zarr and .tif; name the product e.g. {path.stem}.nc"
         )
-    advance = advance or (lambda _: None)
-    made = mosaic if callable(mosaic) else lambda part: mosaic.isel(y=part)
-    product = described(
-        _outline(made(slice(0, 1)), grid),
-        grid=grid,
-        config=config,
-        about=about,
-    )
+    return suffix
 
-    if sums is not None and suffix in (".nc", ".zarr"):
-        product = product.merge(sums)
 
-    def rows(part: slice) -> dict[str, npt.NDArray[Any]]:
-        maps = {str(name): values.to_numpy() for name, values in made(part).data_vars.items()}
-        return {**maps, CELL_AREA.name: cell_area(grid.part(grid.rows[part], grid.columns))}
-
-    if suffix == ".zarr":
-        write_zarr(path, product, rows, advance)
+def _extend(attributes: dict[Any, Any], elevation: npt.NDArray[np.floating]) -> None:
+    """Widen the vertical extent of a product by the elevations of some rows, as they are stored."""
+    known = elevation[np.isfinite(elevation)].astype(np.float32)
+    if not known.size:
         return
-    with atomic_path(path) as temporary:
-        if suffix in _GEOTIFF_SUFFIXES:
-            write_geotiff(temporary, product, grid, rows, advance)
-        else:
-            write_dataset(temporary, product, rows, advance)
+    for end, of in (("min", min), ("max", max)):
+        name, value = f"geospatial_vertical_{end}", float(getattr(known, end)())
+        attributes[name] = of(attributes.get(name, value), value)
 
 
-def _outline(row: xr.Dataset, grid: Grid) -> xr.Dataset:
+def _outline(row: xr.Dataset, grid: Grid, *, with_area: bool) -> xr.Dataset:
     """Return a dataset of the variables of one row over the whole grid; its values take no memory."""
     maps = {name: (v.dims, v.to_numpy(), v.attrs) for name, v in row.data_vars.items()}
-    maps[CELL_AREA.name] = (CELL_AREA.dims, CELL_AREA.empty((1, 1)), dict(CELL_AREA.attrs))
+    if with_area:
+        maps[CELL_AREA.name] = (CELL_AREA.dims, CELL_AREA.empty((1, 1)), dict(CELL_AREA.attrs))
     return xr.Dataset(
         {
             name: (dims, np.broadcast_to(v[..., :1, :1], (*v.shape[:-2], *grid.shape)), attrs)
@@ -135,13 +210,46 @@ def _outline(row: xr.Dataset, grid: Grid) -> xr.Dataset:
     )
 
 
+def open_product(path: Path, **options: Any) -> xr.Dataset:
+    """Open a product lazily.
+
+    Parameters
+    ----------
+    path : Path
+        A NetCDF or Zarr product.
+    **options
+        Of the engine of xarray.
+
+    Returns
+    -------
+    Dataset, dimensions (y, x)
+        Times as datetime64, all attributes.
+
+    Raises
+    ------
+    InvalidValue
+        The path does not exist or is not a product.
+    DamagedFile
+        It cannot be opened.
+    MissingDependency
+        It is a Zarr store and zarr is not installed.
+    """
+    check_product(path)
+    try:
+        if path.is_dir():
+            return open_store(path, **options)
+        return xr.backends.NetCDF4BackendEntrypoint().open_dataset(str(path), **options)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}); assemble it again") from error
+
+
 def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Dataset:
     """Return a product of :func:`write_product`, read into memory.
 
     Parameters
     ----------
     path : Path
-        A NetCDF product.
+        A NetCDF or Zarr product.
     variables : sequence of str or None
         Names of the variables to read; None: all with dimensions (y, x).
 
@@ -157,36 +265,37 @@ def read_product(path: Path, variables: Sequence[str] | None = None) -> xr.Datas
     DamagedFile
         The file cannot be read to its end.
     """
-    check_product(path)
-    try:
-        with xr.open_dataset(path, engine="netcdf4") as product:
-            maps = [str(name) for name, variable in product.data_vars.items() if is_map(variable)]
-            names = maps if variables is None else list(variables)
-            for name in names:
-                if name not in maps:
-                    raise InvalidValue(
-                        f"{path} has no variable {name!r}; choose one of {', '.join(maps)}"
-                    )
+    with open_product(path) as product:
+        maps = [str(name) for name, variable in product.data_vars.items() if is_map(variable)]
+        names = maps if variables is None else list(variables)
+        for name in names:
+            if name not in maps:
+                raise InvalidValue(
+                    f"{path} has no variable {name!r}; choose one of {', '.join(maps)}"
+                )
+        try:
             return product[names].load()
-    except (OSError, RuntimeError) as error:
-        raise DamagedFile(f"{path} is damaged ({error}); assemble it again") from error
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DamagedFile(f"{path} is damaged ({error}); assemble it again") from error
 
 
 def check_product(path: Path) -> None:
-    """Raise an error unless a file is a NetCDF product.
+    """Raise an error unless a path is a product.
 
     Parameters
     ----------
     path : Path
-        The file.
+        The file or the Zarr store.
 
     Raises
     ------
     InvalidValue
-        It is absent, or is not a product of :func:`write_product` in NetCDF.
+        It is absent, or is not a product of :func:`write_product` in NetCDF or Zarr.
     """
     if not is_product(path):
-        state = "is not a product of cryotile in NetCDF" if path.exists() else "does not exist"
+        state = (
+            "is not a product of cryotile in NetCDF or Zarr" if path.exists() else "does not exist"
+        )
         file = path.with_suffix(".nc")
         raise InvalidValue(
             f"{path} {state}; make a product with: {command('assemble', 'RUN', '-o', file)}"
@@ -199,153 +308,55 @@ def summarize_product(path: Path) -> dict[str, Any] | None:
     Parameters
     ----------
     path : Path
-        Any file.
+        Any file or directory.
 
     Returns
     -------
     dict or None
-        ``attributes`` (global ones), ``shape`` (rows, columns), ``dhdt`` or ``dhdt_difference`` (its percentiles 5, 50
-        and 95, m/yr; absent without a fit), ``status`` (name → number of posts).  None if the file is not a product.
+        ``attributes`` (global ones), ``shape`` (rows, columns), ``variables`` (names of the maps), ``dhdt`` or
+        ``dhdt_difference`` (its percentiles 5, 50 and 95, m/yr; absent without a fit), ``status`` (name → number of
+        posts; absent if the product has no status).  None if the path is not a product.
 
     Raises
     ------
     DamagedFile
-        The file is a product that cannot be read to its end.
+        The product cannot be read to its end.
     """
     if not is_product(path):
         return None
-    with h5py.File(path, "r") as file:
-        # A validation writes a product of the differences of two rates.
-        name = "dhdt" if "dhdt" in file else "dhdt_difference"
-    product = read_product(path, [name, "status"])
-    dhdt = product[name].to_numpy()
-    rates = dhdt[np.isfinite(dhdt)]
-    counts = np.bincount(product["status"].to_numpy().ravel(), minlength=max(Status) + 1).tolist()
-    return {
+    with open_product(path) as opened:
+        maps = [str(name) for name, variable in opened.data_vars.items() if is_map(variable)]
+        shape = [opened.sizes["y"], opened.sizes["x"]]
+        attributes = dict(opened.attrs)
+    # A validation writes a product of the differences of two rates.
+    rate = next((name for name in ("dhdt", "dhdt_difference") if name in maps), None)
+    product = read_product(path, [name for name in (rate, "status") if name in maps])
+    found: dict[str, Any] = {
         # Python's own numbers, as JSON takes them.
         "attributes": {
-            n: v.item() if isinstance(v, np.generic) else v for n, v in product.attrs.items()
+            n: v.item() if isinstance(v, np.generic) else v for n, v in attributes.items()
         },
-        "shape": list(dhdt.shape),
-        **({name: np.percentile(rates, [5, 50, 95]).tolist()} if rates.size else {}),
-        "status": {s.name.lower(): counts[s] for s in Status if counts[s]},
+        "shape": shape,
+        "variables": maps,
     }
+    if rate is not None:
+        rates = product[rate].to_numpy()
+        rates = rates[np.isfinite(rates)]
+        if rates.size:
+            found[rate] = np.percentile(rates.astype(np.float64), [5, 50, 95]).tolist()
+    if "status" in product:
+        status = product["status"].to_numpy().ravel()
+        counts = np.bincount(status, minlength=max(Status) + 1).tolist()
+        found["status"] = {s.name.lower(): counts[s] for s in Status if counts[s]}
+    return found
 
 
 def is_product(path: Path) -> bool:
-    """Return whether a file is a product in NetCDF."""
+    """Return whether a path is a product of cryotile in NetCDF or Zarr, whole or not."""
+    if path.is_dir():
+        return MARK in (attributes_of_store(path) or {})
     try:
         with h5py.File(path, "r") as file:
             return MARK in file.attrs
     except OSError:
         return False
-
-
-CELL_AREA = Variable(
-    "cell_area",
-    "float64",
-    np.nan,
-    {
-        "units": "m2",
-        "standard_name": "cell_area",
-        "long_name": "true area of the square of one posting around the post",
-    },
-)
-
-
-def described(
-    mosaic: xr.Dataset,
-    *,
-    grid: Grid,
-    config: FitConfig,
-    about: Mapping[str, str | int] = MappingProxyType({}),
-) -> xr.Dataset:
-    """Return a mosaic with the metadata of a product.
-
-    Parameters
-    ----------
-    mosaic : Dataset, dimensions (y, x)
-        With :data:`CELL_AREA`; its maps may be lazy, and stay so.
-    grid, config, about
-        As of :func:`write_product`.
-    """
-    crs = projected_crs(grid.crs)
-    mapping = _grid_mapping(crs, grid)
-    mapping_name = mapping.get("grid_mapping_name", "crs")
-    area = mosaic[CELL_AREA.name]
-    product = mosaic.drop_vars(CELL_AREA.name).assign(
-        {mapping_name: ((), np.int32(0), mapping), CELL_AREA.name: area}
-    )
-    product = product.assign_coords(time_axes(config))
-    product["x"].attrs, product["y"].attrs = axis_attrs("x"), axis_attrs("y")
-    for name, variable in product.data_vars.items():
-        if is_map(variable):
-            area_of = {} if name == CELL_AREA.name else {"cell_measures": "area: cell_area"}
-            variable.attrs = {**variable.attrs, "grid_mapping": mapping_name, **area_of}
-    product.attrs = {**_global_attributes(crs, grid, config), **about}
-    return product
-
-
-def _grid_mapping(crs: pyproj.CRS, grid: Grid) -> dict[str, Any]:
-    mapping = crs.to_cf()
-    if mapping.get("grid_mapping_name") == "polar_stereographic" and "standard_parallel" in mapping:
-        # CF requires the latitude of the pole, which pyproj omits if there is a standard parallel.
-        pole = math.copysign(90.0, mapping["standard_parallel"])
-        mapping.setdefault("latitude_of_projection_origin", pole)
-    left, bottom, _, top = _edges(grid)
-    # The transform of the rows as stored, from south to north: rioxarray applies it to the array as it is; GDAL and GMT
-    # follow the axes.  Where an axis has a single post, GDAL takes the transform, and expects it from the north.
-    row, step = (bottom, grid.posting) if min(grid.shape) > 1 else (top, -grid.posting)
-    transform = f"{left!r} {grid.posting!r} 0 {row!r} 0 {step!r}"
-    # The attributes of GDAL in addition to those of CF: they also define a grid of a single row.
-    return {**mapping, "spatial_ref": mapping["crs_wkt"], "GeoTransform": transform}
-
-
-def _edges(grid: Grid) -> Bounds:
-    """Return the outer edges of the squares around the outermost posts, metres."""
-    x, y, half = grid.x, grid.y, grid.posting / 2
-    return float(x[0] - half), float(y[0] - half), float(x[-1] + half), float(y[-1] + half)
-
-
-def cell_area(grid: Grid) -> npt.NDArray[np.float64]:
-    """Return the true area of the square of one posting around each post, m²; ndarray, shape (ny, nx)."""
-    crs = projected_crs(grid.crs)
-    # Row by row, because the factors of all posts at once need ten times the memory of the result.
-    x, area = grid.x, np.empty(grid.shape)
-    for row, y in enumerate(grid.y):
-        area[row] = grid.posting**2 / areal_scale(crs, x, np.full_like(x, y))
-    return area
-
-
-def _global_attributes(crs: pyproj.CRS, grid: Grid, config: FitConfig) -> dict[str, Any]:
-    to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-    west, south, east, north = to_degrees.transform_bounds(*_edges(grid))
-    left, bottom, right, top = _edges(grid)
-    corners = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
-    return {
-        "Conventions": "CF-1.11, ACDD-1.3",
-        "title": TITLE,
-        "summary": (
-            f"Least-squares fit of a surface and its rate of change (recipe {config.recipe}) to the elevations within"
-            f" {config.radius:g} m of each post, every {grid.posting:g} m. A post without a fit has NaN, and status"
-            " says why."
-        ),
-        "keywords": "ice sheet elevation, glacier elevation, elevation change, satellite altimetry",
-        "source": "satellite altimetry",
-        "processing_level": "Level 3",
-        "cdm_data_type": "Grid",
-        "references": "https://doi.org/10.5334/jors.393",
-        "history": f"cryotile {cryotile.__version__}: plan, run, assemble",
-        MARK: cryotile.__version__,
-        "crs": grid.crs,
-        "posting": grid.posting,
-        "geospatial_bounds": f"POLYGON (({', '.join(f'{x!r} {y!r}' for x, y in corners)}))",
-        "geospatial_bounds_crs": grid.crs,
-        "geospatial_lat_min": south,
-        "geospatial_lat_max": north,
-        "geospatial_lat_units": "degrees_north",
-        "geospatial_lon_min": west,
-        "geospatial_lon_max": east,
-        "geospatial_lon_units": "degrees_east",
-        **settings_attrs(config),
-    }

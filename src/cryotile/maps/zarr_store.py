@@ -2,86 +2,170 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from cryotile.errors import MissingDependency
-from cryotile.files import writing
-from cryotile.maps.netcdf import CHUNK, TIME_UNITS, Rows, bands, is_map
+from cryotile.errors import InvalidValue, MissingDependency
+from cryotile.files import fsync_directory, writing
+from cryotile.maps.netcdf import (
+    CHUNK,
+    Rows,
+    bands,
+    encoded,
+    is_map,
+    is_text,
+    stored_attributes,
+    stored_type,
+)
 
-__all__ = ["write_zarr"]
+if TYPE_CHECKING:
+    import zarr
+
+__all__ = ["attributes_of_store", "open_store", "write_zarr"]
+
+_METADATA = "zarr.json"
+"""File of a store that has its global attributes."""
 
 
 def write_zarr(
     path: Path, dataset: xr.Dataset, rows: Rows, advance: Callable[[int], object]
 ) -> None:
-    """Write a dataset to a Zarr store, a directory; an earlier one of the name is replaced at the end.
+    """Write a dataset to a Zarr store, a directory; an earlier store of the name is replaced at the end.
 
     Parameters
     ----------
     path : Path
         The store.
-    dataset : Dataset
-        As for :func:`cryotile.maps.netcdf.write_dataset`.
-    rows, advance
+    dataset, rows, advance
         As for :func:`cryotile.maps.netcdf.write_dataset`.
 
     Raises
     ------
+    InvalidValue
+        The path exists and is not a Zarr store; it stays as it is.
     MissingDependency
         zarr is not installed.
     UnwritablePath
         The store cannot be written, or the disk is full.
     """
+    _check_zarr("make the product in NetCDF: give a path that ends in .nc")
+    import zarr
+
+    if (path.exists() or path.is_symlink()) and attributes_of_store(path) is None:
+        raise InvalidValue(
+            f"{path} exists and is not a Zarr store, so that it is not replaced; give another name, or remove it"
+        )
+    with _atomic_directory(path) as temporary, _unfinished_specification():
+        group = zarr.create_group(temporary, zarr_format=3)
+        arrays = {str(name): _array(group, dataset, str(name)) for name in dataset.variables}
+        for part in bands(dataset.sizes["y"]):
+            for name, values in rows(part).items():
+                arrays[name][..., part, :] = encoded(values, arrays[name].dtype)
+            advance(part.stop - part.start)
+        group.attrs.update(_plain(dataset.attrs))
+        zarr.consolidate_metadata(temporary)
+
+
+def open_store(path: Path, **options: Any) -> xr.Dataset:
+    """Open a Zarr store lazily; ``options`` are those of xarray's engine.
+
+    Raises
+    ------
+    MissingDependency
+        zarr is not installed.
+    """
+    _check_zarr("or make the product in NetCDF")
+    with _unfinished_specification():
+        return xr.backends.ZarrBackendEntrypoint().open_dataset(path, **options)
+
+
+def attributes_of_store(path: Path) -> dict[str, Any] | None:
+    """Return the global attributes of a Zarr store of format 3; None if a path is not one."""
     try:
-        import zarr  # noqa: F401  (xarray uses it)
+        found = json.loads((path / _METADATA).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_group = isinstance(found, dict) and found.get("node_type") == "group"
+    return dict(found.get("attributes", {})) if is_group else None
+
+
+def _check_zarr(otherwise: str) -> None:
+    try:
+        import zarr  # noqa: F401  (xarray uses it, too)
     except ImportError as error:
         raise MissingDependency(
-            "a Zarr store needs zarr: pip install 'cryotile[zarr]'; or give a path that ends in .nc"
+            f"a Zarr store needs zarr: pip install 'cryotile[zarr]'; {otherwise}"
         ) from error
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    maps = {str(name): v for name, v in dataset.data_vars.items() if is_map(v)}
-    with writing(path), warnings.catch_warnings():
-        # Format 3 has no final word on texts yet.
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+
+
+@contextmanager
+def _unfinished_specification() -> Iterator[None]:
+    """Ignore the warnings of zarr that format 3 has no final word on texts and consolidated metadata yet."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(Zarr V3|Zarr format 3) specification.*")
+        yield
+
+
+def _array(group: zarr.Group, dataset: xr.Dataset, name: str) -> zarr.Array[Any]:
+    """Create an array; write it unless it is a map."""
+    variable = dataset.variables[name]
+    mapped, texts, dtype = is_map(variable), is_text(variable), stored_type(variable)
+    chunks = (*(1 for _ in variable.shape[:-2]), *(min(CHUNK, n) for n in variable.shape[-2:]))
+    array = group.create_array(
+        name,
+        shape=variable.shape,
+        dtype=str if texts else dtype,
+        chunks=chunks if mapped else tuple(max(n, 1) for n in variable.shape),
+        fill_value=np.nan if dtype.kind == "f" else None,
+        attributes=_plain(stored_attributes(dataset, name)),
+        dimension_names=[str(dimension) for dimension in variable.dims],
+    )
+    if not mapped:
+        array[...] = variable.values.astype(str) if texts else encoded(variable.values, dtype)
+    return array
+
+
+def _plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return attributes as JSON has them: arrays as lists."""
+    return {
+        str(name): value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+        for name, value in attributes.items()
+    }
+
+
+@contextmanager
+def _atomic_directory(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; on success it takes its place, on failure it is removed.
+
+    As :func:`cryotile.files.atomic_path`, but a directory cannot be replaced in one step: an earlier one is renamed
+    first, and gets its name back if the new one cannot have it.
+    """
+    mark = secrets.token_hex(6)
+    temporary, old = (path.with_name(f".{path.name}.{mark}.{end}") for end in ("tmp", "old"))
+    with writing(path):
         try:
-            for part in bands(dataset.sizes["y"]):
-                values = rows(part)
-                band = dataset.isel(y=part).assign(
-                    {name: (v.dims, values[name], v.attrs) for name, v in maps.items()}
-                )
-                if part.start == 0:
-                    encoding = {name: _encoding(band[name]) for name in maps}
-                    band.to_zarr(
-                        temporary, mode="w", zarr_format=3, consolidated=False, encoding=encoding
-                    )
-                else:
-                    along = band.drop_vars(
-                        [n for n, v in band.variables.items() if "y" not in v.dims]
-                    )
-                    along.to_zarr(temporary, append_dim="y", zarr_format=3, consolidated=False)
-                advance(part.stop - part.start)
+            yield temporary
+            # A store has thousands of files: to force each to the disk takes longer than to write them.
+            os.sync()
             if path.exists():
-                old = path.with_name(f".{path.name}.{secrets.token_hex(6)}.old")
                 path.rename(old)
+            try:
                 temporary.rename(path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                temporary.rename(path)
+            except BaseException:
+                if old.exists():
+                    old.rename(path)
+                raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _encoding(variable: xr.DataArray) -> dict[str, object]:
-    """Return chunks of the store, and instants as the NetCDF product has them."""
-    chunks = (*(1 for _ in variable.shape[:-2]), CHUNK, min(CHUNK, variable.shape[-1]))
-    if variable.dtype.kind != "M":
-        return {"chunks": chunks}
-    return {"chunks": chunks, "units": TIME_UNITS, "dtype": "float64", "_FillValue": np.nan}
+        fsync_directory(path.parent)
+        shutil.rmtree(old, ignore_errors=True)

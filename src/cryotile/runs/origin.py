@@ -12,7 +12,8 @@ import pandas as pd
 import cryotile
 from cryotile.errors import command
 from cryotile.fit.config import FitConfig
-from cryotile.maps.product import TITLE
+from cryotile.maps.metadata import TITLE
+from cryotile.maps.unknown import DROPPED_FLOATING_ICE
 from cryotile.runs.plan import TILE_SIZE, Settings, within_period
 
 if TYPE_CHECKING:
@@ -30,6 +31,18 @@ FLAGS = {
     "min_span_days": "--min-span",
 }
 """Setting → option of ``cryotile plan``, where the name of one does not follow from that of the other."""
+
+INSTRUMENTS = {
+    "cryosat2": "SIRAL",
+    "icesat2": "ATLAS",
+    "icesat": "GLAS",
+    "envisat": "RA-2",
+    "ers1": "RA",
+    "ers2": "RA",
+    "sentinel3a": "SRAL",
+    "sentinel3b": "SRAL",
+}
+"""Known platform → its altimeter."""
 
 COUNTS = (
     "source_granules counts the granules of the point DB with points of these platforms in the period; source_points"
@@ -59,6 +72,9 @@ class Origin:
         Of these points, hexadecimal; commits do not affect it.
     simulated : float
         Share of the points of the granules that is simulated, 0 to 1.
+    floating_ice : int or None
+        Points of the granules that their ingest dropped because they are on floating ice; None: the task list of an
+        earlier cryotile does not say.
     """
 
     platforms: list[str]
@@ -68,6 +84,7 @@ class Origin:
     points: int
     digest: str
     simulated: float
+    floating_ice: int | None = None
 
     @classmethod
     def find(cls, settings: Settings, db: PointDB, snapshot: int | None = None) -> Origin:
@@ -101,6 +118,7 @@ class Origin:
             points=int(squares["count"].sum()),
             digest=f"{int(squares['digest'].sum()):016x}",
             simulated=float(rows[granules["simulated"]].sum() / max(rows.sum(), 1)),
+            floating_ice=sum(d.get("surface_floating_ice", 0) for d in granules["dropped"]),
         )
 
     @property
@@ -115,6 +133,9 @@ class Origin:
             "title": self.title,
             "source": f"satellite altimetry: {', '.join(self.products)}",
             "platform": ", ".join(self.platforms),
+            "platform_vocabulary": "words of cryotile for the platforms of points",
+            "instrument": ", ".join(INSTRUMENTS.get(word, "unknown") for word in self.platforms),
+            "instrument_vocabulary": "names of the agencies",
             "source_modes": ", ".join(self.modes),
             "source_products": ", ".join(self.products),
             "source_granules": self.granules,
@@ -122,6 +143,8 @@ class Origin:
             "point_db_snapshot": self.digest,
             "comment": COUNTS,
         }
+        if self.floating_ice is not None:
+            found[DROPPED_FLOATING_ICE] = self.floating_ice
         if self.simulated:
             found["simulated"] = f"{100 * self.simulated:.3g} % of the points of the granules"
         return found

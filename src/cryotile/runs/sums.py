@@ -11,6 +11,8 @@ import xarray as xr
 from cryotile.fit.height_sums import HeightSums, RegionHeights, packed_pairs
 from cryotile.fit.inputs import kernel_intervals
 from cryotile.fit.region_sums import RegionSums, joined_passes
+from cryotile.points import platform_code
+from cryotile.runs.origin import origin_of
 
 if TYPE_CHECKING:
     from cryotile.geo.grid import Tile
@@ -51,6 +53,10 @@ def region_sums(run: Run, missing: Collection[int] = ()) -> xr.Dataset | None:
         (tile for index, tile in enumerate(run.tiles) if index not in missing),
         key=lambda tile: (tile.iy, tile.ix),
     )
+    origin = origin_of(run.table)
+    for word in [] if origin is None else origin.platforms:
+        # A process knows the word of a platform's number once it has met the word.
+        platform_code(word)
     parts, rows = [], []
     for lists in _stored(run, tiles):
         parts.append(RegionSums.unpacked(lists))

@@ -22,7 +22,7 @@ from cryotile.farm.task import Progress, Task, Work
 from cryotile.fit.posts import fit_posts, fit_with_sums
 from cryotile.fit.variables import without
 from cryotile.geo.grid import Tile
-from cryotile.maps.product import cell_area
+from cryotile.maps.metadata import cell_area
 from cryotile.pointdb.db import PointDB
 from cryotile.points import CORE_COLUMNS, Bounds
 from cryotile.runs.ingest import FILE_NAME as INGEST_FILE

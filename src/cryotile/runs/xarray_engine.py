@@ -17,15 +17,16 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from xarray.backends import BackendArray, BackendEntrypoint, NetCDF4BackendEntrypoint
+from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.backends.netCDF4_ import NETCDF4_PYTHON_LOCK
 from xarray.core import indexing
 
 from cryotile.errors import DamagedFile, path_of
 from cryotile.fit.variables import VARIABLES, Variable, fit_variables
 from cryotile.geo.grid import Grid, Tile
+from cryotile.maps.metadata import CELL_AREA, cell_area, described
 from cryotile.maps.mosaic import mosaic
-from cryotile.maps.product import CELL_AREA, cell_area, check_product, described
+from cryotile.maps.product import is_product, open_product
 from cryotile.maps.tiles import TileStore
 from cryotile.runs.origin import about
 from cryotile.runs.run import Run
@@ -58,21 +59,20 @@ class CryotileBackendEntrypoint(BackendEntrypoint):
         Parameters
         ----------
         filename_or_obj : path
-            A run directory, or a NetCDF product.
+            A run directory, or a product in NetCDF or Zarr.
         drop_variables : str or iterable of str or None
             Names of variables to leave out.
 
         Raises
         ------
         InvalidValue
-            The path is neither a run nor a NetCDF product.
+            The path is neither a run nor a product.
         """
         path = Path(filename_or_obj)
-        if not path.is_dir():
-            check_product(path)
-            netcdf, file = NetCDF4BackendEntrypoint(), os.fspath(path)
+        if not path.is_dir() or is_product(path):
+            options = {} if path.is_dir() else {"lock": _NETCDF}
             with _NETCDF:
-                dataset = netcdf.open_dataset(file, drop_variables=drop_variables, lock=_NETCDF)
+                dataset = open_product(path, drop_variables=drop_variables, **options)
         else:
             dropped = [drop_variables] if isinstance(drop_variables, str) else drop_variables or ()
             dataset = _open_run(Run.load(path)).drop_vars(list(dropped), errors="ignore")
@@ -94,7 +94,7 @@ def open_map(path: Path) -> xr.Dataset:
     Parameters
     ----------
     path : Path
-        A run directory, or a NetCDF product.
+        A run directory, or a product in NetCDF or Zarr.
 
     Returns
     -------
@@ -258,11 +258,10 @@ def _open_run(run: Run) -> xr.Dataset:
     dataset = xr.Dataset(
         {**maps, CELL_AREA.name: lazy(CELL_AREA, cell_area)}, coords={"y": grid.y, "x": grid.x}
     )
-    dataset = described(dataset, grid=grid, config=settings.fit, about=about(run))
+    sums = None
     if settings.regions is not None:
         # Of the tiles that are there, and whole, when it is opened.
-        missing = {task.index for task in run.missing()}
-        sums = region_sums(run, missing)
-        dataset = dataset if sums is None else dataset.merge(sums, combine_attrs="override")
+        sums = region_sums(run, {task.index for task in run.missing()})
+    dataset = described(dataset, grid=grid, config=settings.fit, about=about(run), sums=sums)
     dataset.encoding["source"] = str(run.path)
     return dataset
