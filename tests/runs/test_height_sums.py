@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -162,14 +164,18 @@ def test_a_bin_that_one_pass_alone_has_seen_has_no_height(home, db, basins) -> N
 
 
 def test_differences_of_two_dates_hold_the_truth_as_often_as_they_say(monkeypatch) -> None:
-    # Two worlds of the benchmark, 48 basins' differences of ten pairs of years: `make bench-totals` draws more.
+    # Worlds of the benchmark of two years alone: `make bench-totals` draws longer ones, and more.
     monkeypatch.syspath_prepend(str(PROJECT))
-    from benchmarks.totals import of_series
+    from benchmarks import totals
 
-    rows = pd.DataFrame([row for seed in (3, 4) for row in of_series(seed, 0.3, "1y")])
+    period = ("2011-01-01", "2013-01-01")
+    config = replace(totals.CONFIG, period=period, reference_epoch="2012-01-01")
+    monkeypatch.setattr(totals, "END", np.datetime64(period[1]))
+    monkeypatch.setattr(totals, "CONFIG", config)
+    rows = pd.DataFrame([row for seed in range(4) for row in totals.of_series(seed, 0.3, "6m")])
+    totals.flown.cache_clear()
     assert len(rows) > 200
     assert 0.9 <= rows["inside"].mean() <= 0.99
-    # Taken as independent, the errors of the dates would be another.
     assert 0.5 < rows["error"].std() / np.sqrt((rows["sigma"] ** 2).mean()) < 1.3
 
 
