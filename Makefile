@@ -56,7 +56,7 @@ format: $(VENV)/with-all,dev,test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/with-plot,docs
+docs: $(VENV)/with-plot,server,docs
 	$(BIN)/sphinx-build -W --keep-going -q docs docs/_build/html
 	@echo docs/_build/html/index.html
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 import cryotile
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "cryotile"
 author = "The cryotile developers"
@@ -12,15 +16,16 @@ project_copyright = f"2026, {author}"
 version = release = cryotile.__version__
 
 extensions = [
+    "from_source",
+    "mathml",
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx_click",
     "sphinx_copybutton",
 ]
 # What benchmarks write there is included elsewhere.
-exclude_patterns = ["_build", "_static"]
+exclude_patterns = ["_build", "_ext", "_static"]
 highlight_language = "text"
 smartquotes_action = "qe"  # options keep both their hyphens
 
@@ -43,12 +48,13 @@ if os.environ.get("CRYOTILE_INTERSPHINX"):
         "xarray": ("https://docs.xarray.dev/en/stable/", None),
     }
 
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = "cryotile"
 html_sidebars = {"**": []}  # pages without children: the header is all the navigation there is
 html_static_path = ["_static"]
 html_theme_options = {
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 2,

@@ -183,7 +183,9 @@ def _name(data: xr.Dataset, variable: str | None, kind: str | None) -> str:
     maps = _maps(data)
     if kind == "status":
         if variable not in (None, "status"):
-            raise InvalidValue(f"the kind status shows the variable status, not {variable!r}")
+            raise InvalidValue(
+                f"the kind status shows the variable status, not {variable!r}; leave the variable out"
+            )
         variable = "status"
     if variable is None and kind in OVER_TIME:
         times = [name for name in maps if data[name].ndim == 3]

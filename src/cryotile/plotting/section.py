@@ -106,7 +106,9 @@ def _metres(look: Look, crs: pyproj.CRS | None) -> Line:
     to_map = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
     ends = [*to_map.transform(*look.line[:2]), *to_map.transform(*look.line[2:])]
     if not np.isfinite(ends).all():
-        raise InvalidValue(f"line {degrees} has no place in the projection of the data")
+        raise InvalidValue(
+            f"line {degrees} has no place in the projection of the data; give one within the map"
+        )
     return (ends[0], ends[1], ends[2], ends[3])
 
 

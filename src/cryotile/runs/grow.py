@@ -111,7 +111,7 @@ class Grower:
             )
         if not 0 <= self.least <= self.most or self.most < 1:
             raise InvalidValue(
-                f"workers {self.least}..{self.most} must be a range from 0 or more up to 1 or more, e.g. 2..200"
+                f"workers {self.least}..{self.most} must be a range from 0 or more up to 1 or more; give e.g. 2..200"
             )
 
     def look(self) -> bool:
@@ -335,10 +335,12 @@ def _answer(words: Sequence[str]) -> str:
             check=False,
         )
     except OSError as error:
-        raise CryotileError(f"{words[0]} cannot be started: {error.strerror}") from None
+        raise CryotileError(
+            f"{words[0]} cannot be started: {error.strerror}; is it on the path?"
+        ) from None
     except subprocess.TimeoutExpired:
-        raise CryotileError(f"{words[0]} does not answer") from None
+        raise CryotileError(f"{words[0]} does not answer; try it by hand") from None
     if done.returncode:
         complaint = " ".join((done.stderr or done.stdout).split()) or "without a message"
-        raise CryotileError(f"{words[0]} failed ({complaint})")
+        raise CryotileError(f"{words[0]} failed ({complaint}); try it by hand")
     return done.stdout
