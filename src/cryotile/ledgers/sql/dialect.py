@@ -150,7 +150,7 @@ class TaskUpdate:
             return connection.execute(self._postgresql, parameters).all()
         rows = connection.execute(self._sqlite, parameters).all()
         totals = {name: each * len(rows) for name, each in self._fixed.items()}
-        # Column by column, which takes a fifth of the time.
+        # Column by column: fewer statements of Python a task.
         columns = list(zip(*rows, strict=True))[-len(self._varying) :] if self._varying else []
         totals |= dict.fromkeys(self._varying, 0)
         totals |= {n: sum(column) for n, column in zip(self._varying, columns, strict=False)}
