@@ -11,6 +11,7 @@ from pathlib import Path
 
 from werkzeug.exceptions import BadRequest, NotFound, ServiceUnavailable
 
+from cryotile.errors import command
 from cryotile.ledgers.sql.runs import RunRecord
 
 __all__ = ["explanation"]
@@ -47,20 +48,20 @@ def explanation(run: RunRecord, places: Iterable[Path], x: float, y: float) -> s
         Another post is being explained, or the command takes too long.
     """
     place = _find(run.key.partition("/")[0], places)
-    command = f"cryotile explain RUN --at {x:.12g} {y:.12g}"
+    at = ("--at", f"{x:.12g}", f"{y:.12g}")
     if place is None:
         raise NotFound(
-            f"the server does not see the directory of run {run.uuid}; where it is, write {command}"
+            f"the server does not see the directory of run {run.uuid}; where it is, write"
+            f" {command('explain', 'RUN', *at)}"
         )
     if not _seat.acquire(blocking=False):
         raise ServiceUnavailable("another post is being explained; ask again", retry_after=2)
     try:
-        words = [sys.executable, "-m", *command.replace("RUN", "{}").split()]
-        words[words.index("{}")] = str(place)
+        words = [sys.executable, "-m", "cryotile", "explain", str(place), *at]
         done = subprocess.run(words, capture_output=True, text=True, timeout=_LIMIT, check=False)
     except subprocess.TimeoutExpired as error:
         raise ServiceUnavailable(
-            f"the explanation took more than {_LIMIT:.0f} s; write {command}"
+            f"the explanation took more than {_LIMIT:.0f} s; write {command('explain', 'RUN', *at)}"
         ) from error
     finally:
         _seat.release()
