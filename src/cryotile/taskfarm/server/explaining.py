@@ -49,10 +49,10 @@ def explanation(run: RunRecord, places: Iterable[Path], x: float, y: float) -> s
     """
     place = _find(run.key.partition("/")[0], places)
     at = ("--at", f"{x:.12g}", f"{y:.12g}")
+    other_way = command("explain", "RUN", *at)
     if place is None:
         raise NotFound(
-            f"the server does not see the directory of run {run.uuid}; where it is, write"
-            f" {command('explain', 'RUN', *at)}"
+            f"the server does not see the directory of run {run.uuid}; where it is, write {other_way}"
         )
     if not _seat.acquire(blocking=False):
         raise ServiceUnavailable("another post is being explained; ask again", retry_after=2)
@@ -61,13 +61,13 @@ def explanation(run: RunRecord, places: Iterable[Path], x: float, y: float) -> s
         done = subprocess.run(words, capture_output=True, text=True, timeout=_LIMIT, check=False)
     except subprocess.TimeoutExpired as error:
         raise ServiceUnavailable(
-            f"the explanation took more than {_LIMIT:.0f} s; write {command('explain', 'RUN', *at)}"
+            f"the explanation took more than {_LIMIT:.0f} s; write {other_way}"
         ) from error
     finally:
         _seat.release()
     if done.returncode and not done.stdout:
         reason = done.stderr.strip().rpartition("\n")[2].removeprefix("cryotile: ")
-        raise BadRequest(reason.replace(str(place), "RUN") or f"it failed; write {command}")
+        raise BadRequest(reason.replace(str(place), "RUN") or f"it failed; write {other_way}")
     # A tile that another kernel has made is explained, and then complained of.
     return (done.stdout + done.stderr).replace(str(place), "RUN")
 
