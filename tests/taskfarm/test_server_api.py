@@ -254,7 +254,6 @@ WRONG = [
     ("PATCH", "/R/leases", [{"fraction": 1}]),
     ("PATCH", "/R/leases", [{"lease": "0-1", "fraction": 1.1}]),
     ("PATCH", "/R/leases", [{"lease": 1}]),
-    ("PATCH", "/R/leases?worker=nobody", []),
     ("DELETE", "/R/leases", [1]),
     ("DELETE", "/R/leases", "0-1"),
     ("POST", "/R/outcomes", [{"lease": "0-1"}]),
