@@ -79,7 +79,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return an empty directory, which is the current one; ``python`` is the one of the tests."""
     programs = tmp_path / "programs"
     programs.mkdir()
-    (programs / "python").symlink_to(sys.executable)
+    # A link would not be taken for the Python of its virtual environment.
+    (programs / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    (programs / "python").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     desk = tmp_path / "desk"
     desk.mkdir()
