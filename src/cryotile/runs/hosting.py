@@ -119,7 +119,7 @@ class Host:
         while not self._over.wait(self.every):
             try:
                 self._look()
-            except (CryotileError, OSError) as error:
+            except (CryotileError, OSError, sqlite3.Error) as error:
                 # The run goes on without a server for as long as its workers have patience.
                 log.warning("%s: %s; the server is tried again", self.run.path, error)
 
@@ -174,7 +174,7 @@ class Host:
             start_new_session=True,
         )
         asked = {
-            "directory": str(directory),
+            "database": str(database),
             "secret_key": key,
             "token": known.get("token"),
             "silence": LOOKS * self.every,

@@ -1,6 +1,6 @@
 """The server that a worker of a run hosts: ``python -m cryotile.taskfarm.server.hosted``.
 
-Its owner writes one line of JSON to the standard input, with ``directory``, ``secret_key``, ``token`` (or null) and
+Its owner writes one line of JSON to the standard input, with ``database``, ``secret_key``, ``token`` (or null) and
 ``silence``, and then signs of life; the server answers one line of JSON with ``port`` and ``token``.  If no sign of
 life comes for ``silence`` seconds, or the input ends, the server ends: another worker may host one by then.
 """
@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 from getpass import getuser
+from pathlib import Path
 from secrets import token_urlsafe
 from typing import Any
 
@@ -26,10 +27,7 @@ from cryotile.taskfarm.server.app import create_app, serve
 from cryotile.taskfarm.server.auth import identify
 from cryotile.taskfarm.server.settings import ServerSettings
 
-__all__ = ["DATABASE", "main"]
-
-DATABASE = "farm.db"
-"""File in the directory."""
+__all__ = ["main"]
 
 # Seconds for which a token is valid: no run takes longer.
 _LIFETIME = 366 * 86400.0
@@ -42,7 +40,7 @@ def main() -> None:
     owner, server = os.getppid(), os.getpid()
     asked = json.loads(_line())
     settings = ServerSettings(
-        database_url=f"sqlite:///{asked['directory']}/{DATABASE}",
+        database_url=f"sqlite:///{asked['database']}",
         secret_key=asked["secret_key"],
         token_lifetime=_LIFETIME,
     )
@@ -59,7 +57,7 @@ def main() -> None:
     finally:
         # An owner that was killed does not copy the database, nor remove it.
         if os.getpid() == server and os.getppid() != owner:
-            shutil.rmtree(asked["directory"], ignore_errors=True)
+            shutil.rmtree(Path(asked["database"]).parent, ignore_errors=True)
 
 
 def _line() -> bytes:
