@@ -24,7 +24,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 
 # Text that acts in HTML, SQL, a log, a terminal, or in a format string.
-EVIL = "<script>alert(1)</script>'; DROP TABLE runs; --\" {0} %s {{7*7}}"
+EVIL = "<script>alert(1)</script>'; DROP TABLE runs; --\" {0} %s {{7007*7007}}"
 
 
 def log_in(farm, client=None, user="ann", password=PASSWORD, **more):
@@ -234,7 +234,7 @@ def test_evil_names_hosts_and_errors_are_kept_as_text(farm):
     client = as_cookie(farm, farm.app.test_client())
     texts.append(client.get("/", headers=BROWSER).text)
     for text in texts:
-        assert "49" not in text or "{{7*7}}" in text
+        assert str(7007 * 7007) not in text
     assert "alert(1)</script>" not in texts[-1]
     # Answers of the API are never taken for a page.
     assert farm.ask("GET", f"/api/v1/runs/{run}", headers=BROWSER).mimetype == "application/json"
