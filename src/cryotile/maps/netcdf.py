@@ -80,7 +80,7 @@ def write_dataset(
                     stored = file.variables[name]
                     stored[..., part, :] = encoded(values, stored.dtype)
                 advance(part.stop - part.start)
-            file.setncatts(_ascii(dataset.attrs))
+            file.setncatts(_chars(dataset.attrs))
     except (RuntimeError, OSError) as error:
         raise reason(path, error) from error
 
@@ -117,7 +117,7 @@ def _declare(file: netCDF4.Dataset, dataset: xr.Dataset) -> None:
             fill_value=np.nan if mapped and dtype.kind == "f" else False,
         )
         created.set_auto_maskandscale(False)
-        created.setncatts(_ascii(stored_attributes(dataset, str(name))))
+        created.setncatts(_chars(stored_attributes(dataset, str(name))))
         if mapped:
             # Without a limit the library caches all data until the file is closed.
             created.set_var_chunk_cache(size=HELD)
@@ -172,13 +172,23 @@ def _chunk(shape: tuple[int, ...]) -> list[int]:
     return [*(1 for _ in shape[:-2]), *(min(CHUNK, size) for size in shape[-2:])]
 
 
-def _ascii(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes with text in ASCII: other text becomes a string of variable length, which GMT cannot read."""
-    return {n: _plain(v) if isinstance(v, str) else v for n, v in attributes.items()}
+def _chars(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes with text as characters in UTF-8: the library makes strings of other text than ASCII.
+
+    GMT opens no file with an attribute of type string.  Some readers take characters for ASCII, so that the text of a
+    CRS, which programs parse, is without accents.
+    """
+    plain = "crs_wkt" in attributes
+    return {
+        name: (_plain(value) if plain else value).encode("utf-8", "backslashreplace")
+        if isinstance(value, str) and not value.isascii()
+        else value
+        for name, value in attributes.items()
+    }
 
 
 def _plain(text: str) -> str:
-    # Drop accents, and escape every other character outside ASCII.
+    """Return the text of a CRS without accents; other characters outside ASCII are escaped."""
     letters = unicodedata.normalize("NFKD", text.replace("°", " deg "))
     kept = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return kept.encode("ascii", "backslashreplace").decode()
