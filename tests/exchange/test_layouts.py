@@ -218,6 +218,25 @@ def test_a_variance_by_name_alone_is_refused(tmp_path: Path) -> None:
     one_line(error)
 
 
+def test_an_uncertainty_that_is_not_used_is_named(tmp_path: Path) -> None:
+    told = {"units": "m2 yr-2", "long_name": "variance of the trend"}
+    published.cf_grid(tmp_path / "a.nc", sigma=told)
+    reference = read_reference([tmp_path / "a.nc"], variable="trend")
+    assert reference.rates[0].read().sigma is None
+    (note,) = reference.notes
+    assert note == (
+        "not used, uncertain by name: trend_error (a variance); to use one: sigma=\"trend_error\""
+    )
+    lon, lat, rate = places()
+    rows = np.column_stack([lon, lat, rate, 0 * rate + SIGMA, 0 * rate, 0 * rate])
+    path = table(tmp_path / "a.csv", "lon,lat,dhdt,sigma,dhdt_variance,flag", rows)
+    reference = read_reference([path])
+    assert np.allclose(reference.rates[0].read().sigma, SIGMA)
+    assert any("name: dhdt_variance (a variance); to use" in note for note in reference.notes)
+    path = table(tmp_path / "b.csv", "lon,lat,dhdt,sigma,north,weight", rows)
+    assert not any("not used" in note for note in read_reference([path]).notes)
+
+
 def test_a_rate_of_thinning_changes_its_sign(tmp_path: Path) -> None:
     told = {"units": "m yr-1", "long_name": "rate of thinning"}
     reference, field = cf(tmp_path / "a.nc", factor=-1.0, rate=told)

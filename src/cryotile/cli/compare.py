@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cryotile.cli import with_options
 from cryotile.cli.screen import FORCE, check_free, number
 from cryotile.runs import comparison
 
@@ -71,7 +72,7 @@ def _lines(found: Comparison) -> Iterator[str]:
     yield f"reference    {found.reference}"
     yield f"layout       {found.layout}"
     for note in found.notes:
-        yield f"  {note}"
+        yield f"  {with_options(note)}"
     yield "product less reference, m/yr; ratio: over the root of both variances (expected 1 and 0.95)"
     yield (
         f"  {'':18} {'posts':>10} {'bias':>9} {'median':>9} {'MAD':>8} {'rms':>8}"

@@ -18,7 +18,7 @@ from cryotile.exchange.grid_file import (
     text_of,
 )
 from cryotile.exchange.reference import Epoch, Field, Period, Reference
-from cryotile.exchange.units import height_unit
+from cryotile.exchange.units import height_unit, unused_sigmas
 from cryotile.exchange.windows import rates_over
 
 __all__ = ["NAME", "read"]
@@ -46,6 +46,7 @@ def read(path: Path, file: Any, variable: str | None, sigma: str | None) -> Refe
     node, value = _find(path, file, variable, "variable")
     error = None if sigma is None else _find(path, node, sigma, "sigma")[1]
     grid = GridFile.of(path, node, value)
+    notes = (*grid.notes, *unused_sigmas(_beside(node, value, error)))
     over = [d for d in node.variables[value].dimensions if d not in grid.dims]
     dim = over[0] if over else ""
     count = _length(node, value, dim)
@@ -57,9 +58,9 @@ def read(path: Path, file: Any, variable: str | None, sigma: str | None) -> Refe
                 " days since 2000-01-01"
             )
         epochs = tuple(_epoch(grid, value, error, dim, k, time) for k, time in enumerate(times))
-        return Reference(NAME, str(path), grid.crs, grid.x, grid.y, epochs=epochs, notes=grid.notes)
+        return Reference(NAME, str(path), grid.crs, grid.x, grid.y, epochs=epochs, notes=notes)
     rates = rates_over(grid, value, error, dim, _periods(file, node, dim, count))
-    return Reference(NAME, str(path), grid.crs, grid.x, grid.y, rates, notes=grid.notes)
+    return Reference(NAME, str(path), grid.crs, grid.x, grid.y, rates, notes=notes)
 
 
 def _epoch(
@@ -95,6 +96,16 @@ def _maps(node: Any) -> Iterator[str]:
             yield f"{prefix}{name}"
     for group in node.groups.values():
         yield from _maps(group)
+
+
+def _beside(node: Any, value: str, sigma: str | None) -> dict[str, str]:
+    """Return the other maps on the dimensions of a variable, and how each is described."""
+    dims = set(node.variables[value].dimensions)
+    return {
+        name: f"{name} {text_of(variable, 'long_name', 'standard_name')}"
+        for name, variable in node.variables.items()
+        if name not in (value, sigma) and variable.ndim >= 2 and dims >= {*variable.dimensions}
+    }
 
 
 def _length(node: Any, value: str, dim: str) -> int:

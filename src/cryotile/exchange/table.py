@@ -15,7 +15,7 @@ import pyproj
 
 from cryotile.errors import InvalidValue
 from cryotile.exchange.reference import Field, Floats, Period, Rate, Reference
-from cryotile.exchange.units import rate_unit, sigma_unit
+from cryotile.exchange.units import rate_unit, sigma_unit, unused_sigmas
 from cryotile.geo.projection import projected_crs
 from cryotile.times import TimeUnit, parse_dates
 
@@ -89,6 +89,8 @@ def read(
         of = sigma_unit(units[error], error, path, of=unit, rate=True)
         errors = np.abs(_numbers(path, table, error)) ** of.power * of.factor
         notes.append(of.note)
+    others = {name: _plain(name)[0] for name in units if name not in columns.values()}
+    notes += unused_sigmas(others)
     period, said = _period(table, columns)
     known = np.isfinite(values) & np.isfinite(x) & np.isfinite(y)
     dropped = (

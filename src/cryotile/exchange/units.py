@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cryotile.errors import InvalidValue
 from cryotile.geo.dem import METRES
 from cryotile.times import SECONDS_PER_YEAR, duration
 
-__all__ = ["Unit", "height_unit", "rate_unit", "sigma_unit"]
+__all__ = ["Unit", "height_unit", "rate_unit", "sigma_unit", "unused_sigmas"]
 
 _YEARS = ("year", "yr", "a", "y", "annum")
 _UNSTATED = ("", "1", "-", "none", "[none]", "unknown", "n/a")
 _SQUARE = re.compile(r"\((.+)\)\s*(?:\^|\*\*)?\s*2")
+_VARIANCE = re.compile(r"variance|(^|[_ ])var($|[_ ])")
+_UNCERTAINTY = re.compile(
+    rf"{_VARIANCE.pattern}|sigma|error|uncert|std|rmse|ci95|(^|[_ ])(err|unc|sd)($|[_ ])"
+)
 _WORD = re.compile(r"\s*(/|\*|·)?\s*([a-z]+)\s*(?:\^|\*\*)?\s*([-+]?\d+)?\s*")
 
 _POINTS = ("w.e", "we", "kg", "gt")
@@ -89,7 +94,7 @@ def sigma_unit(
     """
     plain, named = ((1, -1), "m yr-1") if rate else ((1, 0), "m")
     stated = _parsed(text)
-    is_variance = re.search(r"variance|(^|_)var($|_)", f"{name} {described}".lower()) is not None
+    is_variance = _VARIANCE.search(f"{name} {described}".lower()) is not None
     if stated is not None and stated[1] == (2 * plain[0], 2 * plain[1]):
         note = f"{name} is a variance ({text}): its square root is the sigma"
         return Unit(stated[0] ** 0.5, 0.5, text, note)
@@ -107,6 +112,25 @@ def sigma_unit(
         note = f"{name} is a 95 % interval by its name: divided by 1.96 to give a sigma"
         return Unit(unit.factor / 1.959964, 1.0, text, note)
     return unit
+
+
+def unused_sigmas(described: Mapping[str, str]) -> list[str]:
+    """Return a note on columns or variables that are uncertainties by their names; no note without any.
+
+    Parameters
+    ----------
+    described : mapping of str to str
+        Name of each that is not used → its name and long name.
+    """
+    found = [
+        f"{name} (a variance)" if _VARIANCE.search(text.lower()) else name
+        for name, text in described.items()
+        if _UNCERTAINTY.search(text.lower())
+    ]
+    if not found:
+        return []
+    first = found[0].removesuffix(" (a variance)")
+    return [f'not used, uncertain by name: {", ".join(found)}; to use one: sigma="{first}"']
 
 
 def _unit(text: str, name: str, path: object, powers: tuple[int, int], named: str) -> Unit:
