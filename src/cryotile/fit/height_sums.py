@@ -209,7 +209,8 @@ def _named(regions: Sequence[_Floats], whole: Sequence[_Floats], areas: _Floats)
         " NaN where fewer than two passes saw the bin"
     )
     apart = "of the difference of two bins; on the diagonal of a height"
-    square = ("height_time", "height_time_2")
+    # Both are symmetric; CF has further dimensions to the left of time.
+    square = ("height_time_2", "height_time")
     about = {
         "height": ("m3", "sum of area times height change", relative),
         "height_covariance": (
@@ -226,7 +227,7 @@ def _named(regions: Sequence[_Floats], whole: Sequence[_Floats], areas: _Floats)
         ("whole", "over the posts of all regions", whole),
     ):
         for (name, (units, text, comment)), values in zip(about.items(), arrays, strict=True):
-            dims = square if name != "height" else square[:1]
+            dims = square if name != "height" else square[1:]
             attrs = {"units": units, "long_name": f"{text} {of}", "comment": comment}
             made[f"{first}_{name}"] = (
                 (*(("region",) if first == "region" else ()), *dims),

@@ -25,6 +25,8 @@ __all__ = [
     "encoded",
     "is_map",
     "is_text",
+    "labels_apart",
+    "labels_on_axes",
     "reason",
     "stored_attributes",
     "stored_type",
@@ -74,7 +76,7 @@ def write_dataset(
     path.touch()
     try:
         with netCDF4.Dataset(path, "w") as file:
-            _declare(file, dataset)
+            _declare(file, labels_apart(dataset))
             for part in bands(dataset.sizes.get("y", 0)):
                 for name, values in rows(part).items():
                     stored = file.variables[name]
@@ -140,15 +142,22 @@ def stored_type(variable: xr.Variable | xr.DataArray) -> np.dtype[Any]:
 def stored_attributes(dataset: xr.Dataset, name: str) -> dict[str, Any]:
     """Return the attributes that a file holds of a variable.
 
-    Its own; units of time, which bounds do not repeat; and the scalar coordinate that its cell methods name.
+    Its own; units of time, which bounds do not repeat; and the coordinates that are none of its dimensions: the scalar
+    one that its cell methods name, and those along its dimensions.
     """
     variable = dataset.variables[name]
     attrs = dict(variable.attrs)
-    if (
-        interval := attrs.get("cell_methods", "").split(":")[0]
-    ) in dataset.coords.keys() - dataset.dims:
-        attrs["coordinates"] = interval
     bounds = {other.attrs.get("bounds") for other in dataset.variables.values()}
+    interval = attrs.get("cell_methods", "").split(":")[0]
+    beside = [
+        str(other)
+        for other, values in dataset.coords.items()
+        if name not in dataset.coords
+        and other not in (*dataset.dims, *bounds)
+        and (other == interval or (values.dims and {*values.dims} <= {*variable.dims}))
+    ]
+    if beside:
+        attrs["coordinates"] = " ".join(beside)
     if variable.dtype.kind == "M" and name not in bounds:
         attrs |= {
             "units": TIME_UNITS,
@@ -158,7 +167,32 @@ def stored_attributes(dataset: xr.Dataset, name: str) -> dict[str, Any]:
     return attrs
 
 
-def is_text(variable: xr.Variable) -> bool:
+_LABEL = "_name"
+
+
+def labels_apart(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a dataset as files hold it: texts along a dimension are no coordinate of its name.
+
+    A coordinate variable of CF is a number; labels are auxiliary coordinates (CF 1.11, section 6.1).
+    """
+    labels = [name for name in dataset.dims if name in dataset.coords and is_text(dataset[name])]
+    return dataset.reset_index(labels).rename_vars({name: f"{name}{_LABEL}" for name in labels})
+
+
+def labels_on_axes(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset of which :func:`labels_apart` was stored; its labels are indices again."""
+    labels = {
+        name: name.removesuffix(_LABEL)
+        for name in map(str, dataset.coords)
+        if name.endswith(_LABEL) and dataset[name].dims == (name.removesuffix(_LABEL),)
+    }
+    dataset = dataset.rename_vars(labels)
+    for name in labels.values():
+        dataset = dataset.set_xindex(name)
+    return dataset
+
+
+def is_text(variable: xr.Variable | xr.DataArray) -> bool:
     """Return whether a variable holds texts."""
     return variable.dtype.kind in "OUT"
 

@@ -23,7 +23,7 @@ from cryotile.fit.variables import Status
 from cryotile.geo.grid import Grid
 from cryotile.maps.geotiff import write_geotiffs
 from cryotile.maps.metadata import CELL_AREA, MARK, cell_area, date_created, described
-from cryotile.maps.netcdf import is_map, write_dataset
+from cryotile.maps.netcdf import is_map, labels_on_axes, write_dataset
 from cryotile.maps.zarr_store import attributes_of_store, open_store, write_zarr
 
 __all__ = [
@@ -237,8 +237,9 @@ def open_product(path: Path, **options: Any) -> xr.Dataset:
     check_product(path)
     try:
         if path.is_dir():
-            return open_store(path, **options)
-        return xr.backends.NetCDF4BackendEntrypoint().open_dataset(str(path), **options)
+            return labels_on_axes(open_store(path, **options))
+        stored = xr.backends.NetCDF4BackendEntrypoint().open_dataset(str(path), **options)
+        return labels_on_axes(stored)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DamagedFile(f"{path} is damaged ({error}); assemble it again") from error
 

@@ -24,6 +24,7 @@ from cryotile.maps.netcdf import (
     encoded,
     is_map,
     is_text,
+    labels_apart,
     stored_attributes,
     stored_type,
 )
@@ -67,7 +68,8 @@ def write_zarr(
         )
     with _atomic_directory(path) as temporary, _unfinished_specification():
         group = zarr.create_group(temporary, zarr_format=3)
-        arrays = {str(name): _array(group, dataset, str(name)) for name in dataset.variables}
+        stored = labels_apart(dataset)
+        arrays = {str(name): _array(group, stored, str(name)) for name in stored.variables}
         for part in bands(dataset.sizes["y"]):
             for name, values in rows(part).items():
                 arrays[name][..., part, :] = encoded(values, arrays[name].dtype)

@@ -216,13 +216,8 @@ def write_series(found: xr.Dataset, path: Path) -> None:
     if suffix == ".csv":
         write_text(path, as_table(found).to_csv(index=False))
     elif suffix == ".nc":
-        beside = [str(n) for n in found.coords if n not in found.dims and n != "height_time_bnds"]
-        stored = found.copy()
-        for values in stored.data_vars.values():
-            if beside and values.ndim:
-                values.attrs["coordinates"] = " ".join(beside)
         with atomic_path(path) as temporary:
-            write_dataset(temporary, stored, lambda _: {}, lambda _: None)
+            write_dataset(temporary, found, lambda _: {}, lambda _: None)
     else:
         from cryotile.plotting.kinds import save
 
