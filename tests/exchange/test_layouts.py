@@ -225,7 +225,7 @@ def test_an_uncertainty_that_is_not_used_is_named(tmp_path: Path) -> None:
     assert reference.rates[0].read().sigma is None
     (note,) = reference.notes
     assert note == (
-        "not used, uncertain by name: trend_error (a variance); to use one: sigma=\"trend_error\""
+        'not used, uncertain by name: trend_error (a variance); to use one: sigma="trend_error"'
     )
     lon, lat, rate = places()
     rows = np.column_stack([lon, lat, rate, 0 * rate + SIGMA, 0 * rate, 0 * rate])
