@@ -125,6 +125,7 @@ def _in_this_process(
             return
         else:
             yield from task_source.report({})
+            # What it waits for is the expiry of a lease, which no event tells.
             time.sleep(0.01)
 
 

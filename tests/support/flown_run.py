@@ -22,7 +22,7 @@ REQUEST = {"posting": 1000.0, "radius": 1500.0, "tile_size": 10, "period": PERIO
 
 
 def fly_over() -> pd.DataFrame:
-    """Points on the ice, as a reader gives them and projected."""
+    """Return points on the ice, as a reader gives them and projected."""
     mission = Mission(WORLD, CRYOSAT2, NOISE, seed=3)
     flown = []
     for crossing in crossings(mission, *(np.datetime64(day) for day in PERIOD)):
@@ -54,7 +54,7 @@ def plan_flown(directory: Path, points: pd.DataFrame, request: dict[str, object]
 
 
 def as_granule(points: pd.DataFrame) -> Granule:
-    """One granule with all the points."""
+    """Return one granule with all the points."""
     return Granule(
         id="flown",
         product="made_up",

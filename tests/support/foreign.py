@@ -37,7 +37,7 @@ class Flight(NamedTuple):
 
 
 def flight(start: str, step: str = "50") -> Flight:
-    """A flight north at 7 km/s from 72° N 40° W, with a record every ``step`` milliseconds."""
+    """Return a flight north at 7 km/s from 72° N 40° W, with a record every ``step`` milliseconds."""
     along = np.arange(COUNT)
     return Flight(
         np.datetime64(start, "ms") + along * np.timedelta64(int(step), "ms"),
@@ -48,7 +48,7 @@ def flight(start: str, step: str = "50") -> Flight:
 
 
 def packed(values: np.ndarray, dtype: str, scale: float) -> tuple[np.ndarray, dict[str, Any]]:
-    """Integers with their scale, and the largest one for a missing value."""
+    """Return integers with their scale, and the largest one for a missing value."""
     fill = np.iinfo(dtype).max
     whole = np.where(np.isfinite(values), np.rint(np.nan_to_num(values) / scale), fill)
     return whole.astype(dtype), {"scale_factor": scale, "_FillValue": np.array(fill, dtype)}
@@ -59,7 +59,7 @@ def flags(bad: int = 1, good: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def hdf5(path: Path, variables: Mapping[str, Any], attributes: Mapping[str, Any]) -> Path:
-    """The one writer: variable → values, or values and attributes."""
+    """Write an HDF5 file of variables (name → values, or values and attributes) and attributes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_hdf5(path) as file:
         file.attrs.update(attributes)
@@ -71,13 +71,12 @@ def hdf5(path: Path, variables: Mapping[str, Any], attributes: Mapping[str, Any]
 
 def fdr4alt(folder: Path, truth: Flight) -> Path:
     days = seconds_since(truth.time, "1950-01-01") / 86_400.0
-    degrees = {"scale_factor": 1e-7}
     variables = {
         "time": (days, {"units": "days since 1950-01-01 00:00:00", "calendar": "gregorian"}),
-        "ice_sheet_lon_poca": packed(truth.longitude % 360.0, "i8", **_of(degrees)),
-        "ice_sheet_lat_poca": packed(truth.latitude, "i4", **_of(degrees)),
-        "longitude": packed(truth.longitude % 360.0, "i8", **_of(degrees)),
-        "latitude": packed(truth.latitude + 0.01, "i4", **_of(degrees)),
+        "ice_sheet_lon_poca": packed(truth.longitude % 360.0, "i8", 1e-7),
+        "ice_sheet_lat_poca": packed(truth.latitude, "i4", 1e-7),
+        "longitude": packed(truth.longitude % 360.0, "i8", 1e-7),
+        "latitude": packed(truth.latitude + 0.01, "i4", 1e-7),
         "ice_sheet_elevation_ice1_roemer": packed(truth.elevation, "i4", 1e-3),
         "retracking_ice1_qual": flags(),
         "ice_sheet_qual_relocation": flags(bad=0),
@@ -94,10 +93,6 @@ def fdr4alt(folder: Path, truth: Flight) -> Path:
     return hdf5(
         folder / name, {f"expert/{key}": each for key, each in variables.items()}, attributes
     )
-
-
-def _of(attributes: Mapping[str, float]) -> dict[str, float]:
-    return {"scale": attributes["scale_factor"]}
 
 
 def reaper(folder: Path, truth: Flight) -> Path:
@@ -183,7 +178,7 @@ def glas(folder: Path, truth: Flight, name: str = "GLAH12") -> Path:
 
 
 def _since_midnight(truth: Flight, clock: str) -> np.ndarray:
-    """Seconds since midnight of the day of the first record, on a clock."""
+    """Return seconds since midnight of the day of the first record, on a clock."""
     if clock == "utc":
         return seconds_since(truth.time, str(truth.time[0].astype("datetime64[D]")))
     midnight = utc_to_gps(truth.time[:1].astype("datetime64[D]"))
@@ -232,7 +227,7 @@ def atm_planes(folder: Path, truth: Flight, *, commas: bool = True) -> Path:
 
 
 def _packed_time(truth: Flight) -> np.ndarray:
-    """hhmmss.sss on GPS time."""
+    """Return times of day as hhmmss.sss on GPS time."""
     seconds = np.round(_since_midnight(truth, "gps"), 3) % 86_400.0
     return seconds // 3600 * 10_000 + seconds // 60 % 60 * 100 + seconds % 60
 

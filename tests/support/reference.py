@@ -49,7 +49,7 @@ def fit_plane(points: pd.DataFrame, x: float, y: float, radius: float, epoch: st
 def jackknife(
     points: pd.DataFrame, x: float, y: float, radius: float, epoch: str
 ) -> tuple[float, float]:
-    """Delete-one-pass standard errors of dhdt and elevation, by leaving out each pass in turn."""
+    """Return delete-one-pass standard errors of dhdt and elevation, by leaving out each pass in turn."""
     near = in_circle(points, x, y, radius)
     passes = near["pass_id"].unique()
     whole = fit_plane(near, x, y, radius, epoch)

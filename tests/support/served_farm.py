@@ -52,7 +52,7 @@ class Served(FarmServer):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def served(request: pytest.FixtureRequest, tmp_path: Any) -> Iterator[Served]:
-    """A running server on each of the two databases."""
+    """Start a server on each of the two databases."""
     url = "" if request.param == "sqlite" else request.getfixturevalue("postgres").url
     with Served(tmp_path, url) as server:
         yield server

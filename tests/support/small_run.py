@@ -28,5 +28,5 @@ def fit(run: Run, *indices: int) -> None:
 
 
 def tile_file(run: Run, task: Task) -> Path:
-    """Where a task's tile is."""
+    """Return the path of a task's tile."""
     return run.store.file(run.tile(task.index))

@@ -6,13 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import distributed
 
-# Limit for a start on a busy machine, where imports are slow, seconds.
-_LIMIT = 120
+from tests.support.services.wait import LIMIT
 
 
 class DaskCluster:
@@ -51,21 +49,16 @@ class DaskCluster:
             self.workers.append(self._start("worker", *words, *place))
         with self.client() as client:
             self.address = client.scheduler.address
-            client.wait_for_workers(self._count, timeout=_LIMIT)
+            client.wait_for_workers(self._count, timeout=LIMIT)
         return self
 
     def client(self) -> distributed.Client:
         """Connect to the scheduler."""
         return distributed.Client(
-            scheduler_file=str(self.file), timeout=_LIMIT, set_as_default=False
+            scheduler_file=str(self.file), timeout=LIMIT, set_as_default=False
         )
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for process in (*self.workers, self.scheduler):
             # A nanny ends its worker if it ends in an orderly way.
             process.terminate() if self._nanny else process.kill()

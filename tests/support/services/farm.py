@@ -6,37 +6,32 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
 from tests.support.command_line import run
 from tests.support.services.ports import free_port
-
-# Limit for a start on a busy machine, seconds.
-_LIMIT = 240.0
+from tests.support.services.wait import LIMIT, wait_for_service
 
 USER, PASSWORD = "user", "a secret of some length"
 
 
 def await_answer(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until a server answers at an address, with any status."""
-    end = time.monotonic() + _LIMIT
-    while time.monotonic() < end and server.poll() is None:
+
+    def answers() -> bool:
         try:
             urllib.request.urlopen(address, timeout=5).close()
         except urllib.error.HTTPError as error:
             error.close()
         except OSError:
-            # Only a request shows whether a port is open.
-            time.sleep(0.05)
-            continue
-        return
-    raise RuntimeError(f"{server.args} does not answer at {address}:\n{log.read_text()}")
+            return False
+        return True
+
+    wait_for_service(answers, server, log)
 
 
 class FarmServer:
@@ -77,12 +72,7 @@ class FarmServer:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.kill()
 
     @property
@@ -109,7 +99,7 @@ class FarmServer:
         """Send a signal to all processes of the server, and wait for the end of the first one."""
         if self.server.poll() is None:
             os.killpg(self.server.pid, number)
-        self.server.wait(_LIMIT)
+        self.server.wait(LIMIT)
 
     def cryotile(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the environment of the server."""

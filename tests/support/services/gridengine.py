@@ -7,14 +7,14 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.services.provide import provide, unavailable
+from tests.support.services.wait import wait_until
 
 ROOT = Path("/var/lib/gridengine")
 COMMON = ROOT / "default" / "common"
@@ -83,11 +83,11 @@ class GridEngine:
         (COMMON / "host_aliases").write_text(f"{self._host} localhost\n")
         if not self._answers():
             self._daemon("sge_qmaster")
-            _wait(self._answers, "its master does not answer")
+            wait_until(self._answers, lambda: "the master of Grid Engine does not answer")
         self._configure()
         if not self._reports_load():
             self._daemon("sge_execd")
-            _wait(self._reports_load, "its host reports no load")
+            wait_until(self._reports_load, lambda: "the host of Grid Engine reports no load")
 
     def stop(self) -> None:
         """End all jobs and the daemons."""
@@ -96,7 +96,7 @@ class GridEngine:
             self.call("qdel", "-f", "-u", "*")
             self.call("qconf", "-ke", "all")
             self.call("qconf", "-km")
-        _wait(lambda: not self._answers(), "its master does not end")
+        wait_until(lambda: not self._answers(), lambda: "the master of Grid Engine does not end")
 
     def call(self, *command: str) -> str:
         """Run a command of Grid Engine and return its output."""
@@ -158,15 +158,6 @@ class GridEngine:
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=240, check=False
         )
-
-
-def _wait(condition: Callable[[], bool], complaint: str, seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"Grid Engine: {complaint} after {seconds:g} s")
-        # The daemons offer no event to wait for.
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")

@@ -9,17 +9,13 @@ import socket
 import subprocess
 import sysconfig
 import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.support import PROJECT
 from tests.support.command_line import run
-
-LIMIT = 120.0
-"""Limit for a start or an end on a busy machine, seconds."""
+from tests.support.services.wait import LIMIT, wait_until
 
 
 class Gunicorn:
@@ -60,12 +56,7 @@ class Gunicorn:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._group, signal.SIGKILL)
         self._process.wait(LIMIT)
@@ -125,9 +116,5 @@ class Gunicorn:
         return self._log.read_text().count(words) if self._log.exists() else 0
 
     def _await(self, words: str, count: int) -> None:
-        """Wait until the log has said words as often; it offers no event."""
-        end = time.monotonic() + LIMIT
-        while self._count(words) < count:
-            if time.monotonic() > end:
-                raise TimeoutError(self._log.read_text())
-            time.sleep(0.05)
+        """Wait until the log has said words as often."""
+        wait_until(lambda: self._count(words) >= count, self._log.read_text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.services.provide import provide, unavailable
-
-__all__ = ["TwoHosts", "two_hosts"]
 
 # Open MPI starts this as it starts ssh: with the address of a host and a shell command.
 AGENT = """\
@@ -73,7 +72,7 @@ def two_hosts(tmp_path: Path) -> Iterator[TwoHosts]:
             for name in names
         ]
         agent = tmp_path / "agent"
-        agent.write_text(AGENT.format(enter=" ".join(_quoted(word) for word in enter[1])))
+        agent.write_text(AGENT.format(enter=shlex.join(enter[1])))
         agent.chmod(0o755)
         yield TwoHosts(names, addresses, enter[0], agent)
     finally:
@@ -84,7 +83,3 @@ def two_hosts(tmp_path: Path) -> Iterator[TwoHosts]:
 def _renamed(name: str) -> tuple[str, str]:
     """Return the words of a shell command that sets the host name and then executes its arguments."""
     return f'hostname {name}; exec "$@"', "sh"
-
-
-def _quoted(word: str) -> str:
-    return "'" + word.replace("'", "'\\''") + "'"

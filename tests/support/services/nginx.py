@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.support import PROJECT
@@ -55,27 +54,15 @@ class Nginx:
         configuration = directory / "nginx.conf"
         configuration.write_text(f"daemon off;\npid {directory}/nginx.pid;\n{text}")
         log = str(directory / "nginx.log")
-        self._command = [
-            programs["nginx"],
-            "-p",
-            str(directory),
-            "-c",
-            str(configuration),
-            "-e",
-            log,
-        ]
+        words = ("-p", str(directory), "-c", str(configuration), "-e", log)
+        self._command = [programs["nginx"], *words]
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(self._command)
         await_port(self._port, self._process, self._directory / "nginx.log")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._process.terminate()
         self._process.wait()
 

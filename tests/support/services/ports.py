@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
 from pathlib import Path
 
-# Limit for a start on a busy machine, seconds.
-_LIMIT = 240.0
+from tests.support.services.wait import wait_for_service
 
 
 def free_port() -> int:
@@ -20,12 +18,9 @@ def free_port() -> int:
 
 def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until a process accepts connections at a port."""
-    end = time.monotonic() + _LIMIT
-    while time.monotonic() < end and process.poll() is None:
+
+    def accepts() -> bool:
         with socket.socket() as knock:
-            if knock.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        # A daemon offers no event to wait for.
-        time.sleep(0.02)
-    said = log.read_text() if log.exists() else ""
-    raise RuntimeError(f"{process.args} does not accept connections at port {port}:\n{said}")
+            return knock.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_for_service(accepts, process, log)

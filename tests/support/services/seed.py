@@ -9,7 +9,6 @@ import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tests.support.services.farm import PASSWORD, USER, await_answer
@@ -21,15 +20,8 @@ _CLIENT = [["taskfarm-worker==0.4.0", "setuptools<80", "wheel"]]
 # The newest versions that it works with; its build needs pkg_resources, which newer setuptools lack.
 _SERVER = [
     [
-        *(
-            "setuptools<80",
-            "wheel",
-            "flask<2.3",
-            "werkzeug<2.3",
-            "flask-sqlalchemy<3",
-            "sqlalchemy<2",
-        ),
-        *("authlib<2", "passlib", "psycopg2-binary", "gunicorn"),
+        *("setuptools<80", "wheel", "flask<2.3", "werkzeug<2.3", "flask-sqlalchemy<3"),
+        *("sqlalchemy<2", "authlib<2", "passlib", "psycopg2-binary", "gunicorn"),
     ],
     ["--no-build-isolation", "taskfarm==0.4.0"],
 ]
@@ -104,12 +96,7 @@ class SeedServer:
         await_answer(f"{self.seed_url}token", self.server, log)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.server.terminate()
         self.server.wait()
 

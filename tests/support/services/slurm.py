@@ -8,14 +8,15 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.services.ports import free_port
 from tests.support.services.provide import provide, unavailable
+from tests.support.services.wait import wait_until
 
 CORES = 64
 
@@ -114,17 +115,12 @@ class Slurm:
         key = self.directory / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(1024))
-        with socket.socket() as first, socket.socket() as second:
-            # Free ports; another process is unlikely to take them within the next second.
-            first.bind(("127.0.0.1", 0))
-            second.bind(("127.0.0.1", 0))
-            ports = first.getsockname()[1], second.getsockname()[1]
         text = CONFIGURATION.format(
             host=socket.gethostname().partition(".")[0],
             user=getpass.getuser(),
             directory=self.directory,
-            controller_port=ports[0],
-            node_port=ports[1],
+            controller_port=free_port(),
+            node_port=free_port(),
             cores=CORES,
         )
         (self.directory / "slurm.conf").write_text(text)
@@ -141,16 +137,12 @@ class Slurm:
                 )
             )
 
-    def _wait(self, condition, complaint: str, seconds: float = 240.0) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > end:
-                logs = "\n".join(
-                    p.read_text(errors="replace")[-2000:] for p in self.directory.glob("*.log")
-                )
-                raise TimeoutError(f"Slurm: {complaint} after {seconds:g} s\n{logs}")
-            # The daemons offer no event to wait for.
-            time.sleep(0.1)
+    def _wait(self, condition: Callable[[], bool], complaint: str) -> None:
+        def said() -> str:
+            logs = [p.read_text(errors="replace")[-2000:] for p in self.directory.glob("*.log")]
+            return "\n".join([*logs, f"Slurm: {complaint}"])
+
+        wait_until(condition, said)
 
 
 @pytest.fixture(scope="session")
