@@ -17,10 +17,10 @@ import pytest
 import xarray as xr
 
 from cryotile.pointdb import PointDB
+from tests.support.command_line import output_of, start
+from tests.support.errors import only_line
 
 Call = Callable[..., tuple[int, str, str]]
-
-W_GREENLAND = (-190_000, -2_290_000, -150_000, -2_260_000)
 
 
 @pytest.fixture(scope="session")
@@ -34,25 +34,8 @@ def greenland(granules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "CS_LTA__SIR_LRMI2__*.nc",
     ]
     files = [file for pattern in patterns for file in sorted(granules.glob(pattern))]
-    command = [
-        sys.executable,
-        "-m",
-        "cryotile",
-        "ingest",
-        str(path),
-        *map(str, files),
-        "--crs",
-        "EPSG:3413",
-    ]
-    subprocess.run(command, check=True)
+    output_of("ingest", path, *files, "--crs", "EPSG:3413")
     return path
-
-
-def only_line(text: str) -> str:
-    """Return the only line of an error message."""
-    lines = text.strip().splitlines()
-    assert len(lines) == 1, text
-    return lines[0]
 
 
 # --- the whole path, on real granules ---------------------------------------------------------------------------
@@ -220,17 +203,8 @@ def test_an_invalid_plan_is_refused_in_one_line(
 
 
 def plan_laser(call: Call, greenland: Path, run: Path, *options: object) -> tuple[int, str, str]:
-    return call(
-        "plan",
-        run,
-        "--db",
-        greenland,
-        "--posting",
-        2000,
-        "--where",
-        "platform == 'icesat2'",
-        *options,
-    )
+    laser = ("--posting", 2000, "--where", "platform == 'icesat2'")
+    return call("plan", run, "--db", greenland, *laser, *options)
 
 
 def test_planning_again_needs_no_option_and_refuses_others(
@@ -249,21 +223,8 @@ def test_planning_again_needs_no_option_and_refuses_others(
 
 def test_two_concurrent_plans_make_one_run(greenland: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-m",
-        "cryotile",
-        "plan",
-        str(run),
-        "--db",
-        str(greenland),
-        "--where",
-        "platform == 'icesat2'",
-    ]
-    planners = [
-        subprocess.Popen([*command, "--posting", p], stderr=subprocess.PIPE, text=True)
-        for p in ("1000", "2000")
-    ]
+    words = ("plan", run, "--db", greenland, "--where", "platform == 'icesat2'")
+    planners = [start(*words, "--posting", posting) for posting in (1000, 2000)]
     complaints = [planner.communicate()[1] for planner in planners]
     assert sorted(planner.returncode for planner in planners) == [0, 2], complaints
     assert "frozen" in only_line("".join(complaints))
@@ -311,7 +272,7 @@ def test_a_point_db_of_a_newer_format_is_refused(
     assert "version 2" in only_line(complaint)
 
 
-@pytest.mark.parametrize("command", ["run", "status", "retry", "info"])
+@pytest.mark.parametrize("command", ["run", "status", "retry", "info", "validate"])
 def test_a_foreign_directory_is_not_changed(call: Call, tmp_path: Path, command: str) -> None:
     (tmp_path / "thesis.tex").write_text("precious", "utf-8")
     code, _, complaint = call(command, tmp_path)

@@ -15,6 +15,7 @@ import cryotile as ct
 from cryotile.cli import demo
 from cryotile.simulate import World, simulate
 from tests.support import PROJECT
+from tests.support.errors import only_line
 from tests.support.small_run import make_run
 
 Call = Callable[..., tuple[int, str, str]]
@@ -36,13 +37,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ct.ingest(home / "sim.pdb", granules, crs=WORLD.crs)
     (home / "notes.txt").write_text("nothing that cryotile knows\n")
     return home
-
-
-def only_line(text: str) -> str:
-    """Return the only line of an error message."""
-    lines = text.strip().splitlines()
-    assert len(lines) == 1, text
-    return lines[0].removeprefix("cryotile: ")
 
 
 def first(home: Path, name: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cryotile.backends import open_backend
-from cryotile.farm import heartbeat as heartbeat
+from cryotile.farm import heartbeat
 from cryotile.farm.heartbeat import FAINT, Heartbeat, heartbeat_ages
 from cryotile.farm.journal import Journaled
 from cryotile.farm.task import Progress, Task
@@ -19,8 +19,7 @@ from cryotile.processes import this_process
 from cryotile.runs.run import Run
 from cryotile.runs.status import Observer
 from tests.support.small_run import make_run
-
-DEADLINE = 60.0
+from tests.support.waiting import wait_until
 
 FARM, WORKER = "elsewhere.1:70:1", "elsewhere.1:71:2"
 
@@ -35,10 +34,7 @@ def sign(directory: Path, process: str = "") -> Path:
 
 def await_sign(path: Path) -> None:
     """Wait until the time of a file is not 0."""
-    end = time.monotonic() + DEADLINE
-    while not (path.exists() and path.stat().st_mtime > 0):
-        assert time.monotonic() < end
-        os.sched_yield()
+    wait_until(lambda: path.exists() and path.stat().st_mtime > 0, lambda: "no heartbeat")
 
 
 @pytest.fixture

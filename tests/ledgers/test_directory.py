@@ -1,4 +1,4 @@
-"""The files of a directory ledger, and what other workers do with them when a worker dies at any step."""
+"""The ledger in a directory keeps the contract, and so do its files when a worker dies at any step."""
 
 from __future__ import annotations
 
@@ -18,13 +18,31 @@ import pytest
 
 from cryotile.errors import UnwritablePath
 from cryotile.farm.task import Task
+from cryotile.ledgers import LEASE
 from cryotile.ledgers.directory.layout import UNIT, publish_list
 from cryotile.ledgers.directory.ledger import DirLedger
-from cryotile.testing.leases import at, await_claim, await_tasks, claim_all, ended, ids
+from cryotile.testing.leases import (
+    OpenLedger,
+    at,
+    await_claim,
+    await_tasks,
+    claim_all,
+    ended,
+    ids,
+)
+from cryotile.testing.ledgers import LedgerContract
 
 SETTLED = 255
 
 STEPS = ("open", "write", "mkdir", "rename", "unlink", "rmdir", "utime", "fsync")
+
+
+class TestDir(LedgerContract):
+    @pytest.fixture
+    def open_ledger(self, tmp_path) -> OpenLedger:
+        return lambda host="here", key="run/1", lease=LEASE: DirLedger(
+            tmp_path, key, lease=lease, host=host
+        )
 
 
 def tasks_of(count: int) -> list[Task]:

@@ -31,6 +31,7 @@ from cryotile.testing.leases import at, ended
 from tests.support.disks import small_disk
 from tests.support.mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
 from tests.support.services.postgres import Postgres
+from tests.support.waiting import wait_until
 
 LONG = bool(os.environ.get("CRYOTILE_LONG"))
 LIVES = 120 if LONG else 6
@@ -55,10 +56,7 @@ def start(url: str, directory: Path, deaths: tuple[Death, ...] = ()) -> subproce
         f"work({url!r}, Path({str(directory)!r}), {TASKS}, {deaths!r})\n"
     )
     with (directory / "log").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-c", code],
-            stderr=log,
-        )
+        return subprocess.Popen([sys.executable, "-c", code], stderr=log)
 
 
 @pytest.fixture
@@ -127,9 +125,11 @@ def test_a_database_may_be_killed_and_started_again(scene, seed):
 
 def wait_for_results(directory: Path, more: int, workers: list[subprocess.Popen[bytes]]) -> None:
     """Wait until there are ``more`` new results, or no worker is left."""
-    pause, wanted = threading.Event(), count_results(directory) + more
-    while count_results(directory) < min(wanted, TASKS) and any(w.poll() is None for w in workers):
-        pause.wait(0.01)
+    wanted = min(count_results(directory) + more, TASKS)
+    wait_until(
+        lambda: count_results(directory) >= wanted or all(w.poll() is not None for w in workers),
+        lambda: "no new results",
+    )
 
 
 def count_results(directory: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import struct
-import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ import pytest
 
 from cryotile.backends import open_backend
 from cryotile.backends.base import STALL
-from cryotile.cli import main
 from cryotile.errors import InvalidValue
 from cryotile.farm.http import Refused, Unanswered
 from cryotile.farm.task import Outcome, Task
@@ -204,26 +202,18 @@ def test_a_long_list_is_sent_in_pieces(server, key):
     assert [lease.task.cost for lease in ledger.claim(100)] == [96.0] * 100
 
 
-def test_status_shows_the_progress_of_the_runs_of_a_server(server, key, capsys, monkeypatch):
+def test_status_shows_the_progress_of_the_runs_of_a_server(server, key, call):
     ledger = HttpLedger(server.url, key)
     ledger.enroll(make_tasks(1200))
     done, failed, *_ = ledger.claim(4)
     ledger.settle(ended(done) | ended(failed, error="no"))
 
-    def status(*words: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["cryotile", "status", *words])
-        with pytest.raises(SystemExit):
-            main()
-        return capsys.readouterr().out
-
-    (row,) = (line.split("  ") for line in status(server.url).splitlines() if key in line)
+    shown = call("status", server.url)[1]
+    (row,) = (line.split("  ") for line in shown.splitlines() if key in line)
     words = [word.strip() for word in row if word.strip()]
     assert words[:6] == [key, "1,200", "1", "2", "1,197", "0"]
-    (run,) = (
-        run
-        for run in map(json.loads, status(server.url, "--json").splitlines())
-        if run["key"] == key
-    )
+    lines = call("status", server.url, "--json")[1].splitlines()
+    (run,) = (run for run in map(json.loads, lines) if run["key"] == key)
     assert (run["done"], run["leased"]) == (1, 2)
 
 
@@ -273,14 +263,11 @@ def test_the_scripts_of_the_page_work_when_they_are_copied(server, tmp_path, nam
 
 
 @pytest.mark.parametrize("scheme", ["http", "taskfarm+http"])
-def test_a_map_made_over_http_has_the_tiles_of_any_other(server, tmp_path, scheme, monkeypatch):
+def test_a_map_made_over_http_has_the_tiles_of_any_other(server, tmp_path, scheme, call):
     def tiles(name: str, backend: str) -> dict[str, bytes]:
         (tmp_path / name).mkdir()
         run = make_run(tmp_path / name)
-        monkeypatch.setattr(sys, "argv", ["cryotile", "run", str(run.path), "--backend", backend])
-        with pytest.raises(SystemExit) as end:
-            main()
-        assert end.value.code == 0
+        assert call("run", run.path, "--backend", backend)[0] == 0
         return {path.name: path.read_bytes() for path in (run.path / "tiles").rglob("*.arrow")}
 
     spec = server.url.replace("http", scheme, 1) + "?children=2"

@@ -25,6 +25,7 @@ from cryotile.testing.leases import OpenLedger, claim_all, ended
 from cryotile.testing.ledgers import LedgerContract
 from tests.support.services.pgbouncer import PgBouncer
 from tests.support.services.postgres import Postgres, postgres
+from tests.support.waiting import wait_until
 
 __all__ = ["postgres"]
 
@@ -122,9 +123,8 @@ def test_five_hundred_workers_share_three_connections_behind_pgbouncer():
 def test_a_connection_is_closed_after_a_time_without_requests(postgres):
     ledger = SqlLedger(postgres.url, f"idle {next(_numbers)}")
     ledger.enroll([Task(1, 1.0)])
-    pause = threading.Event()
-    while ledger._database.engine.pool.checkedin():
-        pause.wait(0.05)
+    pool = ledger._database.engine.pool
+    wait_until(lambda: not pool.checkedin(), lambda: "the connection stays open")
     assert [lease.task.index for lease in ledger.claim()] == [1]
 
 

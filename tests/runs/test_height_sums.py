@@ -14,11 +14,8 @@ from cryotile.fit.inputs import kernel_intervals
 from cryotile.runs.run import Run
 from tests.support import PROJECT
 from tests.support.heights_oracle import departures, region_heights
-from tests.support.maps import vector_file
 from tests.support.passes_oracle import points_around
-from tests.support.two_missions import EPOCH, two_missions
-
-from .test_sums import EAST, SETTINGS, WEST
+from tests.support.two_missions import EPOCH, SETTINGS, two_missions
 
 # In most bins some posts have a height and others none, and many have it of one pass.
 FEW = {**SETTINGS, "posting": 4000.0, "bounds": (54e3, 2e3, 66e3, 22e3), "heights": "1y"}
@@ -27,16 +24,6 @@ FEW = {**SETTINGS, "posting": 4000.0, "bounds": (54e3, 2e3, 66e3, 22e3), "height
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("heights")
-
-
-@pytest.fixture(scope="module")
-def db(home):
-    return two_missions(home / "both.pdb", 4, passes=50)
-
-
-@pytest.fixture(scope="module")
-def basins(home):
-    return vector_file(home / "basins.gpkg", WEST, EAST, name=["west", "east"])
 
 
 def product_of(home, db, basins, name: str, backend: str = "serial", **settings) -> xr.Dataset:

@@ -9,7 +9,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -25,6 +24,7 @@ from cryotile.runs.run import Run
 from tests.support.command_line import LIMIT, run
 from tests.support.members import SmallRun, small_run
 from tests.support.small_run import make_run
+from tests.support.waiting import wait_until
 
 EVERY = 0.3
 
@@ -120,13 +120,14 @@ def test_a_host_that_is_held_up_is_replaced_and_its_server_ends(tmp_path: Path) 
         old = said(planned)
         process.send_signal(signal.SIGSTOP)
         with Host(planned, every=EVERY) as host:
-            pause = threading.Event()
-            while (new := said(planned))["addresses"] in ([], old["addresses"]):
-                pause.wait(0.1)
+            wait_until(
+                lambda: said(planned)["addresses"] not in ([], old["addresses"]),
+                lambda: "no server of the new host",
+            )
+            new = said(planned)
             assert new["token"] == old["token"]
             # Nothing keeps the old server alive, though the process that could end it stands still.
-            while answers(old["addresses"][0]):
-                pause.wait(0.1)
+            wait_until(lambda: not answers(old["addresses"][0]), lambda: "the old server answers")
             process.send_signal(signal.SIGCONT)
             process.communicate("", timeout=LIMIT)
             assert process.returncode == 0

@@ -26,8 +26,7 @@ from cryotile.farm.task import Outcome, Task
 from cryotile.pointdb import PointDB
 from cryotile.points import Batch, Granule
 from cryotile.readers import read_granule
-from cryotile.runs import ingest, progress
-from cryotile.runs import ingest_batch as ingest_batch
+from cryotile.runs import ingest, ingest_batch, progress
 from cryotile.runs.ingest import Ingest, freeze_ingest
 from cryotile.runs.ingest_batch import Criteria, points_within, take_in
 from cryotile.runs.progress import Followed

@@ -16,11 +16,11 @@ import xarray as xr
 from cryotile.pointdb import PointDB
 from cryotile.runs.run import Run, plan_run
 from cryotile.simulate import World, simulate
-from cryotile.times import SECONDS_PER_YEAR
 from tests.support import disks
 from tests.support.command_line import output_of, start
 from tests.support.members import HOLD, SmallRun
 from tests.support.point_dbs import same_points
+from tests.support.reference import fit_plane
 
 WORLD = World(bounds=(-30e3, -1380e3, 30e3, -1320e3))
 REQUEST = {"posting": 1000.0, "radius": 2000.0, "recipe": "plane", "tile_size": 15}
@@ -76,19 +76,9 @@ def test_the_fitted_rate_is_the_true_rate(product: Path) -> None:
     assert 0.5 < np.nanmedian(np.abs(error[inside])) / (0.6745 * np.nanmedian(sigma[inside])) < 2
 
 
-def lstsq_fit(points: pd.DataFrame, x: float, y: float, radius: float, epoch: str) -> list[float]:
-    """Return dh/dt and elevation at a post by brute force over all points."""
-    near = points[(points["x"] - x) ** 2 + (points["y"] - y) ** 2 < radius**2]
-    years = (
-        (near["time"].to_numpy() - np.datetime64(epoch)) / np.timedelta64(1, "s") / SECONDS_PER_YEAR
-    )
-    columns = [(near["x"] - x) / radius, (near["y"] - y) / radius, years, np.ones(len(near))]
-    middle = near["elevation"].mean()
-    solution = np.linalg.lstsq(np.column_stack(columns), near["elevation"] - middle, rcond=None)[0]
-    return [solution[2], solution[3] + middle]
-
-
-def test_random_posts_agree_with_lstsq_on_the_stored_points(product: Path, ice: PointDB) -> None:
+def test_random_posts_agree_with_the_reference_on_the_stored_points(
+    product: Path, ice: PointDB
+) -> None:
     points = ice.read()
     epoch = Run.load(product.parent / "run").settings.fit.reference_epoch
     assert epoch is not None
@@ -97,9 +87,11 @@ def test_random_posts_agree_with_lstsq_on_the_stored_points(product: Path, ice: 
         chosen = np.random.default_rng(0).choice(fitted, 40, replace=False)
         for row, column in chosen:
             post = dataset.isel(x=column, y=row)
-            expected = lstsq_fit(points, float(post["x"]), float(post["y"]), 2000.0, epoch)
+            expected = fit_plane(points, float(post["x"]), float(post["y"]), 2000.0, epoch)
             np.testing.assert_allclose(
-                [float(post["dhdt"]), float(post["elevation"])], expected, rtol=2e-7
+                [float(post["dhdt"]), float(post["elevation"])],
+                [expected.dhdt, expected.elevation],
+                rtol=2e-7,
             )
 
 
@@ -167,17 +159,12 @@ def test_the_order_and_number_of_ingests_do_not_matter(
     same_points(PointDB(path), ice)
 
 
-def kill_moments(seed: int) -> Iterator[float]:
-    """Draw the share of the batches that are committed when an ingest is killed."""
-    yield from np.random.default_rng(seed).uniform(0, 1, 4)
-
-
 def test_an_ingest_killed_at_random_moments_continues_to_the_same_points(
     mission: list[Path], ice: PointDB, tmp_path: Path
 ) -> None:
     path = tmp_path / "ice.pdb"
     batches = np.array_split(np.array(mission, dtype=object), 4)
-    for share, batch in zip(kill_moments(5), batches, strict=True):
+    for share, batch in zip(np.random.default_rng(5).uniform(0, 1, 4), batches, strict=True):
         process = start("ingest", path, *batch, "--crs", WORLD.crs)
         # Bytes read by the process set the moments, so they spread over start, reading and commit without a clock.
         await_bytes_read(process, int(share * 6e6))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from cryotile.cli import main
 from cryotile.pointdb import PointDB
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.staleness import changed_tiles
@@ -144,19 +142,16 @@ def test_submitting_a_finished_run_that_grew_refers_to_plan(run: Path, cryotile:
 
 
 def test_submitting_an_unfinished_run_that_grew_prints_a_note_with_the_script(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Path, call: Callable[..., tuple[int, str, str]]
 ) -> None:
     next((run / "tiles").rglob("*.arrow")).unlink()
     add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
-    words = ["submit", str(run), "--scheduler", "slurm", "--members", "2", "--dry-run"]
-    monkeypatch.setattr(sys, "argv", ["cryotile", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 0
-    printed = capsys.readouterr()
-    assert printed.out.startswith("#!/bin/bash")
-    assert "grown" not in printed.out
-    assert "grown since commit 1" in printed.err
+    words = ("submit", run, "--scheduler", "slurm", "--members", 2, "--dry-run")
+    code, script, note = call(*words)
+    assert code == 0
+    assert script.startswith("#!/bin/bash")
+    assert "grown" not in script
+    assert "grown since commit 1" in note
 
 
 def test_a_tile_without_points_is_listed_once_it_has_some(tmp_path: Path, cryotile: Call) -> None:

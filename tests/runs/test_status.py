@@ -124,7 +124,7 @@ def running_and_killed(run: Run, pipe: Path) -> tuple[RunStatus, RunStatus]:
     return before, after
 
 
-def test_the_worker_of_a_tile_is_shown_and_lost_as_soon_as_it_is_killed(
+def test_the_worker_of_a_tile_is_shown_and_lost_from_its_death_to_the_next_worker(
     run: Run, tmp_path: Path
 ) -> None:
     before, after = running_and_killed(run, tmp_path / "pipe")
@@ -139,11 +139,7 @@ def test_the_worker_of_a_tile_is_shown_and_lost_as_soon_as_it_is_killed(
     assert counts(after) == (0, 0, len(run.tasks), 0)
     assert [(lost.tile, lost.pid) for lost in after.lost] == [(attempt.tile, attempt.pid)]
     assert after.seconds_left is None
-
-
-def test_a_tile_taken_over_by_another_worker_is_not_lost(run: Run, tmp_path: Path) -> None:
-    running_and_killed(run, tmp_path / "pipe")
-    assert len(look(run).lost) == 1
+    # Another worker takes it over.
     journaled(run)(run.tasks[1], lambda fraction: None)
     status = look(run)
     assert status.lost == ()

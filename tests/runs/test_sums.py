@@ -14,33 +14,14 @@ from cryotile.points import name_pass
 from cryotile.runs.run import Run
 from tests.support.command_line import output_of
 from tests.support.maps import vector_file
-from tests.support.two_missions import EPOCH, HEIGHT, PERIOD, WIDTH, two_missions
+from tests.support.two_missions import PERIOD, SETTINGS, WEST
 
-SETTINGS = {
-    "posting": 4000.0,
-    "bounds": (2e3, 2e3, WIDTH - 2e3, HEIGHT - 2e3),
-    "period": PERIOD,
-    "reference_epoch": EPOCH,
-    "where": "platform == 'cryosat2'",
-}
-EAST = shapely.Polygon([(60e3, 0.0), (WIDTH, 0.0), (WIDTH, HEIGHT), (60e3, HEIGHT)])
-WEST = shapely.Polygon([(0.0, 0.0), (60e3, 0.0), (60e3, HEIGHT), (0.0, HEIGHT)])
 AWAY = shapely.Polygon([(1e6, 1e6), (1.1e6, 1e6), (1.1e6, 1.1e6)])
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     return tmp_path_factory.mktemp("sums")
-
-
-@pytest.fixture(scope="module")
-def db(home):
-    return two_missions(home / "both.pdb", 4, passes=50)
-
-
-@pytest.fixture(scope="module")
-def basins(home):
-    return vector_file(home / "basins.gpkg", WEST, EAST, name=["west", "east"])
 
 
 def planned(home, db, basins, name: str, **more) -> Run:
@@ -51,7 +32,7 @@ def planned(home, db, basins, name: str, **more) -> Run:
 
 @pytest.fixture(scope="module")
 def tiled(home, db, basins) -> Run:
-    """A run of a dozen tiles, which each pass crosses."""
+    """Make a run of a dozen tiles, which each pass crosses."""
     return planned(home, db, basins, "tiled", tile_size=3)
 
 
@@ -104,13 +85,6 @@ def test_a_sigma_of_posts_that_share_passes_is_larger_than_of_independent_posts(
     independent = np.sqrt(((area * own) ** 2).sum())
     assert float(np.sqrt((product["region_delta"].sum("region") ** 2).sum())) > 1.2 * independent
     assert (sigma > 0).all()
-
-
-def test_totals_of_a_run_with_the_basins_have_a_sigma(tiled, basins) -> None:
-    product_of(tiled)
-    table = cryotile.totals(tiled.path.with_suffix(".nc"), basins=basins, column="name")
-    assert "sigma" in "".join(map(str, table.columns))
-    assert np.isfinite(table.filter(like="sigma").to_numpy(dtype=float)).any()
 
 
 def test_fallback_radii_count_each_post_once(home, db, basins) -> None:

@@ -1,4 +1,4 @@
-"""Messages of errors that tests look at."""
+"""Check that errors are one line."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ def one_line(error: pytest.ExceptionInfo[Any]) -> str:
     message = str(error.value)
     assert "\n" not in message
     return message
+
+
+def only_line(text: str) -> str:
+    """Check that the command line complained in one line, and return it."""
+    lines = text.strip().splitlines()
+    assert len(lines) == 1, text
+    return lines[0].removeprefix("cryotile: ")

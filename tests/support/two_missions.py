@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import shapely
 
 from cryotile.pointdb import PointDB
 from tests.support.made_up import granule, with_points
@@ -20,6 +21,18 @@ WIDTH, HEIGHT = 120e3, 24e3
 
 EPOCH = "2015-07-01"
 PERIOD = ("2010-01-01", "2021-01-01")
+
+SETTINGS = {
+    "posting": 4000.0,
+    "bounds": (2e3, 2e3, WIDTH - 2e3, HEIGHT - 2e3),
+    "period": PERIOD,
+    "reference_epoch": EPOCH,
+    "where": "platform == 'cryosat2'",
+}
+"""Settings of a run over the points of the radar."""
+
+WEST, EAST = shapely.box(0.0, 0.0, 60e3, HEIGHT), shapely.box(60e3, 0.0, WIDTH, HEIGHT)
+"""Two basins that make up the strip."""
 
 
 def step_at(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

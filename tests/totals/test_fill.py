@@ -100,10 +100,9 @@ def test_the_error_grows_with_the_filled_area(basins, drawn):
     few = ct.totals(drawn.product, basins, "NAME", fill="neighbours")
     lost = drawn.product["dhdt"].where((X // 8000 + Y // 8000) % 2 == 0)
     posts = [
-        Posts.of(mapped(drawn, rate.to_numpy()), basins, "NAME")
+        Posts.of(mapped(drawn, 0).assign(dhdt=rate), basins, "NAME")
         for rate in (drawn.product["dhdt"], lost)
     ]
-    posts[1] = Posts.of(mapped(drawn, 0).assign(dhdt=lost), basins, "NAME")
     less, more = (fill(p, "neighbours").estimates for p in posts)
     assert all(a.variance < b.variance for a, b in zip(less, more, strict=True))
     none = ct.totals(drawn.product, basins, "NAME")

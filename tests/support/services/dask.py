@@ -10,7 +10,7 @@ from typing import Self
 
 import distributed
 
-from tests.support.services.wait import LIMIT
+from tests.support.waiting import LIMIT
 
 
 class DaskCluster:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from tests.support.command_line import run
 from tests.support.services.ports import free_port
-from tests.support.services.wait import LIMIT, wait_for_service
+from tests.support.waiting import LIMIT, wait_for_service
 
 USER, PASSWORD = "user", "a secret of some length"
 

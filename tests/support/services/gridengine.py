@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.services.provide import provide, unavailable
-from tests.support.services.wait import wait_until
+from tests.support.waiting import wait_until
 
 ROOT = Path("/var/lib/gridengine")
 COMMON = ROOT / "default" / "common"

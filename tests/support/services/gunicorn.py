@@ -15,7 +15,7 @@ from typing import Self
 
 from tests.support import PROJECT
 from tests.support.command_line import run
-from tests.support.services.wait import LIMIT, wait_until
+from tests.support.waiting import LIMIT, wait_until
 
 
 class Gunicorn:

@@ -6,7 +6,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from tests.support.services.wait import wait_for_service
+from tests.support.waiting import wait_for_service
 
 
 def free_port() -> int:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.services.ports import free_port
 from tests.support.services.provide import apt, unavailable
-from tests.support.services.wait import LIMIT, wait_until
+from tests.support.waiting import LIMIT, wait_until
 
 # Debian installs the programs outside the PATH, in a directory per major version.
 _DEBIAN = Path("/usr/lib/postgresql")

@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.services.ports import free_port
 from tests.support.services.provide import provide, unavailable
-from tests.support.services.wait import wait_until
+from tests.support.waiting import wait_until
 
 CORES = 64
 

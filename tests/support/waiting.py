@@ -1,4 +1,4 @@
-"""Wait for a service that offers no event."""
+"""Wait for what offers no event."""
 
 from __future__ import annotations
 
