@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import text
@@ -67,6 +69,15 @@ class Farm:
                 else None
             )
         )
+
+    @contextmanager
+    def without_database(self) -> Iterator[None]:
+        """Let every use of the database fail, as on a broken disk."""
+        failure = self.database.engine.dialect.loaded_dbapi.OperationalError("disk I/O error")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(self.database, "_patience", 0.0)
+            patch.setattr(self.database, "_use", Mock(side_effect=failure))
+            yield
 
     def expire(self) -> None:
         """Make every lease expire now."""

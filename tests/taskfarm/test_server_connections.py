@@ -21,7 +21,7 @@ __all__ = ["postgres"]
 MANY = 60
 
 # Seconds for an answer; with all threads taken there would be none.
-PROMPT = 20.0
+PROMPT = 120.0
 
 SMALL = """
 import sys

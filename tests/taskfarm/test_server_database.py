@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sqlite3
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -30,7 +27,6 @@ from cryotile.ledgers.sql.statements import (
 from cryotile.taskfarm.server import create_app
 from cryotile.taskfarm.server.legacy_api import FINISH, PERCENTS
 from cryotile.taskfarm.server.listing import LIST_TASKS, SEE_RUN
-from tests.support import PROJECT
 from tests.support.farm_server import Farm, basic, sqlite_farm
 from tests.support.services.pgbouncer import PgBouncer
 from tests.support.services.postgres import Postgres, postgres
@@ -193,22 +189,15 @@ def _rows_of_node(node: dict[str, object]) -> int:
     return (node["Actual Rows"] + dropped) * node["Actual Loops"]
 
 
-def test_tests_do_not_touch_the_database_of_the_first_servers_variable(tmp_path):
+def test_the_variable_of_the_first_server_that_names_a_database_is_ignored(tmp_path, monkeypatch):
     """The tests of the first server drop the tables of ``$DATABASE_URL``."""
     precious = tmp_path / "precious.db"
     with closing(sqlite3.connect(precious)) as database:
         database.execute("CREATE TABLE runs (id)")
         database.commit()
     before = precious.read_bytes()
-    test = "tests/taskfarm/test_server_legacy.py::test_a_fresh_run_counts_nothing[sqlite]"
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
-        cwd=PROJECT,
-        env={**os.environ, "DATABASE_URL": f"sqlite:///{precious}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )  # fmt: skip
-    assert ran.returncode == 0, ran.stdout
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{precious}")
+    farm = Farm(f"sqlite:///{tmp_path}/farm.db")
+    assert farm.claim(farm.run(1), farm.worker()) == 0
+    farm.database.engine.dispose()
     assert precious.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["precious.db"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from unittest.mock import Mock
-
 from cryotile.taskfarm import page
 from tests.support.farm_server import PASSWORD, basic, sqlite_farm
 
@@ -72,13 +70,6 @@ def test_a_wrong_password_shows_the_login_again(sqlite_farm):
     assert codes[-1] == 429
 
 
-def test_the_session_cookie_is_sent_by_this_site_alone(sqlite_farm):
-    sqlite_farm.token()
-    cookie = _log_in(sqlite_farm).headers["Set-Cookie"]
-    assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
-
-
 def test_the_login_form_of_another_site_is_refused_with_a_page(sqlite_farm):
     sqlite_farm.token()
     for headers in (
@@ -129,14 +120,10 @@ def test_a_logout_invalidates_the_cookie(sqlite_farm):
     assert 'type="password"' in sqlite_farm.client.get("/").text
 
 
-def test_the_page_reloads_until_the_database_answers_again(sqlite_farm, monkeypatch):
+def test_the_page_reloads_until_the_database_answers_again(sqlite_farm):
     sqlite_farm.token()
     _log_in(sqlite_farm)
-    database = sqlite_farm.database
-    monkeypatch.setattr(database, "_patience", 0.0)
-    failure = database.engine.dialect.loaded_dbapi.OperationalError("disk I/O error")
-    with monkeypatch.context() as broken:
-        broken.setattr(database, "_use", Mock(side_effect=failure))
+    with sqlite_farm.without_database():
         answer = sqlite_farm.client.get("/", headers=BROWSER)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
     assert 'http-equiv="refresh"' in answer.text
