@@ -1,4 +1,4 @@
-"""The drawing of the house in docs/design.md, compared with the tree; and what keeps the house readable."""
+"""The layout in docs/design.md, compared with the tree; and limits that keep the package readable."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ ROOT = Path(cryotile.__file__).parent
 
 
 def drawn() -> dict[str, set[str]]:
-    """Return the files that the drawing names, by package; ``""`` is the top level."""
+    """Return the files that the layout names, by package; ``""`` is the top level."""
     page = (PROJECT / "docs" / "design.md").read_text()
     drawing = page.partition("\nsrc/cryotile/\n")[2].partition("```")[0]
-    rooms: dict[str, set[str]] = {"": set()}
-    room = ""
+    folders: dict[str, set[str]] = {"": set()}
+    folder = ""
     for line in drawing.splitlines():
         if opening := re.match(r"  ([\w/]+)/  ", line):
-            room = opening[1]
-            rooms[room] = set()
+            folder = opening[1]
+            folders[folder] = set()
         elif re.match(r" {6}\S", line):
-            rooms[room] |= set(line.split())
+            folders[folder] |= set(line.split())
         elif file := re.match(r"  (\w+\.pyx?)  ", line):
-            rooms[""].add(file[1])
-    return rooms
+            folders[""].add(file[1])
+    return folders
 
 
 def standing() -> dict[str, set[str]]:
     """Return the files of the checkout's package, by folder."""
     source = PROJECT / "src" / "cryotile"
-    rooms: dict[str, set[str]] = {}
+    folders: dict[str, set[str]] = {}
     for file in source.rglob("*"):
-        room = file.parent.relative_to(source).as_posix().removeprefix(".")
+        folder = file.parent.relative_to(source).as_posix().removeprefix(".")
         if file.suffix in (".py", ".pyx") and file.name != "__init__.py":
-            rooms.setdefault(room, set()).add(file.stem if room else file.name)
-        elif file.suffix in (".c", ".css", ".h", ".js") and room:
-            rooms.setdefault(room, set()).add(file.name)
-    rooms[""] |= {"__init__.py"}
-    return rooms
+            folders.setdefault(folder, set()).add(file.stem if folder else file.name)
+        elif file.suffix in (".c", ".css", ".h", ".js") and folder:
+            folders.setdefault(folder, set()).add(file.name)
+    folders[""] |= {"__init__.py"}
+    return folders
 
 
-def test_the_drawing_names_every_file_in_its_room():
+def test_the_layout_names_every_file_in_its_folder():
     assert drawn() == standing()
 
 
-def test_the_house_has_few_doors():
+def test_the_package_has_few_top_level_names():
     packages = [path for path in ROOT.iterdir() if (path / "__init__.py").exists()]
     modules = [path for path in ROOT.iterdir() if path.suffix in (".py", ".so")]
     assert len(packages) <= 18

@@ -47,7 +47,7 @@ def speak(task: Task, progress: Progress) -> None:
     sys.stdout.write(f"task {task.index}")
 
 
-class Homeless:
+class Unloadable:
     """Work that only this process can load."""
 
     def __call__(self, task: Task, progress: Progress) -> None: ...
@@ -218,7 +218,7 @@ def raise_at_length(task: Task, progress: Progress) -> None:
 
 def test_work_that_a_child_cannot_load_is_refused_in_one_line():
     with (
-        ChildFactory(Homeless()) as child_factory,
+        ChildFactory(Unloadable()) as child_factory,
         pytest.raises(CryotileError, match="No module named") as caught,
     ):
         receive(child_factory.start())

@@ -93,9 +93,9 @@ def test_a_damaged_commit_is_set_aside_and_its_granules_can_be_ingested_again(
     assert "MADE_UP_2.nc" in said
     assert "'cryotile run' on each directory" in said
     assert call("verify", db.path)[0] == 0
-    mended = PointDB(db.path)
-    assert mended.granules["id"].to_list() == ["made-up-0"]
-    mended.append([granule(seed, 200) for seed in range(3)])
+    repaired = PointDB(db.path)
+    assert repaired.granules["id"].to_list() == ["made-up-0"]
+    repaired.append([granule(seed, 200) for seed in range(3)])
     pd.testing.assert_frame_equal(PointDB(db.path).read(), expected, check_exact=True)
     assert call("compact", db.path)[0] == 0
     assert call("verify", db.path)[0] == 0

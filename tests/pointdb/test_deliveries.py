@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ def extent(points: pd.DataFrame) -> np.ndarray:
 def cut(name: str, which: np.ndarray, *, of: Granule = WHOLE, **changes: object) -> Granule:
     """Return a delivery of the same granule that holds some of its points."""
     points = of.points[which].reset_index(drop=True)
-    checksum = f"{abs(hash((name, *changes.items()))):064x}"
+    checksum = hashlib.sha256(repr((name, changes)).encode()).hexdigest()
     made = dataclasses.replace(of, name=name, checksum=checksum, points=points, dropped={})
     return dataclasses.replace(made, record_count=len(points), extent=extent(points), **changes)
 
