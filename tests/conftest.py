@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import settings
 
 from cryotile.cli import main
 from tests.support import PROJECT
+from tests.support.command_line import Call, Cryotile
 
 # Processes that tests start find the modules of the tests, and, in any directory, what this process finds.
 _GIVEN = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
@@ -43,9 +43,7 @@ def granules() -> Path:
 
 
 @pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Run a command in this process and return its exit code, output and complaints."""
 
     def cryotile(*words: object) -> tuple[int, str, str]:
@@ -59,7 +57,7 @@ def call(
 
 
 @pytest.fixture
-def cryotile(call: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+def cryotile(call: Call) -> Cryotile:
     """Run a command in this process, check its exit code (``status``, default 0), and return what it printed."""
 
     def cryotile(*words: object, status: int = 0) -> str:

@@ -27,10 +27,9 @@ from cryotile.fit.variables import Status
 from cryotile.runs.ingest_batch import memory_of
 from cryotile.runs.plan import SETTINGS as ALL_SETTINGS
 from cryotile.simulate import World, simulate
+from tests.support.command_line import Call
 from tests.support.made_up import granule, points, with_points
 from tests.support.small_run import fit, make_run, tile_file
-
-Call = Callable[..., tuple[int, str, str]]
 
 WORLD = World(bounds=(-30e3, -1380e3, 30e3, -1320e3))
 SETTINGS = {"posting": 1000, "radius": 2000, "recipe": "plane", "tile_size": 15}

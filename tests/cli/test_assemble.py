@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,8 @@ import rasterio
 import xarray as xr
 
 from cryotile.runs.run import Run
+from tests.support.command_line import Call
 from tests.support.small_run import fit, make_run
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

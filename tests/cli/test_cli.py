@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,8 @@ import pytest
 import xarray as xr
 
 from cryotile.pointdb import PointDB
-from tests.support.command_line import output_of, start
+from tests.support.command_line import Call, output_of, start
 from tests.support.errors import only_line
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import logging
 import re
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,9 @@ import cryotile as ct
 from cryotile.cli import demo
 from cryotile.simulate import World, simulate
 from tests.support import PROJECT
+from tests.support.command_line import Call
 from tests.support.errors import only_line
 from tests.support.small_run import make_run
-
-Call = Callable[..., tuple[int, str, str]]
 
 WORLD = World(bounds=(-30e3, -1380e3, 30e3, -1320e3))
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from cryotile.totalling.table import COLUMNS
+from tests.support.command_line import Call
 from tests.support.mapped_world import NAMES, eight_basins, world
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

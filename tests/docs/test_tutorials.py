@@ -8,13 +8,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import DOCS, Block, blocks, matches, steps
 from tests.exchange import published
+from tests.support.command_line import Call
 from tests.support.services.farm import FarmServer
 from tests.support.services.slurm import Slurm, slurm
 
@@ -22,7 +23,6 @@ __all__ = ["slurm"]
 
 TUTORIALS = DOCS / "tutorials"
 OWN = ["ATL11_*.h5", "processed_ATL06_20190[46]*.h5"]
-Call = Callable[..., tuple[int, str, str]]
 
 
 class Reader:

@@ -154,6 +154,14 @@ def cci_cumulative(path: Path) -> str:
     return SOUTH
 
 
+def with_a_bad_square(rate: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return maps of two times, of which one square is wrong, and the flags that say so."""
+    maps = np.stack([rate, rate], axis=-1)
+    good = np.ones(maps.shape, "i1")
+    maps[4, 5], good[4, 5] = 3.0, 0
+    return maps, good
+
+
 def c3s_antarctica(path: Path) -> str:
     """Dimensions y, x, time; windows of five years by their bounds; a flag that marks bad values."""
     x, y = axes(SOUTH, 25_000.0)
@@ -164,9 +172,7 @@ def c3s_antarctica(path: Path) -> str:
         put(file, "y", ("y",), y / 1e3, units="km", standard_name="projection_y_coordinate")
         put(file, "time", ("time",), middle, units="days since 1990-01-01", bounds="time_bounds")
         put(file, "time_bounds", ("time", "bnds"), middle[:, None] + np.array([-913.0, 913.0]))
-        maps = np.stack([rate, rate], axis=-1)
-        good = np.ones(maps.shape, "i1")
-        maps[4, 5], good[4, 5] = 3.0, 0
+        maps, good = with_a_bad_square(rate)
         put(file, "sec", ("y", "x", "time"), maps, units="m/yr")
         put(file, "sec_uncert", ("y", "x", "time"), np.full(maps.shape, SIGMA), units="m/yr")
         put(file, "sec_ok", ("y", "x", "time"), good)
@@ -183,9 +189,7 @@ def c3s_greenland(path: Path) -> str:
         unit = "days since 1990-01-01"
         put(file, "start_time", ("t",), np.array([8000.0, 8030.0]), units=unit)
         put(file, "end_time", ("t",), np.array([9826.0, 9856.0]), units=unit)
-        maps = np.stack([rate, rate], axis=-1)
-        good = np.ones(maps.shape, "i1")
-        maps[4, 5], good[4, 5] = 3.0, 0
+        maps, good = with_a_bad_square(rate)
         put(file, "dhdt", ("y", "x", "t"), maps, units="m/year")
         put(file, "dhdt_uncert", ("y", "x", "t"), np.full(maps.shape, SIGMA), units="m/year")
         put(file, "dhdt_ok", ("y", "x", "t"), good)

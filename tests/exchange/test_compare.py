@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -18,12 +17,11 @@ from cryotile.exchange.compare import Comparison
 from tests.exchange import published
 from tests.exchange.conftest import Make
 from tests.exchange.published import NORTH, SIGMA, SOUTH
+from tests.support.command_line import Call
 from tests.support.errors import one_line
 from tests.support.maps import vector_file
 
 pytest.importorskip("rasterio")
-
-Call = Callable[..., tuple[int, str, str]]
 
 NAMED = {"variable": "trend", "sigma": "trend_error"}
 SAME = {"period": ("2018-01-01", "2022-01-01")}

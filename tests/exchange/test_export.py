@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import netCDF4
@@ -16,10 +15,9 @@ from cryotile.errors import InvalidValue, UnwritablePath
 from cryotile.exchange.layouts import read_reference
 from tests.exchange.conftest import Make
 from tests.exchange.published import NORTH
+from tests.support.command_line import Call
 from tests.support.disks import small_disk
 from tests.support.errors import one_line
-
-Call = Callable[..., tuple[int, str, str]]
 
 FULL = {"windows": ("2y", "1y"), "heights": "3m"}
 

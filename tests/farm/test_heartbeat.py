@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from cryotile.farm.task import Progress, Task
 from cryotile.processes import this_process
 from cryotile.runs.run import Run
 from cryotile.runs.status import Observer
+from tests.support.command_line import Call
 from tests.support.small_run import make_run
 from tests.support.waiting import wait_until
 
@@ -103,9 +103,7 @@ def test_without_permission_to_write_heartbeats_are_compared_with_each_other(
     assert heartbeat_ages(tmp_path, ["a", "b", "no such"]) == {"a": 30.0, "b": 0.0}
 
 
-def test_the_command_writes_heartbeats_beside_the_journals(
-    tmp_path: Path, call: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_the_command_writes_heartbeats_beside_the_journals(tmp_path: Path, call: Call) -> None:
     run = make_run(tmp_path)
     assert call("run", run.path, "--backend", "serial")[0] == 0
     assert sign(run.journal).stat().st_mtime == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from cryotile.geo.grid import Grid
 from cryotile.geo.mask import Mask
 from cryotile.pointdb import PointDB
 from cryotile.runs.run import Run
+from tests.support.command_line import Cryotile
 from tests.support.made_up import granule
 from tests.support.maps import vector_file
 
@@ -224,9 +224,6 @@ def test_a_missing_library_is_named_with_the_extra_that_installs_it(
         Mask.read(path, GRID)
 
 
-Call = Callable[..., str]
-
-
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     PointDB.create(tmp_path / "ice.pdb", "EPSG:3031").append([granule(1, 2000, extent=20e3)])
@@ -234,7 +231,7 @@ def db(tmp_path: Path) -> Path:
 
 
 def test_a_masked_map_equals_the_whole_map_inside_the_mask(
-    db: Path, tmp_path: Path, cryotile: Call
+    db: Path, tmp_path: Path, cryotile: Cryotile
 ) -> None:
     mask = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(SQUARE, [HOLE]))
     plan = ["--db", db, "--where", "platform == 'icesat2'", "--recipe", "plane"]
@@ -263,7 +260,7 @@ def test_a_masked_map_equals_the_whole_map_inside_the_mask(
     assert 0 < len(Run.load(tmp_path / "part").tasks) < len(Run.load(tmp_path / "whole").tasks)
 
 
-def test_a_run_freezes_its_mask(db: Path, tmp_path: Path, cryotile: Call) -> None:
+def test_a_run_freezes_its_mask(db: Path, tmp_path: Path, cryotile: Cryotile) -> None:
     mask = vector_file(tmp_path / "ice.gpkg", shapely.Polygon(SQUARE))
     other = vector_file(tmp_path / "other.gpkg", shapely.Polygon(HOLE))
     run = tmp_path / "run"

@@ -145,7 +145,7 @@ def test_what_remains_to_be_said_is_the_users(
         assert product.attrs["id"] == "10.5281/zenodo.1234567"
 
 
-def test_without_a_user_only_his_fields_are_lacking(tmp_path: Path) -> None:
+def test_without_a_user_only_their_fields_are_lacking(tmp_path: Path) -> None:
     path = tmp_path / "dhdt.nc"
     write_product(made_up(GRID), path, grid=GRID, config=CONFIG, about=ORIGIN.attributes())
     found = findings(path)

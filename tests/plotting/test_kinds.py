@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,13 @@ from cryotile.errors import InvalidValue
 from cryotile.fit.variables import Status
 from cryotile.maps.product import write_product
 from cryotile.plotting.kinds import KINDS, draw, save
+from tests.support.command_line import Call
 from tests.support.maps import CONFIG, GRID, OVER_TIME, made_up
 
 Axes = pytest.importorskip("matplotlib.axes").Axes
 pytest.importorskip("cmcrameri")
 from cryotile.plotting.coast import coast_lines  # noqa: E402
 from cryotile.plotting.comparison import plot_comparison  # noqa: E402
-
-Call = Callable[..., tuple[int, str, str]]
 
 MIDDLE = (-1_467_000.0, -445_000.0)
 LINE = (-1_500_000.0, -445_000.0, -1_440_000.0, -445_000.0)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from cryotile.pointdb import PointDB
+from tests.support.command_line import Call
 from tests.support.made_up import granule
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -16,11 +15,10 @@ import pytest
 
 from cryotile.errors import InvalidValue, UnwritablePath
 from cryotile.pointdb import PointDB
+from tests.support.command_line import Call
 from tests.support.disks import small_disk
 from tests.support.made_up import granule
 from tests.support.point_dbs import filled
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

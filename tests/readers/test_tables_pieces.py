@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -18,27 +19,27 @@ from cryotile.readers import ColumnMapping, read_granule, table_reader
 from cryotile.readers.pass_inference import PassSurvey, infer_passes
 from cryotile.readers.tables import columns
 from cryotile.readers.tables.reader import TablePieces
-from cryotile.runs import ingest_batch as ingest_batch
+from cryotile.runs import ingest_batch
 from cryotile.runs.ingest_batch import Criteria, take_in
 from tests.support.made_up import granule
 
 FORMATS = ("csv", "csv.gz", "parquet", "hdf5", "netcdf", "netcdf3")
 ROWS = 700
 
-MAPPING = ColumnMapping.parse(
-    {
-        "missing": [-9999],
-        "columns": {
-            "longitude": "lon",
-            "latitude": "lat",
-            "time": {"name": "t", "unit": "days since 2010-01-01"},
-            "elevation": {"name": "h", "unit": "cm"},
-            "mode": {"name": "how", "values": {"1": "lrm", "3": "sarin_poca"}},
-        },
-        "constants": {"platform": "envisat"},
-        "extra": {"power": "backscatter"},
-    }
-)
+MAPPING_TEXT = """
+missing = [-9999]
+[columns]
+longitude = "lon"
+latitude = "lat"
+time = {name = "t", unit = "days since 2010-01-01"}
+elevation = {name = "h", unit = "cm"}
+mode = {name = "how", values = {1 = "lrm", 3 = "sarin_poca"}}
+[constants]
+platform = "envisat"
+[extra]
+power = "backscatter"
+"""
+MAPPING = ColumnMapping.parse(tomllib.loads(MAPPING_TEXT))
 
 
 def ignore(fraction: float = 0.0) -> None:
@@ -206,21 +207,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def mapping_file(tmp_path: Path) -> Path:
     path = tmp_path / "mapping.toml"
-    path.write_text(
-        """
-missing = [-9999]
-[columns]
-longitude = "lon"
-latitude = "lat"
-time = {name = "t", unit = "days since 2010-01-01"}
-elevation = {name = "h", unit = "cm"}
-mode = {name = "how", values = {1 = "lrm", 3 = "sarin_poca"}}
-[constants]
-platform = "envisat"
-[extra]
-power = "backscatter"
-"""
-    )
+    path.write_text(MAPPING_TEXT)
     return path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from cryotile.points import name_pass, pass_id
 from cryotile.readers.icesat2 import orbit_number
 from cryotile.runs.explain import Explanation, explain_at, nearest_post
 from cryotile.runs.run import Run, plan_run
+from tests.support.command_line import Call
 from tests.support.flown_run import REQUEST, WORLD, as_granule, fly_over, plan_flown, work
 from tests.support.maps import vector_file
 from tests.support.passes_oracle import TAU, Post, fit_passes, points_around
@@ -34,8 +35,6 @@ from tests.support.reference import in_circle
 X, Y = WORLD.centre
 EPOCH = "2015-01-01"
 PLACES = [(X, Y), (X + 3000, Y - 2000), (X - 4000, Y + 4000), (X - 6000, Y - 1000), (X, Y + 8000)]
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

@@ -32,14 +32,12 @@ from cryotile.runs.ingest_batch import Criteria, points_within, take_in
 from cryotile.runs.progress import Followed
 from cryotile.runs.work import complete_ingest
 from cryotile.simulate import World, simulate
-from tests.support.command_line import start
+from tests.support.command_line import Call, start
 from tests.support.made_up import granule
 from tests.support.point_dbs import same_points
 from tests.support.services.dask import DaskCluster
 
 WORLD = World(bounds=(-300e3, -1500e3, 300e3, -900e3))
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")

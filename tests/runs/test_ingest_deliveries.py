@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -15,11 +14,10 @@ from cryotile.pointdb import PointDB
 from cryotile.runs.ingest import Ingest
 from cryotile.runs.ingest_batch import Criteria, take_in
 from cryotile.simulate import World, simulate
+from tests.support.command_line import Call
 from tests.support.point_dbs import same_points
 
 WORLD = World(bounds=(-300e3, -1500e3, 300e3, -900e3))
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import runpy
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cryotile.simulate import World, simulate
 from tests.support import PROJECT
-
-Call = Callable[..., tuple[int, str, str]]
+from tests.support.command_line import Call
 
 
 def test_the_notebook_makes_the_bytes_of_the_command_line(

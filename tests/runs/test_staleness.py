@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -14,10 +13,9 @@ from cryotile.pointdb import PointDB
 from cryotile.runs.run import Run, open_db, plan_run
 from cryotile.runs.staleness import changed_tiles
 from cryotile.simulate import World, simulate
+from tests.support.command_line import Call, Cryotile
 from tests.support.made_up import granule, with_points
 from tests.support.small_run import fit
-
-Call = Callable[..., str]
 
 RADIUS, SQUARE = 2000.0, 5000.0
 
@@ -81,7 +79,7 @@ def near(run: Path, place: tuple[float, float]) -> set[str]:
 
 
 def test_a_finished_run_that_grew_is_planned_again_and_only_stale_tiles_are_written(
-    run: Path, cryotile: Call
+    run: Path, cryotile: Cryotile
 ) -> None:
     db, before = open_db(Run.load(run)), written(run)
     add(db, 2, at=(12_500.0, 12_500.0))
@@ -97,7 +95,7 @@ def test_a_finished_run_that_grew_is_planned_again_and_only_stale_tiles_are_writ
     assert "planned again" not in cryotile("run", run, "--backend", "serial")
 
 
-def test_plan_lists_the_stale_tiles_by_name(run: Path, cryotile: Call) -> None:
+def test_plan_lists_the_stale_tiles_by_name(run: Path, cryotile: Cryotile) -> None:
     add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
     expected = near(run, (12_500.0, 12_500.0))
     said = cryotile("plan", run)
@@ -108,7 +106,7 @@ def test_plan_lists_the_stale_tiles_by_name(run: Path, cryotile: Call) -> None:
 
 
 def test_an_unfinished_run_ends_on_its_snapshot_and_says_what_is_stale(
-    run: Path, cryotile: Call
+    run: Path, cryotile: Cryotile
 ) -> None:
     tile = next((run / "tiles").rglob("*.arrow"))
     tile.unlink()
@@ -120,14 +118,14 @@ def test_an_unfinished_run_ends_on_its_snapshot_and_says_what_is_stale(
     assert f"cryotile plan {run}" in said
 
 
-def test_members_of_a_farm_do_not_plan_again(run: Path, cryotile: Call) -> None:
+def test_members_of_a_farm_do_not_plan_again(run: Path, cryotile: Cryotile) -> None:
     add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
     said = cryotile("run", run, "--backend", "dir")
     assert "tiles are stale" in said
     assert Run.load(run).generation == 1
 
 
-def test_submitting_a_finished_run_that_grew_refers_to_plan(run: Path, cryotile: Call) -> None:
+def test_submitting_a_finished_run_that_grew_refers_to_plan(run: Path, cryotile: Cryotile) -> None:
     words = ["submit", run, "--scheduler", "slurm", "--members", 2, "--dry-run"]
     assert "grown" not in cryotile(*words, status=1)
     add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
@@ -142,7 +140,7 @@ def test_submitting_a_finished_run_that_grew_refers_to_plan(run: Path, cryotile:
 
 
 def test_submitting_an_unfinished_run_that_grew_prints_a_note_with_the_script(
-    run: Path, call: Callable[..., tuple[int, str, str]]
+    run: Path, call: Call
 ) -> None:
     next((run / "tiles").rglob("*.arrow")).unlink()
     add(open_db(Run.load(run)), 2, at=(12_500.0, 12_500.0))
@@ -154,7 +152,9 @@ def test_submitting_an_unfinished_run_that_grew_prints_a_note_with_the_script(
     assert "grown since commit 1" in note
 
 
-def test_a_tile_without_points_is_listed_once_it_has_some(tmp_path: Path, cryotile: Call) -> None:
+def test_a_tile_without_points_is_listed_once_it_has_some(
+    tmp_path: Path, cryotile: Cryotile
+) -> None:
     db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
     add(db, 1, at=(-15_000.0, 0.0), count=300)
     run = tmp_path / "run"
@@ -172,7 +172,7 @@ def test_a_tile_without_points_is_listed_once_it_has_some(tmp_path: Path, cryoti
 
 
 def test_new_points_outside_the_frozen_bounds_are_counted_and_located(
-    run: Path, cryotile: Call
+    run: Path, cryotile: Cryotile
 ) -> None:
     assert "\nbeyond" not in cryotile("plan", run)
     add(open_db(Run.load(run)), 2, at=(72_500.0, -32_500.0))
@@ -183,13 +183,13 @@ def test_new_points_outside_the_frozen_bounds_are_counted_and_located(
         assert "0 to do, of them 0 stale" in said
 
 
-def test_new_points_outside_the_frozen_period_are_reported(run: Path, cryotile: Call) -> None:
+def test_new_points_outside_the_frozen_period_are_reported(run: Path, cryotile: Cryotile) -> None:
     add(open_db(Run.load(run)), 2, at=(0.0, 0.0), days=800)
     said = cryotile("plan", run)
     assert "beyond the period of the run: there are some from 2015-01-01 to 2017-03" in said
 
 
-def test_a_compaction_makes_nothing_stale(run: Path, cryotile: Call) -> None:
+def test_a_compaction_makes_nothing_stale(run: Path, cryotile: Cryotile) -> None:
     db, before = open_db(Run.load(run)), written(run)
     add(db, 2, at=(172_500.0, 0.0))
     cryotile("plan", run)
@@ -200,7 +200,7 @@ def test_a_compaction_makes_nothing_stale(run: Path, cryotile: Call) -> None:
     assert written(run) == before
 
 
-def test_info_shows_the_history_and_the_snapshot_of_a_run(run: Path, cryotile: Call) -> None:
+def test_info_shows_the_history_and_the_snapshot_of_a_run(run: Path, cryotile: Cryotile) -> None:
     db = open_db(Run.load(run))
     add(db, 2, at=(12_500.0, 12_500.0))
     assert re.search(r"^ +2 \d{4}-.* 1 granules? in, 0 out", cryotile("info", db.path), re.M)
@@ -216,7 +216,7 @@ SMALL = World(bounds=(-20e3, -1370e3, 20e3, -1330e3), lrm_radius=9e3)
     ("one", "other", "days"), [("l2i", "cryotempo", 30), ("atl06", "atl11", 25)]
 )
 def test_the_same_pass_in_two_products_causes_a_warning(
-    tmp_path: Path, cryotile: Call, one: str, other: str, days: int
+    tmp_path: Path, cryotile: Cryotile, one: str, other: str, days: int
 ) -> None:
     made = {
         product: simulate(

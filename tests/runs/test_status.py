@@ -10,7 +10,7 @@ import re
 import signal
 import struct
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,8 @@ from cryotile.runs.run import Run
 from cryotile.runs.status import Observer, RunningTask, RunStatus, State
 from cryotile.runs.work import FitTile
 from cryotile.testing.backends import HoldingWork, await_holder, holders
-from tests.support.command_line import start
+from tests.support.command_line import Call, Cryotile, start
 from tests.support.small_run import fit, make_run
-
-Call = Callable[..., tuple[int, str, str]]
-Cryotile = Callable[..., str]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,9 @@ from cryotile.fit.variables import Status
 from cryotile.maps.product import read_product
 from cryotile.pointdb import PointDB
 from cryotile.runs.run import Run
+from tests.support.command_line import Call
 from tests.support.flown_run import REQUEST, WORLD, fly_over, plan_flown
 from tests.support.maps import vector_file
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+Call = Callable[..., tuple[int, str, str]]
+"""The fixture ``call``: runs a command and returns its exit code, output and complaints."""
+
+Cryotile = Callable[..., str]
+"""The fixture ``cryotile``: runs a command, checks its exit code, and returns what it printed."""
 
 LIMIT = 240.0
 """Limit for a command on a busy machine, seconds."""

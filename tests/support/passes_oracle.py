@@ -20,7 +20,7 @@ from scipy.stats import t as student
 Array = NDArray[np.float64]
 
 # Columns of the design: 1, tau, u, v, u2, v2, uv, side, cos, sin, then the user's.
-ONE, TAU, TERRAIN, SIDE, SEASON = 0, 1, slice(2, 7), 7, slice(8, 10)
+ONE, TAU, TERRAIN, SIDE = 0, 1, slice(2, 7), 7
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,12 @@ YEAR = np.timedelta64(31_557_600_000, "ms")
 
 @dataclass(frozen=True)
 class Plane:
-    """c0 and c1 in metres per radius, dhdt in m/yr, elevation at the post, formal sigma and misfit."""
+    """c0 and c1 in metres per radius, dhdt in m/yr, elevation at the post and misfit."""
 
     c0: float
     c1: float
     dhdt: float
     elevation: float
-    dhdt_sigma_formal: float
     misfit_rms: float
 
 
@@ -40,10 +39,7 @@ def fit_plane(points: pd.DataFrame, x: float, y: float, radius: float, epoch: st
     mean = heights.mean()
     coefficients = np.linalg.lstsq(matrix, heights - mean, rcond=None)[0]
     rss = float(np.sum((heights - mean - matrix @ coefficients) ** 2))
-    variance = rss / (len(near) - 4) * np.linalg.inv(matrix.T @ matrix)[2, 2]
-    return Plane(
-        *coefficients[:3], coefficients[3] + mean, np.sqrt(variance), np.sqrt(rss / len(near))
-    )
+    return Plane(*coefficients[:3], coefficients[3] + mean, np.sqrt(rss / len(near)))
 
 
 def jackknife(

@@ -6,7 +6,6 @@ import json
 import pickle
 import re
 import shlex
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,10 +25,9 @@ from cryotile.maps.product import CELL_AREA, cell_area, described
 from cryotile.plotting.kinds import draw
 from cryotile.plotting.series import PANELS
 from cryotile.runs.series import as_table
+from tests.support.command_line import Call
 from tests.support.flown_run import REQUEST, WORLD, fly_over, plan_flown, work
 from tests.support.maps import GRID, OVER_TIME, made_up, vector_file
-
-Call = Callable[..., tuple[int, str, str]]
 
 PLACE, DEGREES = (-5_000.0, -1_340_000.0), (-45.213789, 77.675813)
 
