@@ -43,7 +43,7 @@ def test_the_true_rates_over_the_basins_of_the_demo_add_up_to_its_true_totals(
         assert abs(error) < 0.002 < abs(truth)
 
 
-def test_a_series_that_is_the_truth_has_no_distance_from_it(
+def test_the_series_of_a_basin_is_compared_with_its_true_change(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World()

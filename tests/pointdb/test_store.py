@@ -17,9 +17,9 @@ from cryotile.pointdb import Damage, PointDB, compact, log
 from cryotile.pointdb.fragments import Writer
 from cryotile.pointdb.log import Log
 from cryotile.pointdb.snapshot import FRAGMENTS, Commit
-from cryotile.points import CORE_COLUMNS, Granule
+from cryotile.points import Granule
 from cryotile.selection import Where
-from tests.support.made_up import START, as_stored, granule, points, sorted_rows, with_points
+from tests.support.made_up import START, granule, points, with_points
 from tests.support.point_dbs import filled, fragment_files, named_fragments
 
 GRANULES = [granule(seed, 120) for seed in range(6)]
@@ -472,12 +472,3 @@ def test_the_same_pass_in_two_products_is_noted(tmp_path: Path) -> None:
     db = filled(tmp_path / "c.pdb", l2i)
     later = [overlapping(g, "cryosat2_l2", later="400h") for g in GRANULES[:2]]
     assert db.append(later).notes == {}
-
-
-def test_core_columns_are_those_of_the_points(tmp_path: Path) -> None:
-    db = filled(tmp_path / "a.pdb", GRANULES[:1])
-    db.append([newer(GRANULES[0], 7)])
-    read = db.read()
-    assert list(read.columns) == list(CORE_COLUMNS)
-    expected = as_stored(newer(GRANULES[0], 7).points)
-    pd.testing.assert_frame_equal(sorted_rows(read), sorted_rows(expected))
