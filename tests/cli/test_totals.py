@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import xarray as xr
 
+from cryotile.maps.netcdf import is_map
+from cryotile.maps.product import write_product
 from cryotile.totalling.table import COLUMNS
 from tests.support.command_line import Call
-from tests.support.mapped_world import NAMES, eight_basins, world
+from tests.support.mapped_world import CONFIG, GRID, NAMES, eight_basins, world
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,34 @@ def test_what_is_wrong_is_said_in_one_line(
     assert (code, said) == (2, "")
     assert len(complaint.splitlines()) == 1
     assert says in complaint
+
+
+def test_a_store_has_the_totals_of_its_file_and_a_geotiff_is_refused(
+    home: Path, call: Call, tmp_path: Path
+) -> None:
+    made = {name: tmp_path / f"dhdt.{name}" for name in ("nc", "zarr", "tif")}
+    product = xr.load_dataset(home / "dhdt.nc")
+    names = [str(name) for name, variable in product.data_vars.items() if is_map(variable)]
+    sums = product[["region_rate", "region_delta"]].drop_vars("period", errors="ignore")
+    sums = sums.assign_coords({"pass": [f"p{k}" for k in range(sums.sizes["pass"])]})
+    for path in made.values():
+        write_product(
+            product[names].drop_vars(["region", "period"], errors="ignore"),
+            path,
+            grid=GRID,
+            config=CONFIG,
+            about={"regions_digest": product.attrs["regions_digest"]},
+            sums=None if path == made["tif"] else sums,
+            with_area=False,
+        )
+    basins = words(home)[2:]
+    code, said, notes = call("totals", made["zarr"], *basins)
+    assert (code, said, notes) == call("totals", made["nc"], *basins)
+    assert (code, said) == (0, call(*words(home))[1])
+    assert all(line.count("±") == 2 for line in said.splitlines()[1:])
+    code, said, complaint = call("totals", made["tif"], *basins)
+    assert (code, said, complaint.count("\n")) == (2, "", 1)
+    assert "dhdt.tif is not a product of cryotile in NetCDF or Zarr; make a product" in complaint
 
 
 def test_what_is_no_product_is_refused(home: Path, call: Call, tmp_path: Path) -> None:

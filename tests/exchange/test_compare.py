@@ -331,6 +331,7 @@ def test_the_command_refuses_in_one_line(product: Make, call: Call, tmp_path: Pa
         (path, path, "--column", "id"),
         (path, path, "--sigma", "dhdt_sigma"),
         (path, path, "--mapping", path),
+        (path, path, "-o", tmp_path / "report.txt"),
         (damaged, path),
         (path, damaged),
     ):

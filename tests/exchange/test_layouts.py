@@ -320,6 +320,32 @@ def test_columns_of_a_table_are_known_by_name(head: str, tmp_path: Path) -> None
     assert np.allclose(field.sigma, SIGMA)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lon,lat,dhdt\n", "none of its 0 rows has a place and a rate"),
+        ("lon,lat,dhdt\n-45,178,0.1\n", "none of its 1 rows has a place and a rate"),
+        (
+            "lon,lat,dhdt,start,end\n-45,78,0.1,2020-01-01,2012-01-01\n",
+            "the period of dhdt ends before its start",
+        ),
+    ],
+)
+def test_a_table_without_a_rate_or_with_reversed_dates_is_refused(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InvalidValue, match=message) as error:
+        read_reference([tmp_path / "a.csv"])
+    one_line(error)
+
+
+def test_columns_that_mean_the_same_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("lon,lat,rate,dhdt\n-45,78,0.1,0.2\n")
+    reference = read_reference([tmp_path / "a.csv"])
+    assert reference.notes[-1] == "columns rate, dhdt are all a rate by name: rate is used"
+
+
 def test_a_mapping_names_columns_and_the_crs(tmp_path: Path) -> None:
     x, y = (at.ravel() for at in np.meshgrid(*published.axes(NORTH, 500.0, 20)))
     rows = np.column_stack([x, y, 1e3 * truth(x, y, NORTH)])

@@ -10,7 +10,7 @@ import rasterio
 import shapely
 
 import cryotile as ct
-from cryotile.errors import InvalidValue
+from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.geo.regions import Regions
 from tests.support.grids import degree_grid, projected_grid
 from tests.support.mapped_world import GRID, X, Y
@@ -100,6 +100,11 @@ def test_units_and_errors_that_a_file_does_not_state_are_named_and_not_guessed(
     np.testing.assert_allclose(table.rate_m_yr, -0.005)
     assert "has no map 'x'; choose one of" in refused(drawn, basins, gia=f"{two}:x")
     assert "does not exist" in refused(drawn, basins, gia=tmp_path / "absent.nc")
+    assert "or is not a file" in refused(drawn, basins, gia=tmp_path)
+    cut = tmp_path / "cut.nc"
+    cut.write_bytes(two.read_bytes()[:2000])
+    with pytest.raises(DamagedFile, match=r"cut\.nc cannot be read as NetCDF; fetch it again"):
+        ct.totals(drawn.product, basins, "NAME", gia=cut)
     text = tmp_path / "text.nc"
     text.write_text("gia")
     assert "not a NetCDF file" in refused(drawn, basins, gia=text)

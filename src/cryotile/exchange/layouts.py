@@ -21,7 +21,7 @@ from cryotile.exchange import (
 from cryotile.exchange.grid_file import opened
 from cryotile.exchange.joining import join
 from cryotile.exchange.own import of_product
-from cryotile.exchange.reference import Reference
+from cryotile.exchange.reference import Reference, period_text
 from cryotile.maps.product import is_product, open_product
 
 __all__ = ["LAYOUTS", "Layout", "read_reference"]
@@ -76,7 +76,8 @@ def read_reference(
     Raises
     ------
     InvalidValue
-        A file does not exist or has no layout that is known, or files are of different layouts or grids.
+        A file does not exist or has no layout that is known, files are of different layouts or grids, or a period is
+        reversed.
     DamagedFile
         A file is damaged.
     """
@@ -86,7 +87,18 @@ def read_reference(
             f"{paths[0] if paths else 'the reference'} has no NetCDF file; give a file"
         )
     found = [_read(file, variable, sigma, mapping) for file in files]
+    for reference in found:
+        _check_periods(reference)
     return found[0] if len(found) == 1 else join(found)
+
+
+def _check_periods(reference: Reference) -> None:
+    for rate in reference.rates:
+        if rate.period is not None and rate.period[0] > rate.period[1]:
+            raise InvalidValue(
+                f"{reference.name}: the period of {rate.label} ends before its start ({period_text(rate.period)});"
+                " correct its dates"
+            )
 
 
 def _files(path: Path) -> list[Path]:
@@ -104,7 +116,9 @@ def _read(path: Path, variable: str | None, sigma: str | None, mapping: Path | N
         )
     if table.is_table(path):
         if not path.is_file():
-            raise InvalidValue(f"{path} does not exist; give a NetCDF file or a table")
+            raise InvalidValue(
+                f"{path} does not exist or is not a file; give a NetCDF file or a table"
+            )
         return table.read(path, variable, sigma, mapping)
     if variable is None and is_product(path):
         return of_product(open_product(path), str(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def read(
     Raises
     ------
     InvalidValue
-        A column is missing, or a number is none.
+        A column is missing, a number is none, or no row has a place and a rate.
     """
     table, units = _load(path)
     given = _mapping(mapping) | {k: v for k, v in (("rate", variable), ("sigma", sigma)) if v}
@@ -89,10 +89,15 @@ def read(
         of = sigma_unit(units[error], error, path, of=unit, rate=True)
         errors = np.abs(_numbers(path, table, error)) ** of.power * of.factor
         notes.append(of.note)
+    notes += _doubles(units, columns, given)
     others = {name: _plain(name)[0] for name in units if name not in columns.values()}
     notes += unused_sigmas(others)
     period, said = _period(table, columns)
     known = np.isfinite(values) & np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        raise InvalidValue(
+            f"{path}: none of its {len(table):,} rows has a place and a rate; give another table"
+        )
     dropped = (
         [f"{(~known).sum():,} rows without a place or a rate: dropped"] if not known.all() else []
     )
@@ -173,13 +178,30 @@ def _column(path: Path, table: pd.DataFrame, given: Mapping[str, str], what: str
     return str(found[0]) if found else None
 
 
+def _doubles(
+    names: Iterable[str], columns: Mapping[str, str | None], given: Mapping[str, str]
+) -> list[str]:
+    """Return notes on columns that mean the same by their names, of which the first is used."""
+    found = {
+        what: [name for name in names if _plain(name)[0] in words]
+        for what, words in _NAMES.items()
+        if what not in given
+    }
+    return [
+        f"columns {', '.join(same)} are all a {what} by name: {columns[what]} is used"
+        for what, same in found.items()
+        if len(same) > 1
+    ]
+
+
 def _places(
     path: Path, table: pd.DataFrame, columns: Mapping[str, str | None], named: str | None
 ) -> tuple[Floats, Floats, pyproj.CRS]:
     longitude, latitude, x, y = (columns[name] for name in ("longitude", "latitude", "x", "y"))
     if longitude is not None and latitude is not None:
         lon, lat = (_numbers(path, table, name) for name in (longitude, latitude))
-        crs = projected_crs("EPSG:3031" if np.nanmedian(lat) < 0 else "EPSG:3413")
+        southern = np.count_nonzero(lat < 0) > np.count_nonzero(lat >= 0)
+        crs = projected_crs("EPSG:3031" if southern else "EPSG:3413")
         to = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
         projected = to.transform(lon, lat, errcheck=False)
         return projected[0], projected[1], crs

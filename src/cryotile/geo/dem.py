@@ -73,7 +73,9 @@ class Dem:
 
     def __init__(self, path: Path, crs: pyproj.CRS) -> None:
         if not path.is_file():
-            raise InvalidValue(f"DEM {path} does not exist; give a GeoTIFF or NetCDF file")
+            raise InvalidValue(
+                f"DEM {path} does not exist or is not a file; give a GeoTIFF or NetCDF file"
+            )
         self.path = path
         self._crs, self._raster = crs, _in_metres(path, _open(path)).closed()
         if not overlaps(self._raster, crs):

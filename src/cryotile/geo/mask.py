@@ -63,7 +63,7 @@ class Mask:
             pyogrio, shapely or rasterio is not installed.
         """
         if not path.is_file():
-            raise InvalidValue(f"mask {path} does not exist; {_REMEDY}")
+            raise InvalidValue(f"mask {path} does not exist or is not a file; {_REMEDY}")
         try:
             inside = _within_polygons(path, grid) if is_vector(path) else _not_zero(path, grid)
         except ImportError as error:

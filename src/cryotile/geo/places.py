@@ -104,7 +104,7 @@ def read_points(path: Path, crs: str, column: str | None = None) -> Places:
         The file is a vector file, and pyogrio or shapely is not installed.
     """
     if not path.is_file():
-        raise InvalidValue(f"points {path} do not exist; {_REMEDY}")
+        raise InvalidValue(f"points {path} do not exist or are not a file; {_REMEDY}")
     if is_vector(path):
         names, x, y = _of_vector(path, crs, column)
     else:
@@ -144,7 +144,7 @@ def read_line(path: Path, crs: str) -> Array:
         The file is a vector file, and pyogrio or shapely is not installed.
     """
     if not path.is_file():
-        raise InvalidValue(f"line {path} does not exist; {_LINE_REMEDY}")
+        raise InvalidValue(f"line {path} does not exist or is not a file; {_LINE_REMEDY}")
     if not is_vector(path):
         return np.column_stack(read_points(path, crs)[1:])
     layers = _layers(VectorFile(path, "line", _LINE_REMEDY), None, LINE)

@@ -13,9 +13,17 @@ import numpy.typing as npt
 import pyproj
 from pyproj.exceptions import CRSError
 
-from cryotile.errors import InvalidValue, MissingDependency
+from cryotile.errors import DamagedFile, InvalidValue, MissingDependency
 
-__all__ = ["Raster", "is_netcdf", "maps_of", "open_band", "open_variable", "overlaps"]
+__all__ = [
+    "Raster",
+    "is_netcdf",
+    "maps_of",
+    "open_band",
+    "open_netcdf",
+    "open_variable",
+    "overlaps",
+]
 
 BLOCK = 1024
 """Pixels along a side of a block: 8 MB."""
@@ -228,6 +236,20 @@ def maps_of(file: netCDF4.Dataset) -> dict[str, Any]:
     }
 
 
+def open_netcdf(path: Path, noun: str) -> netCDF4.Dataset:
+    """Open a NetCDF file.
+
+    Raises
+    ------
+    DamagedFile
+        It cannot be read.
+    """
+    try:
+        return netCDF4.Dataset(path)
+    except (OSError, RuntimeError) as error:
+        raise DamagedFile(f"{noun} {path} cannot be read as NetCDF; fetch it again") from error
+
+
 def open_variable(path: Path, noun: str, choose: Callable[[netCDF4.Dataset], Any]) -> Raster:
     """Open a variable of a NetCDF file.
 
@@ -244,8 +266,10 @@ def open_variable(path: Path, noun: str, choose: Callable[[netCDF4.Dataset], Any
     ------
     InvalidValue
         The variable has no CRS, or is not evenly spaced.
+    DamagedFile
+        The file cannot be read.
     """
-    file = netCDF4.Dataset(path)
+    file = open_netcdf(path, noun)
     variable = choose(file)
     first = (0,) * (variable.ndim - 2)
     crs = _netcdf_crs(path, noun, file, variable)

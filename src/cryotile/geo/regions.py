@@ -96,7 +96,7 @@ class Regions:
             pyogrio, shapely or rasterio is not installed.
         """
         if not path.is_file():
-            raise InvalidValue(f"basins {path} do not exist; {_REMEDY}")
+            raise InvalidValue(f"basins {path} do not exist or are not a file; {_REMEDY}")
         if not is_vector(path):
             raise InvalidValue(f"basins {path} are not a vector file; {_REMEDY}")
         try:

@@ -297,6 +297,8 @@ def check_product(path: Path) -> None:
         state = (
             "is not a product of cryotile in NetCDF or Zarr" if path.exists() else "does not exist"
         )
+        if path.is_file() and h5py.is_hdf5(path):
+            state += ", or is damaged"
         file = path.with_suffix(".nc")
         raise InvalidValue(
             f"{path} {state}; make a product with: {command('assemble', 'RUN', '-o', file)}"

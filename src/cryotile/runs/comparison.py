@@ -74,6 +74,9 @@ def compare(
 
     if column is not None and basins is None:
         raise InvalidValue(f'column {column!r} is one of basins; give basins="FILE" too')
+    page = None if report is None else path_of("report", report)
+    if page is not None and page.suffix.lower() not in (".html", ".htm"):
+        raise InvalidValue(f"{page} does not end in .html; name the report e.g. {page.stem}.html")
     maps, name = named_maps(product)
     own = of_product(maps, name)
     several = [reference] if isinstance(reference, str | os.PathLike) else reference
@@ -85,10 +88,10 @@ def compare(
     )
     regions = None if basins is None else _regions(own, path_of("basins", basins), column)
     found = compare_maps(own, other, slope=_slope(maps), regions=regions, unknowns=unknowns(maps))
-    if report is not None:
+    if page is not None:
         from cryotile.exchange.report import write_report
 
-        write_report(found, path_of("report", report))
+        write_report(found, page)
     return found
 
 

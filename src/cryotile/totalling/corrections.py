@@ -9,14 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import netCDF4
 import numpy as np
 import numpy.typing as npt
 
 from cryotile.errors import InvalidValue, number_of, path_of
 from cryotile.exchange.units import rate_unit, sigma_unit
 from cryotile.geo.mask import Mask
-from cryotile.geo.raster import Raster, is_netcdf, maps_of, open_band, open_variable, overlaps
+from cryotile.geo.raster import (
+    Raster,
+    is_netcdf,
+    maps_of,
+    open_band,
+    open_netcdf,
+    open_variable,
+    overlaps,
+)
 from cryotile.totalling.posts import Posts
 
 __all__ = ["Correction", "Density", "density_of", "read_correction", "uniform_density"]
@@ -80,7 +87,7 @@ def read_correction(posts: Posts, noun: str, source: Path) -> Correction:
         raise InvalidValue(
             f"{noun} {path} is not a NetCDF file, whose attributes state the unit of the rate; give one"
         )
-    with netCDF4.Dataset(path) as file:
+    with open_netcdf(path, noun) as file:
         maps = {str(name): variable for name, variable in maps_of(file).items()}
         errors = [name for name in maps if _is_error(maps[name])]
         name = _chosen(path, noun, wanted, [name for name in maps if name not in errors])
@@ -112,7 +119,7 @@ def _parted(source: Path, noun: str) -> tuple[Path, str | None]:
     path, separator, name = str(source).rpartition(":")
     if separator and Path(path).is_file():
         return Path(path), name
-    raise InvalidValue(f"{noun} {source} does not exist; give a file")
+    raise InvalidValue(f"{noun} {source} does not exist or is not a file; give a file")
 
 
 def _is_error(variable: Any) -> bool:
@@ -239,7 +246,7 @@ def _number(density: object) -> float | None:
 def _density_grid(posts: Posts, source: Path) -> Density:
     path, wanted = _parted(source, "density")
     if is_netcdf(path):
-        with netCDF4.Dataset(path) as file:
+        with open_netcdf(path, "density") as file:
             maps = [str(name) for name, v in maps_of(file).items() if not _is_error(v)]
         name = _chosen(path, "density", wanted, maps)
         raster = open_variable(path, "density", lambda file: file[name])
