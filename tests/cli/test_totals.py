@@ -72,7 +72,7 @@ def test_the_table_is_written_as_csv_and_json_and_not_overwritten(
         (["--fill", "hypsometric"], "give an elevation model: --dem"),
         (["--imbie", "i.csv", "--imbie-year", "2024"], "(--imbie-year"),
         (["--imbie", "i.csv"], "give --imbie-contributor"),
-        (["-o", "totals.txt"], "ends in neither .csv nor .json"),
+        (["-o", "totals.txt"], "ends in none of .csv, .json"),
         (["--column", "name"], "has no column 'name'; choose one of NAME"),
         (["--density", "0.9"], "density 0.9 is not between"),
         (["--gia", "absent.nc"], "gia absent.nc does not exist"),

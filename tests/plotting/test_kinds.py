@@ -277,7 +277,7 @@ def test_the_command_names_each_picture_after_its_variable_and_kind(
         (("--kind", "windows"), "no windows"),
         (("nothing",), "no variable 'nothing'"),
         (("-o", tmp_path / "map.gif"), "no windows"),
-        (("--lonlat",), "--lonlat is of a line"),
+        (("--lonlat",), "--lonlat is for --line, which is missing"),
         (("--kind", "histogram", "-o", tmp_path / "h.gif"), "would be an animation"),
     ):
         code, _, complaint = call("plot", product, *words)

@@ -475,7 +475,7 @@ def test_a_tile_that_disagrees_with_the_fit_is_an_error(
         (("--at", "inf", "0"), "outside the grid"),
         (("--lonlat", "--at", "-45000", "77"), "are not in degrees"),
         (("--lonlat", "--at", "135", "-80"), "outside the grid"),
-        (("--at", str(X), str(Y), "--output", "points.txt"), "ends in neither .csv nor .parquet"),
+        (("--at", str(X), str(Y), "--output", "points.txt"), "ends in none of .csv, .parquet"),
         (("--at", str(X), str(Y), "--plot", "post.txt"), "no suffix of a picture"),
     ],
 )

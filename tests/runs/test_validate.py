@@ -214,13 +214,17 @@ def test_what_an_earlier_call_wrote_stays(call: Call, run: Run) -> None:
     assert json.loads(record.read_text()) == told
 
 
-def test_damaged_numbers_of_an_earlier_call_are_written_anew(call: Call, run: Run) -> None:
+def test_damaged_numbers_of_an_earlier_call_are_named_and_written_anew(
+    call: Call, run: Run
+) -> None:
     words = ("validate", run.path, "--backend", "serial", "--max-tiles", 2, "--split", "odd-even")
     assert call(*words)[0] == 0
     record = run.path / "validation" / "validation.json"
     before = record.read_text()
     record.write_text(before[:40])
-    assert call(*words)[0] == 0
+    code, _, said = call(*words)
+    assert code == 0
+    assert f"{record} is damaged and is written anew" in said
     assert record.read_text() == before
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile import api
-from cryotile.cli.screen import FORCE, RUN, check_free, number
+from cryotile.cli.screen import FORCE, PATH, RUN, check_free, number, words
 from cryotile.errors import InvalidValue, command
 from cryotile.fit.variables import Status
 from cryotile.maps.authorship import check_authorship, lacking, read_authorship
@@ -23,8 +23,6 @@ __all__ = ["assemble"]
 
 LACKING_SHOWN = 4
 """Number of lacking attributes that are named."""
-
-PATH = click.Path(path_type=Path, readable=False)
 
 
 @click.command()
@@ -46,8 +44,8 @@ PATH = click.Path(path_type=Path, readable=False)
 @click.option(
     "--product",
     type=PATH,
-    metavar="TOML",
-    help="File whose table [product] has creator_name, license, doi and other attributes.",
+    metavar="FILE",
+    help="TOML file whose table [product] has creator_name, license, doi and other attributes.",
 )
 @click.option(
     "--attribute",
@@ -78,7 +76,7 @@ def assemble(
       cryotile assemble run/ -o dhdt.zarr --product product.toml --attribute license=CC-BY-4.0
     """
     run = Run.load(run_directory)
-    names = None if variables is None else [n.strip() for n in variables.split(",") if n.strip()]
+    names = None if variables is None else words(variables)
     given = {} if product is None else read_authorship(product)
     given |= check_authorship(dict(map(_pair, attributes)))
     files = files_of_product(run, output, names)

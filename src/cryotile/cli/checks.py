@@ -15,7 +15,18 @@ import pandas as pd
 import pyproj
 import xarray as xr
 
-from cryotile.cli.screen import BACKEND, FORCE, RUN, check_free, counted, number, to_stderr
+from cryotile.cli.screen import (
+    BACKEND,
+    FORCE,
+    PATH,
+    RUN,
+    as_json_value,
+    check_free,
+    check_suffix,
+    counted,
+    number,
+    to_stderr,
+)
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.files import atomic_path, write_text
 from cryotile.fit.agreement import SPLITS, Agreement
@@ -50,14 +61,14 @@ LEAST_LIKELY = -7.0
 @click.option("--lonlat", is_flag=True, help="X and Y are longitude and latitude, degrees.")
 @click.option(
     "--plot",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     metavar="FILE",
     help="Draw the residuals: PNG, PDF or SVG.",
 )
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     metavar="FILE",
     help="Write the points with the verdict on each: .csv or .parquet.",
 )
@@ -82,10 +93,7 @@ def explain(
       cryotile explain run/ --at -12000 -1342000
       cryotile explain run/ --lonlat --at -44.9 77.9 --plot post.png --output points.csv
     """
-    if output is not None and output.suffix.lower() not in TABLES:
-        raise InvalidValue(
-            f"{output} ends in neither {' nor '.join(TABLES)}; name it e.g. points.csv"
-        )
+    check_suffix(output, TABLES, "points.csv")
     check_free(plot, force=force)
     check_free(output, force=force)
     run = Run.load(run_directory)
@@ -310,9 +318,9 @@ def _compared(found: Explanation) -> str:
 
 def _as_json(found: Explanation) -> dict[str, Any]:
     fit = {
-        name: _plain(variable.item())
+        name: as_json_value(variable.item())
         if variable.ndim == 0
-        else [_plain(value) for value in variable.to_numpy().tolist()]
+        else [as_json_value(value) for value in variable.to_numpy().tolist()]
         for name, variable in found.fit.data_vars.items()
     }
     passes = found.passes.astype({"time": str}).to_dict("records")
@@ -326,22 +334,18 @@ def _as_json(found: Explanation) -> dict[str, Any]:
         "fit": fit | {name: str(found.fit[name].values) for name in ("time_start", "time_end")},
         "stored": {
             "tile": found.stored.tile,
-            "dhdt": _plain(found.stored.dhdt),
+            "dhdt": as_json_value(found.stored.dhdt),
             "status": found.stored.status.name.lower(),
             "agrees": found.stored.agrees(found.fit),
         },
         "gates": [
-            {name: _plain(value) for name, value in asdict(gate).items()} for gate in found.gates
+            {name: as_json_value(value) for name, value in asdict(gate).items()}
+            for gate in found.gates
         ],
         "likelihood": found.likelihood.to_dict("records"),
         "points": {r.value: int((found.points["reason"] == r).sum()) for r in Reason},
-        "passes": [{name: _plain(value) for name, value in row.items()} for row in passes],
+        "passes": [{name: as_json_value(value) for name, value in row.items()} for row in passes],
     }
-
-
-def _plain(value: Any) -> Any:
-    # JSON has neither NaN nor infinity.
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @click.command()
@@ -400,7 +404,7 @@ def validate(
         if parts:
             _map_comparison(name, path)
         compared |= bool(parts)
-        record[name] = [_as_plain(part) for part in parts]
+        record[name] = [_as_record(part) for part in parts]
     if not compared:
         raise CryotileError(
             f"{run.path}: nothing can be compared, because hardly any post has a fit to both halves of its passes or"
@@ -410,12 +414,19 @@ def validate(
 
 
 def _earlier(path: Path) -> dict[str, Any]:
-    """Return the figures of earlier calls; none if there are none, or they are damaged."""
+    """Return the figures of earlier calls."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        to_stderr(
+            f"note: {path} is damaged and is written anew, without the figures of earlier calls"
+        )
+        return {}
+    return found
 
 
 def _title(name: str) -> str:
@@ -462,8 +473,8 @@ def _map_comparison(name: str, product: Path) -> None:
     click.echo(f"  map: {picture} (and {product})")
 
 
-def _as_plain(part: Agreement | Sharing) -> dict[str, Any]:
-    found = {name: _plain(value) for name, value in asdict(part).items()}
+def _as_record(part: Agreement | Sharing) -> dict[str, Any]:
+    found = {name: as_json_value(value) for name, value in asdict(part).items()}
     return found | ({"shows": part.shows} if isinstance(part, Sharing) else {})
 
 

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryotile.cli import with_options
-from cryotile.cli.screen import FORCE, check_free, number
+from cryotile.cli.screen import FORCE, PATH, as_json_value, check_free, number
 from cryotile.runs import comparison
 
 if TYPE_CHECKING:
     from cryotile.exchange.compare import Comparison
 
 __all__ = ["compare"]
-
-PATH = click.Path(path_type=Path, readable=False)
 
 
 @click.command()
@@ -32,8 +30,8 @@ PATH = click.Path(path_type=Path, readable=False)
 @click.option(
     "--mapping", type=PATH, metavar="FILE", help="TOML that names the columns of a table."
 )
-@click.option("--basins", type=PATH, metavar="FILE", help="Polygons of regions.")
-@click.option("--column", metavar="NAME", help="Column of the basins that names them.")
+@click.option("--basins", type=PATH, metavar="FILE", help="Polygons of the basins.")
+@click.option("--column", metavar="NAME", help="Column of --basins that names them.")
 @click.option("-o", "--output", type=PATH, metavar="FILE", help="HTML report to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @FORCE
@@ -97,8 +95,7 @@ def _cell(value: float, form: str) -> str:
 
 def _as_json(found: Comparison, output: Path | None) -> dict[str, Any]:
     rows = [
-        # JSON has no NaN.
-        {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
+        {name: as_json_value(value) for name, value in row.items()}
         for row in found.table.to_dict("records")
     ]
     return {

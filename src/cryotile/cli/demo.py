@@ -12,7 +12,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from cryotile.cli.screen import number
+from cryotile.cli.screen import PATH, number
 from cryotile.errors import InvalidValue, command
 from cryotile.files import write_text
 from cryotile.pointdb import PointDB
@@ -42,7 +42,7 @@ PRODUCTS = click.Choice(
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path, readable=False))
+@click.argument("directory", type=PATH)
 @click.option(
     "--product",
     type=PRODUCTS,
@@ -50,8 +50,19 @@ PRODUCTS = click.Choice(
     show_default=True,
     help="Format of the granules.",
 )
-@click.option("--start", help="First day.  [default: 2011-01-01; of atl06 and atl11: 2019-01-01]")
-@click.option("--years", type=float, default=3.0, show_default=True, help="Length of the mission.")
+@click.option(
+    "--start",
+    metavar="DATE",
+    help="First day.  [default: 2011-01-01; of atl06 and atl11: 2019-01-01]",
+)
+@click.option(
+    "--years",
+    type=float,
+    metavar="YEARS",
+    default=3.0,
+    show_default=True,
+    help="Length of the mission.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 def simulate(directory: Path, product: str, start: str | None, years: float, seed: int) -> None:
     """Write granules of a simulated mission over an ice sheet of known elevation change to DIRECTORY.
@@ -77,7 +88,7 @@ def simulate(directory: Path, product: str, start: str | None, years: float, see
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path, readable=False), default=Path("demo"))
+@click.argument("directory", type=PATH, default=Path("demo"))
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
 def demo(directory: Path, seed: int) -> None:
     """Run the whole path on a simulated mission: granules, point DB, run, product, map, totals and a series of basins.

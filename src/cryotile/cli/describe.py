@@ -174,7 +174,6 @@ def _ingest(path: Path) -> Iterator[str]:
 
 
 def _validation(path: Path) -> Iterator[str]:
-
     from cryotile.fit.groups import MAPPED
 
     yield f"validation   {path}, of the run {path.absolute().parent}"

@@ -22,7 +22,7 @@ __all__ = ["doctor"]
 def doctor(directory: Path, as_json: bool) -> None:
     """Say what is missing for which feature, and whether DIRECTORY can hold point DBs and runs.
 
-    Exit code 1 if there is a problem; a feature that is missing is none.
+    Exit code 1 if there is a problem; a missing feature is not a problem.
 
     \b
     Example:

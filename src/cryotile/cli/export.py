@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cryotile.cli.screen import FORCE, check_free, counted, to_stderr
+from cryotile.cli.screen import FORCE, PATH, check_free, counted, to_stderr, words
 from cryotile.errors import InvalidValue
 from cryotile.exchange.export import FORMATS
 from cryotile.pointdb import PointDB
@@ -21,7 +21,7 @@ POINTS = "geoparquet"
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path, readable=False))
+@click.argument("source", type=PATH)
 @click.option(
     "--as", "layout", required=True, type=click.Choice([*FORMATS, POINTS]), help="Layout to write."
 )
@@ -29,7 +29,7 @@ POINTS = "geoparquet"
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     metavar="PATH",
     help="File to write; or a directory, in which files get the layout's names and replace those of the same name.",
 )
@@ -75,7 +75,7 @@ def export(
     """
     asked = {name: value for name, value in selection.items() if value is not None}
     if columns is not None:
-        asked["columns"] = [name.strip() for name in columns.split(",") if name.strip()]
+        asked["columns"] = words(columns)
     if asked and layout != POINTS:
         raise InvalidValue(
             f"--{next(iter(asked))} selects points, and {layout} is a layout of maps; leave it out"

@@ -8,20 +8,18 @@ from pathlib import Path
 
 import click
 
-from cryotile.cli.screen import counted
+from cryotile.cli.screen import PATH, counted
 
 __all__ = ["penetration"]
 
 
 @click.command()
-@click.argument("maps", metavar="RUN|PRODUCT", type=click.Path(path_type=Path, readable=False))
+@click.argument("maps", metavar="RUN|PRODUCT", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def penetration(maps: Path, as_json: bool) -> None:
-    """Say by how much the rate of radars differs from that of lasers.
+    """Compare the rates of radars and lasers: their difference, and at how many posts it is not 0.
 
-    The map is penetration_rate of the product, with its sigma and interval.
-
-    The run must have the terms platform_offset and penetration.
+    The run must have the terms platform_offset and penetration; its map of the difference is penetration_rate.
 
     \b
     Example:

@@ -8,33 +8,47 @@ from typing import Any
 import click
 
 from cryotile.cli.describe import lead_on
-from cryotile.cli.screen import FORCE, check_free
+from cryotile.cli.screen import FORCE, PATH, check_free
 from cryotile.errors import InvalidValue
 
 __all__ = ["plot"]
 
 
 @click.command()
-@click.argument("product", metavar="RUN|PRODUCT", type=click.Path(path_type=Path, readable=False))
+@click.argument("product", metavar="RUN|PRODUCT", type=PATH)
 @click.argument("variable", required=False)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
+    metavar="FILE",
     help="PNG, PDF, SVG, or GIF: an animation of all windows.  [default: beside the product]",
 )
 @click.option(
     "--kind",
+    metavar="KIND",
     help="map, uncertainty, histogram, status, section, windows or film.  [default: section with --line, windows of a"
     " variable over time, else map]",
 )
-@click.option("--line", type=(float,) * 4, help="Start and end of a section: x y x y, m.")
-@click.option("--lonlat", is_flag=True, help="--line is in degrees: longitude, latitude.")
-@click.option("--range", "limits", type=(float, float), help="Values at the ends of the colours.")
-@click.option("--colour-map", help="A colour map of matplotlib or Crameri, e.g. cmc.vik_r.")
-@click.option("--extent", type=(float,) * 4, help="Part to show: x_min y_min x_max y_max, m.")
-@click.option("--title", help="Text above the picture.")
-@click.option("--size", type=float, help="Longer side of a map, inches.  [default: 6 of one map]")
+@click.option("--line", type=(float,) * 4, metavar="X Y X Y", help="Start and end of a section, m.")
+@click.option("--lonlat", is_flag=True, help="--line is longitude and latitude, degrees.")
+@click.option(
+    "--range",
+    "limits",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Values at the ends of the colours.",
+)
+@click.option(
+    "--colour-map", metavar="NAME", help="A colour map of matplotlib or Crameri, e.g. cmc.vik_r."
+)
+@click.option(
+    "--extent", type=(float,) * 4, metavar="X_MIN Y_MIN X_MAX Y_MAX", help="Part to show, m."
+)
+@click.option("--title", metavar="TEXT", help="Text above the picture.")
+@click.option(
+    "--size", type=float, metavar="INCHES", help="Longer side of a map.  [default: 6 of one map]"
+)
 @click.option(
     "--dpi", type=click.IntRange(30, 1200), default=200, show_default=True, help="Of a PNG."
 )
@@ -51,7 +65,7 @@ def plot(
     """Draw VARIABLE (default: dhdt) of a run or product.
 
     \b
-    Examples:
+    Example:
       cryotile plot dhdt.nc -o dhdt.png
       cryotile plot run/ --kind uncertainty
       cryotile plot dhdt.nc --lonlat --line -49.5 69.1 -48.0 69.4
@@ -63,7 +77,9 @@ def plot(
     if (elsewhere := lead_on(product)) is not None:
         raise InvalidValue(elsewhere)
     if options["lonlat"] and options["line"] is None:
-        raise InvalidValue("--lonlat is of a line, and there is none; add --line or leave it out")
+        raise InvalidValue(
+            "--lonlat is for --line, which is missing; add --line X Y X Y, or leave --lonlat out"
+        )
     output = output or _beside(product, variable, kind or ("section" if options["line"] else None))
     check_free(output, force=force)
     save(open_maps(product), output, variable, kind, **options)

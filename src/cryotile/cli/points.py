@@ -16,16 +16,19 @@ from cryotile.cli.describe import describe, facts
 from cryotile.cli.screen import (
     BACKEND,
     LEASE,
+    PATH,
     STALL,
     counted,
     number,
     print_report,
     size,
     to_stderr,
+    words,
 )
 from cryotile.errors import DamagedFile, InvalidValue, command
 from cryotile.pointdb import PointDB
 from cryotile.pointdb.repair import set_damage_aside
+from cryotile.points import SURFACE_TYPES
 from cryotile.readers import ColumnMapping, find_granules
 from cryotile.runs.ingest import prepare_ingest
 from cryotile.runs.ingest_batch import Criteria, memory_of
@@ -36,15 +39,13 @@ __all__ = ["compact", "info", "ingest", "remove", "verify"]
 
 STDIN = Path("-")
 
-SURFACES = click.Choice(
-    ["grounded_ice", "floating_ice", "ice_free_land", "ocean", "lake", "unknown"]
-)
+SURFACES = click.Choice(SURFACE_TYPES)
 
-DB = click.argument("db", type=click.Path(path_type=Path, readable=False))
+DB = click.argument("db", type=PATH)
 
 MAPPING = click.option(
     "--mapping",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     metavar="FILE",
     help="The files are tables (CSV, Parquet, HDF5, NetCDF), and this TOML or JSON file names their columns.",
 )
@@ -52,16 +53,20 @@ MAPPING = click.option(
 
 @click.command()
 @DB
-@click.argument("granules", nargs=-1, type=click.Path(path_type=Path, readable=False))
+@click.argument("granules", nargs=-1, type=PATH)
 @click.option(
     "--files-from",
     "lists",
     multiple=True,
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     metavar="LIST",
     help="Also read the paths in this file, one a line; - is standard input.",
 )
-@click.option("--crs", help="Projected CRS in metres, e.g. EPSG:3031; required for a new point DB.")
+@click.option(
+    "--crs",
+    metavar="CRS",
+    help="Projected CRS in metres, e.g. EPSG:3031; required for a new point DB.",
+)
 @click.option(
     "--surface",
     "surfaces",
@@ -90,7 +95,7 @@ MAPPING = click.option(
 )
 @click.option(
     "--dem",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     help="Elevation model (GeoTIFF or NetCDF) that points are compared with; points where it has no value stay.",
 )
 @click.option(
@@ -136,7 +141,7 @@ def ingest(
 ) -> None:
     """Read GRANULES, project their points and add them to the point DB.
 
-    A directory stands for the files below it, without those that are no granules by their names.
+    A directory stands for the files below it, except those whose names are not of granules.
 
     A granule that is there already changes nothing; one that cannot be read is named, and the others go in.  Any number
     of processes on any number of hosts may work on it, as on a run; interrupted or killed, the same command goes on.
@@ -153,7 +158,7 @@ def ingest(
         files,
         Criteria(surfaces, where, mapping, dem, max_dem_difference, memory_of(memory)),
         crs=crs,
-        columns=[name.strip() for name in columns.split(",") if name.strip()],
+        columns=words(columns),
         chunk_size=chunk_size,
         backend=backend,
     )
@@ -217,7 +222,7 @@ def _listed(source: Path) -> list[Path]:
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path, readable=False))
+@click.argument("path", type=PATH)
 @MAPPING
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; of a product or a run.")
 def info(path: Path, mapping: Path | None, as_json: bool) -> None:

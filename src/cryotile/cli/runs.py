@@ -16,6 +16,7 @@ from cryotile.cli import saying_what_is_saved, with_options
 from cryotile.cli.screen import (
     BACKEND,
     LEASE,
+    PATH,
     RUN,
     STALL,
     counted,
@@ -54,7 +55,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "tuple[float, ...]": {"multiple": True, "type": float},
     "tuple[str, str]": {"nargs": 2},
     "Bounds": {"nargs": 4, "type": float},
-    "OffsetField": {"type": click.Path(path_type=Path, readable=False)},
+    "OffsetField": {"type": PATH},
 }
 """Type of a setting → how its option is read."""
 
@@ -173,7 +174,7 @@ def _windows(window: str | None, step: str | None) -> tuple[str, str] | None:
 @RUN
 @click.option(
     "--db",
-    type=click.Path(path_type=Path, readable=False),
+    type=PATH,
     help="Point DB; required for a new run, and for one whose point DB was moved.",
 )
 @_settings

@@ -1,25 +1,31 @@
-"""Options that several commands take and texts that they print: numbers, sizes, times, the report of an ingest."""
+"""Options that several commands take, checks of their values, and texts that they print."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cryotile.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cryotile.runs.ingest_batch import IngestReport
 
 __all__ = [
     "BACKEND",
     "FORCE",
     "LEASE",
+    "PATH",
     "RUN",
     "STALL",
+    "as_json_value",
     "check_free",
+    "check_suffix",
     "clock",
     "counted",
     "dropped_lines",
@@ -29,12 +35,15 @@ __all__ = [
     "size",
     "span",
     "to_stderr",
+    "unwrapped_console",
+    "words",
 ]
 
 
-RUN = click.argument(
-    "run_directory", metavar="RUN", type=click.Path(path_type=Path, readable=False)
-)
+PATH = click.Path(path_type=Path, readable=False)
+"""Type of a path; what is wrong with it is said by what opens it."""
+
+RUN = click.argument("run_directory", metavar="RUN", type=PATH)
 
 BACKEND = click.option(
     "--backend",
@@ -74,6 +83,38 @@ def check_free(path: Path | None, *, force: bool) -> None:
     """
     if path is not None and not force and path.exists():
         raise InvalidValue(f"{path} exists; give --force to overwrite it, or name another file")
+
+
+def check_suffix(path: Path | None, suffixes: Sequence[str], example: str) -> None:
+    """Refuse an output whose name does not say its format.
+
+    Raises
+    ------
+    InvalidValue
+        It ends in none of the suffixes.
+    """
+    if path is not None and path.suffix.lower() not in suffixes:
+        raise InvalidValue(f"{path} ends in none of {', '.join(suffixes)}; name it e.g. {example}")
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a list that commas separate."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def as_json_value(value: Any) -> Any:
+    """Return a value as JSON has it: null for a number that is not finite."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def unwrapped_console() -> Console:
+    """Return a console whose lines are not wrapped where other programs read them."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 1000
+    return console
 
 
 def to_stderr(line: str) -> None:

@@ -12,8 +12,7 @@ import click
 import numpy as np
 import xarray as xr
 
-from cryotile.cli.screen import FORCE, check_free, to_stderr
-from cryotile.errors import InvalidValue
+from cryotile.cli.screen import FORCE, PATH, as_json_value, check_free, check_suffix, to_stderr
 from cryotile.runs.series import as_table, write_series
 from cryotile.runs.series import series as make_series
 
@@ -24,22 +23,20 @@ SUFFIXES = (".csv", ".nc", ".png", ".pdf", ".svg")
 SHOWN = 5
 """Places or basins that have a column on the screen."""
 
-_FILE = click.Path(path_type=Path, readable=False)
-
 
 @click.command()
-@click.argument("product", metavar="RUN|PRODUCT", type=_FILE)
+@click.argument("product", metavar="RUN|PRODUCT", type=PATH)
 @click.option(
     "--at", type=(float, float), multiple=True, metavar="X Y", help="Place, m; may be repeated."
 )
 @click.option(
-    "--points", type=_FILE, metavar="FILE", help="Places of a CSV file or of a vector file."
+    "--points", type=PATH, metavar="FILE", help="Places of a CSV file or of a vector file."
 )
-@click.option("--column", metavar="NAME", help="Column of FILE that names the places.")
+@click.option("--column", metavar="NAME", help="Column of --points that names them.")
 @click.option(
     "--line", type=(float,) * 4, metavar="X Y X Y", help="Start and end of a straight line, m."
 )
-@click.option("--along", type=_FILE, metavar="FILE", help="Line of a vector file, e.g. a flowline.")
+@click.option("--along", type=PATH, metavar="FILE", help="Line of a vector file, e.g. a flowline.")
 @click.option("--lonlat", is_flag=True, help="--at and --line are longitude and latitude, degrees.")
 @click.option(
     "--basin",
@@ -57,7 +54,7 @@ _FILE = click.Path(path_type=Path, readable=False)
 @click.option(
     "-o",
     "--output",
-    type=_FILE,
+    type=PATH,
     metavar="FILE",
     help="Table, .csv; NetCDF, .nc; or picture, .png, .pdf or .svg.",
 )
@@ -76,10 +73,7 @@ def series(product: Path, output: Path | None, as_json: bool, force: bool, **opt
       cryotile series dhdt.nc --along flowline.gpkg -o flowline.png
       cryotile series dhdt.nc --basin NW --basin CW --density 917 -o series.csv
     """
-    if output is not None and output.suffix.lower() not in SUFFIXES:
-        raise InvalidValue(
-            f"{output} ends in none of {', '.join(SUFFIXES)}; name it e.g. series.csv"
-        )
+    check_suffix(output, SUFFIXES, "series.csv")
     check_free(output, force=force)
     # click has an empty tuple for an option that is not there.
     at, basins = (options.pop(name) or None for name in ("at", "basins"))
@@ -163,8 +157,7 @@ def _as_json(found: xr.Dataset) -> dict[str, Any]:
     for name in table.select_dtypes("datetime"):
         table[name] = table[name].astype(str)
     rows = [
-        # JSON has no NaN.
-        {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
+        {name: as_json_value(value) for name, value in row.items()}
         for row in table.to_dict("records")
     ]
     return {"notes": found.attrs["notes"].split("\n"), "rows": rows}

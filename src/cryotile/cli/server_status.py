@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cryotile.cli.screen import number, range_left
+from cryotile.cli.screen import number, range_left, unwrapped_console
 from cryotile.errors import CryotileError, command
 from cryotile.farm.http import Site
 from cryotile.ledgers.http import open_api
@@ -23,7 +23,6 @@ __all__ = ["show_server", "watch_server"]
 Run = Mapping[str, Any]
 
 _PAUSE = 2.0
-_WIDE = 1000
 
 # What changes with time alone.
 _RESTLESS = {"clock", "rate", "seconds_left", "seen"}
@@ -48,7 +47,7 @@ def show_server(address: str, *, as_json: bool) -> None:
         for run in runs:
             click.echo(json.dumps(run))
     else:
-        _console().print(_picture(site, runs))
+        unwrapped_console().print(_picture(site, runs))
 
 
 def watch_server(address: str, *, as_json: bool) -> None:
@@ -66,7 +65,7 @@ def watch_server(address: str, *, as_json: bool) -> None:
     CryotileError
         Tasks have failed.
     """
-    site, console = open_api(address), _console()
+    site, console = open_api(address), unwrapped_console()
     last: dict[str, str] = {}
     with Live(console=console, auto_refresh=False, transient=not console.is_terminal) as live:
         while True:
@@ -87,14 +86,6 @@ def watch_server(address: str, *, as_json: bool) -> None:
 def _look(site: Site) -> list[Run]:
     runs: list[Run] = site.ask("GET", "runs")["runs"]
     return runs
-
-
-def _console() -> Console:
-    console = Console()
-    if not console.is_terminal:
-        # Not wrapped, because other programs read the lines.
-        console.width = _WIDE
-    return console
 
 
 def _picture(site: Site, runs: Sequence[Run]) -> RenderableType:

@@ -19,7 +19,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cryotile.cli.screen import clock, counted, number, range_left, to_stderr
+from cryotile.cli.screen import (
+    PATH,
+    clock,
+    counted,
+    number,
+    range_left,
+    to_stderr,
+    unwrapped_console,
+)
 from cryotile.errors import CryotileError, InvalidValue, command
 from cryotile.files import atomic_path
 from cryotile.runs.ingest import Ingest
@@ -48,7 +56,6 @@ _CELLS = (
     ("○", "bold yellow", "running"),
     ("x", "bold red", "failed"),
 )
-_WIDE = 1000
 
 
 @click.command()
@@ -57,7 +64,7 @@ _WIDE = 1000
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 @click.option(
     "--html",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PATH,
     metavar="FILE",
     help="Write the page about RUN as one file, for any browser.",
 )
@@ -83,10 +90,7 @@ def status(place: str, watch: bool, as_json: bool, html: Path | None) -> None:
         return
     tasks = load_tasks(Path(place))
     observer = Observer(tasks)
-    console = Console()
-    if not console.is_terminal:
-        # Not wrapped, because other programs read the lines.
-        console.width = _WIDE
+    console = unwrapped_console()
     if watch:
         with _shown(console, observer, tasks, as_json) as show:
             seen = _until_over(observer, show)

@@ -12,8 +12,7 @@ import click
 import pandas as pd
 
 from cryotile import api
-from cryotile.cli.screen import FORCE, check_free, to_stderr
-from cryotile.errors import InvalidValue
+from cryotile.cli.screen import FORCE, PATH, as_json_value, check_free, check_suffix, to_stderr
 from cryotile.files import write_text
 from cryotile.totalling.fill import FILLS
 from cryotile.totalling.imbie import GROUPS
@@ -22,24 +21,20 @@ __all__ = ["totals"]
 
 SUFFIXES = (".csv", ".json")
 
-_FILE = click.Path(path_type=Path, readable=False)
-
 
 @click.command()
-@click.argument("product", metavar="PRODUCT|RUN", type=_FILE)
-@click.option("--basins", type=_FILE, required=True, metavar="FILE", help="Polygons of the basins.")
-@click.option(
-    "--column", required=True, metavar="NAME", help="Column of FILE that names the basins."
-)
+@click.argument("product", metavar="RUN|PRODUCT", type=PATH)
+@click.option("--basins", type=PATH, required=True, metavar="FILE", help="Polygons of the basins.")
+@click.option("--column", required=True, metavar="NAME", help="Column of --basins that names them.")
 @click.option("--density", metavar="KG_M3|FILE", help="Density for the mass: a number or a grid.")
 @click.option(
     "--firn-mask",
-    type=_FILE,
+    type=PATH,
     metavar="FILE",
     help="Density 350 kg m-3 inside this mask and 917 outside.",
 )
-@click.option("--gia", type=_FILE, metavar="FILE", help="Grid of bedrock uplift, to subtract.")
-@click.option("--firn", type=_FILE, metavar="FILE", help="Grid of firn air change, to subtract.")
+@click.option("--gia", type=PATH, metavar="FILE", help="Grid of bedrock uplift, to subtract.")
+@click.option("--firn", type=PATH, metavar="FILE", help="Grid of firn air change, to subtract.")
 @click.option(
     "--fill",
     type=click.Choice(FILLS),
@@ -47,12 +42,12 @@ _FILE = click.Path(path_type=Path, readable=False)
     show_default=True,
     help="Rates for posts without a fit.",
 )
-@click.option("--dem", type=_FILE, metavar="FILE", help="Heights, for --fill hypsometric.")
-@click.option("-o", "--output", type=_FILE, metavar="FILE", help="Table: .csv or .json.")
+@click.option("--dem", type=PATH, metavar="FILE", help="Heights, for --fill hypsometric.")
+@click.option("-o", "--output", type=PATH, metavar="FILE", help="Table: .csv or .json.")
 @click.option(
-    "--filled-map", type=_FILE, metavar="FILE", help="Map of fitted and filled rates: .nc."
+    "--filled-map", type=PATH, metavar="FILE", help="Map of fitted and filled rates: .nc."
 )
-@click.option("--imbie", type=_FILE, metavar="FILE", help="Tables of IMBIE: .csv.")
+@click.option("--imbie", type=PATH, metavar="FILE", help="Tables of IMBIE: .csv.")
 @click.option("--imbie-contributor", metavar="NAME", help="Contributor named in them.")
 @click.option("--imbie-group", type=click.Choice(GROUPS), help="[default: by the modes]")
 @click.option("--imbie-year", type=int, metavar="YEAR", help="Exercise; before 2024.")
@@ -76,10 +71,7 @@ def totals(
       cryotile totals dhdt.nc --basins basins.gpkg --column NAME --density 917 --gia gia.nc --fill neighbours \\
         -o totals.csv
     """
-    if output is not None and output.suffix.lower() not in SUFFIXES:
-        raise InvalidValue(
-            f"{output} ends in neither {' nor '.join(SUFFIXES)}; name it e.g. totals.csv"
-        )
+    check_suffix(output, SUFFIXES, "totals.csv")
     for path in (output, filled_map, imbie):
         check_free(path, force=force)
     table = api.totals(product, filled_map=filled_map, imbie=imbie, **options)
@@ -133,11 +125,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
         write_text(path, table.to_csv(index=False))
         return
     rows = [
-        {name: _plain(value) for name, value in row.items()} for row in table.to_dict("records")
+        {name: as_json_value(value) for name, value in row.items()}
+        for row in table.to_dict("records")
     ]
     write_text(path, json.dumps({"rows": rows, "notes": table.attrs["notes"]}, indent=1) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """Return a value that JSON has; a number that is not finite is null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
