@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import pandas as pd
 import pytest
 import xarray as xr
 
+import cryotile as ct
 from cryotile.pointdb import PointDB
 from cryotile.runs.run import Run, plan_run
 from cryotile.simulate import World, simulate
 from tests.support import disks
-from tests.support.command_line import output_of, start
+from tests.support.command_line import start
 from tests.support.members import HOLD, SmallRun
 from tests.support.point_dbs import same_points
 from tests.support.reference import fit_plane
@@ -35,23 +37,32 @@ def mission(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="session")
 def ice(mission: list[Path], tmp_path_factory: pytest.TempPathFactory) -> PointDB:
     """Return the point DB of the mission."""
-    path = tmp_path_factory.mktemp("ice") / "ice.pdb"
-    output_of("ingest", path, *mission, "--crs", WORLD.crs)
-    return PointDB(path)
+    return ct.ingest(tmp_path_factory.mktemp("ice") / "ice.pdb", mission, crs=WORLD.crs)
+
+
+@pytest.fixture(scope="session")
+def some(mission: list[Path]) -> list[Path]:
+    """Return every fourth granule of the mission."""
+    return mission[::4]
+
+
+@pytest.fixture(scope="session")
+def some_ice(some: list[Path], tmp_path_factory: pytest.TempPathFactory) -> PointDB:
+    """Return the point DB of some granules."""
+    return ct.ingest(tmp_path_factory.mktemp("some") / "ice.pdb", some, crs=WORLD.crs)
 
 
 def make_product(
     directory: Path, db: PointDB, backend: str, request: dict[str, object] = REQUEST
 ) -> Path:
     """Plan, run and assemble in a new directory."""
-    plan_run(directory / "run", request, db=db)
-    output_of("run", directory / "run", "--backend", backend)
+    ct.run(plan_run(directory / "run", request, db=db), backend=backend)
     return assembled(directory)
 
 
 def assembled(directory: Path) -> Path:
     """Assemble the run of a directory."""
-    output_of("assemble", directory / "run", "-o", directory / "dhdt.nc")
+    ct.assemble(directory / "run", directory / "dhdt.nc").close()
     return directory / "dhdt.nc"
 
 
@@ -138,7 +149,7 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     assert "Traceback" not in complaint
     before = {tile: tile.stat().st_mtime_ns for tile in (run / "tiles").glob("*.arrow")}
     assert 1 <= len(before) <= 2 < len(Run.load(run).tasks)
-    output_of("run", run, "--backend", "local:2")
+    ct.run(run, backend="serial")
     assert {tile: tile.stat().st_mtime_ns for tile in before} == before, (
         "an up-to-date tile is never rewritten"
     )
@@ -149,51 +160,62 @@ def test_a_stopped_run_continues_to_the_same_bytes(
 
 
 def test_the_order_and_number_of_ingests_do_not_matter(
-    mission: list[Path], ice: PointDB, tmp_path: Path
+    some: list[Path], some_ice: PointDB, tmp_path: Path
 ) -> None:
     path = tmp_path / "ice.pdb"
-    shuffled = list(np.random.default_rng(3).permutation(np.array(mission, dtype=object)))
-    output_of("ingest", path, *shuffled[:100], "--crs", WORLD.crs)
-    output_of("ingest", path, *shuffled[50:])
-    assert "0 granules added" in output_of("ingest", path, *mission)
-    same_points(PointDB(path), ice)
+    shuffled = list(np.random.default_rng(3).permutation(np.array(some, dtype=object)))
+    ct.ingest(path, shuffled[:25], crs=WORLD.crs)
+    ct.ingest(path, shuffled[12:])
+    assert ct.ingest(path, some).last_ingest.added == ()
+    same_points(PointDB(path), some_ice)
+
+
+KILLED = """
+import os, signal, sys
+from cryotile.api import ingest
+from cryotile.runs import ingest as batches
+batches.BATCH_GRANULES, left = 4, int(os.environ["FILES_LEFT"])
+def count(event, values):
+    global left
+    if event in ("open", "os.rename", "os.mkdir", "os.link"):
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+db, crs, *granules = sys.argv[1:]
+ingest(db, granules, crs=crs, backend="serial")
+"""
+"""An ingest that is killed when it opens, renames or makes a file or directory for the n-th time."""
 
 
 def test_an_ingest_killed_at_random_moments_continues_to_the_same_points(
-    mission: list[Path], ice: PointDB, tmp_path: Path
+    some: list[Path], some_ice: PointDB, tmp_path: Path
 ) -> None:
     path = tmp_path / "ice.pdb"
-    batches = np.array_split(np.array(mission, dtype=object), 4)
-    for share, batch in zip(np.random.default_rng(5).uniform(0, 1, 4), batches, strict=True):
-        process = start("ingest", path, *batch, "--crs", WORLD.crs)
-        # Bytes read by the process set the moments, so they spread over start, reading and commit without a clock.
-        await_bytes_read(process, int(share * 6e6))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    there = []
+    for moment in np.random.default_rng(5).integers(400, 700, 3):
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED, path, WORLD.crs, *some],
+            env={**os.environ, "FILES_LEFT": str(moment)},
+            capture_output=True,
+            check=False,
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
         if (path / "cryotile.json").exists():
-            assert set(PointDB(path).granules["name"]) <= {file.name for file in mission}
-    output_of("ingest", path, *mission, "--crs", WORLD.crs)
-    same_points(PointDB(path), ice)
+            names = set(PointDB(path).granules["name"])
+            assert names <= {file.name for file in some}
+            there.append(len(names))
+    assert 0 < there[0] < len(some), "the first was killed between two commits"
+    ct.ingest(path, some, crs=WORLD.crs)
+    same_points(PointDB(path), some_ice)
 
 
-def await_bytes_read(process: subprocess.Popen[str], count: int) -> None:
-    """Wait until a process has read ``count`` bytes, or has ended."""
-    while process.poll() is None:
-        try:
-            counters = Path(f"/proc/{process.pid}/io").read_text("utf-8")
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        if int(counters.split("rchar:")[1].split()[0]) >= count:
-            return
-
-
-def test_a_run_reads_the_points_it_was_planned_on(mission: list[Path], tmp_path: Path) -> None:
+def test_a_run_reads_the_points_it_was_planned_on(some: list[Path], tmp_path: Path) -> None:
     path, run = tmp_path / "ice.pdb", tmp_path / "run"
-    output_of("ingest", path, *mission[:200], "--crs", WORLD.crs)
-    plan_run(run, REQUEST, db=PointDB(path))
-    output_of("run", run, "--backend", "serial")
+    ct.ingest(path, some[:40], crs=WORLD.crs)
+    ct.run(plan_run(run, REQUEST, db=PointDB(path)), backend="serial")
     tiles = {tile: tile.read_bytes() for tile in (run / "tiles").glob("*.arrow")}
-    output_of("ingest", path, *mission[200:])
+    ct.ingest(path, some[40:])
     assert Run.load(run).missing() == []
     again = plan_run(run, {})
     assert again.generation == 2
@@ -202,15 +224,13 @@ def test_a_run_reads_the_points_it_was_planned_on(mission: list[Path], tmp_path:
 
 
 def test_planning_again_lists_only_tiles_whose_points_changed(
-    mission: list[Path], tmp_path: Path
+    some: list[Path], tmp_path: Path
 ) -> None:
     path, run = tmp_path / "ice.pdb", tmp_path / "run"
-    output_of("ingest", path, *mission[:-1], "--crs", WORLD.crs)
-    plan_run(run, REQUEST, db=PointDB(path))
-    output_of("run", run, "--backend", "serial")
+    ct.ingest(path, some[:-1], crs=WORLD.crs)
+    ct.run(plan_run(run, REQUEST, db=PointDB(path)), backend="serial")
     before = PointDB(path).snapshot
-    output_of("ingest", path, mission[-1])
-    db = PointDB(path)
+    db = ct.ingest(path, some[-1])
     new = pd.concat([db.read(), db.read(snapshot=before)]).drop_duplicates(
         subset=["x", "y", "time"], keep=False
     )
@@ -246,7 +266,7 @@ def test_a_full_disk_loses_no_stored_tile(ice: PointDB, small_disk: Path, backen
     filler.unlink()
     kept = {tile: tile.read_bytes() for tile in (run / "tiles").glob("*.arrow")}
     assert list((run / "failed").iterdir()) == [], "no tile is to blame"
-    output_of("run", run, "--backend", "serial")
+    ct.run(run, backend="serial")
     assert {tile: tile.read_bytes() for tile in kept} == kept
     assert Run.load(run).missing() == []
 

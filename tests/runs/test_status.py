@@ -44,7 +44,7 @@ def journaled(run: Run, work: Work | None = None) -> Journaled:
     return Journaled(work or FitTile(run.path, run.generation), run.journal)
 
 
-def work_on(run: Run, work: Work, backend: str = "local:2") -> Generator[Outcome]:
+def work_on(run: Run, work: Work, backend: str = "serial") -> Generator[Outcome]:
     farm = open_backend(backend, home=run.path, key=run.key)
     return run.record(farm.run(run.tasks, journaled(run, work)))  # type: ignore[return-value]
 
@@ -256,7 +256,7 @@ def test_watching_ends_with_the_run_and_prints_each_change_once(run: Run) -> Non
 
 
 def test_watching_a_run_that_ends_with_failures_returns_1(call: Call, run: Run) -> None:
-    list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "serial"))
+    list(work_on(run, Failing(FitTile(run.path, run.generation), 2)))
     code, _, complaint = call("status", run.path, "--watch")
     assert code == 1
     assert f"cryotile retry {run.path}" in complaint
@@ -273,7 +273,7 @@ def test_interrupted_watching_returns_130(run: Run) -> None:
 
 
 def test_retry_restores_a_failed_tile(call: Call, run: Run) -> None:
-    list(work_on(run, Failing(FitTile(run.path, run.generation), 2), "serial"))
+    list(work_on(run, Failing(FitTile(run.path, run.generation), 2)))
     code, _, complaint = call("run", run.path, "--backend", "serial")
     assert code == 1
     assert f"the first, {run.tile(2).name}: RuntimeError: tile 2 is cursed" in complaint
