@@ -97,6 +97,19 @@ def test_tokens_are_revoked(farm):
         assert farm.client.get("/api/runs", headers=basic(token)).status_code == 401
 
 
+def test_a_user_has_a_limited_number_of_tokens_and_the_oldest_end(farm, monkeypatch):
+    monkeypatch.setattr(accounts, "MOST_TOKENS", 3)
+    first = farm.token()
+    others = [farm.client.get("/api/token", headers=basic(first)).json["token"] for _ in range(2)]
+    bob = farm.token("bob")
+    assert farm.ask("GET", "/api/runs").status_code == 200
+    newest = farm.client.get("/api/token", headers=basic(others[0])).json["token"]
+    farm.app.extensions["cryotile"].access.forget()
+    assert farm.ask("GET", "/api/runs").status_code == 401
+    for token in (*others, newest, bob):
+        assert farm.client.get("/api/runs", headers=basic(token)).status_code == 200
+
+
 def test_a_new_password_set_by_another_process_revokes_tokens(farm):
     token = farm.token()
     headers = basic(farm.name("ann"), PASSWORD)

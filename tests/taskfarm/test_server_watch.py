@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import struct
 import time
 import zlib
@@ -11,6 +12,7 @@ from copy import copy
 import numpy as np
 import pytest
 
+from cryotile.taskfarm.server import auth, state
 from tests.support.farm_server import Farm, farm, sqlite_farm
 from tests.support.services.postgres import postgres
 from tests.support.small_run import fit, make_run
@@ -246,6 +248,42 @@ def test_the_history_counts_minutes_and_shows_when_workers_were_busy(run):
     (stream,) = seen["streams"]
     ((start, stop),) = stream["spans"]
     assert stop - start == pytest.approx(30.0, abs=1.0)
+
+
+@pytest.mark.parametrize("part", ["tiles", "workers", "history", "failures"])
+def test_ten_watchers_of_a_large_run_cost_what_one_costs(run, part, monkeypatch):
+    # Any run is large, and no answer becomes too old on a slow machine.
+    for name, value in (("_SHORT", 0), ("_LEAST", 1e6), ("_MOST", 1e6)):
+        monkeypatch.setattr(state, name, value)
+    asked = []
+    reads = run.farm.database.read
+    monkeypatch.setattr(run.farm.database, "read", lambda ask: asked.append(1) or reads(ask))
+    run.farm.app.extensions["cryotile"].access.check()
+    monkeypatch.setattr(auth, "_CHECK", 1e6)
+    first = run.ask("GET", f"/{part}")
+    one = len(asked)
+    others = [run.ask("GET", f"/{part}").data for _ in range(9)]
+    assert (one > 0, len(asked)) == (True, one)
+    assert set(others) == {first.data}
+    packed = run.ask("GET", f"/{part}", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.data) == first.data
+
+
+def test_an_answer_of_a_large_run_is_made_again_when_it_is_too_old(run, monkeypatch):
+    for name, value in (("_SHORT", 0), ("_LEAST", 0.0), ("_MOST", 0.0)):
+        monkeypatch.setattr(state, name, value)
+    assert run.ask("GET", "/workers").json["workers"] == []
+    run.claim()
+    assert len(run.ask("GET", "/workers").json["workers"]) == 1
+
+
+@pytest.mark.parametrize("part", ["tiles", "workers", "history", "failures"])
+def test_no_question_of_the_page_waits_for_those_who_write(run, part, monkeypatch):
+    run.fail_all("no")
+    run.ask("GET", f"/{part}")
+    monkeypatch.setattr(run.farm.database, "change", lambda _: pytest.fail("it writes"))
+    assert run.ask("GET", f"/{part}").status_code == 200
 
 
 def test_a_worker_that_does_not_renew_looks_stuck(run):

@@ -61,7 +61,7 @@ def status_page(run: Run, tell: Tell = log.info) -> str:
     embedded = {
         "run": _summary(run, seen, endings, now),
         "map": task_map(run),
-        "tiles": _text(pack_tiles(0, now, _tiles(run, states, endings, numbers))),
+        "tiles": _text(pack_tiles(0, now, [_tiles(run, states, endings, numbers)])),
         "thumbnails": _thumbnails(run, states, now, tell),
         "history": _history(run, endings, numbers, now),
         "workers": {"workers": _workers(endings, numbers, seen, now)},

@@ -27,7 +27,7 @@ _GAP = 2.0
 _Bytes = npt.NDArray[np.uint8]
 
 
-def pack_tiles(epoch: int, after: float, rows: Sequence[Sequence[Any]]) -> bytes:
+def pack_tiles(epoch: int, after: float, portions: Iterable[Sequence[Sequence[Any]]]) -> bytes:
     """Return the states of tasks as the page reads them.
 
     Parameters
@@ -36,23 +36,29 @@ def pack_tiles(epoch: int, after: float, rows: Sequence[Sequence[Any]]) -> bytes
         Number of times that settled tasks were opened again.
     after : float
         Time from which to ask for changes, seconds since 1970.
-    rows : sequence of sequence
-        For each task: index, seconds of the last attempt (or None), cost, number of the worker (or None), state (0
-        waiting, 1 leased, 2 done, 3 failed), attempts.
+    portions : iterable of sequence of sequence
+        For each task of each portion: index, seconds of the last attempt (or None), cost, number of the worker (or 0),
+        state (0 waiting, 1 leased, 2 done, 3 failed), attempts.
     """
-    columns = list(zip(*rows, strict=True)) if rows else [()] * 6
-    index, seconds, cost, worker, state, attempts = columns
+    packed = [_columns(portion) for portion in portions if portion]
+    count = sum(len(states) for *_, states, _ in packed)
+    head = struct.pack("<IIId", TILES_MAGIC, count, epoch, after)
+    return head + b"".join(
+        array.tobytes() for column in zip(*packed, strict=True) for array in column
+    )
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> tuple[npt.NDArray[Any], ...]:
+    index, seconds, cost, worker, state, attempts = zip(*rows, strict=True)
     greatest = float(np.finfo("<f4").max)
-    arrays = (
+    return (
         np.array(index, "<u4"),
         np.array(seconds, "<f4"),
         np.clip(np.array(cost, "<f8"), -greatest, greatest).astype("<f4"),
-        np.array([max(0, each or 0) for each in worker], "<u4"),
+        np.array(worker, "<u4"),
         np.array(state, "u1"),
         np.minimum(np.array(attempts, "<i4"), 255).astype("u1"),
     )
-    head = struct.pack("<IIId", TILES_MAGIC, len(rows), epoch, after)
-    return head + b"".join(array.tobytes() for array in arrays)
 
 
 def pack_thumbnails(epoch: int, after: float, indices: Sequence[int], values: _Bytes) -> bytes:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEMBER_ROLES",
+    "MOST_TOKENS",
     "STEPS",
     "TOKEN",
     "USER_NAME",
@@ -71,10 +72,15 @@ USER_ROLES = ("user", "admin")
 MEMBER_ROLES = ("viewer", "worker", "owner")
 """Roles in a run; each includes the rights of those before it."""
 
+MOST_TOKENS = 5000
+"""Tokens of a user that are valid at once; each worker of the first client makes one."""
+
 USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 
 TOKEN = re.compile(r"ct_[A-Za-z0-9_-]{43}")
 """Tokens; the prefix tells them from user names, since HTTP Basic may carry either as its user."""
+
+_NEW_RIGHTS = text("UPDATE access SET version = version + 1")
 
 _LONGEST_PASSWORD = 1024
 
@@ -167,7 +173,7 @@ def _changing(
         yield session
         note(action, subject)
         if rights:
-            session.execute(text("UPDATE access SET version = version + 1"))
+            session.execute(_NEW_RIGHTS)
         session.commit()
     except BaseException:
         # Ctrl-C included: half a change must not wait in the session for the next commit.
@@ -291,11 +297,17 @@ def digest(token: str) -> str:
 
 
 def issue_token(user_id: int, name: str, lifetime: float) -> str:
-    """Return a new token of a user, valid for ``lifetime`` seconds."""
+    """Return a new token of a user, valid for ``lifetime`` seconds; the oldest ones beyond the limit end."""
     token = f"ct_{secrets.token_urlsafe(32)}"
     now = time.time()
     with _changing("make token", name, rights=False) as session:
-        session.execute(delete(Token).where(Token.user_id == user_id, Token.expires < now))
+        own = Token.user_id == user_id
+        session.execute(delete(Token).where(own, Token.expires < now))
+        newest = select(Token.created).where(own).order_by(Token.created.desc())
+        last = session.execute(newest.offset(MOST_TOKENS - 1).limit(1)).scalar_one_or_none()
+        if last is not None:
+            session.execute(delete(Token).where(own, Token.created <= last))
+            session.execute(_NEW_RIGHTS)
         session.add(
             Token(digest=digest(token), user_id=user_id, created=now, expires=now + lifetime)
         )

@@ -74,7 +74,7 @@ _PAUSE, _SILENCE, _LONGEST = 1.0, 15.0, 300.0
 _RESTING: dict[str, Any] = {"clock": 0.0, "rate": 0.0, "seconds_left": None}
 
 # Longest-lived event streams of a process at once: its other threads serve workers.
-_stream_seats = threading.BoundedSemaphore(2)
+_stream_seats = threading.BoundedSemaphore(6)
 
 
 @operations.add("GET", "/api/v1/runs", {200: "The runs, in order of creation."})
@@ -176,12 +176,10 @@ def get_outcomes_elsewhere(run: RunRecord, query: IndexQuery) -> HostOutcomes:
     return HostOutcomes(server().ledger(run).outcomes_elsewhere(indices))
 
 
-@operations.add("GET", f"{_RUN}/workers", {200: "The workers."}, role="viewer")
+@operations.add("GET", f"{_RUN}/workers", {200: "The workers."}, role="viewer", shared=True)
 def get_workers(run: RunRecord) -> WorkerList:
     """List the workers of a run, the last active one first."""
-    return server().answers.get(
-        (run.id, "workers"), lambda: WorkerList(list_workers(server().database, run))
-    )
+    return WorkerList(list_workers(server().database, run))
 
 
 @operations.add(

@@ -5,6 +5,7 @@ The body, the query and the answer of an operation are the annotations of its fu
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,8 +20,9 @@ from cryotile.ledgers.sql.runs import RunRecord
 from cryotile.taskfarm.server.accounts import USER_NAME
 from cryotile.taskfarm.server.auth import member_run
 from cryotile.taskfarm.server.bodies import BodyReader, Refusal, read_query
+from cryotile.taskfarm.server.state import server
 
-__all__ = ["Operations", "find_run"]
+__all__ = ["Operations", "find_run", "packed"]
 
 _RUN_UUID = re.compile("[0-9a-f]{32}")
 
@@ -104,6 +106,7 @@ class _Operation:
     answers: Mapping[int, str]
     media: str
     public: bool
+    shared: bool
 
     @cached_property
     def hints(self) -> dict[str, Any]:
@@ -129,6 +132,8 @@ class _Operation:
                 given["body"] = reader.read()
             if query_kind is not None:
                 given["query"] = read_query(query_kind)
+            if self.shared:
+                return self._answer_all(given["run"])
             found = self.view(**given)
             if found is None:
                 return "", 204
@@ -137,6 +142,14 @@ class _Operation:
             return found if isinstance(found, Response) else jsonify(found)
 
         return answer
+
+    def _answer_all(self, run: RunRecord) -> Response:
+        """Return the answer that all who see a run share, encoded and compressed once."""
+
+        def make() -> bytes:
+            return gzip.compress(msgspec.json.encode(self.view(run)), 1, mtime=0)
+
+        return packed(server().answers.get((run.id, self.path), make), self.media)
 
     def describe(self, schemas: Mapping[Any, Any]) -> dict[str, Any]:
         """Return the OpenAPI description of the operation."""
@@ -185,6 +198,7 @@ class Operations:
         role: str | None = None,
         media: str = "application/json",
         public: bool = False,
+        shared: bool = False,
     ) -> Callable[[View], View]:
         """Return a decorator that makes a function an operation.
 
@@ -202,10 +216,12 @@ class Operations:
             Media type of the answer.
         public : bool
             Whether it is answered without authentication.
+        shared : bool
+            Whether all who see the run get the same answer, which may be a few seconds old.
         """
 
         def register(view: View) -> View:
-            operation = _Operation(path, method, view, role, answers, media, public)
+            operation = _Operation(path, method, view, role, answers, media, public, shared)
             self._known.append(operation)
             self._blueprint.add_url_rule(path, view.__name__, operation.serve(), methods=[method])
             return view
@@ -246,6 +262,16 @@ class Operations:
                 "responses": {"Refusal": refusal},
             },
         }
+
+
+def packed(body: bytes, mimetype: str) -> Response:
+    """Answer with compressed bytes; decompress them for a caller that does not take them so."""
+    if not request.accept_encodings["gzip"]:
+        return Response(gzip.decompress(body), mimetype=mimetype)
+    response = Response(body, mimetype=mimetype)
+    response.headers["Content-Encoding"] = "gzip"
+    response.headers["Vary"] = "Accept-Encoding"
+    return response
 
 
 def find_run(uuid: str, role: str) -> RunRecord:

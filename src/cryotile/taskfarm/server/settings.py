@@ -97,7 +97,7 @@ class ServerSettings:
     proxy_networks: str = field(
         default_factory=lambda: os.environ.get("CRYOTILE_PROXY_NETWORKS") or _PRIVATE
     )
-    connections: int = 8
+    connections: int = 12
 
     def is_proxy(self, address: str) -> bool:
         """Tell whether a peer is one of the proxies; one at a Unix socket has no address, and is.

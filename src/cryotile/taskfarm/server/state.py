@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import cast
 
 from flask import current_app
 
@@ -63,42 +63,48 @@ class WorkerIds:
         return worker
 
 
-# An answer that takes more seconds of a processor is kept for this many times as long, and such answers at most.
-_CHEAP, _TIMES, _KEPT = 0.01, 20.0, 64
+# An answer is kept if it takes more seconds of a processor, or is longer than this many bytes; such answers at most.
+_CHEAP, _SHORT, _KEPT = 0.01, 8192, 64
 
-T = TypeVar("T")
+# Seconds for which an answer is kept, at least and at most, and how many times as long as it took.  The page asks a
+# second after a change, so that a short answer is never older than the change.
+_LEAST, _MOST, _TIMES = 1.0, 10.0, 20.0
 
 
 class KeptAnswers:
     """Answers that many watchers of a run ask for at the same time, and that are costly if the run is large.
 
-    An answer takes at most a twentieth of a processor, however many ask for it.
+    However many ask, a costly answer is made once a second at most, and takes a twentieth of the time at most, up to
+    an age of ten seconds.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[Hashable, _Kept] = {}
 
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+    def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
         """Return the answer of a key: a kept one, or a new one if it was cheap or is too old."""
         with self._lock:
             if len(self._kept) > _KEPT:
                 self._kept.clear()
             kept = self._kept.setdefault(key, _Kept())
-        if kept.is_fresh():
-            return cast("T", kept.answer)
+        if (answer := kept.fresh()) is not None:
+            return answer
         # While one thread makes an answer, the others give the old one if there is one.
-        if not kept.lock.acquire(blocking=kept.answer is None):
-            return cast("T", kept.answer)
+        old = kept.answer
+        if not kept.lock.acquire(blocking=old is None):
+            assert old is not None
+            return old
         try:
             # The thread that this one waited for may have made it.
-            if kept.is_fresh():
-                return cast("T", kept.answer)
-            begin = time.thread_time()
+            if (answer := kept.fresh()) is not None:
+                return answer
+            begin, worked = time.monotonic(), time.thread_time()
             answer = make()
-            cost = time.thread_time() - begin
-            dear = cost > _CHEAP
-            kept.answer, kept.until = answer if dear else None, time.monotonic() + _TIMES * cost
+            costly = len(answer) > _SHORT or time.thread_time() - worked > _CHEAP
+            took = time.monotonic() - begin
+            kept.answer = answer if costly else None
+            kept.until = begin + min(max(_LEAST, _TIMES * took), _MOST)
             return answer
         finally:
             kept.lock.release()
@@ -108,13 +114,14 @@ class KeptAnswers:
 class _Kept:
     """An answer, until when it is given, and the lock of the thread that makes the next one."""
 
-    answer: object = None
+    answer: bytes | None = None
     until: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def is_fresh(self) -> bool:
-        """Tell whether there is an answer that is not too old."""
-        return self.answer is not None and time.monotonic() < self.until
+    def fresh(self) -> bytes | None:
+        """Return the answer if it is not too old."""
+        answer = self.answer
+        return answer if time.monotonic() < self.until else None
 
 
 @dataclass(frozen=True)

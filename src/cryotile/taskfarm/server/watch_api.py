@@ -16,6 +16,7 @@ from cryotile.taskfarm.server.bodies import RunList
 from cryotile.taskfarm.server.explaining import explanation
 from cryotile.taskfarm.server.legacy_api import failed_tasks, remove_run, restart_run
 from cryotile.taskfarm.server.listing import list_runs, summarize
+from cryotile.taskfarm.server.operations import packed
 from cryotile.taskfarm.server.state import server
 from cryotile.taskfarm.server.watch_bodies import (
     Explained,
@@ -56,7 +57,7 @@ def get_map(run: RunRecord) -> Response:
         raise NotFound(f"run {run.uuid} has no map; only runs over tiles have one")
     response = Response(status=304)
     if not request.if_none_match.contains(row.etag):
-        response = _packed(row.body, "application/json")
+        response = packed(row.body, "application/json")
     response.set_etag(row.etag)
     response.headers["Cache-Control"] = "private, no-cache"
     return response
@@ -75,7 +76,7 @@ def get_tiles(run: RunRecord, query: SinceQuery) -> Response:
         (run.id, "tiles", since),
         lambda: gzip.compress(watching.tiles(server().database, run, since), 1, mtime=0),
     )
-    return _packed(body, _BINARY)
+    return packed(body, _BINARY)
 
 
 @operations.add("GET", f"{_RUN}/thumbnails", {200: "Thumbnails."}, role="viewer", media=_BINARY)
@@ -97,15 +98,13 @@ def get_thumbnails(run: RunRecord, query: PictureQuery) -> Response:
     return _compressed(found)
 
 
-@operations.add("GET", f"{_RUN}/history", {200: "The history."}, role="viewer")
+@operations.add("GET", f"{_RUN}/history", {200: "The history."}, role="viewer", shared=True)
 def get_history(run: RunRecord) -> History:
     """Return the tasks done by minute, cost against seconds, and when workers were busy in the last hour."""
-    return server().answers.get(
-        (run.id, "history"), lambda: watching.history(server().database, run)
-    )
+    return watching.history(server().database, run)
 
 
-@operations.add("GET", f"{_RUN}/failures", {200: "The failures."}, role="viewer")
+@operations.add("GET", f"{_RUN}/failures", {200: "The failures."}, role="viewer", shared=True)
 def get_failures(run: RunRecord) -> FailureGroups:
     """Return the failures by their error, apart from numbers and paths."""
     return FailureGroups(watching.failure_groups(server().database, run))
@@ -173,14 +172,4 @@ def _compressed(body: bytes) -> Response:
     """Answer with bytes, compressed if the caller takes that."""
     if len(body) < _SHORT:
         return Response(body, mimetype=_BINARY)
-    return _packed(gzip.compress(body, 1, mtime=0), _BINARY)
-
-
-def _packed(body: bytes, mimetype: str) -> Response:
-    """Answer with compressed bytes, as they are if the caller takes that."""
-    if not request.accept_encodings["gzip"]:
-        return Response(gzip.decompress(body), mimetype=mimetype)
-    response = Response(body, mimetype=mimetype)
-    response.headers["Content-Encoding"] = "gzip"
-    response.headers["Vary"] = "Accept-Encoding"
-    return response
+    return packed(gzip.compress(body, 1, mtime=0), _BINARY)

@@ -53,6 +53,9 @@ _SAMPLES, _SPANS, _HOUR = 1000, 20_000, 3600.0
 # Minutes of a history, groups of failures, tasks and hosts of a group.
 _MINUTES, _GROUPS, _TASKS, _HOSTS = 20_000, 50, 100, 20
 
+# Tiles that are fetched at a time.
+_FETCHED = 5000
+
 # Failures whose kind is found in one transaction.
 _PORTION = 500
 
@@ -77,7 +80,8 @@ CLOCK = Statement("""
 SELECT epoch, [now] AS clock FROM runs WHERE id = :run
 """)
 
-_TILE = "idx, seconds, cost, worker_id, state, attempts"
+# Tasks that did not name their worker have number 0.
+_TILE = "idx, seconds, cost, CASE WHEN worker_id > 0 THEN worker_id ELSE 0 END, state, attempts"
 
 ALL_TILES = Statement(f"""
 -- all_tiles: tasks that are not plainly waiting.
@@ -182,14 +186,17 @@ def keep_map(database: Database, run: RunRecord, given: Map) -> None:
 def tiles(database: Database, run: RunRecord, since: float | None) -> bytes:
     """Return the state of the tasks of a run that are not plainly waiting, or what has changed since a time."""
 
-    def ask(connection: Connection) -> tuple[tuple[int, float], Sequence[Any]]:
-        now = _clock(connection, run)
-        if since is None:
-            return now, ALL_TILES(connection, run=run.id).all()
-        return now, NEW_TILES(connection, run=run.id, since=since).all()
+    def ask(connection: Connection) -> bytes:
+        epoch, after = _clock(connection, run)
+        wanted, given = (ALL_TILES, {}) if since is None else (NEW_TILES, {"since": since})
+        found = wanted(connection, run=run.id, **given)
+        # In portions, between which other threads answer; as plain tuples, which cost less than rows of SQLAlchemy.
+        cursor: Any = found.cursor
+        packed = pack_tiles(epoch, after, iter(lambda: cursor.fetchmany(_FETCHED), []))
+        found.close()
+        return packed
 
-    (epoch, after), rows = database.read(ask)
-    return pack_tiles(epoch, after, rows)
+    return database.read(ask)
 
 
 def _clock(connection: Connection, run: RunRecord) -> tuple[int, float]:
@@ -282,8 +289,9 @@ def history(database: Database, run: RunRecord) -> History:
 
 def failure_groups(database: Database, run: RunRecord) -> list[FailureGroup]:
     """Return the failures of a run by kind, the most frequent first."""
-    while database.change(lambda connection: _find_kinds(connection, run.id)):
-        pass
+    # Few runs have failures without a kind, and a transaction that writes waits for the workers'.
+    while database.read(lambda c: KINDLESS(c, run=run.id, limit=1).all()):
+        database.change(lambda connection: _find_kinds(connection, run.id))
 
     def ask(connection: Connection) -> list[FailureGroup]:
         failed = {row.kind: row.tasks for row in FAILED_BY_KIND(connection, run=run.id)}
@@ -299,15 +307,14 @@ def failed_of_kind(database: Database, run: RunRecord, kind: str) -> list[int]:
     return database.read(lambda c: list(FAILED_OF_KIND(c, **given).scalars()))
 
 
-def _find_kinds(connection: Connection, run_id: int) -> int:
-    """Find the kinds of some failures that have none yet; return their number."""
+def _find_kinds(connection: Connection, run_id: int) -> None:
+    """Find the kinds of some failures that have none yet."""
     rows = KINDLESS(connection, run=run_id, limit=_PORTION).all()
     kinds = [
         {"run": run_id, "idx": row.idx, "attempt": row.attempt, "kind": kind_of(row.error)}
         for row in rows
     ]
     SET_KIND.many(connection, kinds)
-    return len(rows)
 
 
 def _group(connection: Connection, run_id: int, row: Any, tasks: int) -> FailureGroup:
