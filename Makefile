@@ -112,5 +112,6 @@ $(BIN)/python:
 # compiled kernel and nothing else.  build/lib goes first, or modules that were removed from src would be installed.
 $(VENV)/with-%: $(SOURCES) | $(BIN)/python
 	rm -rf build/lib*
+	@echo 'installing cryotile with its extras $* into $(VENV); this takes some minutes the first time'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[$*]'
 	touch '$@'

@@ -53,6 +53,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "cryotile"
 html_sidebars = {"**": []}  # pages without children: the header is all the navigation there is
 html_static_path = ["_static"]
+html_css_files = ["cryotile.css"]
 html_theme_options = {
     "header_links_before_dropdown": 5,
     "show_prev_next": False,
