@@ -13,6 +13,13 @@ from hypothesis import settings
 from cryotile.cli import main
 from tests.support import PROJECT
 from tests.support.command_line import Call, Cryotile
+from tests.support.services.gridengine import grid_engine
+from tests.support.services.mpi import debian_openmpi, mpich, openmpi
+from tests.support.services.postgres import postgres
+from tests.support.services.slurm import slurm
+
+# A service that tests of several files use is imported here alone: each import starts one of its own.
+__all__ = ["debian_openmpi", "grid_engine", "mpich", "openmpi", "postgres", "slurm"]
 
 # Processes that tests start find the modules of the tests, and, in any directory, what this process finds.
 _GIVEN = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))

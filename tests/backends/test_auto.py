@@ -18,9 +18,7 @@ from cryotile.runs.run import Run, plan_run
 from cryotile.testing.backends import BackendContract, MakeBackend
 from tests.support import command_line
 from tests.support.made_up import granule
-from tests.support.services.mpi import MPI, openmpi
-
-__all__ = ["openmpi"]
+from tests.support.services.mpi import MPI
 
 ARRAY = {
     "SLURM_JOB_ID": "8",

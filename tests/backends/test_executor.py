@@ -28,9 +28,7 @@ from cryotile.farm.task import Progress, Task
 from cryotile.testing.backends import BackendContract, MakeBackend, RecordingWork, make_tasks
 from tests.support.members import small_run
 from tests.support.services.dask import DaskCluster
-from tests.support.services.mpi import MPI, openmpi
-
-__all__ = ["openmpi"]
+from tests.support.services.mpi import MPI
 
 SPAWN = get_context("spawn")
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from tests.support import command_line
 from tests.support.members import small_run
-from tests.support.services.gridengine import GridEngine, grid_engine
-
-__all__ = ["grid_engine"]
+from tests.support.services.gridengine import GridEngine
 
 MEMBERS = ("--scheduler", "sge", "--members", 3)
 # mem_free: a small machine may have less than the plan requests.

@@ -17,9 +17,7 @@ from cryotile.runs.grow import GROWER, Grower, grow
 from cryotile.runs.submit import walltime
 from tests.support import command_line
 from tests.support.members import SmallRun, small_run
-from tests.support.services.slurm import Slurm, slurm
-
-__all__ = ["slurm"]
+from tests.support.services.slurm import Slurm
 
 
 def start(small: SmallRun, slurm: Slurm, *words: object) -> subprocess.Popen[str]:

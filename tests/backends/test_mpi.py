@@ -30,9 +30,9 @@ from cryotile.testing.backends import (
 )
 from tests.support.mpi_farm import MPIFarm
 from tests.support.services.hosts import TwoHosts, two_hosts
-from tests.support.services.mpi import MPI, debian_openmpi, mpich, openmpi
+from tests.support.services.mpi import MPI
 
-__all__ = ["debian_openmpi", "mpich", "openmpi", "two_hosts"]
+__all__ = ["two_hosts"]
 
 
 # `make test-faults` runs the long form.

@@ -12,9 +12,7 @@ import pytest
 
 import cryotile
 from tests.support.members import small_run
-from tests.support.services.mpi import MPI, mpich, openmpi
-
-__all__ = ["mpich", "openmpi"]
+from tests.support.services.mpi import MPI
 
 
 def start(mpi: MPI, run: Path, ranks: int = 3) -> subprocess.Popen[bytes]:

@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.members import SmallRun, small_run
-from tests.support.services.slurm import Slurm, slurm
-
-__all__ = ["slurm"]
+from tests.support.services.slurm import Slurm
 
 MEMBERS = ("--scheduler", "slurm", "--members", 3)
 HOLD_SECOND = '[ "$SLURM_ARRAY_TASK_ID" = 1 ]'

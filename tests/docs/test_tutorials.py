@@ -17,9 +17,7 @@ from tests.docs.pages import DOCS, Block, blocks, matches, steps
 from tests.exchange import published
 from tests.support.command_line import Call
 from tests.support.services.farm import FarmServer
-from tests.support.services.slurm import Slurm, slurm
-
-__all__ = ["slurm"]
+from tests.support.services.slurm import Slurm
 
 TUTORIALS = DOCS / "tutorials"
 OWN = ["ATL11_*.h5", "processed_ATL06_20190[46]*.h5"]

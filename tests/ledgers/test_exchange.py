@@ -20,9 +20,8 @@ from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.testing.leases import OpenLedger, await_claim, ended, ids
 from tests.support.farm_server import farm
 from tests.support.services.farm import FarmServer
-from tests.support.services.postgres import postgres
 
-__all__ = ["farm", "postgres"]
+__all__ = ["farm"]
 
 QUESTIONS = ("claim", "renew", "settle", "exchange", "release", "unsettled")
 

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -28,25 +27,18 @@ from cryotile.ledgers.sql.runs import count, find_run
 from cryotile.ledgers.sql.schema import TaskState
 from cryotile.ledgers.sql.schema import tasks as task_rows
 from cryotile.testing.leases import at, ended
+from tests.support.databases import url
 from tests.support.disks import small_disk
 from tests.support.mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
 from tests.support.services.postgres import Postgres
 from tests.support.waiting import wait_until
 
+__all__ = ["url"]
+
 LONG = bool(os.environ.get("CRYOTILE_LONG"))
 LIVES = 120 if LONG else 6
 TASKS = TASKS_OF_A_LIFE * LIVES
 OUTAGES = 40 if LONG else 6
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path) -> Iterator[str]:
-    """Address of a new database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/farm.db"
-    else:
-        with Postgres() as postgres:
-            yield postgres.url
 
 
 def start(url: str, directory: Path, deaths: tuple[Death, ...] = ()) -> subprocess.Popen[bytes]:

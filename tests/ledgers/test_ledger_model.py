@@ -27,9 +27,6 @@ from cryotile.ledgers.sql.ledger import SqlLedger, open_database
 from cryotile.ledgers.sql.runs import count as count_tasks
 from cryotile.ledgers.sql.runs import create_run, restart_all
 from cryotile.testing.leases import at, ended, ids
-from tests.support.services.postgres import postgres
-
-__all__ = ["postgres"]
 
 WORKERS = 3
 _numbers = count()

@@ -23,11 +23,12 @@ from cryotile.ledgers.sql.statements import NOW
 from cryotile.testing.backends import BackendContract, MakeBackend
 from cryotile.testing.leases import OpenLedger, claim_all, ended
 from cryotile.testing.ledgers import LedgerContract
+from tests.support.databases import url
 from tests.support.services.pgbouncer import PgBouncer
-from tests.support.services.postgres import Postgres, postgres
+from tests.support.services.postgres import Postgres
 from tests.support.waiting import wait_until
 
-__all__ = ["postgres"]
+__all__ = ["url"]
 
 _numbers = count_up()
 
@@ -320,13 +321,3 @@ def test_a_repeated_claim_gets_the_same_leases(url):
     assert ledger.claim(7, token=12345, again=True) == leases
     assert ledger.claim(7, token=54321)[0].task.index == 7
     assert ledger.settle({"no lease": Ending(0.1)}) == {"no lease"}
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path) -> Iterator[str]:
-    """Address of a new database."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/farm.db"
-    else:
-        with Postgres() as running:
-            yield running.url

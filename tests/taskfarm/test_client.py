@@ -18,8 +18,8 @@ from cryotile.backends import open_backend
 from cryotile.errors import InvalidValue
 from cryotile.taskfarm import TaskFarm, TaskFarmWorker, tfRuns
 from cryotile.testing.backends import RecordingWork, make_tasks
+from tests.support.databases import new_database
 from tests.support.services.farm import PASSWORD, USER, FarmServer
-from tests.support.services.postgres import Postgres
 from tests.support.services.seed import SeedServer, seed_client, seed_stress
 
 WHO = (USER, PASSWORD)
@@ -33,12 +33,9 @@ def ours(tmp_path_factory) -> Iterator[FarmServer]:
 
 
 @pytest.fixture(scope="module")
-def ours_on_postgres(tmp_path_factory) -> Iterator[FarmServer]:
+def ours_on_postgres(postgres, tmp_path_factory) -> Iterator[FarmServer]:
     """Start our server on PostgreSQL."""
-    with (
-        Postgres() as postgres,
-        FarmServer(tmp_path_factory.mktemp("farm"), postgres.url) as server,
-    ):
+    with FarmServer(tmp_path_factory.mktemp("farm"), new_database(postgres)) as server:
         yield server
 
 

@@ -32,10 +32,7 @@ from tests.support.served_farm import Served
 from tests.support.services.farm import PASSWORD, USER
 from tests.support.services.gunicorn import Gunicorn
 from tests.support.services.nginx import Nginx
-from tests.support.services.postgres import postgres
 from tests.support.services.provide import provide
-
-__all__ = ["postgres"]
 
 DEPLOY = PROJECT / "deploy"
 KEY = "deployment/1"
@@ -94,7 +91,7 @@ def test_restarts_and_an_upgrade_during_the_work_make_no_error(postgres, tmp_pat
     package = tmp_path / "package" / "cryotile"
     source = Path(cryotile.__file__).parent
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__", "*.c"))
-    url = new_database(postgres, "deployment")
+    url = new_database(postgres)
     with Gunicorn(tmp_path, url, package.parent) as server, Nginx(tmp_path, server.socket) as nginx:
         server.cryotile("user", "add", USER, "--password", PASSWORD)
         monkeypatch.setenv("CRYOTILE_CA_BUNDLE", str(nginx.certificate))
@@ -140,7 +137,7 @@ def test_a_backup_during_the_work_is_restored_and_the_workers_go_on(kind, reques
         )
         backup, restore = ["VACUUM INTO"], ["rm -f", "install --owner"]
     else:
-        url = new_database(request.getfixturevalue("postgres"), "restored")
+        url = new_database(request.getfixturevalue("postgres"))
         place, backup, restore = {"postgresql:///cryotile": url}, ["pg_dump"], ["pg_restore"]
     copies = tmp_path / "copies"
     copies.mkdir()

@@ -12,9 +12,8 @@ import pytest
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.taskfarm.server import ServerSettings, accounts, auth
 from tests.support.farm_server import PASSWORD, SECRET, basic, farm, sqlite_farm
-from tests.support.services.postgres import postgres
 
-__all__ = ["farm", "postgres", "sqlite_farm"]
+__all__ = ["farm", "sqlite_farm"]
 
 # The files of the page, with any name, hold nothing of any user.
 OPEN = {("/", "GET"), ("/", "POST"), ("/healthz", "GET"), ("/page/path:name", "GET")}

@@ -8,9 +8,8 @@ import json
 import pytest
 
 from tests.support.farm_server import Farm, farm, sqlite_farm
-from tests.support.services.postgres import postgres
 
-__all__ = ["farm", "postgres", "sqlite_farm"]
+__all__ = ["farm", "sqlite_farm"]
 
 WORKER = {"uuid": "w", "host": "here", "pid": 7}
 

@@ -13,9 +13,6 @@ import pytest
 
 from tests.support.farm_server import basic
 from tests.support.served_farm import Served
-from tests.support.services.postgres import postgres
-
-__all__ = ["postgres"]
 
 # More than the threads of all processes.
 MANY = 60

@@ -29,9 +29,9 @@ from cryotile.taskfarm.server.legacy_api import FINISH, PERCENTS
 from cryotile.taskfarm.server.listing import LIST_TASKS, SEE_RUN
 from tests.support.farm_server import Farm, basic, sqlite_farm
 from tests.support.services.pgbouncer import PgBouncer
-from tests.support.services.postgres import Postgres, postgres
+from tests.support.services.postgres import Postgres
 
-__all__ = ["postgres", "sqlite_farm"]
+__all__ = ["sqlite_farm"]
 
 
 def test_a_restart_of_postgresql_loses_no_acknowledged_change():

@@ -14,9 +14,8 @@ from cryotile.farm.task import Task
 from cryotile.ledgers.http import HttpLedger
 from tests.support.claimants import BATCH, Pool
 from tests.support.served_farm import served
-from tests.support.services.postgres import postgres
 
-__all__ = ["postgres", "served"]
+__all__ = ["served"]
 
 LONG = bool(os.environ.get("CRYOTILE_LONG"))
 KILLS = 100 if LONG else 6

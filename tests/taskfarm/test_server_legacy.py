@@ -7,9 +7,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.farm_server import farm, sqlite_farm
-from tests.support.services.postgres import postgres
 
-__all__ = ["farm", "postgres", "sqlite_farm"]
+__all__ = ["farm", "sqlite_farm"]
 
 
 def test_a_fresh_run_counts_nothing(farm):

@@ -16,9 +16,8 @@ import pytest
 from cryotile.errors import InvalidValue
 from cryotile.taskfarm.server import ServerSettings, accounts, auth, create_app
 from tests.support.farm_server import PASSWORD, SECRET, basic, farm, sqlite_farm
-from tests.support.services.postgres import postgres
 
-__all__ = ["farm", "postgres", "sqlite_farm"]
+__all__ = ["farm", "sqlite_farm"]
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}

@@ -7,9 +7,8 @@ from http.client import HTTPConnection
 
 from tests.support.served_farm import Served, served
 from tests.support.services.farm import PASSWORD
-from tests.support.services.postgres import postgres
 
-__all__ = ["postgres", "served"]
+__all__ = ["served"]
 
 
 def test_processes_hand_out_each_task_once_over_persistent_connections(served):

@@ -14,10 +14,9 @@ import pytest
 
 from cryotile.taskfarm.server import auth, state
 from tests.support.farm_server import Farm, farm, sqlite_farm
-from tests.support.services.postgres import postgres
 from tests.support.small_run import fit, make_run
 
-__all__ = ["farm", "postgres", "sqlite_farm"]
+__all__ = ["farm", "sqlite_farm"]
 
 WORKER = {"uuid": "w", "host": "here", "pid": 7}
 MAP = {
