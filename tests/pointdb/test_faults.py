@@ -9,9 +9,9 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count as count_up
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +24,7 @@ from cryotile.pointdb import PointDB, log, write
 from cryotile.pointdb.log import Log
 from cryotile.pointdb.snapshot import Commit, Snapshot
 from cryotile.points import Granule
-from tests.support import PROJECT, disks
+from tests.support import disks, forked, pointdb_writer
 from tests.support.errors import one_line
 from tests.support.made_up import granule
 from tests.support.point_dbs import filled, fragment_files, named_fragments
@@ -33,7 +33,7 @@ from tests.support.pointdb_writer import STAGES
 KILLS = 200 if os.environ.get("CRYOTILE_LONG") else 8
 """Number of times that a writer is killed."""
 
-WRITER = PROJECT / "tests" / "support" / "pointdb_writer.py"
+_numbers = count_up()
 
 
 @pytest.fixture(autouse=True)
@@ -63,18 +63,23 @@ def exhaust(iterator: Iterator[object]) -> None:
         pass
 
 
-def start(what: str, db: PointDB, kill: str, *numbers: int) -> subprocess.Popen[str]:
-    command = [sys.executable, str(WRITER), what, str(db.path), kill, *map(str, numbers)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+class Writer:
+    """A process that writes to a point DB, and what it said of its commits."""
 
+    def __init__(self, what: str, db: PointDB, kill: str, *numbers: int) -> None:
+        self._said = db.path.parent / f"said-{next(_numbers)}"
+        self._process = forked.start(
+            pointdb_writer.main, what, str(db.path), kill, *numbers, output=self._said
+        )
 
-def said(process: subprocess.Popen[str]) -> dict[str, list[str]]:
-    output, _ = process.communicate(timeout=240)
-    words: dict[str, list[str]] = {"begin": [], "end": []}
-    for line in output.splitlines():
-        word, what = line.split()
-        words[word].append(what)
-    return words
+    def end(self) -> tuple[int | None, dict[str, list[str]]]:
+        """Wait for its end; return its exit code, and the granules whose append it began, and ended."""
+        self._process.join(240)
+        words: dict[str, list[str]] = {"begin": [], "end": []}
+        for line in self._said.read_text().splitlines():
+            word, what = line.split()
+            words[word].append(what)
+        return self._process.exitcode, words
 
 
 def moments(kills: int, stages: Sequence[str]) -> list[str]:
@@ -94,13 +99,12 @@ def test_killed_at_any_moment_a_writer_leaves_whole_commits(tmp_path: Path) -> N
     # Other processes write and compact meanwhile; their commits count, too.
     first_of_others = 1000
     others = [
-        start("append", db, "never 0", first_of_others, KILLS * 2),
-        start("compact", db, "never 0", KILLS),
+        Writer("append", db, "never 0", first_of_others, KILLS * 2),
+        Writer("compact", db, "never 0", KILLS),
     ]
     for attempt, kill in enumerate(moments(KILLS, stages), start=1):
-        process = start("append", db, kill, 3 * attempt, 3)
-        words = said(process)
-        assert process.returncode == -signal.SIGKILL, kill
+        code, words = Writer("append", db, kill, 3 * attempt, 3).end()
+        assert code == -signal.SIGKILL, kill
         ids = set(PointDB(db.path).granules["id"])
         committed |= set(words["end"])
         hit = set(words["begin"]) - set(words["end"])
@@ -112,8 +116,8 @@ def test_killed_at_any_moment_a_writer_leaves_whole_commits(tmp_path: Path) -> N
         after += bool(hit & ids)
         committed |= hit & ids
     for other in others:
-        words = said(other)
-        assert other.returncode == 0
+        code, words = other.end()
+        assert code == 0
         committed |= {word for word in words["end"] if word.startswith("made-up")}
     assert_whole(db, committed, tmp_path / "reference.pdb")
     assert before + after == KILLS, "every kill hits inside an append"
@@ -133,14 +137,12 @@ def test_killed_at_any_moment_a_writer_leaves_whole_commits(tmp_path: Path) -> N
 def test_cuts_of_writers_that_race_and_are_killed_are_the_granule(tmp_path: Path) -> None:
     db = seeded(tmp_path / "cuts.pdb", 0, count=60)
     for kill in ("before the rename of an entry 3", "after the rename of an entry 2"):
-        forth, back = start("cuts", db, kill, 0, 9), start("cuts", db, "never 0", 9, 5)
-        said(forth)
-        said(back)
-        assert (forth.returncode, back.returncode) == (-signal.SIGKILL, 0)
-    said(start("cuts", db, "never 0", 0, 9))
+        forth, back = Writer("cuts", db, kill, 0, 9), Writer("cuts", db, "never 0", 9, 5)
+        assert (forth.end()[0], back.end()[0]) == (-signal.SIGKILL, 0)
+    assert Writer("cuts", db, "never 0", 0, 9).end()[0] == 0
     # A repetition changes nothing.
     snapshot = PointDB(db.path).snapshot
-    said(start("cuts", db, "never 0", 9, 0))
+    assert Writer("cuts", db, "never 0", 9, 0).end()[0] == 0
     db = PointDB(db.path)
     assert db.snapshot == snapshot == 11
     whole = seeded(tmp_path / "whole.pdb", 0, count=60)
@@ -158,11 +160,10 @@ def test_killed_at_any_moment_a_compaction_changes_nothing(tmp_path: Path) -> No
         added = [granule(3 * attempt + i, 60) for i in range(2)]
         for one in added:
             db.append([one])
-        other = start("append", db, "never 0", 3 * attempt + 2, 1)
-        process = start("compact", db, kill, 2)
-        process.communicate(timeout=240)
-        killed += process.returncode == -signal.SIGKILL
-        assert len(said(other)["end"]) == 1
+        other = Writer("append", db, "never 0", 3 * attempt + 2, 1)
+        code, _ = Writer("compact", db, kill, 2).end()
+        killed += code == -signal.SIGKILL
+        assert len(other.end()[1]["end"]) == 1
         ids |= {granule(3 * attempt + i).id for i in range(3)}
         assert set(PointDB(db.path).granules["id"]) == ids
     assert killed >= kills * 2 // 3
@@ -174,10 +175,11 @@ def test_killed_at_any_moment_a_compaction_changes_nothing(tmp_path: Path) -> No
 
 def test_concurrent_writers_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     db = seeded(tmp_path / "busy.pdb")
-    writers = [start("append", db, "never 0", first, 12) for first in (0, 4, 8)]
+    writers = [Writer("append", db, "never 0", first, 12) for first in (0, 4, 8)]
     for writer in writers:
-        assert len(said(writer)["end"]) == 12
-        assert writer.returncode == 0
+        code, words = writer.end()
+        assert code == 0
+        assert len(words["end"]) == 12
     assert_whole(db, {granule(seed).id for seed in range(20)}, tmp_path / "reference.pdb")
     assert PointDB(db.path).snapshot == 20
 

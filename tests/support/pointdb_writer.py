@@ -1,9 +1,9 @@
 """Write to a point DB, as a process that can kill itself at a chosen moment.
 
-Run as ``python pointdb_writer.py append DB KILL FIRST COUNT`` it appends made-up granules and prints ``begin <id>``
-and ``end <id>`` around each; as ``python pointdb_writer.py cuts DB KILL FIRST LAST`` it appends overlapping cuts of one
-granule, backwards if FIRST is greater; as ``python pointdb_writer.py compact DB KILL ROUNDS`` it compacts.  KILL is
-``<stage> <n>``, the n-th time that it reaches a stage, or ``never 0``.
+``main("append", db, kill, first, count)`` appends made-up granules and prints ``begin <id>`` and ``end <id>`` around
+each; ``main("cuts", db, kill, first, last)`` appends overlapping cuts of one granule, backwards if ``first`` is greater
+than ``last``; ``main("compact", db, kill, rounds)`` compacts.  ``kill`` is ``<stage> <n>``, the n-th time that it
+reaches a stage, or ``never 0``.
 """
 
 from __future__ import annotations
@@ -125,7 +125,3 @@ def main(what: str, path: str, kill: str, *numbers: int) -> None:
     stage, _, count = kill.rpartition(" ")
     Killer(path, stage, int(count)).watch()
     {"append": append, "cuts": cuts, "compact": compact}[what](db, *numbers)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:4], *map(int, sys.argv[4:]))

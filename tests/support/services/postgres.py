@@ -1,4 +1,4 @@
-"""A temporary PostgreSQL on loopback, with fsync on as in production, that a test may kill and start again."""
+"""A temporary PostgreSQL on loopback that a test may kill and start again."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class Postgres:
     ----------
     connections : int
         Largest number of connections.
+    fsync : bool
+        Whether it waits for the disk, as in production.
 
     Attributes
     ----------
@@ -37,7 +39,7 @@ class Postgres:
         Address of its database.
     """
 
-    def __init__(self, *, connections: int = 100) -> None:
+    def __init__(self, *, connections: int = 100, fsync: bool = True) -> None:
         self._programs, self._rights = _programs()
         # Below /tmp, since a test's directory is readable by root alone and its path may be too long for a socket.
         self._place = Path(tempfile.mkdtemp(prefix="cryotile-postgres-", dir="/tmp"))
@@ -49,6 +51,7 @@ class Postgres:
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": self._place,
             "max_connections": connections,
+            "fsync": "on" if fsync else "off",
             # The test's user is a superuser, and must not get connections that other users do not get.
             "superuser_reserved_connections": 0,
         }
@@ -163,5 +166,5 @@ def rights() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """Start a PostgreSQL that several tests share and none kills."""
-    with Postgres() as running:
+    with Postgres(fsync=False) as running:
         yield running
