@@ -7,8 +7,9 @@ import re
 
 __all__ = ["folded", "kind_of"]
 
-# Paths first: their digits are part of them.
-_PATH = re.compile(r"(?:[\w.+-]+:/)?(?:~|\.{1,2})?/[^\s'\",;:()]+")
+# Paths first: their digits are part of them.  A scheme is looked for at the start of a word alone: from each of its
+# characters, the time would grow with the square of the length of an error.
+_PATH = re.compile(r"(?:(?<![\w.+-])[\w.+-]+:/)?(?:~|\.{1,2})?/[^\s'\",;:()]+")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+(?:[.,]\d+)*")
 
 # Characters of a folded error.
