@@ -21,6 +21,7 @@ from cryotile.farm.task import Task
 from cryotile.ledgers import LEASE
 from cryotile.ledgers.directory.layout import UNIT, publish_list
 from cryotile.ledgers.directory.ledger import DirLedger
+from cryotile.ledgers.directory.observer import LedgerObserver
 from cryotile.testing.leases import (
     OpenLedger,
     at,
@@ -301,6 +302,23 @@ def test_the_tasks_of_a_damaged_list_are_listed_again(tmp_path, caplog, damage):
     assert sorted(lease.task.index for lease in early.claim(3)) == [2, 3, 4]
     late.settle(ended(*late.claim(5)))
     assert late.unsettled() == 0
+
+
+def test_claims_made_while_a_worker_looks_are_not_taken_for_lost(tmp_path, monkeypatch):
+    """A claim that is absent at one look, and has a later one at the next, is read again before it counts as lost."""
+    ledger, reader = DirLedger(tmp_path, "run/1"), DirLedger(tmp_path, "run/1")
+    ledger.enroll(tasks_of(6))
+    ledger.claim(2)
+    count = LedgerObserver.count
+
+    def count_late(observer, unit):
+        monkeypatch.undo()
+        ledger.claim(2)
+        ledger.claim(2)
+        return count(observer, unit)
+
+    monkeypatch.setattr(LedgerObserver, "count", count_late)
+    assert reader.claim(6) == []
 
 
 def test_tasks_of_a_claim_that_is_lost_wait_again(tmp_path):

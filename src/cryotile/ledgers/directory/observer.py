@@ -61,11 +61,13 @@ class LedgerObserver:
         number = first
         while True:
             claim = self.read(unit, f"{kind}{number}")
+            if claim is None:
+                if kind or number >= self.count(unit):
+                    return
+                # It was made between the two looks, or it is lost and there is a later one.
+                claim = self.read(unit, f"{number}")
             if claim is not None:
                 yield claim
-            elif kind or number >= self.count(unit):
-                return
-            # Otherwise it is lost, and there is a later one.
             number += 1
 
     def read(self, unit: Unit, name: str) -> Claim | None:
