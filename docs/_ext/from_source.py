@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.resources
 import inspect
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,27 +60,60 @@ class Message(NamedTuple):
 def messages() -> Iterator[Message]:
     """Yield the messages of all errors that the source makes, except those of values alone."""
     root = Path(str(importlib.resources.files("cryotile")))
-    for file in sorted(root.rglob("*.py")):
+    trees = {
+        file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(root.rglob("*.py"))
+    }
+    public = {name: each for tree in trees.values() for name, each in _parts(tree).items()}
+    for file, tree in trees.items():
         package = file.relative_to(root).parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        parts = {name: each for name, each in public.items() if name[0] != "_"} | _parts(tree)
+        for node in ast.walk(tree):
             if isinstance(node, ast.Call) and node.args and _name(node.func) in KINDS:
-                text = _text(node.args[0])
-                if len(text.replace("…", "").strip(" ;:,()")) > 12:
-                    yield Message(_name(node.func), text, package)
+                for text in _texts(node.args[0], parts):
+                    if len(text.replace("…", "").strip(" ;:,()")) > 12:
+                        yield Message(_name(node.func), text, package)
+
+
+def _parts(tree: ast.Module) -> dict[str, list[ast.expr]]:
+    """Return what messages are put together from: what functions of a module return, and its constants."""
+    parts: dict[str, list[ast.expr]] = {}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and _is_str(node.returns):
+            inner = [each for each in ast.walk(node) if isinstance(each, ast.Return)]
+            parts[node.name] = [each.value for each in inner if each.value is not None]
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant | ast.JoinedStr):
+            parts[_name(node.targets[0])] = [node.value]
+    return parts
+
+
+def _is_str(node: ast.expr | None) -> bool:
+    return node is not None and ast.unparse(node) in ("str", "str | None")
 
 
 def _name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else getattr(node, "attr", "")
 
 
-def _text(node: ast.expr) -> str:
+def _texts(node: ast.expr, parts: dict[str, list[ast.expr]]) -> list[str]:
+    """Return the texts that an expression may have."""
+    if isinstance(node, ast.IfExp):
+        return [*_texts(node.body, parts), *_texts(node.orelse, parts)]
     if isinstance(node, ast.Constant):
-        return str(node.value)
+        return [str(node.value)]
+    if isinstance(node, ast.FormattedValue):
+        return _texts(node.value, parts) if _known(node.value, parts) else ["…"]
     if isinstance(node, ast.JoinedStr):
-        return "".join(map(_text, node.values))
+        inner = [_texts(each, parts) for each in node.values]
+        return ["".join(each) for each in itertools.product(*inner)]
     if isinstance(node, ast.BinOp):
-        return _text(node.left) + _text(node.right)
-    return "…"
+        pairs = itertools.product(_texts(node.left, parts), _texts(node.right, parts))
+        return [left + right for left, right in pairs]
+    found = _known(node, parts)
+    return [text for each in found for text in _texts(each, parts)] or ["…"]
+
+
+def _known(node: ast.expr, parts: dict[str, list[ast.expr]]) -> list[ast.expr]:
+    return parts.get(_name(node.func if isinstance(node, ast.Call) else node), [])
 
 
 def error_page() -> str:

@@ -113,6 +113,8 @@ def test_every_message_of_an_error_is_listed_with_a_remedy() -> None:
     assert len(found) > 400
     page = from_source.error_page()
     assert "invalid user name …" in page
+    # Put together by a function, from the package of another one.
+    assert "has no heights over time, because its run was planned without them" in page
     # A remedy follows a semicolon, or a colon where the rule is short.
     bare = [each.text for each in found if not re.search(r"[;:] \S|must be one of", each.text)]
     assert bare == []

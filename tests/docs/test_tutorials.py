@@ -1,4 +1,4 @@
-"""The tutorials: what a reader types does what the page shows."""
+"""The README, the first page and the tutorials: what a reader types does what the page shows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.docs.pages import DOCS, Block, blocks, matches, steps
 from tests.exchange import published
+from tests.support import PROJECT
 from tests.support.command_line import Call
 from tests.support.services.farm import FarmServer
 from tests.support.services.slurm import Slurm
@@ -50,18 +52,19 @@ class Reader:
             exec(block.text, {"__name__": "__main__"})
         elif block.language == "console":
             for command, shown in steps(block.text):
-                printed = self._type(command)
+                printed = self.type(command)
                 lost = [s for s in shown if not any(matches(s, p) for p in printed.splitlines())]
                 assert not lost, f"{command}\nshown and not printed: {lost}\n{printed}"
 
-    def _type(self, command: str) -> str:
+    def type(self, command: str) -> str:
+        """Run a command and return what it prints; it must succeed."""
         for words, others in self.replaced.items():
             command = command.replace(words, others)
         if command.startswith("cryotile ") and not re.search(r"[|&;<>$]", command):
-            typed = shlex.split(command)[1:]
+            given = shlex.split(command, comments=True)[1:]
             words = [
                 name
-                for word in typed
+                for word in given
                 for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
             ]
             code, output, errors = self.call(*words)
@@ -91,6 +94,44 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def farm(tmp_path: Path) -> Iterator[FarmServer]:
     with FarmServer(tmp_path) as server:
         yield server
+
+
+SMALL = {"granules/ # or": "granules/ --years 0.5 # or", "posting 1000": "posting 4000"}
+"""A mission of half a year and few posts: every command has something to do."""
+
+
+def typed(page: Path) -> list[str]:
+    """Return the commands of cryotile in the shell blocks of a page."""
+    shell = "".join(block.text for block in blocks(page) if block.language == "sh")
+    return re.findall(r"^cryotile .*$", shell, re.MULTILINE)
+
+
+def test_the_readme_and_the_first_map(
+    desk: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(call, SMALL)
+    readme = PROJECT / "README.md"
+    for line in typed(readme):
+        reader.type(line)
+    assert Path("dhdt.png").exists()
+
+    (calls,) = (block.text for block in blocks(readme) if block.language == "python")
+    for words, others in {"run/": "again/", "local:8": "local:2", "=1000": "=4000"}.items():
+        assert words in calls
+        calls = calls.replace(words, others)
+    names: dict[str, Any] = {"paths": sorted(Path("granules").glob("*.nc"))}
+    exec(calls, names)
+    assert not list(names["run"].pending())
+
+    simulate, *others = typed(DOCS / "index.md")
+    assert simulate == "cryotile simulate granules/"
+    (desk / "first").mkdir()
+    monkeypatch.chdir(desk / "first")
+    Path("granules").symlink_to(desk / "granules")
+    reader = Reader(call, {"posting 2000": "posting 4000"})
+    for line in others:
+        reader.type(line)
+    assert Path("dhdt.png").exists()
 
 
 def test_the_tutorials_of_real_granules_and_of_a_cluster(
