@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from cryotile.errors import InvalidValue
 from cryotile.farm import http
 from cryotile.farm.http import Site, Unanswered
+from cryotile.ledgers.http import open_api
 from cryotile.taskfarm import TaskFarm
 
 
@@ -17,8 +20,10 @@ class Handler(BaseHTTPRequestHandler):
     """Answers with the statuses and headers of a list, one after another, and then with success."""
 
     answers: list[tuple[int, dict[str, str]]]
+    authorization: str | None
 
     def do_GET(self) -> None:
+        Handler.authorization = self.headers["Authorization"]
         status, headers = self.answers.pop(0) if self.answers else (200, {})
         body = b'{"uuid": "u", "numTasks": 5}'
         self.send_response(status)
@@ -80,3 +85,19 @@ def test_the_legacy_client_waits_as_long_as_the_server_asks(address, pauses):
     Handler.answers = [(503, {"Retry-After": "3"})]
     assert farm.info("numTasks") == 5
     assert 3 < pauses[0] < 4
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_a_file_that_is_no_authority_is_refused(tmp_path, monkeypatch, content):
+    file = tmp_path / "authority.pem"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("CRYOTILE_CA_BUNDLE", str(file))
+    with pytest.raises(InvalidValue, match=r"authority\.pem' is not the file of a certificate"):
+        open_api("https://127.0.0.1:1")
+
+
+def test_names_and_passwords_are_sent_in_utf_8(address):
+    Handler.answers = []
+    Site(address, auth=("zoë", "pass€")).ask("GET", "runs")
+    assert Handler.authorization == "Basic " + b64encode("zoë:pass€".encode()).decode()

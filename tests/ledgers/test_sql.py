@@ -151,6 +151,7 @@ def test_sqlite_on_a_network_file_system_is_refused_with_the_reason(tmp_path, mo
         "sqlite:///:memory:",
         "sqlite:///x.db?children=0",
         "mysql://host/name",
+        "postgresql://host:port/name",
         "nonsense",
     ],
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cryotile.farm.http import answers
+from cryotile.farm.http import Site, answers
 from cryotile.farm.place import HOSTED
 from cryotile.ledgers.http import hosted_server
 from cryotile.runs.hosting import COPY, Host
@@ -143,6 +143,26 @@ def test_a_damaged_copy_is_named_and_the_server_begins_anew(tmp_path: Path) -> N
     with Host(planned, lines.append, every=EVERY):
         pass
     assert f"{planned.path / COPY} is damaged: the server begins anew from the tiles" in lines
+
+
+def test_a_last_copy_that_fails_is_said_and_hides_no_other_error(tmp_path: Path, caplog) -> None:
+    planned = make_run(tmp_path)
+
+    def fail() -> None:
+        base, token = hosted_server(planned.path)
+        Site(base, auth=token).ask("POST", "tokens", body={})
+        # Neither the copy nor what the host leaves to the next one can be written.
+        for name in (COPY, HOSTED):
+            (planned.path / name).unlink()
+            (planned.path / name / "in the way").mkdir(parents=True)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), Host(planned, every=LIMIT):
+        fail()
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    assert "the last copy of the server's database failed" in lines[0]
+    assert "the next host waits until this one is silent" in lines[1]
 
 
 @pytest.mark.parametrize(

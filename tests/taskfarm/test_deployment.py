@@ -101,11 +101,16 @@ def test_restarts_and_an_upgrade_during_the_work_make_no_error(postgres, tmp_pat
         pool.start()
         with Asker(nginx) as asker:
             pool.go_on(20)
+            # A version that cannot be loaded: the old one goes on.
+            schema = package / "ledgers/sql/schema.py"
+            works = schema.read_text()
+            schema.write_text(works + "raise RuntimeError\n")
+            assert not server.reload()
+            pool.go_on(20)
             # A new version is installed: the next processes upgrade the tables while workers use them.
-            with (package / "ledgers/sql/schema.py").open("a") as file:
-                file.write(NEXT_VERSION)
+            schema.write_text(works + NEXT_VERSION)
             before = version(url)
-            server.reload()
+            assert server.reload()
             pool.go_on(20)
             assert version(url) == before + 1
             # systemd holds the socket meanwhile.

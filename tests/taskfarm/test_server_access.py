@@ -288,6 +288,34 @@ def test_the_audit_log_records_users_and_actions(farm):
     ]
 
 
+def test_the_audit_log_records_revoked_tokens_and_changed_users(farm):
+    farm.token("chief", "admin")
+    farm.token("bob")
+    chief, bob = farm.name("chief"), farm.name("bob")
+    for body in ({"role": "admin"}, {"role": "user", "password": "another"}):
+        assert farm.ask("PUT", f"/api/v1/users/{bob}", body, user="chief").status_code == 200
+    # The new password has revoked the token.
+    login = basic(bob, "another")
+    farm.client.post("/api/v1/tokens", json={}, headers=login)
+    (token,) = farm.client.get("/api/v1/tokens", headers=login).json["tokens"]
+    revoked = farm.client.delete(f"/api/v1/tokens/{token['id']}", headers=login)
+    assert revoked.status_code == 204
+    assert farm.ask("DELETE", f"/api/v1/users/{bob}", user="chief").status_code == 204
+    log = farm.sql(
+        "SELECT user_name, action, subject FROM audit WHERE subject = :bob OR subject LIKE :more ORDER BY id",
+        bob=bob, more=f"{bob} %",
+    )  # fmt: skip
+    assert [tuple(row) for row in log] == [
+        ("-", "add user", bob),
+        ("-", "make token", bob),
+        (chief, "set role", f"{bob} admin"),
+        (chief, "change password", f"{bob} user"),
+        (bob, "make token", bob),
+        (bob, "revoke token", bob),
+        (chief, "remove user", bob),
+    ]
+
+
 def test_passwords_and_tokens_are_stored_as_hashes(farm):
     token = farm.token()
     (stored,) = farm.sql("SELECT password FROM users WHERE name = :name", name=farm.name("ann"))
@@ -337,3 +365,7 @@ def test_invalid_numbers_in_the_environment_are_refused(monkeypatch):
         monkeypatch.setenv("CRYOTILE_SEED_LEASE", wrong)
         with pytest.raises(InvalidValue, match="CRYOTILE_SEED_LEASE"):
             ServerSettings(database_url="x")
+    monkeypatch.delenv("CRYOTILE_SEED_LEASE")
+    monkeypatch.setenv("CRYOTILE_PROXIES", "1.5")
+    with pytest.raises(InvalidValue, match=r"CRYOTILE_PROXIES.* must be an integer"):
+        ServerSettings(database_url="x")

@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import os
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from cryotile.processes import backoff
 
 try:
     import requests
+    from requests.auth import HTTPBasicAuth
     from urllib3.exceptions import NewConnectionError
 except ModuleNotFoundError as error:
     raise MissingDependency(
@@ -107,6 +109,11 @@ class Site:
     find : callable, optional
         Returns where the server is now, as ``(base, auth)``; asked again when a request has no answer.
 
+    Raises
+    ------
+    InvalidValue
+        The file of the authority cannot be used.
+
     Attributes
     ----------
     base : str
@@ -126,6 +133,8 @@ class Site:
         verify: bool | str = True,
         find: Callable[[], tuple[str, tuple[str, str] | None]] | None = None,
     ) -> None:
+        if isinstance(verify, str):
+            _check_authority(verify)
         self.base = base.rstrip("/") + "/"
         self.session = requests.Session()
         self.auth = auth
@@ -224,6 +233,8 @@ class Site:
     ) -> requests.Response | _Failure:
         """Send a request once, and return the answer or why there is none."""
         headers, content = _packed(body)
+        # As bytes, since requests encodes text in Latin-1, and the server reads UTF-8.
+        auth = self.auth and HTTPBasicAuth(*(each.encode(errors="replace") for each in self.auth))
         try:
             answer = self.session.request(
                 method,
@@ -231,7 +242,7 @@ class Site:
                 params=query,
                 data=content,
                 headers=headers,
-                auth=self.auth,
+                auth=auth,
                 timeout=_TIMEOUT,
                 # Given with each request, since the environment overrides the setting of a session.
                 verify=self._verify,
@@ -306,6 +317,17 @@ def credentials(address: str) -> tuple[SplitResult, tuple[str, str] | None]:
     if auth is None and (token := os.environ.get("CRYOTILE_TOKEN")):
         auth = (token, "")
     return parts._replace(netloc=place), auth
+
+
+def _check_authority(file: str) -> None:
+    """Refuse a file of a certificate authority that cannot be used: at a request, its error names no remedy."""
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise InvalidValue(
+            f"{file!r} is not the file of a certificate authority ({error.strerror or error}); name a readable PEM"
+            " file in $CRYOTILE_CA_BUNDLE or verify="
+        ) from None
 
 
 def _packed(body: Any) -> tuple[dict[str, str], bytes | None]:

@@ -226,7 +226,7 @@ def _database(environment: Mapping[str, str]) -> Iterator[Finding]:
         shown = make_url(url).render_as_string(hide_password=True)
         with create_engine(url).connect() as connection:
             connection.execute(text("SELECT 1"))
-    except (SQLAlchemyError, ImportError) as error:
+    except (SQLAlchemyError, ImportError, ValueError) as error:
         reason = str(error).splitlines()[0]
         remedy = "start it, or correct $CRYOTILE_DATABASE_URL"
         yield Finding("database", "problem", f"{reason} ($CRYOTILE_DATABASE_URL)", remedy)

@@ -44,6 +44,9 @@ EVERY = 5.0
 PATIENCE = 120.0
 """Seconds for a server to start."""
 
+_REFUSED = (CryotileError, OSError, sqlite3.Error)
+"""What the file system may do to the place and the copy."""
+
 _SHARE = 20
 """Seconds between two copies of the database, over the seconds that a copy takes."""
 
@@ -113,13 +116,19 @@ class Host:
         if self._server is not None:
             said = {**self._server.said, "addresses": []}
             self._stop(copied=True)
-            self._place.leave(said)
+            try:
+                self._place.leave(said)
+            except _REFUSED as error:
+                # Not raised, as it would hide the error that ended the run.
+                log.warning(
+                    "%s: %s; the next host waits until this one is silent", self._place.path, error
+                )
 
     def _keep_looking(self) -> None:
         while not self._over.wait(self.every):
             try:
                 self._look()
-            except (CryotileError, OSError, sqlite3.Error) as error:
+            except _REFUSED as error:
                 # The run goes on without a server for as long as its workers have patience.
                 log.warning("%s: %s; the server is tried again", self.run.path, error)
 
@@ -223,7 +232,16 @@ class Host:
         server.process.wait()
         if copied:
             server.next_copy = 0.0
-            self._copy(server)
+            try:
+                self._copy(server)
+            except _REFUSED as error:
+                log.warning(
+                    "%s: the last copy of the server's database failed (%s); what was settled since the one before is"
+                    " found in the %s",
+                    self.run.path,
+                    error,
+                    self.run.nouns,
+                )
         server.database.close()
         shutil.rmtree(server.directory, ignore_errors=True)
 

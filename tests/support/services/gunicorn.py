@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,9 @@ from typing import Self
 from tests.support import PROJECT
 from tests.support.command_line import run
 from tests.support.waiting import LIMIT, wait_until
+
+
+_GUNICORN = str(Path(sysconfig.get_path("scripts")) / "gunicorn")
 
 
 class Gunicorn:
@@ -74,8 +78,7 @@ class Gunicorn:
         script = f'exec 3<&{self._listener.fileno()}; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@"'
         shell = ["bash", "-c", script, "bash"] if held else []
         # The program, not the module: started anew by a signal, that would import its own modules under wrong names.
-        program = str(Path(sysconfig.get_path("scripts")) / "gunicorn")
-        gunicorn = [program, "--config", "deploy/gunicorn.conf.py"]
+        gunicorn = [_GUNICORN, "--config", "deploy/gunicorn.conf.py"]
         own = [] if held else ["--bind", f"unix:{self.socket}"]
         if not held:
             # Requests that wait in it are answered with 502.
@@ -94,11 +97,25 @@ class Gunicorn:
         self._group = self._process.pid
         self._await("Booting worker", before + 2)
 
-    def reload(self) -> None:
-        """Replace its processes, as ``systemctl reload`` does, and wait for the end of the old ones."""
+    def reload(self) -> bool:
+        """Replace its processes as ``systemctl reload`` does, and wait for their end; False if it fails."""
         ended = self._count("Worker exiting")
-        self._process.send_signal(signal.SIGHUP)
+        unit = (PROJECT / "deploy/systemd/cryotile.service").read_text()
+        for command in re.findall("^ExecReload=(.*)", unit, re.MULTILINE):
+            for named, used in (
+                ("/opt/cryotile/bin/gunicorn", _GUNICORN),
+                ("/etc/cryotile/gunicorn.conf.py", "deploy/gunicorn.conf.py"),
+                ("$MAINPID", str(self._process.pid)),
+            ):
+                command = command.replace(named, used)
+            done = subprocess.run(
+                command.split(), cwd=PROJECT, env=self.environment, capture_output=True, check=False
+            )
+            if done.returncode:
+                # systemd, too, goes no further.
+                return False
         self._await("Worker exiting", ended + 2)
+        return True
 
     def upgrade(self) -> None:
         """Replace gunicorn itself: start a second one on the same socket, then end the first."""

@@ -224,7 +224,7 @@ def _checked(url: str) -> URL:
     try:
         address = make_url(url)
         kind = address.get_backend_name()
-    except (ArgumentError, NoSuchModuleError) as error:
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
         raise InvalidValue(
             f"invalid database address {url!r}; write sqlite:///path or postgresql://user@host/name"
         ) from error

@@ -96,12 +96,14 @@ export class Costs extends Chart {
     super("Expected and real cost", (width) => ({
       width,
       height: HEIGHT,
+      // Room for half of the last label.
+      padding: [null, 44, null, null],
       cursor: { drag: { x: false, y: false } },
       legend: { show: false },
-      scales: { x: { time: false }, y: { range: (_, low, high) => [0, Math.max(high * 1.05, 1e-3)] } },
+      scales: { x: { time: false }, y: { range: (_, low, high) => [0, high * 1.05 || 1] } },
       axes: [
         axis({ label: "expected cost", labelSize: 18, space: 90, values: (_, ticks) => ticks.map((tick) => tick.toLocaleString("en", { maximumSignificantDigits: 6 })) }),
-        axis({ label: "seconds", labelSize: 18, size: 60, values: (_, ticks) => ticks.map(figure) }),
+        axis({ label: "seconds", labelSize: 18, size: (_, labels) => 20 + 7 * Math.max(0, ...(labels ?? []).map((label) => label.length)), values: (_, ticks) => ticks.map(figure) }),
       ],
       series: [
         {},

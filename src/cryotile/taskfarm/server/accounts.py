@@ -250,11 +250,13 @@ def add_user(name: str, password: str, role: str | None = None) -> bool:
         raise InvalidValue(f"role {role!r} is unknown; choose {' or '.join(USER_ROLES)}")
     hashed = generate_password_hash(password, "scrypt")
     user = find_user(name)
+    changed = role is not None and role != ("user" if user is None else user.role)
+    subject = f"{name} {role}" if changed else name
     if user is None:
-        with _changing("add user", name) as session:
+        with _changing("add user", subject) as session:
             session.add(User(name=name, password=hashed, role=role or "user", created=time.time()))
         return True
-    with _changing("change password", name) as session:
+    with _changing("change password", subject) as session:
         user.password = hashed
         user.role = role or user.role
         session.execute(delete(Token).where(Token.user_id == user.id))

@@ -153,6 +153,14 @@ def create_app(settings: ServerSettings | None = None) -> Flask:
         A setting is invalid, or the database cannot be used.
     """
     settings = settings or ServerSettings()
+    for place in settings.run_directories:
+        if not place.is_dir():
+            # Its file system may come later, and the farm works without it.
+            logger.warning(
+                "CRYOTILE_RUN_DIRECTORIES names %s, which is not a directory; until it is, the page explains no post"
+                " of its runs",
+                place,
+            )
     database = Database(
         settings.database_url, connections=settings.connections, patience=_PATIENCE, linger=math.inf
     )
