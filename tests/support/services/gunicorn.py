@@ -18,7 +18,6 @@ from tests.support import PROJECT
 from tests.support.command_line import run
 from tests.support.waiting import LIMIT, wait_until
 
-
 _GUNICORN = str(Path(sysconfig.get_path("scripts")) / "gunicorn")
 
 
