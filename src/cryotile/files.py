@@ -26,7 +26,6 @@ __all__ = [
     "make_way",
     "network_file_system",
     "read_sealed",
-    "sealed",
     "set_aside",
     "sweep",
     "write_durably",
@@ -263,13 +262,8 @@ def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
     content : mapping
         At least one member; values that :mod:`json` can write.
     """
-    write_durably(path, sealed(content))
-
-
-def sealed(content: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a file of :func:`write_sealed`."""
     body = json.dumps(content, allow_nan=False)[1:].encode()
-    return _SEAL.format(hashlib.sha256(body).hexdigest()).encode() + body
+    write_durably(path, _SEAL.format(hashlib.sha256(body).hexdigest()).encode() + body)
 
 
 def checksum_of_values(content: Mapping[str, Any], *, but: Collection[str]) -> str:

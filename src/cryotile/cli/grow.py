@@ -16,7 +16,10 @@ __all__ = ["grow"]
 @click.command(context_settings={"ignore_unknown_options": True})
 @RUN
 @click.option(
-    "--scheduler", type=click.Choice(["slurm", "sge", "pbs"]), required=True, help="The scheduler."
+    "--scheduler",
+    type=click.Choice(["slurm", "pbs", "sge"]),
+    required=True,
+    help="Scheduler of the cluster.",
 )
 @click.option(
     "--workers",
@@ -34,7 +37,7 @@ __all__ = ["grow"]
     help="Between two looks.",
 )
 @click.option("--once", is_flag=True, help="Look once, as from cron.")
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[-- SCHEDULER_OPTIONS]")
 def grow(
     run_directory: Path,
     scheduler: str,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import xarray as xr
 
@@ -12,30 +11,15 @@ from cryotile.errors import InvalidValue
 from cryotile.exchange import atl15, cci_antarctica, eolis
 from cryotile.exchange.writing import Exported, Source
 
-__all__ = ["FORMATS", "Format", "export_product"]
+__all__ = ["FORMATS", "export_product"]
 
 
-class Format(NamedTuple):
-    """A layout that cryotile writes.
-
-    Attributes
-    ----------
-    write : callable
-        Takes the source and the output, returns what was written.
-    line : str
-        Description in a few words.
-    """
-
-    write: Callable[[Source, Path], Exported]
-    line: str
-
-
-FORMATS: Mapping[str, Format] = {
-    "atl15": Format(atl15.write, "ICESat-2 ATL15: rates by lag, heights"),
-    "cci-sec": Format(cci_antarctica.write, "ESA CCI+ Antarctica SEC: one rate a file"),
-    "eolis": Format(eolis.write, "CryoTEMPO EOLIS gridded: elevations of a time a file"),
+FORMATS: Mapping[str, Callable[[Source, Path], Exported]] = {
+    "atl15": atl15.write,
+    "cci-sec": cci_antarctica.write,
+    "eolis": eolis.write,
 }
-"""Name → how to write it."""
+"""Name of a layout → the function that takes a source and the output, and returns what was written."""
 
 
 def export_product(product: xr.Dataset, name: str, layout: str, output: Path) -> Exported:
@@ -67,4 +51,4 @@ def export_product(product: xr.Dataset, name: str, layout: str, output: Path) ->
         raise InvalidValue(f"layout {layout!r} is unknown; choose one of {', '.join(FORMATS)}")
     if output.suffix.lower() != ".nc" and not output.is_dir() and output.suffix:
         raise InvalidValue(f"{output} does not end in .nc; name the file e.g. {output.stem}.nc")
-    return FORMATS[layout].write(Source.of(product, name), output)
+    return FORMATS[layout](Source.of(product, name), output)

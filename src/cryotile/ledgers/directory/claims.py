@@ -168,10 +168,6 @@ class Chain:
         if not claim.lines:
             self.claims.remove(claim)
 
-    def is_settled(self) -> bool:
-        """Return whether every task is settled."""
-        return len(self.settled) == self.unit.count
-
     def _replay(self, claim: Claim) -> None:
         first = claim.lines[0]
         gone = set(first["gone"])
