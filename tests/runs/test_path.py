@@ -174,32 +174,40 @@ KILLED = """
 import os, signal, sys
 from cryotile.api import ingest
 from cryotile.runs import ingest as batches
-batches.BATCH_GRANULES, left = 4, int(os.environ["FILES_LEFT"])
+batches.BATCH_GRANULES, last, done = 4, int(os.environ["LAST_STEP"]), 0
+db, crs, *granules = sys.argv[1:]
 def count(event, values):
-    global left
-    if event in ("open", "os.rename", "os.mkdir", "os.link"):
-        left -= 1
-        if left == 0:
+    global done
+    if event in ("open", "os.rename", "os.mkdir", "os.link") and str(values[0]).startswith(db):
+        done += 1
+        if done == last:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
-db, crs, *granules = sys.argv[1:]
 ingest(db, granules, crs=crs, backend="serial")
+print(done)
 """
-"""An ingest that is killed when it opens, renames or makes a file or directory for the n-th time."""
+"""An ingest that is killed when it opens, renames or makes a file or directory of the point DB for the n-th time."""
 
 
 def test_an_ingest_killed_at_random_moments_continues_to_the_same_points(
     some: list[Path], some_ice: PointDB, tmp_path: Path
 ) -> None:
     path = tmp_path / "ice.pdb"
-    there = []
-    for moment in np.random.default_rng(5).integers(400, 700, 3):
-        killed = subprocess.run(
-            [sys.executable, "-c", KILLED, path, WORLD.crs, *some],
-            env={**os.environ, "FILES_LEFT": str(moment)},
+
+    def ingest(db: Path, last: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", KILLED, db, WORLD.crs, *some],
+            env={**os.environ, "LAST_STEP": str(last)},
             capture_output=True,
+            text=True,
             check=False,
         )
+
+    steps = int(ingest(tmp_path / "whole.pdb", 0).stdout)
+    there = []
+    # Three times a quarter of the steps do not reach the end.
+    for moment in np.random.default_rng(5).integers(steps // 8, steps // 4, 3):
+        killed = ingest(path, moment)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         if (path / "cryotile.json").exists():
             names = set(PointDB(path).granules["name"])

@@ -27,6 +27,7 @@ from cryotile.ledgers.sql.statements import (
 from cryotile.taskfarm.server import create_app
 from cryotile.taskfarm.server.legacy_api import FINISH, PERCENTS
 from cryotile.taskfarm.server.listing import LIST_TASKS, SEE_RUN
+from tests.support.databases import new_database
 from tests.support.farm_server import Farm, basic, sqlite_farm
 from tests.support.services.pgbouncer import PgBouncer
 from tests.support.services.postgres import Postgres
@@ -148,7 +149,8 @@ def assert_searches(farm: Farm, statement: TextClause) -> None:
 def test_postgresql_reads_only_the_named_tasks_of_a_run_that_it_has_no_statistics_of(
     postgres,
 ):
-    farm = Farm(postgres.url)
+    # A database of its own: its statistics are of these tasks alone.
+    farm = Farm(new_database(postgres))
     farm.sql("""
         INSERT INTO tasks (run_id, idx, cost, state, lease_count, lease)
         SELECT -1, i, 0, 2, 1, 7 FROM generate_series(1, 60000) AS i
