@@ -122,15 +122,14 @@ def unused_sigmas(described: Mapping[str, str]) -> list[str]:
     described : mapping of str to str
         Name of each that is not used → its name and long name.
     """
-    found = [
-        f"{name} (a variance)" if _VARIANCE.search(text.lower()) else name
-        for name, text in described.items()
-        if _UNCERTAINTY.search(text.lower())
-    ]
-    if not found:
+    names = [name for name, text in described.items() if _UNCERTAINTY.search(text.lower())]
+    if not names:
         return []
-    first = found[0].removesuffix(" (a variance)")
-    return [f'not used, uncertain by name: {", ".join(found)}; to use one: sigma="{first}"']
+    said = [
+        f"{name} (a variance)" if _VARIANCE.search(described[name].lower()) else name
+        for name in names
+    ]
+    return [f'not used, uncertain by name: {", ".join(said)}; to use one: sigma="{names[0]}"']
 
 
 def _unit(text: str, name: str, path: object, powers: tuple[int, int], named: str) -> Unit:

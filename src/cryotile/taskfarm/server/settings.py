@@ -37,7 +37,7 @@ def _database_url() -> str:
     return f"sqlite:///{data_directory() / 'farm.db'}"
 
 
-def _number(name: str, default: float, low: float, kind: str = "a number") -> float:
+def _number(name: str, default: float, low: float, *, whole: bool = False) -> float:
     given = os.environ.get(name)
     if not given:
         return default
@@ -45,7 +45,8 @@ def _number(name: str, default: float, low: float, kind: str = "a number") -> fl
         value = float(given)
     except ValueError:
         value = -1.0
-    if not low <= value < 1e10 or (kind == "an integer" and value % 1):
+    if not low <= value < 1e10 or (whole and value % 1):
+        kind = "an integer" if whole else "a number"
         raise InvalidValue(
             f"{name}={given!r} must be {kind} of {low:g} or more; correct or unset it"
         )
@@ -92,9 +93,7 @@ class ServerSettings:
     token_lifetime: float = field(
         default_factory=lambda: _number("CRYOTILE_TOKEN_LIFETIME", 30 * _DAY, 1.0)
     )
-    proxies: int = field(
-        default_factory=lambda: int(_number("CRYOTILE_PROXIES", 0, 0, "an integer"))
-    )
+    proxies: int = field(default_factory=lambda: int(_number("CRYOTILE_PROXIES", 0, 0, whole=True)))
     run_directories: tuple[Path, ...] = field(default_factory=_run_directories)
     proxy_networks: str = field(
         default_factory=lambda: os.environ.get("CRYOTILE_PROXY_NETWORKS") or _PRIVATE
