@@ -96,7 +96,7 @@ def farm(tmp_path: Path) -> Iterator[FarmServer]:
         yield server
 
 
-SMALL = {"granules/ # or": "granules/ --years 0.5 # or", "posting 1000": "posting 4000"}
+SMALL = {"granules/  ": "granules/ --years 0.5 ", "posting 1000": "posting 4000"}
 """A mission of half a year and few posts: every command has something to do."""
 
 
@@ -106,32 +106,41 @@ def typed(page: Path) -> list[str]:
     return re.findall(r"^cryotile .*$", shell, re.MULTILINE)
 
 
-def test_the_readme_and_the_first_map(
+def called(page: Path) -> str:
+    """Return the Python of a page, with few posts."""
+    text = "\n".join(block.text for block in blocks(page) if block.language == "python")
+    assert "posting=1000" in text
+    return text.replace("posting=1000", "posting=4000")
+
+
+def test_the_readme_the_quickstart_and_the_first_map(
     desk: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = Reader(call, SMALL)
-    readme = PROJECT / "README.md"
+    readme, quickstart = PROJECT / "README.md", DOCS / "quickstart.md"
     for line in typed(readme):
         reader.type(line)
     assert Path("dhdt.png").exists()
-
-    (calls,) = (block.text for block in blocks(readme) if block.language == "python")
-    for words, others in {"run/": "again/", "local:8": "local:2", "=1000": "=4000"}.items():
-        assert words in calls
-        calls = calls.replace(words, others)
-    names: dict[str, Any] = {"paths": sorted(Path("granules").glob("*.nc"))}
-    exec(calls, names)
+    names: dict[str, Any] = {}
+    exec(called(readme), names)
     assert not list(names["run"].pending())
 
-    simulate, *others = typed(DOCS / "index.md")
-    assert simulate == "cryotile simulate granules/"
-    (desk / "first").mkdir()
-    monkeypatch.chdir(desk / "first")
+    (desk / "quick").mkdir()
+    monkeypatch.chdir(desk / "quick")
     Path("granules").symlink_to(desk / "granules")
-    reader = Reader(call, {"posting 2000": "posting 4000"})
+    simulate, *others = typed(quickstart)
+    assert simulate.startswith("cryotile simulate granules/ ")
     for line in others:
         reader.type(line)
-    assert Path("dhdt.png").exists()
+    exec(called(quickstart), names)
+    assert names["fitted"].dhdt.shape == (2, 3)
+
+    # The first page has commands of the quickstart, with names of its own.
+    first = {"ice.pdb": "greenland.pdb", "posting 2000": "posting 1000"}
+    for line in typed(DOCS / "index.md"):
+        for word, other in first.items():
+            line = line.replace(word, other)
+        assert any(each.startswith(line) for each in typed(quickstart)), line
 
 
 def test_the_tutorials_of_real_granules_and_of_a_cluster(

@@ -143,7 +143,8 @@ def test_a_backup_during_the_work_is_restored_and_the_workers_go_on(kind, reques
         backup, restore = ["VACUUM INTO"], ["rm -f", "install --owner"]
     else:
         url = new_database(request.getfixturevalue("postgres"))
-        place, backup, restore = {"postgresql:///cryotile": url}, ["pg_dump"], ["pg_restore"]
+        place = {"postgresql:///cryotile": url, "runuser -u cryotile -- ": ""}
+        backup, restore = ["pg_dump"], ["pg_restore"]
     copies = tmp_path / "copies"
     copies.mkdir()
     place["/backup"] = str(copies)
