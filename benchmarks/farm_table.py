@@ -100,7 +100,7 @@ class Table:
             return ""
         value = self.value(row.name, column)
         mark = f" {'✓' if row.reached(value, self) else '✗'}" if column in OURS else ""
-        return f"{value:.3g}{mark}"
+        return f"{value:{',.0f' if value >= 1000 else '.3g'}}{mark}"
 
     def text(self) -> str:
         """Return the table as Markdown."""
