@@ -157,7 +157,6 @@ def test_postgresql_reads_only_the_named_tasks_of_a_run_that_it_has_no_statistic
     """)
     with farm.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
         other.execute(text("VACUUM ANALYZE tasks"))
-    # The first claim materializes rows of 4096 tasks.
     name = farm.run(4096)
     run = farm.sql("SELECT id FROM runs WHERE uuid = :name", name=name)[0][0]
     tasks = [farm.claim(name, farm.worker()) for _ in range(3)]

@@ -1,6 +1,6 @@
 """The backlog: tasks of a run that are listed, but have no row in the table ``tasks`` yet.
 
-Tasks get rows a few thousand at a time, shortly before they are claimed.  So listing or restarting a million tasks
+Tasks get rows a few hundred at a time, shortly before they are claimed.  So listing or restarting a million tasks
 touches hundreds of rows, and a run of two thousand million tasks that a user creates by mistake is one row.
 """
 
@@ -20,8 +20,11 @@ from cryotile.ledgers.sql.schema import total_cost
 
 __all__ = ["BacklogIndices", "add_range", "add_tasks", "materialize", "read_backlog"]
 
-# Tasks in a row of the backlog, and tasks that get rows at a time.
+# Tasks in a row of the backlog.
 _PORTION = 4096
+
+# Tasks that get rows at a time: few, because all workers that find no task wait until they have.
+_STEP = 512
 
 
 class BacklogIndices:
@@ -91,7 +94,7 @@ def materialize(connection: Connection, run_id: int) -> bool:
     row = sql.NEXT_BACKLOG(connection, run=run_id).one_or_none()
     if row is None:
         return False
-    stop = min(row.size, row.taken + _PORTION)
+    stop = min(row.size, row.taken + _STEP)
     if row.indices is None:
         indices, costs = list(range(row.taken, stop)), [0.0] * (stop - row.taken)
     else:

@@ -175,9 +175,11 @@ class SqlLedger(Ledger):
         list of Lease
             Costliest first.
         """
-        call = _Claim(secrets.randbits(62) if token is None else token, self._lease, again)
-        leases = self._joined.change_once(lambda connection: self._claim_first(connection, n, call))
-        return self._filled(leases, n, call)
+        first, more = self._calls(token, again)
+        leases = self._joined.change_once(
+            lambda connection: self._claim_first(connection, n, first)
+        )
+        return self._filled(leases, n, more)
 
     def renew(self, fractions: Mapping[str, float | None]) -> set[str]:
         """Prolong leases; see :meth:`cryotile.ledgers.Ledger.renew`."""
@@ -208,14 +210,14 @@ class SqlLedger(Ledger):
     ) -> tuple[set[str], list[Lease]]:
         """Settle and claim in one transaction; see :meth:`settle` and :meth:`claim`."""
         rows, noted = _ended(endings)
-        call = _Claim(secrets.randbits(62) if token is None else token, self._lease, again)
+        first, more = self._calls(token, again)
 
         def settle_and_claim(connection: Connection) -> tuple[set[int], list[Lease]]:
             settled = self._settle(connection, rows, noted) if rows else set()
-            return settled, self._claim_first(connection, n, call)
+            return settled, self._claim_first(connection, n, first)
 
         settled, leases = self._joined.change(settle_and_claim)
-        return self._lost(endings, rows, settled), self._filled(leases, n, call)
+        return self._lost(endings, rows, settled), self._filled(leases, n, more)
 
     def release(self, leases: Collection[str]) -> None:
         """Hand tasks back; see :meth:`cryotile.ledgers.Ledger.release`."""
@@ -252,11 +254,13 @@ class SqlLedger(Ledger):
 
         return self._joined.read(ask)
 
+    def _calls(self, token: int | None, again: bool) -> tuple[_Claim, _Claim]:
+        """Return the two transactions of a claim."""
+        token = secrets.randbits(62) if token is None else token
+        return _Claim(token, self._lease, again), _Claim(token, self._lease, again)
+
     def _claim_first(self, connection: Connection, n: int, call: _Claim) -> list[Lease]:
-        # Only a repeated claim can have leases already.
-        found = self._claimed(connection, call) if call.again else []
-        call.again = True
-        return found or self._claim(connection, n, call)
+        return self._claimed(connection, call) or self._claim(connection, n, call)
 
     def _claim(self, connection: Connection, n: int, call: _Claim) -> list[Lease]:
         rows = sql.CLAIM(
@@ -265,6 +269,10 @@ class SqlLedger(Ledger):
         return call.leases(rows)
 
     def _claimed(self, connection: Connection, call: _Claim) -> list[Lease]:
+        """Return the leases that a claim has already; only a repeated one can have some."""
+        again, call.again = call.again, True
+        if not again:
+            return []
         return call.leases(sql.FIND_CLAIMED(connection, run=self._run.id, lease=call.token))
 
     def _filled(self, leases: list[Lease], n: int, call: _Claim) -> list[Lease]:
