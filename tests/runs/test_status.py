@@ -6,9 +6,12 @@ import base64
 import io
 import json
 import os
+import pty
 import re
 import signal
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ from cryotile.farm.journal import Journaled
 from cryotile.farm.task import Outcome, Progress, Task, Work
 from cryotile.runs.run import Run
 from cryotile.runs.status import Observer, RunningTask, RunStatus, State
+from cryotile.runs.status_page import status_page
 from cryotile.runs.work import FitTile
 from cryotile.testing.backends import HoldingWork, await_holder, holders
 from tests.support.command_line import Call, Cryotile, start
@@ -325,11 +329,69 @@ def test_the_page_of_a_run_is_one_file_with_what_a_server_would_tell(
     assert groups["OSError: cannot read …"]["text"] == error
 
 
+def test_the_page_shows_workers_at_their_first_tile(run: Run) -> None:
+    now = time.time()
+    write_journal(
+        run, "node-01-7-aa",
+        {"time": now - 300, "start": 0}, {"time": now - 5, "task": 0, "fraction": 0.5, "seconds": 295.0},
+    )  # fmt: skip
+    write_journal(run, "node-02-8-bb", {"time": now - 7200, "start": 1})
+    told = json.loads(re.search(r'id="embedded">(.*?)</script>', status_page(run))[1])
+    works, lost = told["workers"]["workers"]
+    assert (works["host"], works["pid"], works["leased"], works["stuck"]) == (
+        "node-01",
+        7,
+        1,
+        False,
+    )
+    assert (lost["host"], lost["pid"], lost["leased"], lost["stuck"]) == ("node-02", 8, 0, True)
+    assert works["age"] < 60 < 7000 < lost["age"]
+    assert told["run"]["seen"] == pytest.approx(now - 5, abs=1)
+    (stream,) = told["history"]["streams"]
+    ((begin, end),) = stream["spans"]
+    assert (stream["worker"], begin) == (works["number"], pytest.approx(now - 300, abs=1))
+    assert end == told["history"]["clock"]
+    tiles = base64.b64decode(told["tiles"])
+    assert struct.unpack_from("<II", tiles) == (0x54435931, 1)
+    assert np.frombuffer(tiles, "<u4", 1, 32).tolist() == [works["number"]]
+
+
 def test_the_page_of_a_run_is_a_file_alone(cryotile: Cryotile, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "status.html"
     assert "leave --watch" in cryotile("status", run.path, "--html", file, "--watch", status=2)
     assert "has a page" in cryotile("status", "https://farm.example", "--html", file, status=2)
     assert not file.exists()
+
+
+def test_watching_on_a_terminal_draws_one_screen_in_place(run: Run) -> None:
+    fit(run, *range(1, len(run.tasks)))
+    master, slave = pty.openpty()
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "cryotile", "status", str(run.path), "--watch"],
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "40"},
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(slave)
+    said = b""
+    try:
+        while piece := os.read(master, 10_000):
+            if b"1 waiting" in said + piece and b"1 waiting" not in said:
+                fit(run, 0)
+            said += piece
+    except OSError:
+        # The terminal is closed at its other end.
+        pass
+    os.close(master)
+    _, complaint = watch.communicate(timeout=240)
+    assert watch.returncode == 0, complaint
+    text = said.decode()
+    first, last = text.index("1 waiting"), text.rindex("0 waiting, 0 failed")
+    # The cursor goes up, and what was there is drawn again.
+    assert "\x1b[1A" in text[first:last]
+    assert "█" in text[first:last]
+    assert "cryotile assemble" in text[last:]
 
 
 def test_a_terminal_shows_a_coarse_map_of_the_tiles(run: Run) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import base64
+import json
 import struct
+import time
 from typing import Any
 
 import numpy as np
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
+from cryotile.farm.task import Outcome
+from cryotile.runs.status_page import status_page
 from cryotile.taskfarm.page import one_file
 from tests.support.services.watched import watch
+from tests.support.small_run import fit, make_run
 from tests.support.watched_runs import VARIABLES
 
 # Pictures drawn in each frame while the map is dragged.
@@ -124,6 +130,39 @@ def test_one_file_shows_a_run_without_a_server(browser, tmp_path):
         assert page.locator("main").get_by_role("button", name="Pause").count() == 0
         assert page.evaluate("window.broken") is None
         assert {each.partition("#")[0] for each in requests} == {file.as_uri()}
+        assert complaints == []
+
+
+def test_the_file_that_the_command_writes_shows_the_run(browser, tmp_path):
+    run = make_run(tmp_path)
+    fit(run, 0, 2)
+    list(run.record([Outcome(run.tasks[1], 5.0, 3, "a", "OSError: cannot read /data/7")]))
+    run.journal.mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"time": time.time(), "start": 3})
+    (run.journal / "node-01-7-aa.jsonl").write_text(f"{line}\n", "utf-8")
+    file = tmp_path / "status.html"
+    file.write_text(status_page(run), encoding="utf-8")
+    with browser.new_context(offline=True) as context:
+        page = context.new_page()
+        _, complaints = watch(page)
+        page.goto(file.as_uri())
+        count = len(run.tasks)
+        expect(page.locator(".facts")).to_contain_text(
+            f"{count - 4} waiting, 1 running, 2 done, 1 failed"
+        )
+        row = page.get_by_role("region", name="Workers").get_by_role("row", name="node-01")
+        expect(row).to_contain_text("works")
+        page.get_by_label("Colour tiles by").select_option("status")
+        expect(page.locator(".legend")).to_contain_text("too few points")
+        expect(page.locator(".tile")).to_be_empty()
+        page.locator(".map canvas").focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".tile")).to_contain_text("Task 0: done")
+        expect(page.get_by_text("1 task: OSError: cannot read …")).to_be_visible()
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            found = Axe().run(page)
+            assert found.violations_count == 0, (scheme, found.generate_report())
         assert complaints == []
 
 

@@ -299,10 +299,9 @@ class Journals:
 class Ending(NamedTuple):
     """The end of an attempt.
 
-    Journal (file name), host, pid, task, Unix time of the end, duration (seconds), and the error if it failed.
+    Host, pid, task, Unix time of the end, duration (seconds), and the error if it failed.
     """
 
-    journal: str
     host: str
     pid: int
     task: int
@@ -332,7 +331,7 @@ def read_endings(directory: Path) -> Iterator[Ending]:
             for line in map(_parse, file):
                 if line is not None and "end" in line:
                     yield Ending(
-                        path.name, parts[1], int(parts[2]),
+                        parts[1], int(parts[2]),
                         line["end"], line["time"], line["seconds"], line.get("error"),
                     )  # fmt: skip
 

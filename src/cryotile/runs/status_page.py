@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from cryotile.farm.journal import Ending, read_endings
 from cryotile.farm.task import ATTEMPTS
 from cryotile.runs.progress import Tell
 from cryotile.runs.run import Run
-from cryotile.runs.status import Observer, RunStatus, State
+from cryotile.runs.status import Observer, RunningTask, RunStatus, State
 from cryotile.runs.task_map import VARIABLES, task_map, thumbnail_values
 from cryotile.taskfarm.page import one_file
 from cryotile.taskfarm.picture import coarse, pack_thumbnails, pack_tiles, streams
@@ -27,6 +27,9 @@ from cryotile.taskfarm.picture import coarse, pack_thumbnails, pack_tiles, strea
 __all__ = ["status_page"]
 
 States = npt.NDArray[np.uint8]
+
+Place = tuple[str, int]
+"""Host and process of a worker."""
 
 log = logging.getLogger(__name__)
 
@@ -55,19 +58,23 @@ def status_page(run: Run, tell: Tell = log.info) -> str:
     observer = Observer(run)
     seen, states, now = observer.look(), observer.states, time.time()
     endings = [each for each in read_endings(run.journal) if each.task < len(run.tasks)]
-    numbers = {
-        name: number for number, name in enumerate(dict.fromkeys(e.journal for e in endings), 1)
-    }
+    # Workers, also those that are at their first tile, or died there.
+    known = [*map(_place, endings), *map(_place, seen.running), *map(_place, seen.lost)]
+    numbers = {place: number for number, place in enumerate(dict.fromkeys(known), 1)}
     embedded = {
         "run": _summary(run, seen, endings, now),
         "map": task_map(run),
-        "tiles": _text(pack_tiles(0, now, [_tiles(run, states, endings, numbers)])),
+        "tiles": _text(pack_tiles(0, now, [_tiles(run, states, endings, seen, numbers)])),
         "thumbnails": _thumbnails(run, states, now, tell),
-        "history": _history(run, endings, numbers, now),
+        "history": _history(run, endings, seen, numbers, now),
         "workers": {"workers": _workers(endings, numbers, seen, now)},
         "failures": {"groups": _groups(run, endings, seen)},
     }
     return one_file(f"{run.path.resolve().name} - cryotile", embedded)
+
+
+def _place(each: Ending | RunningTask) -> Place:
+    return each.host, each.pid
 
 
 def _text(data: bytes) -> str:
@@ -81,23 +88,31 @@ def _summary(run: Run, seen: RunStatus, endings: Sequence[Ending], now: float) -
         "lease": 0.0, "attempts": ATTEMPTS, "paused": False, "epoch": 0, "map": True,
         "tasks": seen.tiles, "waiting": seen.waiting, "leased": len(seen.running),
         "done": seen.done, "failed": len(seen.failed),
-        "seen": max((each.time for each in endings), default=None),
+        "seen": max((*(e.time for e in endings), *(now - a.silent for a in seen.running)), default=None),
         "workers": sum(seen.hosts.values()), "rate": seen.tiles_per_minute / 60,
         "seconds_left": seen.seconds_left,
     }  # fmt: skip
 
 
 def _tiles(
-    run: Run, states: States, endings: Sequence[Ending], numbers: Mapping[str, int]
+    run: Run,
+    states: States,
+    endings: Sequence[Ending],
+    seen: RunStatus,
+    numbers: Mapping[Place, int],
 ) -> list[tuple[Any, ...]]:
     """Return rows of all tasks that are not plainly waiting."""
     last = {each.task: each for each in sorted(endings, key=lambda each: each.time)}
     attempts = Counter(each.task for each in endings)
+    running = {each.tile: numbers[_place(each)] for each in seen.running}
+    names = run.names if running else ()
+    at_work = {index: running[name] for index, name in enumerate(names) if name in running}
     rows: list[tuple[Any, ...]] = []
     for index, (state, cost) in enumerate(zip(states.tolist(), run.costs.tolist(), strict=True)):
         end = last.get(index)
         if state != State.WAITING or end is not None:
-            seconds, worker = (None, 0) if end is None else (end.seconds, numbers[end.journal])
+            seconds, worker = (None, 0) if end is None else (end.seconds, numbers[_place(end)])
+            worker = at_work.get(index, worker)
             rows.append((index, seconds, cost, worker, state, attempts[index]))
     return rows
 
@@ -130,14 +145,16 @@ def _thumbnails(run: Run, states: States, now: float, tell: Tell) -> dict[str, s
 
 
 def _history(
-    run: Run, endings: Sequence[Ending], numbers: Mapping[str, int], now: float
+    run: Run, endings: Sequence[Ending], seen: RunStatus, numbers: Mapping[Place, int], now: float
 ) -> dict[str, Any]:
     done, failed = (
         Counter(int(each.time // 60) for each in endings if (each.error is None) is good)
         for good in (True, False)
     )
-    since = max((each.time for each in endings), default=now) - _HOUR
-    spans = [(numbers[e.journal], e.time - e.seconds, e.time) for e in endings if e.time >= since]
+    last = now if seen.running else max((each.time for each in endings), default=now)
+    since = last - _HOUR
+    spans = [(numbers[_place(e)], e.time - e.seconds, e.time) for e in endings if e.time >= since]
+    spans += [(numbers[_place(each)], now - each.seconds, now) for each in seen.running]
     good = sorted((each for each in endings if each.error is None), key=lambda each: -each.time)
     costs = run.costs
     return {
@@ -150,20 +167,25 @@ def _history(
 
 
 def _workers(
-    endings: Sequence[Ending], numbers: Mapping[str, int], seen: RunStatus, now: float
+    endings: Sequence[Ending], numbers: Mapping[Place, int], seen: RunStatus, now: float
 ) -> list[dict[str, Any]]:
     """Return the workers, the last active one first; one that ended in the middle of a task looks stuck."""
-    lost = {(each.host, each.pid) for each in seen.lost}
-    running = Counter((each.host, each.pid) for each in seen.running)
+    lost = {_place(each) for each in seen.lost}
+    running = Counter(map(_place, seen.running))
+    ended: dict[Place, list[Ending]] = {place: [] for place in numbers}
+    ages = dict.fromkeys(numbers, math.inf)
+    for each in endings:
+        ended[_place(each)].append(each)
+        ages[_place(each)] = min(ages[_place(each)], max(0.0, now - each.time))
+    for task in (*seen.running, *seen.lost):
+        ages[_place(task)] = min(ages[_place(task)], task.silent)
     found = []
-    for journal, group in groupby(endings, key=lambda each: each.journal):
-        own = list(group)
-        place = own[0].host, own[0].pid
+    for place, own in ended.items():
         failed = sum(each.error is not None for each in own)
         found.append({
-            "number": numbers[journal], "uuid": journal, "host": place[0], "pid": place[1], "memory": None,
-            "stuck": place in lost, "age": max(0.0, now - max(each.time for each in own)),
-            "leased": running[place], "done": len(own) - failed, "failed": failed, "attempts": len(own),
+            "number": numbers[place], "uuid": f"{place[0]} {place[1]}", "host": place[0], "pid": place[1],
+            "memory": None, "stuck": place in lost, "age": ages[place], "leased": running[place],
+            "done": len(own) - failed, "failed": failed, "attempts": len(own),
         })  # fmt: skip
     return sorted(found, key=lambda each: each["age"])
 
