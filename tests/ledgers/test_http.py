@@ -293,8 +293,17 @@ def test_a_farm_sends_its_map_and_a_thumbnail_of_each_tile(server, tmp_path):
             tile = run.tile(index)
             stored = thumbnail_values(tile, run.settings.tile_size, run.store.load(tile))
             assert np.array_equal(cells, stored[place])
-    (worker,) = site.ask("GET", f"runs/{known['run']}/workers")["workers"]
-    assert worker["memory"] is None or worker["memory"] > 10e6
+
+
+def test_a_worker_reports_its_memory_when_it_renews(server, key):
+    ledger = HttpLedger(server.url, key)
+    ledger.enroll(make_tasks(1))
+    (lease,) = ledger.claim()
+    assert ledger.renew({lease.id: 0.5}) == set()
+    site = open_api(server.url)
+    run = next(each["run"] for each in site.ask("GET", "runs")["runs"] if each["key"] == key)
+    (worker,) = site.ask("GET", f"runs/{run}/workers")["workers"]
+    assert 10e6 < worker["memory"] < 100e9
 
 
 def _bytes(site, path):

@@ -11,8 +11,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -112,6 +114,34 @@ def test_what_the_server_says_is_for_its_owner_alone(tmp_path: Path) -> None:
         assert answers(base.removesuffix("/api/v1/"))
         assert token.startswith("ct_")
     assert not answers(base.removesuffix("/api/v1/"))
+
+
+def test_its_page_is_reached_by_the_tunnel_whose_command_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_SUBMIT_HOST", "login1")
+    planned, lines = make_run(tmp_path), list[str]()
+    with Host(planned, lines.append, every=EVERY):
+        host, port = said(planned)["addresses"][0].removeprefix("http://").split(":")
+        (line,) = lines
+        assert (
+            f"to see its page: ssh -L 5000:{host}:{port} login1, then http://localhost:5000/"
+            in line
+        )
+        # A browser at the other end of the tunnel knows the server by that name.
+        browser = {
+            "Host": "localhost:5000", "Origin": "http://localhost:5000", "Sec-Fetch-Site": "same-origin",
+            "Accept": "text/html", "Content-Type": "application/x-www-form-urlencoded",
+        }  # fmt: skip
+        with closing(HTTPConnection(host, int(port), timeout=LIMIT)) as tunnel:
+            login = urlencode({"name": said(planned)["token"], "password": ""})
+            tunnel.request("POST", "/", login, browser)
+            answer = tunnel.getresponse()
+            answer.read()
+            assert answer.status == 303
+            cookie = str(answer.headers["Set-Cookie"]).partition(";")[0]
+            tunnel.request("GET", "/", headers={**browser, "Cookie": cookie})
+            assert b"Log out" in tunnel.getresponse().read()
 
 
 def test_a_host_that_is_held_up_is_replaced_and_its_server_ends(tmp_path: Path) -> None:

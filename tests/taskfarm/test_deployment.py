@@ -6,14 +6,16 @@ import getpass
 import json
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 from collections import Counter
+from contextlib import ExitStack
 from http.client import HTTPSConnection
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import jsonschema_rs
 import psycopg
@@ -21,6 +23,7 @@ import pytest
 import yaml
 
 import cryotile
+from cryotile.errors import CryotileError
 from cryotile.farm.task import Task
 from cryotile.ledgers.base import LEASE
 from cryotile.ledgers.http import HttpLedger
@@ -130,6 +133,57 @@ def test_restarts_and_an_upgrade_during_the_work_make_no_error(postgres, tmp_pat
         pool.join()
     assert Counter(pool.done) == Counter(range(count))
     assert pool.lost == []
+
+
+def test_nginx_speaks_tls_alone_and_clients_that_are_slow_stop_nobody(postgres, tmp_path):
+    source = Path(cryotile.__file__).parent.parent
+    url = new_database(postgres)
+    with Gunicorn(tmp_path, url, source) as server, Nginx(tmp_path, server.socket) as nginx:
+        server.cryotile("user", "add", USER, "--password", PASSWORD)
+        place = ("localhost", urlsplit(nginx.address).port)
+        with pytest.raises(CryotileError, match="certificate"):
+            HttpLedger(nginx.address.replace("//", f"//{USER}:x@"), KEY).enroll([])
+        trusting = ssl.create_default_context(cafile=nginx.certificate)
+        with socket.create_connection(place) as plain, plain.makefile("rb") as stream:
+            plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b" 400 " in stream.readline()
+
+        def request(method, path, body=b"", **headers):
+            given = {"Host": f"localhost:{place[1]}", "Content-Length": len(body), **headers}
+            lines = (f"{name}: {value}\r\n" for name, value in given.items())
+            return f"{method} {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + body
+
+        def connect():
+            plain = clients.enter_context(socket.create_connection(place, timeout=120))
+            return clients.enter_context(trusting.wrap_socket(plain, server_hostname="localhost"))
+
+        form = urlencode({"name": USER, "password": PASSWORD}).encode()
+        whole = request("POST", "/", form, **{"Content-Type": "application/x-www-form-urlencoded"})
+        # More than the threads of both processes: some stop within the body, some do not read a long answer.
+        with ExitStack() as clients:
+            slow = [connect() for _ in range(60)]
+            for client in slow[::2]:
+                client.sendall(whole[:-3])
+            for client in slow[1::2]:
+                client.sendall(request("GET", "/page/uplot/uPlot.iife.min.js") * 20)
+            last = connect()
+            last.sendall(whole)
+            with last.makefile("rb") as stream:
+                status, headers = read_head(stream)
+            slow[0].sendall(whole[-3:])
+            with slow[0].makefile("rb") as stream:
+                assert read_head(stream)[0] == 303
+        assert status == 303
+        assert "Secure" in headers["set-cookie"]
+        assert headers["strict-transport-security"].startswith("max-age=")
+        assert "nginx/" not in headers["server"]
+
+
+def read_head(stream):
+    """Read status and headers of an answer."""
+    status = int(stream.readline().split()[1])
+    lines = iter(lambda: stream.readline().strip().decode(), "")
+    return status, {name.lower(): value for name, _, value in (x.partition(": ") for x in lines)}
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
