@@ -122,7 +122,7 @@ def disc_values(layout: dict[str, Any], side: int) -> Values:
 
 def packed(values: Values) -> str:
     """Return a thumbnail as an outcome carries it."""
-    return base64.b64encode(zlib.compress(values.tobytes(), 9)).decode()
+    return base64.b64encode(zlib.compress(values.astype("u1").tobytes(), 9)).decode()
 
 
 def show_case(site: Site, name: str, side: int = 24) -> WatchedRun:

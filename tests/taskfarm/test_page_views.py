@@ -10,7 +10,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.support.services.farm import PASSWORD
-from tests.support.services.watched import ADMIN, USER, screenshot
+from tests.support.services.watched import ADMIN, GUEST, USER, screenshot
+from tests.support.waiting import wait_until
 from tests.support.watched_runs import WatchedRun, show_case
 
 expect.set_options(timeout=60_000)
@@ -38,6 +39,26 @@ def sample(watched) -> WatchedRun:
 def open_runs(page: Page, address: str, run: WatchedRun) -> None:
     page.goto(f"{address}/#/")
     expect(page.get_by_role("link", name="Greenland")).to_be_visible()
+
+
+def open_forms(page: Page, address: str, run: WatchedRun) -> None:
+    """Open what is folded, beside the line of a lost connection."""
+    page.goto(f"{address}/#/")
+    page.get_by_text("New run").click()
+    expect(page.get_by_label("Number of tasks")).to_be_visible()
+    page.route("**/api/v1/**", lambda route: route.abort())
+    page.get_by_label("Name", exact=True).fill("Never made")
+    page.get_by_label("Number of tasks").fill("12")
+    page.get_by_role("button", name="Create").click()
+    expect(page.locator("#status")).to_contain_text("does not answer")
+
+
+def open_members(page: Page, address: str, run: WatchedRun) -> None:
+    page.goto(f"{address}/#/runs/{run.uuid}")
+    page.locator("summary", has_text="Members").click()
+    page.get_by_label("User").fill(GUEST)
+    page.get_by_role("button", name="Set role").click()
+    expect(page.get_by_role("button", name=f"Remove {GUEST}")).to_be_visible()
 
 
 def open_run(page: Page, address: str, run: WatchedRun) -> None:
@@ -77,7 +98,9 @@ def open_error(page: Page, address: str, run: WatchedRun) -> None:
 
 VIEWS = {
     "runs": open_runs,
+    "forms": open_forms,
     "run": open_run,
+    "members": open_members,
     "users": open_users,
     "tokens": open_tokens,
     "audit": open_audit,
@@ -91,12 +114,15 @@ def look(page: Page, view: str, scheme: str) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     for width, (across, down) in WIDTHS.items():
         page.set_viewport_size({"width": across, "height": down})
-        page.wait_for_function(f"document.documentElement.scrollWidth <= {across}")
-        if PICTURES and view not in ("question", "error", "login-wrong"):
+        wait_until(
+            lambda most=across: page.evaluate("document.documentElement.scrollWidth") <= most,
+            lambda: f"the view {view} is wider than the screen",
+        )
+        if PICTURES and view not in ("forms", "members", "question", "error", "login-wrong"):
             page.wait_for_timeout(400)
             screenshot(page, Path(PICTURES) / f"page-{view}-{scheme}-{width}.png")
-    found = Axe().run(page)
-    assert found.violations_count == 0, (view, scheme, found.generate_report())
+        found = Axe().run(page)
+        assert found.violations_count == 0, (view, scheme, width, found.generate_report())
 
 
 @pytest.mark.parametrize("view", VIEWS)

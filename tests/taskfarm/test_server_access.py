@@ -45,8 +45,8 @@ def test_a_password_is_exchanged_for_a_token(farm):
         assert farm.client.get("/api/runs", headers=headers).status_code == 200
 
 
-def test_forged_tokens_are_refused(sqlite_farm):
-    token = sqlite_farm.token()
+def test_forged_tokens_are_refused(farm):
+    token = farm.token()
     header, payload = (
         base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=")
         for part in ({"alg": "none"}, {"id": 1})
@@ -62,7 +62,7 @@ def test_forged_tokens_are_refused(sqlite_farm):
     ]
     for name in forged:
         for password in ("", "x"):
-            answer = sqlite_farm.client.get("/api/runs", headers=basic(name, password))
+            answer = farm.client.get("/api/runs", headers=basic(name, password))
             assert answer.status_code in (401, 429)
     for header in (
         "Basic",
@@ -73,7 +73,7 @@ def test_forged_tokens_are_refused(sqlite_farm):
         "Basic /w==",
         "Bearer a b",
     ):
-        answer = sqlite_farm.client.get("/api/runs", headers={"Authorization": header})
+        answer = farm.client.get("/api/runs", headers={"Authorization": header})
         assert answer.status_code == 401
 
 
@@ -133,39 +133,37 @@ def test_a_removed_user_has_no_rights_and_a_new_one_of_the_name_owns_nothing(far
     assert answer.status_code == 404
 
 
-def test_a_password_is_hashed_once(sqlite_farm, monkeypatch):
-    sqlite_farm.token()
+def test_a_password_is_hashed_once(farm, monkeypatch):
+    farm.token()
     checked = []
     real = auth.check_password_hash
     monkeypatch.setattr(auth, "check_password_hash", lambda *a: checked.append(a) or real(*a))
     for _ in range(5):
-        headers = basic(sqlite_farm.name("ann"), PASSWORD)
-        assert sqlite_farm.client.get("/api/runs", headers=headers).status_code == 200
+        headers = basic(farm.name("ann"), PASSWORD)
+        assert farm.client.get("/api/runs", headers=headers).status_code == 200
     assert len(checked) == 1
 
 
-def test_only_wrong_passwords_are_rate_limited(sqlite_farm, monkeypatch):
-    run, _ = sqlite_farm.run(2), sqlite_farm.worker()
+def test_only_wrong_passwords_are_rate_limited(farm, monkeypatch):
+    run, _ = farm.run(2), farm.worker()
     hashed = []
     monkeypatch.setattr(auth, "check_password_hash", lambda *a: hashed.append(a) or False)
-    wrong = basic(sqlite_farm.name("ann"), "wrong")
-    codes = [sqlite_farm.client.get("/api/token", headers=wrong).status_code for _ in range(30)]
+    wrong = basic(farm.name("ann"), "wrong")
+    codes = [farm.client.get("/api/token", headers=wrong).status_code for _ in range(30)]
     assert codes == [401] * 10 + [429] * 20
     # The same wrong password costs one hash.
     assert len(hashed) == 1
-    assert int(sqlite_farm.client.get("/api/token", headers=wrong).headers["Retry-After"]) > 0
-    assert sqlite_farm.claim(run) == 0
+    assert int(farm.client.get("/api/token", headers=wrong).headers["Retry-After"]) > 0
+    assert farm.claim(run) == 0
     # Another address is not limited.
-    answer = sqlite_farm.client.get(
-        "/api/token", headers=wrong, environ_base={"REMOTE_ADDR": "10.0.0.9"}
-    )
+    answer = farm.client.get("/api/token", headers=wrong, environ_base={"REMOTE_ADDR": "10.0.0.9"})
     assert answer.status_code == 401
 
 
-def test_an_unknown_user_name_costs_a_hash_too(sqlite_farm, monkeypatch):
+def test_an_unknown_user_name_costs_a_hash_too(farm, monkeypatch):
     hashed = []
     monkeypatch.setattr(auth, "check_password_hash", lambda *a: hashed.append(a) or False)
-    assert sqlite_farm.client.get("/api/runs", headers=basic("nobody", "x")).status_code == 401
+    assert farm.client.get("/api/runs", headers=basic("nobody", "x")).status_code == 401
     assert len(hashed) == 1
 
 
@@ -227,9 +225,9 @@ def test_an_admin_sees_and_changes_every_run(farm):
     assert farm.ask("DELETE", f"/api/runs/{run}", user="root").status_code == 204
 
 
-def test_bodies_are_limited_in_size_and_depth(sqlite_farm):
+def test_bodies_are_limited_in_size_and_depth(farm):
     def post(data: bytes, **headers: str) -> int:
-        return int(sqlite_farm.ask("POST", "/api/run", data=data, headers=headers).status_code)
+        return int(farm.ask("POST", "/api/run", data=data, headers=headers).status_code)
 
     assert post(b" " * (5 * 2**20)) == 413
     assert post(gzip.compress(b" " * (20 * 2**20)), **{"Content-Encoding": "gzip"}) == 413
@@ -314,6 +312,49 @@ def test_the_audit_log_records_revoked_tokens_and_changed_users(farm):
         (bob, "revoke token", bob),
         (chief, "remove user", bob),
     ]
+
+
+# What workers tell of their tasks is in the tables of the run, not in the audit log.
+OF_WORKERS = {
+    ("PUT", "/api/v1/runs/{run}/map"),
+    *((method, "/api/v1/runs/{run}/leases") for method in ("POST", "PATCH", "DELETE")),
+    ("POST", "/api/v1/runs/{run}/outcomes"),
+}
+
+
+def test_each_call_by_which_people_change_something_is_in_the_audit_log(farm):
+    farm.token("chief", "admin")
+    farm.token("bob")
+    run, name = farm.run(2, user="chief"), farm.name("bob")
+    token = farm.ask("POST", "/api/v1/tokens", {}, user="chief").json["token"]
+    mine = f"/api/v1/tokens/{accounts.digest(token)[:16]}"
+    actions = [
+        ("POST", "/api/v1/runs", {"count": 1}, "create run"),
+        ("POST", "/api/v1/tokens", {}, "make token"),
+        ("DELETE", "/api/v1/tokens/{token}", None, "revoke token"),
+        ("PUT", "/api/v1/runs/{run}/members/{name}", {"role": "viewer"}, "set member"),
+        ("DELETE", "/api/v1/runs/{run}/members/{name}", None, "remove member"),
+        ("POST", "/api/v1/runs/{run}/pause", None, "pause"),
+        ("POST", "/api/v1/runs/{run}/resume", None, "resume"),
+        ("POST", "/api/v1/runs/{run}/retry", {"all": True}, "retry"),
+        ("POST", "/api/v1/runs/{run}/restart", {"all": True}, "restart all"),
+        ("POST", "/api/v1/runs/{run}/restart", {}, "restart"),
+        ("DELETE", "/api/v1/runs/{run}", None, "delete run"),
+        ("PUT", "/api/v1/users/{name}", {"role": "admin"}, "set role"),
+        ("PUT", "/api/v1/users/{name}", {"password": "another one"}, "change password"),
+        ("DELETE", "/api/v1/users/{name}", None, "remove user"),
+    ]
+    document = farm.ask("GET", "/api/v1/openapi.json").json["paths"]
+    changing = {(m.upper(), path) for path, item in document.items() for m in item} & {
+        (method, path) for path in document for method in ("POST", "PUT", "PATCH", "DELETE")
+    }
+    assert {(method, path) for method, path, *_ in actions} == changing - OF_WORKERS
+    for method, path, body, action in actions:
+        place = path.replace("{run}", run).replace("{name}", name)
+        answer = farm.ask(method, place.replace("/api/v1/tokens/{token}", mine), body, user="chief")
+        assert answer.status_code < 300, (method, path, answer.text)
+        last = farm.sql("SELECT user_name, action FROM audit ORDER BY id DESC LIMIT 1")[0]
+        assert tuple(last) == (farm.name("chief"), action), (method, path)
 
 
 def test_passwords_and_tokens_are_stored_as_hashes(farm):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from cryotile.taskfarm import page
-from tests.support.farm_server import PASSWORD, basic, sqlite_farm
+from tests.support.farm_server import PASSWORD, basic, farm, sqlite_farm
 
-__all__ = ["sqlite_farm"]
+__all__ = ["farm", "sqlite_farm"]
 
 
 # The header of a browser that loads a page.
@@ -61,30 +61,38 @@ def test_the_files_of_the_page_are_read_without_a_session_and_kept_by_their_tag(
         assert sqlite_farm.client.get(f"/page/{name}").status_code in (401, 404)
 
 
-def test_a_wrong_password_shows_the_login_again(sqlite_farm):
+def test_the_page_travels_in_less_than_100_kb(sqlite_farm):
     sqlite_farm.token()
-    answer = _log_in(sqlite_farm, "wrong")
+    _log_in(sqlite_farm)
+    zipped = {"Accept-Encoding": "gzip"}
+    answers = [sqlite_farm.client.get(f"/page/{name}", headers=zipped) for name in page.FILES]
+    assert {answer.headers["Content-Encoding"] for answer in answers} == {"gzip"}
+    sent = [len(answer.data) for answer in (*answers, sqlite_farm.client.get("/", headers=zipped))]
+    assert 20_000 < sum(sent) < 100_000, sent
+
+
+def test_a_wrong_password_shows_the_login_again(farm):
+    farm.token()
+    answer = _log_in(farm, "wrong")
     assert answer.status_code == 401
     assert "name or password is wrong" in answer.text
-    codes = [_log_in(sqlite_farm, "wrong").status_code for _ in range(12)]
+    codes = [_log_in(farm, "wrong").status_code for _ in range(12)]
     assert codes[-1] == 429
 
 
-def test_the_login_form_of_another_site_is_refused_with_a_page(sqlite_farm):
-    sqlite_farm.token()
+def test_the_login_form_of_another_site_is_refused_with_a_page(farm):
+    farm.token()
     for headers in (
         {"Origin": "https://elsewhere.example"},
         {"Origin": "null"},
         {"Origin": "http://localhost", "Sec-Fetch-Site": "cross-site"},
         {"Origin": "http://localhost", "Sec-Fetch-Site": "same-site"},
     ):
-        forged = _log_in(sqlite_farm, **headers)
+        forged = _log_in(farm, **headers)
         assert (forged.status_code, forged.mimetype) == (403, "text/html")
         assert "from another site" in forged.text
-    assert _log_in(sqlite_farm, Origin="http://localhost").status_code == 303
-    assert (
-        _log_in(sqlite_farm, Origin="null", **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
-    )
+    assert _log_in(farm, Origin="http://localhost").status_code == 303
+    assert _log_in(farm, Origin="null", **{"Sec-Fetch-Site": "same-origin"}).status_code == 303
 
 
 def test_errors_are_pages_for_people_and_json_for_programs(sqlite_farm):
@@ -110,14 +118,14 @@ def test_errors_are_pages_for_people_and_json_for_programs(sqlite_farm):
     assert "session has ended" in answer.text
 
 
-def test_a_logout_invalidates_the_cookie(sqlite_farm):
-    sqlite_farm.token()
-    _log_in(sqlite_farm)
-    cookie = sqlite_farm.client.get_cookie("session").value
-    assert sqlite_farm.client.post("/logout").status_code == 303
-    assert 'type="password"' in sqlite_farm.client.get("/").text
-    sqlite_farm.client.set_cookie("session", cookie)
-    assert 'type="password"' in sqlite_farm.client.get("/").text
+def test_a_logout_invalidates_the_cookie(farm):
+    farm.token()
+    _log_in(farm)
+    cookie = farm.client.get_cookie("session").value
+    assert farm.client.post("/logout").status_code == 303
+    assert 'type="password"' in farm.client.get("/").text
+    farm.client.set_cookie("session", cookie)
+    assert 'type="password"' in farm.client.get("/").text
 
 
 def test_the_page_reloads_until_the_database_answers_again(sqlite_farm):

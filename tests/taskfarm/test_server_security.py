@@ -16,9 +16,9 @@ from packaging.requirements import Requirement
 
 from cryotile.errors import InvalidValue
 from cryotile.taskfarm.server import ServerSettings, accounts, auth, create_app
-from tests.support.farm_server import PASSWORD, SECRET, basic, farm, sqlite_farm
+from tests.support.farm_server import PASSWORD, SECRET, basic, farm
 
-__all__ = ["farm", "sqlite_farm"]
+__all__ = ["farm"]
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}
@@ -264,10 +264,10 @@ def test_names_that_act_on_a_terminal_are_refused(farm):
         assert farm.ask("POST", "/api/worker", legacy).status_code == 400
 
 
-def test_a_request_writes_one_line_to_the_log(sqlite_farm, caplog):
-    sqlite_farm.token()
-    with sqlite_farm.without_database(), caplog.at_level(logging.WARNING):
-        sqlite_farm.client.get("/api/runs/x%0aERROR forged%1b[2J", headers=basic("ct_" + "a" * 43))
+def test_a_request_writes_one_line_to_the_log(farm, caplog):
+    farm.token()
+    with farm.without_database(), caplog.at_level(logging.WARNING):
+        farm.client.get("/api/runs/x%0aERROR forged%1b[2J", headers=basic("ct_" + "a" * 43))
     (record,) = [
         each
         for each in caplog.records
@@ -287,32 +287,32 @@ def guess(farm, name, password, address):
     )
 
 
-def test_guesses_from_many_addresses_are_slowed_and_the_owner_is_admitted(sqlite_farm, monkeypatch):
-    token, name = sqlite_farm.token(), sqlite_farm.name("ann")
+def test_guesses_from_many_addresses_are_slowed_and_the_owner_is_admitted(farm, monkeypatch):
+    token, name = farm.token(), farm.name("ann")
     monkeypatch.setattr(auth, "check_password_hash", lambda _, given: given == PASSWORD)
     for number in range(30):
-        answer = guess(sqlite_farm, name, f"guess {number}", f"203.0.113.{number}")
+        answer = guess(farm, name, f"guess {number}", f"203.0.113.{number}")
         assert answer.status_code == 401
     # From now on an address has one guess, not ten.
-    codes = [guess(sqlite_farm, name, f"again {n}", "198.51.100.7").status_code for n in range(3)]
+    codes = [guess(farm, name, f"again {n}", "198.51.100.7").status_code for n in range(3)]
     assert codes == [401, 429, 429]
-    assert guess(sqlite_farm, name, "another", "203.0.113.5").status_code == 429
+    assert guess(farm, name, "another", "203.0.113.5").status_code == 429
     # The owner has not guessed, wherever they are; a token and other users are not concerned.
-    assert guess(sqlite_farm, name, PASSWORD, "198.51.100.8").status_code == 200
-    assert sqlite_farm.client.get("/api/runs", headers=basic(token)).status_code == 200
-    sqlite_farm.token("bob")
-    assert guess(sqlite_farm, sqlite_farm.name("bob"), "typo", "198.51.100.9").status_code == 401
-    assert guess(sqlite_farm, sqlite_farm.name("bob"), PASSWORD, "198.51.100.9").status_code == 200
+    assert guess(farm, name, PASSWORD, "198.51.100.8").status_code == 200
+    assert farm.client.get("/api/runs", headers=basic(token)).status_code == 200
+    farm.token("bob")
+    assert guess(farm, farm.name("bob"), "typo", "198.51.100.9").status_code == 401
+    assert guess(farm, farm.name("bob"), PASSWORD, "198.51.100.9").status_code == 200
 
 
-def test_many_passwords_at_once_do_not_take_the_threads(sqlite_farm, monkeypatch):
-    name = sqlite_farm.name("ann")
-    sqlite_farm.token()
+def test_many_passwords_at_once_do_not_take_the_threads(farm, monkeypatch):
+    name = farm.name("ann")
+    farm.token()
     release, answered, codes = threading.Event(), threading.Semaphore(0), []
     monkeypatch.setattr(auth, "check_password_hash", lambda *_: release.wait(240) and False)
 
     def ask(password):
-        codes.append(guess(sqlite_farm, name, password, f"203.0.113.{password}").status_code)
+        codes.append(guess(farm, name, password, f"203.0.113.{password}").status_code)
         answered.release()
 
     threads = [threading.Thread(target=ask, args=(str(number),)) for number in range(12)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import json
 import struct
 import time
 import zlib
@@ -12,7 +13,7 @@ from copy import copy
 import numpy as np
 import pytest
 
-from cryotile.taskfarm.server import auth, state
+from cryotile.taskfarm.server import api, auth, state
 from tests.support.farm_server import Farm, farm, sqlite_farm
 from tests.support.small_run import fit, make_run
 
@@ -246,7 +247,28 @@ def test_the_history_counts_minutes_and_shows_when_workers_were_busy(run):
     assert sorted(seen["samples"]) == [[59.0, 30.0], [60.0, 30.0]]
     (stream,) = seen["streams"]
     ((start, stop),) = stream["spans"]
+    # It holds the fourth task, and has worked at it since the end of the others.
+    assert stop == seen["clock"]
+    first = run.farm.sql(
+        "SELECT min(settled) FROM tasks JOIN runs ON runs.id = run_id WHERE uuid = :uuid",
+        uuid=run.uuid,
+    )[0][0]
+    assert start == pytest.approx(first - 30.0, abs=0.1)
+    run.ask("DELETE", "/leases", [leases[3]["lease"]])
+    (stream,) = run.ask("GET", "/history").json["streams"]
+    ((start, stop),) = stream["spans"]
     assert stop - start == pytest.approx(30.0, abs=1.0)
+
+
+def test_a_worker_at_its_first_task_is_busy_since_it_came(run):
+    run.claim()
+    (worker,) = run.farm.sql("SELECT id, created FROM workers WHERE uuid = 'w'")
+    seen = run.ask("GET", "/history").json
+    (stream,) = seen["streams"]
+    assert stream["worker"] == worker.id
+    assert stream["spans"] == [[max(worker.created, seen["clock"] - 3600), seen["clock"]]]
+    run.farm.expire()
+    assert run.ask("GET", "/history").json["streams"] == []
 
 
 @pytest.mark.parametrize("part", ["tiles", "workers", "history", "failures"])
@@ -407,6 +429,18 @@ def test_a_post_is_explained_where_the_server_sees_the_run_directory(tmp_path):
         404,
         True,
     )
+
+
+def test_a_stream_in_which_nothing_changes_repeats_itself_as_a_sign_of_life(run, monkeypatch):
+    monkeypatch.setattr(api, "_PAUSE", 0.0)
+    monkeypatch.setattr(api, "_SILENCE", 0.0)
+    seats = {"wsgi.multithread": True}
+    answer = run.ask("GET", "/events", environ_overrides=seats, buffered=False)
+    events = (piece for piece in answer.iter_encoded() if piece.startswith(b"data: "))
+    first, second = (json.loads(next(events)[6:]) for _ in range(2))
+    assert first["run"] == second["run"] == run.uuid
+    assert first["clock"] <= second["clock"]
+    answer.close()
 
 
 def test_all_runs_of_a_user_come_as_events(run):

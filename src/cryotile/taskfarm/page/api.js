@@ -12,12 +12,15 @@ export class Refused extends Error {
   }
 }
 
-async function call(method, path, body) {
+// Milliseconds for an answer: a connection that has fallen silent would never say so.
+const LIMIT = 60_000;
+
+async function call(method, path, body, limit = LIMIT) {
   const headers = { Accept: "application/json", "X-Requested-With": "fetch" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
   try {
-    answer = await fetch(BASE + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+    answer = await fetch(BASE + path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(limit) });
   } catch {
     throw new Refused(0, "the server does not answer; your action may not have been done, look and repeat it");
   }
@@ -32,8 +35,8 @@ async function call(method, path, body) {
   return answer;
 }
 
-export async function get(path) {
-  return (await call("GET", path)).json();
+export async function get(path, limit) {
+  return (await call("GET", path, undefined, limit)).json();
 }
 
 export async function bytes(path) {
@@ -51,36 +54,49 @@ export function decode(base64) {
 
 const PAUSE = 3000;
 const POLLS = 10;
+const SILENCE = 25_000; // The server sends an event every 15 s at least.
+const PATIENCE = 10_000;
 
 // Tell `onRuns` of the caller's runs, each time one has changed, and `onConnection` whether the server answers. Events are
-// preferred; where they do not come, the runs are asked for every three seconds, and events are tried again now and then.
+// preferred; while none come, whatever the reason, the runs are asked for every three seconds, and the stream is opened
+// again now and then.
 export function watchRuns(onRuns, onConnection) {
   let source = null;
+  let heard = -Infinity;
   let polls = 0;
+  let looks = false;
+  const tell = ({ runs }) => {
+    onRuns(runs);
+    onConnection(true);
+  };
   const look = async () => {
+    if (looks) return;
+    looks = true;
     try {
-      onRuns((await get("/runs")).runs);
-      onConnection(true);
+      tell(await get("/runs", PATIENCE));
     } catch (error) {
       onConnection(false, error);
     }
-  };
-  const poll = async () => {
-    await look();
-    polls += 1;
-    setTimeout(polls % POLLS === 0 ? connect : poll, PAUSE);
+    looks = false;
   };
   const connect = () => {
+    source?.close();
     source = new EventSource(`${BASE}/events`);
     source.onmessage = (event) => {
-      onRuns(JSON.parse(event.data).runs);
-      onConnection(true);
+      heard = performance.now();
+      tell(JSON.parse(event.data));
     };
     // A stream may end at any time, and the browser opens another one; a look tells whether the server is there.
     source.onerror = () => {
-      if (source.readyState === EventSource.CLOSED) poll();
-      else look();
+      heard = -Infinity;
+      look();
     };
   };
   connect();
+  setInterval(() => {
+    if (performance.now() - heard < SILENCE) return;
+    look();
+    polls += 1;
+    if (polls % POLLS === 0) connect();
+  }, PAUSE);
 }

@@ -14,6 +14,7 @@ import { Workers } from "page/workers";
 const FULL = 2000; // Largest number of tasks whose thumbnails are asked for at once; of more, one value each.
 const MOST_ASKED = 1000;
 const SAMPLE = 20_000; // Tasks by which a scale is chosen.
+const EXPLAINING = 150_000; // Milliseconds; the server takes up to two minutes.
 
 const OF_TASKS = {
   state: "State",
@@ -36,7 +37,7 @@ function sourceOf(run) {
       history: () => get(path("history")),
       workers: () => get(path("workers")),
       failures: () => get(path("failures")),
-      explain: ([x, y]) => get(path(`explain?x=${x}&y=${y}`)),
+      explain: ([x, y]) => get(path(`explain?x=${x}&y=${y}`), EXPLAINING),
     };
   }
   return {
@@ -413,10 +414,13 @@ export class Run {
               "li",
               {},
               `${name}: ${role} `,
-              button(`Remove ${name}`, async () => {
-                await change("DELETE", `${path}/${encodeURIComponent(name)}`, undefined, `${name} is no member any more.`);
-                await load();
-              }),
+              // Who made a run stays its owner.
+              name === this.run.owner
+                ? null
+                : button(`Remove ${name}`, async () => {
+                    await change("DELETE", `${path}/${encodeURIComponent(name)}`, undefined, `${name} is no member any more.`);
+                    await load();
+                  }),
             ),
           ),
         );

@@ -333,7 +333,8 @@ def revoke_digest(user_id: int, name: str, stored: str) -> None:
 
 def set_member(run_id: int, uuid: str, user: User, role: str | None) -> None:
     """Set the role of a user in a run; with None they are no longer a member."""
-    with _changing("set member", f"{uuid} {user.name} {role or 'stranger'}") as session:
+    action = "remove member" if role is None else "set member"
+    with _changing(action, f"{uuid} {user.name} {role or ''}".rstrip()) as session:
         session.execute(delete(Member).where(Member.run_id == run_id, Member.user_id == user.id))
         if role is not None:
             session.add(Member(run_id=run_id, user_id=user.id, role=role))

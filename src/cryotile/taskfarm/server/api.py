@@ -68,7 +68,7 @@ _RUN = "/api/v1/runs/<run>"
 # Bytes of a thumbnail, and of what it holds.
 LONGEST_THUMBNAIL, LONGEST_PICTURE = 1024, 65_536
 
-# Event streams: seconds between two looks, between two signs of life, and until the client must reconnect.
+# Event streams: seconds between two looks, between two events at most, and until the client must reconnect.
 _PAUSE, _SILENCE, _LONGEST = 1.0, 15.0, 300.0
 
 _RESTING: dict[str, Any] = {"clock": 0.0, "rate": 0.0, "seconds_left": None}
@@ -369,12 +369,10 @@ def _events(look: Callable[[], RunSummary | RunList | None], stays: bool) -> Ite
         # What changes with the clock is no event.
         state = [msgspec.structs.replace(run, **_RESTING) for run in runs]
         now = time.monotonic()
-        if state != last:
+        # Repeated as a sign of life: without one the page takes the connection for lost.
+        if state != last or now - spoke > _SILENCE:
             last, spoke = state, now
             yield f"data: {json.dumps(msgspec.to_builtins(seen))}\n\n"
-        elif now - spoke > _SILENCE:
-            spoke = now
-            yield ": still here\n\n"
         over = isinstance(seen, RunSummary) and seen.waiting + seen.leased == 0
         if not stays or now > end or over:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import secrets
 from functools import cache
@@ -13,6 +14,7 @@ from werkzeug.exceptions import HTTPException, NotFound, Unauthorized
 from cryotile.taskfarm import page
 from cryotile.taskfarm.server import accounts
 from cryotile.taskfarm.server.auth import identify, session_principal
+from cryotile.taskfarm.server.operations import packed
 from cryotile.taskfarm.server.state import server
 
 __all__ = ["is_for_person", "pages", "render_error"]
@@ -37,7 +39,7 @@ def get_file(name: str) -> Response:
     """Return a file of the page; it holds nothing of any user."""
     if name not in page.FILES:
         raise NotFound(f"the page has no file {name!r}")
-    response = Response(page.content(name), mimetype=page.FILES[name])
+    response = packed(_compressed(name), page.FILES[name])
     response.set_etag(_digest(name))
     response.headers["Cache-Control"] = "no-cache"
     response.make_conditional(request)
@@ -87,6 +89,11 @@ def _render(template: str, **values: Any) -> str:
     # The policy of the answer allows the one style sheet that has this nonce.
     g.nonce = secrets.token_urlsafe(16)
     return render_template(template, **values)
+
+
+@cache
+def _compressed(name: str) -> bytes:
+    return gzip.compress(page.content(name), mtime=0)
 
 
 @cache

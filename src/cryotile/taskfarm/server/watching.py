@@ -128,6 +128,12 @@ WHERE run_id = :run AND settled >= :since AND seconds IS NOT NULL AND worker_id 
 ORDER BY settled DESC LIMIT :limit
 """)
 
+AT_WORK = Statement("""
+-- at_work: workers that hold a task, and since when they are known.
+SELECT DISTINCT worker_id, workers.created FROM tasks [leased] JOIN workers ON workers.id = tasks.worker_id
+WHERE run_id = :run AND state = 1 AND expires > [now]
+""")
+
 KINDLESS = Statement("""
 -- kindless: failures that an earlier version noted.
 SELECT idx, attempt, error FROM failures WHERE run_id = :run AND kind IS NULL LIMIT :limit
@@ -276,12 +282,21 @@ def history(database: Database, run: RunRecord) -> History:
         spans = SPANS(connection, run=run.id, since=since, limit=_SPANS).all()
         if len(spans) == _SPANS:
             since = spans[-1].stop
+        # No row says when a lease began: workers go on at once, so that it was when their last task ended.
+        last = {row.worker_id: row.stop for row in reversed(spans)}
+        present = [
+            (row.worker_id, max(since, row.created, last.get(row.worker_id, since)), clock)
+            for row in AT_WORK(connection, run=run.id)
+        ]
         return History(
             clock=clock,
             minutes=[[int(each) for each in row] for row in reversed(minutes)],
             samples=[list(row) for row in samples],
             streams_from=since,
-            streams=[Stream(worker, busy) for worker, busy in streams(map(tuple, spans)).items()],
+            streams=[
+                Stream(worker, busy)
+                for worker, busy in streams([*map(tuple, spans), *present]).items()
+            ],
         )
 
     return database.read(ask)
