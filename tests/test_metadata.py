@@ -9,8 +9,11 @@ import subprocess
 import sys
 import tomllib
 
+import yaml
+
 from tests.support import PROJECT
 
+RECIPE = yaml.safe_load((PROJECT / "conda/recipe.yaml").read_text(encoding="utf-8"))
 ABOUT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 CONDA_NAMES = {"matplotlib": "matplotlib-base"}
@@ -25,10 +28,7 @@ def requirements(lines: list[str]) -> dict[str, str]:
 
 def recipe(section: str) -> dict[str, str]:
     """Return the requirements of a section of the conda recipe."""
-    text = (PROJECT / "conda/meta.yaml").read_text(encoding="utf-8")
-    block = re.search(rf"  {section}:\n((?:    - .*\n)+)", text)
-    assert block is not None
-    return requirements([line.strip("- ").replace(" >", ">") for line in block[1].splitlines()])
+    return requirements([line.replace(" >", ">") for line in RECIPE["requirements"][section]])
 
 
 def test_the_conda_recipe_requires_what_the_project_requires():
@@ -37,12 +37,12 @@ def test_the_conda_recipe_requires_what_the_project_requires():
     assert run == requirements(ABOUT["dependencies"])
     extras = [each for some in ABOUT["optional-dependencies"].values() for each in some]
     known = {CONDA_NAMES.get(name, name): v for name, v in requirements(extras).items()}
-    assert {name: known[name] for name in recipe("run_constrained")} == recipe("run_constrained")
+    assert {name: known[name] for name in recipe("run_constraints")} == recipe("run_constraints")
 
 
 def test_all_files_have_the_version():
-    recipe_text = (PROJECT / "conda/meta.yaml").read_text(encoding="utf-8")
-    assert f'set version = "{ABOUT["version"]}"' in recipe_text
+    assert RECIPE["context"]["version"] == ABOUT["version"]
+    assert RECIPE["about"]["summary"] == ABOUT["description"]
     meta = json.loads((PROJECT / "codemeta.json").read_text(encoding="utf-8"))
     assert meta["version"] == ABOUT["version"]
     assert meta["description"] == ABOUT["description"]
