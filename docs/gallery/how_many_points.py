@@ -25,4 +25,4 @@ x, y = count.columns / 1e3 + 2.5, count.index / 1e3 + 2.5
 image = axis.pcolormesh(x, y, count, cmap="cmc.batlow")
 axis.set(xlabel="x (km)", ylabel="y (km)", aspect="equal", title=f"{count.sum().sum():,.0f} points")
 figure.colorbar(image, label="points in a square of 5 km")
-figure.savefig(sys.argv[1], dpi=160)
+figure.savefig(sys.argv[1])

@@ -35,4 +35,4 @@ for recipe, color in (("plane", "#c8553d"), ("passes", "#3b6fb6")):
     axis.plot(ends, fit.elevation.item() + fit.dhdt.item() * since, color=color, label=label)
 axis.set_ylabel("elevation (m)")
 figure.legend(title="true rate: -0.300 m/yr", loc="outside upper center", ncols=2)
-figure.savefig(sys.argv[1], dpi=160)
+figure.savefig(sys.argv[1])

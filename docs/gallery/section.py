@@ -33,4 +33,4 @@ maps = cryotile.fit_posts(points, posts, posts - 1.3e6, config).assign_attrs(crs
 line = (-18e3, -1.3e6, 18e3, -1.3e6)
 value, elevation, place = cryotile.plot(maps, line=line, title="Across a thinning glacier")
 value.axhline(-0.5, color="#c8553d", linestyle=":", linewidth=1)  # axes are there to draw on
-value.figure.savefig(sys.argv[1], dpi=160)
+value.figure.savefig(sys.argv[1], dpi=200)

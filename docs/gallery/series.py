@@ -35,4 +35,4 @@ maps = cryotile.fit_posts(points, posts, posts - 1.3e6, config).assign_attrs(crs
 series = cryotile.series(maps, at=[(10e3, -1.305e6), (0.0, -1.3e6)])
 series = series.assign_coords(post=["plateau", "tongue"])
 axes = cryotile.plot(series)
-axes.figure.savefig(sys.argv[1], dpi=160)
+axes.figure.savefig(sys.argv[1], dpi=200)

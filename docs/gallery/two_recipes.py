@@ -39,4 +39,4 @@ for axis, recipe in zip(axes, ("plane", "passes"), strict=True):
     axis.set(title=recipe, xlabel="x (km)", aspect="equal")
 axes[0].set_ylabel("y (km)")
 figure.colorbar(image, label="dh/dt (m yr⁻¹)")
-figure.savefig(sys.argv[1], dpi=160)
+figure.savefig(sys.argv[1])

@@ -32,4 +32,4 @@ config = cryotile.FitConfig(
 )
 maps = cryotile.fit_posts(points, posts, posts - 1.3e6, config).assign_attrs(crs="EPSG:3413")
 axes = cryotile.plot(maps, "window_dhdt", kind="film")
-axes[0].figure.savefig(sys.argv[1], dpi=160)
+axes[0].figure.savefig(sys.argv[1], dpi=200)
