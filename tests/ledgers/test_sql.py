@@ -291,6 +291,23 @@ def test_a_run_of_two_thousand_million_tasks_is_one_row_and_starts_at_once(url):
     assert find_run(database, run.uuid) is None
 
 
+def test_tasks_get_rows_before_the_last_ones_are_claimed(url):
+    database = open_database(url)
+    ledger = SqlLedger.of_worker(database, create_run(database), 0)
+    ledger.enroll_range(5000)
+    query = text(
+        "SELECT count(*), coalesce(sum(CASE state WHEN 0 THEN 1 ELSE 0 END), 0) FROM tasks"
+    )
+    claimed = 0
+    # Claims by 16 look ahead at two tokens of sixteen of these.
+    for token in range(0, 8 * 310, 8):
+        claimed += len(ledger.claim(16, token=token))
+        listed, waiting = database.read(lambda connection: tuple(connection.execute(query).one()))
+        # None finds too few, and waits until another worker has listed more.
+        assert waiting >= 512 or listed == 5000
+    assert claimed == 4960
+
+
 def look_at_the_clock(database):
     return database.read(lambda connection: NOW(connection).scalar_one())
 

@@ -1,6 +1,6 @@
 """The backlog: tasks of a run that are listed, but have no row in the table ``tasks`` yet.
 
-Tasks get rows a few hundred at a time, shortly before they are claimed.  So listing or restarting a million tasks
+Tasks get rows a few thousand at a time, shortly before they are claimed.  So listing or restarting a million tasks
 touches hundreds of rows, and a run of two thousand million tasks that a user creates by mistake is one row.
 """
 
@@ -18,13 +18,16 @@ from cryotile.farm.task import Task
 from cryotile.ledgers.sql import statements as sql
 from cryotile.ledgers.sql.schema import total_cost
 
-__all__ = ["BacklogIndices", "add_range", "add_tasks", "materialize", "read_backlog"]
+__all__ = ["BacklogIndices", "add_range", "add_tasks", "is_scarce", "materialize", "read_backlog"]
 
 # Tasks in a row of the backlog.
 _PORTION = 4096
 
-# Tasks that get rows at a time: few, because all workers that find no task wait until they have.
-_STEP = 512
+# Tasks that get rows at a time.
+_STEP = 2048
+
+# Fewer waiting tasks with rows are scarce: more get rows before workers find none, and wait for each other.
+_SCARCE = 1024
 
 
 class BacklogIndices:
@@ -104,6 +107,11 @@ def materialize(connection: Connection, run_id: int) -> bool:
     sql.MATERIALIZE(connection, run=run_id, given=json.dumps(rows))
     sql.TAKE_BACKLOG(connection, run=run_id, number=row.number, taken=stop)
     return True
+
+
+def is_scarce(connection: Connection, run_id: int) -> bool:
+    """Return whether more tasks should get rows."""
+    return sql.SCARCE(connection, run=run_id, few=_SCARCE).one_or_none() is not None
 
 
 def _row(run_id: int, number: int, size: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ try:
         BacklogIndices,
         add_range,
         add_tasks,
+        is_scarce,
         materialize,
         read_backlog,
     )
@@ -43,6 +44,9 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = ["SqlLedger", "open_database", "register"]
+
+# Tasks that are claimed, on average, between two looks at how many still have rows.
+_LOOK = 128
 
 
 def open_database(url: str, *, connections: int = 1, patience: float = PATIENCE) -> Database:
@@ -280,6 +284,8 @@ class SqlLedger(Ledger):
         if len(leases) < n and self._has_more(leases):
             more = self._joined.change(lambda c: self._claim_more(c, n, leases, call))
             leases = [*leases, *more]
+        elif call.token % _LOOK < n and self._joined.read(self._is_scarce):
+            self._joined.change(self._stock)
         return sorted(leases, key=lambda lease: (-lease.task.cost, lease.task.index))
 
     def _claim_more(
@@ -300,6 +306,15 @@ class SqlLedger(Ledger):
             ):
                 break
         return found
+
+    def _is_scarce(self, connection: Connection) -> bool:
+        return is_scarce(connection, self._run.id)
+
+    def _stock(self, connection: Connection) -> None:
+        """Materialize tasks of the backlog unless another worker has just done so."""
+        sql.LOCK_RUN(connection, run=self._run.id)
+        if self._is_scarce(connection):
+            materialize(connection, self._run.id)
 
     def _has_more(self, leases: Sequence[Lease]) -> bool:
         """Return whether there is a backlog or, if nothing was claimed, an expired lease."""

@@ -385,6 +385,13 @@ DELETE_RUN = Statement("""
 DELETE FROM runs WHERE id = :run
 """)
 
+SCARCE = Statement("""
+-- scarce: whether there is a backlog, and few tasks that wait have rows.
+SELECT 1 FROM runs WHERE id = :run AND EXISTS (SELECT 1 FROM backlog WHERE run_id = :run AND taken < size)
+     AND (SELECT count(*) FROM (SELECT 1 FROM tasks [waiting] WHERE run_id = :run AND state = 0 LIMIT :few) AS found)
+         < :few
+""")
+
 BACKLOG_LEFT = Statement("""
 -- backlog_left: whether a task is not materialized yet; no question of a run that is paused.
 SELECT 1 FROM backlog WHERE run_id = :run AND taken < size AND NOT (SELECT paused FROM runs WHERE id = :run) LIMIT 1
