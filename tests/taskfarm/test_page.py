@@ -401,6 +401,11 @@ def test_a_viewer_sees_the_run_and_may_not_change_it(watched, visit):
         assert page.evaluate(refused, [f"{run.path}/retry", {"all": True}]) == 403
         assert page.evaluate(refused, [f"{run.path}/restart", {"all": True}]) == 403
         assert page.evaluate(refused, [f"{hidden.path}/retry", {"all": True}]) == 404
+        # On the page a worker may do no more.
+        run.ask("PUT", f"/members/{GUEST}", {"role": "worker"})
+        page.reload()
+        expect(page.get_by_text("1 task: ValueError: no")).to_be_visible()
+        expect(page.locator("main").get_by_role("button", name="Pause")).to_have_count(0)
         page.goto(f"{watched.address}/#/runs/{hidden.uuid}")
         expect(page.get_by_role("heading", name="No such run")).to_be_visible()
 
@@ -411,6 +416,10 @@ def test_an_admin_adds_and_removes_a_user_and_everybody_manages_their_tokens(wat
         page.get_by_label("Password").fill("a secret of some length")
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("row", name="new")).to_contain_text("user")
+        page.get_by_label("Name").fill("new")
+        page.get_by_label("Role").select_option("admin")
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("row", name="new")).to_contain_text("admin")
         page.get_by_role("button", name="Remove new").click()
         page.get_by_role("dialog").get_by_role("button", name="Remove").click()
         expect(page.get_by_role("button", name="Remove new")).to_have_count(0)
@@ -478,6 +487,41 @@ def test_the_map_is_read_with_the_mouse_and_with_the_keyboard(watched, visit):
         assert drawn(canvas) != whole
         page.keyboard.press("0")
         assert drawn(canvas) == whole
+
+
+def tab_to(page: Page, words: str) -> None:
+    """Press Tab until the control with these words has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent") == words:
+            return
+    raise AssertionError(f"Tab does not lead to {words!r}")
+
+
+def test_runs_are_sorted_opened_paused_and_kept_by_the_keyboard_alone(watched, visit):
+    run = WatchedRun(watched.site(), "Keyboard", 7)
+    with visit() as page:
+        names = page.locator("tbody a")
+        expect(names.first).to_have_text("Keyboard")
+        tab_to(page, "Waiting")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("columnheader", name="Waiting")).to_have_attribute(
+            "aria-sort", "ascending"
+        )
+        tab_to(page, "Keyboard")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_be_focused()
+        tab_to(page, "Pause")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="Resume")).to_be_focused()
+        tab_to(page, "Reset…")
+        page.keyboard.press("Enter")
+        # What cannot be undone is not what Enter does next.
+        expect(page.get_by_role("button", name="Cancel")).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        expect(page.get_by_role("button", name="Reset…")).to_be_focused()
+        assert (run.ask("GET")["paused"], run.ask("GET")["epoch"]) == (True, 0)
 
 
 def test_mouse_wheel_and_fingers_move_and_zoom_the_map(watched, visit):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from cryotile.taskfarm import page
 from tests.support.farm_server import PASSWORD, basic, farm, sqlite_farm
 
@@ -69,6 +71,17 @@ def test_the_page_travels_in_less_than_100_kb(sqlite_farm):
     assert {answer.headers["Content-Encoding"] for answer in answers} == {"gzip"}
     sent = [len(answer.data) for answer in (*answers, sqlite_farm.client.get("/", headers=zipped))]
     assert 20_000 < sum(sent) < 100_000, sent
+
+
+def test_the_library_of_charts_is_what_npm_publishes_with_its_licence():
+    """As the package uplot 1.6.32 has them in dist/."""
+    published = {
+        "uplot/uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+        "uplot/uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+        "uplot/LICENSE": "8f989229699b4fe2f1a0432d0e9edc338a8a911e250e2d1b01ecd770a5f5b1bd",
+    }
+    ours = {name: hashlib.sha256(page.content(name)).hexdigest() for name in published}
+    assert ours == published
 
 
 def test_a_wrong_password_shows_the_login_again(farm):

@@ -102,16 +102,13 @@ def test_a_session_ends_with_its_time_a_new_password_and_the_user(farm):
         assert 'type="password"' in client.get("/", headers=BROWSER).text
 
 
-def test_the_cookie_is_for_tls_scripts_and_other_sites_never(tmp_path):
+def test_the_cookie_is_for_tls_scripts_and_other_sites_never(farm):
+    farm.token()
     for proxies, secure in ((0, False), (1, True)):
-        settings = ServerSettings(
-            database_url=f"sqlite:///{tmp_path}/farm.db", secret_key=SECRET, proxies=proxies
-        )
+        settings = ServerSettings(database_url=farm.url, secret_key=SECRET, proxies=proxies)
         app = create_app(settings)
-        with app.app_context():
-            accounts.add_user("ann", PASSWORD)
         headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "farm.example"}
-        form = {"name": "ann", "password": PASSWORD}
+        form = {"name": farm.name("ann"), "password": PASSWORD}
         answer = app.test_client().post("/", data=form, headers=headers)
         parts = {part.strip() for part in answer.headers["Set-Cookie"].split(";")}
         assert {"HttpOnly", "SameSite=Strict"} <= parts
@@ -329,18 +326,17 @@ def test_many_passwords_at_once_do_not_take_the_threads(farm, monkeypatch):
     assert sorted(codes) == [401] * 3 + [429] * 9
 
 
-def test_only_the_proxy_names_the_client(tmp_path):
+def test_only_the_proxy_names_the_client(farm):
     settings = ServerSettings(
-        database_url=f"sqlite:///{tmp_path}/farm.db", secret_key=SECRET, proxies=1,
+        database_url=farm.url, secret_key=SECRET, proxies=1,
         proxy_networks="10.1.0.0/16, ::1",
     )  # fmt: skip
-    app = create_app(settings)
-    with app.app_context():
-        accounts.add_user("ann", PASSWORD)
+    farm.token()
+    app, name = create_app(settings), farm.name("ann")
 
     def address(peer, claimed):
         app.test_client().get(
-            "/api/token", headers={**basic("ann", f"wrong {peer}"), "X-Forwarded-For": claimed},
+            "/api/token", headers={**basic(name, f"wrong {peer}"), "X-Forwarded-For": claimed},
             environ_base={"REMOTE_ADDR": peer},
         )  # fmt: skip
         read = app.extensions["cryotile"].database.read

@@ -53,6 +53,8 @@ export function button(title, act, { danger = false } = {}) {
     made.disabled = true;
     await act();
     made.disabled = false;
+    // A button that is disabled loses the focus, and with it the place of those who use the keyboard.
+    if (document.activeElement === document.body) made.focus();
   });
   return made;
 }
