@@ -53,15 +53,9 @@ def content(name: str) -> bytes:
     return files(__package__).joinpath(name).read_bytes()
 
 
-def import_map(address: str = "/page/") -> str:
-    """Return the import map: where a browser finds each module of the page.
-
-    Parameters
-    ----------
-    address : str
-        What precedes the names of the files.
-    """
-    return json.dumps({"imports": {f"page/{name[:-3]}": f"{address}{name}" for name in _modules()}})
+def import_map() -> str:
+    """Return the import map: where a browser finds each module of the page on a server."""
+    return json.dumps({"imports": {f"page/{name[:-3]}": f"/page/{name}" for name in _modules()}})
 
 
 def one_file(title: str, embedded: Mapping[str, Any]) -> str:

@@ -1,25 +1,14 @@
 // Pages of the user: tokens, and for an administrator users and the audit log.
 
 import { get } from "page/api";
-import { attempt, button, change, confirm, form, tell } from "page/actions";
+import { attempt, button, change, confirm, form } from "page/actions";
 import { Table, count, element, instant, say, text } from "page/dom";
 import { titleOf } from "page/runs";
 
 const ENTRIES = 100;
 
-class View {
-  update() {}
-
-  tick() {}
-
-  restyle() {}
-
-  close() {}
-}
-
-export class Tokens extends View {
+export class Tokens {
   constructor() {
-    super();
     const act = {
       title: "Action",
       fill: (cell, token) => {
@@ -66,10 +55,9 @@ export class Tokens extends View {
   }
 }
 
-export class Users extends View {
+export class Users {
   // An admin cannot remove themselves.
   constructor(user) {
-    super();
     this.table = new Table("Users", [
       text("Name", ({ name }) => name, { head: true }),
       text("Role", ({ role }) => role),
@@ -115,9 +103,8 @@ export class Users extends View {
   }
 }
 
-export class Audit extends View {
+export class Audit {
   constructor() {
-    super();
     this.entries = [];
     this.next = null;
     this.ids = null;
@@ -157,7 +144,6 @@ export class Audit extends View {
       this.entries.push(...entries);
       this.next = next;
     }, "");
-    tell("");
     this.more.hidden = this.next === null;
     say(this.words, `${count(this.entries.length)} shown.`);
     this.table.show(this.entries.map((entry) => [entry.id, entry]));

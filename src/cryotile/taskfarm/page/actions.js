@@ -3,10 +3,8 @@
 import { send } from "page/api";
 import { element, say } from "page/dom";
 
-const status = () => document.getElementById("status");
-
 export function tell(message, bad = false) {
-  const line = status();
+  const line = document.getElementById("status");
   line.hidden = false;
   line.classList.toggle("bad", bad);
   say(line.firstChild, message);

@@ -5,7 +5,7 @@ export const embedded = stored === null ? null : JSON.parse(stored.textContent);
 
 const BASE = "/api/v1";
 
-export class Refused extends Error {
+class Refused extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;

@@ -27,7 +27,7 @@ const UNITS = [
   [86400, "days", Infinity],
 ];
 
-export function duration(seconds) {
+function duration(seconds) {
   const [size, unit] = UNITS.find((each) => seconds < each[2]);
   return `${Math.max(0, Math.floor(seconds / size))} ${unit}`;
 }

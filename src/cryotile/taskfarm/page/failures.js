@@ -41,7 +41,7 @@ class Group {
     this.group = null;
     const act = () => retry({ group: this.group.group });
     this.again = retry === null ? null : element("button", { type: "button", onclick: act }, "Try these again");
-    this.tasks = element("p", { class: "tasks" });
+    this.tasks = element("p", {});
     this.retry = retry;
     this.node = element("details", {}, this.title, this.facts, this.error, this.tasks, this.again);
   }

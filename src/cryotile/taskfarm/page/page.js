@@ -11,7 +11,7 @@ import { Runs } from "page/runs";
 const EVERY = 10_000;
 
 const main = document.getElementById("main");
-let user = { name: "", admin: false, readOnly: true };
+let user = { name: "", admin: false };
 let runs = null;
 let view = null;
 
@@ -29,7 +29,7 @@ function makeView(address) {
   if (kind === "tokens") return new Tokens();
   if (kind === "users" && user.admin) return new Users(user);
   if (kind === "audit") return new Audit();
-  return new Runs(user);
+  return new Runs();
 }
 
 async function open() {
@@ -65,14 +65,12 @@ function show() {
     const run = runs.find((each) => each.run === view.id);
     if (run === undefined) open();
     else view.update(run);
-  } else view?.update(runs);
+  } else view?.update?.(runs);
 }
 
 function onRuns(list) {
-  const first = runs === null;
   runs = stamped(list);
-  if (first) open();
-  else if (view === null) open();
+  if (view === null) open();
   else show();
 }
 
@@ -97,7 +95,7 @@ async function start() {
     return;
   }
   addEventListener("hashchange", open);
-  user = { ...(await get("/me")), readOnly: false };
+  user = await get("/me");
   for (const link of document.querySelectorAll("header [data-admin]")) link.hidden = !user.admin;
   watchRuns(onRuns, onConnection);
   setInterval(() => view?.tick?.(), EVERY);

@@ -1,9 +1,8 @@
 // What is known of each task of a run, in compact arrays, and how the server's answers change it.
 
-export const WAITING = 0;
-export const LEASED = 1;
+const WAITING = 0;
+const LEASED = 1;
 export const DONE = 2;
-export const FAILED = 3;
 export const STATES = ["waiting", "running", "done", "failed"];
 
 const TILES = 0x54435931;
