@@ -70,7 +70,7 @@ def truth(x: Floats, y: Floats) -> Floats:
     return -0.5 + 2e-6 * x - 1e-6 * y
 
 
-def rms_errors(seeds: range, *, huber: bool = True) -> pd.DataFrame:
+def rms_errors(seeds: range) -> pd.DataFrame:
     """Return rms errors of dh/dt, m/yr: a row per fit, those measured elsewhere first; a column per density."""
     rows = {}
     expected = truth(*np.meshgrid(POSTS, POSTS))
@@ -80,11 +80,10 @@ def rms_errors(seeds: range, *, huber: bool = True) -> pd.DataFrame:
             f"{name}, here": _rms([fitted(points, radius, config) - expected for points in worlds])
             for name, config in CONFIGS.items()
         }
-        if huber:
-            some = expected[HUBER_POSTS, HUBER_POSTS]
-            column["plane, Huber (statsmodels), here"] = _rms(
-                [huber_plane(points, radius) - some for points in worlds]
-            )
+        some = expected[HUBER_POSTS, HUBER_POSTS]
+        column["plane, Huber (statsmodels), here"] = _rms(
+            [huber_plane(points, radius) - some for points in worlds]
+        )
         rows[f"{per_post} points, {radius / 1000:g} km"] = column
     here = pd.DataFrame(rows)
     measured = pd.DataFrame(MEASURED, index=here.columns).T

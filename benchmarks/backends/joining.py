@@ -19,13 +19,13 @@ __all__ = ["seconds_to_join"]
 TASKS = 400_000
 
 
-def seconds_to_join(home: Path, count: int = TASKS) -> float:
+def seconds_to_join(home: Path) -> float:
     """Return the seconds until a new worker holds a task, if 95 % of the tasks are settled and some workers died."""
-    tasks = [Task(index, float(count - index)) for index in range(count)]
+    tasks = [Task(index, float(TASKS - index)) for index in range(TASKS)]
     ledger = DirLedger(home, "run/1")
     ledger.enroll(tasks)
     settled = 0
-    while settled < count * 95 // 100:
+    while settled < TASKS * 95 // 100:
         leases = ledger.claim(256)
         ledger.settle({lease.id: Ending(0.0) for lease in leases})
         settled += len(leases)

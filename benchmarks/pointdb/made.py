@@ -60,10 +60,10 @@ def side_of(count: int, density: float) -> float:
     return 1000 * float(np.sqrt(count / density))
 
 
-def grown(path: Path, count: int, batch: int = 1_000_000, density: float = SWATH) -> PointDB:
+def grown(path: Path, count: int, density: float = SWATH) -> PointDB:
     """Return a compacted DB of ``count`` points, in a square that grows with the count."""
     db = PointDB.create(path, "EPSG:3031")
-    side = side_of(count, density)
+    side, batch = side_of(count, density), 1_000_000
     for number in range(max(1, count // batch)):
         db.append([as_granule(number, swath(number, min(batch, count), side))])
     db.compact()

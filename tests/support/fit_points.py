@@ -11,12 +11,10 @@ X, Y = 300.0, -200.0
 ALL_TERMS = ("acceleration", "mode_offset", "power")
 
 
-def make_points(
-    size=400, *, seed=0, passes=24, shared=0.2, noise=0.3, outliers=0.01, sigma=0.5, season=0.3
-):
+def make_points(size=400, *, seed=0, passes=24, noise=0.3, outliers=0.01):
     """Return points of ten years on a curved surface with a seasonal cycle; the points of a pass share an error."""
     generator = np.random.default_rng(seed)
-    lengths = generator.lognormal(0, sigma, passes)
+    lengths = generator.lognormal(0, 0.5, passes)
     number = generator.choice(passes, size, p=lengths / lengths.sum())
     x, y = generator.uniform(-1390, 1390, (2, size))
     days = np.linspace(30, 3620, passes) + generator.uniform(-29, 29, passes)
@@ -29,8 +27,8 @@ def make_points(
     power = generator.normal(-150, 5, size)
     elevation = (
         1500 + 0.02 * x - 0.01 * y + 1e-6 * x * x - 5e-7 * x * y + 0.6 * years
-        + season * (np.cos(2 * np.pi * years) + ascending + swath) + 0.01 * power
-        + generator.normal(0, shared, passes)[number] + generator.normal(0, noise, size)
+        + 0.3 * (np.cos(2 * np.pi * years) + ascending + swath) + 0.01 * power
+        + generator.normal(0, 0.2, passes)[number] + generator.normal(0, noise, size)
     )  # fmt: skip
     wrong = generator.random(size) < outliers
     elevation[wrong] += generator.choice([-1, 1], wrong.sum()) * generator.uniform(

@@ -54,8 +54,8 @@ def packed(values: np.ndarray, dtype: str, scale: float) -> tuple[np.ndarray, di
     return whole.astype(dtype), {"scale_factor": scale, "_FillValue": np.array(fill, dtype)}
 
 
-def flags(bad: int = 1, good: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
-    return np.where(np.arange(COUNT) == BAD, bad, good).astype("i1"), {}
+def flags(bad: int = 1) -> tuple[np.ndarray, dict[str, Any]]:
+    return np.where(np.arange(COUNT) == BAD, bad, 0).astype("i1"), {}
 
 
 def hdf5(path: Path, variables: Mapping[str, Any], attributes: Mapping[str, Any]) -> Path:

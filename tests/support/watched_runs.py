@@ -125,8 +125,9 @@ def packed(values: Values) -> str:
     return base64.b64encode(zlib.compress(values.astype("u1").tobytes(), 9)).decode()
 
 
-def show_case(site: Site, name: str, side: int = 24) -> WatchedRun:
+def show_case(site: Site, name: str) -> WatchedRun:
     """Make a run in the middle of its work: six workers, most tiles done, some failed."""
+    side = 24
     layout = disc_map(side)
     values = disc_values(layout, side)
     random = np.random.default_rng(7)

@@ -95,7 +95,13 @@ def open_backend(
 
 
 def resolved(spec: str) -> str:
-    """Return the spec of a backend; in place of ``auto``, what :func:`cryotile.backends.auto.choose` names here."""
+    """Return the spec of a backend; in place of ``auto``, what :func:`cryotile.backends.auto.choose` names here.
+
+    Raises
+    ------
+    InvalidValue
+        The spec is not a text.
+    """
     if not isinstance(spec, str):
         raise InvalidValue(f"backend {spec!r} is not a text; give one such as 'auto' or 'local:8'")
     if spec != "auto":

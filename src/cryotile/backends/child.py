@@ -23,7 +23,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from cryotile.backends.base import STALL, Attempt
@@ -98,12 +97,7 @@ class ChildFactory:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         alive = [child for child in self._children if child.alive]
         # Tell all before waiting for any, so that they leave at the same time.
         for child in alive:

@@ -239,7 +239,13 @@ def read_generation(directory: Path, number: int) -> Generation:
 
 
 def first_snapshot(directory: Path) -> int:
-    """Return the snapshot of the first task list that can be read."""
+    """Return the snapshot of the first task list that can be read.
+
+    Raises
+    ------
+    DamagedFile
+        None can be read.
+    """
     for number in generation_numbers(directory):
         with suppress(DamagedFile):
             return read_generation(directory, number).snapshot

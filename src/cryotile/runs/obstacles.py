@@ -53,7 +53,7 @@ def scattered(db: PointDB, snapshot: int | None = None) -> list[str]:
     ]
 
 
-def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -> list[str]:
+def obstacles(settings: Settings, db: PointDB) -> list[str]:
     """Say why posts have no fit where points are densest or span the longest time, by fitting some there.
 
     Parameters
@@ -61,9 +61,7 @@ def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -
     settings : Settings
         What the run freezes.
     db : PointDB
-        The points.
-    snapshot : int or None
-        The commit to look at; None: the newest.
+        The points, as of their newest commit.
 
     Returns
     -------
@@ -71,8 +69,8 @@ def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -
         One line with the gates that all of them fail; empty if a post has a fit.
     """
     tried: list[xr.Dataset] = []
-    for place in _promising(settings, db, snapshot):
-        fitted = _fit_some(settings, db, place, snapshot)
+    for place in _promising(settings, db):
+        fitted = _fit_some(settings, db, place)
         if (fitted["status"] == Status.OK).any():
             return []
         tried.append(fitted)
@@ -92,12 +90,10 @@ def obstacles(settings: Settings, db: PointDB, *, snapshot: int | None = None) -
     ]
 
 
-def _promising(
-    settings: Settings, db: PointDB, snapshot: int | None
-) -> Iterator[tuple[float, float]]:
+def _promising(settings: Settings, db: PointDB) -> Iterator[tuple[float, float]]:
     """Yield the lower left corners of the squares with the most points, and of those that span the longest time."""
     seen = seen_by(settings.map_grid.bounds, settings.fit)
-    squares = db.squares(seen, where=settings.where, snapshot=snapshot)
+    squares = db.squares(seen, where=settings.where)
     squares = within_period(squares, settings.fit.period)
     places = squares.groupby(["x_min", "y_min"]).agg(
         {"count": "sum", "time_min": "min", "time_max": "max"}
@@ -107,9 +103,7 @@ def _promising(
     yield from dict.fromkeys(found)
 
 
-def _fit_some(
-    settings: Settings, db: PointDB, place: tuple[float, float], snapshot: int | None
-) -> xr.Dataset:
+def _fit_some(settings: Settings, db: PointDB, place: tuple[float, float]) -> xr.Dataset:
     """Fit posts that stand in a square or beside it."""
     grid, fit, chosen = settings.map_grid, settings.fit, []
     for low, numbers in zip(place, (grid.columns, grid.rows), strict=True):
@@ -123,7 +117,6 @@ def _fit_some(
         columns=fit.point_columns,
         where=settings.where,
         time=fit.period,
-        snapshot=snapshot,
     )
     if settings.offsets is not None:
         points = settings.offsets.correct(points)

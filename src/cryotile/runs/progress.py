@@ -32,9 +32,9 @@ LINE_INTERVAL = 60.0
 
 
 class Advance(Protocol):
-    """Move a bar on by ``count``, and show a note behind it."""
+    """Move a bar on by ``count``."""
 
-    def __call__(self, count: float = 1, note: str = "") -> object:
+    def __call__(self, count: float = 1) -> object:
         """Move on."""
 
 
@@ -62,15 +62,10 @@ def bar(title: str, total: float, *, shown: bool) -> Iterator[Advance]:
     from tqdm.auto import tqdm
 
     with tqdm(desc=title, total=total, dynamic_ncols=True, delay=DELAY) as progress:
-
-        def advance(count: float = 1, note: str = "") -> None:
-            progress.set_postfix_str(note, refresh=False)
-            progress.update(count)
-
-        yield advance
+        yield progress.update
 
 
-def _nothing(count: float = 1, note: str = "") -> None:
+def _nothing(count: float = 1) -> None:
     """Show nothing."""
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-import numpy.typing as npt
 
 from cryotile.farm.estimate import Durations, time_left
 from cryotile.farm.journal import Journals, Worker
@@ -81,8 +80,6 @@ class RunStatus:
         Host → workers at work there.
     tiles_per_minute : float
         Recent rate of these workers.
-    cost_per_second : float
-        The same rate, in the unit of the costs of tasks.
     seconds_left : (float, float) or None
         Least and most time until these workers have done the waiting and running tiles; None if no worker is at work,
         or no tile has been done.
@@ -96,7 +93,6 @@ class RunStatus:
     failed: Mapping[str, str]
     hosts: Mapping[str, int]
     tiles_per_minute: float
-    cost_per_second: float
     seconds_left: tuple[float, float] | None
 
     @property
@@ -154,8 +150,7 @@ class Observer:
             lost=_attempts(lost, names, now),
             failed={names[index]: error for index, error in failed.items()},
             hosts=dict(sorted(Counter(worker.host for worker in pool).items())),
-            tiles_per_minute=60 * _rate(pool, now, np.ones_like(self._costs)),
-            cost_per_second=_rate(pool, now, self._costs),
+            tiles_per_minute=60 * _rate(pool, now),
             seconds_left=self._seconds_left(to_do, running, len(pool), workers, now),
         )
 
@@ -219,13 +214,12 @@ def _attempts(
     return tuple(sorted(attempts, key=lambda attempt: -attempt.seconds))
 
 
-def _rate(pool: Iterable[Worker], now: float, worth: npt.NDArray[np.float64]) -> float:
-    """Return how much a pool does in a second, given the worth of each task."""
+def _rate(pool: Iterable[Worker], now: float) -> float:
+    """Return how many tasks a pool does in a second."""
     rate = 0.0
     for worker in pool:
         if worker.ended:
             begin = worker.ended[0].time - worker.ended[0].seconds
-            done = worth[[task.task for task in worker.ended]].sum()
             # At least a second: otherwise a worker that has just begun would seem arbitrarily fast.
-            rate += float(done) / max(1.0, max(now, worker.heard) - begin)
+            rate += len(worker.ended) / max(1.0, max(now, worker.heard) - begin)
     return rate

@@ -97,6 +97,8 @@ class _Operation:
         Media type of the answer.
     public : bool
         Whether it is answered without authentication.
+    shared : bool
+        Whether all who see the run get the same answer.
     """
 
     path: str
