@@ -17,6 +17,7 @@ from cryotile.pointdb import PointDB
 from cryotile.runs.run import Run, plan_run
 from cryotile.testing.backends import BackendContract, MakeBackend
 from tests.support import command_line
+from tests.support.command_line import Call
 from tests.support.made_up import granule
 from tests.support.services.mpi import MPI
 
@@ -37,7 +38,7 @@ def run(tmp_path: Path) -> Run:
     """Return a run of a few tiles, none of them done."""
     db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
     db.append([granule(0, 3000, extent=20e3)])
-    return plan_run(tmp_path / "run", {"tile_size": 10, "where": "platform == 'cryosat2'"}, db=db)
+    return plan_run(tmp_path / "run", {"tile_size": 20, "where": "platform == 'cryosat2'"}, db=db)
 
 
 def plain_environment() -> dict[str, str]:
@@ -101,14 +102,14 @@ def test_it_takes_no_argument():
         open_backend("auto:8", home=None, key="k")
 
 
-def test_the_command_says_which_backend_it_chose_and_why(run: Run):
+def test_the_command_says_which_backend_it_chose_and_why(run: Run, call: Call):
     done = cryotile("run", run.path)
     assert done.returncode == 0, done.stderr
     cores = count_cores(environment=plain_environment())
     assert f"backend local:{cores.number} ({cores})\n" in done.stderr
     assert not list(run.pending())
     # A user who chose the backend is not told.
-    assert "backend" not in cryotile("run", run.path, "--backend", "serial").stderr
+    assert call("run", run.path, "--backend", "serial")[::2] == (0, "")
 
 
 def test_a_member_of_an_array_job_needs_no_option(run: Run):

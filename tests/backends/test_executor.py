@@ -500,7 +500,7 @@ def test_the_executor_of_mpi4py_hands_tasks_to_the_ranks(openmpi: MPI, tmp_path)
 def test_a_run_on_dask_writes_the_same_tiles_as_other_backends(cluster_of, tmp_path):
     small = small_run(tmp_path, "false")
     words = ("run", "--backend", f"dask:{cluster_of(2)}")
-    done = small.cryotile(*words, environment=dict(os.environ))
+    done = small.cryotile(*words)
     said, complaint = done.communicate(timeout=240)
     assert done.returncode == 0, complaint
     assert f"all {len(small.run.tasks)} tiles are there" in said

@@ -9,33 +9,23 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from cryotile.ledgers.directory.ledger import DirLedger
-from tests.support.mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
+from tests.support import forked
+from tests.support.mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives, work
 
 LONG = bool(os.environ.get("CRYOTILE_LONG"))
 LIVES = 140 if LONG else 6
 TASKS = TASKS_OF_A_LIFE * LIVES
 
 
-def live(directory: Path, deaths: tuple[Death, ...], moment: float | None = None) -> int:
+def live(directory: Path, deaths: tuple[Death, ...], moment: float | None = None) -> int | None:
     """Run a worker until it dies, is killed after some seconds, or the run is over; return its exit code."""
-    code = f"""
-from tests.support.mortal import Death, Path, work
-work(Path({str(directory)!r}), {TASKS}, {deaths!r})
-"""
-    worker = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    try:
-        return worker.wait(moment)
-    except subprocess.TimeoutExpired:
-        worker.kill()
-        return worker.wait()
+    return forked.exit_code(forked.start(work, directory, TASKS, deaths), moment)
 
 
 @pytest.mark.timeout(1800)

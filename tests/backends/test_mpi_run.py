@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import cryotile
 from tests.support.members import small_run
 from tests.support.services.mpi import MPI
 
@@ -43,9 +42,8 @@ def test_a_run_whose_ranks_are_all_killed_can_be_continued(
     openmpi: MPI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = small_run(tmp_path, "false")
-    source = Path(cryotile.__file__).parent.parent
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'modules'}:{source}")
-    monkeypatch.setenv("TEST_PIPE", str(small.pipe))
+    for name, value in small.hold.variables.items():
+        monkeypatch.setenv(name, value)
     command = start(openmpi, small.run.path)
     # A child is in the middle of its second tile.  Without fault tolerance, all ranks end with the first.
     os.kill(small.held_member(command), signal.SIGKILL)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from cryotile.farm.task import Outcome, Progress, Task
 from cryotile.ledgers.directory.ledger import DirLedger
 from cryotile.testing.backends import MakeBackend, RecordingWork, SupervisedContract, make_tasks
 from cryotile.testing.leases import at, await_tasks, claim_all, ended
+from tests.support.waiting import wait_until
 
 
 class TestDir(SupervisedContract):
@@ -108,9 +107,7 @@ def test_a_host_where_all_tasks_fail_leaves_them_to_others(tmp_path, caplog):
         bad = PullBackend(DirLedger(tmp_path, "run/1", host="bad"), children=1)
         run = pool.submit(lambda: list(bad.run(tasks[1:], bad_work)))
         # The healthy host takes part once the broken one has tried three tasks.
-        deadline, pause = time.monotonic() + 240, threading.Event()
-        while len(bad_work.tried()) < 3 and time.monotonic() < deadline:
-            pause.wait(0.05)
+        wait_until(lambda: len(bad_work.tried()) >= 3, lambda: "the broken host tries nothing")
         good_work = Refusing(tmp_path, "bad", "good")
         outcomes = list(PullBackend(good, children=1).run(tasks[1:], good_work))
         with pytest.raises(CryotileError, match=r"is broken: tasks .* was done on good") as caught:

@@ -42,7 +42,8 @@ def nice_farm(tmp_path: Path) -> Path:
 
 
 def test_the_example_of_a_backend_passes_the_suite_it_is_given(nice_farm: Path) -> None:
-    done = run_python("-m", "pytest", "-q", "test_nice_farm.py", directory=nice_farm)
+    # Two processes: some tests wait for a stall limit, or for the end of a long task.
+    done = run_python("-m", "pytest", "-q", "-n", "2", "test_nice_farm.py", directory=nice_farm)
     assert done.returncode == 0, done.stdout
     assert re.search(r"^\d\d passed", done.stdout, re.MULTILINE)
 
@@ -55,7 +56,7 @@ def test_the_example_of_a_backend_is_found_by_its_name(nice_farm: Path) -> None:
 def test_the_script_with_an_executor_does_a_run(tmp_path: Path) -> None:
     db = PointDB.create(tmp_path / "ice.pdb", "EPSG:3031")
     db.append([granule(0, 3000, extent=20e3)])
-    run = plan_run(tmp_path / "run", {"tile_size": 10, "where": "platform == 'cryosat2'"}, db=db)
+    run = plan_run(tmp_path / "run", {"tile_size": 20, "where": "platform == 'cryosat2'"}, db=db)
     (script,) = blocks("executor.md", "python")
     (tmp_path / "script.py").write_text(
         script.replace("ProcessPoolExecutor(8,", "ProcessPoolExecutor(2,")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +16,9 @@ from cryotile.farm.task import ATTEMPTS, Progress, Task
 from cryotile.ledgers.http import HttpLedger
 from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.testing.leases import OpenLedger, await_claim, ended, ids
+from tests.support import forked
 from tests.support.farm_server import farm
+from tests.support.mortal_sql import FATAL, work_on_a_fatal_task
 from tests.support.services.farm import FarmServer
 
 __all__ = ["farm"]
@@ -172,34 +172,15 @@ def test_a_task_that_came_back_runs_alone_and_its_start_is_reported_first(open_l
     assert [[int(id.partition("-")[0]) for id in leases] for leases in told] == [[0], [1], [2]]
 
 
-WORKER = """
-import os, signal, sys
-from cryotile.backends.pull import PullBackend
-from cryotile.ledgers.sql.ledger import SqlLedger
-from cryotile.farm.task import Task
-
-def work(task, progress):
-    if task.index == 30:
-        os.kill(os.getppid(), signal.SIGKILL)
-        signal.pause()
-
-if __name__ == "__main__":
-    ledger = SqlLedger(sys.argv[1], "run/1", lease=1.0)
-    for outcome in PullBackend(ledger, children=1).run([Task(i, 1.0) for i in range(40)], work):
-        if outcome.error is not None:
-            print(outcome.task.index, outcome.error, flush=True)
-"""
-
-
 def test_a_short_task_that_kills_its_host_fails_after_the_last_attempt(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    command = [sys.executable, str(script), f"sqlite:///{tmp_path}/farm.db"]
-    deaths = 0
-    while (ran := subprocess.run(command, capture_output=True, text=True)).returncode:  # fmt: skip
-        assert ran.returncode == -signal.SIGKILL, ran.stderr
-        deaths += 1
-        assert deaths <= ATTEMPTS + 1
-    assert deaths >= ATTEMPTS
-    assert ran.stdout == "30 3 workers died at this task and left no message\n"
-    assert SqlLedger(command[-1], "run/1").unsettled() == 0
+    url, log = f"sqlite:///{tmp_path}/farm.db", tmp_path / "log"
+    ends = []
+    while not ends or ends[-1]:
+        ends.append(forked.exit_code(forked.start(work_on_a_fatal_task, url, output=log)))
+        assert len(ends) <= ATTEMPTS + 2
+    assert ends[-1] == 0
+    assert set(ends[:-1]) == {-signal.SIGKILL}
+    assert len(ends) > ATTEMPTS
+    errors = [line for line in log.read_text().splitlines() if line[0].isdecimal()]
+    assert errors == [f"{FATAL} 3 workers died at this task and left no message"]
+    assert SqlLedger(url, "run/1").unsettled() == 0

@@ -1,7 +1,8 @@
 """Workers, connections and the database are killed; every task is still done, and none is settled twice.
 
-PostgreSQL runs with fsync on, SQLite with synchronous=FULL.  The short form kills some twenty times, the long form
-(``CRYOTILE_LONG=1``, ``make test-faults``) at least 200 times.
+Where something is killed, PostgreSQL runs with fsync on, SQLite with synchronous=FULL.  The short form kills some
+twenty times and has 150 workers, the long form (``CRYOTILE_LONG=1``, ``make test-faults``) kills at least 200 times and
+has 500 workers.
 """
 
 from __future__ import annotations
@@ -9,27 +10,29 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from cryotile.farm.task import Task
-from cryotile.ledgers.sql.ledger import SqlLedger, open_database
+from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.ledgers.sql.runs import count, find_run
 from cryotile.ledgers.sql.schema import TaskState
 from cryotile.ledgers.sql.schema import tasks as task_rows
 from cryotile.testing.leases import at, ended
-from tests.support.databases import url
+from tests.support import forked
+from tests.support.databases import open_database, url
 from tests.support.disks import small_disk
 from tests.support.mortal import TASKS_OF_A_LIFE, Death, check_deaths, draw_lives
+from tests.support.mortal_sql import claim_all, work
+from tests.support.services.pgbouncer import PgBouncer
 from tests.support.services.postgres import Postgres
 from tests.support.waiting import wait_until
 
@@ -39,16 +42,12 @@ LONG = bool(os.environ.get("CRYOTILE_LONG"))
 LIVES = 120 if LONG else 6
 TASKS = TASKS_OF_A_LIFE * LIVES
 OUTAGES = 40 if LONG else 6
+WORKERS = 500 if LONG else 150
 
 
-def start(url: str, directory: Path, deaths: tuple[Death, ...] = ()) -> subprocess.Popen[bytes]:
+def start(url: str, directory: Path, deaths: tuple[Death, ...] = ()) -> ForkServerProcess:
     """Start a worker."""
-    code = (
-        "from tests.support.mortal_sql import Death, Path, work\n"
-        f"work({url!r}, Path({str(directory)!r}), {TASKS}, {deaths!r})\n"
-    )
-    with (directory / "log").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-c", code], stderr=log)
+    return forked.start(work, url, directory, TASKS, deaths, output=directory / "log")
 
 
 @pytest.fixture
@@ -64,13 +63,8 @@ def scene(tmp_path) -> Path:
 def test_every_task_is_done_whenever_workers_die(url, scene, seed):
     lives, draw = draw_lives(seed, LIVES), random.Random(seed)
 
-    def live(deaths: tuple[Death, ...], moment: float | None = None) -> int:
-        worker = start(url, scene, deaths)
-        try:
-            return worker.wait(moment)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            return worker.wait()
+    def live(deaths: tuple[Death, ...], moment: float | None = None) -> int | None:
+        return forked.exit_code(start(url, scene, deaths), moment)
 
     with ThreadPoolExecutor(2) as pool:
         assert set(pool.map(live, lives)) == {-signal.SIGKILL}
@@ -111,15 +105,17 @@ def test_a_database_may_be_killed_and_started_again(scene, seed):
             if number % 3 == 0:
                 threading.Event().wait(draw.uniform(0.1, 0.5))
             postgres.start()
-        assert [worker.wait() for worker in workers] == [0, 0]
+        assert [forked.exit_code(worker) for worker in workers] == [0, 0]
         check_results(postgres.url, scene, 0)
 
 
-def wait_for_results(directory: Path, more: int, workers: list[subprocess.Popen[bytes]]) -> None:
+def wait_for_results(directory: Path, more: int, workers: list[ForkServerProcess]) -> None:
     """Wait until there are ``more`` new results, or no worker is left."""
     wanted = min(count_results(directory) + more, TASKS)
     wait_until(
-        lambda: count_results(directory) >= wanted or all(w.poll() is not None for w in workers),
+        lambda: (
+            count_results(directory) >= wanted or not any(worker.is_alive() for worker in workers)
+        ),
         lambda: "no new results",
     )
 
@@ -157,39 +153,51 @@ def check_results(url: str, directory: Path, kills: int) -> None:
     assert (counts.waiting, counts.leased, counts.returned) == (0, 0, 0)
 
 
-CLAIM_ALL = """
-import os, sys
-from cryotile.ledgers.sql.ledger import SqlLedger
-ledger = SqlLedger(sys.argv[1], "run/1", host=str(os.getpid()))
-ledger.unsettled()
-print("ready", flush=True)
-sys.stdin.readline()
-while leases := ledger.claim(100):
-    print(*(lease.task.index for lease in leases), flush=True)
-"""
+@pytest.mark.timeout(600)
+def test_eight_processes_that_claim_a_hundred_thousand_tasks_get_each_once(url, tmp_path):
+    ledger = SqlLedger(url, "run/1")
+    ledger.enroll([Task(index, float(index % 1000)) for index in range(100_000)])
+    together, files = forked.barrier(8), [tmp_path / f"claimed-{number}" for number in range(8)]
+    processes = [forked.start(claim_all, url, together, file) for file in files]
+    assert [forked.exit_code(process) for process in processes] == [0] * 8
+    claimed = Counter(int(index) for file in files for index in file.read_text().split())
+    assert len(claimed) == 100_000
+    assert set(claimed.values()) == {1}
+
+
+def work_together(url: str) -> None:
+    """Let many workers, each with its own ledger, claim and settle a run together."""
+    tasks = [Task(index, 1.0) for index in range(2 * WORKERS)]
+    SqlLedger(url, "many/1").enroll(tasks)
+    start = threading.Barrier(WORKERS)
+
+    def work(number: int) -> list[int]:
+        ledger = SqlLedger(url, "many/1", host=f"host {number}")
+        start.wait(500)
+        done = []
+        while leases := ledger.claim():
+            assert ledger.settle(ended(*leases)) == set()
+            done += [lease.task.index for lease in leases]
+        return done
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        done = [index for part in pool.map(work, range(WORKERS)) for index in part]
+    assert sorted(done) == [task.index for task in tasks]
 
 
 @pytest.mark.timeout(600)
-def test_eight_processes_that_claim_a_hundred_thousand_tasks_get_each_once(url):
-    ledger = SqlLedger(url, "run/1")
-    ledger.enroll([Task(index, float(index % 1000)) for index in range(100_000)])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", CLAIM_ALL, url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(8)
-    ]
-    for process in processes:
-        assert process.stdout.readline() == "ready\n"
-    with ThreadPoolExecutor(8) as pool:
-        printed = list(pool.map(lambda process: process.communicate("go\n")[0], processes))
-    claimed = Counter(int(index) for text in printed for index in text.split())
-    assert len(claimed) == 100_000
-    assert set(claimed.values()) == {1}
-    assert all(process.returncode == 0 for process in processes)
+def test_many_workers_share_twenty_connections():
+    with Postgres(connections=20, fsync=False) as postgres:
+        work_together(postgres.url)
+
+
+@pytest.mark.timeout(600)
+def test_many_workers_share_three_connections_behind_pgbouncer():
+    with (
+        Postgres(connections=20, fsync=False) as postgres,
+        PgBouncer(postgres, connections=3) as pgbouncer,
+    ):
+        work_together(pgbouncer.url)
 
 
 def fill(path: Path) -> None:

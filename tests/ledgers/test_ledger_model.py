@@ -23,10 +23,11 @@ from sqlalchemy import text
 from cryotile.farm.task import ATTEMPTS, Task
 from cryotile.ledgers import Lease, Ledger
 from cryotile.ledgers.directory.ledger import DirLedger
-from cryotile.ledgers.sql.ledger import SqlLedger, open_database
+from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.ledgers.sql.runs import count as count_tasks
 from cryotile.ledgers.sql.runs import create_run, restart_all
 from cryotile.testing.leases import at, ended, ids
+from tests.support.databases import open_database
 
 WORKERS = 3
 _numbers = count()

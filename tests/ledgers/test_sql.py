@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count as count_up
@@ -16,16 +15,15 @@ from cryotile.errors import CryotileError, InvalidValue, UnwritablePath
 from cryotile.farm.task import Task
 from cryotile.ledgers import LEASE, Ending
 from cryotile.ledgers.sql.database import Unreachable
-from cryotile.ledgers.sql.ledger import SqlLedger, open_database
+from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.ledgers.sql.runs import count, create_run, delete_run, find_run, restart_all
 from cryotile.ledgers.sql.schema import upgrade
 from cryotile.ledgers.sql.statements import NOW
 from cryotile.testing.backends import BackendContract, MakeBackend
 from cryotile.testing.leases import OpenLedger, claim_all, ended
 from cryotile.testing.ledgers import LedgerContract
-from tests.support.databases import url
+from tests.support.databases import open_database, url
 from tests.support.services.pgbouncer import PgBouncer
-from tests.support.services.postgres import Postgres
 from tests.support.waiting import wait_until
 
 __all__ = ["url"]
@@ -87,38 +85,6 @@ def pgbouncer(postgres) -> Iterator[PgBouncer]:
     """Return a pooler that opens three connections."""
     with PgBouncer(postgres, connections=3) as running:
         yield running
-
-
-def work_together(url: str, workers: int) -> None:
-    """Let many workers, each with its own ledger, claim and settle a run together."""
-    tasks = [Task(index, 1.0) for index in range(2 * workers)]
-    SqlLedger(url, "many/1").enroll(tasks)
-    start = threading.Barrier(workers)
-
-    def work(number: int) -> list[int]:
-        ledger = SqlLedger(url, "many/1", host=f"host {number}")
-        start.wait(500)
-        done = []
-        while leases := ledger.claim():
-            assert ledger.settle(ended(*leases)) == set()
-            done += [lease.task.index for lease in leases]
-        return done
-
-    with ThreadPoolExecutor(workers) as pool:
-        done = [index for part in pool.map(work, range(workers)) for index in part]
-    assert sorted(done) == [task.index for task in tasks]
-
-
-@pytest.mark.timeout(600)
-def test_five_hundred_workers_share_twenty_connections():
-    with Postgres(connections=20) as postgres:
-        work_together(postgres.url, 500)
-
-
-@pytest.mark.timeout(600)
-def test_five_hundred_workers_share_three_connections_behind_pgbouncer():
-    with Postgres(connections=20) as postgres, PgBouncer(postgres, connections=3) as pgbouncer:
-        work_together(pgbouncer.url, 500)
 
 
 def test_a_connection_is_closed_after_a_time_without_requests(postgres):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sqlite3
 import stat
@@ -75,15 +74,13 @@ def settled(planned: Run) -> tuple[int, int]:
 
 
 def test_when_the_host_is_killed_another_worker_hosts_and_no_task_is_lost_or_repeated(
-    small: SmallRun, tmp_path: Path
+    small: SmallRun,
 ) -> None:
     words = ("run", "--backend", "http:1", "--serve", "--lease", 3)
-    path = os.pathsep.join([str(tmp_path / "modules"), os.environ["PYTHONPATH"]])
-    held = {**os.environ, "PYTHONPATH": path, "TEST_PIPE": str(small.pipe)}
-    first = small.cryotile(*words, environment=held)
+    first = small.cryotile(*words, **small.hold.variables)
     small.held_member(first)
     before = said(small.run)
-    second = small.cryotile(*words, environment=dict(os.environ))
+    second = small.cryotile(*words)
     assert second.stderr is not None
     # It found the server of the first.
     assert before["addresses"][0] in second.stderr.readline()

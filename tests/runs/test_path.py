@@ -20,7 +20,7 @@ from cryotile.runs.run import Run, plan_run
 from cryotile.simulate import World, simulate
 from tests.support import disks
 from tests.support.command_line import start
-from tests.support.members import HOLD, SmallRun
+from tests.support.members import make_hold
 from tests.support.point_dbs import same_points
 from tests.support.reference import fit_plane
 
@@ -133,16 +133,12 @@ def test_a_stopped_run_continues_to_the_same_bytes(
     product: Path, ice: PointDB, tmp_path: Path, number: signal.Signals
 ) -> None:
     run = tmp_path / "run"
-    modules, pipe = tmp_path / "modules", tmp_path / "pipe"
-    modules.mkdir()
-    (modules / "sitecustomize.py").write_text(HOLD)
-    os.mkfifo(pipe)
-    path = os.pathsep.join([str(modules), os.environ.get("PYTHONPATH", "")])
-    held = SmallRun(plan_run(run, REQUEST, db=ice), {}, pipe)
-    words = {"PYTHONPATH": path, "TEST_PIPE": str(pipe), "CRYOTILE_GRACE": "0.5"}
-    process = held.cryotile("run", "--backend", "local:2", environment={**os.environ, **words})
+    plan_run(run, REQUEST, db=ice)
+    hold = make_hold(tmp_path)
+    variables = {"CRYOTILE_GRACE": "0.5", **hold.variables}
+    process = start("run", run, "--backend", "local:2", **variables)
     # Each of the two workers stores one tile and never finishes the next.
-    assert held.held_member(process) == process.pid
+    assert hold.held(process) == process.pid
     process.send_signal(number)
     _, complaint = process.communicate(timeout=240)
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), complaint

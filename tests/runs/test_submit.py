@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -285,17 +284,16 @@ def test_every_member_exits_0_if_its_own_share_is_complete(
     assert len(small.tiles()) == len(small.run.tasks) - 1
 
 
-def start_and_hold(small: SmallRun, tmp_path: Path, grace: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "TEST_PIPE": str(small.pipe), "CRYOTILE_GRACE": grace}
-    environment["PYTHONPATH"] = f"{tmp_path / 'modules'}:{environment.get('PYTHONPATH', '')}"
-    command = small.cryotile("run", "--backend", "local:1", environment=environment)
+def start_and_hold(small: SmallRun, grace: str) -> subprocess.Popen[str]:
+    held = small.hold.variables
+    command = small.cryotile("run", "--backend", "local:1", CRYOTILE_GRACE=grace, **held)
     assert small.held_member(command) == command.pid
     return command
 
 
 def test_a_terminated_run_drains_and_returns_143(tmp_path: Path) -> None:
     small = small_run(tmp_path, "false")
-    command = start_and_hold(small, tmp_path, "0.5")
+    command = start_and_hold(small, "0.5")
     command.send_signal(signal.SIGTERM)
     complaint = command.communicate(timeout=240)[1]
     assert command.returncode == 143
@@ -307,7 +305,7 @@ def test_a_terminated_run_drains_and_returns_143(tmp_path: Path) -> None:
 
 def test_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
     small = small_run(tmp_path, "false")
-    command = start_and_hold(small, tmp_path, "3600")
+    command = start_and_hold(small, "3600")
     asked = 0
     while command.poll() is None:
         command.send_signal(signal.SIGTERM)

@@ -8,6 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from cryotile.ledgers.sql.database import Database
+from cryotile.ledgers.sql.schema import upgrade
 from tests.support.services.postgres import Postgres
 
 
@@ -17,6 +19,13 @@ def new_database(postgres: Postgres) -> str:
     with psycopg.connect(postgres.url, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}"')
     return f"{postgres.url.rpartition('/')[0]}/{name}"
+
+
+def open_database(url: str) -> Database:
+    """Open a database whose tables are there and of the newest version, as a ledger leaves them."""
+    database = Database(url)
+    database.change(upgrade)
+    return database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 _CONTEXT = get_context("forkserver")
@@ -16,13 +19,33 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
+# multiprocessing reads the exit code of a process once, and loses it if two threads look at the same moment.
+_LOCK = threading.Lock()
+
+
 def start(
     function: Callable[..., object], *arguments: object, output: Path = Path(os.devnull)
 ) -> ForkServerProcess:
     """Start a function of a module in a process of its own, whose output and complaints go to the end of a file."""
     process = _CONTEXT.Process(target=_run, args=(output, function, *arguments))
-    process.start()
+    with _LOCK:
+        process.start()
     return process
+
+
+def exit_code(process: ForkServerProcess, moment: float | None = None) -> int | None:
+    """Wait for the end of a process, and kill it if it has not ended after ``moment`` seconds; return its exit code."""
+    if not wait([process.sentinel], moment):
+        process.kill()
+        wait([process.sentinel])
+    with _LOCK:
+        process.join()
+        return process.exitcode
+
+
+def barrier(parties: int) -> Barrier:
+    """Return a barrier that a number of such processes reach together."""
+    return _CONTEXT.Barrier(parties)
 
 
 def _run(output: Path, function: Callable[..., object], *arguments: object) -> None:

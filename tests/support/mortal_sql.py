@@ -1,17 +1,24 @@
-"""A worker of a database ledger that dies at given moments, as in :mod:`mortal` for a directory."""
+"""Workers of a database ledger that die at given moments, as in :mod:`mortal` for a directory, and some that do not."""
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from sqlalchemy import event
 
 from cryotile.backends.pull import PullBackend
-from cryotile.farm.task import Pending, Task
+from cryotile.farm.task import Pending, Progress, Task
 from cryotile.ledgers.sql.ledger import SqlLedger
 from tests.support.mortal import Death, Fate, Piecewise, Saving
 
 LEASE = 1.0
+
+# The task at which workers of short tasks die.
+FATAL = 30
 
 
 class MortalSqlLedger(Piecewise, SqlLedger):
@@ -40,3 +47,29 @@ def work(url: str, directory: Path, count: int, deaths: tuple[Death, ...]) -> No
     for outcome in backend.run(pending, Saving(directory, deaths)):
         with (directory / "outcomes").open("ab", buffering=0) as notes:
             notes.write(b"%d %d\n" % (outcome.task.index, outcome.error is None))
+
+
+def claim_all(url: str, together: Barrier, claimed: Path) -> None:
+    """Begin when others do, claim until no task is left, and write the tasks to a file."""
+    ledger = SqlLedger(url, "run/1", host=str(os.getpid()))
+    ledger.unsettled()
+    together.wait()
+    with claimed.open("w") as file:
+        while leases := ledger.claim(100):
+            file.writelines(f"{lease.task.index}\n" for lease in leases)
+
+
+def work_on_a_fatal_task(url: str) -> None:
+    """Work on forty short tasks, one of which kills the worker; print the errors."""
+    tasks = [Task(index, 1.0) for index in range(40)]
+    ledger = SqlLedger(url, "run/1", lease=LEASE)
+    for outcome in PullBackend(ledger, children=1).run(tasks, kill_worker):
+        if outcome.error is not None:
+            sys.stdout.write(f"{outcome.task.index} {outcome.error}\n")
+
+
+def kill_worker(task: Task, progress: Progress) -> None:
+    """Work that kills the worker at one task."""
+    if task.index == FATAL:
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()

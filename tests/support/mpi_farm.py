@@ -17,13 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from cryotile.backends import Context, drain
 from cryotile.backends.base import STALL
 from cryotile.backends.mpi import MPIBackend, coordinator, worker
 from cryotile.errors import CryotileError
 from cryotile.farm.task import Outcome, Task, Work
-from tests.support.services.mpi import MPI
+
+if TYPE_CHECKING:
+    # Each rank runs this file, and needs no pytest.
+    from tests.support.services.mpi import MPI
 
 # Orders to rank 0.
 DRAIN, CLOSE = b"d", b"c"

@@ -16,10 +16,6 @@ from tests.support.services.farm import PASSWORD, USER, FarmServer
 class Served(FarmServer):
     """A running server."""
 
-    def farm(self, *words: str) -> Any:
-        """Run a command of ``cryotile farm`` against the server."""
-        return self.cryotile("farm", "--url", self.address, "-u", USER, "-p", PASSWORD, *words)
-
     def ask(
         self,
         method: str,

@@ -32,7 +32,7 @@ from tests.support.claimants import BATCH, Pool
 from tests.support.databases import new_database
 from tests.support.farm_server import basic
 from tests.support.served_farm import Served
-from tests.support.services.farm import PASSWORD, USER
+from tests.support.services.farm import PASSWORD, USER, add_user
 from tests.support.services.gunicorn import Gunicorn
 from tests.support.services.nginx import Nginx
 from tests.support.services.provide import provide
@@ -96,7 +96,7 @@ def test_restarts_and_an_upgrade_during_the_work_make_no_error(postgres, tmp_pat
     shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__", "*.c"))
     url = new_database(postgres)
     with Gunicorn(tmp_path, url, package.parent) as server, Nginx(tmp_path, server.socket) as nginx:
-        server.cryotile("user", "add", USER, "--password", PASSWORD)
+        add_user(url, USER)
         monkeypatch.setenv("CRYOTILE_CA_BUNDLE", str(nginx.certificate))
         address = nginx.address.replace("//", f"//{USER}:{quote(PASSWORD)}@")
         count = enroll(address)
@@ -139,7 +139,7 @@ def test_nginx_speaks_tls_alone_and_clients_that_are_slow_stop_nobody(postgres, 
     source = Path(cryotile.__file__).parent.parent
     url = new_database(postgres)
     with Gunicorn(tmp_path, url, source) as server, Nginx(tmp_path, server.socket) as nginx:
-        server.cryotile("user", "add", USER, "--password", PASSWORD)
+        add_user(url, USER)
         place = ("localhost", urlsplit(nginx.address).port)
         with pytest.raises(CryotileError, match="certificate"):
             HttpLedger(nginx.address.replace("//", f"//{USER}:x@"), KEY).enroll([])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 
 import numpy as np
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.support.command_line import run as run_command
 from tests.support.command_line import start
+from tests.support.members import make_hold
 from tests.support.services.farm import USER
 from tests.support.services.watched import ADMIN, GUEST
 from tests.support.small_run import make_run
@@ -66,14 +67,18 @@ def stayed(page: Page) -> bool:
     return page.evaluate("window.stayed === true")
 
 
-def test_a_planned_run_fills_its_map_while_workers_come_die_and_are_replaced(watched, visit):
-    run = make_run(watched.runs)
+def test_a_planned_run_fills_its_map_while_workers_come_die_and_are_replaced(
+    watched, visit, tmp_path
+):
+    run, hold = make_run(watched.runs), make_hold(tmp_path)
     tiles = len(run.tasks)
     words = ("run", run.path, "--backend", watched.url, "--lease", "4")
     with visit() as page:
         mark(page)
-        first = start(*words, environment=watched.environment)
-        kill_with_tasks(watched, first)
+        first = start(*words, **hold.variables)
+        hold.held(first)
+        first.kill()
+        first.communicate()
         row = page.get_by_role("row", name=re.compile(re.escape(run.path.name)))
         expect(row).to_be_visible()
         row.get_by_role("link").click()
@@ -82,14 +87,12 @@ def test_a_planned_run_fills_its_map_while_workers_come_die_and_are_replaced(wat
         workers = page.get_by_role("region", name="Workers")
         expect(workers).to_contain_text("stuck")
         before = set(map_of(page).evaluate(COLOURS))
-        second = start(*words, environment=watched.environment)
+        assert run_command(*words).returncode == 0
         expect(facts).to_contain_text(f"{tiles} done")
         expect(map_of(page)).to_have_attribute(
             "aria-label", re.compile(f"0 waiting, 0 running, {tiles} done, 0 failed")
         )
         expect(workers).not_to_contain_text("stuck")
-        second.communicate(timeout=60)
-        assert second.returncode == 0
         assert set(map_of(page).evaluate(COLOURS)) != before
         page.get_by_label("Colour tiles by").select_option("dhdt")
         expect(page.locator(".legend")).to_contain_text("rate of elevation change")
@@ -98,27 +101,6 @@ def test_a_planned_run_fills_its_map_while_workers_come_die_and_are_replaced(wat
         map_of(page).click()
         expect(page.get_by_label("Explanation of the post")).to_contain_text("points")
         assert stayed(page)
-
-
-def kill_with_tasks(farm, process) -> None:
-    """Kill a worker at a moment at which it holds tasks: it is stopped first, so that it cannot settle them."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end and process.poll() is None:
-        if leased(farm):
-            process.send_signal(signal.SIGSTOP)
-            time.sleep(0.1)
-            if leased(farm):
-                process.kill()
-                process.communicate()
-                return
-            process.send_signal(signal.SIGCONT)
-        time.sleep(0.01)
-    raise AssertionError("the worker never held a task")
-
-
-def leased(farm) -> int:
-    runs = farm.site().ask("GET", "runs")["runs"]
-    return runs[-1]["leased"] if runs else 0
 
 
 def test_numbers_and_ice_follow_the_workers_without_a_reload(watched, visit):

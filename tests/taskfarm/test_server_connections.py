@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -25,7 +23,7 @@ import sys
 from cryotile.cli import main
 from cryotile.taskfarm.server import app, connections
 app._CONNECTIONS, connections._REQUEST, connections._LONGEST_REST = 6, 0.2, 2000
-sys.argv[0] = "cryotile"
+sys.argv = ["cryotile", *sys.argv[1:], "--processes", "1"]
 main()
 """
 
@@ -191,16 +189,7 @@ def test_a_client_that_asks_to_close_is_closed_and_stops_nobody(farm):
 class SmallServed(Served):
     """A server with small limits."""
 
-    def start(self) -> None:
-        """Start it by a program that sets the limits."""
-        popen = subprocess.Popen
-
-        def started(command, **more):
-            return popen([sys.executable, "-c", SMALL, *command[3:], "--processes", "1"], **more)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(subprocess, "Popen", started)
-            super().start()
+    program = ("-c", SMALL)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 
-from tests.support.served_farm import Served, served
-from tests.support.services.farm import PASSWORD
+import pytest
+
+from tests.support.served_farm import served
+from tests.support.services.farm import PASSWORD, USER
 
 __all__ = ["served"]
 
@@ -58,44 +60,46 @@ def test_acknowledged_changes_survive_the_death_of_the_server(served):
     assert [seen[name] for name in ("waiting", "leased", "done")] == [15, 5, 30]
 
 
-def test_commands_manage_runs(served):
-    run = served.farm("create", "3").stdout.strip()
-    assert served.farm("list").stdout.splitlines()[-1] == f"{run}\t3"
-    assert "0 of 3 tasks done" in served.farm("info", run).stdout
+@pytest.mark.parametrize("served", ["sqlite"], indirect=True)
+def test_commands_manage_runs(served, cryotile):
+    def farm(*words: str, status: int = 0) -> str:
+        who = ("--url", served.address, "-u", USER, "-p", PASSWORD)
+        return cryotile("farm", *who, *words, status=status)
+
+    run = farm("create", "3").strip()
+    assert farm("list").splitlines()[-1] == f"{run}\t3"
+    assert "0 of 3 tasks done" in farm("info", run)
     token = served.log_in()
     served.ask("PUT", f"/api/runs/{run}/tasks/1", {"status": "done"}, token=token)
     served.ask("PUT", f"/api/runs/{run}/tasks/2", {"status": "computing"}, token=token)
-    assert served.farm("reset", run).returncode == 0
-    assert "1 of 3 tasks done, 0 computing, 1 waiting" in served.farm("info", run).stdout
-    assert served.farm("reset-all", run).returncode == 0
-    assert "0 of 3 tasks done" in served.farm("info", run).stdout
-    assert served.farm("delete", run).returncode == 0
-    gone = served.farm("info", run)
-    assert gone.returncode == 1
-    assert "404" in gone.stderr
+    farm("reset", run)
+    assert "1 of 3 tasks done, 0 computing, 1 waiting" in farm("info", run)
+    farm("reset-all", run)
+    assert "0 of 3 tasks done" in farm("info", run)
+    farm("delete", run)
+    assert "404" in farm("info", run, status=1)
 
 
-def test_users_are_added_listed_and_removed(tmp_path):
-    served = Served(tmp_path)
-    added = served.cryotile(
-        "user", "add", "ann", "--password", "weak", "--role", "admin", *served.database
-    )
-    assert added.stdout == "admin ann added\n"
-    assert "easy to guess" in added.stderr
-    again = served.cryotile("user", "add", "ann", "--password", PASSWORD, *served.database)
-    assert (again.stdout, again.stderr) == ("admin ann has a new password\n", "")
-    assert served.cryotile("user", "list", *served.database).stdout.startswith("ann\tadmin\t")
-    wrong = served.cryotile("user", "add", "a b", "--password", PASSWORD, *served.database)
-    assert wrong.returncode == 2
-    assert served.cryotile("user", "remove", "ann", *served.database).returncode == 0
-    assert served.cryotile("user", "remove", "ann", *served.database).returncode == 1
-    assert served.cryotile("user", "list", *served.database).stdout == ""
+def test_users_are_added_listed_and_removed(tmp_path, monkeypatch, call):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+
+    def user(*words: str) -> tuple[int, str, str]:
+        return call("user", *words, "--database-url", f"sqlite:///{tmp_path}/farm.db")
+
+    code, said, warning = user("add", "ann", "--password", "weak", "--role", "admin")
+    assert (code, said) == (0, "admin ann added\n")
+    assert "easy to guess" in warning
+    again = user("add", "ann", "--password", PASSWORD)
+    assert again == (0, "admin ann has a new password\n", "")
+    assert user("list")[1].startswith("ann\tadmin\t")
+    assert user("add", "a b", "--password", PASSWORD)[0] == 2
+    assert user("remove", "ann")[0] == 0
+    assert user("remove", "ann")[0] == 1
+    assert user("list") == (0, "", "")
 
 
-def test_an_unknown_database_is_named_in_one_line(tmp_path):
-    answer = Served(tmp_path, "mysql://nowhere").cryotile(
-        "serve", "--database-url", "mysql://nowhere"
-    )
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("cryotile: ")
-    assert answer.stderr.count("\n") == 1
+def test_an_unknown_database_is_named_in_one_line(call):
+    code, _, complaint = call("serve", "--database-url", "mysql://nowhere")
+    assert code == 2
+    assert complaint.startswith("cryotile: ")
+    assert complaint.count("\n") == 1

@@ -60,7 +60,7 @@ class LedgerContract:
         self, open_ledger: OpenLedger, n: int
     ) -> None:
         """For any number of leases per claim, which is never exceeded."""
-        tasks, ledger = tasks_of(600), open_ledger()
+        tasks, ledger = tasks_of(300), open_ledger()
         ledger.enroll(tasks)
         leases: list[Lease] = []
         while found := ledger.claim(n):
@@ -274,10 +274,11 @@ class LedgerContract:
         holder, other = open_ledger("a", lease=2.0), open_ledger("b", lease=2.0)
         holder.enroll(tasks_of(2))
         running, waiting = claim_all(holder, 2)
-        end = time.monotonic() + 3.0
+        end, pause = time.monotonic() + 2.5, threading.Event()
         while time.monotonic() < end:
             assert holder.renew(at(0.5, running) | at(None, waiting)) == set()
             assert other.claim(2) == []
+            pause.wait(SHORT / 10)
         assert holder.settle(ended(running, waiting)) == set()
         assert other.unsettled() == 0
 

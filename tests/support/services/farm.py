@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
-from tests.support.command_line import run
+from cryotile.taskfarm.server import ServerSettings, accounts, create_app
 from tests.support.services.ports import free_port
 from tests.support.waiting import LIMIT, wait_for_service
 
@@ -34,6 +34,14 @@ def await_answer(address: str, server: subprocess.Popen[bytes], log: Path) -> No
     wait_for_service(answers, server, log)
 
 
+def add_user(database_url: str, name: str, role: str | None = None) -> None:
+    """Add a user of a server with the password of all, or give that password to the user anew."""
+    app = create_app(ServerSettings(database_url=database_url, secret_key="a key for no session"))
+    with app.app_context():
+        accounts.add_user(name, PASSWORD, role)
+    app.extensions["cryotile"].database.engine.dispose()
+
+
 class FarmServer:
     """``cryotile serve`` with a database and a user of its own; a context manager.
 
@@ -48,6 +56,8 @@ class FarmServer:
 
     Attributes
     ----------
+    program : tuple of str
+        Arguments of Python that make it the command line.
     address : str
         Address of the server.
     url : str
@@ -55,6 +65,8 @@ class FarmServer:
     seed_url : str
         Address of the legacy API.
     """
+
+    program = ("-m", "cryotile")
 
     def __init__(self, directory: Path, database_url: str = "", **variables: str) -> None:
         self._directory = directory
@@ -67,26 +79,20 @@ class FarmServer:
         self.environment.pop("CRYOTILE_SECRET_KEY", None)
 
     def __enter__(self) -> Self:
-        added = self.cryotile("user", "add", USER, "--password", PASSWORD, *self.database)
-        assert added.returncode == 0, added.stderr
+        add_user(self.database_url, USER)
         self.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.kill()
 
-    @property
-    def database(self) -> tuple[str, str]:
-        """Option of the commands that names the database."""
-        return "--database-url", self.database_url
-
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         log = self._directory / "serve.log"
-        words = ("serve", "--port", str(self.port), *self.database)
+        words = ("serve", "--port", str(self.port), "--database-url", self.database_url)
         with log.open("ab") as output:
             self.server = subprocess.Popen(
-                [sys.executable, "-m", "cryotile", *words],
+                [sys.executable, *self.program, *words],
                 env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -100,7 +106,3 @@ class FarmServer:
         if self.server.poll() is None:
             os.killpg(self.server.pid, number)
         self.server.wait(LIMIT)
-
-    def cryotile(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command with the environment of the server."""
-        return run(*words, environment=self.environment)

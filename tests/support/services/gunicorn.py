@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Self
 
 from tests.support import PROJECT
-from tests.support.command_line import run
 from tests.support.waiting import LIMIT, wait_until
 
 _GUNICORN = str(Path(sysconfig.get_path("scripts")) / "gunicorn")
@@ -47,7 +46,7 @@ class Gunicorn:
         self._listener.bind(str(self.socket))
         self._listener.listen(2048)
         self._log = directory / "gunicorn.log"
-        self.environment = {
+        self._environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(package), str(PROJECT)]),
             "XDG_DATA_HOME": str(directory),
@@ -66,11 +65,6 @@ class Gunicorn:
         self._listener.close()
         shutil.rmtree(self._place)
 
-    def cryotile(self, *words: str) -> None:
-        """Run a command with the environment of the server."""
-        done = run(*words, environment=self.environment)
-        assert done.returncode == 0, done.stderr
-
     def start(self, *, held: bool = True) -> None:
         """Start the server, and wait for its processes; ``held=False``: on a socket of its own at the same place."""
         # The process number is known to the shell alone before gunicorn runs.
@@ -87,7 +81,7 @@ class Gunicorn:
             self._process = subprocess.Popen(
                 [*shell, *gunicorn, *own],
                 cwd=PROJECT,
-                env=self.environment,
+                env=self._environment,
                 pass_fds=[self._listener.fileno()] if held else [],
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -108,7 +102,11 @@ class Gunicorn:
             ):
                 command = command.replace(named, used)
             done = subprocess.run(
-                command.split(), cwd=PROJECT, env=self.environment, capture_output=True, check=False
+                command.split(),
+                cwd=PROJECT,
+                env=self._environment,
+                capture_output=True,
+                check=False,
             )
             if done.returncode:
                 # systemd, too, goes no further.

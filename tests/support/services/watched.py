@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from cryotile.farm.http import Site
-from tests.support.services.farm import PASSWORD, USER, FarmServer
+from tests.support.services.farm import PASSWORD, USER, FarmServer, add_user
 
 ADMIN, GUEST = "admin", "guest"
 
@@ -30,10 +30,7 @@ class WatchedFarm(FarmServer):
 
     def __enter__(self) -> WatchedFarm:
         super().__enter__()
-        added = self.cryotile(
-            *("user", "add", ADMIN, "--password", PASSWORD, "--role", "admin", *self.database)
-        )
-        assert added.returncode == 0, added.stderr
+        add_user(self.database_url, ADMIN, "admin")
         self.site(ADMIN).ask("PUT", f"users/{GUEST}", body={"password": PASSWORD})
         self.cookies: dict[str, Any] = {}
         return self

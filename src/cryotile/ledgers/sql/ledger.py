@@ -34,7 +34,7 @@ try:
         materialize,
         read_backlog,
     )
-    from cryotile.ledgers.sql.database import PATIENCE, Database
+    from cryotile.ledgers.sql.database import Database
     from cryotile.ledgers.sql.dialect import TaskUpdate
     from cryotile.ledgers.sql.runs import RunRecord, count, create_run
     from cryotile.ledgers.sql.schema import TaskState, upgrade
@@ -43,42 +43,10 @@ except ModuleNotFoundError as error:
         "a ledger in a database needs SQLAlchemy: pip install 'cryotile[database]'"
     ) from error
 
-__all__ = ["SqlLedger", "open_database", "register"]
+__all__ = ["SqlLedger", "register"]
 
 # Tasks that are claimed, on average, between two looks at how many still have rows.
 _LOOK = 128
-
-
-def open_database(url: str, *, connections: int = 1, patience: float = PATIENCE) -> Database:
-    """Open a database, and create or upgrade the ledger's tables in it.
-
-    Parameters
-    ----------
-    url : str
-        ``sqlite:///path`` or ``postgresql://user@host/name``.
-    connections : int
-        Maximum number of connections; each busy thread needs one.
-    patience : float
-        Seconds for which a failed transaction is retried.
-
-    Returns
-    -------
-    Database
-
-    Raises
-    ------
-    InvalidValue
-        The address is invalid, or the file is on a network file system.
-    MissingDependency
-        The library for this database is not installed.
-    Unreachable
-        The database does not answer, or refuses.
-    CryotileError
-        Its tables are of a newer version.
-    """
-    database = Database(url, connections=connections, patience=patience)
-    database.change(upgrade)
-    return database
 
 
 def register(database: Database, name: str, host: str, pid: int) -> int:
