@@ -34,7 +34,7 @@ LINE_INTERVAL = 60.0
 class Advance(Protocol):
     """Move a bar on by ``count``."""
 
-    def __call__(self, count: float = 1) -> object:
+    def __call__(self, count: float = 1, /) -> object:
         """Move on."""
 
 
@@ -65,7 +65,7 @@ def bar(title: str, total: float, *, shown: bool) -> Iterator[Advance]:
         yield progress.update
 
 
-def _nothing(count: float = 1) -> None:
+def _nothing(count: float = 1, /) -> None:
     """Show nothing."""
 
 
