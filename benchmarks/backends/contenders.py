@@ -53,7 +53,7 @@ class Contender:
     ours : bool
         Whether it is cryotile's.
     form : str
-        ``one``: a process that starts its workers; ``ranks``: an MPI program; ``members``: processes that deal the
+        ``one``: a process that starts its workers; ``ranks``: an MPI program; ``members``: processes that share the
         tasks among themselves; ``pull``: processes that share a ledger.
     empty : int
         Number of empty tasks that take it a second or two.

@@ -46,7 +46,7 @@ All at work
 Makespan / ideal
 : {count} tasks that sleep {mean:g} s on average, their logarithms normal with σ = {sigma:g}, neighbours alike, on
   {pool} workers, from when all have started. The ideal is the sum divided by {pool}, or the longest task, whichever is
-  more. Costs are known within 20 %, and all get the list costliest first. Dealt in equal blocks, in the order of the
+  more. Costs are known within 20 %, and all get the list costliest first. Cut into equal blocks, in the order of the
   map and without regard to costs, the same tasks would take {blocks:.2f} times the ideal.
 
 Lost to a kill

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cryotile.backends import Context, open_backend, share_of
-from cryotile.backends.array import ArrayBackend, ArrayMember, IndexBackend, array_member, deal
+from cryotile.backends.array import ArrayBackend, ArrayMember, IndexBackend, array_member, partition
 from cryotile.backends.base import STALL
 from cryotile.errors import InvalidValue
 from cryotile.farm.task import Pending, Task
@@ -77,12 +77,12 @@ def test_a_member_looks_at_its_own_tasks_only() -> None:
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from cryotile.backends.array import IndexBackend, deal
+from cryotile.backends.array import IndexBackend, partition
 from cryotile.testing.backends import RecordingWork, make_tasks
 
 if __name__ == "__main__":
     tasks = make_tasks(20)
-    first, second, *_ = deal(tasks, 2)[1]
+    first, second, *_ = partition(tasks, 2)[1]
     work = RecordingWork(Path(sys.argv[1]), {second.index: ("hang", 1)})
     backend = IndexBackend("1/2", children=1)
     outcomes = backend.run(backend.share(tasks), work)
@@ -118,7 +118,7 @@ def test_a_spec_that_names_no_share_is_refused(argument: str) -> None:
         open_backend(f"index:{argument}", home=None, key="k")
 
 
-# --- dealing by cost ---------------------------------------------------------------------------------------------
+# --- partition by cost -------------------------------------------------------------------------------------------
 
 
 def lognormal(count: int, seed: int) -> list[Task]:
@@ -129,17 +129,17 @@ def lognormal(count: int, seed: int) -> list[Task]:
 @given(st.lists(st.floats(0.0, 1e12), max_size=60), st.integers(1, 12))
 def test_shares_are_a_partition_in_the_order_of_the_list(costs: list[float], members: int) -> None:
     tasks = [Task(index, cost) for index, cost in enumerate(costs)]
-    shares = deal(tasks, members)
+    shares = partition(tasks, members)
     assert len(shares) == members
     assert sorted(task.index for share in shares for task in share) == list(range(len(tasks)))
     assert all(share == sorted(share, key=lambda task: task.index) for share in shares)
-    assert shares == deal(tasks, members)
+    assert shares == partition(tasks, members)
 
 
 def test_no_member_of_sixteen_is_two_percent_behind_the_ideal() -> None:
     for seed in range(20):
         tasks = lognormal(2000, seed)
-        loads = [sum(task.cost for task in share) for share in deal(tasks, 16)]
+        loads = [sum(task.cost for task in share) for share in partition(tasks, 16)]
         assert max(loads) <= 1.02 * max(sum(loads) / 16, tasks[0].cost)
 
 
@@ -148,19 +148,23 @@ def test_costs_known_within_a_fifth_still_give_five_percent() -> None:
     for seed in range(20):
         tasks = lognormal(2000, seed)
         true = np.random.default_rng(seed).uniform(0.8, 1.2, len(tasks))
-        loads = [sum(task.cost * true[task.index] for task in share) for share in deal(tasks, 16)]
+        loads = [
+            sum(task.cost * true[task.index] for task in share) for share in partition(tasks, 16)
+        ]
         excess.append(max(loads) / (sum(loads) / 16))
     assert np.mean(excess) <= 1.05
 
 
 def test_tasks_without_a_cost_are_spread_by_number() -> None:
-    shares = deal([Task(index, 0.0) for index in range(100)], 8)
+    shares = partition([Task(index, 0.0) for index in range(100)], 8)
     assert {len(share) for share in shares} == {12, 13}
 
 
 def test_no_share_is_beyond_four_thirds_of_the_best_deal() -> None:
     # Graham's worst case for two machines: 3, 3, 2, 2, 2 gives 7 where 6 is possible.
-    shares = deal([Task(index, cost) for index, cost in enumerate([3.0, 3.0, 2.0, 2.0, 2.0])], 2)
+    shares = partition(
+        [Task(index, cost) for index, cost in enumerate([3.0, 3.0, 2.0, 2.0, 2.0])], 2
+    )
     assert max(sum(task.cost for task in share) for share in shares) == 7.0
 
 

@@ -48,7 +48,7 @@ def test_a_member_that_is_ended_leaves_its_share_to_the_next_submission(
     missing = len(small.run.tasks) - len(there)
     assert f"{missing} tiles submitted" in submit_and_wait(small, slurm)
     assert small.tiles() == small.expected
-    # The second submission dealt the missing tiles among all its members.
+    # The second submission divided the missing tiles among all its members.
     second = (small.run.path / "jobs" / "0002").glob("*.out")
     assert len(list(second)) == 3
 

@@ -432,8 +432,8 @@ def test_the_size_of_batches_follows_from_memory_and_workers(
     assert 3 <= len(many.tasks) <= 8
     assert sum(many.sizes) == len(mission)
     assert [task.cost for task in many.tasks] == sorted((t.cost for t in many.tasks), reverse=True)
-    dealt = [file for task in many.tasks for file in many.files(task.index)]
-    assert sorted(dealt) == sorted(mission)
+    listed = [file for task in many.tasks for file in many.files(task.index)]
+    assert sorted(listed) == sorted(mission)
     assert (
         points_within(1e9) < points_within(2e9) <= ingest_batch.MOST_POINTS == points_within(1e12)
     )

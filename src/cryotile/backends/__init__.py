@@ -113,7 +113,7 @@ def resolved(spec: str) -> str:
 
 
 def share_of(backend: Backend, tasks: Sequence[Task]) -> Sequence[Task]:
-    """Return the tasks of a frozen list that this process answers for: all, unless the backend deals shares."""
+    """Return the tasks of a frozen list that this process answers for: all, unless the backend takes a share."""
     share = getattr(backend, "share", None)
     return tasks if share is None else cast("Sequence[Task]", share(tasks))
 

@@ -1,7 +1,7 @@
 """The backends ``index:K/N`` and ``array``: the farm of array jobs, whose members cannot talk to each other.
 
-Every member deals the same frozen list by cost into as many shares as there are members, takes its own share, and works
-on it with supervised children.  A crash affects only its member, and the next submission does the missing tasks.
+Every member divides the same frozen list by cost into as many shares as there are members, takes its own share, and
+works on it with supervised children.  A crash affects only its member, and the next submission does the missing tasks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from cryotile.backends.cores import usable_cores
 from cryotile.errors import InvalidValue
 from cryotile.farm.task import Outcome, Task, Work
 
-__all__ = ["ArrayBackend", "ArrayMember", "IndexBackend", "array_member", "array_scheduler", "deal"]
+__all__ = [
+    "ArrayBackend",
+    "ArrayMember",
+    "IndexBackend",
+    "array_member",
+    "array_scheduler",
+    "partition",
+]
 
 BY_HAND = 'name this member\'s share, counted from 0, with backend="index:K/N"'
 
@@ -34,7 +41,7 @@ class ArrayMember(NamedTuple):
 class IndexBackend:
     """Do one share of the list, in children of this process.
 
-    Every member deals the frozen list by :meth:`share` and then runs the pending tasks of its own share.
+    Every member divides the frozen list by :meth:`share` and then runs the pending tasks of its own share.
 
     Parameters
     ----------
@@ -65,7 +72,7 @@ class IndexBackend:
 
     def share(self, tasks: Sequence[Task]) -> list[Task]:
         """Return this member's share of a frozen list; see :class:`cryotile.backends.Backend`."""
-        return deal(tasks, self.member.members)[self.member.number]
+        return partition(tasks, self.member.members)[self.member.number]
 
     def run(self, tasks: Sequence[Task], work: Work) -> Iterator[Outcome]:
         """Do tasks of this member's share; see :meth:`cryotile.backends.Backend.run`."""
@@ -98,13 +105,13 @@ class ArrayBackend(IndexBackend):
         super().__init__(f"{member.number}/{member.members}", context)
 
 
-def deal(tasks: Sequence[Task], members: int) -> list[list[Task]]:
-    """Deal tasks to members that cannot talk to each other, so that all take about equally long.
+def partition(tasks: Sequence[Task], members: int) -> list[list[Task]]:
+    """Divide tasks among members that cannot talk to each other, so that all take about equally long.
 
     Longest processing time first [1]_: the costliest task first, each to the member with the least cost so far.  No
-    member gets more than 4/3 of what the best deal would give it; if tasks are many and none costs more than a fair
-    share, all members get the same within the cost of a cheap task.  Equal lists give equal shares,
-    which are disjoint and together make up the list.
+    member gets more than 4/3 of what the best partition would give it; if tasks are many and none costs more than a
+    fair share, all members get the same within the cost of a cheap task.  Equal lists give equal shares, which are
+    disjoint and together make up the list.
 
     Parameters
     ----------

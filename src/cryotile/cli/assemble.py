@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile import api
-from cryotile.cli.screen import FORCE, PATH, RUN, check_free, number, words
+from cryotile.cli.screen import FORCE, OUTPUT, PATH, RUN, check_free, number, words
 from cryotile.errors import InvalidValue, command
 from cryotile.fit.variables import Status
 from cryotile.maps.authorship import check_authorship, lacking, read_authorship
 from cryotile.maps.product import is_geotiff
 from cryotile.runs.assembly import files_of_product
 from cryotile.runs.run import Run
+from cryotile.runs.xarray_engine import read_status
 
 __all__ = ["assemble"]
 
@@ -31,7 +32,7 @@ LACKING_SHOWN = 4
     "-o",
     "--output",
     required=True,
-    type=PATH,
+    type=OUTPUT,
     metavar="FILE",
     help="The product: .nc for NetCDF-4 with CF metadata, .zarr for Zarr 3, .tif for cloud-optimised GeoTIFF: the first"
     " variable in FILE, each other one beside it, e.g. dhdt-status.tif.",
@@ -82,7 +83,7 @@ def assemble(
     files = files_of_product(run, output, names)
     for file in files:
         check_free(file, force=force)
-    maps = api.assemble(
+    api.assemble(
         run,
         output,
         variables=names,
@@ -90,8 +91,10 @@ def assemble(
         partial=partial,
         progress=sys.stderr.isatty(),
     )
-    status = maps["status"].to_numpy()
-    hint = "" if is_geotiff(output) else f"; look at it with: {command('plot', output)}"
+    # A GeoTIFF need not have the status.
+    beside = is_geotiff(output)
+    status = read_status(run.path if beside else output)
+    hint = "" if beside else f"; look at it with: {command('plot', output)}"
     click.echo(
         f"{output}: {number((status == Status.OK).sum())} of {number(status.size)} posts with a fit{hint}"
     )

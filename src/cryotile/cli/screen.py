@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,11 @@ __all__ = [
     "BACKEND",
     "FORCE",
     "LEASE",
+    "OUTPUT",
     "PATH",
     "RUN",
     "STALL",
+    "OutputPath",
     "as_json_value",
     "check_free",
     "check_suffix",
@@ -42,6 +45,28 @@ __all__ = [
 
 PATH = click.Path(path_type=Path, readable=False)
 """Type of a path; what is wrong with it is said by what opens it."""
+
+
+class OutputPath(click.Path):
+    """Type of a file to write, refused before any work if its directory does not exist."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Return the path.
+
+        Raises
+        ------
+        InvalidValue
+            There is no such directory; one that was made here would hide a mistyped path.
+        """
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not path.parent.is_dir():
+            raise InvalidValue(
+                f"{path} cannot be written: its directory does not exist; create it or choose another one"
+            )
+        return path
+
+
+OUTPUT = OutputPath(path_type=Path, readable=False)
 
 RUN = click.argument("run_directory", metavar="RUN", type=PATH)
 

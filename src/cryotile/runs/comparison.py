@@ -50,7 +50,7 @@ def compare(
     variable, sigma : str or None
         Names of the rate and its sigma, for a CF grid of no known layout and for a table.
     mapping : path or None
-        TOML that names the columns of a table.
+        TOML or JSON that names the columns of a table.
     basins : path or None
         Vector file of regions.
     column : str or None

@@ -32,7 +32,7 @@ from cryotile.runs.origin import about
 from cryotile.runs.run import Run
 from cryotile.runs.sums import region_sums
 
-__all__ = ["CryotileBackendEntrypoint", "Product", "named_maps", "open_map"]
+__all__ = ["CryotileBackendEntrypoint", "Product", "named_maps", "open_map", "read_status"]
 
 Product = xr.Dataset | Run | str | os.PathLike[str]
 
@@ -106,6 +106,13 @@ def open_map(path: Path) -> xr.Dataset:
     except ImportError:
         return xr.open_dataset(path, engine=CryotileBackendEntrypoint)
     return xr.open_dataset(path, engine=CryotileBackendEntrypoint, chunks={})
+
+
+def read_status(path: Path) -> npt.NDArray[np.int8]:
+    """Return the status of each post of a run or product, shape (ny, nx)."""
+    # Without chunks: dask would import its distributed scheduler, which takes longer than the reading.
+    with xr.open_dataset(path, engine=CryotileBackendEntrypoint) as maps:
+        return maps["status"].to_numpy()
 
 
 def named_maps(product: Product) -> tuple[xr.Dataset, str]:
