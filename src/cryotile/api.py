@@ -403,7 +403,7 @@ def plot(
         variable over time, otherwise ``map``.
     **options
         ``limits``, values at the ends of the colour bar; ``title``; ``colour_map``, a name of matplotlib or Crameri;
-        ``extent``, (x_min, y_min, x_max, y_max) in metres; ``size``, the longer side of a map in inches; ``hatch``,
+        ``bounds``, (x_min, y_min, x_max, y_max) in metres; ``size``, the longer side of a map in inches; ``hatch``,
         whether to hatch where ``dhdt_ci95`` exceeds the rate; ``line``, (x, y, x, y) of the start and the end of a
         section in metres, or in degrees with ``lonlat=True``.
 

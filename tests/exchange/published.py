@@ -6,7 +6,7 @@ x and y, the same over every period, so that a wrong row order, unit, sign or CR
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ def cci_antarctica(path: Path) -> str:
     return SOUTH
 
 
-def cci_cumulative(path: Path) -> str:
+def cci_cumulative(path: Path, *, ends: Sequence[float] = (2020.0,)) -> str:
     """The change since the start of a period, with the period in decimal years."""
     x, y = axes(SOUTH, 5000.0)
     change = 10.0 * truth(*np.meshgrid(x, y), SOUTH)
@@ -147,7 +147,7 @@ def cci_cumulative(path: Path) -> str:
         put(file, "x", ("nx",), x, units="meters")
         put(file, "y", ("ny",), y, units="meters")
         put(file, "start_time", ("time_period",), np.array([2010.0]), units="years")
-        put(file, "end_time", ("time_period",), np.array([2020.0]), units="years")
+        put(file, "end_time", ("end",), np.array(ends), units="years")
         dims = ("time_period", "ny", "nx")
         put(file, "dh", dims, change[None].astype("f4"), units="m")
         put(file, "uncertainty", dims, np.full_like(change[None], 10 * SIGMA), units="m")

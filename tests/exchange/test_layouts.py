@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,13 @@ def test_a_cumulative_grid_is_divided_by_its_period(tmp_path: Path) -> None:
     assert rate.period == (np.datetime64("2010-01-01"), np.datetime64("2020-01-01"))
     # Ten calendar years from 2010 on have two leap days.
     close_to_truth(reference, rate.read(), crs, rate=10 / (3652 / 365.25))
+
+
+def test_starts_and_ends_that_are_not_one_for_each_map_are_refused(tmp_path: Path) -> None:
+    published.cci_cumulative(tmp_path / "a.nc", ends=(2015.0, 2020.0))
+    with pytest.raises(InvalidValue, match="1 values of start_time, 2 of end_time and 1") as error:
+        read_reference([tmp_path / "a.nc"])
+    one_line(error)
 
 
 @pytest.mark.parametrize("make", [published.c3s_antarctica, published.c3s_greenland])
@@ -351,14 +359,19 @@ def test_a_mapping_names_columns_and_the_crs(tmp_path: Path) -> None:
     rows = np.column_stack([x, y, 1e3 * truth(x, y, NORTH)])
     path = table(tmp_path / "a.csv", "E,N,change", rows)
     mapping = tmp_path / "m.toml"
-    mapping.write_text('x = "E"\ny = "N"\nrate = "change"\nunit = "mm/yr"\ncrs = "EPSG:3413"\n')
-    reference = read_reference([path], mapping=mapping)
-    np.testing.assert_allclose(reference.rates[0].read().value, truth(x, y, NORTH), atol=1e-6)
+    named = {"x": "E", "y": "N", "rate": "change", "unit": "mm/yr", "crs": "EPSG:3413"}
+    for text in (
+        "".join(f'{what} = "{name}"\n' for what, name in named.items()),
+        json.dumps(named),
+    ):
+        mapping.write_text(text)
+        reference = read_reference([path], mapping=mapping)
+        np.testing.assert_allclose(reference.rates[0].read().value, truth(x, y, NORTH), atol=1e-6)
     for text, message in {
         'x = "E"\ny = "N"\nrate = "change"\n': "unknown CRS",
         'x = "E"\ny = "N"\nrate = "loss"\n': "no column 'loss'",
         'nonsense = "E"\n': "a key 'nonsense'",
-        "x = ": "cannot be read as TOML",
+        "x = ": "neither TOML nor JSON",
     }.items():
         mapping.write_text(text)
         with pytest.raises(InvalidValue, match=message) as error:

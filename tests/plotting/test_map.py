@@ -438,15 +438,15 @@ def test_times_are_dates_and_counts_have_whole_ticks() -> None:
     np.testing.assert_array_equal(ticks, np.round(ticks))
 
 
-def test_extent_size_and_colours_can_be_chosen() -> None:
-    extent = (-1_480_000.0, -460_000.0, -1_460_000.0, -440_000.0)
-    figure = figure_of(made_up(GRID), extent=extent, size=3.0, colour_map="viridis")
+def test_bounds_size_and_colours_can_be_chosen() -> None:
+    bounds = (-1_480_000.0, -460_000.0, -1_460_000.0, -440_000.0)
+    figure = figure_of(made_up(GRID), bounds=bounds, size=3.0, colour_map="viridis")
     axes = figure.axes[0]
     assert axes.get_xlim() == (-1480.5, -1459.5)
     assert axes.get_position().width * figure.get_figwidth() == pytest.approx(3.0)
     assert axes.images[1].get_cmap().name == "viridis"
     for options, words in (
-        ({"extent": (0.0, 0.0, 1e3, 1e3)}, "has no post; the posts are within"),
+        ({"bounds": (0.0, 0.0, 1e3, 1e3)}, "contain no post; the posts are within"),
         ({"size": 0.0}, "not between 1 and 40 inches"),
         ({"colour_map": "rainbows"}, "colour map 'rainbows' is unknown"),
     ):

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pandas as pd
-import pyproj
 import xarray as xr
 
 from cryotile.cli.screen import (
     BACKEND,
     FORCE,
-    PATH,
+    OUTPUT,
     RUN,
     as_json_value,
     check_free,
@@ -27,12 +27,13 @@ from cryotile.cli.screen import (
     number,
     to_stderr,
 )
-from cryotile.errors import CryotileError, InvalidValue
+from cryotile.errors import CryotileError
 from cryotile.files import atomic_path, write_text
 from cryotile.fit.agreement import SPLITS, Agreement
 from cryotile.fit.diagnosis import Gate, Reason
 from cryotile.fit.groups import MAPPED, Sharing
 from cryotile.fit.variables import Status
+from cryotile.geo.places import from_degrees
 from cryotile.runs.explain import Explanation, explain_at
 from cryotile.runs.run import Run, open_db
 from cryotile.runs.validate import COMPARISONS, Validation, compare_tiles, spread_out
@@ -61,14 +62,14 @@ LEAST_LIKELY = -7.0
 @click.option("--lonlat", is_flag=True, help="X and Y are longitude and latitude, degrees.")
 @click.option(
     "--plot",
-    type=PATH,
+    type=OUTPUT,
     metavar="FILE",
     help="Draw the residuals: PNG, PDF or SVG.",
 )
 @click.option(
     "-o",
     "--output",
-    type=PATH,
+    type=OUTPUT,
     metavar="FILE",
     help="Write the points with the verdict on each: .csv or .parquet.",
 )
@@ -97,7 +98,10 @@ def explain(
     check_free(plot, force=force)
     check_free(output, force=force)
     run = Run.load(run_directory)
-    x, y = _to_metres(run, at) if lonlat else at
+    x, y = np.reshape(at, (2, 1))
+    if lonlat:
+        x, y = from_degrees(x, y, run.settings.grid.crs)
+    x, y = x.item(), y.item()
     found = explain_at(run, x, y)
     if plot is not None:
         _draw(found, plot)
@@ -117,18 +121,6 @@ def explain(
             f"tile {found.stored.tile} of {run.path} has dhdt {found.stored.dhdt:.9g} m/yr and this machine gives"
             f" {float(found.fit['dhdt']):.9g}: it was made by another kernel; remove the tile and run again"
         )
-
-
-def _to_metres(run: Run, at: tuple[float, float]) -> tuple[float, float]:
-    longitude, latitude = at
-    if not (-180 <= longitude <= 360 and -90 <= latitude <= 90):
-        raise InvalidValue(
-            f"longitude {longitude:g}, latitude {latitude:g} are not in degrees; give --at LONGITUDE LATITUDE, or"
-            " metres without --lonlat"
-        )
-    to_metres = pyproj.Transformer.from_crs("EPSG:4326", run.settings.grid.crs, always_xy=True)
-    x, y = to_metres.transform(longitude, latitude)
-    return float(x), float(y)
 
 
 def _draw(found: Explanation, path: Path) -> None:

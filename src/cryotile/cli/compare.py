@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cryotile.cli import with_options
-from cryotile.cli.screen import FORCE, PATH, as_json_value, check_free, number
+from cryotile.cli.screen import FORCE, OUTPUT, PATH, as_json_value, check_free, number
 from cryotile.runs import comparison
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ __all__ = ["compare"]
 )
 @click.option("--sigma", metavar="NAME", help="Its standard error.")
 @click.option(
-    "--mapping", type=PATH, metavar="FILE", help="TOML that names the columns of a table."
+    "--mapping", type=PATH, metavar="FILE", help="TOML or JSON that names the columns of a table."
 )
 @click.option("--basins", type=PATH, metavar="FILE", help="Polygons of the basins.")
 @click.option("--column", metavar="NAME", help="Column of --basins that names them.")
-@click.option("-o", "--output", type=PATH, metavar="FILE", help="HTML report to write.")
+@click.option("-o", "--output", type=OUTPUT, metavar="FILE", help="HTML report to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @FORCE
 def compare(
@@ -66,6 +66,8 @@ def compare(
 
 
 def _lines(found: Comparison) -> Iterator[str]:
+    from cryotile.exchange.compare import label_of
+
     yield f"product      {found.product}"
     yield f"reference    {found.reference}"
     yield f"layout       {found.layout}"
@@ -77,7 +79,7 @@ def _lines(found: Comparison) -> Iterator[str]:
         f" {'ratio MAD':>10} {'within ±1.96':>13}"
     )
     for row in found.table.to_dict("records"):
-        label = row["name"] if row["group"] == "all" else f"{row['group']} {row['name']}"
+        label = label_of(row)
         yield (
             f"  {label:18} {number(row['posts']):>10} {_cell(row['bias'], '+9.4f')} {_cell(row['median'], '+9.4f')}"
             f" {_cell(row['mad'], '8.4f')} {_cell(row['rms'], '8.4f')} {_cell(row['ratio_mad'], '10.2f')}"

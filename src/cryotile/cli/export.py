@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cryotile.cli.screen import FORCE, PATH, check_free, counted, to_stderr, words
+from cryotile.cli.screen import FORCE, OUTPUT, PATH, check_free, counted, to_stderr, words
 from cryotile.errors import InvalidValue
 from cryotile.exchange.export import FORMATS
 from cryotile.pointdb import PointDB
@@ -29,7 +29,7 @@ POINTS = "geoparquet"
     "-o",
     "--output",
     required=True,
-    type=PATH,
+    type=OUTPUT,
     metavar="PATH",
     help="File to write; or a directory, in which files get the layout's names and replace those of the same name.",
 )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cryotile.cli.describe import lead_on
-from cryotile.cli.screen import FORCE, PATH, check_free
+from cryotile.cli.screen import FORCE, OUTPUT, PATH, check_free
 from cryotile.errors import InvalidValue
 
 __all__ = ["plot"]
@@ -20,7 +20,7 @@ __all__ = ["plot"]
 @click.option(
     "-o",
     "--output",
-    type=PATH,
+    type=OUTPUT,
     metavar="FILE",
     help="PNG, PDF, SVG, or GIF: an animation of all windows.  [default: beside the product]",
 )
@@ -43,7 +43,7 @@ __all__ = ["plot"]
     "--colour-map", metavar="NAME", help="A colour map of matplotlib or Crameri, e.g. cmc.vik_r."
 )
 @click.option(
-    "--extent", type=(float,) * 4, metavar="X_MIN Y_MIN X_MAX Y_MAX", help="Part to show, m."
+    "--bounds", type=(float,) * 4, metavar="X_MIN Y_MIN X_MAX Y_MAX", help="Part to show, m."
 )
 @click.option("--title", metavar="TEXT", help="Text above the picture.")
 @click.option(

@@ -12,7 +12,15 @@ import click
 import numpy as np
 import xarray as xr
 
-from cryotile.cli.screen import FORCE, PATH, as_json_value, check_free, check_suffix, to_stderr
+from cryotile.cli.screen import (
+    FORCE,
+    OUTPUT,
+    PATH,
+    as_json_value,
+    check_free,
+    check_suffix,
+    to_stderr,
+)
 from cryotile.runs.series import as_table, write_series
 from cryotile.runs.series import series as make_series
 
@@ -54,7 +62,7 @@ SHOWN = 5
 @click.option(
     "-o",
     "--output",
-    type=PATH,
+    type=OUTPUT,
     metavar="FILE",
     help="Table, .csv; NetCDF, .nc; or picture, .png, .pdf or .svg.",
 )

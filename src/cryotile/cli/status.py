@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cryotile.cli.screen import (
-    PATH,
+    OUTPUT,
     clock,
     counted,
     number,
@@ -64,7 +64,7 @@ _CELLS = (
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 @click.option(
     "--html",
-    type=PATH,
+    type=OUTPUT,
     metavar="FILE",
     help="Write the page about RUN as one file, for any browser.",
 )

@@ -12,7 +12,15 @@ import click
 import pandas as pd
 
 from cryotile import api
-from cryotile.cli.screen import FORCE, PATH, as_json_value, check_free, check_suffix, to_stderr
+from cryotile.cli.screen import (
+    FORCE,
+    OUTPUT,
+    PATH,
+    as_json_value,
+    check_free,
+    check_suffix,
+    to_stderr,
+)
 from cryotile.files import write_text
 from cryotile.totalling.fill import FILLS
 from cryotile.totalling.imbie import GROUPS
@@ -43,11 +51,11 @@ SUFFIXES = (".csv", ".json")
     help="Rates for posts without a fit.",
 )
 @click.option("--dem", type=PATH, metavar="FILE", help="Heights, for --fill hypsometric.")
-@click.option("-o", "--output", type=PATH, metavar="FILE", help="Table: .csv or .json.")
+@click.option("-o", "--output", type=OUTPUT, metavar="FILE", help="Table: .csv or .json.")
 @click.option(
-    "--filled-map", type=PATH, metavar="FILE", help="Map of fitted and filled rates: .nc."
+    "--filled-map", type=OUTPUT, metavar="FILE", help="Map of fitted and filled rates: .nc."
 )
-@click.option("--imbie", type=PATH, metavar="FILE", help="Tables of IMBIE: .csv.")
+@click.option("--imbie", type=OUTPUT, metavar="FILE", help="Tables of IMBIE: .csv.")
 @click.option("--imbie-contributor", metavar="NAME", help="Contributor named in them.")
 @click.option("--imbie-group", type=click.Choice(GROUPS), help="[default: by the modes]")
 @click.option("--imbie-year", type=int, metavar="YEAR", help="Exercise; before 2024.")

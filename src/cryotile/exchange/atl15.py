@@ -6,7 +6,7 @@ Layout by the list of variables of NSIDC, ``ATL15_output_attrs.csv``, and the wr
 from __future__ import annotations
 
 import re
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from cryotile.exchange.writing import (
     add_map,
     add_projection,
     add_vector,
+    file_of,
     new_file,
 )
 from cryotile.fit.variables import Status
@@ -163,7 +164,7 @@ def write(source: Source, output: Path) -> Exported:
     -------
     Exported
     """
-    path = output if output.suffix.lower() == ".nc" else output / _file_name(source)
+    path = file_of(output, _file_name(source))
     empty: _Empty = {}
     with new_file(path) as file:
         file.setncatts(
@@ -289,6 +290,7 @@ def _datum(source: Source) -> tuple[Any, list[str], str]:
         span = float((last.time - first.time) / np.timedelta64(1, "ms")) or 1.0
         share = float((DATUM - first.time) / np.timedelta64(1, "ms")) / span
 
+        @cache
         def at_datum() -> Floats:
             one, other = first.read().value, last.read().value
             return one + share * (other - one)
@@ -316,6 +318,7 @@ def _ice_area(source: Source) -> tuple[Any, str]:
     if "mask" not in source.product.attrs or "cell_area" not in source.product:
         return None, "the run has no mask of ice"
 
+    @cache
     def read() -> Floats:
         outside = source.values("status") == Status.OUTSIDE_MASK
         return np.where(outside, np.nan, source.values("cell_area"))

@@ -15,7 +15,6 @@ import pyproj
 
 from cryotile.exchange.grid_file import (
     GridFile,
-    instants,
     named,
     read_field,
     stated_instant,
@@ -30,12 +29,14 @@ from cryotile.exchange.reference import (
     difference,
     period_text,
 )
+from cryotile.exchange.windows import starts_and_ends
 from cryotile.exchange.writing import (
     Exported,
     Source,
     add_map,
     add_projection,
     add_vector,
+    file_of,
     new_file,
     plain,
 )
@@ -80,6 +81,11 @@ def read(path: Path, file: Any) -> Reference:
         The file.
     file : netCDF4.Dataset
         The same, open.
+
+    Raises
+    ------
+    InvalidValue
+        The numbers of its starts, ends and maps differ, or their unit is not one of time.
     """
     value = "sec" if "sec" in file.variables else str(named(file, *_CUMULATIVE))
     rate = value == "sec"
@@ -93,8 +99,8 @@ def read(path: Path, file: Any) -> Reference:
     notes = list(grid.notes)
     if rate:
         found = [
-            Rate(given[k], value, _reader(grid, value, sigma, at, rate=True))
-            for k, at in enumerate(places)
+            Rate(period, value, _reader(grid, value, sigma, at, rate=True))
+            for period, at in zip(given, places, strict=True)
         ]
     else:
         notes.append(f"{value} is the change since the start of its period: divided by its length")
@@ -122,11 +128,9 @@ def _since_start(period: Period, read: Any, grid: GridFile) -> Rate:
 
 def _periods(path: Path, file: Any, count: int) -> list[Period | None]:
     """Return the periods: of variables of times, else of attributes, else of the file name."""
-    starts, ends = named(file, "start_time", "Start_time"), named(file, "end_time", "End_time")
-    if starts is not None and ends is not None:
-        both = (instants(file.variables[starts]), instants(file.variables[ends]))
-        if both[0] is not None and both[1] is not None and both[0].size == both[1].size == count:
-            return list(zip(both[0].ravel(), both[1].ravel(), strict=True))
+    stated = starts_and_ends(path, file, count)
+    if None not in stated:
+        return stated
     texts = [
         (text_of(file, "time_coverage_start"), text_of(file, "time_coverage_end")),
         (text_of(file, "data_start_time"), text_of(file, "data_end_time")),
@@ -172,7 +176,7 @@ def write(source: Source, output: Path) -> Exported:
     notes += ["surface_type and basin_id are unknown to the product: filled with -128"]
     files = []
     for rate in [whole] if single else [whole, *windows]:
-        path = output if single else output / _file_name(source, rate)
+        path = file_of(output, _file_name(source, rate))
         _write_rate(path, source, rate)
         files.append(path)
     return Exported(tuple(files), tuple(notes))

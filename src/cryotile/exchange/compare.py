@@ -25,13 +25,12 @@ from cryotile.exchange.reference import (
     period_text,
     years_of,
 )
+from cryotile.fit.agreement import MAD_TO_SIGMA
 from cryotile.fit.variables import axis_attrs
 from cryotile.geo.projection import crs_text
 from cryotile.geo.regions import Regions
 
-__all__ = ["Comparison", "compare_maps", "summary"]
-
-MAD_TO_SIGMA = 1.482602218505602
+__all__ = ["Comparison", "compare_maps", "label_of", "summary"]
 
 _Inside = Mapping[str, npt.NDArray[np.bool_]]
 
@@ -266,6 +265,11 @@ def summary(maps: xr.Dataset, regions: _Inside = MappingProxyType({})) -> pd.Dat
     """
     rows = [_row(maps, *group) for group in _groups(maps, regions)]
     return pd.DataFrame([row for row in rows if row["posts"] or row["group"] == "all"])
+
+
+def label_of(row: Mapping[Any, Any]) -> str:
+    """Return what a row of :func:`summary` is about, in words."""
+    return str(row["name"]) if row["group"] == "all" else f"{row['group']} {row['name']}"
 
 
 def _groups(maps: xr.Dataset, regions: _Inside) -> Iterator[tuple[str, str, npt.NDArray[np.bool_]]]:

@@ -28,6 +28,7 @@ from cryotile.exchange.writing import (
     add_map,
     add_projection,
     add_vector,
+    file_of,
     new_file,
 )
 from cryotile.times import parse_instant
@@ -129,8 +130,7 @@ def write(source: Source, output: Path) -> Exported:
         )
     files = []
     for time, values, sigma in _elevations(source):
-        name = f"cryotile_EOLIS_GRIDDED_{source.region}_{str(time)[:10]}.nc"
-        path = output if single else output / name
+        path = file_of(output, f"cryotile_EOLIS_GRIDDED_{source.region}_{str(time)[:10]}.nc")
         _write_epoch(path, source, time, values, sigma)
         files.append(path)
     return Exported(tuple(files), tuple(notes))

@@ -30,7 +30,6 @@ __all__ = [
     "GridFile",
     "attributes",
     "instants",
-    "listed",
     "named",
     "opened",
     "read_field",
@@ -72,11 +71,6 @@ def opened(path: Path) -> Iterator[netCDF4.Dataset]:
         raise DamagedFile(
             f"{path} cannot be read as NetCDF ({' '.join(str(error).split())}); fetch it again"
         ) from error
-
-
-def listed(node: Any) -> dict[str, Any]:
-    """Return the variables of a group by name."""
-    return dict(node.variables)
 
 
 def named(node: Any, *names: str) -> str | None:

@@ -12,9 +12,7 @@ from cryotile.errors import DamagedFile, InvalidValue
 from cryotile.exchange.reference import Epoch, Field, Floats, Period, Rate, Reference
 from cryotile.geo.projection import projected_crs
 
-__all__ = ["NAME", "crs_of", "of_product", "period_of", "values_of"]
-
-NAME = "cryotile"
+__all__ = ["of_product", "values_of"]
 
 
 def of_product(product: xr.Dataset, name: str) -> Reference:
@@ -36,7 +34,7 @@ def of_product(product: xr.Dataset, name: str) -> Reference:
         raise InvalidValue(f"{name} has no variable dhdt; give a product of: cryotile assemble")
     if any(np.any(np.diff(product[axis]) < 0) for axis in ("y", "x")):
         product = product.sortby(["y", "x"])
-    rates = [Rate(period_of(product), "dhdt, whole period", _reader(product, "dhdt"))]
+    rates = [Rate(_period_of(product), "dhdt, whole period", _reader(product, "dhdt"))]
     if "window_dhdt" in product and "time_bnds" in product:
         bounds = product["time_bnds"].to_numpy().astype("datetime64[ms]")
         rates += [
@@ -51,9 +49,9 @@ def of_product(product: xr.Dataset, name: str) -> Reference:
             for k, time in enumerate(times)
         ]
     return Reference(
-        NAME,
+        "cryotile",
         name,
-        crs_of(product, name),
+        _crs_of(product, name),
         product["x"].to_numpy().astype(np.float64),
         product["y"].to_numpy().astype(np.float64),
         tuple(rates),
@@ -87,7 +85,7 @@ def values_of(product: xr.Dataset, name: str) -> Floats:
     return values
 
 
-def period_of(product: xr.Dataset) -> Period | None:
+def _period_of(product: xr.Dataset) -> Period | None:
     """Return the period of the rate: that of the settings, else the median first and last point of posts."""
     ends = [product.attrs.get(f"time_coverage_{end}") for end in ("start", "end")]
     if all(ends):
@@ -102,7 +100,7 @@ def period_of(product: xr.Dataset) -> Period | None:
     return start, end
 
 
-def crs_of(product: xr.Dataset, name: str) -> pyproj.CRS:
+def _crs_of(product: xr.Dataset, name: str) -> pyproj.CRS:
     """Return the CRS of a product.
 
     Raises

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from cryotile.exchange.compare import Comparison
+from cryotile.exchange.compare import Comparison, label_of
 from cryotile.files import write_text
 from cryotile.plotting.comparison import plot_comparison
 from cryotile.plotting.picture import new_figure, render
@@ -117,8 +117,10 @@ def write_report(comparison: Comparison, path: Path) -> None:
         title=html.escape(title),
         about=_about(comparison),
         figures=_figures(table.iloc[0]),
-        maps="".join(_images(_maps(comparison))),
-        plots="".join(_images(_plots(comparison))),
+        maps=_image(
+            "Maps of the product, the reference, and their difference", lambda: _maps(comparison)
+        ),
+        plots="".join(_plots(comparison)),
         table=_table(table),
         notes=_items(comparison.notes),
         unknowns=_items(comparison.unknowns),
@@ -152,13 +154,10 @@ def _table(table: pd.DataFrame) -> str:
     columns = [name for name in _HEADS if table[name].notna().any()]
     head = "".join(f"<th>{_HEADS[name]}</th>" for name in columns)
     rows = []
-    for _, row in table.iterrows():
-        label = row["name"] if row["group"] == "all" else f"{row['group']} {row['name']}"
+    for row in table.to_dict("records"):
         cells = "".join(f"<td>{_cell(name, row[name])}</td>" for name in columns)
-        rows.append(f"<tr><td>{html.escape(str(label))}</td>{cells}</tr>")
-    return f"<table><thead><tr><th>posts</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>".replace(
-        "<th>posts</th>", "<th></th>", 1
-    )
+        rows.append(f"<tr><td>{html.escape(label_of(row))}</td>{cells}</tr>")
+    return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def _cell(name: str, value: float) -> str:
@@ -187,24 +186,19 @@ def _items(lines: Iterable[str]) -> str:
 # --- pictures ----------------------------------------------------------------------------------------------------
 
 
-def _images(drawn: Iterable[tuple[str, Callable[[], Figure]]]) -> Iterable[str]:
-    for about, draw in drawn:
-        data = base64.b64encode(render(draw, ".png", dpi=110)).decode()
-        yield f'<figure><img alt="{html.escape(about)}" src="data:image/png;base64,{data}"></figure>'
+def _image(about: str, draw: Callable[[], Figure]) -> str:
+    data = base64.b64encode(render(draw, ".png", dpi=110)).decode()
+    return f'<figure><img alt="{html.escape(about)}" src="data:image/png;base64,{data}"></figure>'
 
 
-def _maps(comparison: Comparison) -> Iterable[tuple[str, Callable[[], Figure]]]:
-    def draw() -> Figure:
-        # The bars are of rates, whichever map they stand beside.
-        product, reference = (
-            comparison.maps[f"dhdt_{name}"].rename("dhdt") for name in ("product", "reference")
-        )
-        figure: Figure = plot_comparison(product, reference, crs=comparison.maps.attrs["crs"])[
-            0
-        ].figure
-        return figure
-
-    yield "Maps of the product, the reference, and their difference", draw
+def _maps(comparison: Comparison) -> Figure:
+    # The bars are of rates, whichever map they stand beside.
+    product, reference = (
+        comparison.maps[f"dhdt_{name}"].rename("dhdt") for name in ("product", "reference")
+    )
+    axes = plot_comparison(product, reference, crs=comparison.maps.attrs["crs"])
+    figure: Figure = axes[0].figure
+    return figure
 
 
 def _limit(values: np.ndarray) -> float:
@@ -212,11 +206,11 @@ def _limit(values: np.ndarray) -> float:
     return max(float(np.percentile(known, 98)), 1e-3) if known.size else 1.0
 
 
-def _plots(comparison: Comparison) -> Iterable[tuple[str, Callable[[], Figure]]]:
-    yield "Histogram of differences", lambda: _histogram(comparison)
-    yield "Reference against product", lambda: _scatter(comparison)
+def _plots(comparison: Comparison) -> Iterator[str]:
+    yield _image("Histogram of differences", lambda: _histogram(comparison))
+    yield _image("Reference against product", lambda: _scatter(comparison))
     if "dhdt_difference_ratio" in comparison.maps:
-        yield "Histogram of the ratio", lambda: _ratios(comparison)
+        yield _image("Histogram of the ratio", lambda: _ratios(comparison))
 
 
 def _axes() -> tuple[Figure, Axes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from cryotile.errors import InvalidValue
 from cryotile.exchange.reference import Field, Floats, Period, Rate, Reference
 from cryotile.exchange.units import rate_unit, sigma_unit, unused_sigmas
 from cryotile.geo.projection import projected_crs
+from cryotile.readers.tables.mapping import read_mapping
 from cryotile.times import TimeUnit, parse_dates
 
 __all__ = ["NAME", "is_table", "read"]
@@ -64,13 +64,14 @@ def read(
     variable, sigma : str or None
         Columns of the rate and its sigma; None: by their names.
     mapping : Path or None
-        TOML with names of columns (keys ``longitude``, ``latitude`` or ``x``, ``y``; ``rate``, ``sigma``, ``start``,
-        ``end``), ``crs`` of x and y, and ``unit`` of the rate.
+        TOML or JSON with names of columns (keys ``longitude``, ``latitude`` or ``x``, ``y``; ``rate``, ``sigma``,
+        ``start``, ``end``), ``crs`` of x and y, and ``unit`` of the rate.
 
     Raises
     ------
     InvalidValue
-        A column is missing, a number is none, or no row has a place and a rate.
+        The table or the mapping cannot be read, a column is missing or holds no number, or no row has a place and a
+        rate.
     """
     table, units = _load(path)
     given = _mapping(mapping) | {k: v for k, v in (("rate", variable), ("sigma", sigma)) if v}
@@ -153,12 +154,7 @@ def _plain(name: object) -> tuple[str, str]:
 def _mapping(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
-    try:
-        given = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidValue(
-            f"mapping {path} cannot be read as TOML ({error}); correct it"
-        ) from error
+    given = read_mapping(path)
     known = {*_NAMES, "crs", "unit"}
     if unknown := given.keys() - known:
         raise InvalidValue(

@@ -68,7 +68,7 @@ def starts_and_ends(path: Path, file: Any, count: int, *, default: str = "") -> 
     Raises
     ------
     InvalidValue
-        Their numbers differ, or their unit is not one of time.
+        Their numbers differ from each other or from ``count``, or their unit is not one of time.
     """
     names = named(file, "start_time", "Start_time"), named(file, "end_time", "End_time")
     if names[0] is None or names[1] is None:
@@ -79,7 +79,8 @@ def starts_and_ends(path: Path, file: Any, count: int, *, default: str = "") -> 
         raise InvalidValue(f"{path}: unit {unit!r} of {names[0]} is not one of time; correct it")
     if not found[0].size == found[1].size == count:
         raise InvalidValue(
-            f"{path} has {found[0].size} values of {names[0]} and {count} maps; fetch the file again"
+            f"{path} has {found[0].size} values of {names[0]}, {found[1].size} of {names[1]} and {count} maps;"
+            " fetch the file again"
         )
     return list(zip(found[0].ravel(), found[1].ravel(), strict=True))
 

@@ -18,11 +18,20 @@ import xarray as xr
 import cryotile
 from cryotile.exchange.own import of_product, values_of
 from cryotile.exchange.reference import Floats, Reference
-from cryotile.files import atomic_path, make_directory
+from cryotile.files import atomic_path, writing
 from cryotile.maps.netcdf import reason
 from cryotile.maps.unknown import unknowns
 
-__all__ = ["Exported", "Source", "add_map", "add_projection", "add_vector", "new_file", "plain"]
+__all__ = [
+    "Exported",
+    "Source",
+    "add_map",
+    "add_projection",
+    "add_vector",
+    "file_of",
+    "new_file",
+    "plain",
+]
 
 FILL = np.finfo(np.float32).max
 """Marks a missing float, as in ATL15."""
@@ -102,6 +111,21 @@ class Source:
         return values_of(self.product.sortby(["y", "x"]), name)
 
 
+def file_of(output: Path, name: str) -> Path:
+    """Return the file to write: ``output`` itself, or, if it is a directory, which is created, one of that name in it.
+
+    Raises
+    ------
+    UnwritablePath
+        The directory cannot be created.
+    """
+    if output.suffix.lower() == ".nc":
+        return output
+    with writing(output):
+        output.mkdir(exist_ok=True)
+    return output / name
+
+
 @contextmanager
 def new_file(path: Path) -> Iterator[netCDF4.Dataset]:
     """Yield a NetCDF-4 file to fill; it appears under its name when the body ends without an error.
@@ -111,7 +135,6 @@ def new_file(path: Path) -> Iterator[netCDF4.Dataset]:
     UnwritablePath
         It cannot be written.
     """
-    make_directory(path.parent)
     with atomic_path(path) as temporary:
         temporary.touch()
         try:

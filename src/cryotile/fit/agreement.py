@@ -35,7 +35,8 @@ STRATA = (
 )
 """Name, and range of the number of passes of the half that has fewer."""
 
-_MAD_TO_SIGMA = 1.482602218505602
+MAD_TO_SIGMA = 1.482602218505602
+"""Standard deviation of normal values per median absolute deviation."""
 
 _Floats = npt.NDArray[np.float64]
 _Flags = npt.NDArray[np.bool_]
@@ -229,7 +230,7 @@ def _spread(passes: str, ratio: _Floats, dof: _Floats) -> Agreement:
         plain=float(np.sqrt(np.mean(ratio**2))),
         # The variance of Student's t is ν / (ν − 2).
         plain_expected=math.inf if few else float(np.sqrt(np.mean(dof / (dof - 2)))),
-        robust=float(_MAD_TO_SIGMA * np.median(size)),
-        robust_expected=float(_MAD_TO_SIGMA * np.median(student_quantile(0.75, dof))),
+        robust=float(MAD_TO_SIGMA * np.median(size)),
+        robust_expected=float(MAD_TO_SIGMA * np.median(student_quantile(0.75, dof))),
         within_ci95=float(np.mean(size <= student_quantile(0.975, dof))),
     )

@@ -51,7 +51,7 @@ def plot_histogram(
     InvalidValue
         The variable has flags, or no value.
     """
-    shown = within(product, look.extent)[variable]
+    shown = within(product, look.bounds)[variable]
     if "flag_meanings" in shown.attrs:
         raise InvalidValue(
             f"{variable} has flags, not numbers; its map shows the share of each: choose the kind map"
@@ -59,7 +59,7 @@ def plot_histogram(
     values = axis_numbers(shown, numbers_of(shown)).ravel()
     values = values[np.isfinite(values)]
     if values.size == 0:
-        raise InvalidValue(f"{variable} has no value; choose another variable or extent")
+        raise InvalidValue(f"{variable} has no value; choose another variable or other bounds")
     limits = None if look.limits is None else axis_numbers(shown, np.array(look.limits))
     low, high = np.percentile(values, [TAIL, 100.0 - TAIL]) if limits is None else limits
     if low == high:

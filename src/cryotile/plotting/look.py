@@ -29,7 +29,7 @@ class Look:
         Text above the picture.
     colour_map : str or None
         Name of a colour map of matplotlib or Crameri.
-    extent : Bounds or None
+    bounds : Bounds or None
         Part to show, metres.
     size : float or None
         Longer side of a map or plot, inches.
@@ -44,7 +44,7 @@ class Look:
     limits: tuple[float, float] | None = None
     title: str | None = None
     colour_map: str | None = None
-    extent: Bounds | None = None
+    bounds: Bounds | None = None
     size: float | None = None
     hatch: bool = False
     line: tuple[float, float, float, float] | None = None
@@ -78,7 +78,7 @@ def uncertainties(variable: str) -> tuple[str, str]:
     return f"{variable}_ci95", f"{variable}_sigma"
 
 
-def within(product: xr.Dataset, extent: Bounds | None) -> xr.Dataset:
+def within(product: xr.Dataset, bounds: Bounds | None) -> xr.Dataset:
     """Return the posts within bounds.
 
     Raises
@@ -86,13 +86,14 @@ def within(product: xr.Dataset, extent: Bounds | None) -> xr.Dataset:
     InvalidValue
         There are none.
     """
-    if extent is None:
+    if bounds is None:
         return product
-    check_bounds(extent)
-    part = product.sel(x=slice(extent[0], extent[2]), y=slice(extent[1], extent[3]))
+    check_bounds(bounds)
+    part = product.sel(x=slice(bounds[0], bounds[2]), y=slice(bounds[1], bounds[3]))
     if not (part.sizes["x"] and part.sizes["y"]):
         raise InvalidValue(
-            f"extent {' '.join(f'{edge:g}' for edge in extent)} has no post; the posts are within {edges(product)} m"
+            f"bounds {' '.join(f'{edge:g}' for edge in bounds)} contain no post; the posts are within"
+            f" {edges(product)} m"
         )
     return part
 

@@ -40,7 +40,7 @@ def plot_map(product: xr.Dataset, variable: str, look: Look, figure: Figure | No
     Axes
         Of the map.
     """
-    product = within(product, look.extent)
+    product = within(product, look.bounds)
     panel = Panel.of(product, variable, shading=look.shading, title=look.title, hatch=look.hatch)
     sheet = Sheet(look.size or 6.0, text=text_under(product, variable, panel))
     axes: Axes = draw_sheet([panel], crs_of(product, variable), sheet, figure)[0]
@@ -67,7 +67,7 @@ def plot_uncertainty(
     InvalidValue
         The product has neither.
     """
-    product = within(product, look.extent)
+    product = within(product, look.bounds)
     beside = next((n for n in uncertainties(variable) if n in product), None)
     if beside is None:
         raise InvalidValue(

@@ -91,7 +91,7 @@ def animate(product: xr.Dataset, variable: str, look: Look, *, dpi: int) -> byte
     """
     from PIL import Image
 
-    product = within(product, look.extent)
+    product = within(product, look.bounds)
     sheet = Sheet(look.size or 5.0, title=look.title or title_of(product[variable]))
     frames = []
     for panel in _panels(product, variable, look, np.arange(product[variable].shape[0])):
@@ -117,7 +117,7 @@ def _draw(
 ) -> npt.NDArray[Any]:
     """Draw so many maps, in so many columns, of such a size."""
     count, columns, size = plan
-    product = within(product, look.extent)
+    product = within(product, look.bounds)
     every = product[variable].shape[0]
     chosen = np.linspace(0, every - 1, count).round().astype(int)
     panels = list(_panels(product, variable, look, chosen))

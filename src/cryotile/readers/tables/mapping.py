@@ -31,6 +31,7 @@ __all__ = [
     "ColumnMapping",
     "ColumnSpec",
     "TextLayout",
+    "read_mapping",
 ]
 
 _POSITIONS = ({"longitude", "latitude"}, {"x", "y"})
@@ -158,19 +159,7 @@ class ColumnMapping:
         InvalidValue
             The file cannot be read, or the mapping is invalid.
         """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-            # A TOML file cannot begin with a brace.
-            table = json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-        except OSError as error:
-            raise InvalidValue(
-                f"mapping {path} cannot be opened: {error.strerror}; check the path"
-            ) from error
-        except ValueError as error:  # raised by JSON, TOML and UTF-8 decoders
-            reason = " ".join(str(error).split())
-            raise InvalidValue(f"mapping {path} is neither TOML nor JSON: {reason}") from error
-        return cls.parse(table, source=str(path))
+        return cls.parse(read_mapping(Path(path)), source=str(path))
 
     @classmethod
     def parse(cls, table: Mapping[str, Any], *, source: str = "given") -> ColumnMapping:
@@ -182,6 +171,30 @@ class ColumnMapping:
             The mapping is invalid.
         """
         return _MappingParser(source).mapping(table)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read the entries of a TOML file, or of JSON of the same structure.
+
+    Raises
+    ------
+    InvalidValue
+        The file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        # A TOML file cannot begin with a brace.
+        table: dict[str, Any] = (
+            json.loads(text) if text.lstrip().startswith("{") else tomllib.loads(text)
+        )
+    except OSError as error:
+        raise InvalidValue(
+            f"mapping {path} cannot be opened: {error.strerror}; check the path"
+        ) from error
+    except ValueError as error:  # raised by JSON, TOML and UTF-8 decoders
+        reason = " ".join(str(error).split())
+        raise InvalidValue(f"mapping {path} is neither TOML nor JSON: {reason}") from error
+    return table
 
 
 @dataclass(frozen=True)
