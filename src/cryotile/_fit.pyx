@@ -535,7 +535,6 @@ cdef class Kernel:
             "passes": passes,
             "thetas": np.array(work.thetas),
             "likelihood": np.array(work.likelihoods) if fitted else np.full(16, np.nan),
-            "theta": theta,
             "screen_sigma": work.sigma if slots else np.nan,
         }
 

@@ -21,7 +21,6 @@ __all__ = [
     "checksum_of_values",
     "file_system",
     "fsync",
-    "fsync_directory",
     "make_directory",
     "make_way",
     "network_file_system",
@@ -144,7 +143,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        fsync_directory(path.parent)
+        fsync(path.parent)
 
 
 def sweep(directory: Path, *, age: float = 3600.0) -> None:
@@ -231,16 +230,11 @@ def make_directory(path: Path) -> None:
     for directory in reversed(missing):
         # Another process may create it at the same moment.
         directory.mkdir(exist_ok=True)
-        fsync_directory(directory.parent)
-
-
-def fsync_directory(path: Path) -> None:
-    """Force the entries of a directory to the disk, so that a rename survives a crash."""
-    fsync(path)
+        fsync(directory.parent)
 
 
 def fsync(path: Path) -> None:
-    """Force a file, or the entries of a directory, to the disk."""
+    """Force a file, or the entries of a directory, to the disk, so that a write or a rename survives a crash."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

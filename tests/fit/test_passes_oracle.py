@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.passes_oracle import (
+    FIXED_POSTS,
     SIDE,
     TAU,
     TERRAIN,
@@ -23,26 +24,6 @@ from tests.support.passes_oracle import (
     fixed_post,
     total_sigma,
 )
-
-TABLE = {
-    # step of pass 9, outlier (m): dhdt, sigma, ci95, passes, free, points, theta, sigma of step 1, elevation
-    (0, 0): (
-        *(-0.510091284, 0.030225639, 0.067346920, 11, 0, 57),
-        *(1.929824561, 0.166117484, 899.979110929),
-    ),
-    (5, 0): (
-        *(-0.522114900, 0.031827477, 0.071998756, 10, 1, 57),
-        *(1.929824561, 0.166117484, 899.950200041),
-    ),
-    (50, 20): (
-        *(-0.522516555, 0.031100962, 0.070355263, 10, 1, 56),
-        *(1.964285714, 0.166111873, 899.941806115),
-    ),
-    (0, 20): (
-        *(-0.510360544, 0.029842132, 0.066492414, 11, 0, 56),
-        *(1.964285714, 0.166111873, 899.971100167),
-    ),
-}
 
 
 def weighted(points: Points) -> Points:
@@ -62,9 +43,9 @@ def post(request: pytest.FixtureRequest) -> Post:
     return Post(weighted(points) if request.param else points, sigma=0.15)
 
 
-@pytest.mark.parametrize("case", TABLE)
+@pytest.mark.parametrize("case", FIXED_POSTS)
 def test_the_fixed_post_has_the_numbers_of_the_definition(case: tuple[float, float]) -> None:
-    dhdt, sigma, ci95, passes, free, points, theta, noise, elevation = TABLE[case]
+    dhdt, sigma, ci95, passes, free, points, theta, noise, elevation = FIXED_POSTS[case]
     result = fit_passes(fixed_post(*case))
     assert (result.passes, len(result.fit.free), result.kept.sum()) == (passes, free, points)
     found = (result.dhdt, result.fit.theta, result.sigma, result.elevation)

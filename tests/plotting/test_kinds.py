@@ -221,7 +221,7 @@ def test_a_comparison_shows_both_maps_in_the_same_colours_and_their_difference()
     assert np.unique(difference.images[1].get_array().compressed()).tolist() == [0.5]
     assert other.images[1].get_array().mask[:10].all()
     with pytest.raises(InvalidValue, match=r"posts of the maps differ .*bring both to one grid"):
-        plot_comparison(fitted, reference[1:])
+        plot_comparison(fitted, reference[1:], crs="EPSG:3031")
 
 
 def test_what_makes_no_picture_is_refused_with_what_would() -> None:
@@ -235,7 +235,7 @@ def test_what_makes_no_picture_is_refused_with_what_would() -> None:
         (({"line": (*MIDDLE, *MIDDLE)}), "has no length"),
         (({"limits": (2.0, 1.0)}), "range 2 1 is not two numbers, the lower one first"),
         (({"limits": (np.nan, 1.0)}), "range nan 1 is not two numbers"),
-        (({"line": (0.0, 95.0, 1.0, 80.0), "lonlat": True}), "latitude beyond 90"),
+        (({"line": (0.0, 95.0, 1.0, 80.0), "lonlat": True}), "latitude 95 are not in degrees"),
         (({"variable": "status", "kind": "histogram"}), "has flags, not numbers"),
         (({"variable": "dhdt", "kind": "status"}), "shows the variable status"),
     ):

@@ -22,7 +22,6 @@ from cryotile.files import read_sealed, write_sealed
 from cryotile.geo.projection import project_granule
 from cryotile.pointdb import SQUARE_SIZE, PointDB
 from cryotile.pointdb.encoding import decode, encode, from_table, schema, text_of, to_table
-from cryotile.pointdb.snapshot import Commit
 from cryotile.pointdb.sort_order import chunk_directory, in_total_order, places
 from cryotile.pointdb.squares import add_up, count_squares, describe_squares
 from cryotile.pointdb.write import MIXED
@@ -318,28 +317,6 @@ def test_the_digest_of_the_format_is_a_few_lines_of_any_language() -> None:
 
     digests = count_squares(stored)["digest"].to_pylist()
     assert sum(digests) % 2**64 == sum(map(point_hash, range(len(frame)))) % 2**64
-
-
-def test_a_commit_removes_fragments_and_granules(tmp_path: Path) -> None:
-    db = filled(tmp_path / "a.pdb", GRANULES[:1], GRANULES[1:2])
-    log = db._store.log
-    snapshot = log.load()
-    doomed = snapshot.granules.filter(pa.compute.equal(snapshot.granules["id"], GRANULES[0].id))
-    number = doomed["number"][0].as_py()
-    paths = [f["path"] for f in snapshot.fragments.to_pylist() if f["granules"] == [number]]
-    removed = log.squares(log.load(1))
-    removed = removed.set_column(
-        4, removed.schema.field("count"), pa.array(-removed["count"].to_numpy())
-    )
-    negative = pa.array(np.negative(removed["digest"].to_numpy()))
-    removed = removed.set_column(5, removed.schema.field("digest"), negative)
-    log.commit(snapshot, Commit([], [], removed, [number], paths))
-    after, alone = PointDB(db.path), filled(tmp_path / "b.pdb", GRANULES[1:2])
-    pd.testing.assert_frame_equal(after.read(), alone.read())
-    columns = ["x_min", "y_min", "platform", "mode", "count", "digest"]
-    pd.testing.assert_frame_equal(after.squares()[columns], alone.squares()[columns])
-    assert after.granules["id"].tolist() == [GRANULES[1].id]
-    assert after.append(GRANULES[:1]).added == (GRANULES[0].id,)
 
 
 def test_a_snapshot_keeps_the_points_of_its_commit(tmp_path: Path) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from pathlib import Path
 
 import h5py
-import netCDF4
 import numpy as np
 import pandas as pd
 import pyproj
@@ -23,6 +21,7 @@ from cryotile.testing.readers import ReaderContract
 from tests.support import PROJECT
 from tests.support.command_line import run
 from tests.support.errors import one_line
+from tests.support.tables import save_table
 
 FORMATS = ("csv", "parquet", "hdf5", "netcdf")
 WORLD = World(bounds=(-20e3, -1370e3, 20e3, -1330e3))
@@ -80,25 +79,6 @@ def foreign(points):
     )
 
 
-def save(frame: pd.DataFrame, path: Path, form: str) -> Path:
-    if form == "csv":
-        frame.to_csv(path, index=False)
-    elif form == "parquet":
-        frame.to_parquet(path)
-    elif form == "hdf5":
-        with h5py.File(path, "w") as file:
-            for name, column in frame.select_dtypes("number").items():
-                file[name] = column
-    else:
-        classic = "NETCDF3_64BIT_OFFSET" if form == "netcdf3" else "NETCDF4"
-        with netCDF4.Dataset(path, "w", format=classic) as file:
-            file.createDimension("row", len(frame))
-            for name, column in frame.select_dtypes("number").items():
-                kind = "i4" if column.dtype.kind == "i" else "f8"
-                file.createVariable(name, kind, ("row",))[:] = column
-    return path
-
-
 class TestOwnNames(ReaderContract):
     @pytest.fixture(params=FORMATS)
     def granule_path(self, request, simulated):
@@ -116,7 +96,7 @@ class TestOwnNames(ReaderContract):
 class TestMapped(ReaderContract):
     @pytest.fixture(params=[*FORMATS, "netcdf3"])
     def granule_path(self, request, foreign, tmp_path):
-        return save(foreign, tmp_path / "table.bin", request.param)
+        return save_table(foreign, tmp_path / "table.bin", request.param)
 
     @pytest.fixture
     def mapping(self, tmp_path):
@@ -148,7 +128,7 @@ class TestMapped(ReaderContract):
         gaps.loc[:4, "h"] = -9999
         gaps.loc[5:6, "sigma"] = np.nan
         gaps.loc[7, "how"] = 2
-        granule = read_granule(save(gaps, tmp_path / "gaps.csv", "csv"), mapping=mapping)
+        granule = read_granule(save_table(gaps, tmp_path / "gaps.csv", "csv"), mapping=mapping)
         assert granule.dropped == {"no_elevation": 5, "no_mode": 1}
         assert granule.points["uncertainty"].isna().sum() == 2
 
@@ -332,7 +312,7 @@ def test_columns_of_different_lengths_are_refused(tmp_path):
 
 @pytest.mark.parametrize("form", ["parquet", "hdf5", "netcdf3"])
 def test_a_truncated_table_is_reported_as_damaged(foreign, tmp_path, form):
-    path = save(foreign, tmp_path / "table", form)
+    path = save_table(foreign, tmp_path / "table", form)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(GranuleError) as error:
         read_granule(path, mapping=mapped())
@@ -382,7 +362,7 @@ def test_a_mapping_that_cannot_be_parsed_is_named(tmp_path):
 
 
 def test_the_command_line_ingests_a_table_by_its_mapping(foreign, tmp_path):
-    table, db = save(foreign, tmp_path / "survey.csv", "csv"), tmp_path / "ice.pdb"
+    table, db = save_table(foreign, tmp_path / "survey.csv", "csv"), tmp_path / "ice.pdb"
     (tmp_path / "mapping.toml").write_text(MAPPING)
     words = ["ingest", db, table, "--crs", "EPSG:3413", "--columns", "power"]
     refused = run(*words)

@@ -6,8 +6,6 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
-import h5py
-import netCDF4
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,6 +20,7 @@ from cryotile.readers.tables.reader import TablePieces
 from cryotile.runs import ingest_batch
 from cryotile.runs.ingest_batch import Criteria, take_in
 from tests.support.made_up import granule
+from tests.support.tables import save_table
 
 FORMATS = ("csv", "csv.gz", "parquet", "hdf5", "netcdf", "netcdf3")
 ROWS = 700
@@ -72,23 +71,7 @@ def table() -> pd.DataFrame:
 
 
 def save(frame: pd.DataFrame, directory: Path, form: str) -> Path:
-    path = directory / f"table.{form}"
-    if form.startswith("csv"):
-        frame.to_csv(path, index=False)
-    elif form == "parquet":
-        frame.to_parquet(path, row_group_size=1000)
-    elif form == "hdf5":
-        with h5py.File(path, "w") as file:
-            for name, column in frame.items():
-                file[name] = column
-    else:
-        classic = "NETCDF3_64BIT_OFFSET" if form == "netcdf3" else "NETCDF4"
-        with netCDF4.Dataset(path, "w", format=classic) as file:
-            file.createDimension("row", len(frame))
-            for name, column in frame.items():
-                kind = "i4" if column.dtype.kind == "i" else "f8"
-                file.createVariable(name, kind, ("row",))[:] = column
-    return path
+    return save_table(frame, directory / f"table.{form}", form)
 
 
 def in_pieces(path: Path, mapping: ColumnMapping | None = MAPPING, rows: int = ROWS) -> TablePieces:

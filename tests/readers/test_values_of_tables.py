@@ -145,23 +145,11 @@ def mapping_with(**columns: str) -> ColumnMapping:
     )
 
 
-def well_known_binary(x: float, y: float) -> bytes:
-    return struct.pack("<BIdd", 1, 1, x, y)
-
-
-def extended_binary(x: float, y: float) -> bytes:
-    return struct.pack(">BIIddd", 0, 0xA0000001, 4326, x, y, 5.0)
-
-
 @pytest.mark.parametrize(
     ("suffix", "write_point"),
     [
-        ("parquet", well_known_binary),
-        ("parquet", extended_binary),
-        ("parquet", lambda x, y: {"x": x, "y": y}),
-        ("parquet", lambda x, y: f"POINT ({x} {y})"),
+        ("parquet", lambda x, y: struct.pack("<BIdd", 1, 1, x, y)),
         ("csv", lambda x, y: f"POINT ({x} {y})"),
-        ("csv", lambda x, y: f"point z({x}  {y} 7)"),
     ],
 )
 def test_the_place_of_a_point_may_be_a_geometry(tmp_path, suffix, write_point):
@@ -173,25 +161,6 @@ def test_the_place_of_a_point_may_be_a_geometry(tmp_path, suffix, write_point):
     points = read_granule(path, mapping=mapping_with(geometry="shape")).points
     np.testing.assert_array_equal(points["longitude"], table["lon"])
     np.testing.assert_array_equal(points["latitude"], table["lat"])
-
-
-def test_a_geometry_that_is_not_a_point_is_refused(tmp_path):
-    table = points_of_a_geometry()
-    table["shape"] = "LINESTRING (0 0, 1 1)"
-    table.to_csv(tmp_path / "t.csv", index=False)
-    with pytest.raises(GranuleError, match=r"LINESTRING.*is not a point"):
-        read_granule(tmp_path / "t.csv", mapping=mapping_with(geometry="shape"))
-
-
-def test_a_column_may_be_a_field_of_a_structure(tmp_path):
-    table = points_of_a_geometry()
-    table["place"] = [
-        {"at": {"lon": x}, "lat": y} for x, y in zip(table["lon"], table["lat"], strict=True)
-    ]
-    table.drop(columns=["lon", "lat"]).to_parquet(tmp_path / "t.parquet")
-    mapping = mapping_with(longitude="place.at.lon", latitude="place.lat")
-    points = read_granule(tmp_path / "t.parquet", mapping=mapping).points
-    np.testing.assert_array_equal(points["longitude"], table["lon"])
 
 
 def test_columns_of_hdf5_may_lie_in_rows_in_columns_and_in_a_compound(tmp_path):

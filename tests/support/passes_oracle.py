@@ -530,6 +530,28 @@ def fixed_post(pass_step: float = 0.0, outlier: float = 0.0) -> Points:
     return Points(u, v, tau, side, tau, z, label.astype(np.int64), radius)
 
 
+FIXED_POSTS = {
+    # step of pass 9, outlier (m): dhdt, sigma, ci95, passes, free, points, theta, sigma of step 1, elevation
+    (0, 0): (
+        *(-0.510091284, 0.030225639, 0.067346920, 11, 0, 57),
+        *(1.929824561, 0.166117484, 899.979110929),
+    ),
+    (5, 0): (
+        *(-0.522114900, 0.031827477, 0.071998756, 10, 1, 57),
+        *(1.929824561, 0.166117484, 899.950200041),
+    ),
+    (50, 20): (
+        *(-0.522516555, 0.031100962, 0.070355263, 10, 1, 56),
+        *(1.964285714, 0.166111873, 899.941806115),
+    ),
+    (0, 20): (
+        *(-0.510360544, 0.029842132, 0.066492414, 11, 0, 56),
+        *(1.964285714, 0.166111873, 899.971100167),
+    ),
+}
+"""What the definition of the recipe gives for :func:`fixed_post` with a bad pass and an outlier, m and m/yr."""
+
+
 def points_around(
     frame: pd.DataFrame,
     x: float,

@@ -159,7 +159,7 @@ def _explain(
 
 @dataclass(frozen=True, eq=False)
 class _Report:
-    """What the kernel tells of a post under any recipe, as ``cryotile._fit.PassesReport``."""
+    """What the kernel tells of a post under any recipe, as ``cryotile._fit.Kernel.explain`` gives it."""
 
     post: np.void
     seen: npt.NDArray[np.int64]

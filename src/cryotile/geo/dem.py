@@ -18,6 +18,7 @@ import pyproj
 
 from cryotile.errors import InvalidValue
 from cryotile.geo.raster import Raster, is_netcdf, maps_of, open_band, open_variable, overlaps
+from cryotile.geo.values import HIGHEST, LOWEST
 
 __all__ = ["METRES", "Dem"]
 
@@ -25,9 +26,6 @@ _NAMES = ("dem", "elevation", "height", "surface_altitude", "z", "band1", "data"
 _STANDARD_NAMES = ("height_above_reference_ellipsoid", "surface_altitude", "height")
 
 Array = npt.NDArray[np.float64]
-
-LOWEST, HIGHEST = -500.0, 9000.0
-"""Ice is within these heights above the ellipsoid, metres.  Other values (-9999, 9999) mark places without a height."""
 
 METRES = {
     **dict.fromkeys(("", "1", "m", "metre", "metres", "meter", "meters"), 1.0),

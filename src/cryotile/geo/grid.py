@@ -187,6 +187,10 @@ class Grid:
         x_min, y_min, x_max, y_max = (number * self.posting for number in edges)
         return Grid(self.crs, (x_min, y_min, x_max, y_max), self.posting)
 
+    def places(self, posts: Tile | Grid) -> tuple[slice, slice]:
+        """Return the rows and columns of a tile or a part of the grid, which index an array over its posts."""
+        return within(posts.rows, self.rows), within(posts.columns, self.columns)
+
     def tiles(self, tile_size: int) -> list[Tile]:
         """Cut the grid into tiles; each post is in exactly one.
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile.errors import InvalidValue, MissingDependency
-from cryotile.geo.grid import Grid, Tile, within
+from cryotile.geo.grid import Grid, Tile
 from cryotile.geo.polygons import VectorFile, is_vector, transform_of
 
 __all__ = ["Mask"]
@@ -104,11 +104,7 @@ class Mask:
 
     def of(self, posts: Tile | Grid) -> npt.NDArray[np.bool_]:
         """Return which posts of a tile or a part of the grid are inside; ndarray of bool, shape (ny, nx)."""
-        rows, columns = (
-            within(posts.rows, self.grid.rows),
-            within(posts.columns, self.grid.columns),
-        )
-        return self.inside[rows, columns]
+        return self.inside[self.grid.places(posts)]
 
 
 def _not_zero(path: Path, grid: Grid) -> npt.NDArray[np.bool_]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile.errors import InvalidValue, MissingDependency
-from cryotile.geo.grid import Grid, Tile, within
+from cryotile.geo.grid import Grid, Tile
 from cryotile.geo.polygons import Layer, Ring, VectorFile, is_vector, transform_of
 from cryotile.geo.projection import areal_scale, projected_crs
 
@@ -195,11 +195,7 @@ class Regions:
 
     def of(self, posts: Tile | Grid) -> npt.NDArray[np.int32]:
         """Return the region of each post of a tile or a part of the grid; shape (ny, nx)."""
-        rows, columns = (
-            within(posts.rows, self.grid.rows),
-            within(posts.columns, self.grid.columns),
-        )
-        return self.number[rows, columns]
+        return self.number[self.grid.places(posts)]
 
     def remarks(self) -> Iterator[str]:
         """Yield a line for each region without a post, and one of names that several features have."""
@@ -254,7 +250,7 @@ def _burnt(
         part = _around(polygons, grid)
         if part is not None:
             inside = _inside(polygons, part)
-            places = number[within(part.rows, grid.rows), within(part.columns, grid.columns)]
+            places = number[grid.places(part)]
             _check_apart(path, list(rings), k, places[inside])
             places[inside] = k
         outer = np.concatenate([polygon[0] for polygon in polygons])

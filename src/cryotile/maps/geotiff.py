@@ -21,6 +21,7 @@ import xarray as xr
 
 from cryotile.errors import MissingDependency
 from cryotile.geo.grid import Grid
+from cryotile.geo.polygons import transform_of
 from cryotile.maps.netcdf import CHUNK, TIME_UNITS, Rows, bands, encoded, reason, stored_type
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _new(path: Path, dataset: xr.Dataset, name: str, grid: Grid) -> DatasetWrite
     import rasterio
 
     variable = dataset[name]
-    dtype, half = stored_type(variable), grid.posting / 2
+    dtype = stored_type(variable)
     file = rasterio.open(
         path,
         "w",
@@ -125,9 +126,7 @@ def _new(path: Path, dataset: xr.Dataset, name: str, grid: Grid) -> DatasetWrite
         dtype=dtype,
         nodata=math.nan if dtype.kind == "f" else None,
         crs=grid.crs,
-        transform=rasterio.Affine(
-            grid.posting, 0.0, float(grid.x[0]) - half, 0.0, -grid.posting, float(grid.y[-1]) + half
-        ),
+        transform=transform_of(grid),
         tiled=True,
         blockxsize=CHUNK,
         blockysize=CHUNK,

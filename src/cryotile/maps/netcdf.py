@@ -22,6 +22,7 @@ __all__ = [
     "TIME_UNITS",
     "Rows",
     "bands",
+    "chunk_of",
     "encoded",
     "is_map",
     "is_text",
@@ -115,7 +116,7 @@ def _declare(file: netCDF4.Dataset, dataset: xr.Dataset) -> None:
             tuple(str(dimension) for dimension in variable.dims),
             compression="zlib" if mapped or (variable.ndim > 1 and not texts) else None,
             complevel=4,
-            chunksizes=_chunk(variable.shape) if mapped else None,
+            chunksizes=chunk_of(variable.shape) if mapped else None,
             fill_value=np.nan if mapped and dtype.kind == "f" else False,
         )
         created.set_auto_maskandscale(False)
@@ -202,8 +203,9 @@ def is_map(variable: xr.Variable | xr.DataArray) -> bool:
     return variable.dims[-2:] == ("y", "x")
 
 
-def _chunk(shape: tuple[int, ...]) -> list[int]:
-    return [*(1 for _ in shape[:-2]), *(min(CHUNK, size) for size in shape[-2:])]
+def chunk_of(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the chunks in which a map is compressed: squares of posts of one instant."""
+    return (*(1 for _ in shape[:-2]), *(min(CHUNK, size) for size in shape[-2:]))
 
 
 def _chars(attributes: Mapping[str, Any]) -> dict[str, Any]:

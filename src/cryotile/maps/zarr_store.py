@@ -16,11 +16,11 @@ import numpy as np
 import xarray as xr
 
 from cryotile.errors import InvalidValue, MissingDependency
-from cryotile.files import fsync_directory, writing
+from cryotile.files import fsync, writing
 from cryotile.maps.netcdf import (
-    CHUNK,
     Rows,
     bands,
+    chunk_of,
     encoded,
     is_map,
     is_text,
@@ -122,12 +122,11 @@ def _array(group: zarr.Group, dataset: xr.Dataset, name: str) -> zarr.Array[Any]
     """Create an array; write it unless it is a map."""
     variable = dataset.variables[name]
     mapped, texts, dtype = is_map(variable), is_text(variable), stored_type(variable)
-    chunks = (*(1 for _ in variable.shape[:-2]), *(min(CHUNK, n) for n in variable.shape[-2:]))
     array = group.create_array(
         name,
         shape=variable.shape,
         dtype=str if texts else dtype,
-        chunks=chunks if mapped else tuple(max(n, 1) for n in variable.shape),
+        chunks=chunk_of(variable.shape) if mapped else tuple(max(n, 1) for n in variable.shape),
         fill_value=np.nan if dtype.kind == "f" else None,
         attributes=_plain(stored_attributes(dataset, name)),
         dimension_names=[str(dimension) for dimension in variable.dims],
@@ -169,5 +168,5 @@ def _atomic_directory(path: Path) -> Iterator[Path]:
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        fsync_directory(path.parent)
+        fsync(path.parent)
         shutil.rmtree(old, ignore_errors=True)

@@ -1,13 +1,9 @@
-"""Two maps and their difference: ``plot_comparison``, for the command ``compare`` and its report.
-
-``render(lambda: plot_comparison(product, reference).flat[0].figure, ".png", dpi=150)`` of
-:mod:`cryotile.plotting.picture` gives the bytes of a picture for a page.
-"""
+"""Two maps and their difference, for the report of ``compare``."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +13,9 @@ import xarray as xr
 from cryotile.errors import InvalidValue
 from cryotile.fit.variables import Status
 from cryotile.plotting.colours import Shading, symmetric_limits
-from cryotile.plotting.look import crs_of
 from cryotile.plotting.panel import Panel
 from cryotile.plotting.picture import styled
 from cryotile.plotting.sheet import Sheet, draw_sheet
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 __all__ = ["plot_comparison"]
 
@@ -32,11 +24,7 @@ def plot_comparison(
     product: xr.DataArray,
     reference: xr.DataArray,
     *,
-    crs: pyproj.CRS | str | None = None,
-    names: tuple[str, str] = ("product", "reference"),
-    limits: tuple[float, float] | None = None,
-    size: float = 3.4,
-    figure: Figure | None = None,
+    crs: pyproj.CRS | str,
 ) -> npt.NDArray[Any]:
     """Draw two maps in the same colours, and the first less the second.
 
@@ -44,16 +32,8 @@ def plot_comparison(
     ----------
     product, reference : DataArray, dimensions (y, x)
         Of the same posts, time base, sign and units, which are an attribute of ``product``; NaN: no value.
-    crs : pyproj.CRS or str or None
-        Their projection; None: that of ``product``, if it names one.
-    names : (str, str)
-        Titles of the two maps.
-    limits : (float, float) or None
-        Values at the ends of the colour bar of both maps; None: symmetric, chosen from both.
-    size : float
-        Longer side of a map, inches.
-    figure : Figure or None
-        An empty figure; None: a new one.
+    crs : pyproj.CRS or str
+        Their projection.
 
     Returns
     -------
@@ -69,18 +49,17 @@ def plot_comparison(
     """
     pair = _pair(product, reference)
     shown = np.concatenate([pair[name].to_numpy().ravel() for name in ("dhdt", "reference")])
-    first, second = names
-    titles = {"dhdt": first, "reference": second, "difference": f"{first} − {second}"}
+    titles = {"dhdt": "product", "reference": "reference", "difference": "product − reference"}
     with styled():
-        both = Shading(limits or symmetric_limits(shown), "cmc.vik_r")
+        both = Shading(symmetric_limits(shown), "cmc.vik_r")
         panels = []
         for name, title in titles.items():
             shading = Shading(None, "cmc.vik_r") if name == "difference" else both
             status = f"{name}_status"
             panel = Panel.of(pair, name, shading=shading, title=title, status=status)
             panels.append(replace(panel, variable=product))
-        projection = crs_of(pair, "dhdt") if crs is None else pyproj.CRS.from_user_input(crs)
-        return draw_sheet(panels, projection, Sheet(size, 3, text=_text(pair)), figure)
+        projection = pyproj.CRS.from_user_input(crs)
+        return draw_sheet(panels, projection, Sheet(3.4, 3, text=_text(pair)))
 
 
 def _pair(product: xr.DataArray, reference: xr.DataArray) -> xr.Dataset:

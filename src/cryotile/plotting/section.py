@@ -10,6 +10,8 @@ import pyproj
 import xarray as xr
 
 from cryotile.errors import InvalidValue
+from cryotile.geo.places import from_degrees
+from cryotile.geo.projection import crs_text
 from cryotile.maps.along import places_along
 from cryotile.plotting.colours import label_of, title_of
 from cryotile.plotting.look import Look, crs_of, uncertainties, within
@@ -57,10 +59,10 @@ def plot_section(
     InvalidValue
         There is no line, or it has no length or no post.
     """
-    product = within(product, look.extent)
+    product = within(product, look.bounds)
     crs = crs_of(product, variable)
     line = _metres(look, crs)
-    places = places_along(product, np.reshape(line, (2, 2)), crs, per_post=2)
+    places = places_along(product, line, crs, per_post=2)
     distance, inside = places.distance / 1e3, places.inside
     at = {name: xr.DataArray(getattr(places, name), dims="place") for name in ("x", "y")}
     along = product.sel(at, method="nearest")
@@ -86,30 +88,20 @@ def plot_section(
     return np.array([*drawn, place], dtype=object)
 
 
-def _metres(look: Look, crs: pyproj.CRS | None) -> Line:
-    """Return the line in metres of the projection."""
+def _metres(look: Look, crs: pyproj.CRS | None) -> _Values:
+    """Return the ends of the line in metres of the projection; shape (2, 2)."""
     if look.line is None:
         raise InvalidValue(
             "a section needs a line; give --line x y x y, its start and end in metres"
         )
+    ends = np.reshape(look.line, (2, 2))
     if not look.lonlat:
-        return look.line
+        return ends
     if crs is None:
         raise InvalidValue(
             "the data name no CRS, so degrees have no place; give the line in metres"
         )
-    degrees = " ".join(f"{value:g}" for value in look.line)
-    if not all(abs(latitude) <= 90.0 for latitude in look.line[1::2]):
-        raise InvalidValue(
-            f"line {degrees} has a latitude beyond 90; give longitude, then latitude"
-        )
-    to_map = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True)
-    ends = [*to_map.transform(*look.line[:2]), *to_map.transform(*look.line[2:])]
-    if not np.isfinite(ends).all():
-        raise InvalidValue(
-            f"line {degrees} has no place in the projection of the data; give one within the map"
-        )
-    return (ends[0], ends[1], ends[2], ends[3])
+    return np.column_stack(from_degrees(ends[:, 0], ends[:, 1], crs_text(crs)))
 
 
 def _curve(
@@ -148,28 +140,22 @@ def _outside(distance: _Values, inside: npt.NDArray[np.bool_]) -> str:
     return f"; {length:.3g} km of it lie outside the posts"
 
 
-def _map(axes: Axes, product: xr.Dataset, variable: str, of: tuple[Look, Line]) -> None:
+def _map(axes: Axes, product: xr.Dataset, variable: str, of: tuple[Look, _Values]) -> None:
     look, line = of
     panel = Panel.of(product, variable, shading=look.shading, title="")
     left, right, bottom, top = panel.view.extent
-    ends = np.array(line) / 1e3
-    window = (
-        min(left, *ends[::2]),
-        max(right, *ends[::2]),
-        min(bottom, *ends[1::2]),
-        max(top, *ends[1::2]),
-    )
+    x, y = line.T / 1e3
+    window = (min(left, *x), max(right, *x), min(bottom, *y), max(top, *y))
     draw_panel(axes, panel, crs_of(product, variable), window)
     axes.set_xlabel("x (km)")
     axes.set_ylabel("y (km)")
 
 
-def _mark(top: Axes, place: Axes, length: float, line: Line) -> None:
+def _mark(top: Axes, place: Axes, length: float, line: _Values) -> None:
     """Draw the line on the map, and its ends A and B on both."""
-    start, end = (line[0] / 1e3, line[1] / 1e3), (line[2] / 1e3, line[3] / 1e3)
-    ends = (start[0], end[0]), (start[1], end[1])
-    place.plot(*ends, color="white", linewidth=2.6, zorder=7)
-    place.plot(*ends, color="0.05", linewidth=1.2, zorder=8)
+    start, end = (line / 1e3).tolist()
+    for colour, width, order in (("white", 2.6, 7), ("0.05", 1.2, 8)):
+        place.plot(*(line.T / 1e3), color=colour, linewidth=width, zorder=order)
     box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "linewidth": 0, "alpha": 0.85}
     for letter, where, share in (("A", start, 0.0), ("B", end, length)):
         place.annotate(

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from cryotile.errors import DamagedFile, InvalidValue, command
 from cryotile.files import (
     atomic_path,
-    fsync_directory,
+    fsync,
     make_way,
     read_sealed,
     write_durably,
@@ -193,7 +193,7 @@ class Log:
                     squares = add_up([self.squares(before), commit.squares])
                     content["checkpoint"] = write_checkpoint(temporary, after, squares)
                 write_sealed(temporary / "commit.json", content)
-                fsync_directory(temporary)
+                fsync(temporary)
                 self._publish(temporary, number, commit.id)
             except (FileNotFoundError, DamagedFile) as error:
                 # A compaction may have fenced this writer and swept its directory, or deleted the checkpoint.
@@ -202,7 +202,7 @@ class Log:
                 raise
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
-            fsync_directory(self.directory)
+            fsync(self.directory)
         return after
 
     def holds(self, number: int, commit: Commit) -> bool:

@@ -141,10 +141,7 @@ class Overlaps:
     def _read(self, granules: pa.Table, new: Stored) -> Stored:
         """Read points of granules, of those chunks and that time and place where new points are."""
         numbers = granules["number"].to_numpy()
-        fragments = self.snapshot.fragments
-        lists = fragments["granules"].combine_chunks()
-        hit = pc.is_in(pc.list_flatten(lists), value_set=pa.array(numbers, pa.int32()))
-        fragments = fragments.take(pc.unique(pc.list_parent_indices(lists).filter(hit)))
+        fragments = self.snapshot.fragments_of(numbers)
         chunks = places(new["x_cm"], new["y_cm"], self.store.description.chunk_size) >> RANK_BITS
         keep = np.isin(fragments["chunk"].to_numpy(), chunks)
         ends = hull(new, _NO_ROWS).T.tolist()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryotile.errors import DamagedFile
-from cryotile.files import fsync_directory, writing
+from cryotile.files import fsync, writing
 from cryotile.pointdb.fragments import load_fragment
 from cryotile.pointdb.log import Log
 from cryotile.pointdb.snapshot import Snapshot, rows_of
@@ -69,8 +69,8 @@ def set_damage_aside(root: Path) -> SetAside | None:
         # The newest first: if this is interrupted, the remaining commits are still a log.
         for number in reversed(numbers):
             log.path(number).rename(aside / _free_name(aside, number))
-        fsync_directory(aside)
-        fsync_directory(log.directory)
+        fsync(aside)
+        fsync(log.directory)
     _count_again(store)
     return SetAside(aside, tuple(numbers), tuple(dict.fromkeys(granules)))
 

@@ -179,7 +179,7 @@ def rewrite(
         A fragment does not exist; a compaction may have replaced it.
     """
     old: dict[int, list[dict[str, Any]]] = {}
-    for entry in _fragments_of(snapshot, gone):
+    for entry in snapshot.fragments_of(gone).to_pylist():
         old.setdefault(entry["chunk"], []).append(entry)
     replaced = [entry["path"] for entries in old.values() for entry in entries]
     work = _Work(store, snapshot, frozenset(gone))
@@ -197,15 +197,6 @@ def rewrite(
 
     added = write_fragments(writer, pieces(), schema)
     return Rewritten(added, replaced, work.changes.total())
-
-
-def _fragments_of(snapshot: Snapshot, granules: Collection[int]) -> list[dict[str, Any]]:
-    """Return rows of the fragments that hold points of some granules, given by number."""
-    numbers = snapshot.fragments["granules"].combine_chunks()
-    hit = pc.is_in(pc.list_flatten(numbers), value_set=pa.array(list(granules), pa.int32()))
-    rows = pc.unique(pc.list_parent_indices(numbers).filter(hit))
-    found: list[dict[str, Any]] = snapshot.fragments.take(rows).to_pylist()
-    return found
 
 
 @dataclass(frozen=True, eq=False)

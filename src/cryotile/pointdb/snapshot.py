@@ -171,6 +171,12 @@ class Snapshot:
         simulated = self.granules["simulated"].fill_null(fill_value=False).to_numpy()
         return float(rows[simulated].sum() / max(rows.sum(), 1))
 
+    def fragments_of(self, granules: Iterable[int]) -> pa.Table:
+        """Return the rows of the fragments that hold points of some granules, given by number."""
+        numbers = self.fragments["granules"].combine_chunks()
+        hit = pc.is_in(pc.list_flatten(numbers), value_set=pa.array(granules, pa.int32()))
+        return self.fragments.take(pc.unique(pc.list_parent_indices(numbers).filter(hit)))
+
     def after(self, commits: Iterable[Mapping[str, Any]]) -> Snapshot:
         """Return the snapshot after further commits.
 

@@ -20,7 +20,7 @@ import pyproj
 from cryotile.errors import DamagedFile, InvalidValue, UnwritablePath
 from cryotile.files import (
     atomic_path,
-    fsync_directory,
+    fsync,
     make_directory,
     read_sealed,
     set_aside,
@@ -347,7 +347,7 @@ def create_store(path: Path, description: Description) -> None:
             for directory in (temporary, temporary / "log"):
                 # The copy beside the log takes the place of the first one if that is damaged.
                 write_sealed(directory / FILE_NAME, description.content())
-            fsync_directory(temporary)
+            fsync(temporary)
             temporary.rename(path)
         except OSError as error:
             if (path / FILE_NAME).exists():
@@ -359,4 +359,4 @@ def create_store(path: Path, description: Description) -> None:
             raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        fsync_directory(path.parent)
+        fsync(path.parent)

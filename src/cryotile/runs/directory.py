@@ -44,7 +44,7 @@ from cryotile.errors import CryotileError, DamagedFile, InvalidValue, Unwritable
 from cryotile.files import (
     atomic_path,
     checksum_of_values,
-    fsync_directory,
+    fsync,
     make_way,
     read_sealed,
     set_aside,
@@ -151,7 +151,7 @@ def make_run_directory(
         write_text(temporary / "run.toml", tomli_w.dumps(_frozen(settings, db, directory)))
         # Whole or not at all; a directory that is not empty is never replaced.
         temporary.rename(directory)
-        fsync_directory(directory.parent)
+        fsync(directory.parent)
     except OSError as error:
         # Otherwise another process planned at the same moment; the caller compares the options.
         if not (directory / "run.toml").exists():
@@ -196,7 +196,7 @@ def write_generation(directory: Path, number: int, table: pd.DataFrame, db: Poin
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        fsync_directory(generation.parent)
+        fsync(generation.parent)
 
 
 def generation_directory(directory: Path, number: int) -> Path:

@@ -47,7 +47,7 @@ from cryotile.farm.task import Task
 from cryotile.files import (
     atomic_path,
     checksum_of_values,
-    fsync_directory,
+    fsync,
     make_way,
     read_sealed,
     set_aside,
@@ -487,7 +487,7 @@ def _write(
             checksum = checksum_of_values(frozen, but=_EDITABLE)
             write_text(temporary / FILE_NAME, tomli_w.dumps({"checksum": checksum, **frozen}))
             temporary.rename(directory)
-            fsync_directory(directory.parent)
+            fsync(directory.parent)
         except OSError:
             # Another process was faster and froze the same: the digest in the name covers all settings.
             if not (directory / FILE_NAME).exists():

@@ -377,12 +377,14 @@ class _IngestBatchState:
 
 def _size(file: Path) -> int:
     """Return the bytes of a file, at least 1."""
+    # A file that cannot be opened is refused, with the reason, when it is read.
     with suppress(OSError):
         return max(file.stat().st_size, 1)
     return 1
 
 
 def _checksum(file: Path) -> str:
+    """Return the SHA-256 of a file; empty if it cannot be read, which its reader reports."""
     with suppress(OSError), file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
     return ""

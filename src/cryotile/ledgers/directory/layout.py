@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cryotile.farm.task import Task
-from cryotile.files import fsync_directory, write_durably
+from cryotile.files import fsync, write_durably
 
 __all__ = ["DONE", "UNIT", "PublishedList", "Unit", "look", "names", "open_list", "publish_list"]
 
@@ -203,7 +203,7 @@ def publish_list(home: str, number: int, tasks: Sequence[Task]) -> bool:
         write_durably(temporary / "tasks", content + _digest(content))
         # A rename never replaces a directory that is not empty, so of several enrollers one is first.
         temporary.rename(f"{home}/{number:04d}")
-        fsync_directory(Path(home))
+        fsync(Path(home))
     except OSError as error:
         # A file server that renamed and lost the answer finds nothing to rename when it is asked again.
         if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT):
