@@ -113,6 +113,12 @@ def test_a_page_that_asks_for_changes_knows_every_tile(run):
     assert (seconds, cost, state, attempts) == (2.5, 60.0, 2, 1)
     (known,) = run.ask("GET", "/workers").json["workers"]
     assert (known["number"], known["host"]) == (worker, "here")
+    # What has changed long ago is told no more: of a large run a look costs what has changed.
+    run.farm.sql(
+        "UPDATE tasks SET settled = settled - 60 WHERE run_id = (SELECT id FROM runs WHERE uuid = :uuid)",
+        uuid=run.uuid,
+    )
+    assert len(run.ask("GET", f"/tiles?since={run.next!r}").data) == 20
     # Another page that asks for the first time sees the same.
     other = copy(run)
     other.next, other.tiles = None, {}
