@@ -4,9 +4,9 @@ The server is ``cryotile serve`` with PostgreSQL on this machine, beside its cli
 
     PYTHONPATH=. python benchmarks/load.py --output docs/_static
 
-Each worker keeps one connection, and sends one request for each batch of tasks, which settles the batch and claims the
-next one.  Each watcher does what the page does: it reads the event stream of the run, and asks for tiles, workers, the
-history and failures.
+Each worker keeps one connection, and sends one request for each batch of tasks, which settles the batch, with a
+thumbnail of each tile, and claims the next one.  Each watcher does what the page of a run does that colours tiles by
+dh/dt: it reads the event stream, and asks for tiles, thumbnails, history, workers and failures, one after the other.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from tests.support.services.farm import FarmServer
 from tests.support.services.postgres import Postgres
+from tests.support.watched_runs import disc_map, disc_values, packed
 
 from cryotile.farm.http import Site
 from cryotile.taskfarm.client import log_in
@@ -40,8 +41,14 @@ from farm_clients import WHO, cpu_seconds
 # Seconds that a worker works on a batch on average, and tasks of a batch.
 THINK, BATCH = 10.0, 3
 
-# Seconds between two questions of the page, which it asks after each change of the counts.
-ASK = 2.0
+# Seconds between the last answer to the page and its next question, while the counts change all the time.
+ASK = 1.0
+
+# Thumbnails in one answer, at most.
+PICTURES = 20_000
+
+# Tiles along a side of the map that the thumbnails are of.
+SIDE = 24
 
 # Seconds after which an answer counts as missing.
 LIMIT = 30.0
@@ -130,7 +137,7 @@ class Link:
         return time.monotonic() - start, content
 
 
-async def work(number: int, link: Link, run: str, found: Found) -> None:
+async def work(number: int, link: Link, run: str, thumbnails: list[str], found: Found) -> None:
     """Do what a worker does, until cancelled."""
     identity = {"uuid": f"worker-{number}", "host": f"node{number // 64}", "pid": number}
     await asyncio.sleep(random.uniform(0, THINK))
@@ -139,7 +146,10 @@ async def work(number: int, link: Link, run: str, found: Found) -> None:
         token = f"{random.getrandbits(56):x}"
         if leases:
             path = f"runs/{run}/outcomes?worker={identity['uuid']}&claim={BATCH}&token={token}"
-            body: Any = [{"lease": each["lease"], "seconds": 1.0} for each in leases]
+            body: Any = [
+                {"lease": each["lease"], "seconds": 1.0, "thumbnail": random.choice(thumbnails)}
+                for each in leases
+            ]
         else:
             path, body = f"runs/{run}/leases", {"worker": identity, "n": BATCH, "token": token}
         try:
@@ -154,26 +164,40 @@ async def work(number: int, link: Link, run: str, found: Found) -> None:
 
 async def refresh(link: Link, path: str, found: Found) -> None:
     """Ask for what the page shows, as it does after changes, until cancelled."""
-    since = ""
+
+    async def ask(part: str) -> bytes:
+        seconds, content = await link.ask("GET", f"{path}{part}")
+        found.questions.append((found.now(), seconds))
+        return content
+
+    tiles, pictures = "tiles", "thumbnails?variable=dhdt&detail=1"
+    since = after = ""
     while True:
         try:
-            for part in (f"tiles{since}", "workers", "history", "failures"):
-                seconds, content = await link.ask("GET", f"{path}{part}")
-                found.questions.append((found.now(), seconds))
-                if part.startswith("tiles"):
-                    since = f"?since={struct.unpack_from('<d', gzip.decompress(content), 12)[0]!r}"
+            _, since = changes(await ask(f"{tiles}{since and f'?since={since}'}"))
+            count = PICTURES
+            while count == PICTURES:
+                count, after = changes(await ask(f"{pictures}{after and f'&since={after}'}"))
+            for part in ("history", "workers", "failures"):
+                await ask(part)
         except (OSError, RuntimeError, TimeoutError, EOFError) as error:
             found.errors[f"{type(error).__name__}: {error}"] += 1
             link.reader = None
         await asyncio.sleep(ASK)
 
 
-async def listen(link: Link, run: str, found: Found) -> None:
+def changes(answer: bytes) -> tuple[int, str]:
+    """Return how many tasks an answer in binary holds, and the time from which to ask for the next changes."""
+    _, count, _, after = struct.unpack_from("<IIId", gzip.decompress(answer))
+    return count, repr(after)
+
+
+async def listen(link: Link, found: Found) -> None:
     """Read the event stream, and connect again when it ends, until cancelled."""
     while True:
         try:
             link.reader = None
-            await link.send("GET", f"runs/{run}/events")
+            await link.send("GET", "events")
             assert link.reader is not None
             while line := await link.reader.readline():
                 found.events += line.startswith(b"data:")
@@ -201,7 +225,14 @@ def memory(leader: int) -> float:
 
 
 async def load(
-    server: FarmServer, token: str, run: str, workers: int, watchers: int, seconds: float
+    server: FarmServer,
+    token: str,
+    run: str,
+    thumbnails: list[str],
+    *,
+    workers: int,
+    watchers: int,
+    seconds: float,
 ) -> Found:
     """Let workers and watchers use a server for some time."""
     found = Found()
@@ -209,9 +240,9 @@ async def load(
     def link() -> Link:
         return Link(server.port, token, found)
 
-    jobs = [work(number, link(), run, found) for number in range(workers)]
+    jobs = [work(number, link(), run, thumbnails, found) for number in range(workers)]
     for _ in range(watchers):
-        jobs.append(listen(link(), run, found))
+        jobs.append(listen(link(), found))
         jobs.append(refresh(link(), f"runs/{run}/", found))
     jobs.append(watch_memory(server.server.pid, found))
     tasks = [asyncio.create_task(job) for job in jobs]
@@ -304,9 +335,22 @@ def main() -> None:
         token = log_in(*WHO, server.seed_url).auth[0]
         site = Site(f"{server.address}/api/v1", auth=(token, ""))
         run = site.ask("POST", "runs", body={"name": "load", "count": options.tasks})["run"]
+        layout = disc_map(SIDE)
+        thumbnails = [packed(values) for values in disc_values(layout, SIDE)]
+        rows, columns = np.divmod(np.arange(options.tasks), round(options.tasks**0.5) + 1)
+        layout |= {"columns": columns.tolist(), "rows": rows.tolist()}
+        site.ask("PUT", f"runs/{run}/map", body=layout)
         used = cpu_seconds(server.server.pid)
         found = asyncio.run(
-            load(server, token, run, options.workers, options.watchers, options.seconds)
+            load(
+                server,
+                token,
+                run,
+                thumbnails,
+                workers=options.workers,
+                watchers=options.watchers,
+                seconds=options.seconds,
+            )
         )
         table, reached = report(found, cpu_seconds(server.server.pid) - used, options)
         said = (directory / "serve.log").read_text()

@@ -207,6 +207,8 @@ def test_a_map_is_stored_once_and_read_by_its_tag(run):
 def test_thumbnails_come_with_the_outcome_and_only_of_done_tasks(run):
     assert run.ask("GET", "/thumbnails?variable=dhdt").status_code == 404
     run.ask("PUT", "/map", MAP)
+    for query in ("variable=dhdt", "variable=dhdt&detail=1", "variable=status&detail=1"):
+        assert pictures(run, query) == {}
     first, second, third = run.claim(3)
     run.settle(first, picture=[0, 10, 20, 30, 1, 1, 2, 0])
     run.settle(second, picture=[5] * 8, error="no")
@@ -277,8 +279,11 @@ def test_a_worker_at_its_first_task_is_busy_since_it_came(run):
     assert run.ask("GET", "/history").json["streams"] == []
 
 
-@pytest.mark.parametrize("part", ["tiles", "workers", "history", "failures"])
+@pytest.mark.parametrize(
+    "part", ["tiles", "thumbnails?variable=dhdt&detail=1", "workers", "history", "failures"]
+)
 def test_ten_watchers_of_a_large_run_cost_what_one_costs(run, part, monkeypatch):
+    run.ask("PUT", "/map", MAP)
     # Any run is large, and no answer becomes too old on a slow machine.
     for name, value in (("_SHORT", 0), ("_LEAST", 1e6), ("_MOST", 1e6)):
         monkeypatch.setattr(state, name, value)

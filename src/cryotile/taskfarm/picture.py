@@ -91,7 +91,8 @@ def coarse(values: _Bytes, *, flags: bool) -> _Bytes:
     -------
     ndarray of uint8, shape (tasks, 1, 1)
     """
-    flat = values.reshape(len(values), -1)
+    # Spelled out, since NumPy does not find the size of a side of nothing.
+    flat = values.reshape(len(values), values.shape[1] * values.shape[2])
     if not flags:
         count = np.count_nonzero(flat, axis=1)
         found = np.rint(flat.sum(axis=1, dtype=float) / np.maximum(count, 1))

@@ -66,7 +66,7 @@ class WorkerIds:
 # An answer is kept if it takes more seconds of a processor, or is longer than this many bytes; such answers at most.
 _CHEAP, _SHORT, _KEPT = 0.01, 8192, 64
 
-# Seconds for which an answer is kept, at least and at most, and how many times as long as it took.  The page asks a
+# Seconds for which an answer is given, at least and at most, and how many times as long as it took.  The page asks a
 # second after a change, so that a short answer is never older than the change.
 _LEAST, _MOST, _TIMES = 1.0, 10.0, 20.0
 
@@ -85,8 +85,12 @@ class KeptAnswers:
     def get(self, key: Hashable, make: Callable[[], bytes]) -> bytes:
         """Return the answer of a key: a kept one, or a new one if it was cheap or is too old."""
         with self._lock:
-            if len(self._kept) > _KEPT:
-                self._kept.clear()
+            if key not in self._kept:
+                # Few ask for the changes since a time of long ago.
+                past = time.monotonic() - _MOST
+                self._kept = {k: each for k, each in self._kept.items() if each.until > past}
+                if len(self._kept) >= _KEPT:
+                    self._kept.clear()
             kept = self._kept.setdefault(key, _Kept())
         if (answer := kept.fresh()) is not None:
             return answer
@@ -115,7 +119,7 @@ class _Kept:
     """An answer, until when it is given, and the lock of the thread that makes the next one."""
 
     answer: bytes | None = None
-    until: float = 0.0
+    until: float = field(default_factory=time.monotonic)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fresh(self) -> bytes | None:

@@ -36,12 +36,6 @@ __all__ = ["api"]
 _RUN = "/api/v1/runs/<run>"
 _BINARY = "application/octet-stream"
 
-# Seconds to whose multiples the times of watchers are rounded down.
-_SHARED = 4.0
-
-# Shorter answers are not compressed.
-_SHORT = 500
-
 
 @operations.add("PUT", f"{_RUN}/map", {204: "The map is stored."}, role="worker")
 def put_map(run: RunRecord, body: Map) -> None:
@@ -70,11 +64,9 @@ def get_tiles(run: RunRecord, query: SinceQuery) -> Response:
     Little endian: u32 0x54435931, u32 count, u32 epoch, f64 next; then for each task u32 index, f32 seconds, f32 cost,
     u32 number of the worker, u8 state (0 waiting, 1 leased, 2 done, 3 failed), u8 attempts, column by column.
     """
-    # Watchers share the answer; a tile may come twice.
-    since = None if query.since is None else query.since - query.since % _SHARED
     body = server().answers.get(
-        (run.id, "tiles", since),
-        lambda: gzip.compress(watching.tiles(server().database, run, since), 1, mtime=0),
+        (run.id, "tiles", query.since),
+        lambda: gzip.compress(watching.tiles(server().database, run, query.since), 1, mtime=0),
     )
     return packed(body, _BINARY)
 
@@ -87,15 +79,21 @@ def get_thumbnails(run: RunRecord, query: PictureQuery) -> Response:
     and u8 values of each, rows by columns: 0 for no data, 1 to 255 over the range of the variable.
     """
     named = None if query.tasks is None else [int(index) for index in query.tasks.split(",")]
-    found = watching.thumbnails(
-        server().database, run, query.variable,
-        since=query.since, named=named, summary=query.detail is not None,
-    )  # fmt: skip
-    if found is None:
-        raise NotFound(
-            f"run {run.uuid} has no map with the variable {query.variable!r}; see its map"
-        )
-    return _compressed(found)
+
+    def make() -> bytes:
+        found = watching.thumbnails(
+            server().database, run, query.variable,
+            since=query.since, named=named, summary=query.detail is not None,
+        )  # fmt: skip
+        if found is None:
+            raise NotFound(
+                f"run {run.uuid} has no map with the variable {query.variable!r}; see its map"
+            )
+        return gzip.compress(found, 1, mtime=0)
+
+    if named is not None:
+        return packed(make(), _BINARY)
+    return packed(server().answers.get((run.id, query), make), _BINARY)
 
 
 @operations.add("GET", f"{_RUN}/history", {200: "The history."}, role="viewer", shared=True)
@@ -166,10 +164,3 @@ def explain(run: RunRecord, query: ExplainQuery) -> Explained:
 def _pause(run: RunRecord, *, paused: bool) -> None:
     runs.pause(server().database, run, paused=paused)
     accounts.note("pause" if paused else "resume", run.uuid, commit=True)
-
-
-def _compressed(body: bytes) -> Response:
-    """Answer with bytes, compressed if the caller takes that."""
-    if len(body) < _SHORT:
-        return Response(body, mimetype=_BINARY)
-    return packed(gzip.compress(body, 1, mtime=0), _BINARY)

@@ -44,8 +44,9 @@ __all__ = [
 MOST_PICTURES = 20_000
 """Thumbnails in one answer."""
 
-# Seconds by which the time of an answer is early.
-_OVERLAP = 10.0
+# Seconds by which the time of an answer is early at least, and to whose multiples it is rounded down: so watchers ask
+# for the same changes, and share the answer.
+_OVERLAP, _SHARED = 10.0, 4.0
 
 # Latest tasks that show cost against seconds; ended tasks that show when workers were busy, and of how many seconds.
 _SAMPLES, _SPANS, _HOUR = 1000, 20_000, 3600.0
@@ -209,7 +210,7 @@ def _clock(connection: Connection, run: RunRecord) -> tuple[int, float]:
     """Return the epoch of a run, and the time from which to ask for changes."""
     row = CLOCK(connection, run=run.id).one_or_none()
     # A run that is deleted at this moment has none.
-    return (0, 0.0) if row is None else (row.epoch, row.clock - _OVERLAP)
+    return (0, 0.0) if row is None else (row.epoch, (row.clock - _OVERLAP) // _SHARED * _SHARED)
 
 
 def thumbnails(
