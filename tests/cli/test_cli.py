@@ -411,3 +411,15 @@ def test_a_closed_output_pipe_ends_the_command_quietly(greenland: Path) -> None:
         told.stdout.close()
         assert told.stderr.read() == b""
     assert told.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")]
+)
+def test_a_command_that_a_signal_ends_says_that_results_stay(
+    call: Call, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, word: str
+) -> None:
+    monkeypatch.setattr("cryotile.runs.doctor.examine", lambda _: signal.raise_signal(number))
+    code, _, errors = call("doctor", ".")
+    assert code == 128 + number
+    assert errors.strip() == f"cryotile: {word}; saved results stay, and the same command goes on"

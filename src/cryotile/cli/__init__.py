@@ -256,7 +256,7 @@ def main() -> None:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         # Click puts its own error in place of the interruption, whose text says what is saved.
-        _complain(f"interrupted; {error.__cause__ or error or SAVED}")
+        _complain(f"interrupted; {str(error.__cause__ or error) or SAVED}")
         code = 128 + signal.SIGINT
     except SystemExit as leaving:
         if sys.stdout is not output:
@@ -265,7 +265,7 @@ def main() -> None:
             os._exit(128 + signal.SIGPIPE)
         code = leaving.code
     except Terminated as error:
-        _complain(f"terminated; {error or SAVED}")
+        _complain(f"terminated; {str(error) or SAVED}")
         code = 128 + signal.SIGTERM
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
