@@ -175,9 +175,22 @@ def test_an_address_without_a_server_is_named(key):
     assert "a:b" not in str(caught.value)
 
 
-def test_an_address_without_a_host_is_refused(key):
-    with pytest.raises(InvalidValue, match=r"'http://' has no host; write http://host:5000"):
-        HttpLedger("http://", key)
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://",
+        "127.0.0.1:5000",
+        "ftp://host/x",
+        "http://[::1",
+        "http://host:port",
+        "http://host:99999",
+    ],
+)
+def test_an_address_of_no_server_is_refused_without_its_password(key, address):
+    given = address.replace("//", "//ann:secret@")
+    with pytest.raises(InvalidValue, match=r"names no server; write http://host:5000") as caught:
+        HttpLedger(given, key)
+    assert f"address {address!r}" in str(caught.value)
 
 
 def test_an_unknown_user_is_refused(server, key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 
@@ -96,6 +97,27 @@ def test_users_are_added_listed_and_removed(tmp_path, monkeypatch, call):
     assert user("remove", "ann")[0] == 0
     assert user("remove", "ann")[0] == 1
     assert user("list") == (0, "", "")
+
+
+@pytest.mark.parametrize("host", ["", "nosuch.invalid", "192.0.2.1", "a..b"])
+def test_a_place_where_no_server_can_listen_is_refused_in_one_line(tmp_path, call, host):
+    words = ("--host", host, "--database-url", f"sqlite:///{tmp_path}/farm.db")
+    code, said, complaint = call("serve", *words)
+    assert (code != 0, said) == (True, "")
+    assert complaint.startswith("cryotile: host ")
+    assert "give --host an address of this machine" in complaint
+    assert complaint.count("\n") == 1
+
+
+def test_a_port_that_is_in_use_is_refused_in_one_line(tmp_path, call, monkeypatch):
+    monkeypatch.setattr("cryotile.cli.server._PATIENCE", 0.0)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        words = ("--port", port, "--database-url", f"sqlite:///{tmp_path}/farm.db")
+        code, said, complaint = call("serve", *words)
+    assert (code, said) == (1, "")
+    assert "Address already in use); give" in complaint
+    assert complaint.count("\n") == 1
 
 
 def test_an_unknown_database_is_named_in_one_line(call):

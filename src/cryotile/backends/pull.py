@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cryotile.backends import pool
 from cryotile.backends.base import DEFAULTS, STALL, Attempt, Context
+from cryotile.backends.cores import usable_cores
 from cryotile.backends.host_health import OwnHostHealth
 from cryotile.errors import CryotileError, InvalidValue
 from cryotile.farm.task import ATTEMPTS, Outcome, Task, Work
@@ -467,9 +468,13 @@ def without_children(address: str) -> tuple[str, int]:
     options = [option for option in query.split("&") if option]
     ours = [option for option in options if option.startswith("children=")]
     rest = "&".join(option for option in options if option not in ours)
-    scheme = place.partition(":")[0]
-    size = pool.pool_size(scheme, ours[-1].removeprefix("children=") if ours else "")
-    return f"{place}?{rest}" if rest else place, size
+    number = ours[-1].removeprefix("children=") if ours else str(usable_cores())
+    if not (number.isdecimal() and int(number) > 0):
+        raise InvalidValue(
+            f"children={number} must be a positive integer; write e.g. ?children=4 at the end of the address, or leave"
+            f" it out for one per usable core ({usable_cores()} here)"
+        )
+    return f"{place}?{rest}" if rest else place, int(number)
 
 
 def _may_kill(lease: Lease) -> bool:

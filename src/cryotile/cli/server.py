@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -24,6 +27,9 @@ __all__ = ["farm", "serve", "user"]
 
 # Shorter passwords are guessed.
 _SHORT = 10
+
+# Seconds for which a port that is in use is tried again.
+_PATIENCE = 5.0
 
 DATABASE = click.option(
     "--database-url",
@@ -58,7 +64,7 @@ def serve(host: str, port: int, database_url: str | None, processes: int) -> Non
     from cryotile.taskfarm.server import accounts, create_app
     from cryotile.taskfarm.server import serve as serve_until_signal
 
-    settings = _settings(database_url)
+    settings, bind = _settings(database_url), _listening_place(host, port)
     # An error is printed once here, not by every process.
     app = create_app(settings)
     database = app.extensions["cryotile"].database
@@ -68,7 +74,6 @@ def serve(host: str, port: int, database_url: str | None, processes: int) -> Non
     click.echo(f"task farm at http://{host}:{port}/ with {database.name}")
     if nobody:
         click.echo("it has no users yet: cryotile user add NAME")
-    bind = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     serve_until_signal(settings, bind, processes=processes)
 
 
@@ -97,7 +102,7 @@ def add(name: str, password: str | None, role: str | None, database_url: str | N
 
     if password is None:
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    if len(password) < _SHORT:
+    if 0 < len(password) < _SHORT:
         click.echo(
             f"cryotile: a password of under {_SHORT} characters is easy to guess; choose a longer one",
             err=True,
@@ -142,6 +147,30 @@ def list_users(database_url: str | None) -> None:
     for name, role, created in known:
         since = datetime.fromtimestamp(created).astimezone().isoformat(" ", "minutes")
         click.echo(f"{name}\t{role}\t{since}")
+
+
+def _listening_place(host: str, port: int) -> str:
+    """Return where to listen as gunicorn takes it; refuse a place that cannot be used, in one line."""
+    if not host:
+        raise InvalidValue(
+            "host is empty; give --host an address of this machine, or 0.0.0.0 for all"
+        )
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            socket.create_server((host, port), family=family).close()
+        except (OSError, UnicodeError) as error:
+            # A server that was killed a moment ago may still hold it.
+            if getattr(error, "errno", 0) == errno.EADDRINUSE and time.monotonic() < end:
+                time.sleep(0.2)
+                continue
+            reason = str(getattr(error, "strerror", None) or error).partition(" (")[0]
+            raise CryotileError(
+                f"host {host!r}, port {port} cannot be listened at ({reason}); give --host an address of this machine,"
+                " or another --port"
+            ) from error
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _settings(database_url: str | None) -> ServerSettings:

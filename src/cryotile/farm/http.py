@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import os
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -307,12 +308,19 @@ def credentials(address: str) -> tuple[SplitResult, tuple[str, str] | None]:
     Raises
     ------
     InvalidValue
-        The address has no host.
+        It is not the address of an HTTP server.
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+        found = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        # A port that is not a number, or half an IPv6 address.
+        found = False
+    if not found:
+        # Without user and password.
+        shown = re.sub("//.*@", "//", address)
+        raise InvalidValue(f"address {shown!r} names no server; write http://host:5000")
     _, at, place = parts.netloc.rpartition("@")
-    if not parts.hostname:
-        raise InvalidValue(f"address {address!r} has no host; write {parts.scheme}://host:5000")
     auth = (unquote(parts.username or ""), unquote(parts.password or "")) if at else None
     if auth is None and (token := os.environ.get("CRYOTILE_TOKEN")):
         auth = (token, "")

@@ -69,7 +69,7 @@ def open_api(url: str, *, patience: float = PATIENCE) -> Site:
     Raises
     ------
     InvalidValue
-        The address has no host.
+        It is not the address of an HTTP server.
     """
     place, auth = credentials(url)
     verify = os.environ.get("CRYOTILE_CA_BUNDLE") or True

@@ -14,6 +14,7 @@ import fcntl
 import logging
 import math
 import os
+import re
 import threading
 import time
 import weakref
@@ -225,8 +226,10 @@ def _checked(url: str) -> URL:
         address = make_url(url)
         kind = address.get_backend_name()
     except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        # Without user and password.
+        shown = re.sub("//.*@", "//", url)
         raise InvalidValue(
-            f"invalid database address {url!r}; write sqlite:///path or postgresql://user@host/name"
+            f"invalid database address {shown!r}; write sqlite:///path or postgresql://user@host/name"
         ) from error
     if kind == "postgresql":
         return address.set(drivername="postgresql+psycopg")
@@ -237,6 +240,10 @@ def _checked(url: str) -> URL:
     if address.database in (None, "", ":memory:"):
         raise InvalidValue(
             "a database in memory is visible to one process only; name a file, e.g. sqlite:///farm.db"
+        )
+    if address.query:
+        raise InvalidValue(
+            f"the address of a SQLite database has no options, and {', '.join(address.query)} is given; leave it out"
         )
     path = Path(str(address.database)).absolute()
     if (network := network_file_system(path)) is not None:
