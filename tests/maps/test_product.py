@@ -176,7 +176,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 def write(rows):
-    grid = Grid("EPSG:3413", (0.0, 0.0, 499e3, rows * 1e3 - 1e3), 1000.0)
+    grid = Grid("EPSG:3413", (0.0, 0.0, 249e3, rows * 1e3 - 1e3), 1000.0)
     made = lambda part: made_up(grid.part(grid.rows[part], grid.columns))
     write_product(made, Path(sys.argv[1]), grid=grid, config=CONFIG)
 
@@ -192,7 +192,7 @@ def test_the_memory_of_a_product_does_not_grow_with_its_rows(tmp_path: Path, suf
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", MEASURE, str(tmp_path / f"dhdt{suffix}")]
     grown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    # Ten times the rows add 170 MB of values; the number is in kilobytes.
+    # Ten times the rows add 85 MB of values; the number is in kilobytes.
     assert int(grown.stdout) < 40_000
 
 
