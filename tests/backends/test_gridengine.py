@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.support import command_line
 from tests.support.members import small_run
 from tests.support.services.gridengine import GridEngine
+from tests.support.waiting import wait_until
 
 MEMBERS = ("--scheduler", "sge", "--members", 3)
 # mem_free: a small machine may have less than the plan requests.
@@ -61,12 +62,30 @@ def test_a_job_that_is_not_an_array_is_no_member_and_knows_its_remaining_time(
     assert code == "2"
 
 
-def test_jobs_grow_with_the_work(grid_engine: GridEngine, tmp_path: Path) -> None:
+def test_jobs_in_error_are_named_and_others_do_the_work(
+    grid_engine: GridEngine, tmp_path: Path
+) -> None:
     small = small_run(tmp_path, "false")
-    words = ("--scheduler", "sge", "--workers", "2..3", "--every", 0.5, "--", "-l", "mem_free=1M")
-    done = command_line.run(
-        "farm", "grow", small.run.path, *words, environment=grid_engine.environment
+
+    def grow(*words: str) -> str:
+        words = ("--scheduler", "sge", "--every", "0.5", *words, "-l", "mem_free=1M")
+        done = command_line.run(
+            "farm", "grow", small.run.path, *words, environment=grid_engine.environment
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # Grid Engine cannot create the output: each job gets into the state Eqw when it starts.
+    broken = ("--workers", "2..2", "--once", "--", "-o", "/no/such/directory/")
+    assert "0 workers in the queue, 2 added" in grow(*broken)
+    wait_until(
+        lambda: grid_engine.call("qstat", "-g", "d").count(" Eqw ") == 2,
+        lambda: "no job is in error",
     )
-    assert done.returncode == 0, done.stderr
-    assert "0 workers in the queue, 2 added" in done.stdout
+    said = grow(*broken)
+    assert said.startswith("2 workers in the queue are held or in error, and are not counted")
+    assert "added" not in said
+    assert "0 workers in the queue, 2 added" in grow("--workers", "2..4", "--")
     assert small.tiles() == small.expected
+    # Those in error were cancelled with the rest.
+    wait_until(lambda: " Eqw " not in grid_engine.call("qstat"), lambda: "jobs in error stay")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import shlex
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,14 +19,36 @@ from cryotile.runs.grow import GROWER, Grower, grow
 from cryotile.runs.submit import walltime
 from tests.support import command_line
 from tests.support.members import SmallRun, small_run
-from tests.support.services.slurm import Slurm
+from tests.support.services.slurm import CORES, Slurm
+from tests.support.waiting import wait_until
+
+SLURM = ("--scheduler", "slurm", "--every", "0.5")
+# One of several growers of a run must not be slow for three looks, or it loses its place.
+SEVERAL = ("--workers", "1..1", "--every", "4")
+
+QUICK = "export CRYOTILE_GRACE=0.1"
+"""Line of a job script: a tile that is held does not end, and need not be waited for."""
 
 
 def start(small: SmallRun, slurm: Slurm, *words: object) -> subprocess.Popen[str]:
     """Start a grower of the run."""
-    limits = ("--scheduler", "slurm", "--every", 0.5)
     return command_line.start(
-        "farm", "grow", small.run.path, *limits, *words, environment=slurm.environment
+        "farm", "grow", small.run.path, *SLURM, *words, environment=slurm.environment
+    )
+
+
+def start_in_job(small: SmallRun, slurm: Slurm, output: Path) -> subprocess.Popen[str]:
+    """Submit a job that grows the run, named as its output; the process ends with it, and as it did."""
+    words = ("farm", "grow", str(small.run.path), *SLURM, *SEVERAL)
+    script = f"#!/bin/bash\nexec {sys.executable} -m cryotile {shlex.join(words)}\n"
+    options = (f"--job-name={output.name}", f"--output={output}", "--time=5")
+    job = output.with_suffix(".sh")
+    job.write_text(script)
+    return subprocess.Popen(
+        ["sbatch", "--wait", *options, job],
+        env=slurm.environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -38,36 +62,98 @@ def queued(slurm: Slurm) -> list[str]:
     return slurm.call("squeue", "--noheader", "--array", "--format=%F").split()
 
 
-def test_jobs_grow_with_the_work_and_none_is_left_when_it_is_done(slurm, tmp_path) -> None:
-    small = small_run(tmp_path, "false")
-    said = finish(start(small, slurm, "--workers", "2..5"))
-    assert small.tiles() == small.expected
-    assert said.splitlines()[0].startswith("0 workers in the queue, 2 added, each for ")
-    assert said.splitlines()[-1] == f"{small.run.path}: nothing is left to do"
-    jobs = json.loads((small.run.path / GROWER).read_text())["said"]["jobs"]
-    assert not set(jobs) & set(queued(slurm)) or not slurm.call(
-        "squeue", "--noheader", "--states=PENDING"
-    )
+def said_of(small: SmallRun) -> dict[str, Any]:
+    """Return what the file says about the process that grows the run."""
+    return dict(json.loads((small.run.path / GROWER).read_text()))
 
 
-def test_another_grower_takes_over_with_the_jobs_of_one_that_was_killed(slurm, tmp_path) -> None:
+def jobs(small: SmallRun, but: str = "") -> list[str]:
+    """Wait until the grower says that it has a job, and not the one of before; return the ids of all."""
+
+    def known() -> list[str]:
+        return list(said_of(small)["said"]["jobs"])
+
+    wait_until(lambda: known() not in ([], [but]), lambda: "the grower has no new job")
+    return known()
+
+
+def test_a_grower_in_a_second_job_takes_over_when_the_job_of_the_first_is_gone(
+    slurm, tmp_path
+) -> None:
     small = small_run(tmp_path, f'mkdir "{tmp_path}/first" 2>/dev/null')
-    first = start(small, slurm, "--workers", "1..1")
+    outputs = [tmp_path / name for name in ("grower1.out", "grower2.out")]
+    first = start_in_job(small, slurm, outputs[0])
     small.held_member(first)
-    second = start(small, slurm, "--workers", "1..1")
-    assert second.stdout is not None
-    assert f"process {first.pid} on " in second.stdout.readline()
+    (job,) = jobs(small)
+    second = start_in_job(small, slurm, outputs[1])
     # A look from cron does not disturb either.
-    assert f"process {first.pid} on " in finish(start(small, slurm, "--once"))
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    (job,) = json.loads((small.run.path / GROWER).read_text())["said"]["jobs"]
-    assert queued(slurm) == [job]
+    assert " grows " in finish(start(small, slurm, *SEVERAL, "--once"))
+    slurm.wait(
+        lambda: outputs[1].exists() and " grows " in outputs[1].read_text(),
+        "the second grower does not start",
+    )
+    holder = said_of(small)["process"]
+    slurm.call("scancel", "--full", "--signal=KILL", f"--name={outputs[0].name}")
+    first.communicate(timeout=240)
+    assert first.returncode
+    slurm.wait(lambda: said_of(small)["process"] != holder, "no grower takes over")
+    assert jobs(small) == [job]
+    assert job in queued(slurm)
     slurm.call("scancel", "--full", "--signal=KILL", job)
-    said = finish(second)
-    # It knew of the job: it added one when that was gone, not before.
-    assert said.count("added") == 1
+    finish(second)
+    assert "0 workers in the queue, 1 added" in outputs[0].read_text()
+    # The second knew of the job: it added one when that was gone, not before.
+    said = outputs[1].read_text()
+    assert said.count(" added, ") == 1
+    assert said.endswith(f"{small.run.path}: nothing is left to do\n")
     assert small.tiles() == small.expected
+
+
+def held_again(small: SmallRun, grower: subprocess.Popen[str]) -> str:
+    """Wait until a job is held in the middle of its second tile; the next one will be held, too."""
+    small.held_member(grower)
+    os.mkfifo(small.hold.pipe)
+    (job,) = jobs(small)
+    return job
+
+
+def pre_empt(slurm: Slurm, cores: int) -> None:
+    """Run a job of the partition urgent, for which there is room if those of the partition modest end."""
+    words = (f"--cpus-per-task={cores}", "--output=/dev/null", "--wrap=true")
+    slurm.call("sbatch", "--partition=urgent", *words)
+    slurm.wait(lambda: not slurm.call("squeue", "-h", "--partition=urgent"), "no job is pre-empted")
+
+
+def test_no_way_in_which_slurm_ends_a_job_loses_a_tile_or_makes_it_twice(slurm, tmp_path) -> None:
+    """Pre-emption: HyperQueue 501.  The end of the time: dask-jobqueue 122 and 611, submitit 1628."""
+    directories = [tmp_path / name for name in ("small", "timed")]
+    for directory in directories:
+        directory.mkdir()
+    small, timed = (small_run(directory, "true", QUICK) for directory in directories)
+    grower = start(small, slurm, "--workers", "1..1", "--", "--partition=modest")
+    # Without the signal that asks to end in time.
+    limited = start(timed, slurm, "--workers", "1..1", "--", "--signal=B:CONT@1")
+    timed.held_member(limited)
+    job = held_again(small, grower)
+    pre_empt(slurm, CORES - 1)
+    # Slurm compares times every half minute: the job of the other run goes on meanwhile.
+    slurm.call("scontrol", "update", f"JobId={jobs(timed)[0]}", "TimeLimit=0")
+    assert held_again(small, grower) == job
+    slurm.call("scontrol", "requeue", job)
+    assert held_again(small, grower) == job
+    ended = finish(limited)
+    # One that may not be requeued is cancelled.
+    slurm.call("scontrol", "update", f"JobId={job}", "Requeue=0")
+    pre_empt(slurm, CORES)
+    small.held_member(grower)
+    slurm.call("scancel", "--full", *jobs(small, but=job))
+
+    for run, said, added in ((small, finish(grower), 3), (timed, ended, 2)):
+        assert said.count(" added, ") == added
+        assert run.tiles() == run.expected
+        assert sorted(map(int, run.made())) == [task.index for task in run.run.tasks]
+    assert "DUE TO TIME LIMIT" in timed.printed()
+    assert "DUE TO PREEMPTION" in small.printed()
 
 
 def test_held_jobs_of_arrays_within_the_limit_are_not_counted_as_workers(slurm, tmp_path) -> None:
@@ -93,13 +179,14 @@ def test_held_jobs_of_arrays_within_the_limit_are_not_counted_as_workers(slurm, 
 
 
 def test_jobs_that_end_at_once_on_a_broken_host_do_not_end_the_farm(slurm, tmp_path) -> None:
-    """Jobs that are pre-empted or fail early: HyperQueue 501 and 764, dask-jobqueue 122 and 611, Parsl 1035."""
-    early = [f'for n in 1 2 3 4; do mkdir "{tmp_path}/ended$n" 2>/dev/null && exit 1; done']
+    """Nothing is submitted after jobs that fail early: HyperQueue 764 and 861; silence: Parsl 578 and 1035."""
+    early = [f'for n in 1 2 3; do mkdir "{tmp_path}/ended$n" 2>/dev/null && exit 1; done']
     small = small_run(tmp_path, "false", *early)
     # One job at a time, so that none does tiles while others end.
     said = finish(start(small, slurm, "--workers", "1..1"))
     assert "jobs ended or are stuck without a completed tile; what they printed is in " in said
-    assert said.count(" added, ") == 5
+    assert said.count("0 workers in the queue, 1 added, each for ") == 4
+    assert said.splitlines()[-1] == f"{small.run.path}: nothing is left to do"
     assert small.tiles() == small.expected
 
 
@@ -242,42 +329,41 @@ def looks(grower: Grower, count: int) -> None:
         assert grower.look()
 
 
-def test_an_array_that_is_too_large_is_halved(tmp_path, monkeypatch) -> None:
+def test_an_array_that_is_too_large_is_halved(idle, tmp_path, monkeypatch) -> None:
     # At most three members at once, and six in all: limits of a site that Slurm states by refusing.
     size = "size=$(grep -o 'array=0-[0-9]*' job.sh | cut -d- -f2); size=$((size + 1))"
     count = f"used=$(cat {tmp_path}/used 2>/dev/null || echo 0)"
     refuse = '[ $size -gt 3 ] || [ $((used + size)) -gt 6 ] && { echo "sbatch: error: MaxArraySize" >&2; exit 1; }'
     accept = f"echo $((used + size)) > {tmp_path}/used; echo $((used + 100))"
     made_up(tmp_path, monkeypatch, submit=f"{size}; {count}; {refuse}; {accept}", listing="exit 0")
-    small = small_run(tmp_path, "false")
     told: list[str] = []
-    grower = Grower(small.run, "slurm", 20, 20, tell=told.append)
+    grower = Grower(idle.run, "slurm", 20, 20, tell=told.append)
     assert grower.look()
     assert sum(grower.jobs.values()) == 6
     assert told[0].startswith("0 workers in the queue, 6 added")
 
 
-def test_jobs_that_end_without_a_tile_are_not_submitted_without_end(tmp_path, monkeypatch) -> None:
+def test_jobs_that_end_without_a_tile_are_not_submitted_without_end(
+    idle, tmp_path, monkeypatch
+) -> None:
     number = f"n=$(wc -l < {tmp_path}/calls); echo $n"
     calls = made_up(tmp_path, monkeypatch, submit=number, listing="exit 0")
-    small = small_run(tmp_path, "false")
     told: list[str] = []
-    grower = Grower(small.run, "slurm", 1, 4, tell=told.append)
+    grower = Grower(idle.run, "slurm", 1, 4, tell=told.append)
     looks(grower, 40)
     assert len(calls.read_text().splitlines()) < 20
     assert any("jobs ended or are stuck without a completed tile" in line for line in told)
 
 
-def test_a_scheduler_that_does_not_answer_gets_no_more_jobs(tmp_path, monkeypatch) -> None:
+def test_a_scheduler_that_does_not_answer_gets_no_more_jobs(idle, tmp_path, monkeypatch) -> None:
     calls = made_up(
         tmp_path,
         monkeypatch,
         submit="echo 1",
         listing="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1",
     )
-    small = small_run(tmp_path, "false")
     told: list[str] = []
-    looks(Grower(small.run, "slurm", 1, 4, tell=told.append), 10)
+    looks(Grower(idle.run, "slurm", 1, 4, tell=told.append), 10)
     assert not calls.exists()
     assert "Unable to contact slurm controller" in told[0]
     # It goes on trying: after ten looks it has asked four times.
@@ -341,20 +427,23 @@ def test_short_jobs_make_a_long_queue(idle, tmp_path, monkeypatch) -> None:
     assert int(counts[1]) > 1
 
 
-def test_a_requeued_job_counts_as_one_of_ours(tmp_path, monkeypatch) -> None:
+def test_a_requeued_job_counts_as_one_of_ours(idle, tmp_path, monkeypatch) -> None:
     calls = made_up(tmp_path, monkeypatch, submit="echo 7", listing="echo '7 PD'; echo '12 R'")
-    small = small_run(tmp_path, "false")
-    looks(Grower(small.run, "slurm", 1, 1, tell=lambda line: None), 5)
+    looks(Grower(idle.run, "slurm", 1, 1, tell=lambda line: None), 5)
     assert len(calls.read_text().splitlines()) == 1
 
 
 @pytest.mark.parametrize(("least", "most"), [(3, 2), (0, 0), (-1, 4)])
-def test_a_range_of_workers_that_is_none_is_refused(tmp_path, least, most) -> None:
-    small = small_run(tmp_path, "false")
-    with pytest.raises(InvalidValue, match="must be a range"):
-        Grower(small.run, "slurm", least, most)
+def test_a_range_of_workers_that_is_none_is_refused(idle, least, most) -> None:
+    with pytest.raises(InvalidValue, match=r"--workers .* must be a range"):
+        Grower(idle.run, "slurm", least, most)
     with pytest.raises(InvalidValue, match="is unknown"):
-        Grower(small.run, "lsf", 1, 2)
+        Grower(idle.run, "lsf", 1, 2)
+
+
+def test_words_that_are_no_range_of_workers_are_refused(idle, cryotile) -> None:
+    words = ("farm", "grow", idle.run.path, "--scheduler", "slurm", "--workers", "5")
+    assert "--workers 5 must be a range of integers; give e.g. 2..200" in cryotile(*words, status=2)
 
 
 def test_a_finished_run_needs_no_grower(tmp_path, monkeypatch) -> None:

@@ -40,12 +40,17 @@ def fit_or_hold(run, db, task, progress):
             os.write(os.open(pipe, os.O_WRONLY), b"%d\\n" % os.getppid())
         while True:
             signal.pause()
+    return fit_and_note(run, db, task, progress)
+
+def fit_and_note(run, db, task, progress):
+    """Do one tile and note that it was done."""
     fitted = fit_tile(run, db, task, progress)
     done.append(task)
+    with open(os.environ.get("TEST_MADE", os.devnull), "a") as made:
+        made.write(f"{task.index}\\n")
     return fitted
 
-if os.path.exists(pipe):
-    cryotile.runs.work.fit_tile = fit_or_hold
+cryotile.runs.work.fit_tile = fit_or_hold if os.path.exists(pipe) else fit_and_note
 '''
 
 
@@ -128,6 +133,10 @@ class SmallRun:
         """Wait until the held member is in the middle of its share; return its process id."""
         return self.hold.held(submitting, self.printed)
 
+    def made(self) -> list[str]:
+        """Return the index of each tile that a member has fitted, once for each time."""
+        return (self.hold.pipe.parent / "made").read_text().split()
+
     def printed(self) -> str:
         """Return the output of the members of all submissions."""
         outputs = [
@@ -156,6 +165,7 @@ def small_run(directory: Path, hold: str, *setup: str) -> SmallRun:
     source = Path(cryotile.__file__).parent.parent
     lines = [
         f"export PYTHONPATH={shlex.quote(f'{held.modules}:{source}')}",
+        f"export TEST_MADE={shlex.quote(str(directory / 'made'))}",
         f"if {hold}; then export TEST_PIPE={shlex.quote(str(held.pipe))}; fi",
         *setup,
     ]

@@ -27,7 +27,8 @@ SlurmctldPort={controller_port}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={directory}/munge.socket
+# A requeued job may start after 5 s instead of 120.
+AuthInfo=socket={directory}/munge.socket,cred_expire=5
 CredType=cred/munge
 MpiDefault=none
 # No cgroups and no affinity, which a container does not offer.
@@ -54,7 +55,12 @@ SlurmdPidFile={directory}/slurmd.pid
 SlurmctldLogFile={directory}/slurmctld.log
 SlurmdLogFile={directory}/slurmd.log
 NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs={cores} RealMemory=64000 State=UNKNOWN
-PartitionName=all Nodes=node Default=YES MaxTime=INFINITE State=UP
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+PartitionName=all Nodes=node Default=YES MaxTime=INFINITE State=UP PreemptMode=OFF
+# Jobs of the partition urgent take the place of those of modest.
+PartitionName=modest Nodes=node MaxTime=INFINITE State=UP PreemptMode=REQUEUE
+PartitionName=urgent Nodes=node MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
 """
 
 
@@ -85,17 +91,17 @@ class Slurm:
         ]
         socket_path = self.directory / "munge.socket"
         self._daemon("munged", "--foreground", "--force", f"--socket={socket_path}", *munge)
-        self._wait(socket_path.exists, "munged made no socket")
+        self.wait(socket_path.exists, "munged made no socket")
         configuration = self.environment["SLURM_CONF"]
         self._daemon("slurmctld", "-D", "-f", configuration)
         self._daemon("slurmd", "-D", "-f", configuration, "-N", "node")
-        self._wait(lambda: self.call("sinfo", "-h", "-o", "%T") == "idle", "the node takes no jobs")
+        self.wait(lambda: self.call("sinfo", "-h", "-o", "%T") == "idle", "the node takes no jobs")
 
     def stop(self) -> None:
         """End all jobs and the daemons."""
         with suppress(subprocess.SubprocessError, OSError):
             self.call("scancel", "--full", "--signal=KILL", f"--user={getpass.getuser()}")
-            self._wait(lambda: not self.call("squeue", "-h"), "jobs do not end")
+            self.wait(lambda: not self.call("squeue", "-h"), "jobs do not end")
         for daemon in reversed(self._daemons):
             daemon.terminate()
             try:
@@ -110,6 +116,15 @@ class Slurm:
             command, env=self.environment, capture_output=True, text=True, timeout=240, check=False
         )
         return answer.stdout.strip()
+
+    def wait(self, condition: Callable[[], bool], complaint: str) -> None:
+        """Wait until a condition holds."""
+
+        def said() -> str:
+            logs = [p.read_text(errors="replace")[-2000:] for p in self.directory.glob("*.log")]
+            return "\n".join([*logs, f"Slurm: {complaint}"])
+
+        wait_until(condition, said)
 
     def _configure(self) -> None:
         key = self.directory / "munge.key"
@@ -136,13 +151,6 @@ class Slurm:
                     stderr=subprocess.STDOUT,
                 )
             )
-
-    def _wait(self, condition: Callable[[], bool], complaint: str) -> None:
-        def said() -> str:
-            logs = [p.read_text(errors="replace")[-2000:] for p in self.directory.glob("*.log")]
-            return "\n".join([*logs, f"Slurm: {complaint}"])
-
-        wait_until(condition, said)
 
 
 @pytest.fixture(scope="session")
