@@ -61,7 +61,7 @@ def grow(
 
     limits = re.fullmatch(r"(\d+)\.\.(\d+)", workers)
     if limits is None:
-        raise InvalidValue(f"workers {workers!r} is no range; give e.g. 2..200")
+        raise InvalidValue(f"--workers {workers} must be a range of integers; give e.g. 2..200")
     run = load_tasks(run_directory)
     grower = Grower(run, scheduler, int(limits[1]), int(limits[2]), options, tell=click.echo)
     if not keep_growing(grower, every=every, once=once) or once:

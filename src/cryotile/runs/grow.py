@@ -111,7 +111,7 @@ class Grower:
             )
         if not 0 <= self.least <= self.most or self.most < 1:
             raise InvalidValue(
-                f"workers {self.least}..{self.most} must be a range from 0 or more up to 1 or more; give e.g. 2..200"
+                f"--workers {self.least}..{self.most} must be a range from 0 or more up to 1 or more; give e.g. 2..200"
             )
 
     def look(self) -> bool:
@@ -271,7 +271,7 @@ def grow(grower: Grower, *, every: float = 60.0, once: bool = False) -> bool:
     """
     if not 0 < every <= LONGEST:
         raise InvalidValue(
-            f"every {every} s must be above 0 and at most {LONGEST:.0f}; 60 suits most clusters"
+            f"--every {every} must be above 0 and at most {LONGEST:.0f} s; 60 suits most clusters"
         )
     listing = LISTING[grower.scheduler][0]
     if shutil.which(listing) is None:
