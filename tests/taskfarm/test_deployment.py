@@ -198,7 +198,7 @@ def test_a_backup_during_the_work_is_restored_and_the_workers_go_on(kind, reques
     else:
         url = new_database(request.getfixturevalue("postgres"))
         place = {"postgresql:///cryotile": url, "runuser -u cryotile -- ": ""}
-        backup, restore = ["pg_dump"], ["pg_restore"]
+        backup, restore = ["-- pg_dump"], ["-- pg_restore"]
     copies = tmp_path / "copies"
     copies.mkdir()
     place["/backup"] = str(copies)
