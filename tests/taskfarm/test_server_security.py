@@ -5,6 +5,7 @@ Calls are taken from the routes of the application and its OpenAPI document, so 
 
 from __future__ import annotations
 
+import gc
 import gzip
 import logging
 import re
@@ -373,6 +374,15 @@ def test_compressed_bombs_and_what_follows_a_stream_are_refused(farm):
     assert post(whole + b"x") == 400
     assert post(gzip.compress(b'{"count": ' + b"[" * 200_000)) == 400
     assert post(gzip.compress(b'{"tasks": [' + b"[0, 1]," * 200_000 + b"[0, 1]]}")) == 400
+
+
+def test_no_garbage_is_searched_for_among_the_objects_of_a_body(farm):
+    before = gc.get_stats()[0]["collections"]
+    answer = farm.ask("POST", "/api/v1/runs", {"nosuch": [[]] * 100_000})
+    assert answer.status_code == 400
+    # Otherwise there are a hundred, which take twice as long as reading.
+    assert gc.get_stats()[0]["collections"] - before < 50
+    assert gc.isenabled()
 
 
 # One user's run, and another user.

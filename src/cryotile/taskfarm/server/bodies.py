@@ -5,10 +5,13 @@ A struct states the type, range, length and pattern of every value, and its nest
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import reprlib
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Generic, Literal, NoReturn, TypeVar
 
 import msgspec
@@ -447,6 +450,16 @@ class MemberRole(Body, frozen=True):
 T = TypeVar("T")
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Collect no garbage: a body may be millions of objects, none is garbage, and the search takes most of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 class BodyReader(Generic[T]):
     """Reads the bodies of one call.
 
@@ -473,10 +486,11 @@ class BodyReader(Generic[T]):
             The encoding is unknown.
         """
         raw = _content()
-        try:
-            return self._decoder.decode(raw)
-        except ValueError:
-            return self._read_slowly(raw)
+        with _without_collection():
+            try:
+                return self._decoder.decode(raw)
+            except ValueError:
+                return self._read_slowly(raw)
 
     def _read_slowly(self, raw: bytes) -> T:
         """Accept what Python's and JavaScript's encoders may write, lone surrogates and 3.0 for 3; explain errors."""
