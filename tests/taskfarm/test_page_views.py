@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from tests.support.services.farm import PASSWORD
 from tests.support.services.watched import ADMIN, GUEST, USER, screenshot
 from tests.support.waiting import wait_until
-from tests.support.watched_runs import WatchedRun, show_case
+from tests.support.watched_runs import WatchedRun, let_tasks_last, show_case
 
 expect.set_options(timeout=60_000)
 
@@ -33,6 +33,7 @@ def sample(watched) -> WatchedRun:
     paused = WatchedRun(site, "Devon Ice Cap", 900)
     paused.settle(paused.claim(300))
     paused.ask("POST", "/pause")
+    let_tasks_last(Path(watched.database_url.removeprefix("sqlite:///")))
     return run
 
 
