@@ -21,9 +21,10 @@ class Handler(BaseHTTPRequestHandler):
 
     answers: list[tuple[int, dict[str, str]]]
     authorization: str | None
+    asked: str
 
     def do_GET(self) -> None:
-        Handler.authorization = self.headers["Authorization"]
+        Handler.authorization, Handler.asked = self.headers["Authorization"], self.path
         status, headers = self.answers.pop(0) if self.answers else (200, {})
         body = b'{"uuid": "u", "numTasks": 5}'
         self.send_response(status)
@@ -101,3 +102,20 @@ def test_names_and_passwords_are_sent_in_utf_8(address):
     Handler.answers = []
     Site(address, auth=("zoë", "pass€")).ask("GET", "runs")
     assert Handler.authorization == "Basic " + b64encode("zoë:pass€".encode()).decode()
+
+
+def test_each_address_is_reached_by_the_proxy_that_the_environment_names_for_it(
+    address, monkeypatch
+):
+    monkeypatch.setenv("http_proxy", address)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    places = iter([("http://moved.invalid", None), (address, None)])
+    site = Site("http://farm.invalid", find=lambda: next(places))
+    Handler.answers = [(401, {}), (401, {})]
+    site.ask("GET", "runs")
+    # A proxy is sent the whole address.
+    assert Handler.asked == "/runs"
+    assert site.base == address
+    Handler.answers = []
+    Site("http://farm.invalid").ask("GET", "runs")
+    assert Handler.asked == "http://farm.invalid/runs"

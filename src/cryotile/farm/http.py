@@ -141,6 +141,8 @@ class Site:
         self.auth = auth
         self._patience = patience
         self._verify = verify
+        # What the environment says of this address: proxies and certificates.
+        self._settings: tuple[str, dict[str, Any]] = "", {}
         self._find = find
         # A server that is found by asking has been there.
         self._answered = find is not None
@@ -237,6 +239,8 @@ class Site:
         # As bytes, since requests encodes text in Latin-1, and the server reads UTF-8.
         auth = self.auth and HTTPBasicAuth(*(each.encode(errors="replace") for each in self.auth))
         try:
+            if self._settings[0] != self.base:
+                self._settings = self.base, self._read_environment()
             answer = self.session.request(
                 method,
                 self.base + path,
@@ -245,9 +249,8 @@ class Site:
                 headers=headers,
                 auth=auth,
                 timeout=_TIMEOUT,
-                # Given with each request, since the environment overrides the setting of a session.
-                verify=self._verify,
                 allow_redirects=False,
+                **self._settings[1],
             )
         except requests.exceptions.SSLError as error:
             return _Failure(f"its certificate cannot be checked ({_reason(error)})", 0.0)
@@ -266,6 +269,18 @@ class Site:
         if answer.status_code >= 500 and repeatable:
             return _Failure(said, _FAULT_PATIENCE, _retry_after(answer))
         return answer
+
+    def _read_environment(self) -> dict[str, Any]:
+        """Return the proxies and certificates for the address, which requests would look for in each request."""
+        self.session.trust_env = True
+        try:
+            found = self.session.merge_environment_settings(self.base, {}, None, self._verify, None)
+        except ValueError:
+            # The address is invalid; requests says why.
+            return {}
+        # Without a user, requests looks in ~/.netrc.
+        self.session.trust_env = self.auth is None
+        return found
 
     def _read(self, answer: requests.Response, method: str, path: str) -> Any:
         if not 200 <= answer.status_code < 300:
