@@ -10,9 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from sqlalchemy import TextClause, text
+from sqlalchemy import text
 
 from cryotile.errors import CryotileError
+from cryotile.farm.task import Task
+from cryotile.ledgers.base import Ending
+from cryotile.ledgers.sql.ledger import SqlLedger
 from cryotile.ledgers.sql.schema import TaskState
 from cryotile.ledgers.sql.statements import (
     BACKLOG_OR_EXPIRED_LEFT,
@@ -25,8 +28,9 @@ from cryotile.ledgers.sql.statements import (
     SETTLE,
 )
 from cryotile.taskfarm.server import create_app
-from cryotile.taskfarm.server.legacy_api import FINISH, PERCENTS
+from cryotile.taskfarm.server.legacy_api import FINISH, PERCENTS, SET_PERCENT
 from cryotile.taskfarm.server.listing import LIST_RUNS, LIST_TASKS, SEE_RUN
+from cryotile.taskfarm.server.watching import MINUTES, SAMPLES, SPANS
 from tests.support.databases import new_database
 from tests.support.farm_server import Farm, basic, sqlite_farm
 from tests.support.services.pgbouncer import PgBouncer
@@ -106,6 +110,8 @@ def test_a_transaction_pooler_in_front_of_postgresql_changes_nothing(
             done = [task for part in pool.map(work, workers) for task in part]
         assert sorted(done) == list(range(60))
         assert farm.counts(run) == (0, 0, 60)
+        # A prepared statement of one client would be executed by another one.
+        assert farm.sql("SELECT name FROM pg_prepared_statements") == []
         farm.database.engine.dispose()
 
 
@@ -121,30 +127,36 @@ def test_a_claim_does_not_wait_for_another_claim_of_its_run(postgres):
     farm.database.engine.dispose()
 
 
-def test_claims_and_counts_read_tasks_by_an_index(sqlite_farm):
-    for statement in (CLAIM, SETTLE, RENEW, RELEASE, REAP):
+def test_the_plans_of_claims_counts_and_histories_read_tasks_by_an_index(sqlite_farm):
+    for statement in (CLAIM, SETTLE, RENEW, RELEASE, REAP, FINISH):
         assert_searches(sqlite_farm, statement._sqlite)
     for question in (
         COUNT,
         FIND_SETTLED,
         BACKLOG_OR_EXPIRED_LEFT,
         PERCENTS,
-        LIST_RUNS,
+        SET_PERCENT,
         SEE_RUN,
+        LIST_RUNS,
         LIST_TASKS[TaskState.FAILED],
+        SAMPLES,
+        SPANS,
     ):
         assert_searches(sqlite_farm, question._texts["sqlite"])
+    (minutes,) = assert_searches(sqlite_farm, MINUTES._texts["sqlite"])
+    assert "COVERING INDEX tasks_settled" in minutes
 
 
-def assert_searches(farm: Farm, statement: TextClause) -> None:
-    """Check that a statement finds tasks by an index: by number, or among tasks of one state."""
-    given = dict.fromkeys(statement.compile().params, 0) | {"given": "[]"}
+def assert_searches(farm: Farm, statement: str) -> list[str]:
+    """Check that a statement finds tasks by an index: by number, or among tasks of one state; return the steps."""
+    given = dict.fromkeys(re.findall(r":(\w+)", statement), 0) | {"given": "[]"}
     with farm.database.engine.connect() as connection:
-        plan = connection.execute(text(f"EXPLAIN QUERY PLAN {statement}"), given)
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", given)
         steps = [row.detail for row in plan if re.search(r"\btasks\b", row.detail)]
     whole = [step for step in steps if step.startswith("SCAN") or step.endswith("(run_id=?)")]
     # These indices hold the tasks of one state alone.
     assert all(re.search("INDEX tasks_(waiting|begun|failed)", step) for step in whole), steps
+    return steps
 
 
 def test_postgresql_reads_only_the_named_tasks_of_a_run_that_it_has_no_statistics_of(
@@ -153,8 +165,8 @@ def test_postgresql_reads_only_the_named_tasks_of_a_run_that_it_has_no_statistic
     # A database of its own: its statistics are of these tasks alone.
     farm = Farm(new_database(postgres))
     farm.sql("""
-        INSERT INTO tasks (run_id, idx, cost, state, lease_count, lease)
-        SELECT -1, i, 0, 2, 1, 7 FROM generate_series(1, 60000) AS i
+        INSERT INTO tasks (run_id, idx, cost, state, lease_count, lease, settled, seconds, worker_id)
+        SELECT -1 - i % 2, i, 0, 2, 1, 7, i, 1, 1 FROM generate_series(1, 60000) AS i
     """)
     with farm.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
         other.execute(text("VACUUM ANALYZE tasks"))
@@ -164,28 +176,87 @@ def test_postgresql_reads_only_the_named_tasks_of_a_run_that_it_has_no_statistic
     lease = farm.sql("SELECT lease FROM tasks WHERE run_id = :run AND idx = 1", run=run)[0][0]
     named = {"given": json.dumps([[task, lease, 0.0, 0] for task in tasks]), "idx": 1}
     values = named | {"run": run, "worker": 1, "n": 3, "lease": 1, "seconds": 9.0, "attempts": 3}
-    values["percent"] = 1.0
-    statements = [each._postgresql for each in (CLAIM, SETTLE, RENEW, RELEASE, FINISH)]
-    for statement in (*statements, FIND_SETTLED._texts["postgresql"]):
-        assert _rows_read(farm, statement, values) <= 100
+    values |= {"percent": 1.0, "user": 1, "since": 0.0, "limit": 100}
+    changes = [each._postgresql for each in (CLAIM, SETTLE, RENEW, RELEASE, REAP, FINISH)]
+    questions = (FIND_SETTLED, SET_PERCENT, COUNT, PERCENTS, SEE_RUN)
+    for statement in (*changes, *(each._texts["postgresql"] for each in questions)):
+        assert max(map(_rows_of_node, _plan(farm, statement, values))) <= 100
+    # Of a run with statistics, the history reads the index of settled tasks, and the minutes nothing else.
+    for question, kind in (
+        (MINUTES, "Index Only Scan"),
+        (SAMPLES, "Index Scan"),
+        (SPANS, "Index Scan"),
+    ):
+        nodes = _plan(farm, question._texts["postgresql"], values | {"run": -1})
+        scans = [node for node in nodes if node.get("Relation Name") == "tasks"]
+        found = [(node["Node Type"], node["Index Name"]) for node in scans]
+        assert found == [(kind, "tasks_settled")]
     # What the page of runs asks reads no tasks, however many the runs have.
     farm.sql("UPDATE tasks SET run_id = :run WHERE run_id = -1 AND idx > 4096", run=run)
     for _ in range(50):
         farm.run(400_000)
     values |= {"all": 1, "name": "", "user": 0}
     for question in (LIST_RUNS, SEE_RUN):
-        assert _rows_read(farm, question._texts["postgresql"], values) <= 100
+        plan = _plan(farm, question._texts["postgresql"], values)
+        assert max(map(_rows_of_node, plan)) <= 100
     farm.database.engine.dispose()
 
 
-def _rows_read(farm: Farm, statement: TextClause, values: dict[str, object]) -> int:
-    """Return the largest number of rows that a node of a statement's plan reads; the statement is rolled back."""
-    given = {name: values[name] for name in statement.compile().params}
-    explain = text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+def test_a_plan_that_postgresql_keeps_from_a_small_table_looks_tasks_up_in_a_large_one(postgres):
+    farm = Farm(new_database(postgres))
+    name, _ = farm.run(40), farm.worker()
+    ledger = SqlLedger(farm.database, "native")
+    ledger.enroll([Task(index, 0.0) for index in range(60)])
+    farm.claim(name)
+    with farm.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as other:
+        other.execute(text("VACUUM ANALYZE tasks"))
+    # PostgreSQL makes five plans anew, after psycopg has executed a statement five times; then it keeps one.
+    for _ in range(12):
+        task = farm.claim(name)
+        assert farm.put(name, task, percentCompleted=50) == farm.put(name, task, status="done")
+        (lease,) = ledger.claim()
+        assert ledger.renew({lease.id: 0.5}) == set()
+        assert ledger.settle({lease.id: Ending(1.0)}) == set()
+        assert ledger.settle({lease.id: Ending(1.0)}) == set()
+        ledger.release([each.id for each in ledger.claim()])
+    farm.sql("""
+        INSERT INTO tasks (run_id, idx, cost, state) SELECT -1, i, 0, 0 FROM generate_series(1, 9999) AS i
+    """)
+    kept = farm.sql("""
+        SELECT name, statement, parameter_types::text AS kinds FROM pg_prepared_statements WHERE generic_plans > 0
+    """)
+    looked = {re.search(r"^-- (\w+)", each.statement, re.MULTILINE)[1] for each in kept}
+    assert looked >= {
+        "claim",
+        "renew",
+        "settle",
+        "release",
+        "find_settled",
+        "set_percent",
+        "finish",
+    }
+    for each in kept:
+        given = ", ".join(
+            "'[]'" if kind == "json" else f"CAST(1 AS {kind})"
+            for kind in each.kinds.strip("{}").replace('"', "").split(",")
+        )
+        plan = farm.sql(f"EXPLAIN (FORMAT JSON) EXECUTE {each.name}({given})")[0][0][0]["Plan"]
+        for node in _nodes(plan):
+            if node.get("Relation Name") == "tasks" and "Scan" in node["Node Type"]:
+                found = node["Index Name"], node["Index Cond"]
+                assert found[0] == "tasks_waiting" or "idx = " in found[1], (each.statement, plan)
+    farm.database.engine.dispose()
+
+
+def _plan(farm: Farm, statement: str, values: dict[str, object]) -> list[dict[str, object]]:
+    """Return the nodes of the plan of a statement that was executed, and is rolled back."""
     with farm.database.engine.connect() as connection:
-        plan = connection.execute(explain, given).scalar_one()[0]["Plan"]
+        explained = connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", values
+        )
+        plan = explained.scalar_one()[0]["Plan"]
         connection.rollback()
-    return max(map(_rows_of_node, _nodes(plan)))
+    return _nodes(plan)
 
 
 def _nodes(plan: dict[str, object]) -> list[dict[str, object]]:

@@ -1,8 +1,8 @@
 """Connections to a database: few, short, and opened again when they break.
 
 A worker has one connection, from a request until half a second without one, so that a database serves many more workers
-than it allows connections.  A connection holds no state, neither settings nor prepared statements, so that a pooler may
-give each transaction another connection.
+than it allows connections.  Behind a pooler, which may give each transaction another connection, a connection holds no
+state, neither settings nor prepared statements.
 
 If a transaction fails because the database is unreachable, full or busy, it is retried, for minutes if need be.
 Transactions must allow this: one whose answer was lost may have been committed.
@@ -44,6 +44,9 @@ _LINGER = 0.5
 
 # Seconds for which SQLite waits for a writer outside our queue, e.g. sqlite3 in a terminal.
 _BUSY = 30.0
+
+# Number of times that a connection executes a statement before PostgreSQL keeps its plan.
+_PREPARED = 5
 
 # SQLite learned RETURNING in 3.35 and ->> in 3.38.
 _OLDEST_SQLITE = 3, 38
@@ -255,20 +258,22 @@ def _checked(url: str) -> URL:
 
 
 def _make_engine(address: URL, connections: int) -> Engine:
-    """Create an engine whose connections hold no state."""
+    """Create an engine whose connections are set up for its database."""
     limits: dict[str, Any] = {
         "poolclass": QueuePool, "pool_size": connections, "max_overflow": 0, "pool_timeout": 30.0
     }  # fmt: skip
     if address.get_backend_name() == "postgresql":
         options: dict[str, Any] = {"prepare_threshold": None, "connect_timeout": 10}
         try:
-            return create_engine(
+            engine = create_engine(
                 address, connect_args=options, isolation_level="AUTOCOMMIT", **limits
             )
         except ImportError as error:
             raise MissingDependency(
                 "PostgreSQL needs psycopg: pip install 'cryotile[database]'"
             ) from error
+        event.listen(engine, "connect", _set_up_postgresql)
+        return engine
     options = {"timeout": _BUSY, "check_same_thread": False, "isolation_level": None}
     engine = create_engine(address, connect_args=options, **limits)
     if engine.dialect.loaded_dbapi.sqlite_version_info < _OLDEST_SQLITE:
@@ -279,6 +284,19 @@ def _make_engine(address: URL, connections: int) -> Engine:
     event.listen(engine, "connect", _set_up_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _set_up_postgresql(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy passes it
+    """Let PostgreSQL keep plans, which take longer to make than to execute, unless a pooler stands in front of it."""
+    # A pooler gives itself another process number.  A kept plan is as old as the last ANALYZE: a table that was small
+    # then must not be read whole now.  PostgreSQL would compile a plan that cannot avoid that.
+    direct = connection.execute(
+        "SELECT set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false)"
+        " WHERE pg_backend_pid() = %s",
+        (connection.info.backend_pid,),
+    ).fetchone()
+    if direct is not None:
+        connection.prepare_threshold = _PREPARED
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 - SQLAlchemy passes it

@@ -14,10 +14,11 @@ one statement, which needs no transaction around it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Row, TextClause, text
+from sqlalchemy import Connection, CursorResult, Row
 
 __all__ = ["ADD_TALLY_SQL", "COUNTS", "MARK_INTERVAL", "WITH_TALLY", "Statement", "TaskUpdate"]
 
@@ -36,7 +37,8 @@ _WORDS = {
     },
     "postgresql": {
         "[now]": "CAST(extract(epoch FROM clock_timestamp()) AS float8)",
-        "[given]": "json_array_elements(CAST(:given AS json))",
+        # The condition is always true; the planner takes it for rare, and so looks each row up in ``tasks``.
+        "[given]": "(SELECT value FROM json_array_elements(CAST(:given AS json)) WHERE json_typeof(value) = 'array') x",
         "[locked]": "FOR UPDATE SKIP LOCKED",
         "[lock]": "FOR UPDATE",
         "[waiting]": "",
@@ -102,14 +104,14 @@ class Statement:
 
     def __call__(self, connection: Connection, /, **parameters: Any) -> CursorResult[Any]:
         """Execute it."""
-        return connection.execute(self._texts[connection.dialect.name], parameters)
+        return connection.exec_driver_sql(self._texts[connection.dialect.name], parameters)
 
     def many(self, connection: Connection, rows: list[dict[str, Any]]) -> None:
         """Execute it for several sets of parameters."""
         # In portions, because drivers copy their queue again and again.
         for first in range(0, len(rows), _QUEUED):
             portion = rows[first : first + _QUEUED]
-            connection.execute(self._texts[connection.dialect.name], portion)
+            connection.exec_driver_sql(self._texts[connection.dialect.name], portion)
 
 
 class TaskUpdate:
@@ -147,15 +149,15 @@ class TaskUpdate:
     def __call__(self, connection: Connection, /, **parameters: Any) -> Sequence[Row[Any]]:
         """Execute it; ``run`` and ``worker`` must be among the parameters."""
         if connection.dialect.name == "postgresql":
-            return connection.execute(self._postgresql, parameters).all()
-        rows = connection.execute(self._sqlite, parameters).all()
+            return connection.exec_driver_sql(self._postgresql, parameters).all()
+        rows = connection.exec_driver_sql(self._sqlite, parameters).all()
         totals = {name: each * len(rows) for name, each in self._fixed.items()}
         # Column by column: fewer statements of Python a task.
         columns = list(zip(*rows, strict=True))[-len(self._varying) :] if self._varying else []
         totals |= dict.fromkeys(self._varying, 0)
         totals |= {n: sum(column) for n, column in zip(self._varying, columns, strict=False)}
         tally = {"run": parameters["run"], "worker": parameters["worker"], **totals}
-        connection.execute(self._add_tally, tally)
+        connection.exec_driver_sql(self._add_tally, tally)
         return rows
 
 
@@ -163,7 +165,8 @@ def _is_fixed(counts: Mapping[str, str], name: str) -> bool:
     return counts.get(name, "0").lstrip("-").isdecimal()
 
 
-def _translate(sql: str, dialect: str) -> TextClause:
+def _translate(sql: str, dialect: str) -> str:
+    """Return a statement for the driver of a dialect, which SQLAlchemy then passes on as it is."""
     for word, meaning in _WORDS[dialect].items():
         sql = sql.replace(word, meaning)
-    return text(sql)
+    return re.sub(r":(\w+)", r"%(\1)s", sql) if dialect == "postgresql" else sql

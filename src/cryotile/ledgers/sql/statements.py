@@ -2,7 +2,8 @@
 
 PostgreSQL has no statistics yet on a run that was listed a moment ago; a planner that takes it for empty reads all of
 it for each lease.  So the tasks that a statement picks or is given carry their ``run_id``, and can be found by their
-whole key only.  ``state + 0`` prevents the use of an index by state.
+whole key only.  ``state + 0`` prevents the use of an index by state.  ``picked.run_id + 0 = :run`` is always true; the
+planner takes it for rare and looks each task up, in a plan that it may keep until the run is large.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ WITH picked AS (
 UPDATE tasks SET
     state = 1, started = false, percent = 0, begun = false, lease_count = lease_count + 1,
     lease = :lease, worker_id = :worker, expires = [now] + :seconds
-FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
+FROM picked
+WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx AND picked.run_id + 0 = :run
 """,
     returning="tasks.idx, cost, attempts, lease_count",
     counts={"leased": "1", "returned": "CASE WHEN lease_count > 1 THEN -1 ELSE 0 END"},
@@ -92,7 +94,8 @@ WITH picked AS (
 UPDATE tasks SET
     state = 0, attempts = attempts + CASE WHEN started THEN 1 ELSE 0 END,
     started = false, lease = NULL, expires = NULL
-FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
+FROM picked
+WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx AND picked.run_id + 0 = :run
 """,
     returning="tasks.idx",
     counts={"leased": "-1", "returned": "1"},
@@ -322,7 +325,8 @@ WITH picked AS (
 UPDATE tasks SET
     state = 0, attempts = attempts + CASE WHEN started THEN 1 ELSE 0 END,
     started = false, lease = NULL, expires = NULL
-FROM picked WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx
+FROM picked
+WHERE tasks.run_id = picked.run_id AND tasks.idx = picked.idx AND picked.run_id + 0 = :run
 """,
     returning="tasks.idx",
     counts={"leased": "-1", "returned": "1"},
