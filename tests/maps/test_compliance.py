@@ -90,7 +90,7 @@ def findings(path: Path) -> dict[str, set[str]]:
         capture_output=True,
         check=False,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     # What it could not check is in no report.
     assert "exception" not in done.stderr
