@@ -16,7 +16,7 @@ COLOURS = (
     *("#3b6fb6", "#c8553d", "#6a9a3c", "#e0a458", "#8f6bb0", "#4aa7a0", "#333333", "#b07d3c"),
     *("#d98cb3", "#7fb2e5", "#9c9c9c"),
 )
-ASKED = (93, 97.5)
+REQUIRED = (93, 97.5)  # coverage, %
 STRATA_SHOWN = ("6–8", "13–20")  # of the recipes of others: all worlds have posts of these
 
 
@@ -96,7 +96,7 @@ def plot_peers(peers: pd.DataFrame, path: Path) -> None:
                 axes.set_yticks(range(len(some)), list(some["world"]) if name == "coverage" else [])
                 axes.invert_yaxis()
                 axes.grid(axis="y", lw=0.3)
-            row[0].axvspan(*ASKED, color="0.92", zorder=0)
+            row[0].axvspan(*REQUIRED, color="0.92", zorder=0)
             row[0].set_title(f"{stratum} passes", loc="left", fontsize=10)
             row[0].set_xlabel("truth within the interval (%)")
             row[1].set_xscale("log")
@@ -112,7 +112,7 @@ def plot_peers(peers: pd.DataFrame, path: Path) -> None:
 
 
 def _target(axes: Axes) -> None:
-    axes.axhspan(*ASKED, color="0.92", zorder=0)
+    axes.axhspan(*REQUIRED, color="0.92", zorder=0)
     axes.axhline(95, color="0.6", lw=0.8, zorder=0)
 
 

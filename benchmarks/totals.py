@@ -96,12 +96,12 @@ def observed(seed: int, along_pass: float) -> pd.DataFrame:
     tracks, place = np.unique(echoes["track"], return_inverse=True)
     error = random.normal(0, along_pass, len(tracks))[place] + random.normal(0, 0.2, len(echoes))
     x, y = echoes["x"].to_numpy(), echoes["y"].to_numpy()
-    turn, out = (
+    angle, distance = (
         random.uniform(0, 2 * np.pi, GAPS),
         WORLD.radius * np.sqrt(random.uniform(0, 1, GAPS)),
     )
     lost = np.zeros(len(x), bool)
-    for a, r in zip(turn, out, strict=True):
+    for a, r in zip(angle, distance, strict=True):
         lost |= (
             np.hypot(x - WORLD.centre[0] - r * np.cos(a), y - WORLD.centre[1] - r * np.sin(a)) < GAP
         )
@@ -142,6 +142,7 @@ def fitted(points: pd.DataFrame, basins: Path) -> tuple[xr.Dataset, Grid]:
 
 
 def of_run(seed: int, along_pass: float) -> list[dict[str, object]]:
+    """Return the errors of the totals of a fitted world whose passes are off by ``along_pass``, m."""
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
         basins = eight_basins(home / "b.gpkg", centre=WORLD.centre, radius=0.8 * WORLD.radius)
@@ -220,6 +221,7 @@ def table_of_series(frames: dict[str, pd.DataFrame]) -> list[str]:
 
 
 def of_map(seed: int, options: dict[str, float]) -> list[dict[str, object]]:
+    """Return the errors of the totals of a drawn map."""
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
         basins = eight_basins(home / "basins.gpkg")
@@ -261,7 +263,7 @@ def table_of(title: str, frames: dict[str, pd.DataFrame]) -> list[str]:
     ]
     for name, frame in frames.items():
         for by, own in frame.groupby("by", sort=False):
-            whole = own["region"] == "all"
+            whole = own["region"] == WHOLE
             basins = own[~whole]
             ratio = np.sqrt((basins["error"] ** 2).mean() / (basins["sigma"] ** 2).mean())
             lines.append(

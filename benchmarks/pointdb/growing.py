@@ -91,6 +91,7 @@ def long_log(path: Path, commits: int, fragments: int) -> None:
 
 
 def opening(scratch: Path, commits: int, fragments: int, repeats: int) -> dict[str, float]:
+    """Measure the opening of a DB of many commits, also on a file system that takes 1 ms to open a file."""
     path = scratch / "long.pdb"
     long_log(path, commits, fragments)
     found = {"ms": medians({"open": lambda: PointDB(path)}, repeats)["open"] * 1000}
@@ -112,11 +113,11 @@ def opening(scratch: Path, commits: int, fragments: int, repeats: int) -> dict[s
             str(path),
             str(scratch / "empty.pdb"),
         ]
-        said = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
         opened = [line for line in log.read_text().splitlines() if f"{path}/log/0" in line]
         found["opens of entries"] = sum("commit.json" in line for line in opened)
         found["opens of checkpoint tables"] = sum("all-" in line for line in opened)
-        found["s with 1 ms added to every open"] = float(said.stdout)
+        found["s with 1 ms added to every open"] = float(done.stdout)
     return found
 
 
@@ -169,7 +170,7 @@ def checkpoint(scratch: Path) -> dict[str, float]:
     begin = time.perf_counter()
     # Other allocators reserve more than they use.
     environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system"}
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", COUNTING, str(path)],
         env=environment,
         preexec_fn=limit,
@@ -177,7 +178,7 @@ def checkpoint(scratch: Path) -> dict[str, float]:
         capture_output=True,
         text=True,
     )
-    squares, peak = map(float, said.stdout.split())
+    squares, peak = map(float, done.stdout.split())
     return {
         "squares": squares,
         "s to count them and to write a checkpoint": time.perf_counter() - begin,

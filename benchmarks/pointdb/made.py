@@ -71,6 +71,7 @@ def grown(path: Path, count: int, density: float = SWATH) -> PointDB:
 
 
 def medians(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return the median time of each contender, s; they take turns, so that other work affects all alike."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, function in contenders.items():
@@ -82,4 +83,4 @@ def medians(contenders: dict[str, Callable[[], object]], repeats: int) -> dict[s
 
 
 def ignore(fraction: float) -> None:
-    """Take a progress call."""
+    """Ignore progress."""

@@ -28,6 +28,7 @@ from cryotile.simulate import World, simulate
 
 
 def size(scratch: Path) -> dict[str, float]:
+    """Compare the bytes of a point with those that pandas writes by default."""
     points = swath(1, 1_000_000, 70e3)
     db = PointDB.create(scratch / "size.pdb", "EPSG:3031")
     db.append([as_granule(1, points)])

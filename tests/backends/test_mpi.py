@@ -342,7 +342,7 @@ def test_ranks_do_not_wait_without_end_for_mpi_to_start(tmp_path: Path) -> None:
     (package / "__init__.py").write_text("class rc: finalize = None\n")
     # As with --with-ft ulfm if a rank is lost during the start.
     (package / "MPI.py").write_text("import threading\nthreading.Event().wait()\n")
-    program = "from cryotile.backends.mpi import transport; transport.MEETING = 0.1; transport.Transport()"
+    program = "from cryotile.backends.mpi import transport; transport.START_LIMIT = 0.1; transport.Transport()"
     ended = subprocess.run(
         [sys.executable, "-c", program],
         env=os.environ | {"PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"},

@@ -143,6 +143,13 @@ def test_setup_that_is_not_a_list_of_lines_is_refused(run: Run, lines: object) -
         make_job(run, "slurm", members=2)
 
 
+def test_a_submit_that_is_not_a_table_is_refused(run: Run) -> None:
+    file = run.path / "run.toml"
+    file.write_text('submit = "module load python"\n' + file.read_text())
+    with pytest.raises(DamagedFile, match=r"'module load python', not a list of lines"):
+        make_job(Run.load(run.path), "slurm", members=2)
+
+
 def test_user_options_take_precedence(run: Run) -> None:
     job = make_job(run, "slurm", members=2, options=["--mem=4G", "--time=1:00"])
     assert job.command == ("sbatch", "--parsable", "--mem=4G", "--time=1:00")
@@ -201,6 +208,20 @@ def test_submissions_are_numbered_and_keep_their_script_and_list(run: Run, sbatc
         assert (job.directory / "job.sh").read_text() == job.script
         assert f"--submission {number}\n" in job.script
         assert submitted_tasks(run, number) == list(run.tasks)
+
+
+def test_other_files_beside_the_submissions_do_no_harm(run: Run, sbatch: Path) -> None:
+    submit(make_job(run, "slurm", members=2))
+    (run.path / "jobs" / "0001").rename(run.path / "jobs" / "0001.old")
+    assert make_job(run, "slurm", members=2).directory == run.path / "jobs" / "0001"
+
+
+def test_a_job_has_its_id_whatever_the_encoding_of_the_scheduler_s_message(
+    run: Run, sbatch: Path
+) -> None:
+    script = sbatch.parent / "bin" / "sbatch"
+    script.write_text("#!/bin/sh\nprintf 'gr\\374n\\n' >&2; echo 4711\n")
+    assert submit(make_job(run, "slurm", members=2)) == "4711"
 
 
 def test_two_submissions_at_once_do_not_share_a_number(run: Run, sbatch: Path) -> None:

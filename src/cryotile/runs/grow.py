@@ -97,10 +97,15 @@ class Grower:
     options: Sequence[str] = ()
     tell: Callable[[str], object] = log.info
     jobs: dict[str, int] = field(default_factory=dict)
+    # Members of the largest job that the scheduler accepts, as far as refusals tell; None: nothing was refused.
     _limit: int | None = None
+    # Members that do not start by themselves, at the last look.
     _stuck: int = 0
+    # Members of jobs that have ended since a task was last completed.
     _ended: int = 0
+    # Tasks that were left at the last look that found fewer than before.
     _left: int | None = None
+    # Looks without a submission from now on, and after the next failure.
     _wait: int = 0
     _pause: int = 1
 
@@ -202,7 +207,16 @@ class Grower:
     def _submit(self, count: int, alive: int, asked: Needs) -> None:
         """Submit jobs of as many members as the scheduler accepts: halve an array that is refused.
 
-        The next one may be twice as large as the last: a refusal need not be of the size.
+        The next one may be twice as large as the last: a refusal may have another reason than the size.
+
+        Parameters
+        ----------
+        count : int
+            Members to add.
+        alive : int
+            Members that wait or run.
+        asked : Needs
+            Time and memory of each member.
         """
         members = count if self._limit is None else min(count, 2 * self._limit)
         done = 0
@@ -330,6 +344,8 @@ def _answer(words: Sequence[str]) -> str:
             words,
             capture_output=True,
             text=True,
+            # A message of the site's in another encoding.
+            errors="replace",
             timeout=PATIENCE,
             stdin=subprocess.DEVNULL,
             check=False,

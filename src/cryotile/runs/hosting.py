@@ -44,11 +44,14 @@ EVERY = 5.0
 PATIENCE = 120.0
 """Seconds for a server to start."""
 
-_REFUSED = (CryotileError, OSError, sqlite3.Error)
-"""What the file system may do to the place and the copy."""
+_STORAGE_ERRORS = (CryotileError, OSError, sqlite3.Error)
+"""Errors of the file system, at the place or at the copy."""
 
 _SHARE = 20
 """Seconds between two copies of the database, over the seconds that a copy takes."""
+
+_LOGIN_HOSTS = ("SLURM_SUBMIT_HOST", "PBS_O_HOST", "SGE_O_HOST")
+"""Variables in which schedulers name the host that a job was submitted from."""
 
 
 @dataclass
@@ -59,7 +62,9 @@ class _Server:
     directory: Path
     said: dict[str, Any]
     database: sqlite3.Connection
+    # SQLite's data_version at the last copy: it differs after another connection has written.
     version: int = -1
+    # By the monotonic clock, s.
     next_copy: float = 0.0
 
 
@@ -118,7 +123,7 @@ class Host:
             self._stop(copied=True)
             try:
                 self._place.leave(said)
-            except _REFUSED as error:
+            except _STORAGE_ERRORS as error:
                 # Not raised, as it would hide the error that ended the run.
                 log.warning(
                     "%s: %s; the next host waits until this one is silent", self._place.path, error
@@ -128,7 +133,7 @@ class Host:
         while not self._over.wait(self.every):
             try:
                 self._look()
-            except _REFUSED as error:
+            except _STORAGE_ERRORS as error:
                 # The run goes on without a server for as long as its workers have patience.
                 log.warning("%s: %s; the server is tried again", self.run.path, error)
 
@@ -234,7 +239,7 @@ class Host:
             server.next_copy = 0.0
             try:
                 self._copy(server)
-            except _REFUSED as error:
+            except _STORAGE_ERRORS as error:
                 log.warning(
                     "%s: the last copy of the server's database failed (%s); what was settled since the one before is"
                     " found in the %s",
@@ -291,10 +296,6 @@ def served(
         )
     with Host(run, tell):
         yield
-
-
-_LOGIN_HOSTS = ("SLURM_SUBMIT_HOST", "PBS_O_HOST", "SGE_O_HOST")
-"""Variables in which schedulers name the host that a job was submitted from."""
 
 
 def _restore(copy: Path, database: Path) -> bool:

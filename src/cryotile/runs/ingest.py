@@ -201,14 +201,14 @@ class Ingest(TaskList):
         """Return the result of a batch; None if no worker has finished it, or its record is damaged."""
         path = self._done(index)
         try:
-            said = read_sealed(path)
+            saved = read_sealed(path)
         except FileNotFoundError:
             return None
         except DamagedFile:
             set_aside(path)
             return None
-        del said["checksum"]
-        return Taken(**said | {"problems": [tuple(problem) for problem in said["problems"]]})
+        del saved["checksum"]
+        return Taken(**saved | {"problems": [tuple(problem) for problem in saved["problems"]]})
 
     def save(self, index: int, taken: Taken) -> None:
         """Save the result of a batch."""
@@ -382,6 +382,7 @@ def freeze_ingest(
 
 
 def _stat(file: Path) -> tuple[int, int]:
+    """Return size and time of change; zeros for a file that cannot be found, which its reader reports."""
     try:
         found = file.stat()
     except OSError:
@@ -415,7 +416,26 @@ def _batches(
     workers: int,
     extra: int,
 ) -> np.ndarray[Any, Any]:
-    """Divide files into batches of neighbours of equal duration, estimated from the sizes of files."""
+    """Divide files into batches of neighbours of equal duration, estimated from the sizes of files.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        Granules.
+    sizes : ndarray, shape (files,)
+        Bytes of each.
+    criteria : Criteria
+        Which points go in, and memory.
+    workers : int
+        Expected number of workers.
+    extra : int
+        Number of extra columns of the point DB.
+
+    Returns
+    -------
+    ndarray, shape (files,)
+        Batch of each file.
+    """
     points = sizes * _points_per_byte(files, criteria)
     most = points_within(criteria.memory, extra)
     # Enough batches that workers end together, but none so small that its commit takes longer than its points.
@@ -520,17 +540,19 @@ def report_of(
     }
     done = [each for each in taken.values() if each is not None]
     # What earlier calls did is not reported again.
-    now = [each for each in done if not each.is_in(before)]
+    new_batches = [each for each in done if not each.is_in(before)]
     files = [pair for each in done for pair in zip(each.checksums, each.ids, strict=True)]
     new = {checksum: id for checksum, id in files if checksum not in before}
     granules = PointDB(ingest.db_path).granules
     added = granules[granules["checksum"].isin(list(new))]
     notes: dict[str, list[str]] = {}
-    said = [(note, names) for each in done for note, names in each.notes.items()]
-    said += [
-        (n, [name]) for name, of in zip(added["name"], added["notes"], strict=True) for n in of
+    noted = [(note, names) for each in done for note, names in each.notes.items()]
+    noted += [
+        (note, [name])
+        for name, own in zip(added["name"], added["notes"], strict=True)
+        for note in own
     ]
-    for note, names in said:
+    for note, names in noted:
         notes.setdefault(note, []).extend(names)
     dropped: Counter[str] = Counter()
     for reasons in added["dropped"]:
@@ -549,7 +571,7 @@ def report_of(
             line.replace(path, shown.get(path, path)) for t in done for path, line in t.problems
         ),
         unfinished=_unfinished(ingest, [i for i, each in taken.items() if each is None], share),
-        replaced=tuple(name for each in now for name in each.replaced),
+        replaced=tuple(name for each in new_batches for name in each.replaced),
         refused=sum(each.refused for each in done),
         older=sum(each.older for each in done),
         overlapping=int(added["overlaps"].map(len).gt(0).sum()),
@@ -558,6 +580,7 @@ def report_of(
 
 
 def _unfinished(ingest: Ingest, missing: Sequence[int], share: Collection[int]) -> str:
+    """Return why batches of a share are missing, and what to do, in one line; empty if none is."""
     if not missing:
         return ""
     failed = ingest.failed()

@@ -276,7 +276,7 @@ class _IngestBatchState:
                         mapping=self._mapping,
                     )
             except CryotileError as error:
-                self._complain(file, error)
+                self._note_problem(file, error)
 
     def append(self, granules: list[Granule]) -> None:
         """Project, screen and commit granules at once; the list is empty afterwards."""
@@ -292,18 +292,18 @@ class _IngestBatchState:
         """Read a table twice, in pieces: for its identity, and to project, screen and write its points."""
         rows = _rows_within(self._criteria.memory, len(self._db.columns))
         unscreened = list[bool]()
-        total, read, survey = max(_records(file), 1), 0, True
+        total, read, is_first = max(_records(file), 1), 0, True
 
         def seen() -> None:
             # Keeps the lease alive, too.
             nonlocal read
             read += rows
-            self._tell((0.0 if survey else 0.5) + 0.5 * min(read / total, 1.0))
+            self._tell((0.0 if is_first else 0.5) + 0.5 * min(read / total, 1.0))
 
         def batches() -> Iterator[Batch]:
-            nonlocal read, total, survey
-            # The survey has counted the rows.
-            total, read, survey = (read if survey else total), 0, False
+            nonlocal read, total, is_first
+            # The first reading has counted the rows.
+            total, read, is_first = (read if is_first else total), 0, False
             unscreened.clear()
             for piece in pieces:
                 batch, names = self._selected(Batch.of([piece]))
@@ -322,7 +322,7 @@ class _IngestBatchState:
             granule = project_granule(pieces.granule, self._db.crs)
             self.taken.count(self._db.append(InPieces(granule, batches)))
         except (GranuleError, InvalidValue) as error:
-            self._complain(file, error)
+            self._note_problem(file, error)
             return
         if self._dem is not None and all(unscreened):
             self.taken.notes.setdefault(NO_DEM_HERE, []).append(file.name)
@@ -331,10 +331,10 @@ class _IngestBatchState:
         """Report progress: the fraction of the file that is being read."""
         self._progress(self._done + self._share * fraction)
 
-    def _complain(self, file: Path, error: CryotileError) -> None:
+    def _note_problem(self, file: Path, error: CryotileError) -> None:
         log.debug("granule %s failed", file, exc_info=error)
-        told = str(error) if str(file) in str(error) else f"granule {file}: {error}"
-        self.taken.problems.append((str(file), told))
+        line = str(error) if str(file) in str(error) else f"granule {file}: {error}"
+        self.taken.problems.append((str(file), line))
 
     def _is_long(self, file: Path) -> bool:
         """Return whether a file is a table that must be read in pieces.

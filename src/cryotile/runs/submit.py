@@ -98,7 +98,17 @@ class Scheduler:
     fixed: tuple[str, ...] = ()
 
     def header(self, shape: str, values: Mapping[str, object], options: Sequence[str]) -> list[str]:
-        """Return the directives of a job, without those that options of the user replace."""
+        """Return the directives of a job, without those that options of the user replace.
+
+        Parameters
+        ----------
+        shape : str
+            ``array``, ``single`` or ``mpi``.
+        values : mapping of str to object
+            Name in the texts → what replaces it.
+        options : sequence of str
+            Options of the user, to the command that submits.
+        """
         directives = {**self.common, **self.shapes[shape]}
         return [
             f"{self.prefix} {text.format_map(values)}"
@@ -471,7 +481,19 @@ def _checked(scheduler: str, backend: str, members: int, options: Sequence[str])
 
 
 def _values(run: TaskList, workers: int, members: int, asked: Needs) -> dict[str, object]:
-    """Return the values that replace names in the texts of schedulers."""
+    """Return the values that replace names in the texts of schedulers.
+
+    Parameters
+    ----------
+    run : TaskList
+        The run, which names the job.
+    workers : int
+        Members that do tasks.
+    members : int
+        All members: of an MPI job, one more hands out the tasks.
+    asked : Needs
+        Time and memory of each.
+    """
     return {
         "members": members,
         "last": workers - 1,
@@ -499,7 +521,7 @@ def _setup(run: TaskList) -> list[str]:
     """Return the lines of ``[submit] setup`` in ``run.toml``: modules to load, an environment to activate."""
     path = run.path / run.file_name
     table = tomllib.loads(path.read_text(encoding="utf-8")).get("submit", {})
-    lines = table.get("setup", [])
+    lines = table.get("setup", []) if isinstance(table, dict) else str(table)
     if not (isinstance(lines, list) and all(isinstance(line, str) for line in lines)):
         raise DamagedFile(
             f'[submit] setup in {path} is {lines!r}, not a list of lines; write e.g. setup = ["module load python"]'
@@ -512,7 +534,9 @@ def _directory(run: TaskList, number: int) -> Path:
 
 
 def _numbers(run: TaskList) -> list[int]:
-    return [int(entry.name) for entry in (run.path / "jobs").glob("[0-9]*")]
+    # A user may keep other files there, such as a copy of a submission.
+    names = (entry.name for entry in (run.path / "jobs").glob("[0-9]*"))
+    return [int(name) for name in names if name.isdecimal()]
 
 
 def _hand_over(job: Job) -> str:
@@ -525,6 +549,8 @@ def _hand_over(job: Job) -> str:
             cwd=job.directory,
             capture_output=True,
             text=True,
+            # A message of the site's in another encoding must not cost the id of the job.
+            errors="replace",
             check=False,
             stdin=subprocess.DEVNULL,
         )

@@ -21,9 +21,9 @@ from cryotile.errors import CryotileError
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-__all__ = ["MEETING", "Transport"]
+__all__ = ["START_LIMIT", "Transport"]
 
-MEETING = 600.0
+START_LIMIT = 600.0
 """Seconds that MPI may take to start: it waits for all ranks, and without end for one that is lost meanwhile."""
 
 # MPI has tags of at least 15 bits.  Each farm of a program has its own tag, so that no late message reaches the next
@@ -208,8 +208,8 @@ class Transport:
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """End this process if the block takes longer than :data:`MEETING`; inside MPI no Python code could do that."""
-    faulthandler.dump_traceback_later(MEETING, exit=True, file=2)
+    """End this process if the block takes longer than :data:`START_LIMIT`; inside MPI no Python code could do that."""
+    faulthandler.dump_traceback_later(START_LIMIT, exit=True, file=2)
     try:
         yield
     finally:
@@ -226,7 +226,7 @@ def _leave(last: Transport) -> None:
         # mpirun waits for all processes, but a rank that was written off may hang without end.
         sys.stdout.flush()
         mpi.COMM_WORLD.Abort(0)
-    if not last.whole and os.environ.get("OMPI_MCA_mpi_ft_enable") == "1":  # noqa: SIM112 - it is spelled so
+    if not last.whole and os.environ.get("OMPI_MCA_mpi_ft_enable") == "1":  # noqa: SIM112 - Open MPI's spelling
         # With fault tolerance, Open MPI may wait for lost ranks when it is finalised, but not if it is not finalised.
         return
     if Transport._finalizes:

@@ -311,13 +311,13 @@ _LOCK_SCHEMA = "SELECT pg_advisory_xact_lock(7166101)"
 
 def _create_ledger(connection: Connection) -> None:
     """Create the tables as they are now; the further steps find nothing to do."""
-    made = [runs, backlog, tasks, tallies, failures, workers, maps, thumbnails]
-    metadata.create_all(connection, tables=made, checkfirst=False)
+    present = [runs, backlog, tasks, tallies, failures, workers, maps, thumbnails]
+    metadata.create_all(connection, tables=present, checkfirst=False)
     connection.execute(text(_RUN_PROGRESS))
 
 
-def _rename(connection: Connection) -> None:
-    """Upgrade to version 2: ``backlog`` was called ``stock``, ``lease_count`` was called ``turns``."""
+def _upgrade_to_2(connection: Connection) -> None:
+    """Rename tables and columns: ``backlog`` was called ``stock``, ``lease_count`` was called ``turns``."""
     if connection.dialect.has_table(connection, "stock"):
         connection.execute(text("ALTER TABLE stock RENAME TO backlog"))
         connection.execute(text("ALTER TABLE tasks RENAME COLUMN turns TO lease_count"))
@@ -349,8 +349,8 @@ WHERE worker_id = (SELECT min(worker_id) FROM tallies AS others WHERE others.run
 """
 
 
-def _watch(connection: Connection) -> None:
-    """Upgrade to version 3: what a page about a run shows without reading all tasks."""
+def _upgrade_to_3(connection: Connection) -> None:
+    """Add what a page about a run shows without reading all tasks; compute it for the runs that are there."""
     if connection.dialect.has_table(connection, maps.name):
         return
     for table, names in _ADDED.items():
@@ -378,7 +378,7 @@ def total_cost(costs: bytes) -> float:
 
 Step = Callable[[Connection], None]
 
-LEDGER_STEPS: Sequence[Step] = (_create_ledger, _rename, _watch)
+LEDGER_STEPS: Sequence[Step] = (_create_ledger, _upgrade_to_2, _upgrade_to_3)
 """The steps from each version of the ledger's tables to the next."""
 
 

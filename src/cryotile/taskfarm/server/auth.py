@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -141,6 +142,7 @@ class Access:
         self._salt = secrets.token_bytes(32)
         # One hash at a time: passwords never take more than one core from the tasks.
         self._hashing = threading.Lock()
+        # Requests that wait for each password to be hashed.
         self._asked: Counter[bytes] = Counter()
         self.throttle = LoginThrottle()
         self.suspects = LoginThrottle(_SUSPECT)
@@ -181,45 +183,46 @@ class Access:
             Too many passwords from this address were wrong.
         """
         self.check()
-        known = hmac.digest(self._salt, f"{name}\0{password}".encode(errors="replace"), "sha256")
-        if (found := self._passwords.get(known)) is not None:
+        key = hmac.digest(self._salt, f"{name}\0{password}".encode(errors="replace"), "sha256")
+        if (found := self._passwords.get(key)) is not None:
             return found
         wait = self.throttle.wait(address)
         if self.suspects.wait(name) > 0:
-            # Somebody guesses, from many addresses: the owner's first attempt is always admitted.
+            # Many addresses guess this user's password: the first attempt of an address is still admitted, since it
+            # may be the user's own.
             wait = max(wait, self.throttle.wait(address, 1))
         if wait > 0:
             raise TooManyRequests(
                 f"too many wrong passwords from this address; wait {wait:.0f} s, or use a token",
                 retry_after=int(wait) + 1,
             )
-        found = self._hash_once(known, name, password)
+        found = self._hash_once(key, name, password)
         if found is None:
             self.throttle.fail(address)
             self.suspects.fail(name)
             note("wrong password", name[:64], user="-", commit=True)
         return found
 
-    def _hash_once(self, known: bytes, name: str, password: str) -> Principal | None:
+    def _hash_once(self, key: bytes, name: str, password: str) -> Principal | None:
         """Return the user of a name and password; a hundred workers with the same one wait for one hash."""
-        if known not in self._asked and len(self._asked) >= _HASHES:
+        if key not in self._asked and len(self._asked) >= _HASHES:
             raise TooManyRequests(
                 "other passwords are being checked; repeat the request, or use a token",
                 retry_after=1,
             )
-        self._asked[known] += 1
+        self._asked[key] += 1
         try:
             with self._hashing:
-                if known in self._passwords:
-                    return self._passwords[known]
+                with suppress(KeyError):
+                    return self._passwords[key]
                 version = self._version
                 found = self._verify(name, password)
-                self._keep(self._passwords, known, found, version)
+                self._keep(self._passwords, key, found, version)
                 return found
         finally:
-            self._asked[known] -= 1
-            if self._asked[known] <= 0:
-                del self._asked[known]
+            self._asked[key] -= 1
+            if self._asked[key] <= 0:
+                del self._asked[key]
 
     def run(self, uuid: str) -> RunRecord | None:
         """Return the run of a uuid; None if it is unknown."""
@@ -238,7 +241,8 @@ class Access:
             return "owner"
         self.check()
         key = (run.id, who.id)
-        if key in self._roles:
+        # Asked once, not first whether it is there: another thread may empty the cache between.
+        with suppress(KeyError):
             return self._roles[key]
         version = self._version
         query = select(Member.role).where(Member.run_id == run.id, Member.user_id == who.id)

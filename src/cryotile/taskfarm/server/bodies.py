@@ -569,9 +569,12 @@ def _convert(given: object, kind: type[T], *, strict: bool) -> T:
         raise BadRequest(_explain(str(error), given, kind, place)) from error
 
 
-def _explain(said: str, given: object, kind: Any, place: str) -> str:
-    """Return which value is invalid, the rule that it breaks, and a remedy."""
-    rule, _, path = said.partition(" - at `$")
+def _explain(message: str, given: object, kind: Any, place: str) -> str:
+    """Return which value is invalid, the rule that it breaks, and a remedy.
+
+    The message is that of msgspec about ``given``, which must be of ``kind``; ``place`` names the whole of it.
+    """
+    rule, _, path = message.partition(" - at `$")
     for step in re.findall(r"\w+", path):
         given = given[int(step)] if isinstance(given, list) else given[step]  # type: ignore[index]
     if rule.startswith("Invalid enum value"):

@@ -209,7 +209,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not ann
     def enqueue_req(self, conn: TConn) -> None:
         """Wait for the first request of a new connection."""
         if self.nr_conns >= self.worker_connections and self._waiting:
-            # Whoever opens connections and leaves them unused closes its own; clients connect again if need be.
+            # A client that opens connections and leaves them unused loses them first; others connect again.
             self._drop(next(iter(self._waiting)))
         conn.sock = _Client(conn.sock)
         self._wait(conn, self.cfg.keepalive, selectors.EVENT_READ)

@@ -39,7 +39,7 @@ __all__ = [
 
 _Time = Annotated[float, Meta(ge=-1e11, le=1e11)]
 _Place = Annotated[float, Meta(ge=-1e9, le=1e9)]
-_Two = Annotated[list[float], Meta(min_length=2, max_length=2)]
+_Pair = Annotated[list[float], Meta(min_length=2, max_length=2)]
 _Cell = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 _Side = Annotated[int, Meta(ge=1, le=64)]
 _Name = Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$(?!\n)")]
@@ -132,7 +132,7 @@ class Stream(Body, frozen=True):
     """When a worker was busy."""
 
     worker: Annotated[int, Meta(description="Number of the worker.")]
-    spans: Annotated[list[_Two], Meta(description="From and to, seconds since 1970.")]
+    spans: Annotated[list[_Pair], Meta(description="From and to, seconds since 1970.")]
 
 
 class History(Body, frozen=True):
@@ -146,7 +146,7 @@ class History(Body, frozen=True):
         ),
     ]
     samples: Annotated[
-        list[_Two], Meta(description="Cost and seconds of the tasks that were done last.")
+        list[_Pair], Meta(description="Cost and seconds of the tasks that were done last.")
     ]
     streams_from: Annotated[
         float, Meta(description="Begin of the streams: an hour ago, or later if much happened.")
@@ -288,7 +288,7 @@ class UserChange(Body, frozen=True):
     role: Literal["user", "admin"] | None = None
 
     def __post_init__(self) -> None:
-        """Check that the change is one."""
+        """Check that something is changed."""
         if self.password is None and self.role is None:
             raise ValueError("neither password nor role is given; give one")
 
