@@ -57,7 +57,21 @@ SILENT = Noise(white=0, along_pass=0, outlier_share=0, bad_share=0, lost_share=0
 
 @dataclass(frozen=True)
 class Kind:
-    """Errors of the points of a world, m."""
+    """Errors of the points of a world.
+
+    Attributes
+    ----------
+    name : str
+        Name in tables and plots.
+    white, along_pass : float
+        Standard deviation of the error of each point, and of that which the points of a pass share, m.
+    outlier_share : float
+        Share of points that are off by 5 to 50 m.
+    lengths : str
+        Points of a pass at a post: ``as flown``, or thinned to ``equal`` or ``lognormal`` numbers.
+    off : float
+        Error of one pass of each post, m.
+    """
 
     name: str
     white: float = 0.3
@@ -99,11 +113,13 @@ class Tilted(World):
 
 
 def world_of(extent: float) -> Tilted:
+    """Return the world whose posts cover a square with sides of ``extent``, m."""
     (x, y), half = CENTRE, extent / 2 + RADIUS
     return Tilted(bounds=(x - half, y - half, x + half, y + half))
 
 
 def axes_of(extent: float) -> tuple[Floats, Floats]:
+    """Return x and y of the posts."""
     steps = np.arange(-(extent // 2 // POSTING), extent // 2 // POSTING + 1) * POSTING
     return CENTRE[0] + steps, CENTRE[1] + steps
 

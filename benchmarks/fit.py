@@ -74,6 +74,7 @@ def make_points(
 
 
 def solve(points: pd.DataFrame, x: float, y: float) -> float:
+    """Return the rate of a plane at one post by least squares, m/yr."""
     design = np.column_stack(
         [points["x"] - x, points["y"] - y, points["years"], np.ones(len(points))]
     )
@@ -81,12 +82,14 @@ def solve(points: pd.DataFrame, x: float, y: float) -> float:
 
 
 def with_years(points: pd.DataFrame) -> pd.DataFrame:
+    """Add the time in years since the reference epoch."""
     return points.assign(
         years=(points["time"].to_numpy() - np.datetime64("2016-01-01", "ms")) / YEAR
     )
 
 
 def mask_loop(points: pd.DataFrame, radius: float) -> float:
+    """Find the points of each post by masks over all points; return the number of posts."""
     points = with_years(points)
     for k in range(MASKED_POSTS):
         x, y = POSTS[k % len(POSTS)], POSTS[(7 * k) % len(POSTS)]
@@ -96,6 +99,7 @@ def mask_loop(points: pd.DataFrame, radius: float) -> float:
 
 
 def tree_loop(points: pd.DataFrame, radius: float) -> float:
+    """Find the points of each post by a tree; return the number of posts."""
     points = with_years(points)
     place, years, elevation = (
         points[["x", "y"]].to_numpy(),
@@ -112,6 +116,8 @@ def tree_loop(points: pd.DataFrame, radius: float) -> float:
 
 
 def numba_loop(kernel: Callable[..., None], *, direction: bool = False) -> Contender:
+    """Return a contender that fits all posts by a kernel of numba, with the direction of passes if it takes it."""
+
     def contender(points: pd.DataFrame, radius: float) -> float:
         points = with_years(points)
         names = ("x", "y", "years", "elevation", *(("ascending",) if direction else ()))
@@ -127,6 +133,8 @@ def numba_loop(kernel: Callable[..., None], *, direction: bool = False) -> Conte
 
 
 def fitted(recipe: str) -> Contender:
+    """Return a contender that fits all posts by a recipe of cryotile."""
+
     def contender(points: pd.DataFrame, radius: float) -> float:
         fit_posts(points, POSTS, POSTS, FitConfig(radius=radius, recipe=recipe, period=PERIOD))
         return len(POSTS) ** 2
@@ -232,6 +240,7 @@ def time_kernels(
 
 
 def rate(contender: Contender, points: pd.DataFrame, radius: float) -> float:
+    """Return posts a second of one call."""
     start = time.process_time()
     posts = contender(points, radius)
     return posts / (time.process_time() - start)

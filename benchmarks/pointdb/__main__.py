@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--plot", type=Path, default=None)
     parser.add_argument("--table", type=Path, default=None)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="Measure the parts with this in their name.")
     arguments = parser.parse_args()
     parts = {
         "size": size,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
@@ -454,6 +455,28 @@ def test_a_granule_too_large_for_the_memory_is_refused_by_name(
     assert path == str(giant)
     assert "some 300,000 records" in problem
     assert 'give memory="340MB" or more' in problem
+
+
+def test_a_large_granule_that_cannot_be_opened_is_the_only_one_that_is_left_out(
+    mission: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked = tmp_path / "locked.csv"
+    locked.write_bytes(b"1,2,3\n" * 100_000)
+    real_open = Path.open
+
+    def refusing(path: Path, *given: object, **more: object) -> object:
+        if path == locked:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real_open(path, *given, **more)
+
+    # Root, as whom the tests may run, may open any file.
+    monkeypatch.setattr(Path, "open", refusing)
+    db = PointDB.create(tmp_path / "ice.pdb", WORLD.crs)
+    taken = take_in([locked, mission[0]], db, Criteria(memory=285e6), ignore)
+    assert len(taken.ids) == 1
+    assert taken.problems == [
+        (str(locked), f"granule {locked} cannot be opened: Permission denied; check the path")
+    ]
 
 
 def test_sizes_are_accepted_in_common_spellings(

@@ -458,14 +458,15 @@ def _points_per_byte(files: Sequence[Path], criteria: Criteria) -> float:
     mapping = None if criteria.mapping is None else ColumnMapping.load(criteria.mapping)
     points = bytes_read = 0
     for file in spread_out(files, SAMPLED):
-        if file.is_file() and file.stat().st_size * POINTS_PER_BYTE > LEAST_POINTS:
+        size, _ = _stat(file)
+        if size * POINTS_PER_BYTE > LEAST_POINTS:
             # Reading a large file takes too long.
             continue
         try:
             points += len(
                 read_granule(file, surface_types=criteria.surface_types, mapping=mapping).points
             )
-            bytes_read += file.stat().st_size
+            bytes_read += size
         except GranuleError:
             continue
     return points / bytes_read if points else POINTS_PER_BYTE

@@ -346,7 +346,7 @@ class _IngestBatchState:
         """
         memory = self._criteria.memory
         # A record takes 8 bytes or more; a file that fits at 8 bytes a record is not inspected.
-        if not file.exists() or file.stat().st_size / 8 * BYTES_PER_ROW < memory - WORKER_BYTES:
+        if _size(file) / 8 * BYTES_PER_ROW < memory - WORKER_BYTES:
             return False
         records = _records(file)
         if is_table(file, self._mapping):
@@ -399,8 +399,12 @@ def _rows_within(memory: float, extra: int) -> int:
 def _records(file: Path) -> int:
     """Estimate the records of a granule: the longest variable of each group; 30 bytes a line of text."""
     if not h5py.is_hdf5(file):
-        with file.open("rb") as stream:
-            head = stream.read(4)
+        try:
+            with file.open("rb") as stream:
+                head = stream.read(4)
+        except OSError:
+            # Its reader refuses it, with the reason.
+            return 0
         if head == b"PAR1":
             with suppress(OSError, pa.ArrowException):
                 return int(pq.read_metadata(file).num_rows)

@@ -372,6 +372,7 @@ def within_period(squares: pd.DataFrame, period: tuple[str, str] | None) -> pd.D
 def _selected_squares(
     bounds: Bounds | None, where: str | None, fit: FitConfig, db: PointDB
 ) -> pd.DataFrame:
+    """Return the squares with selected points that posts within the bounds can see; refuse a selection of none."""
     everything = db.squares(where=where)
     if everything.empty:
         what = f"no point satisfies {where!r}" if where else "the point DB holds no points"

@@ -104,7 +104,15 @@ class LoginThrottle:
         self._failures: dict[str, deque[float]] = {}
 
     def wait(self, address: str, limit: int | None = None) -> float:
-        """Return the seconds that an address must wait before its next attempt; 0 if it may try now."""
+        """Return the seconds that an address must wait before its next attempt; 0 if it may try now.
+
+        Parameters
+        ----------
+        address : str
+            Network address, or name of a user.
+        limit : int, optional
+            Number of failures that are allowed in place of that of the throttle, and not above it.
+        """
         times, limit = self._failures.get(_network(address), ()), limit or self._limit
         if len(times) < limit:
             return 0.0

@@ -95,9 +95,13 @@ class _Client:
         self.received = bytearray()
         # Length of the request at hand, once its headers have arrived; its body may be left out.
         self.size: int | None = None
+        # Whether its body is left out, since its headers alone make it refused.
         self.partial = False
+        # What the client has not taken yet of its answer.
         self.rest = bytearray()
+        # Whether the connection stays open for another request.
         self.stays = True
+        # Bytes that were searched for the end of the headers.
         self._searched = 0
 
     def is_whole(self) -> bool:
@@ -193,6 +197,7 @@ class BufferedWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not ann
             raise InvalidValue("the server does not speak TLS itself; let nginx do so")
         # Connections that the loop waits for, with the time when it stops; the one that waits longest comes first.
         self._waiting: dict[TConn, float] = {}
+        # Bytes of their incomplete requests.
         self._kept = 0
         self._looked = 0.0
 

@@ -334,6 +334,7 @@ def _find_kinds(connection: Connection, run_id: int) -> None:
 
 
 def _group(connection: Connection, run_id: int, row: Any, tasks: int) -> FailureGroup:
+    """Describe a kind of failures; ``tasks`` is the number of tasks that it made fail for good."""
     given = {"run": run_id, "kind": row.kind}
     text = FAILURE_OF_KIND(connection, **given).scalar_one_or_none() or ""
     indices = FAILED_OF_KIND(connection, limit=_TASKS, **given).scalars() if tasks else ()
