@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 from secrets import token_urlsafe
@@ -84,11 +85,13 @@ def _token(app: Flask, known: str | None) -> str:
 
 
 def _user_name() -> str:
-    try:
-        return getuser()
-    except (KeyError, OSError):
-        # A user without an entry in the list of users, as in containers.
-        return f"user{os.getuid()}"
+    # A user may have no entry in the list of users, as in containers.
+    with suppress(KeyError, OSError):
+        name = getuser()
+        # Those of a Windows domain, for instance, have a backslash.
+        if accounts.USER_NAME.fullmatch(name) is not None:
+            return name
+    return f"user{os.getuid()}"
 
 
 def _watch(silence: float) -> None:
