@@ -447,6 +447,8 @@ def test_the_map_is_read_with_the_mouse_and_with_the_keyboard(watched, visit):
     run = WatchedRun(watched.site(), "Keys", len(layout["rows"]), layout)
     with visit(f"#/runs/{run.uuid}") as page:
         canvas, tile = map_of(page), page.locator(".tile")
+        # The map must be there before the mouse moves over it, once.
+        expect(canvas).to_have_attribute("aria-label", re.compile("waiting"))
         canvas.hover()
         expect(tile).to_contain_text(
             re.compile(r"Task \d+: waiting; x -162,\d{3} m, y -2,262,\d{3} m")

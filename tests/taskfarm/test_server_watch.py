@@ -51,8 +51,9 @@ class Watched:
     def ask(self, method, part="", body=None, *, path=None, **more):
         return self.farm.ask(method, (path or self.path) + part, body, **more)
 
-    def claim(self, n=1):
-        return self.ask("POST", "/leases", {"worker": WORKER, "n": n}).json["leases"]
+    def claim(self, n=1, worker="w"):
+        body = {"worker": WORKER | {"uuid": worker}, "n": n}
+        return self.ask("POST", "/leases", body).json["leases"]
 
     def settle(self, *leases, error=None, picture=None, seconds=2.0):
         thumbnail = None if picture is None else packed(picture)
@@ -319,8 +320,9 @@ def test_no_question_of_the_page_waits_for_those_who_write(run, part, monkeypatc
 
 
 def test_a_worker_that_does_not_renew_looks_stuck(run):
-    leases = run.claim(2)
-    run.ask("PATCH", "/leases?worker=w&memory=12345678", [{"lease": leases[0]["lease"]}])
+    # Another worker than in the other tests, which share the database.
+    leases = run.claim(2, "renewing")
+    run.ask("PATCH", "/leases?worker=renewing&memory=12345678", [{"lease": leases[0]["lease"]}])
     (worker,) = run.ask("GET", "/workers").json["workers"]
     assert (worker["stuck"], worker["memory"], worker["leased"]) == (False, 12345678, 2)
     run.farm.sql("UPDATE tasks SET expires = expires - 250 WHERE expires IS NOT NULL")

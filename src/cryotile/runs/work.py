@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -390,13 +391,15 @@ def _work_through(
     share = share_of(farm, frozen.tasks if only is None else only)
     tasks = frozen.pending(share)
     journal = frozen.journal.resolve()
-    outcomes = frozen.record(farm.run(tasks, Journaled(work_on(frozen), journal)))
+    running = farm.run(tasks, Journaled(work_on(frozen), journal))
     with (
+        # Ended here, so that after an interruption no child saves more while what is saved is counted.
+        closing(running) if isinstance(running, Generator) else nullcontext(),
         Heartbeat(journal),
         follow(
             frozen, tasks, verb=frozen.verb, journal=journal, shown=progress, tell=tell
         ) as settle,
     ):
-        for outcome in outcomes:
+        for outcome in frozen.record(running):
             settle(outcome)
     return {task.index for task in share}
