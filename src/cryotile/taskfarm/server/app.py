@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import secrets
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -66,6 +68,10 @@ _THREADS = 12
 
 # Seconds after which a thread that computes an answer for a page lets claims go first; Python has 5 ms.
 _SWITCH_INTERVAL = 0.0005
+
+# Heaps of glibc that the threads of a process share, and the number of that setting in malloc.h.  Otherwise each thread
+# keeps the memory of the longest answer that it ever made.
+_HEAPS, _M_ARENA_MAX = 2, -8
 
 # Connections per process: each worker of a farm keeps one open.
 _CONNECTIONS = 4096
@@ -153,6 +159,9 @@ def create_app(settings: ServerSettings | None = None) -> Flask:
         A setting is invalid, or the database cannot be used.
     """
     settings = settings or ServerSettings()
+    # Other C libraries do not have it.
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
     for place in settings.run_directories:
         if not place.is_dir():
             # Its file system may come later, and the farm works without it.
