@@ -18,7 +18,15 @@ from cryotile.farm.task import Task
 from cryotile.ledgers.sql import statements as sql
 from cryotile.ledgers.sql.schema import total_cost
 
-__all__ = ["BacklogIndices", "add_range", "add_tasks", "is_scarce", "materialize", "read_backlog"]
+__all__ = [
+    "BacklogIndices",
+    "add_range",
+    "add_tasks",
+    "is_scarce",
+    "materialize",
+    "read_backlog",
+    "stock",
+]
 
 # Tasks in a row of the backlog.
 _PORTION = 4096
@@ -112,6 +120,13 @@ def materialize(connection: Connection, run_id: int) -> bool:
 def is_scarce(connection: Connection, run_id: int) -> bool:
     """Return whether more tasks should get rows."""
     return sql.SCARCE(connection, run=run_id, few=_SCARCE).one_or_none() is not None
+
+
+def stock(connection: Connection, run_id: int) -> None:
+    """Create rows for more tasks, unless another worker has just done so."""
+    sql.LOCK_RUN(connection, run=run_id)
+    if is_scarce(connection, run_id):
+        materialize(connection, run_id)
 
 
 def _row(run_id: int, number: int, size: int) -> dict[str, Any]:

@@ -33,6 +33,7 @@ try:
         is_scarce,
         materialize,
         read_backlog,
+        stock,
     )
     from cryotile.ledgers.sql.database import Database
     from cryotile.ledgers.sql.dialect import TaskUpdate
@@ -252,8 +253,8 @@ class SqlLedger(Ledger):
         if len(leases) < n and self._has_more(leases):
             more = self._joined.change(lambda c: self._claim_more(c, n, leases, call))
             leases = [*leases, *more]
-        elif call.token % _LOOK < n and self._joined.read(self._is_scarce):
-            self._joined.change(self._stock)
+        elif call.token % _LOOK < n and self._joined.read(lambda c: is_scarce(c, self._run.id)):
+            self._joined.change(lambda c: stock(c, self._run.id))
         return sorted(leases, key=lambda lease: (-lease.task.cost, lease.task.index))
 
     def _claim_more(
@@ -274,15 +275,6 @@ class SqlLedger(Ledger):
             ):
                 break
         return found
-
-    def _is_scarce(self, connection: Connection) -> bool:
-        return is_scarce(connection, self._run.id)
-
-    def _stock(self, connection: Connection) -> None:
-        """Materialize tasks of the backlog unless another worker has just done so."""
-        sql.LOCK_RUN(connection, run=self._run.id)
-        if self._is_scarce(connection):
-            materialize(connection, self._run.id)
 
     def _has_more(self, leases: Sequence[Lease]) -> bool:
         """Return whether there is a backlog or, if nothing was claimed, an expired lease."""
